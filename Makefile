@@ -1,0 +1,49 @@
+# Two commands do everything: `make demo` and `make test`. Each sets itself up.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+# Sources of the code that is checked.
+CODE := agenttuning_plugin dataset_builders evaluators recipes tests benchmarks
+
+export AXOLOTL_DO_NOT_TRACK := 1
+export DO_NOT_TRACK := 1
+export PYTHONUTF8 := 1
+
+.PHONY: demo test test-all check format clean
+
+demo: .venv/.demo  ## Fine-tune a small model on an eta-mix and show what changed.
+	$(BIN)/agenttuning demo
+
+test: .venv/.dev  ## Run the tests, but for those marked slow.
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: .venv/.dev  ## Run all tests.
+	$(BIN)/python -m pytest
+
+check: .venv/.dev  ## Lint, format check, types.
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/mypy
+
+format: .venv/.dev  ## Apply formatting and safe fixes.
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+clean:  ## Remove what the targets above made.
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# torch comes first and through pip: a machine may be set up to hand pip a CPU build.
+# Elsewhere this is the registry's default, the CUDA build on Linux.
+.venv/.torch: Makefile
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found " + sys.version)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	touch $@
+
+.venv/.demo: .venv/.torch pyproject.toml
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[demo]'
+	touch $@
+
+.venv/.dev: .venv/.demo pyproject.toml
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[dev]'
+	touch $@

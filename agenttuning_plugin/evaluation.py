@@ -1,0 +1,67 @@
+"""`agenttuning evaluate`: the evaluators on a model outside of training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from dataset_builders.preparation import as_spec
+from dataset_builders.sources import load_source
+from dataset_builders.tokens import Encoder, encode_dataset
+from evaluators.agent_tasks import AgentTaskEvaluator
+from evaluators.base import Evaluation, Evaluator, Subject
+from evaluators.callback import write_record
+from evaluators.general_loss import GeneralLossEvaluator
+
+
+def run_panel(
+    subject: Subject,
+    *,
+    environments: list[str],
+    num_tasks: int,
+    general: str | None,
+    num_conversations: int,
+    max_length: int,
+    batch_size: int,
+    out: Path | None,
+) -> list[Evaluation]:
+    """Play environments and measure the loss on general chat, with progress bars.
+
+    Args:
+        subject: The model.
+        environments: Names of environments whose test tasks are played.
+        num_tasks: Tasks of each.
+        general: Source of chat, or none.
+        num_conversations: Conversations of it, the first that fit.
+        max_length: Longest of them in tokens.
+        batch_size: Episodes played at once.
+        out: Folder whose `evaluations.jsonl` gets the results, or none.
+
+    Raises:
+        ConfigError: An environment is unknown or has fewer tasks.
+        DataError: The chat cannot be read.
+        SourceNotFoundError: There is no such chat.
+    """
+    panel: list[Evaluator] = [
+        AgentTaskEvaluator(name, num_tasks=num_tasks, batch_size=batch_size)
+        for name in environments
+    ]
+    if general is not None:
+        conversations = load_source(as_spec(general)).conversations
+        encoder = Encoder(subject.tokenizer, max_length=max_length)
+        rows, _ = encode_dataset(conversations, encoder, what=general, limit=num_conversations)
+        panel.append(GeneralLossEvaluator(rows))
+    results: list[Evaluation] = []
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        for evaluator in panel:
+            bar = progress.add_task(evaluator.name, total=None)
+            result = evaluator.evaluate(
+                subject,
+                lambda done, total, bar=bar: progress.update(bar, completed=done, total=total),  # type: ignore[misc]
+            )
+            results.append(result)
+            if out is not None:
+                write_record(out, 0, result)
+    return results

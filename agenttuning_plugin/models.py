@@ -1,0 +1,120 @@
+"""Loading a model for the command line: a folder, a hub id or an adapter's folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dataset_builders.chat import load_template
+from dataset_builders.errors import ConfigError, MissingExtraError, SourceNotFoundError
+
+if TYPE_CHECKING:
+    from evaluators.base import Subject
+
+_ADAPTER_FILE = "adapter_config.json"
+
+
+def load_subject(
+    model: str,
+    adapter: str | None = None,
+    *,
+    chat_template: str | None = None,
+    device: str | None = None,
+) -> Subject:
+    """Load a model and its tokenizer.
+
+    Weights are loaded in bfloat16 on a GPU and in float32 on a CPU.
+
+    Args:
+        model: Folder or hub id of a model, or the folder of an adapter, whose base is
+            then taken from its config.
+        adapter: Folder of an adapter to put on the model.
+        chat_template: Chat template of this package to use in place of the tokenizer's.
+        device: Such as "cuda:1"; by default the first GPU if there is one.
+
+    Raises:
+        SourceNotFoundError: A folder is missing, or the hub cannot be reached.
+        MissingExtraError: torch, transformers or peft is not installed.
+        ConfigError: The chat template is unknown.
+    """
+    torch, transformers = _libraries()
+    model, adapter = _resolve(model, adapter)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(_tokenizer_place(model, adapter))
+        loaded = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=dtype)
+    except (OSError, ValueError) as error:
+        raise SourceNotFoundError(f"{model}: cannot be loaded: {_first_line(error)}") from error
+    if adapter is not None:
+        loaded = _with_adapter(loaded, adapter)
+    if chat_template is not None:
+        tokenizer.chat_template = load_template(chat_template)
+    from evaluators.base import Subject
+
+    return Subject(model=loaded.to(device).eval(), tokenizer=tokenizer)
+
+
+def load_tokenizer(path: str, chat_template: str | None = None) -> Any:
+    """Load a tokenizer.
+
+    Raises:
+        SourceNotFoundError: There is none.
+        MissingExtraError: transformers is not installed.
+        ConfigError: The chat template is unknown.
+    """
+    _, transformers = _libraries()
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(str(Path(path).expanduser()))
+    except (OSError, ValueError) as error:
+        raise SourceNotFoundError(f"{path}: no tokenizer: {_first_line(error)}") from error
+    if chat_template is not None:
+        tokenizer.chat_template = load_template(chat_template)
+    return tokenizer
+
+
+def _libraries() -> tuple[Any, Any]:
+    try:
+        import torch
+        import transformers
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{error.name} is missing: pip install 'agenttuning-plugin[eval]'"
+        ) from error
+    return torch, transformers
+
+
+def _resolve(model: str, adapter: str | None) -> tuple[str, str | None]:
+    place = Path(model).expanduser()
+    if not (place / _ADAPTER_FILE).is_file():
+        if model.startswith(("~", ".", "/")) and not place.is_dir():
+            raise SourceNotFoundError(f"{model}: no such folder")
+        return (str(place) if place.is_dir() else model), adapter
+    if adapter is not None:
+        raise ConfigError(f"{model} is an adapter itself, so --adapter {adapter} cannot be added")
+    base = json.loads((place / _ADAPTER_FILE).read_text("utf-8")).get("base_model_name_or_path")
+    if not base:
+        raise ConfigError(f"{place / _ADAPTER_FILE}: base_model_name_or_path: found nothing")
+    return base, str(place)
+
+
+def _tokenizer_place(model: str, adapter: str | None) -> str:
+    # Training may have added a template or tokens; what it saved is what fits.
+    if adapter is not None and (Path(adapter) / "tokenizer_config.json").is_file():
+        return adapter
+    return model
+
+
+def _with_adapter(model: Any, adapter: str) -> Any:
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise MissingExtraError("peft is missing: pip install 'agenttuning-plugin[trl]'") from error
+    if not (Path(adapter).expanduser() / _ADAPTER_FILE).is_file():
+        raise SourceNotFoundError(f"{adapter}: found no {_ADAPTER_FILE}, expected an adapter")
+    return PeftModel.from_pretrained(model, str(Path(adapter).expanduser()))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0]

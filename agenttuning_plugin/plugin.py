@@ -1,0 +1,138 @@
+"""The Axolotl plugin: its hooks, each a few lines around the shared parts.
+
+Axolotl hands the whole life of the data to a plugin that loads it: tokens, labels, length
+policy, packing columns, evaluation set and number of steps all come from here.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from axolotl.common.datasets import TrainDatasetMeta
+from axolotl.integrations.base import BasePlugin
+
+from agenttuning_plugin.args import AgentTuningSection
+from agenttuning_plugin.data import Budget, Mix, load_mix
+from agenttuning_plugin.recipe_rules import check_recipe, section_of
+from dataset_builders.chat import load_template
+from dataset_builders.errors import AgentTuningError
+from dataset_builders.preparation import Encoding
+
+LOG = logging.getLogger("axolotl.agenttuning")
+
+PACKING_WINDOW = 1000
+"""Rows that Axolotl's packer may reorder, unless the recipe says otherwise. Its own
+default of 100,000 fills the gaps of early batches with the short rows of the whole run,
+and agent rows are the short ones: their share would fall as training goes on."""
+
+
+class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
+    """eta-mixed data with exact masks, and evaluators inside training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._mix: Mix | None = None
+
+    def register(self, cfg: Any) -> None:
+        """Check the recipe before Axolotl does, and fill in what the mix implies.
+
+        Raises:
+            ConfigError: A setting contradicts the plugin's; names both.
+        """
+        _say_errors_in_one_line()
+        check_recipe(cfg)
+        section = cfg["agenttuning"] if isinstance(cfg.get("agenttuning"), dict) else {}
+        # Axolotl insists on an entry. A recipe has none of its own, so that it cannot
+        # train when this plugin is missing.
+        cfg["datasets"] = [{"path": "agenttuning", "type": "chat_template"}]
+        cfg["curriculum_sampling"] = True
+        if cfg.get("sample_packing") and cfg.get("sample_packing_group_size") is None:
+            cfg["sample_packing_group_size"] = PACKING_WINDOW
+        if section.get("chat_template"):
+            cfg["chat_template"] = "jinja"
+            cfg["chat_template_jinja"] = load_template(section["chat_template"])
+        for name in ("base_model", "tokenizer_config"):
+            if isinstance(cfg.get(name), str):
+                cfg[name] = os.path.expanduser(cfg[name])  # noqa: PTH111  # may be a hub id
+
+    def get_input_args(self) -> str:
+        """Name of the section's model."""
+        return "agenttuning_plugin.args.AgentTuningArgs"
+
+    def load_datasets(self, cfg: Any, preprocess: bool = False) -> TrainDatasetMeta:
+        """Make the run's data, from the cache where it holds them.
+
+        Raises:
+            AgentTuningError: See `agenttuning_plugin.data.load_mix`.
+        """
+        from axolotl.common.const import DEFAULT_DATASET_PREPARED_PATH
+        from axolotl.loaders import load_tokenizer
+
+        section = section_of(cfg)
+        self._mix = load_mix(
+            section,
+            load_tokenizer(cfg),
+            encoding=encoding_of(cfg, section),
+            budget=budget_of(cfg),
+            seed=cfg.seed or 0,
+            cache=Path(cfg.dataset_prepared_path or DEFAULT_DATASET_PREPARED_PATH),
+        )
+        # Axolotl counts tokens and packing efficiency of its own data only.
+        cfg.total_num_tokens = None
+        return TrainDatasetMeta(
+            train_dataset=self._mix.train,
+            eval_dataset=self._mix.holdout,
+            total_num_steps=self._mix.steps,
+        )
+
+    def add_callbacks_post_trainer(self, cfg: Any, trainer: Any) -> list[Any]:
+        """Evaluators, as the section lists them."""
+        from agenttuning_plugin.panel import schedules
+        from evaluators.callback import EvaluatorCallback
+
+        section = section_of(cfg)
+        if not section.evaluators:
+            return []
+        holdout = self._mix.holdout if self._mix else None
+        return [
+            EvaluatorCallback(trainer, schedules(section, holdout), tuple(cfg.eot_tokens or ()))
+        ]
+
+
+def encoding_of(cfg: Any, section: AgentTuningSection) -> Encoding:
+    """Settings of the rows, from Axolotl's own keys."""
+    return Encoding(
+        max_length=cfg.sequence_len,
+        policy=cfg.excess_length_strategy or "drop",
+        end_of_turn=tuple(cfg.eot_tokens or ()),
+        packing=bool(cfg.sample_packing),
+        holdout=section.holdout if section.general else 0,
+    )
+
+
+def budget_of(cfg: Any) -> Budget:
+    """How much the run trains on, from Axolotl's own keys."""
+    return Budget(
+        steps=cfg.max_steps or None,
+        batch=cfg.batch_size,
+        packed_length=cfg.sequence_len if cfg.sample_packing else None,
+    )
+
+
+def _say_errors_in_one_line() -> None:
+    """Show errors that a user can mend without a traceback."""
+    previous = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if isinstance(error, AgentTuningError):
+            print(f"agenttuning: error: {error}", file=sys.stderr)
+        else:
+            previous(kind, error, trace)
+
+    if getattr(previous, "__module__", "") != __name__:
+        sys.excepthook = hook

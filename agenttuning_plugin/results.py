@@ -1,0 +1,142 @@
+"""Reading `evaluations.jsonl` and setting a run's base beside its result."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from dataset_builders.errors import DataError, SourceNotFoundError
+from evaluators.statistics import Metric, ratio
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One figure before and after.
+
+    Attributes:
+        label: What it is.
+        base: At the first evaluation.
+        tuned: At the last one.
+        change: Difference over the same items, with its interval; none where the items
+            carry no figure of their own.
+        percent: Whether the figure reads as a percentage.
+    """
+
+    label: str
+    base: Metric
+    tuned: Metric
+    change: Metric | None
+    percent: bool
+
+
+_SHOWN = {
+    "success": ("success", True),
+    "valid_format": ("valid format", True),
+    "loss": ("loss (nats a token)", False),
+}
+
+
+def read_evaluations(folder: Path) -> list[dict[str, Any]]:
+    """Evaluations of a run, in the order they were made.
+
+    Raises:
+        SourceNotFoundError: The folder holds none.
+        DataError: A line is not what this package writes.
+    """
+    from evaluators.callback import RECORDS_FILE
+
+    path = folder / RECORDS_FILE
+    if not path.is_file():
+        raise SourceNotFoundError(f"{path}: no such file; has a run with evaluators ended here?")
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+        try:
+            row = json.loads(line)
+            row["metrics"] = {key: Metric(**value) for key, value in row["metrics"].items()}
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path}:{number}: not an evaluation: {error}") from error
+        rows.append(row)
+    return rows
+
+
+def compare(evaluations: list[dict[str, Any]]) -> list[Comparison]:
+    """Set the first evaluation of each evaluator beside its last."""
+    found: list[Comparison] = []
+    for name in dict.fromkeys(row["evaluator"] for row in evaluations):
+        rows = [row for row in evaluations if row["evaluator"] == name]
+        base, tuned = rows[0], rows[-1]
+        for key, (label, percent) in _SHOWN.items():
+            if key in base["metrics"] and key in tuned["metrics"]:
+                found.append(
+                    Comparison(
+                        label=f"{name} {label}",
+                        base=base["metrics"][key],
+                        tuned=tuned["metrics"][key],
+                        change=_paired(base["records"], tuned["records"], key),
+                        percent=percent,
+                    )
+                )
+    return found
+
+
+def _paired(
+    base: list[Mapping[str, Any]], tuned: list[Mapping[str, Any]], key: str
+) -> Metric | None:
+    """Difference over the items that both evaluations measured."""
+    before = {row["item"]: row for row in base if not row.get("error")}
+    pairs = [
+        (before[row["item"]], row)
+        for row in tuned
+        if row["item"] in before and not row.get("error")
+    ]
+    if not pairs:
+        return None
+    if key == "loss":
+        return ratio(
+            [after["loss_sum"] - first["loss_sum"] for first, after in pairs],
+            [float(after["tokens"]) for _, after in pairs],
+        )
+    differences = [_outcome(after, key) - _outcome(first, key) for first, after in pairs]
+    return ratio(differences, [1.0] * len(differences))
+
+
+def _outcome(row: Mapping[str, Any], key: str) -> float:
+    if key == "success":
+        return float(row["reward"] >= 1)
+    return float(row["rounds"] > 0 and row["valid_rounds"] == row["rounds"])
+
+
+def table(comparisons: list[Comparison], title: str) -> Table:
+    """The comparison as a table; brackets hold 95 % intervals."""
+    made = Table(title=title, caption="brackets: 95 % interval; n: tasks or conversations")
+    for column in ("", "base", "tuned", "change", "n"):
+        made.add_column(column, justify="left" if not column else "right")
+    for row in comparisons:
+        made.add_row(
+            row.label,
+            _show(row.base, row.percent),
+            _show(row.tuned, row.percent),
+            _show_change(row),
+            str(row.tuned.n),
+        )
+    return made
+
+
+def _show(metric: Metric, percent: bool) -> str:
+    if percent:
+        return f"{metric.value:.1%} [{metric.low:.1%}, {metric.high:.1%}]"
+    return f"{metric.value:.4f} [{metric.low:.4f}, {metric.high:.4f}]"
+
+
+def _show_change(row: Comparison) -> str:
+    difference = row.tuned.value - row.base.value
+    if row.percent:
+        return f"{100 * difference:+.1f} points"
+    share = f" ({difference / row.base.value:+.1%})" if row.base.value else ""
+    spread = f" ± {1.96 * row.change.stderr:.4f}" if row.change else ""
+    return f"{difference:+.4f}{spread}{share}"

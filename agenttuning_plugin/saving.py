@@ -1,0 +1,70 @@
+"""`agenttuning build`: a mix written to disk, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from agenttuning_plugin.data import describe_mix
+from dataset_builders.errors import ConfigError
+from dataset_builders.mixing import BLOCK, mix_datasets
+from dataset_builders.preparation import Encoding, as_spec, check_sources, prepare, prepare_messages
+
+
+def build_to_disk(
+    out: Path,
+    *,
+    agent: list[str],
+    general: list[str],
+    eta: float,
+    num_examples: int,
+    seed: int,
+    tokenizer: str | None,
+    max_length: int,
+    chat_template: str | None,
+) -> dict[str, Any]:
+    """Write a mix as a dataset for `datasets.load_from_disk`, and its report beside it.
+
+    With a tokenizer the rows are ids and labels, without one they are `messages`.
+
+    Returns:
+        What `report.json` holds.
+
+    Raises:
+        ConfigError: `out` exists, or see `dataset_builders.preparation.prepare`.
+        DataError: See there.
+        SourceNotFoundError: See there.
+    """
+    if out.exists():
+        raise ConfigError(f"{out}: is there already, expected a folder to be made")
+    check_sources(agent, general, eta)
+    agent_specs = [as_spec(path) for path in agent] if eta > 0 else []
+    general_specs = [as_spec(path) for path in general] if eta < 1 else []
+    if tokenizer is None:
+        prepared = prepare_messages(agent_specs, general_specs, eta=eta)
+    else:
+        from agenttuning_plugin.models import load_tokenizer
+
+        prepared = prepare(
+            agent_specs,
+            general_specs,
+            eta=eta,
+            tokenizer=load_tokenizer(tokenizer, chat_template),
+            encoding=Encoding(max_length=max_length),
+        )
+    rows = mix_datasets(
+        prepared.agent, prepared.general, eta=eta, num_examples=num_examples, seed=seed
+    )
+    mix = describe_mix(prepared, eta=eta, seed=seed, num_examples=num_examples, block=BLOCK)
+    report = {**prepared.report, "mix": mix}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as temporary:
+        folder = Path(temporary) / "whole"
+        rows.save_to_disk(folder)
+        text = json.dumps(report, ensure_ascii=False, indent=1)
+        (folder / "report.json").write_text(text, encoding="utf-8")
+        shutil.move(folder, out)
+    return report

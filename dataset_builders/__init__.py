@@ -1,0 +1,71 @@
+"""Builders of agent and chat training data, after AgentTuning (arXiv 2310.12823).
+
+Sources become conversations (`load_source`), conversations are mixed in the ratio eta
+(`build_mix`), and verified trajectories of further environments are collected
+(module `collection`). Nothing here imports torch or transformers, and importing the package loads
+none of its parts: each name below is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dataset_builders.building import BuildResult
+    from dataset_builders.conversation import Conversation, Message, ToolCall
+    from dataset_builders.errors import (
+        AgentTuningError,
+        ConfigError,
+        DataError,
+        SourceNotFoundError,
+    )
+    from dataset_builders.preparation import build_mix
+    from dataset_builders.report import SourceReport
+    from dataset_builders.sources import SourceSpec, fingerprint, load_source, to_dataset
+
+_MODULES = {
+    "AgentTuningError": "errors",
+    "BuildResult": "building",
+    "ConfigError": "errors",
+    "Conversation": "conversation",
+    "DataError": "errors",
+    "Message": "conversation",
+    "SourceNotFoundError": "errors",
+    "SourceReport": "report",
+    "SourceSpec": "sources",
+    "ToolCall": "conversation",
+    "build_mix": "preparation",
+    "fingerprint": "sources",
+    "load_source": "sources",
+    "to_dataset": "sources",
+}
+
+__all__ = [
+    "AgentTuningError",
+    "BuildResult",
+    "ConfigError",
+    "Conversation",
+    "DataError",
+    "Message",
+    "SourceNotFoundError",
+    "SourceReport",
+    "SourceSpec",
+    "ToolCall",
+    "build_mix",
+    "fingerprint",
+    "load_source",
+    "to_dataset",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

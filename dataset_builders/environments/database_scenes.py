@@ -1,0 +1,163 @@
+"""Drawing a table from a theme, and conditions on its rows, for the DB task generator."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from itertools import pairwise
+
+from dataset_builders.environments.database_engine import Column, Table, Value
+from dataset_builders.environments.database_themes import NumberColumn, TextColumn, Theme
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A drawn table together with the columns it was drawn from.
+
+    Attributes:
+        rng: The task's own source of chance.
+        table: The table.
+        key: The column whose values are unique.
+        columns: All columns, in the table's order.
+    """
+
+    rng: random.Random
+    table: Table
+    key: TextColumn
+    columns: tuple[TextColumn | NumberColumn, ...]
+
+    def values(self, name: str) -> list[Value]:
+        """Return a column's cells, from the first row to the last."""
+        index = [column.name for column in self.columns].index(name)
+        return [row[index] for row in self.table.rows]
+
+    def others(self) -> list[TextColumn | NumberColumn]:
+        """Return the columns that are not the key."""
+        return [column for column in self.columns if column is not self.key]
+
+    def numbers(self) -> list[NumberColumn]:
+        """Return the columns of numbers."""
+        return [column for column in self.columns if isinstance(column, NumberColumn)]
+
+    def spell(self, name: str) -> str:
+        """Name a column in a question: as the header has it, now and then in words."""
+        return name.replace("_", " ") if self.rng.random() < 0.15 else name
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A condition on rows.
+
+    Attributes:
+        words: How a question puts it.
+        sql: How a WHERE clause puts it.
+        matches: Rows that meet it.
+    """
+
+    words: str
+    sql: str
+    matches: int
+
+
+def literal(value: Value) -> str:
+    """Write a value as SQL."""
+    return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else str(value)
+
+
+def draw_value(rng: random.Random, column: TextColumn | NumberColumn) -> Value:
+    """Draw a value that may stand in a column."""
+    if isinstance(column, TextColumn):
+        return rng.choice(column.values)
+    return column.value(rng.randint(column.low, column.high))
+
+
+def _draw_cells(
+    rng: random.Random, column: TextColumn | NumberColumn, count: int, *, unique: bool
+) -> list[Value]:
+    """Draw a column. Numbers never repeat; each of three texts occurs at least once.
+
+    So there is always a condition that few rows meet, and one that not all rows meet.
+    """
+    if isinstance(column, NumberColumn):
+        units = rng.sample(range(column.low, column.high + 1), count)
+        return [column.value(unit) for unit in units]
+    if unique:
+        return list(rng.sample(column.values, count))
+    some = rng.sample(column.values, 3)
+    cells: list[Value] = [*some, *(rng.choice(some) for _ in range(count - len(some)))]
+    rng.shuffle(cells)
+    return cells
+
+
+def draw_scene(rng: random.Random, theme: Theme) -> Scene:
+    """Draw a table of 5 to 8 rows: the key, 1 or 2 texts and 1 or 2 numbers, in any order."""
+    num_texts, num_numbers = rng.choice([(1, 1), (1, 2), (2, 1)])
+    columns: list[TextColumn | NumberColumn] = [theme.key]
+    columns += rng.sample(theme.texts, num_texts)
+    columns += rng.sample(theme.numbers, num_numbers)
+    rng.shuffle(columns)
+    count = rng.randint(5, 8)
+    cells = [_draw_cells(rng, c, count, unique=c is theme.key) for c in columns]
+    table = Table(
+        name=rng.choice(theme.tables),
+        columns=tuple(Column(column.name, _affinity(column)) for column in columns),
+        rows=tuple(zip(*cells, strict=True)),
+    )
+    return Scene(rng=rng, table=table, key=theme.key, columns=tuple(columns))
+
+
+def _affinity(column: TextColumn | NumberColumn) -> str:
+    if isinstance(column, TextColumn):
+        return "TEXT"
+    return "REAL" if column.tenths else "INTEGER"
+
+
+def draw_condition(scene: Scene, most: int) -> Condition:
+    """Draw a condition that at least one and at most `most` rows meet."""
+    found: list[Condition] = []
+    # One column first, then a condition: else columns of numbers, which have many
+    # thresholds, would crowd out the rest.
+    columns = scene.others()
+    scene.rng.shuffle(columns)
+    for column in columns:
+        every = _equalities(scene, column) + _thresholds(scene, column)
+        found = [condition for condition in every if 1 <= condition.matches <= most]
+        if found:
+            break
+    return scene.rng.choice(found)
+
+
+def _equalities(scene: Scene, column: TextColumn | NumberColumn) -> list[Condition]:
+    if isinstance(column, NumberColumn):
+        return []
+    cells = scene.values(column.name)
+    name = scene.spell(column.name)
+    form = scene.rng.choice(["{name} is {value}", "{name} equals {value}", "{name} = '{value}'"])
+    return [
+        Condition(
+            words=form.format(name=name, value=value),
+            sql=f"{column.name} = {literal(value)}",
+            matches=cells.count(value),
+        )
+        for value in dict.fromkeys(cells)
+    ]
+
+
+def _thresholds(scene: Scene, column: TextColumn | NumberColumn) -> list[Condition]:
+    if isinstance(column, TextColumn):
+        return []
+    cells = [cell for cell in scene.values(column.name) if isinstance(cell, int | float)]
+    sign, word = scene.rng.choice([(">", "above"), (">", "more than"), ("<", "below")])
+    name = scene.spell(column.name)
+    ordered = sorted(cells)
+    # A bound that no row has leaves no doubt whether "above" includes it.
+    bounds = [(low, int((low + high) / 2), high) for low, high in pairwise(ordered)]
+    return [
+        Condition(
+            words=f"{name} is {word} {bound}",
+            sql=f"{column.name} {sign} {bound}",
+            matches=sum(cell > bound if sign == ">" else cell < bound for cell in cells),
+        )
+        for low, bound, high in bounds
+        if low < bound < high
+    ]

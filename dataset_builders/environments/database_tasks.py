@@ -1,0 +1,245 @@
+"""Generator of DB tasks: a small table, a question about it, and the SQL that solves it.
+
+It stands in for the paper's self-instructed and derived DB tasks (AgentTuning, section
+2), which need GPT-4 and the BIRD data set. Every task is a pure function of its split
+and index.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dataset_builders.environments.database_engine import Table, TableDatabase
+from dataset_builders.environments.database_scenes import (
+    Scene,
+    draw_condition,
+    draw_scene,
+    draw_value,
+    literal,
+)
+from dataset_builders.environments.database_themes import themes
+
+SPLIT_SIZES = {"train": 2000, "dev": 100, "test": 200}
+"""Number of tasks per split."""
+
+CHANGE_ANSWER = "done"
+"""What the oracle answers after a change; AgentBench accepts any answer there."""
+
+_MAX_LISTED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseTask:
+    """One task.
+
+    Attributes:
+        table: The table as the episode begins with it.
+        kind: One of `KINDS`.
+        question: What is asked, naming the columns.
+        thought: One sentence that leads to the statement.
+        sql: The statement that solves the task, in one line.
+        label: Answers that count as right; for a change, `CHANGE_ANSWER`.
+        changes: Whether the table's state is compared, not the answer.
+    """
+
+    table: Table
+    kind: str
+    question: str
+    thought: str
+    sql: str
+    label: tuple[str, ...]
+    changes: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    question: str
+    thought: str
+    sql: str
+
+
+def _lookup(scene: Scene) -> _Draft:
+    key, column = scene.key.name, scene.rng.choice(scene.others()).name
+    value = str(scene.rng.choice(scene.values(key)))
+    form = scene.rng.choice(
+        [
+            "What is the {column} of the {key} {value}?",
+            "Find the {column} where {key} is {value}.",
+            "Give the {column} for {key} '{value}'.",
+            "Which {column} belongs to the {key} {value}?",
+        ]
+    )
+    return _Draft(
+        question=form.format(column=scene.spell(column), key=scene.spell(key), value=value),
+        thought=f"I select {column} from {scene.table.name} for the row whose {key} is {value}.",
+        sql=f"SELECT {column} FROM {scene.table.name} WHERE {key} = {literal(value)}",
+    )
+
+
+def _count(scene: Scene) -> _Draft:
+    condition = draw_condition(scene, len(scene.table.rows) - 1)
+    form = scene.rng.choice(
+        [
+            "How many rows are there where {words}?",
+            "Count the rows of {table} where {words}.",
+        ]
+    )
+    return _Draft(
+        question=form.format(words=condition.words, table=scene.table.name),
+        thought=f"I count the rows of {scene.table.name} where {condition.sql}.",
+        sql=f"SELECT COUNT(*) FROM {scene.table.name} WHERE {condition.sql}",
+    )
+
+
+def _aggregate(scene: Scene) -> _Draft:
+    column = scene.rng.choice(scene.numbers())
+    choices = [
+        ("MAX({})", ["highest", "largest", "maximum"]),
+        ("MIN({})", ["lowest", "smallest", "minimum"]),
+        ("ROUND(AVG({}), 1)", ["average", "mean"]),
+    ]
+    if not column.tenths:  # A sum of tenths would show the noise of binary floats.
+        choices.append(("SUM({})", ["total", "summed"]))
+    function, words = scene.rng.choice(choices)
+    word = scene.rng.choice(words)
+    form = scene.rng.choice(
+        ["What is the {word} {column}{tail}?", "Compute the {word} {column} of {table}{tail}."]
+    )
+    tail = ", rounded to 1 decimal" if "ROUND" in function else ""
+    named = scene.spell(column.name)
+    return _Draft(
+        question=form.format(word=word, column=named, table=scene.table.name, tail=tail),
+        thought=f"I compute the {word} {column.name} over all rows of {scene.table.name}.",
+        sql=f"SELECT {function.format(column.name)} FROM {scene.table.name}",
+    )
+
+
+def _list(scene: Scene) -> _Draft:
+    key, condition = scene.key.name, draw_condition(scene, _MAX_LISTED)
+    form = scene.rng.choice(
+        [
+            "List the {key} of every row where {words}.",
+            "Which {key} values have a row where {words}?",
+            "Show each {key} where {words}.",
+        ]
+    )
+    return _Draft(
+        question=form.format(key=scene.spell(key), words=condition.words),
+        thought=f"I list the {key} of the rows in {scene.table.name} where {condition.sql}.",
+        sql=f"SELECT {key} FROM {scene.table.name} WHERE {condition.sql}",
+    )
+
+
+def _insert(scene: Scene) -> _Draft:
+    used = scene.values(scene.key.name)
+    free = [value for value in scene.key.values if value not in used]
+    row = [
+        scene.rng.choice(free) if column is scene.key else draw_value(scene.rng, column)
+        for column in scene.columns
+    ]
+    names = [column.name for column in scene.columns]
+    pairs = ", ".join(f"{name} {value}" for name, value in zip(names, row, strict=True))
+    form = scene.rng.choice(
+        [
+            "Add a row to {table}: {pairs}.",
+            "Insert this row into {table}: {pairs}.",
+            "Record a new row with {pairs}.",
+        ]
+    )
+    table = scene.table.name
+    values = ", ".join(map(literal, row))
+    return _Draft(
+        question=form.format(table=table, pairs=pairs),
+        thought=f"I insert one row with all its values into {table}.",
+        sql=f"INSERT INTO {table} ({', '.join(names)}) VALUES ({values})",
+    )
+
+
+def _update(scene: Scene) -> _Draft:
+    key, column = scene.key.name, scene.rng.choice(scene.others())
+    index = scene.rng.randrange(len(scene.table.rows))
+    value, old = scene.values(key)[index], scene.values(column.name)[index]
+    new = old
+    while new == old:
+        new = draw_value(scene.rng, column)
+    form = scene.rng.choice(
+        [
+            "Set the {column} to {new} where {key} is {value}.",
+            "Change the {column} of the {key} {value} to {new}.",
+            "For {key} '{value}', update {column} to {new}.",
+        ]
+    )
+    named = scene.spell(column.name)
+    where = f"{key} = {literal(value)}"
+    return _Draft(
+        question=form.format(column=named, new=new, key=scene.spell(key), value=value),
+        thought=f"I set {column.name} to {new} in the row whose {key} is {value}.",
+        sql=f"UPDATE {scene.table.name} SET {column.name} = {literal(new)} WHERE {where}",
+    )
+
+
+def _delete(scene: Scene) -> _Draft:
+    condition = draw_condition(scene, len(scene.table.rows) - 1)
+    form = scene.rng.choice(
+        [
+            "Delete the rows where {words}.",
+            "Remove every row of {table} where {words}.",
+            "Drop all rows from {table} where {words}.",
+        ]
+    )
+    return _Draft(
+        question=form.format(words=condition.words, table=scene.table.name),
+        thought=f"I delete the rows of {scene.table.name} where {condition.sql}.",
+        sql=f"DELETE FROM {scene.table.name} WHERE {condition.sql}",
+    )
+
+
+_WRITERS: dict[str, Callable[[Scene], _Draft]] = {
+    "lookup": _lookup,
+    "insert": _insert,
+    "count": _count,
+    "update": _update,
+    "aggregate": _aggregate,
+    "delete": _delete,
+    "list": _list,
+}
+_CHANGES = frozenset({"insert", "update", "delete"})
+
+KINDS = tuple(_WRITERS)
+"""Kinds of tasks; the kind of a task is its index modulo their number."""
+
+
+def make_task(split: str, index: int) -> DatabaseTask:
+    """Generate a task.
+
+    Args:
+        split: "train", "dev" or "test".
+        index: Number within the split, from 0.
+
+    Returns:
+        The task, the same one on every call, machine and Python version.
+    """
+    # Text seeds are hashed by SHA-512, not by the salted hash().
+    rng = random.Random(f"agenttuning/database/{split}/{index}")
+    kind = KINDS[index % len(KINDS)]
+    scene = draw_scene(rng, rng.choice(themes(split)))
+    draft = _WRITERS[kind](scene)
+    return DatabaseTask(
+        table=scene.table,
+        kind=kind,
+        question=draft.question,
+        thought=draft.thought,
+        sql=draft.sql,
+        label=(CHANGE_ANSWER,) if kind in _CHANGES else _run_label(scene.table, draft.sql),
+        changes=kind in _CHANGES,
+    )
+
+
+def _run_label(table: Table, sql: str) -> tuple[str, ...]:
+    database = TableDatabase(table)
+    try:
+        return tuple(str(row[0]) for row in database.query(sql))
+    finally:
+        database.close()

@@ -1,0 +1,290 @@
+"""Find the files of a source, locally or on the Hugging Face hub, and read their records."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from dataset_builders.errors import ConfigError, DataError, SourceNotFoundError
+from dataset_builders.json_stream import OnLost, iter_array, iter_lines
+
+SUFFIXES = (".parquet", ".jsonl", ".json")
+"""Readable formats; of several in one folder, the first counts."""
+
+_EXPECTED = "expected .parquet, .jsonl or .json files in the folder itself or in its data/"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_SHARD = re.compile(r"(?P<split>.+)-(?P<index>\d{5})-of-(?P<total>\d{5})")
+# Files that the datasets library and the hub put beside the data.
+_METADATA = {"dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json"}
+_BATCH_ROWS = 256
+_HASH_BYTES = 2**20
+
+
+class Record(NamedTuple):
+    """One record as stored.
+
+    Attributes:
+        where: Its place: "db.jsonl:812" (line from 1), "db-00000-of-00001.parquet:3"
+            (row from 1) or "x.json: item 17" (from 1, among those recovered).
+        value: The decoded value, or a `BadRecord`.
+        task_hint: Name of the split, for records that do not name their task.
+    """
+
+    where: str
+    value: Any
+    task_hint: str
+
+
+class Located(NamedTuple):
+    """Files of a source.
+
+    Attributes:
+        root: Folder that the file names are relative to.
+        files: Files to read, sorted.
+    """
+
+    root: Path
+    files: tuple[Path, ...]
+
+
+def split_of(file: Path) -> str:
+    """Return the split of a file: its stem before "-00000-of-00001"."""
+    match = _SHARD.fullmatch(file.stem)
+    return match["split"] if match else file.stem
+
+
+def locate(
+    path: str,
+    *,
+    revision: str | None = None,
+    data_files: Sequence[str] | None = None,
+    splits: Sequence[str] | None = None,
+) -> Located:
+    """Find the files of a source.
+
+    Args:
+        path: A file, a folder (hub layout `data/<split>-00000-of-00001.parquet`, or
+            data files directly in it or in its `data/`) or a hub dataset id
+            `owner/name`. A local folder wins over a hub id of the same name.
+        revision: Branch, tag or commit of a hub dataset.
+        data_files: Glob patterns relative to the folder or dataset; None or empty: all
+            files of the first format found.
+        splits: Splits to read; None or empty: all.
+
+    Returns:
+        The files, sorted.
+
+    Raises:
+        SourceNotFoundError: Nothing is there, or no data file is in it.
+        ConfigError: A split is not there, or the options do not fit the path.
+        DataError: A file has another format, or a shard of a split is missing.
+    """
+    for pattern in data_files or ():
+        parts = PurePosixPath(pattern).parts
+        if not parts or pattern.startswith("/") or ".." in parts:
+            raise ConfigError(
+                f"data_files: found {pattern!r}, expected a pattern inside the source"
+            )
+    root = _local_root(path, revision) or _download(path, revision, data_files)
+    if root.is_file():
+        found = _single_file(root, data_files)
+    else:
+        found = _glob(root, data_files, path) if data_files else _discover(root, path)
+    return Located(found.root, _select_splits(found.files, splits, path))
+
+
+def _local_root(path: str, revision: str | None) -> Path | None:
+    local = Path(path).expanduser()
+    # Path("") is the current folder, which an empty setting does not mean.
+    if path and local.exists():
+        if revision is not None:
+            raise ConfigError(
+                f"{path}: revision {revision!r} is set, but only the hub has revisions"
+            )
+        return local
+    if looks_local(path):
+        raise SourceNotFoundError(f"{path}: no such file or folder")
+    return None
+
+
+def looks_local(path: str) -> bool:
+    """Whether a path is written as one of this machine, and so never is a hub id."""
+    return path.startswith(("./", "../", "/", "~")) or path.endswith(SUFFIXES)
+
+
+def _single_file(file: Path, data_files: Sequence[str] | None) -> Located:
+    if data_files:
+        raise ConfigError(f"{file}: data_files is set, but the source is a single file")
+    if file.suffix not in SUFFIXES:
+        raise DataError(
+            f"{file}: found {file.suffix or 'no suffix'}, expected {' '.join(SUFFIXES)}"
+        )
+    return Located(file.parent, (file,))
+
+
+def _is_data(file: Path) -> bool:
+    return (
+        file.suffix in SUFFIXES
+        and file.name not in _METADATA
+        and not file.name.startswith(".")
+        and file.is_file()
+    )
+
+
+def _glob(root: Path, patterns: Sequence[str], path: str) -> Located:
+    found = {file for pattern in patterns for file in root.glob(pattern) if _is_data(file)}
+    if not found:
+        raise SourceNotFoundError(
+            f"{path}: no {', '.join(SUFFIXES)} file matches {', '.join(patterns)} in {root}"
+        )
+    return Located(root, tuple(sorted(found)))
+
+
+def _discover(root: Path, path: str) -> Located:
+    for suffix in SUFFIXES:
+        for folder in (root, root / "data"):
+            files = sorted(file for file in folder.glob(f"*{suffix}") if _is_data(file))
+            if files:
+                _check_shards(files, path)
+                return Located(root, tuple(files))
+    raise SourceNotFoundError(f"{path}: no data in {root}: {_EXPECTED}")
+
+
+def _check_shards(files: Sequence[Path], path: str) -> None:
+    # An interrupted download leaves some shards out, and nothing else would tell.
+    shards: defaultdict[tuple[str, int], set[int]] = defaultdict(set)
+    for file in files:
+        if match := _SHARD.fullmatch(file.stem):
+            shards[match["split"], int(match["total"])].add(int(match["index"]))
+    for (split, total), present in shards.items():
+        missing = sorted(set(range(total)) - present)
+        if missing:
+            raise DataError(
+                f"{path}: split {split}: found {len(present)} of {total} shards, missing "
+                f"number {', '.join(map(str, missing[:5]))}; download again, or set data_files"
+            )
+
+
+def _select_splits(
+    files: tuple[Path, ...], splits: Sequence[str] | None, path: str
+) -> tuple[Path, ...]:
+    if not splits:
+        return files
+    found = sorted({split_of(file) for file in files})
+    unknown = [split for split in splits if split not in found]
+    if unknown:
+        raise ConfigError(f"{path}: no split {', '.join(unknown)}; found {', '.join(found)}")
+    return tuple(file for file in files if split_of(file) in splits)
+
+
+def _download(path: str, revision: str | None, data_files: Sequence[str] | None) -> Path:
+    if not _HUB_ID.fullmatch(path):
+        raise SourceNotFoundError(
+            f"{path!r}: neither a file or folder here nor a hub dataset id (owner/name)"
+        )
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = snapshot_download(
+            repo_id=path,
+            repo_type="dataset",
+            revision=revision,
+            allow_patterns=list(data_files or (f"*{suffix}" for suffix in SUFFIXES)),
+        )
+    # The hub client raises errors of several HTTP libraries, which differ by version;
+    # all of them mean the same to whoever named the source.
+    except Exception as error:
+        cause = " ".join(str(error).split())[:200]
+        at = f" at revision {revision}" if revision else ""
+        raise SourceNotFoundError(
+            f"{path}: not a local path, and not reachable on the hub{at} "
+            f"({type(error).__name__}: {cause}); give a local file or folder, or check the id, "
+            "the network, HF_TOKEN and HF_HUB_OFFLINE"
+        ) from error
+    return Path(folder)
+
+
+def read_records(file: Path, on_lost: OnLost | None = None) -> Generator[Record]:
+    """Read the records of a file, in bounded memory.
+
+    Args:
+        file: A .jsonl, .parquet or .json file; the latter an array or JSON lines.
+        on_lost: Called with one line per damaged place of a JSON array.
+
+    Yields:
+        The records; an unreadable line comes as a `BadRecord`.
+
+    Raises:
+        DataError: The file as a whole is not of its format.
+    """
+    hint = split_of(file)
+    if file.suffix == ".parquet":
+        for number, value in _iter_parquet(file):
+            yield Record(f"{file.name}:{number}", value, hint)
+        return
+
+    def lost(text: str) -> None:
+        if on_lost is not None:
+            on_lost(f"{file.name}: {text}")
+
+    with file.open("rb") as handle:
+        if file.suffix == ".json" and _holds_array(file):
+            for number, value in iter_array(handle, lost):
+                yield Record(f"{file.name}: item {number}", value, hint)
+        else:
+            for number, value in iter_lines(handle):
+                yield Record(f"{file.name}:{number}", value, hint)
+
+
+def _holds_array(file: Path) -> bool:
+    with file.open("rb") as handle:
+        head = handle.read(2**16).removeprefix(b"\xef\xbb\xbf").lstrip()
+    if head[:1] not in (b"[", b"{", b""):
+        raise DataError(f"{file}: starts with {head[:1]!r}, expected a JSON array or JSON lines")
+    # The first line of a pretty-printed object; JSON lines have the whole object there.
+    if head.splitlines()[:1] == [b"{"]:
+        raise DataError(f"{file}: found one JSON object, expected an array or one object a line")
+    return head.startswith(b"[")
+
+
+def _iter_parquet(file: Path) -> Iterator[tuple[int, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    number = 0
+    try:
+        with pq.ParquetFile(file) as parquet:
+            for batch in parquet.iter_batches(batch_size=_BATCH_ROWS):
+                for value in batch.to_pylist():
+                    number += 1
+                    yield number, value
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        cause = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"{file}: not readable as parquet after row {number:,} ({cause}); download it again"
+        ) from error
+
+
+def content_fingerprint(located: Located) -> str:
+    """Return a SHA-256, in hexadecimal, over the names and bytes of files.
+
+    Names are relative to the source's folder, so that a copy elsewhere is the same.
+
+    Args:
+        located: Files of a source.
+    """
+    digest = hashlib.sha256()
+    for file in located.files:
+        # Fixed-length parts: no two different lists of files give the same bytes.
+        name = file.relative_to(located.root).as_posix()
+        digest.update(hashlib.sha256(name.encode()).digest())
+        content = hashlib.sha256()
+        with file.open("rb") as handle:
+            while chunk := handle.read(_HASH_BYTES):
+                content.update(chunk)
+        digest.update(content.digest())
+    return digest.hexdigest()

@@ -1,0 +1,120 @@
+"""What became of every record of a source: kept, changed, dropped or lost.
+
+Data that vanishes silently is the commonest fault of a data pipeline, so each
+builder accounts for every record that it reads.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dataset_builders.errors import DataError
+
+MAX_SAMPLES = 3
+"""Examples kept per drop reason."""
+
+_MAX_DETAIL = 300  # characters; a detail may quote a field of any length
+
+
+@dataclass(slots=True)
+class SourceReport:
+    """Account of one source, filled while it is read.
+
+    Attributes:
+        source: Label of the source, such as "agentinstruct:zai-org/AgentInstruct".
+        read: Records read, well-formed or not.
+        kept: Records that became a conversation.
+        dropped: Records left out, by reason.
+        changed: Turns removed or altered in kept conversations, by repair step.
+        samples: Up to three dropped records per reason, as "file:record: detail".
+        lost: Damage to files that hid an unknown number of records; one line each,
+            with the number of characters and where. Not part of `read`.
+        limited: Whether reading stopped at the requested number of conversations.
+    """
+
+    source: str
+    read: int = 0
+    kept: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    changed: Counter[str] = field(default_factory=Counter)
+    samples: dict[str, list[str]] = field(default_factory=dict)
+    lost: list[str] = field(default_factory=list)
+    limited: bool = False
+
+    def drop(self, reason: str, where: str, detail: str) -> None:
+        """Count a record as left out.
+
+        Args:
+            reason: Short name to count under, such as "no_turns".
+            where: The record, such as "db.jsonl:812".
+            detail: What was found and what was expected.
+        """
+        self.dropped[reason] += 1
+        samples = self.samples.setdefault(reason, [])
+        if len(samples) < MAX_SAMPLES:
+            samples.append(f"{where}: {_shorten(detail)}")
+
+    def keep(self, changes: Mapping[str, int] | None = None) -> None:
+        """Count a record as kept.
+
+        Args:
+            changes: Turns that each repair step removed or altered in it.
+        """
+        self.kept += 1
+        for step, turns in (changes or {}).items():
+            if turns:
+                self.changed[step] += turns
+
+    def check(self) -> None:
+        """Verify that every record read is accounted for.
+
+        Raises:
+            DataError: `read` differs from `kept` plus all of `dropped`.
+        """
+        dropped = self.dropped.total()
+        if self.read != self.kept + dropped:
+            raise DataError(
+                f"{self.source}: {self.read:,} records read, but {self.kept:,} kept and "
+                f"{dropped:,} dropped: {self.read - self.kept - dropped:+,} unaccounted for"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the account as JSON-ready values, counts highest first."""
+        return {
+            "source": self.source,
+            "read": self.read,
+            "kept": self.kept,
+            "dropped": dict(self.dropped.most_common()),
+            "changed": dict(self.changed.most_common()),
+            "samples": {reason: list(lines) for reason, lines in self.samples.items()},
+            "lost": list(self.lost),
+            "limited": self.limited,
+        }
+
+    def summary(self) -> str:
+        """Return the account as one line for people."""
+        text = f"{self.source}: kept {self.kept:,} of {self.read:,} records"
+        if self.limited:
+            text += " (stopped at the limit)"
+        if self.dropped:
+            text += f"; dropped {_counts(self.dropped)}"
+        if self.changed:
+            text += f"; turns repaired: {_counts(self.changed)}"
+        if self.lost:
+            text += f"; damage: {'; '.join(self.lost[:MAX_SAMPLES])}"
+        if len(self.lost) > MAX_SAMPLES:
+            text += f"; {len(self.lost) - MAX_SAMPLES:,} more places"
+        return text
+
+
+def _counts(counter: Counter[str]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counter.most_common())
+
+
+def _shorten(detail: str) -> str:
+    # One line that any terminal and log can show: no control characters, no lone surrogates.
+    line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in detail)
+    return line if len(line) <= _MAX_DETAIL else f"{line[:_MAX_DETAIL]}..."

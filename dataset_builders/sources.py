@@ -1,0 +1,202 @@
+"""Load a source by name of its format, and turn conversations into a data set."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from dataset_builders import agentinstruct, messages, sharegpt
+from dataset_builders.building import BuildResult, Progress
+from dataset_builders.conversation import TRAIN_FIELD, Conversation, to_row, uses_tools
+from dataset_builders.errors import ConfigError, DataError
+from dataset_builders.files import Located, content_fingerprint, locate
+from dataset_builders.report import SourceReport
+
+if TYPE_CHECKING:
+    from datasets import Dataset, Features
+
+Format = Literal["agentinstruct", "sharegpt", "messages"]
+"""Name of a builder."""
+
+SCHEMA_VERSION = 1
+"""Raised when a builder makes other conversations of the same files."""
+
+BUILDERS: dict[str, str] = {
+    "agentinstruct": "dataset_builders.agentinstruct:build",
+    "sharegpt": "dataset_builders.sharegpt:build",
+    "messages": "dataset_builders.messages:build",
+}
+"""Builder by format, as "module:function"."""
+
+_PART_ROWS = 1000
+
+# Hub datasets that hold several versions of their data side by side.
+_DEFAULT_DATA_FILES = {
+    agentinstruct.HUB_ID: agentinstruct.DATA_FILES,
+    sharegpt.HUB_ID: sharegpt.DATA_FILES,
+}
+
+
+@dataclass(frozen=True)
+class SourceSpec:
+    """Where conversations come from and which of them to take.
+
+    Attributes:
+        path: A file, a folder or a hub dataset id; see `files.locate`.
+        format: Name of the builder; None: not known yet (see `detection`), refused here.
+        splits: Splits to read; empty: all.
+        data_files: Glob patterns inside the source; empty: all files of one format.
+        revision: Branch, tag or commit of a hub dataset.
+        limit: Number of conversations to take from the start; None: all.
+    """
+
+    path: str
+    format: Format | None = None
+    splits: tuple[str, ...] = ()
+    data_files: tuple[str, ...] = ()
+    revision: str | None = None
+    limit: int | None = None
+
+    @property
+    def label(self) -> str:
+        """Name of the source in reports and messages."""
+        return f"{self.format or 'unknown'}:{self.path}"
+
+
+def load_source(spec: SourceSpec, on_progress: Progress | None = None) -> BuildResult:
+    """Read a source.
+
+    Args:
+        spec: The source.
+        on_progress: Called with the number of records read, every 1,000 and at the end.
+
+    Returns:
+        At least one conversation, and what became of every record.
+
+    Raises:
+        ConfigError: The format or a split is unknown, or the options do not fit.
+        SourceNotFoundError: There is no such source.
+        DataError: A file cannot be read, it holds no record, or none could be used.
+    """
+    builder = BUILDERS[_check(spec)]
+    module, _, function = builder.partition(":")
+    build = getattr(importlib.import_module(module), function)
+    options: dict[str, Any] = {"limit": spec.limit, "on_progress": on_progress}
+    if spec.format == "messages":
+        options["source"] = _messages_source(spec)
+    result = cast(BuildResult, build(located(spec), label=spec.label, **options))
+    if not result.conversations:
+        raise DataError(_describe_nothing(result.report))
+    return result
+
+
+def fingerprint(spec: SourceSpec) -> str:
+    """Return a SHA-256, in hexadecimal, of all that `load_source` depends on.
+
+    It covers the names and bytes of the selected files, the options and the version of
+    the builders, but not where a copy lies: equal fingerprints mean equal conversations.
+
+    Raises:
+        ConfigError: The format or a split is unknown, or the options do not fit.
+        SourceNotFoundError: There is no such source.
+    """
+    name = _check(spec)
+    parts = {
+        "schema": SCHEMA_VERSION,
+        "format": name,
+        "builder": BUILDERS[name],
+        "limit": spec.limit,
+        "source": _messages_source(spec) if spec.format == "messages" else "",
+        "content": content_fingerprint(located(spec)),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def to_dataset(conversations: Sequence[Conversation]) -> Dataset:
+    """Turn conversations into a `datasets.Dataset` that Axolotl and TRL can train on.
+
+    Args:
+        conversations: The conversations.
+
+    Returns:
+        Columns `id`, `source`, `task` and `messages`, a list of `role`, `content` and
+        `train`; with the tool fields only if a conversation uses tools.
+    """
+    from datasets import concatenate_datasets
+
+    tools = uses_tools(conversations)
+    # Types are given, not inferred: a list that is empty in every row would become null.
+    features = _features(tools)
+    # In parts, as rows of Python objects take several times the memory of Arrow's.
+    parts = [
+        _part(conversations[start : start + _PART_ROWS], features, tools)
+        for start in range(0, max(1, len(conversations)), _PART_ROWS)
+    ]
+    return concatenate_datasets(parts)
+
+
+def _part(conversations: Sequence[Conversation], features: Features, tools: bool) -> Dataset:
+    from datasets import Dataset
+
+    rows = [to_row(conversation, tool_calls=tools) for conversation in conversations]
+    # By columns, so that no rows still give all columns.
+    return Dataset.from_dict(
+        {name: [row[name] for row in rows] for name in features}, features=features
+    )
+
+
+def _features(tools: bool) -> Features:
+    from datasets import Features, List, Value
+
+    text = Value("string")
+    message: dict[str, Any] = {"role": text, "content": text, TRAIN_FIELD: Value("bool")}
+    if tools:
+        function = {"name": text, "arguments": text}
+        message["tool_calls"] = List({"id": text, "type": text, "function": function})
+        message["tool_call_id"] = text
+    return Features({"id": text, "source": text, "task": text, "messages": List(message)})
+
+
+def _check(spec: SourceSpec) -> str:
+    if spec.format is None or spec.format not in BUILDERS:
+        raise ConfigError(
+            f"{spec.path}: format: found {spec.format!r}, expected one of {', '.join(BUILDERS)}"
+        )
+    if spec.limit is not None and spec.limit < 1:
+        raise ConfigError(f"{spec.label}: limit: found {spec.limit}, expected 1 or more")
+    return spec.format
+
+
+def located(spec: SourceSpec) -> Located:
+    """Find the files of a source.
+
+    Raises:
+        ConfigError: A split is unknown, or the options do not fit the path.
+        SourceNotFoundError: There is no such source.
+        DataError: A file has another format, or a shard of a split is missing.
+    """
+    data_files = spec.data_files
+    if not data_files and not Path(spec.path).expanduser().exists():
+        data_files = _DEFAULT_DATA_FILES.get(spec.path, ())
+    return locate(spec.path, revision=spec.revision, data_files=data_files, splits=spec.splits)
+
+
+def _messages_source(spec: SourceSpec) -> str:
+    return Path(spec.path).stem or messages.SOURCE
+
+
+def _describe_nothing(report: SourceReport) -> str:
+    damage = f"; damage: {'; '.join(report.lost[:3])}" if report.lost else ""
+    if not report.read:
+        return f"{report.source}: found no record{damage}"
+    counts = ", ".join(f"{reason} {count:,}" for reason, count in report.dropped.most_common())
+    commonest = report.dropped.most_common(1)[0][0]
+    return (
+        f"{report.source}: none of {report.read:,} records can be used: {counts}; "
+        f"for example {report.samples[commonest][0]}{damage}"
+    )

@@ -1,0 +1,47 @@
+"""Measurement: a model in, numbers with their uncertainty out.
+
+Evaluators run inside training as a trainer callback, or alone on a checkpoint. This
+layer knows the data layer and no trainer plugin. Held-out environments live here and
+only here, so that the data layer cannot build training data from them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from evaluators.agent_tasks import AgentTaskEvaluator
+    from evaluators.base import Evaluation, Evaluator, Metric, Subject
+    from evaluators.callback import EvaluatorCallback, Schedule
+    from evaluators.general_loss import GeneralLossEvaluator
+
+__all__ = [
+    "AgentTaskEvaluator",
+    "Evaluation",
+    "Evaluator",
+    "EvaluatorCallback",
+    "GeneralLossEvaluator",
+    "Metric",
+    "Schedule",
+    "Subject",
+]
+
+_MODULES = {
+    "AgentTaskEvaluator": "evaluators.agent_tasks",
+    "Evaluation": "evaluators.base",
+    "Evaluator": "evaluators.base",
+    "EvaluatorCallback": "evaluators.callback",
+    "GeneralLossEvaluator": "evaluators.general_loss",
+    "Metric": "evaluators.base",
+    "Schedule": "evaluators.callback",
+    "Subject": "evaluators.base",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the public names when they are first used: torch takes seconds to load."""
+    from importlib import import_module
+
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)

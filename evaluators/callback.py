@@ -1,0 +1,178 @@
+"""Evaluators inside training: when to run, and how the figures reach the log.
+
+Works with any Hugging Face Trainer, Axolotl's and TRL's included.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback
+
+from dataset_builders.errors import ConfigError
+from evaluators.base import Evaluation, Evaluator, Subject
+
+if TYPE_CHECKING:
+    from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
+
+RECORDS_FILE = "evaluations.jsonl"
+"""File in the trainer's output folder: one line per evaluation, figures and items."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """When an evaluator runs.
+
+    Attributes:
+        evaluator: What runs.
+        every: Optimizer steps between runs; none for no runs in between.
+        at_start: Whether it runs before the first step: the base to compare with.
+        at_end: Whether it runs after the last step.
+    """
+
+    evaluator: Evaluator
+    every: int | None = None
+    at_start: bool = True
+    at_end: bool = True
+
+    def __post_init__(self) -> None:
+        if self.every is not None and self.every < 1:
+            raise ConfigError(f"every: found {self.every}, expected at least 1 step")
+
+
+class EvaluatorCallback(TrainerCallback):
+    """Runs evaluators before, during and after training.
+
+    Add it to a trainer with `EvaluatorCallback.install(trainer, schedules)`. Figures go
+    to the trainer's log, and so to its trackers and `trainer_state.json`, under keys like
+    `eval_database_success`; items also to `evaluations.jsonl` in the output folder.
+
+    Args:
+        trainer: The trainer; a callback is not told which one calls it.
+        schedules: Evaluators and when they run. At one step they run in this order.
+        end_of_turn: Tokens beside eos that end a turn.
+
+    Raises:
+        ConfigError: The model is sharded over processes, where a generating callback
+            would need all of them in step, which is not supported.
+    """
+
+    def __init__(
+        self, trainer: Trainer, schedules: Sequence[Schedule], end_of_turn: Sequence[str] = ()
+    ) -> None:
+        self._trainer = trainer
+        self._schedules = tuple(schedules)
+        self._end_of_turn = tuple(end_of_turn)
+        self._last: dict[str, int] = {}
+        _refuse_sharded(trainer)
+
+    @classmethod
+    def install(
+        cls, trainer: Trainer, schedules: Sequence[Schedule], end_of_turn: Sequence[str] = ()
+    ) -> EvaluatorCallback:
+        """Make a callback and add it to the trainer."""
+        callback = cls(trainer, schedules, end_of_turn)
+        trainer.add_callback(callback)
+        return callback
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Measure the base, unless training resumes: then it was measured before."""
+        if state.global_step == 0:
+            self._run([s for s in self._schedules if s.at_start], state, control)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Measure on the cadence."""
+        step = state.global_step
+        self._run([s for s in self._schedules if s.every and step % s.every == 0], state, control)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Measure the result, unless the cadence has just done so."""
+        self._run([s for s in self._schedules if s.at_end], state, control)
+
+    def _run(
+        self, schedules: Sequence[Schedule], state: TrainerState, control: TrainerControl
+    ) -> None:
+        due = [s for s in schedules if self._last.get(s.evaluator.name) != state.global_step]
+        if not due:
+            return
+        subject = self._subject()
+        for schedule in due:
+            self._last[schedule.evaluator.name] = state.global_step
+            result = _with_progress(schedule.evaluator, subject, self._shows_progress(state))
+            self._publish(result, state, control)
+
+    def _subject(self) -> Subject:
+        from accelerate.utils import gather_object
+
+        trainer, accelerator = self._trainer, self._trainer.accelerator
+        return Subject(
+            model=accelerator.unwrap_model(trainer.model),
+            tokenizer=trainer.processing_class,
+            end_of_turn=self._end_of_turn,
+            rank=accelerator.process_index,
+            world_size=accelerator.num_processes,
+            gather=gather_object,
+            autocast=accelerator.autocast,
+        )
+
+    def _shows_progress(self, state: TrainerState) -> bool:
+        return bool(state.is_world_process_zero and not self._trainer.args.disable_tqdm)
+
+    def _publish(self, result: Evaluation, state: TrainerState, control: TrainerControl) -> None:
+        from transformers import Trainer
+
+        # Trainer.log on the base class: TRL's own adds its running averages and clears
+        # them, so the training log of this step would lose them. Logging also resets
+        # should_log, which would swallow that very log.
+        should_log = control.should_log
+        Trainer.log(self._trainer, result.log())
+        control.should_log = should_log
+        if state.is_world_process_zero:
+            write_record(Path(self._trainer.args.output_dir or "."), state.global_step, result)
+
+
+def write_record(folder: Path, step: int, result: Evaluation) -> None:
+    """Append an evaluation to the folder's `evaluations.jsonl`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    line = json.dumps({"step": step, **asdict(result)}, ensure_ascii=False)
+    with (folder / RECORDS_FILE).open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+
+
+def _with_progress(evaluator: Evaluator, subject: Subject, show: bool) -> Evaluation:
+    if not show:
+        return evaluator.evaluate(subject)
+    from tqdm import tqdm
+
+    with tqdm(desc=f"evaluating {evaluator.name}", leave=False) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        return evaluator.evaluate(subject, progress)
+
+
+def _refuse_sharded(trainer: Trainer) -> None:
+    from accelerate.utils import DistributedType
+
+    kind = trainer.accelerator.distributed_type
+    plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
+    sharded = kind == DistributedType.FSDP or (
+        kind == DistributedType.DEEPSPEED and getattr(plugin, "zero_stage", 3) == 3
+    )
+    if sharded:
+        raise ConfigError(
+            f"evaluators cannot run while the model is sharded ({kind.value}): remove "
+            "agenttuning.evaluators and run `agenttuning evaluate` on the saved model"
+        )

@@ -1,0 +1,79 @@
+"""Uncertainty of the figures that evaluators report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+Z95 = 1.959963984540054
+"""Standard normal quantile of a two-sided 95 % interval."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A figure with its uncertainty.
+
+    Attributes:
+        value: The estimate.
+        stderr: Its standard error, in the unit of the value.
+        low: Lower end of the 95 % interval.
+        high: Upper end of the 95 % interval.
+        n: Number of independent items behind it.
+    """
+
+    value: float
+    stderr: float
+    low: float
+    high: float
+    n: int
+
+
+def proportion(successes: int, n: int) -> Metric:
+    """Rate of successes with Wilson's interval, which holds at rates near 0 and 1 too.
+
+    Raises:
+        ValueError: `n` is below 1 or `successes` is not within 0 and `n`.
+    """
+    if not 0 <= successes <= n or n < 1:
+        raise ValueError(f"found {successes} successes of {n}")
+    rate = successes / n
+    center = (rate + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
+    half = Z95 * math.sqrt(rate * (1 - rate) / n + Z95**2 / (4 * n**2)) / (1 + Z95**2 / n)
+    return Metric(
+        value=rate,
+        stderr=math.sqrt(rate * (1 - rate) / n),
+        low=max(0.0, center - half),
+        high=min(1.0, center + half),
+        n=n,
+    )
+
+
+def mean(values: Sequence[float]) -> Metric:
+    """Arithmetic mean with its normal interval.
+
+    Raises:
+        ValueError: There is no value.
+    """
+    return ratio(values, [1.0] * len(values))
+
+
+def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Metric:
+    """Sum of numerators over sum of denominators, as in a mean loss per token.
+
+    Items, not tokens, are independent, so the standard error is the delta method's for a
+    ratio of sums over items. With a single item it is infinite.
+
+    Raises:
+        ValueError: There is no item, or the denominators sum to 0.
+    """
+    n = len(numerators)
+    total = math.fsum(denominators)
+    if n < 1 or total == 0:
+        raise ValueError("found no item to average over")
+    value = math.fsum(numerators) / total
+    residuals = math.fsum(
+        (top - value * bottom) ** 2 for top, bottom in zip(numerators, denominators, strict=True)
+    )
+    stderr = math.sqrt(residuals * n / (n - 1)) / abs(total) if n > 1 else math.inf
+    return Metric(value, stderr, value - Z95 * stderr, value + Z95 * stderr, n)

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dataset_builders.conversation import (
+    Conversation,
+    Message,
+    ToolCall,
+    from_row,
+    parse_messages,
+    to_row,
+    uses_tools,
+)
+from dataset_builders.errors import DataError
+
+CALL = ToolCall("search", '{"q": "é"}', "c1")
+PLAIN = Conversation.create(
+    [Message("system", "s"), Message("user", "u"), Message("assistant", "a", trained=True)],
+    id="x_1", source="test", task="db",
+)  # fmt: skip
+TOOLS = Conversation.create(
+    [
+        Message("user", "u"),
+        Message("assistant", "", trained=True, tool_calls=(CALL,)),
+        Message("tool", "result", tool_call_id="c1"),
+        Message("assistant", "a", trained=False),
+    ]
+)
+
+
+@pytest.mark.parametrize("tools", [False, True])
+def test_row_round_trip(tools: bool) -> None:
+    assert from_row(to_row(PLAIN, tool_calls=tools)) == PLAIN
+    assert from_row(to_row(TOOLS, tool_calls=True)) == TOOLS
+
+
+def test_tools_and_trained_turns() -> None:
+    assert uses_tools([PLAIN, TOOLS])
+    assert not uses_tools([PLAIN])
+    assert (PLAIN.num_trained, TOOLS.num_trained) == (1, 1)
+
+
+def test_train_is_true_on_assistant_turns_by_default() -> None:
+    raw = [
+        {"role": "user", "content": "u"},
+        {"role": "assistant", "content": "a"},
+        {"role": "assistant", "content": "b", "train": None},
+        {"role": "assistant", "content": "c", "train": False},
+    ]
+    assert [m.trained for m in parse_messages(raw)] == [False, True, True, False]
+
+
+def test_arguments_become_text() -> None:
+    call = {"id": None, "function": {"name": "f", "arguments": {"a": [1, "é"]}}}
+    flat = {"name": "g", "arguments": None}
+    raw = [{"role": "assistant", "content": None, "tool_calls": [call, flat]}]
+    (message,) = parse_messages(raw)
+    assert message.content == ""
+    assert message.tool_calls == (ToolCall("f", '{"a": [1, "é"]}'), ToolCall("g", "{}"))
+
+
+def user(**fields: Any) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a", **fields}]
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ("text", "messages: found str, expected a list"),
+        ([], "messages: found none, expected at least one"),
+        (["x"], "message 0: found str, expected an object"),
+        (user(role="bot"), "message 1: role: found 'bot', expected one of system, user"),
+        (user(content=3), "message 1: content: found int, expected text"),
+        (user(content=None), "message 1: content: found NoneType, expected text"),
+        (user(train="false"), "message 1: train: found 'false', expected true or false"),
+        (user(role="user", train=True), "message 1: train: true on a user turn"),
+        (user(tool_calls="x"), "message 1: tool_calls: found str, expected a list"),
+        (user(tool_calls=[{"function": {}}]), "tool_calls: name: found None, expected text"),
+        (user(tool_calls=[{"name": "f", "arguments": "{"}]), "arguments: not JSON"),
+        (user(tool_calls=[{"name": "f", "arguments": "[]"}]), "expected a JSON object"),
+    ],
+)
+def test_errors_name_message_and_field(raw: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message.replace("[", r"\[")):
+        from_row({"messages": raw})
+
+
+def test_row_without_messages() -> None:
+    with pytest.raises(DataError, match="messages: missing, found only 'text'"):
+        from_row({"text": "x"})
