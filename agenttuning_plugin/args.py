@@ -69,6 +69,9 @@ class AgentTaskConfig(_Scheduled):
         default=32, ge=1, description="Number of tasks, the first ones of the split."
     )
     batch_size: int = Field(default=16, ge=1, description="Episodes played at once.")
+    max_new_tokens: int | None = Field(
+        default=None, ge=1, description="Longest turn in tokens; the benchmark's if left out."
+    )
 
 
 class GeneralLossConfig(_Scheduled):

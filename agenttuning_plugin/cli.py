@@ -205,18 +205,16 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure a model: agent tasks played, loss on general chat."""
-    from agenttuning_plugin.evaluation import run_panel
+    from agenttuning_plugin.evaluation import agent_evaluators, run_panel
     from agenttuning_plugin.models import load_subject
 
-    subject = load_subject(model, adapter, chat_template=chat_template)
+    panel = agent_evaluators(environment or ["database"], num_tasks, batch_size)
     results = run_panel(
-        subject,
-        environments=environment or ["database"],
-        num_tasks=num_tasks,
+        load_subject(model, adapter, chat_template=chat_template),
+        panel,
         general=general,
         num_conversations=num_conversations,
         max_length=max_length,
-        batch_size=batch_size,
         out=out,
     )
     if as_json:

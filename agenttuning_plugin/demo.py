@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -14,9 +16,13 @@ from agenttuning_plugin.recipes import read_recipe, shipped_recipe
 from agenttuning_plugin.results import Comparison, compare, read_evaluations, table
 from dataset_builders.collection import collect, write_jsonl
 from dataset_builders.errors import AgentTuningError, ConfigError
+from dataset_builders.sources import SourceSpec, load_source
 
 AGENT_FILE = "demo-agent.jsonl"
-NUM_TRAJECTORIES = 200
+GENERAL_FILE = "demo-general.jsonl"
+NUM_TRAJECTORIES = 300
+MAX_CHARACTERS = 500
+"""Length of a chat that the demo trains on: short ones, so that two CPU cores suffice."""
 
 
 class DemoError(AgentTuningError, RuntimeError):
@@ -32,11 +38,11 @@ def prepare(console: Console) -> None:
     """
 
     def say(text: str) -> None:
-        console.print(f"[dim]{text}[/dim]")
+        console.print(f"[dim]{text}[/dim]", soft_wrap=True)
 
     console.print("[bold]1/3[/bold] model and chat data")
     say(f"model: {model_folder(say)}")
-    say(f"general chat: {chat_file(say)}")
+    _select_chats(chat_file(say), say)
     console.print("[bold]2/3[/bold] agent data: the oracle plays database tasks")
     target = CACHE.expanduser() / AGENT_FILE
     with Progress(console=console, transient=True) as progress:
@@ -48,6 +54,19 @@ def prepare(console: Console) -> None:
         )
     write_jsonl(target, result.conversations)
     say(f"{len(result.conversations)} of {NUM_TRAJECTORIES} trajectories earned reward 1: {target}")
+
+
+def _select_chats(source: Path, say: Callable[[str], None]) -> None:
+    built = load_source(SourceSpec(str(source), "sharegpt"))
+    say(built.report.summary())
+    short = [
+        conversation
+        for conversation in built.conversations
+        if sum(len(message.content) for message in conversation.messages) <= MAX_CHARACTERS
+    ]
+    target = CACHE.expanduser() / GENERAL_FILE
+    write_jsonl(target, short)
+    say(f"{len(short)} of them have at most {MAX_CHARACTERS} characters: {target}")
 
 
 def run(console: Console) -> list[Comparison]:
@@ -80,6 +99,9 @@ def _train(recipe: Path, output: Path) -> None:
     (output / RECORDS_FILE).unlink(missing_ok=True)
     launcher = "accelerate.commands.accelerate_cli"
     command = [sys.executable, "-m", launcher, "launch", "-m", "axolotl.cli.train", str(recipe)]
-    done = subprocess.run(command, env=quiet_environment(), check=False)
+    # accelerate gives a process on a CPU one thread unless told otherwise.
+    threads = os.environ.get("OMP_NUM_THREADS") or str(os.cpu_count() or 1)
+    environment = {**quiet_environment(), "OMP_NUM_THREADS": threads}
+    done = subprocess.run(command, env=environment, check=False)
     if done.returncode:
         raise DemoError(f"training ended with exit status {done.returncode}; see its output above")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -16,38 +17,44 @@ from evaluators.callback import write_record
 from evaluators.general_loss import GeneralLossEvaluator
 
 
-def run_panel(
-    subject: Subject,
-    *,
-    environments: list[str],
-    num_tasks: int,
-    general: str | None,
-    num_conversations: int,
-    max_length: int,
-    batch_size: int,
-    out: Path | None,
-) -> list[Evaluation]:
-    """Play environments and measure the loss on general chat, with progress bars.
-
-    Args:
-        subject: The model.
-        environments: Names of environments whose test tasks are played.
-        num_tasks: Tasks of each.
-        general: Source of chat, or none.
-        num_conversations: Conversations of it, the first that fit.
-        max_length: Longest of them in tokens.
-        batch_size: Episodes played at once.
-        out: Folder whose `evaluations.jsonl` gets the results, or none.
+def agent_evaluators(
+    environments: list[str], num_tasks: int, batch_size: int
+) -> list[AgentTaskEvaluator]:
+    """Evaluators that play the test tasks of environments.
 
     Raises:
         ConfigError: An environment is unknown or has fewer tasks.
-        DataError: The chat cannot be read.
-        SourceNotFoundError: There is no such chat.
     """
-    panel: list[Evaluator] = [
+    return [
         AgentTaskEvaluator(name, num_tasks=num_tasks, batch_size=batch_size)
         for name in environments
     ]
+
+
+def run_panel(
+    subject: Subject,
+    evaluators: Sequence[Evaluator],
+    *,
+    general: str | None,
+    num_conversations: int,
+    max_length: int,
+    out: Path | None,
+) -> list[Evaluation]:
+    """Run evaluators and measure the loss on general chat, with progress bars.
+
+    Args:
+        subject: The model.
+        evaluators: What else is measured.
+        general: Source of chat, or none.
+        num_conversations: Conversations of it, the first that fit.
+        max_length: Longest of them in tokens.
+        out: Folder whose `evaluations.jsonl` gets the results, or none.
+
+    Raises:
+        DataError: The chat cannot be read.
+        SourceNotFoundError: There is no such chat.
+    """
+    panel = list(evaluators)
     if general is not None:
         conversations = load_source(as_spec(general)).conversations
         encoder = Encoder(subject.tokenizer, max_length=max_length)

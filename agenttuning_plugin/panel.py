@@ -31,6 +31,7 @@ def schedules(section: AgentTuningSection, holdout: Dataset | None) -> list[Sche
                 split=config.split,
                 num_tasks=config.num_tasks,
                 batch_size=config.batch_size,
+                max_new_tokens=config.max_new_tokens,
             )
         elif holdout is None:
             raise ConfigError("evaluators: general_loss has no held-out conversation")

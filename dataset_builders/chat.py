@@ -10,15 +10,18 @@ conversation are put around every trained turn and the template is rendered a se
 time; if the result without marks equals the plain text, the template kept the turns as
 they are and the marks tell where they stand. *Sentinels*, where a template changes what
 it is given (it drops old thoughts, say): one turn at a time is replaced by a sentinel,
-and the two renderings are compared from both ends.
+and the two renderings are compared from both ends. Where that changes the text before
+the turn, too (a template that adds an empty thought), the turn begins where the prompt
+for it ends.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import islice
 from typing import Any, NamedTuple
 
 from dataset_builders.conversation import Conversation, Message
@@ -91,11 +94,25 @@ class ChatRenderer:
     """
 
     def __init__(self, tokenizer: Any, end_of_turn: Iterable[str] = ()) -> None:
+        # A text would otherwise be taken as its characters.
+        end_of_turn = (end_of_turn,) if isinstance(end_of_turn, str) else tuple(end_of_turn)
         self._tokenizer = tokenizer
         self._name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
         _check_tokenizer(tokenizer, self._name)
+        for token in end_of_turn:
+            if len(tokenizer.encode(token, add_special_tokens=False)) != 1:
+                raise ConfigError(
+                    f"end of turn: found {token!r}, expected one token of {self._name}: "
+                    "generation stops at tokens"
+                )
         self.end_tokens = tuple(dict.fromkeys([tokenizer.eos_token, *end_of_turn]))
-        self._check_end_tokens()
+        try:
+            self._check_end_tokens()
+        except MaskError as error:
+            raise ConfigError(
+                f"{self._name}: the chat template cannot render plain user and assistant "
+                f"turns: {error}"
+            ) from error
 
     def prompt(self, messages: Sequence[Message]) -> str:
         """Text up to where the assistant's next turn begins.
@@ -144,17 +161,42 @@ class ChatRenderer:
     ) -> list[Span] | None:
         if any(messages[index].tool_calls for index in trained):
             return None  # a call is part of the turn, but lies outside of its content
-        marks = _unused_characters(text, 2)
         # Around the whole content first: white space at its edges is the model's own
         # words. A template that strips content is then given marks inside of them.
-        for strip in (False, True):
-            marked = list(messages)
-            for index in trained:
-                marked[index] = _mark(messages[index], marks, strip=strip)
-            spans = _read_marks(self._text(marked), marks)
-            if spans is not None and spans.text == text and len(spans.spans) == len(trained):
-                return list(spans.spans)
-        return None
+        whole = dict.fromkeys(trained, 0)
+        if spans := self._try_marks(messages, text, whole, strip_end=False):
+            return spans
+        skips = {index: _lead(messages[index].content) for index in trained}
+        spans = self._try_marks(messages, text, skips)
+        # Not every template strips all of it, nor every turn alike.
+        for index, lead in skips.items() if spans else ():
+            content = messages[index].content
+            newlines = len(content) - len(content.lstrip("\n"))
+            for skip in (0, newlines) if newlines < lead else (0,) if lead else ():
+                if found := self._try_marks(messages, text, skips | {index: skip}):
+                    skips, spans = skips | {index: skip}, found
+                    break
+        return spans
+
+    def _try_marks(
+        self,
+        messages: Sequence[Message],
+        text: str,
+        skips: Mapping[int, int],
+        strip_end: bool = True,
+    ) -> list[Span] | None:
+        """Spans of the turns, marked from the given character on; none if that alters the text."""
+        opening, closing = marks = _unused_characters(text, 2)
+        marked = list(messages)
+        for index, skip in skips.items():
+            role, content = messages[index].role, messages[index].content
+            end = max(skip, len(content.rstrip())) if strip_end else len(content)
+            content = f"{content[:skip]}{opening}{content[skip:end]}{closing}{content[end:]}"
+            marked[index] = Message(role, content, trained=True)
+        read = _read_marks(self._text(marked), marks)
+        if read is None or read.text != text or len(read.spans) != len(skips):
+            return None
+        return list(read.spans)
 
     def _span_by_sentinel(self, messages: Sequence[Message], text: str, index: int) -> Span:
         message = messages[index]
@@ -165,26 +207,34 @@ class ChatRenderer:
         replaced[index] = Message(message.role, sentinel, message.trained)
         other = self._text(replaced)
         before, found, after = other.partition(sentinel)
-        end = len(text) - len(after)
-        if not found or not (text.startswith(before) and text.endswith(after)):
+        if not found or not text.endswith(after):
             raise MaskError(
                 f"message {index}: the template's text around it depends on its content, "
                 "so the trained turn cannot be located"
             )
-        if end <= len(before):
+        end = len(text) - len(after)
+        start = len(before) if text.startswith(before) else self._start(messages, text, index)
+        if end <= start:
             raise MaskError(f"message {index}: the template leaves out this trained turn")
-        return Span(len(before), end)
+        return Span(start, end)
 
     def _span_of_call(self, messages: Sequence[Message], text: str, index: int) -> Span:
-        start = len(self._text(messages[:index], add_generation_prompt=True))
-        if text[:start] != self._text(messages[:index], add_generation_prompt=True):
-            raise MaskError(
-                f"message {index}: the text before the tool call changes with what follows, "
-                "so the trained turn cannot be located"
-            )
+        start = self._start(messages, text, index)
         ends = [text.find(token, start) for token in self.end_tokens]
         end = min((position for position in ends if position >= 0), default=start)
         return Span(start, end)
+
+    def _start(self, messages: Sequence[Message], text: str, index: int) -> int:
+        """Where the prompt for a turn ends: there the model takes over."""
+        history = messages[:index]
+        prompt = self._text(history, add_generation_prompt=True)
+        # A prompt without the turn's header would have the header trained.
+        if not text.startswith(prompt) or prompt == self._text(history):
+            raise MaskError(
+                f"message {index}: the template's text before it is not the prompt for it, "
+                "so the trained turn cannot be located"
+            )
+        return len(prompt)
 
     def _include_end(self, text: str, span: Span, message: Message, index: int) -> Span:
         position = span.end
@@ -256,16 +306,15 @@ def _check_tokenizer(tokenizer: Any, name: str) -> None:
 
 def _unused_characters(text: str, count: int) -> list[str]:
     used = set(text)
-    free = (chr(code) for code in _PRIVATE_USE)
-    return [next(character for character in free if character not in used) for _ in range(count)]
+    free = (chr(code) for code in _PRIVATE_USE if chr(code) not in used)
+    found = list(islice(free, count))
+    if len(found) < count:
+        raise MaskError("the conversation uses all private-use characters, none is left as a mark")
+    return found
 
 
-def _mark(message: Message, marks: Sequence[str], *, strip: bool) -> Message:
-    content = message.content
-    core = content.strip() if strip else content
-    lead = content[: len(content) - len(content.lstrip())] if strip else ""
-    tail = content[len(lead) + len(core) :]
-    return Message(message.role, f"{lead}{marks[0]}{core}{marks[1]}{tail}", message.trained)
+def _lead(content: str) -> int:
+    return len(content) - len(content.lstrip())
 
 
 def _read_marks(marked: str, marks: Sequence[str]) -> Rendered | None:

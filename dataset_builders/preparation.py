@@ -191,7 +191,8 @@ def build_mix(
         prepared = prepare_messages(agent, general, eta=eta)
     else:
         length = max_length or _length_limit(tokenizer)
-        encoding = Encoding(max_length=length, end_of_turn=tuple(end_of_turn))
+        ends = (end_of_turn,) if isinstance(end_of_turn, str) else tuple(end_of_turn)
+        encoding = Encoding(max_length=length, end_of_turn=ends)
         prepared = prepare(agent, general, eta=eta, tokenizer=tokenizer, encoding=encoding)
     return mix_datasets(
         prepared.agent,

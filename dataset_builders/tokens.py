@@ -156,33 +156,39 @@ class Encoder:
     def _encode_batch(
         self, batch: Sequence[Conversation], report: TokenReport
     ) -> Iterator[TokenRow]:
-        rendered: list[tuple[Conversation, Rendered]] = []
-        for conversation in batch:
+        results = [self._render(conversation) for conversation in batch]
+        rows = self._tokenize([result for result in results if isinstance(result, Rendered)])
+        # Counted one by one as rows are taken: the counts hold wherever the caller stops.
+        for conversation, result in zip(batch, results, strict=True):
             report.read += 1
-            try:
-                result = self.renderer.render(conversation)
-            except MaskError as error:
-                report.drop("template", conversation, str(error))
-                continue
-            if result.spans:
-                rendered.append((conversation, result))
-            else:
+            if isinstance(result, MaskError):
+                report.drop("template", conversation, str(result))
+            elif not result.spans:
                 report.drop("no_trained_turn", conversation, "no turn is marked as trained")
-        if not rendered:
+            elif (row := self._fit(next(rows), conversation, report)) is not None:
+                report.keep(row)
+                yield row
+
+    def _render(self, conversation: Conversation) -> Rendered | MaskError:
+        try:
+            return self.renderer.render(conversation)
+        except MaskError as error:
+            return error
+
+    def _tokenize(self, rendered: Sequence[Rendered]) -> Iterator[TokenRow]:
+        used = [result for result in rendered if result.spans]
+        if not used:
             return
         encoded = self._tokenizer(
-            [result.text for _, result in rendered],
+            [result.text for result in used],
             add_special_tokens=False,
             return_offsets_mapping=True,
             return_attention_mask=False,
         )
-        for (conversation, result), ids, offsets in zip(
-            rendered, encoded["input_ids"], encoded["offset_mapping"], strict=True
+        for result, ids, offsets in zip(
+            used, encoded["input_ids"], encoded["offset_mapping"], strict=True
         ):
-            row = self._fit(_label_row(result, ids, offsets), conversation, report)
-            if row is not None:
-                report.keep(row)
-                yield row
+            yield _label_row(result, ids, offsets)
 
     def _fit(
         self, row: TokenRow, conversation: Conversation, report: TokenReport

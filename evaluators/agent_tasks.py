@@ -27,6 +27,8 @@ class AgentTaskEvaluator:
         split: Split to play, by default the one that no training data comes from.
         num_tasks: The first so many tasks of the split, the same at every evaluation.
         batch_size: Episodes played at once, each a row of the generation batch.
+        max_new_tokens: Longest turn in tokens; by default what the benchmark sets. A lower
+            limit saves time, mostly on models that do not know when to stop.
 
     Raises:
         ConfigError: The environment or split is unknown, or the split is smaller.
@@ -39,6 +41,7 @@ class AgentTaskEvaluator:
         split: str = "test",
         num_tasks: int = 32,
         batch_size: int = 16,
+        max_new_tokens: int | None = None,
     ) -> None:
         self.name = environment
         self._environment = load_environment(environment)
@@ -50,6 +53,7 @@ class AgentTaskEvaluator:
             )
         self._tasks = tasks[:num_tasks]
         self._batch_size = batch_size
+        self._max_new_tokens = max_new_tokens
 
     def evaluate(
         self, subject: Subject, on_progress: Callable[[int, int], None] | None = None
@@ -69,7 +73,7 @@ class AgentTaskEvaluator:
             played = play(
                 self._environment,
                 mine,
-                LocalPolicy(subject),
+                LocalPolicy(subject, max_new_tokens=self._max_new_tokens),
                 batch_size=self._batch_size,
                 on_progress=finished,
             )

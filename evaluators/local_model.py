@@ -23,15 +23,22 @@ class LocalPolicy:
         subject: The model and its tokenizer.
         context_length: Tokens of prompt and answer together; a dialogue whose prompt
             leaves no room is not continued. Taken from the model's config by default.
+        max_new_tokens: Limit on an answer below the one that the environment sets.
 
     Raises:
         ConfigError: The tokenizer cannot be used, see `ChatRenderer`.
     """
 
-    def __init__(self, subject: Subject, context_length: int | None = None) -> None:
+    def __init__(
+        self,
+        subject: Subject,
+        context_length: int | None = None,
+        max_new_tokens: int | None = None,
+    ) -> None:
         self._subject = subject
         self._renderer = ChatRenderer(subject.tokenizer, subject.end_of_turn)
         self._context = context_length or _context_length(subject.model.config)
+        self._limit = max_new_tokens
         tokenizer = subject.tokenizer
         self._end_ids = [tokenizer.convert_tokens_to_ids(t) for t in self._renderer.end_tokens]
         pad = tokenizer.pad_token_id
@@ -46,6 +53,7 @@ class LocalPolicy:
             dialogues: Messages so far of each dialogue, the last one not the model's.
             max_new_tokens: Longest answer in tokens.
         """
+        max_new_tokens = min(max_new_tokens, self._limit or max_new_tokens)
         prompts = [self._renderer.prompt(dialogue) for dialogue in dialogues]
         ids: list[list[int]] = self._subject.tokenizer(
             prompts, add_special_tokens=False, return_attention_mask=False

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from dataset_builders.chat import load_template
+
+# Read when the libraries are imported; tests never go to the network.
+for _name in ("AXOLOTL_DO_NOT_TRACK", "DO_NOT_TRACK", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+    os.environ.setdefault(_name, "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
 REPO = Path(__file__).resolve().parents[1]
+
+CHATML = (
+    "{%- for message in messages -%}"
+    "{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' -}}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
+)
 
 
 @pytest.fixture(scope="session")
@@ -16,4 +33,90 @@ def shared() -> Path:
     folder = Path(os.environ.get("AGENTTUNING_SHARED") or REPO.parent / "shared")
     if not (folder / "data").is_dir():
         pytest.skip(f"no real data: {folder / 'data'} is absent (set AGENTTUNING_SHARED)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def smollm2_tokenizer(shared: Path) -> Any:
+    """SmolLM2's tokenizer with its own ChatML template. Shared: copy it to change it."""
+    transformers = pytest.importorskip("transformers")
+    return transformers.AutoTokenizer.from_pretrained(shared / "data/tokenizers/smollm2")
+
+
+@pytest.fixture(scope="session")
+def llama2_tokenizer(shared: Path) -> Any:
+    """Llama-2's tokenizer with the template that ships here. Shared: copy it to change it."""
+    transformers = pytest.importorskip("transformers")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(shared / "data/tokenizers/llama2")
+    tokenizer.chat_template = load_template("llama-2")
+    return tokenizer
+
+
+@pytest.fixture(scope="session")
+def small_tokenizer() -> Any:
+    """A byte-level BPE of 400 tokens with a ChatML template. Shared: copy it to change it."""
+    transformers = pytest.importorskip("transformers")
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<s>", "</s>"]
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    text = (REPO / "README.md").read_text("utf-8") + (REPO / "LICENSE").read_text("utf-8")
+    bpe.train_from_iterator(text.splitlines(), trainer)
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        bos_token="<s>",
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        model_max_length=4096,
+        clean_up_tokenization_spaces=False,
+        chat_template=CHATML,
+    )
+
+
+@pytest.fixture(scope="session")
+def make_tokenizer(small_tokenizer: Any) -> Callable[..., Any]:
+    """Makes a copy of `small_tokenizer` with another template (None: ChatML) and eos token."""
+
+    def make(template: str | None = None, eos: str = "<|im_end|>") -> Any:
+        tokenizer = copy.deepcopy(small_tokenizer)
+        tokenizer.add_tokens([eos], special_tokens=True)
+        tokenizer.eos_token = eos
+        tokenizer.chat_template = CHATML if template is None else template
+        return tokenizer
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_model_dir(small_tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama of 2 layers, hidden size 64, saved with `small_tokenizer`."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    folder = tmp_path_factory.mktemp("tiny-model")
+    config = transformers.LlamaConfig(
+        vocab_size=len(small_tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=4096,
+        tie_word_embeddings=True,
+        bos_token_id=small_tokenizer.bos_token_id,
+        eos_token_id=small_tokenizer.eos_token_id,
+        pad_token_id=small_tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = transformers.LlamaForCausalLM(config)
+    model.save_pretrained(folder)
+    small_tokenizer.save_pretrained(folder)
     return folder

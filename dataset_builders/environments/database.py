@@ -33,16 +33,14 @@ from dataset_builders.environments.database_tasks import SPLIT_SIZES, DatabaseTa
 from dataset_builders.errors import ConfigError
 
 INSTRUCTION = """\
-You work on one SQLite table. Each turn, write a short thought, then one action.
-To run one SQL statement, on a single line:
+Work on an SQLite table: write a short thought, then one action. To run one line of SQL:
 Action: Operation
 ```sql
 SELECT ...
 ```
-I will reply with its rows. When you are finished:
+To finish:
 Action: Answer
-Final Answer: ["value", ...]
-After a change to the table, any answer will do. A turn in another format fails."""
+Final Answer: ["value", ...]"""
 """The first user turn."""
 
 ACKNOWLEDGEMENT = "Ok."

@@ -1,0 +1,8 @@
+"""`python -m agenttuning_plugin` is `agenttuning`."""
+
+from __future__ import annotations
+
+from agenttuning_plugin.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""The recipe's keys as a page, made from the models that check them.
+
+`python -m agenttuning_plugin.reference > docs/recipe.md` writes it; a test keeps it true.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from agenttuning_plugin.args import (
+    AgentTaskConfig,
+    AgentTuningSection,
+    GeneralLossConfig,
+    SourceConfig,
+)
+
+_PARTS: tuple[tuple[str, type[BaseModel]], ...] = (
+    ("agenttuning", AgentTuningSection),
+    ("A source, under `agent` or `general`", SourceConfig),
+    ("An evaluator of `type: agent_task`", AgentTaskConfig),
+    ("An evaluator of `type: general_loss`", GeneralLossConfig),
+)
+
+_HEAD = """# Keys of a recipe
+
+A recipe is an Axolotl YAML with `plugins: [agenttuning_plugin.AgentTuningPlugin]` and the
+section `agenttuning:`. Unknown keys in the section are refused. The recipe has no `datasets:`:
+the plugin supplies the data, and without the plugin Axolotl then stops instead of training
+something else. A source may be written as its path alone. On the command line,
+`--agenttuning__eta 0.3` overrides a key of the section's first level.
+
+From Axolotl's own keys the plugin takes `sequence_len`, `excess_length_strategy`,
+`sample_packing`, `eot_tokens`, `max_steps`, the batch sizes, `seed` and
+`dataset_prepared_path`; it sets `curriculum_sampling` and, with packing,
+`sample_packing_group_size`. `~` in `base_model` is the home folder.
+"""
+
+
+def page() -> str:
+    """The page, in Markdown."""
+    parts = [_HEAD]
+    for title, model in _PARTS:
+        parts.append(f"\n## {title}\n\n| Key | Default | Bounds | |\n|---|---|---|---|\n")
+        parts += [_row(name, field) for name, field in model.model_fields.items()]
+    return "".join(parts)
+
+
+def _row(name: str, field: FieldInfo) -> str:
+    if name == "type":
+        return ""
+    default = "required" if field.is_required() else _default(field)
+    bounds = ", ".join(
+        f"{sign} {getattr(rule, key)}"
+        for rule in field.metadata
+        for key, sign in (("ge", "≥"), ("le", "≤"))
+        if hasattr(rule, key)
+    )
+    return f"| `{name}` | {default} | {bounds} | {field.description} |\n"
+
+
+def _default(field: FieldInfo) -> str:
+    value = field.get_default(call_default_factory=True)
+    return "" if value in (None, []) else f"`{str(value).lower() if value is True else value}`"
+
+
+if __name__ == "__main__":
+    print(page(), end="")

@@ -1,0 +1,63 @@
+"""AgentLM-7B by QLoRA with TRL: the mix, masks and evaluators of agentlm-7b-qlora.yaml.
+
+    python trl_sft.py
+
+Hardware: one GPU of 24 GB. Memory: estimate 14 GB. Not run here at this size.
+Expected: not known, as the paper has no LoRA result; compare step 0 with the end.
+Other than the YAML recipe, a row is one conversation: 64 of them a step, not 64 packed rows.
+"""
+
+import torch
+from peft import LoraConfig
+from transformers import BitsAndBytesConfig
+from trl import SFTConfig, SFTTrainer
+
+from agenttuning_plugin import AgentTaskEvaluator, EvaluatorCallback, GeneralLossEvaluator, Schedule
+from agenttuning_plugin.models import load_tokenizer
+from dataset_builders.mixing import mix_datasets
+from dataset_builders.preparation import Encoding, prepare
+
+MODEL = "meta-llama/Llama-2-7b-chat-hf"  # gated: log in to the hub
+AGENT = "zai-org/AgentInstruct"
+GENERAL = "anon8231489123/ShareGPT_Vicuna_unfiltered"
+STEPS, BATCH, ETA = 2000, 64, 0.2  # the paper's; BATCH in conversations
+EVERY, NUM_TASKS = 250, 32  # steps between evaluations, tasks played in each
+ENCODING = Encoding(max_length=4096, holdout=64)  # tokens (paper); conversations held out
+
+SETTINGS = {
+    "output_dir": "outputs/trl-agentlm-7b-qlora",
+    "per_device_train_batch_size": 2,
+    "gradient_accumulation_steps": 32,  # 2 x 32 x 1 GPU = BATCH
+    "learning_rate": 2e-4,  # QLoRA's for 7B (arXiv 2305.14314), as are the adapter's values
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 0.02,  # share of the steps (paper)
+    "optim": "paged_adamw_32bit",
+    "bf16": torch.cuda.is_available(),  # TRL's default is true, on a CPU too
+    "train_sampling_strategy": "sequential",  # or the mix would be shuffled
+    "dataset_kwargs": {"skip_prepare_dataset": True},  # rows are ids and labels already
+}
+
+
+def make_trainer() -> SFTTrainer:
+    """Data, model and evaluators, put together."""
+    tokenizer = load_tokenizer(MODEL, chat_template="llama-2")
+    tokenizer.pad_token = "<unk>"  # Llama 2 has none; this one is in its vocabulary
+    data = prepare(AGENT, GENERAL, eta=ETA, tokenizer=tokenizer, encoding=ENCODING)
+    order = {"eta": ETA, "num_examples": STEPS * BATCH, "seed": 42, "block": BATCH}
+    trainer = SFTTrainer(
+        MODEL,
+        SFTConfig(max_steps=STEPS, **SETTINGS),
+        train_dataset=mix_datasets(data.agent, data.general, **order),
+        processing_class=tokenizer,
+        quantization_config=BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4"),
+        peft_config=LoraConfig(r=64, lora_alpha=16, lora_dropout=0.1, target_modules="all-linear"),
+    )
+    evaluators = AgentTaskEvaluator(num_tasks=NUM_TASKS), GeneralLossEvaluator(data.holdout)
+    EvaluatorCallback.install(trainer, [Schedule(e, every=EVERY) for e in evaluators])
+    return trainer
+
+
+if __name__ == "__main__":
+    trainer = make_trainer()
+    trainer.train()
+    trainer.save_model()

@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dataset_builders.chat import load_template
+from dataset_builders.conversation import Conversation, Message
+from dataset_builders.errors import ConfigError, DataError
+from dataset_builders.tokens import IGNORE_INDEX, Encoder, TokenReport, TokenRow, encode_dataset
+
+pytest.importorskip("transformers")
+
+
+def talk(*turns: tuple[str, str, bool], id: str = "t_1") -> Conversation:
+    return Conversation.create(
+        [Message(role, content, trained) for role, content, trained in turns],  # type: ignore[arg-type]
+        id=id,
+        source="test",
+    )
+
+
+def trained_text(tokenizer: Any, row: TokenRow) -> list[str]:
+    """Decoded runs of trained tokens."""
+    runs: list[list[int]] = []
+    before = IGNORE_INDEX
+    for label in row.labels.tolist():
+        if label != IGNORE_INDEX:
+            if before == IGNORE_INDEX:
+                runs.append([])
+            runs[-1].append(label)
+        before = label
+    return [tokenizer.decode(run) for run in runs]
+
+
+AGENT = talk(
+    ("user", "Rules.", False),
+    ("assistant", "OK", False),
+    ("user", "List the files.", False),
+    ("assistant", "Think: ls\nAct: bash\n\n```bash\nls\n```", True),
+    ("user", "a.txt", False),
+    ("assistant", "Answer: a.txt", True),
+)
+PLAIN = talk(("user", "q", False), ("assistant", "a", True))
+UNTRAINED = talk(("user", "q", False), ("assistant", "a", False), id="t_2")
+LONG = talk(("user", "q" * 200, False), ("assistant", "a" * 200, True), id="t_3")
+REFUSED = talk(("assistant", "a", True), id="t_4")
+
+
+@pytest.mark.parametrize("name", ["small", "smollm2", "llama2"])
+def test_labels_cover_the_trained_turns_and_their_ends_alone(
+    request: pytest.FixtureRequest, name: str
+) -> None:
+    tokenizer = request.getfixturevalue(f"{name}_tokenizer")
+    end = " </s>" if name == "llama2" else "<|im_end|>"
+    encoder = Encoder(tokenizer, max_length=10_000)
+    (row,) = encoder.encode([AGENT], TokenReport())
+    assert row.input_ids.dtype == row.labels.dtype == np.int32
+    # Nothing is added to the template's own text.
+    text = encoder.renderer.render(AGENT).text
+    assert row.input_ids.tolist() == tokenizer(text, add_special_tokens=False)["input_ids"]
+    taught = row.labels != IGNORE_INDEX
+    assert (row.labels[taught] == row.input_ids[taught]).all()
+    assert row.num_trained == taught.sum() > 0
+    turns = [message.content + end for message in AGENT.messages if message.trained]
+    assert trained_text(tokenizer, row) == turns
+
+
+@pytest.mark.parametrize("name", ["small", "smollm2", "llama2"])
+@settings(max_examples=40, deadline=None, database=None)
+@given(
+    contents=st.lists(
+        st.text(st.sampled_from("ab\n \t🙂👩\u200d🚀é中\u0301\u00a0<|>▁"), max_size=8),
+        min_size=2,
+        max_size=6,
+    ),
+    flags=st.lists(st.booleans(), min_size=3, max_size=3),
+)
+def test_any_characters_are_covered_exactly(
+    request: pytest.FixtureRequest, name: str, contents: list[str], flags: list[bool]
+) -> None:
+    # Characters that are spread over several tokens, and ones that merge over a border.
+    tokenizer = request.getfixturevalue(f"{name}_tokenizer")
+    pairs = list(zip(contents[::2], contents[1::2], strict=False))
+    turns = [
+        turn
+        for (ask, answer), flag in zip(pairs, flags, strict=False)
+        for turn in (("user", "." + ask, False), ("assistant", answer, flag))
+    ]
+    report = TokenReport()
+    rows = list(Encoder(tokenizer, max_length=10_000).encode([talk(*turns)], report))
+    expected = [answer for (_, answer), flag in zip(pairs, flags, strict=False) if flag]
+    if not expected:
+        assert report.dropped == {"no_trained_turn": 1}
+        return
+    (row,) = rows
+    if name == "llama2":
+        # Its tokens write a blank as ▁, so the two cannot be told apart.
+        assert [run.strip() for run in trained_text(tokenizer, row)] == [
+            f"{answer.strip()} </s>".replace("▁", " ").strip() for answer in expected
+        ]
+    else:
+        for run, answer in zip(trained_text(tokenizer, row), expected, strict=True):
+            # SmolLM2 merges the line break before a turn with white space that begins it.
+            extra = run.removesuffix(answer + "<|im_end|>")
+            assert extra == "" or (name, extra, answer[:1].strip()) == ("smollm2", "\n", "")
+
+
+def test_a_conversation_that_teaches_nothing_is_left_out_and_counted(small_tokenizer: Any) -> None:
+    report = TokenReport()
+    rows = list(Encoder(small_tokenizer, max_length=100).encode([UNTRAINED, PLAIN], report))
+    assert len(rows) == 1
+    assert report.dropped == {"no_trained_turn": 1}
+    assert report.samples == {"no_trained_turn": ["test/t_2: no turn is marked as trained"]}
+    assert (report.read, report.kept) == (2, 1)
+    assert (report.tokens, report.trained_tokens) == (len(rows[0].input_ids), 2)
+    assert "1 of 2 rows" in report.summary()
+    assert "dropped 1 no_trained_turn" in report.summary()
+
+
+def test_rows_that_are_too_long(small_tokenizer: Any) -> None:
+    (whole,) = Encoder(small_tokenizer, max_length=10_000).encode([LONG], TokenReport())
+    total = len(whole.input_ids)
+    start = int(np.argmax(whole.labels != IGNORE_INDEX))
+
+    def encode(max_length: int, policy: Any) -> tuple[list[TokenRow], TokenReport]:
+        report = TokenReport()
+        encoder = Encoder(small_tokenizer, max_length=max_length, policy=policy)
+        return list(encoder.encode([LONG], report)), report
+
+    for policy in ("drop", "truncate", "raise"):
+        rows, report = encode(total, policy)
+        assert [len(row.input_ids) for row in rows] == [total]
+        assert (report.dropped, report.truncated) == ({}, 0)
+    assert encode(total - 1, "drop")[1].dropped == {"too_long": 1}
+    (cut,), report = encode(start + 1, "truncate")
+    assert cut.input_ids.tolist() == whole.input_ids[: start + 1].tolist()
+    assert cut.labels.tolist() == [IGNORE_INDEX] * start + [int(whole.input_ids[start])]
+    assert (report.kept, report.truncated, report.trained_tokens) == (1, 1, 1)
+    assert "1 truncated" in report.summary()
+    rows, report = encode(start, "truncate")
+    assert (rows, report.truncated) == ([], 0)
+    assert report.dropped == {"no_trained_token_left": 1}
+    words = rf"^test/t_3: found {total} tokens, expected at most {total - 1}$"
+    with pytest.raises(DataError, match=words):
+        encode(total - 1, "raise")
+
+
+def test_settings_out_of_range_are_refused(small_tokenizer: Any) -> None:
+    with pytest.raises(ConfigError, match="max_length: found 0"):
+        Encoder(small_tokenizer, max_length=0)
+    wrong: Any = "cut"
+    with pytest.raises(ConfigError, match="found 'cut', expected one of drop, truncate, raise"):
+        Encoder(small_tokenizer, max_length=1, policy=wrong)
+
+
+def test_nothing_left_is_an_error_that_counts(
+    small_tokenizer: Any, make_tokenizer: Callable[..., Any]
+) -> None:
+    for policy, reason in (("drop", "2 too_long"), ("truncate", "2 no_trained_token_left")):
+        encoder: Any = Encoder(small_tokenizer, max_length=2, policy=policy)  # type: ignore[arg-type]
+        with pytest.raises(DataError) as error:
+            encode_dataset([PLAIN, UNTRAINED, LONG], encoder, what="agent")
+        message = str(error.value)
+        assert message.startswith("agent: no trainable row is left (0 of 3 rows")
+        assert reason in message
+        assert "1 no_trained_turn" in message
+        assert "Example: test/t_1: found" in message
+        assert "\n" not in message
+    encoder = Encoder(make_tokenizer(load_template("llama-2"), "</s>"), max_length=100)
+    with pytest.raises(DataError, match=r"dropped 1 template.*t_4: the chat template refuses"):
+        encode_dataset([REFUSED], encoder)
+    with pytest.raises(DataError, match=r"no trainable row is left \(0 of 0 rows"):
+        encode_dataset([], encoder)
+
+
+KINDS = {"plain": PLAIN, "untrained": UNTRAINED, "long": LONG, "refused": REFUSED, "agent": AGENT}
+
+
+@settings(max_examples=40, deadline=None, database=None)
+@given(
+    kinds=st.lists(st.sampled_from(sorted(KINDS)), max_size=12),
+    copies=st.sampled_from([1, 40]),
+    policy=st.sampled_from(["drop", "truncate"]),
+    taken=st.integers(0, 300),
+)
+def test_every_conversation_is_kept_or_counted(
+    make_tokenizer: Callable[..., Any], kinds: list[str], copies: int, policy: Any, taken: int
+) -> None:
+    tokenizer = make_tokenizer(load_template("llama-2"), "</s>")
+    conversations = [KINDS[kind] for kind in kinds] * copies
+    encoder = Encoder(tokenizer, max_length=300, policy=policy)
+    report, rows, progress = TokenReport(), [], 0
+
+    def advance(number: int) -> None:
+        nonlocal progress
+        progress += number
+
+    stream = encoder.encode(iter(conversations), report, advance)
+    # The counts hold wherever the caller stops.
+    for row in stream:
+        rows.append(row)
+        assert report.read == report.kept + sum(report.dropped.values())
+        assert report.kept == len(rows)
+        if len(rows) == taken:
+            break
+    else:
+        assert report.read == progress == len(conversations)
+        assert report.dropped.get("template", 0) == kinds.count("refused") * copies
+        assert report.dropped.get("no_trained_turn", 0) == kinds.count("untrained") * copies
+    assert report.tokens == sum(len(row.input_ids) for row in rows)
+    assert report.trained_tokens == sum(row.num_trained for row in rows)
+    assert all(len(sample) <= 3 for sample in report.samples.values())
+
+
+def test_a_batch_gives_what_each_alone_gives(small_tokenizer: Any) -> None:
+    encoder = Encoder(small_tokenizer, max_length=10_000)
+    mixed = [
+        talk(("user", f"q{n} é🙂", False), ("assistant", f"a {n}" * (n % 7 + 1), True))
+        for n in range(300)
+    ]
+    together = list(encoder.encode(mixed, TokenReport()))
+    assert len(together) == 300
+    for conversation, row in zip(mixed, together, strict=True):
+        (alone,) = encoder.encode([conversation], TokenReport())
+        assert alone.input_ids.tolist() == row.input_ids.tolist()
+        assert alone.labels.tolist() == row.labels.tolist()
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_the_dataset_has_the_columns_that_trainers_read(
+    small_tokenizer: Any, packing: bool
+) -> None:
+    encoder = Encoder(small_tokenizer, max_length=10_000)
+    rows = list(encoder.encode([AGENT, PLAIN], TokenReport()))
+    dataset, report = encode_dataset([AGENT, UNTRAINED, PLAIN], encoder, packing=packing)
+    assert (report.kept, report.read, len(dataset)) == (2, 3, 2)
+    names = ["input_ids", "labels", "attention_mask"] + ["position_ids", "length"] * packing
+    assert dataset.column_names == names
+    for item, row in zip(dataset, rows, strict=True):
+        length = len(row.input_ids)
+        assert item["input_ids"] == row.input_ids.tolist()
+        assert item["labels"] == row.labels.tolist()
+        assert item["attention_mask"] == [1] * length
+        if packing:
+            assert item["position_ids"] == list(range(length))
+            assert item["length"] == length
+    first, report = encode_dataset([UNTRAINED, AGENT, PLAIN], encoder, limit=1)
+    assert first["input_ids"] == [rows[0].input_ids.tolist()]
+    assert (report.read, report.kept, report.dropped) == (2, 1, {"no_trained_turn": 1})

@@ -1,0 +1,158 @@
+"""The callback inside a real Hugging Face Trainer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dataset_builders.conversation import Conversation, Message
+from dataset_builders.errors import ConfigError
+from dataset_builders.tokens import Encoder, encode_dataset
+
+torch = pytest.importorskip("torch", reason="pip install 'agenttuning-plugin[eval]'")
+transformers = pytest.importorskip("transformers")
+
+from evaluators.agent_tasks import AgentTaskEvaluator  # noqa: E402
+from evaluators.callback import EvaluatorCallback, Schedule  # noqa: E402
+from evaluators.general_loss import GeneralLossEvaluator  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings(
+    # torch's DataLoader, told by Trainer to pin memory on a machine without accelerator.
+    "ignore:'pin_memory' argument is set as true:UserWarning"
+)
+
+
+@pytest.fixture
+def rows(small_tokenizer: Any) -> Any:
+    talks = [
+        Conversation.create([Message("user", f"{i}?"), Message("assistant", f"{i}!" * 3, True)])
+        for i in range(32)
+    ]
+    return encode_dataset(talks, Encoder(small_tokenizer, max_length=512))[0]
+
+
+def make_trainer(
+    folder: Path, rows: Any, output: Path, *, steps: int = 4, dropout: float = 0.0, **settings: Any
+) -> Any:
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, attention_dropout=dropout, dtype=torch.float32
+    )
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    arguments = transformers.TrainingArguments(
+        output_dir=str(output),
+        max_steps=steps,
+        per_device_train_batch_size=2,
+        logging_steps=settings.pop("logging_steps", 1),
+        save_strategy=settings.pop("save_strategy", "no"),
+        report_to=[],
+        use_cpu=True,
+        seed=5,
+        disable_tqdm=True,
+        **settings,
+    )
+    collator = transformers.DataCollatorForSeq2Seq(tokenizer)
+    return transformers.Trainer(
+        model, arguments, data_collator=collator, train_dataset=rows, processing_class=tokenizer
+    )
+
+
+def panel(rows: Any, **when: Any) -> list[Schedule]:
+    play = AgentTaskEvaluator("database", num_tasks=2, max_new_tokens=3)
+    return [Schedule(play, **when), Schedule(GeneralLossEvaluator(rows.select(range(4))), **when)]
+
+
+def steps_logged(trainer: Any, key: str) -> list[int]:
+    return [entry["step"] for entry in trainer.state.log_history if key in entry]
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    lines = (folder / "evaluations.jsonl").read_text("utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_runs_at_start_on_cadence_and_at_end(
+    tiny_model_dir: Path, rows: Any, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tiny_model_dir, rows, tmp_path, steps=5)
+    EvaluatorCallback.install(trainer, panel(rows, every=2))
+    trainer.train()
+    assert steps_logged(trainer, "eval_database_success") == [0, 2, 4, 5]
+    assert steps_logged(trainer, "eval_general_loss") == [0, 2, 4, 5]
+    # Evaluating at a step must not swallow that step's training log.
+    assert steps_logged(trainer, "loss") == [1, 2, 3, 4, 5]
+    lines = records(tmp_path)
+    assert [(line["step"], line["evaluator"]) for line in lines] == [
+        (step, name) for step in (0, 2, 4, 5) for name in ("database", "general")
+    ]
+    assert all(
+        len(line["records"]) == line["metrics"][first]["n"]
+        for line in lines
+        for first in list(line["metrics"])[:1]
+    )
+
+
+def test_runs_once_where_cadence_and_end_meet(
+    tiny_model_dir: Path, rows: Any, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tiny_model_dir, rows, tmp_path, steps=4)
+    EvaluatorCallback.install(trainer, panel(rows, every=4, at_start=False))
+    trainer.train()
+    assert steps_logged(trainer, "eval_database_success") == [4]
+
+
+def test_training_is_bit_identical_with_and_without(
+    tiny_model_dir: Path, rows: Any, tmp_path: Path
+) -> None:
+    weights = []
+    for number, schedules in enumerate(([], panel(rows, every=1))):
+        trainer = make_trainer(tiny_model_dir, rows, tmp_path / str(number), dropout=0.2)
+        if schedules:
+            EvaluatorCallback.install(trainer, schedules)
+        trainer.train()
+        weights.append(trainer.model.state_dict())
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_dropout_is_on_in_that_comparison(tiny_model_dir: Path, rows: Any, tmp_path: Path) -> None:
+    losses = []
+    for dropout in (0.0, 0.2):
+        trainer = make_trainer(tiny_model_dir, rows, tmp_path, steps=1, dropout=dropout)
+        trainer.train()
+        losses.append(trainer.state.log_history[0]["loss"])
+    assert losses[0] != losses[1]
+
+
+def test_a_resumed_run_does_not_measure_the_base_again(
+    tiny_model_dir: Path, rows: Any, tmp_path: Path
+) -> None:
+    first = make_trainer(
+        tiny_model_dir, rows, tmp_path, steps=2, save_strategy="steps", save_steps=2
+    )
+    EvaluatorCallback.install(first, panel(rows))
+    first.train()
+    second = make_trainer(tiny_model_dir, rows, tmp_path, steps=4)
+    EvaluatorCallback.install(second, panel(rows))
+    second.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert [line["step"] for line in records(tmp_path)] == [0, 0, 2, 2, 4, 4]
+
+
+def test_a_sharded_model_is_refused(tiny_model_dir: Path, rows: Any, tmp_path: Path) -> None:
+    from accelerate.utils import DistributedType
+
+    trainer = make_trainer(tiny_model_dir, rows, tmp_path)
+    state = trainer.accelerator.state
+    before = state._shared_state["distributed_type"]
+    try:
+        state._shared_state["distributed_type"] = DistributedType.FSDP
+        with pytest.raises(ConfigError, match="agenttuning evaluate"):
+            EvaluatorCallback(trainer, panel(rows))
+    finally:
+        state._shared_state["distributed_type"] = before
+
+
+def test_a_cadence_below_one_is_refused(rows: Any) -> None:
+    with pytest.raises(ConfigError, match="every: found 0"):
+        Schedule(GeneralLossEvaluator(rows), every=0)

@@ -1,0 +1,121 @@
+"""What depends on what, and what an import costs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Each layer, and the layers it may not import.
+FORBIDDEN = {
+    "dataset_builders": {"evaluators", "agenttuning_plugin"},
+    "evaluators": {"agenttuning_plugin"},
+    "agenttuning_plugin": set(),
+}
+
+
+def imported_packages(source: str) -> set[str]:
+    """Top-level names of all imports, those within functions included."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names.add(node.module.partition(".")[0])
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            # Lazy exports and registries name modules in text, as "package.module:Class".
+            head, dot, _ = node.value.partition(".")
+            if (
+                dot
+                and head in FORBIDDEN
+                and node.value.replace(":", ".").replace(".", "_").isidentifier()
+            ):
+                names.add(head)
+    return names
+
+
+def violations(package: str, source: str) -> set[str]:
+    return imported_packages(source) & FORBIDDEN[package]
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_dependencies_point_one_way(package: str) -> None:
+    files = sorted((ROOT / package).rglob("*.py"))
+    assert files
+    found = {
+        str(file.relative_to(ROOT)): names
+        for file in files
+        if (names := violations(package, file.read_text("utf-8")))
+    }
+    assert not found
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import evaluators",
+        "from evaluators.base import Evaluator",
+        "def f():\n    from agenttuning_plugin.args import AgentTuningArgs",
+        'MODULES = {"X": "evaluators.base"}',
+        'HELD_OUT = {"x": "evaluators.held_out.scienceworld:ScienceWorld"}',
+    ],
+)
+def test_an_upward_import_would_be_found(source: str) -> None:
+    assert violations("dataset_builders", source)
+
+
+def loaded_after(statement: str, *modules: str) -> set[str]:
+    """Which of the modules a fresh interpreter has loaded after a statement."""
+    code = f"{statement}\nimport sys\nprint(*[m for m in {modules!r} if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    return set(done.stdout.split())
+
+
+HEAVY = ("torch", "transformers", "axolotl", "trl", "datasets", "openai")
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_importing_a_package_loads_nothing_heavy(package: str) -> None:
+    assert loaded_after(f"import {package}", *HEAVY) == set()
+
+
+def test_build_mix_is_exported_without_a_trainer() -> None:
+    loaded = loaded_after("from agenttuning_plugin import build_mix", "torch", "axolotl", "trl")
+    assert loaded == set()
+
+
+def test_the_probe_sees_what_is_loaded() -> None:
+    assert loaded_after("import json", "json", "torch") == {"json"}
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_every_public_name_can_be_imported(package: str) -> None:
+    pytest.importorskip("torch", reason="pip install 'agenttuning-plugin[axolotl]'")
+    code = (
+        f"import {package}\n"
+        f"for name in {package}.__all__: getattr({package}, name)\n"
+        f"try:\n    {package}.no_such_name\n"
+        "except AttributeError: print('refused')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=True,
+    )
+    assert done.stdout.split()[-1] == "refused"
+
+
+def test_held_in_environments_are_the_data_layers_own() -> None:
+    from dataset_builders.environments import HELD_IN
+
+    assert HELD_IN
+    assert all(place.startswith("dataset_builders.") for place in HELD_IN.values())
