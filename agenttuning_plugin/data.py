@@ -136,7 +136,6 @@ def load_mix(
     }
     train = mix_datasets(prepared.agent, prepared.general, **order)
     report = {**prepared.report, "mix": describe_mix(prepared, **order)}
-    LOG.info("mix: %s", report["mix"])
     return Mix(train, prepared.holdout, steps, report)
 
 

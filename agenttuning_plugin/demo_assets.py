@@ -130,11 +130,12 @@ def repair_tokenizer(tokenizer: Any) -> None:
 
 
 def quiet_environment() -> dict[str, str]:
-    """Environment of a training process: no telemetry, and no hub where none is needed."""
+    """Environment of a training process: no telemetry, no hub, and only warnings to read."""
     return {
         **os.environ,
         "AXOLOTL_DO_NOT_TRACK": "1",
         "DO_NOT_TRACK": "1",
+        "AXOLOTL_LOG_LEVEL": os.environ.get("AXOLOTL_LOG_LEVEL", "WARNING"),
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": os.environ.get("TOKENIZERS_PARALLELISM", "true"),
     }

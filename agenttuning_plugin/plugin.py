@@ -6,6 +6,7 @@ policy, packing columns, evaluation set and number of steps all come from here.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -21,9 +22,12 @@ from agenttuning_plugin.data import Budget, Mix, load_mix
 from agenttuning_plugin.recipe_rules import check_recipe, section_of
 from dataset_builders.chat import load_template
 from dataset_builders.errors import AgentTuningError
-from dataset_builders.preparation import Encoding
+from dataset_builders.preparation import Encoding, report_lines
 
 LOG = logging.getLogger("axolotl.agenttuning")
+
+REPORT_FILE = "agenttuning_report.json"
+"""File in the output folder: what became of every record, and the mix's realised shares."""
 
 PACKING_WINDOW = 1000
 """Rows that Axolotl's packer may reorder, unless the recipe says otherwise. Its own
@@ -82,6 +86,8 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             seed=cfg.seed or 0,
             cache=Path(cfg.dataset_prepared_path or DEFAULT_DATASET_PREPARED_PATH),
         )
+        if not preprocess and cfg.local_rank in (None, 0):
+            self._report(cfg)
         # Axolotl counts tokens and packing efficiency of its own data only.
         cfg.total_num_tokens = None
         return TrainDatasetMeta(
@@ -89,6 +95,24 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             eval_dataset=self._mix.holdout,
             total_num_steps=self._mix.steps,
         )
+
+    def _report(self, cfg: Any) -> None:
+        """Say what the run trains on, in the log and in the output folder."""
+        assert self._mix is not None
+        facts = self._mix.report["mix"]
+        for line in report_lines(self._mix.report):
+            LOG.info("%s", line)
+        LOG.info(
+            "mix: %(examples)d examples, %(share_of_examples).4f of them agent data "
+            "(%(share_of_tokens).4f of tokens, %(share_of_trained_tokens).4f of trained ones), "
+            "%(agent_passes).2f passes over agent and %(general_passes).2f over general data, "
+            "eta %(eta)g, seed %(seed)d",
+            facts,
+        )
+        folder = Path(cfg.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(self._mix.report, ensure_ascii=False, indent=1)
+        (folder / REPORT_FILE).write_text(text, encoding="utf-8")
 
     def add_callbacks_post_trainer(self, cfg: Any, trainer: Any) -> list[Any]:
         """Evaluators, as the section lists them."""

@@ -262,9 +262,21 @@ def _encode(
     rows, tokens = encode_dataset(
         conversations, encoder, what=what, packing=encoding.packing, on_progress=encoded
     )
-    LOG.info("%s: %s", what, tokens.summary())
-    report[what] = {"sources": builders, "tokens": asdict(tokens)}
+    report[what] = {"sources": builders, "tokens": {**asdict(tokens), "summary": tokens.summary()}}
+    for line in report_lines({what: report[what]}):
+        LOG.info("%s", line)
     return rows
+
+
+def report_lines(report: dict[str, Any]) -> list[str]:
+    """What a report says of each source, a line each: nothing is left out unseen."""
+    lines: list[str] = []
+    for what in ("agent", "general"):
+        part = report.get(what) or {}
+        lines += [source["summary"] for source in part.get("sources", [])]
+        if "tokens" in part:
+            lines.append(f"{what}: {part['tokens']['summary']}")
+    return lines
 
 
 def _messages(source: Source | None, what: str, report: dict[str, Any]) -> Dataset:
@@ -272,7 +284,8 @@ def _messages(source: Source | None, what: str, report: dict[str, Any]) -> Datas
         raise ConfigError(f"there is no {what} data")
     if "messages" in (getattr(source, "column_names", None) or ()):
         return source
-    conversations, report[what] = _read(source, what, None)
+    conversations, builders = _read(source, what, None)
+    report[what] = {"sources": builders}
     return to_dataset(list(conversations))
 
 
@@ -296,9 +309,8 @@ def _read(
     reports: list[dict[str, Any]] = []
     for spec in items:
         built = load_source(as_spec(spec), _stage(f"reading {what}", on_progress))
-        LOG.info("%s", built.report.summary())
         parts.append(built.conversations)
-        reports.append(built.report.to_dict())
+        reports.append({**built.report.to_dict(), "summary": built.report.summary()})
     return chain.from_iterable(parts), reports
 
 

@@ -16,8 +16,10 @@ import pytest
 import yaml
 
 from dataset_builders.preparation import Encoding
+from dataset_builders.sources import SourceSpec
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+LIMIT = 200  # conversations of a source, to save time
 
 # What a CPU cannot do; nothing else of a recipe's training is changed.
 NO_GPU: dict[str, Any] = {
@@ -104,7 +106,7 @@ def on_cpu(
     def write(name: str, **changes: Any) -> Path:
         recipe: dict[str, Any] = yaml.safe_load((RECIPES / f"{name}.yaml").read_text("utf-8"))
         for part, path in hub_data.items():
-            recipe["agenttuning"][part]["path"] = str(path)
+            recipe["agenttuning"][part] |= {"path": str(path), "limit": LIMIT}
         recipe["agenttuning"]["holdout"] = 4
         for evaluator in recipe["agenttuning"].get("evaluators", []):
             evaluator["every"] = 2
@@ -187,7 +189,9 @@ def trl_recipe(
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     module.MODEL = str(llama_dir)
-    module.AGENT, module.GENERAL = map(str, hub_data.values())
+    module.AGENT, module.GENERAL = (
+        SourceSpec(str(path), limit=LIMIT) for path in hub_data.values()
+    )
     module.STEPS, module.BATCH, module.EVERY, module.NUM_TASKS = 2, 4, 2, 2
     module.ENCODING = Encoding(max_length=1024, holdout=4)
     module.SETTINGS |= {"gradient_accumulation_steps": 2, "output_dir": str(tmp_path / "out")}

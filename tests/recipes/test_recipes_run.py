@@ -64,7 +64,7 @@ def test_recipe_trains(
 
     # The first packed row, whole conversations of the mix with the mix's labels.
     mix = set(rows(data.train_dataset))
-    first, *_ = documents(trainer)
+    first = next(documents(trainer))
     assert first in mix
     assert trainer.processing_class.pad_token == "<unk>"
     assert len(trainer.processing_class) == trainer.model.get_input_embeddings().num_embeddings
