@@ -169,7 +169,7 @@ def inspect(
     from agenttuning_plugin.inspection import describe, show
     from agenttuning_plugin.models import load_tokenizer
     from dataset_builders.chat import ChatRenderer
-    from dataset_builders.preparation import as_spec
+    from dataset_builders.reading import as_spec
     from dataset_builders.sources import load_source
 
     loaded = load_tokenizer(tokenizer, chat_template)

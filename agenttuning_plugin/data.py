@@ -16,7 +16,8 @@ from agenttuning_plugin.args import AgentTuningSection
 from agenttuning_plugin.cache import cache_key, load_or_make
 from dataset_builders.errors import ConfigError
 from dataset_builders.mixing import BLOCK, MixOrder, mix_datasets
-from dataset_builders.preparation import Encoding, Prepared, as_spec, prepare
+from dataset_builders.preparation import Encoding, Prepared, prepare
+from dataset_builders.reading import as_spec
 from dataset_builders.tokens import IGNORE_INDEX
 
 if TYPE_CHECKING:

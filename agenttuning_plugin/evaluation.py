@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from dataset_builders.preparation import as_spec
+from dataset_builders.reading import as_spec
 from dataset_builders.sources import load_source
 from dataset_builders.tokens import Encoder, encode_dataset
 from evaluators.agent_tasks import AgentTaskEvaluator

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dataset_builders.chat import load_template
+from dataset_builders.chat_templates import load_template
 from dataset_builders.errors import ConfigError, MissingExtraError, SourceNotFoundError
 
 if TYPE_CHECKING:

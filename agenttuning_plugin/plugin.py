@@ -20,7 +20,7 @@ from axolotl.integrations.base import BasePlugin
 from agenttuning_plugin.args import AgentTuningSection
 from agenttuning_plugin.data import Budget, Mix, load_mix
 from agenttuning_plugin.recipe_rules import check_recipe, section_of
-from dataset_builders.chat import load_template
+from dataset_builders.chat_templates import load_template
 from dataset_builders.errors import AgentTuningError
 from dataset_builders.preparation import Encoding, report_lines
 

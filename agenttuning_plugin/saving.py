@@ -11,7 +11,8 @@ from typing import Any
 from agenttuning_plugin.data import describe_mix
 from dataset_builders.errors import ConfigError
 from dataset_builders.mixing import BLOCK, mix_datasets
-from dataset_builders.preparation import Encoding, as_spec, check_sources, prepare, prepare_messages
+from dataset_builders.preparation import Encoding, check_sources, prepare, prepare_messages
+from dataset_builders.reading import as_spec
 
 
 def build_to_disk(

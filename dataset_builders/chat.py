@@ -17,13 +17,12 @@ for it ends.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from itertools import islice
 from typing import Any, NamedTuple
 
+from dataset_builders.chat_templates import check_tokenizer, template_message
 from dataset_builders.conversation import Conversation, Message
 from dataset_builders.errors import ConfigError, MaskError
 
@@ -50,31 +49,6 @@ class Rendered:
     spans: tuple[Span, ...]
 
 
-def template_names() -> tuple[str, ...]:
-    """Names of the chat templates that ship with this package."""
-    folder = files("dataset_builders") / "templates"
-    return tuple(
-        sorted(
-            entry.name.removesuffix(".jinja")
-            for entry in folder.iterdir()
-            if entry.name.endswith(".jinja")
-        )
-    )
-
-
-def load_template(name: str) -> str:
-    """Text of a chat template that ships with this package, such as "llama-2".
-
-    Raises:
-        ConfigError: There is no template of that name; lists those there are.
-    """
-    if name not in template_names():
-        raise ConfigError(
-            f"chat template: found {name!r}, expected one of {', '.join(template_names())}"
-        )
-    return (files("dataset_builders") / "templates" / f"{name}.jinja").read_text("utf-8")
-
-
 class ChatRenderer:
     """Renders conversations with a tokenizer's chat template.
 
@@ -98,7 +72,7 @@ class ChatRenderer:
         end_of_turn = (end_of_turn,) if isinstance(end_of_turn, str) else tuple(end_of_turn)
         self._tokenizer = tokenizer
         self._name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
-        _check_tokenizer(tokenizer, self._name)
+        check_tokenizer(tokenizer, self._name)
         for token in end_of_turn:
             if len(tokenizer.encode(token, add_special_tokens=False)) != 1:
                 raise ConfigError(
@@ -271,37 +245,6 @@ class ChatRenderer:
             f"{self._name}: the chat template ends the assistant's turn without a token that "
             f"generation stops at: found {rest[:20]!r}, expected {' or '.join(self.end_tokens)}"
         )
-
-
-def template_message(message: Message) -> dict[str, Any]:
-    """The dictionary that chat templates expect; absent fields are left out."""
-    row: dict[str, Any] = {"role": message.role, "content": message.content}
-    if message.tool_calls:
-        row["tool_calls"] = [
-            {
-                "type": "function",
-                "function": {"name": call.name, "arguments": json.loads(call.arguments)},
-                **({"id": call.id} if call.id else {}),
-            }
-            for call in message.tool_calls
-        ]
-    if message.tool_call_id:
-        row["tool_call_id"] = message.tool_call_id
-    return row
-
-
-def _check_tokenizer(tokenizer: Any, name: str) -> None:
-    if not getattr(tokenizer, "chat_template", None):
-        raise ConfigError(
-            f"{name}: the tokenizer has no chat template. Name one: in a recipe "
-            f"agenttuning: {{chat_template: {template_names()[0]}}} or Axolotl's chat_template"
-        )
-    if not getattr(tokenizer, "is_fast", False):
-        raise ConfigError(
-            f"{name}: found a slow tokenizer, expected a fast one: masks need character offsets"
-        )
-    if not tokenizer.eos_token:
-        raise ConfigError(f"{name}: the tokenizer has no eos token, so no turn could end")
 
 
 def _unused_characters(text: str, count: int) -> list[str]:

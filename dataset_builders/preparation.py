@@ -8,31 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from itertools import chain
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dataset_builders.conversation import Conversation, from_row
-from dataset_builders.detection import detect_format
 from dataset_builders.errors import ConfigError, DataError
 from dataset_builders.mixing import BLOCK, MixOrder, mix_datasets
-from dataset_builders.sources import SourceSpec, load_source, to_dataset
+from dataset_builders.reading import Progress, Source, is_empty, read_source
+from dataset_builders.sources import to_dataset
 from dataset_builders.tokens import Encoder, LengthPolicy, encode_dataset
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 LOG = logging.getLogger(__name__)
-
-Source: TypeAlias = "str | Path | SourceSpec | Dataset | Sequence[Conversation | SourceSpec]"
-"""Path, hub id, `SourceSpec` or several, conversations, or a dataset of either shape."""
-
-Progress = Callable[[str, int], None]
-"""Called with the name of a stage and the number of items finished since the last call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +118,6 @@ def prepare_messages(agent: Source | None, general: Source | None, *, eta: float
         holdout=None,
         report=report,
     )
-
-
-def is_empty(source: Source | None) -> bool:
-    """Whether there is nothing to read."""
-    return source is None or (not isinstance(source, str | Path | SourceSpec) and not len(source))
 
 
 def check_sources(agent: Source | None, general: Source | None, eta: float) -> None:
@@ -253,7 +239,7 @@ def _encode(
     columns = getattr(source, "column_names", None)
     if columns is not None and {"input_ids", "labels"} <= set(columns):
         return source  # encoded before, used as it is
-    conversations, builders = _read(source, what, on_progress)
+    conversations, builders = read_source(source, what, on_progress)
 
     def encoded(number: int) -> None:
         if on_progress is not None:
@@ -284,62 +270,9 @@ def _messages(source: Source | None, what: str, report: dict[str, Any]) -> Datas
         raise ConfigError(f"there is no {what} data")
     if "messages" in (getattr(source, "column_names", None) or ()):
         return source
-    conversations, builders = _read(source, what, None)
+    conversations, builders = read_source(source, what, None)
     report[what] = {"sources": builders}
     return to_dataset(list(conversations))
-
-
-def _read(
-    source: Source, what: str, on_progress: Progress | None
-) -> tuple[Iterable[Conversation], list[dict[str, Any]]]:
-    if isinstance(source, str | Path | SourceSpec):
-        source = [as_spec(source)]
-    columns = getattr(source, "column_names", None)
-    if columns is not None:
-        if "messages" not in columns:
-            raise DataError(
-                f"{what}: columns: found {', '.join(columns)}, expected messages or "
-                "input_ids and labels"
-            )
-        return (_row(row, what, number) for number, row in enumerate(source)), []
-    items: list[Any] = list(source)
-    if all(isinstance(item, Conversation) for item in items):
-        return items, []
-    parts: list[list[Conversation]] = []
-    reports: list[dict[str, Any]] = []
-    for spec in items:
-        built = load_source(as_spec(spec), _stage(f"reading {what}", on_progress))
-        parts.append(built.conversations)
-        reports.append({**built.report.to_dict(), "summary": built.report.summary()})
-    return chain.from_iterable(parts), reports
-
-
-def as_spec(source: str | Path | SourceSpec) -> SourceSpec:
-    """Make a spec of a path or hub id, telling the format from its first record."""
-    if isinstance(source, SourceSpec):
-        return source if source.format else replace(source, format=detect_format(source))
-    spec = SourceSpec(path=str(source))
-    return replace(spec, format=detect_format(spec))
-
-
-def _row(row: Any, what: str, number: int) -> Conversation:
-    try:
-        return from_row(row, source=what)
-    except DataError as error:
-        raise DataError(f"{what}: row {number}: {error}") from error
-
-
-def _stage(name: str, on_progress: Progress | None) -> Callable[[int], None] | None:
-    if on_progress is None:
-        return None
-    seen = 0
-
-    def report(total: int) -> None:
-        nonlocal seen
-        on_progress(name, total - seen)
-        seen = total
-
-    return report
 
 
 def _length_limit(tokenizer: Any) -> int:

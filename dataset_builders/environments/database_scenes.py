@@ -39,10 +39,6 @@ class Scene:
         """Return the columns of numbers."""
         return [column for column in self.columns if isinstance(column, NumberColumn)]
 
-    def spell(self, name: str) -> str:
-        """Name a column in a question: as the header has it, now and then in words."""
-        return name.replace("_", " ") if self.rng.random() < 0.15 else name
-
 
 @dataclass(frozen=True, slots=True)
 class Condition:
@@ -131,11 +127,9 @@ def _equalities(scene: Scene, column: TextColumn | NumberColumn) -> list[Conditi
     if isinstance(column, NumberColumn):
         return []
     cells = scene.values(column.name)
-    name = scene.spell(column.name)
-    form = scene.rng.choice(["{name} is {value}", "{name} equals {value}", "{name} = '{value}'"])
     return [
         Condition(
-            words=form.format(name=name, value=value),
+            words=f"{column.name} is {literal(value)}",
             sql=f"{column.name} = {literal(value)}",
             matches=cells.count(value),
         )
@@ -147,14 +141,13 @@ def _thresholds(scene: Scene, column: TextColumn | NumberColumn) -> list[Conditi
     if isinstance(column, TextColumn):
         return []
     cells = [cell for cell in scene.values(column.name) if isinstance(cell, int | float)]
-    sign, word = scene.rng.choice([(">", "above"), (">", "more than"), ("<", "below")])
-    name = scene.spell(column.name)
+    sign, word = scene.rng.choice([(">", "above"), ("<", "below")])
     ordered = sorted(cells)
     # A bound that no row has leaves no doubt whether "above" includes it.
     bounds = [(low, int((low + high) / 2), high) for low, high in pairwise(ordered)]
     return [
         Condition(
-            words=f"{name} is {word} {bound}",
+            words=f"{column.name} is {word} {bound}",
             sql=f"{column.name} {sign} {bound}",
             matches=sum(cell > bound if sign == ">" else cell < bound for cell in cells),
         )

@@ -62,19 +62,17 @@ class _Draft:
 
 def _lookup(scene: Scene) -> _Draft:
     key, column = scene.key.name, scene.rng.choice(scene.others()).name
-    value = str(scene.rng.choice(scene.values(key)))
+    value = literal(scene.rng.choice(scene.values(key)))
     form = scene.rng.choice(
         [
-            "What is the {column} of the {key} {value}?",
+            "What is the {column} where {key} is {value}?",
             "Find the {column} where {key} is {value}.",
-            "Give the {column} for {key} '{value}'.",
-            "Which {column} belongs to the {key} {value}?",
         ]
     )
     return _Draft(
-        question=form.format(column=scene.spell(column), key=scene.spell(key), value=value),
-        thought=f"I select {column} from {scene.table.name} for the row whose {key} is {value}.",
-        sql=f"SELECT {column} FROM {scene.table.name} WHERE {key} = {literal(value)}",
+        question=form.format(column=column, key=key, value=value),
+        thought=f"I select {column} from {scene.table.name} where {key} = {value}.",
+        sql=f"SELECT {column} FROM {scene.table.name} WHERE {key} = {value}",
     )
 
 
@@ -83,11 +81,11 @@ def _count(scene: Scene) -> _Draft:
     form = scene.rng.choice(
         [
             "How many rows are there where {words}?",
-            "Count the rows of {table} where {words}.",
+            "Count the rows where {words}.",
         ]
     )
     return _Draft(
-        question=form.format(words=condition.words, table=scene.table.name),
+        question=form.format(words=condition.words),
         thought=f"I count the rows of {scene.table.name} where {condition.sql}.",
         sql=f"SELECT COUNT(*) FROM {scene.table.name} WHERE {condition.sql}",
     )
@@ -95,24 +93,18 @@ def _count(scene: Scene) -> _Draft:
 
 def _aggregate(scene: Scene) -> _Draft:
     column = scene.rng.choice(scene.numbers())
-    choices = [
-        ("MAX({})", ["highest", "largest", "maximum"]),
-        ("MIN({})", ["lowest", "smallest", "minimum"]),
-        ("ROUND(AVG({}), 1)", ["average", "mean"]),
-    ]
+    choices = [("MAX", "highest"), ("MIN", "lowest")]
     if not column.tenths:  # A sum of tenths would show the noise of binary floats.
-        choices.append(("SUM({})", ["total", "summed"]))
-    function, words = scene.rng.choice(choices)
-    word = scene.rng.choice(words)
-    form = scene.rng.choice(
-        ["What is the {word} {column}{tail}?", "Compute the {word} {column} of {table}{tail}."]
-    )
-    tail = ", rounded to 1 decimal" if "ROUND" in function else ""
-    named = scene.spell(column.name)
+        choices.append(("SUM", "total"))
+        cells = [cell for cell in scene.values(column.name) if isinstance(cell, int)]
+        if sum(cells) % len(cells) == 0:  # else the answer would be a long fraction to copy
+            choices.append(("AVG", "average"))
+    function, word = scene.rng.choice(choices)
+    form = scene.rng.choice(["What is the {word} {column}?", "Compute the {word} {column}."])
     return _Draft(
-        question=form.format(word=word, column=named, table=scene.table.name, tail=tail),
-        thought=f"I compute the {word} {column.name} over all rows of {scene.table.name}.",
-        sql=f"SELECT {function.format(column.name)} FROM {scene.table.name}",
+        question=form.format(word=word, column=column.name),
+        thought=f"I compute the {word} {column.name} of {scene.table.name}.",
+        sql=f"SELECT {function}({column.name}) FROM {scene.table.name}",
     )
 
 
@@ -121,13 +113,12 @@ def _list(scene: Scene) -> _Draft:
     form = scene.rng.choice(
         [
             "List the {key} of every row where {words}.",
-            "Which {key} values have a row where {words}?",
             "Show each {key} where {words}.",
         ]
     )
     return _Draft(
-        question=form.format(key=scene.spell(key), words=condition.words),
-        thought=f"I list the {key} of the rows in {scene.table.name} where {condition.sql}.",
+        question=form.format(key=key, words=condition.words),
+        thought=f"I list {key} from {scene.table.name} where {condition.sql}.",
         sql=f"SELECT {key} FROM {scene.table.name} WHERE {condition.sql}",
     )
 
@@ -140,18 +131,12 @@ def _insert(scene: Scene) -> _Draft:
         for column in scene.columns
     ]
     names = [column.name for column in scene.columns]
-    pairs = ", ".join(f"{name} {value}" for name, value in zip(names, row, strict=True))
-    form = scene.rng.choice(
-        [
-            "Add a row to {table}: {pairs}.",
-            "Insert this row into {table}: {pairs}.",
-            "Record a new row with {pairs}.",
-        ]
-    )
+    pairs = ", ".join(f"{name} {literal(value)}" for name, value in zip(names, row, strict=True))
+    form = scene.rng.choice(["Add a row with {pairs}.", "Insert a row with {pairs}."])
     table = scene.table.name
     values = ", ".join(map(literal, row))
     return _Draft(
-        question=form.format(table=table, pairs=pairs),
+        question=form.format(pairs=pairs),
         thought=f"I insert one row with all its values into {table}.",
         sql=f"INSERT INTO {table} ({', '.join(names)}) VALUES ({values})",
     )
@@ -166,17 +151,15 @@ def _update(scene: Scene) -> _Draft:
         new = draw_value(scene.rng, column)
     form = scene.rng.choice(
         [
-            "Set the {column} to {new} where {key} is {value}.",
-            "Change the {column} of the {key} {value} to {new}.",
-            "For {key} '{value}', update {column} to {new}.",
+            "Set {column} to {new} where {key} is {value}.",
+            "Change {column} to {new} where {key} is {value}.",
         ]
     )
-    named = scene.spell(column.name)
-    where = f"{key} = {literal(value)}"
+    setting, where = f"{column.name} = {literal(new)}", f"{key} = {literal(value)}"
     return _Draft(
-        question=form.format(column=named, new=new, key=scene.spell(key), value=value),
-        thought=f"I set {column.name} to {new} in the row whose {key} is {value}.",
-        sql=f"UPDATE {scene.table.name} SET {column.name} = {literal(new)} WHERE {where}",
+        question=form.format(column=column.name, new=literal(new), key=key, value=literal(value)),
+        thought=f"I update {scene.table.name} and set {setting} where {where}.",
+        sql=f"UPDATE {scene.table.name} SET {setting} WHERE {where}",
     )
 
 
@@ -185,12 +168,11 @@ def _delete(scene: Scene) -> _Draft:
     form = scene.rng.choice(
         [
             "Delete the rows where {words}.",
-            "Remove every row of {table} where {words}.",
-            "Drop all rows from {table} where {words}.",
+            "Remove every row where {words}.",
         ]
     )
     return _Draft(
-        question=form.format(words=condition.words, table=scene.table.name),
+        question=form.format(words=condition.words),
         thought=f"I delete the rows of {scene.table.name} where {condition.sql}.",
         sql=f"DELETE FROM {scene.table.name} WHERE {condition.sql}",
     )

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from dataset_builders.chat import ChatRenderer, load_template, template_message, template_names
+from dataset_builders.chat import ChatRenderer
+from dataset_builders.chat_templates import load_template, template_message, template_names
 from dataset_builders.conversation import Conversation, Message, ToolCall
 from dataset_builders.errors import MaskError
 

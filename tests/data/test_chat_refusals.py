@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from dataset_builders.chat import ChatRenderer, load_template
+from dataset_builders.chat import ChatRenderer
+from dataset_builders.chat_templates import load_template
 from dataset_builders.conversation import Conversation, Message
 from dataset_builders.errors import ConfigError, MaskError
 

@@ -14,11 +14,11 @@ from dataset_builders.errors import ConfigError, DataError, SourceNotFoundError
 from dataset_builders.mixing import MixOrder
 from dataset_builders.preparation import (
     Encoding,
-    as_spec,
     check_sources,
     prepare,
     prepare_messages,
 )
+from dataset_builders.reading import as_spec
 from dataset_builders.sources import SourceSpec, load_source, to_dataset
 
 pytest.importorskip("transformers")

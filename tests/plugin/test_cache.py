@@ -19,7 +19,8 @@ from agenttuning_plugin.args import AgentTuningSection
 from agenttuning_plugin.cache import cache_key, load_or_make
 from agenttuning_plugin.data import Budget, load_mix, load_prepared
 from dataset_builders.errors import ConfigError, DataError
-from dataset_builders.preparation import Encoding, Prepared, as_spec, prepare
+from dataset_builders.preparation import Encoding, Prepared, prepare
+from dataset_builders.reading import as_spec
 
 ENCODING = Encoding(max_length=256, holdout=3)
 

@@ -78,6 +78,16 @@ def llama_dir(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Threads only wait for each other on a model this small, mostly beside other jobs."""
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def hub_data(shared: Path) -> dict[str, Path]:
     """AgentInstruct in the hub's layout and a sample of ShareGPT in the hub's file."""
@@ -134,7 +144,7 @@ def on_cpu(
 
 
 @pytest.fixture
-def axolotl_process() -> Iterator[None]:
+def axolotl_process(one_thread: None) -> Iterator[None]:
     """Undo what Axolotl changes in a process, which it expects to end with the run."""
     pytest.importorskip("axolotl", reason="pip install 'agenttuning-plugin[axolotl]'")
     import torch
@@ -179,7 +189,7 @@ def load(axolotl_process: None) -> Callable[[Path], tuple[Any, Any]]:
 
 @pytest.fixture
 def trl_recipe(
-    llama_dir: Path, hub_data: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    llama_dir: Path, hub_data: dict[str, Path], tmp_path: Path, one_thread: None
 ) -> ModuleType:
     """recipes/trl_sft.py with what has to differ on a CPU."""
     pytest.importorskip("trl", reason="pip install 'agenttuning-plugin[trl]'")

@@ -20,7 +20,7 @@ YAMLS = sorted(path.stem for path in RECIPES.glob("*.yaml"))
 AGENTLM = [name for name in YAMLS if name.startswith("agentlm-")]
 FULL = [name for name in AGENTLM if not name.endswith("-qlora")]
 PAPER = {"7b": 5e-5, "13b": 5e-5, "70b": 1e-5}  # learning rates (paper)
-QLORA = {"7b": 2e-4, "13b": 2e-4, "70b": 1e-4}  # arXiv 2305.14314
+QLORA = {"7b": 2e-4, "13b": 2e-4, "70b": 1e-4}  # scripts of artidoro/qlora
 
 
 def text(name: str) -> str:

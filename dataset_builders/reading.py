@@ -1,0 +1,95 @@
+"""Whatever a caller may name as a source, read into conversations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from dataset_builders.conversation import Conversation, from_row
+from dataset_builders.detection import detect_format
+from dataset_builders.errors import DataError
+from dataset_builders.sources import SourceSpec, load_source
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+Source: TypeAlias = "str | Path | SourceSpec | Dataset | Sequence[Conversation | SourceSpec]"
+"""Path, hub id, `SourceSpec` or several, conversations, or a dataset of either shape."""
+
+Progress = Callable[[str, int], None]
+"""Called with the name of a stage and the number of items finished since the last call."""
+
+
+def is_empty(source: Source | None) -> bool:
+    """Whether there is nothing to read."""
+    return source is None or (not isinstance(source, str | Path | SourceSpec) and not len(source))
+
+
+def read_source(
+    source: Source, what: str, on_progress: Progress | None
+) -> tuple[Iterable[Conversation], list[dict[str, Any]]]:
+    """Read a source of any kind.
+
+    Args:
+        source: The source.
+        what: Name of its part in errors, such as "agent".
+        on_progress: Called as records are read.
+
+    Returns:
+        Its conversations, and for each file source what became of its records.
+
+    Raises:
+        DataError: It cannot be read, or no record of it is usable.
+        SourceNotFoundError: A path or hub id leads nowhere.
+    """
+    if isinstance(source, str | Path | SourceSpec):
+        source = [as_spec(source)]
+    columns = getattr(source, "column_names", None)
+    if columns is not None:
+        if "messages" not in columns:
+            raise DataError(
+                f"{what}: columns: found {', '.join(columns)}, expected messages or "
+                "input_ids and labels"
+            )
+        return (_row(row, what, number) for number, row in enumerate(source)), []
+    items: list[Any] = list(source)
+    if all(isinstance(item, Conversation) for item in items):
+        return items, []
+    parts: list[list[Conversation]] = []
+    reports: list[dict[str, Any]] = []
+    for spec in items:
+        built = load_source(as_spec(spec), _stage(f"reading {what}", on_progress))
+        parts.append(built.conversations)
+        reports.append({**built.report.to_dict(), "summary": built.report.summary()})
+    return chain.from_iterable(parts), reports
+
+
+def as_spec(source: str | Path | SourceSpec) -> SourceSpec:
+    """Make a spec of a path or hub id, telling the format from its first record."""
+    if isinstance(source, SourceSpec):
+        return source if source.format else replace(source, format=detect_format(source))
+    spec = SourceSpec(path=str(source))
+    return replace(spec, format=detect_format(spec))
+
+
+def _row(row: Any, what: str, number: int) -> Conversation:
+    try:
+        return from_row(row, source=what)
+    except DataError as error:
+        raise DataError(f"{what}: row {number}: {error}") from error
+
+
+def _stage(name: str, on_progress: Progress | None) -> Callable[[int], None] | None:
+    if on_progress is None:
+        return None
+    seen = 0
+
+    def report(total: int) -> None:
+        nonlocal seen
+        on_progress(name, total - seen)
+        seen = total
+
+    return report
