@@ -24,6 +24,12 @@ STEPS, BATCH, ETA = 2000, 64, 0.2  # the paper's; BATCH in conversations
 EVERY, NUM_TASKS = 250, 32  # steps between evaluations, tasks played in each
 ENCODING = Encoding(max_length=4096, holdout=64)  # tokens (paper); conversations held out
 
+QUANTIZED = BitsAndBytesConfig(
+    load_in_4bit=True,
+    bnb_4bit_quant_type="nf4",
+    bnb_4bit_use_double_quant=True,
+    bnb_4bit_compute_dtype="bfloat16" if torch.cuda.is_available() else "float32",
+)
 SETTINGS = {
     "output_dir": "outputs/trl-agentlm-7b-qlora",
     "per_device_train_batch_size": 2,
@@ -49,7 +55,7 @@ def make_trainer() -> SFTTrainer:
         SFTConfig(max_steps=STEPS, **SETTINGS),
         train_dataset=mix_datasets(data.agent, data.general, **order),
         processing_class=tokenizer,
-        quantization_config=BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4"),
+        quantization_config=QUANTIZED,
         peft_config=LoraConfig(r=64, lora_alpha=16, lora_dropout=0.1, target_modules="all-linear"),
     )
     evaluators = AgentTaskEvaluator(num_tasks=NUM_TASKS), GeneralLossEvaluator(data.holdout)
