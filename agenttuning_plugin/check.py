@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agenttuning_plugin.quiet import silenced
 from agenttuning_plugin.recipe_rules import PLUGIN, check_recipe
 from agenttuning_plugin.recipes import read_recipe
 from dataset_builders.chat_templates import load_template
@@ -45,7 +46,8 @@ def check(path: Path) -> list[Finding]:
             recipe, the key, what was found and what was expected.
     """
     try:
-        return _check(path)
+        with silenced():
+            return _check(path)
     except AgentTuningError as error:
         text = str(error)
         raise type(error)(text if text.startswith(str(path)) else f"{path}: {text}") from error
@@ -90,25 +92,29 @@ def _check_plugins(cfg: dict[str, Any]) -> Finding:
     if PLUGIN not in names:
         raise ConfigError(f"plugins: found {names}, expected {PLUGIN} among them")
     for name in names:
-        module, _, attribute = str(name).rpartition(".")
         try:
-            # As Axolotl does it: by its own name, then among Axolotl's integrations.
-            try:
-                loaded = importlib.import_module(module)
-            except ModuleNotFoundError as error:
-                if error.name is None or not module.startswith(error.name):
-                    raise
-                loaded = importlib.import_module(f"axolotl.integrations.{module}")
-            getattr(loaded, attribute)
+            _import_plugin(str(name))
         except (ImportError, AttributeError, ValueError) as error:
-            hint = ""
-            if isinstance(error, ImportError) and (error.name or "").startswith("axolotl"):
-                hint = ": pip install 'agenttuning-plugin[axolotl]'"
+            lacks_axolotl = isinstance(error, ImportError) and error.name == "axolotl"
+            hint = ": pip install 'agenttuning-plugin[axolotl]'" if lacks_axolotl else ""
             raise MissingExtraError(
                 f"plugins: {name} cannot be imported, so Axolotl would go on without it "
                 f"({error}){hint}"
             ) from error
     return Finding("plugins", ", ".join(names))
+
+
+def _import_plugin(name: str) -> None:
+    """Import a plugin as Axolotl does: by its own name, then among Axolotl's integrations."""
+    module, _, attribute = name.rpartition(".")
+    try:
+        loaded = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        try:
+            loaded = importlib.import_module(f"axolotl.integrations.{module}")
+        except ModuleNotFoundError:
+            raise error from None
+    getattr(loaded, attribute)
 
 
 def _check_source(name: str, spec: Any) -> Finding:

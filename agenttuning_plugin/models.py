@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agenttuning_plugin.quiet import silenced
 from dataset_builders.chat_templates import load_template
 from dataset_builders.errors import ConfigError, MissingExtraError, SourceNotFoundError
 
@@ -76,8 +77,12 @@ def load_tokenizer(path: str, chat_template: str | None = None) -> Any:
 
 def _libraries() -> tuple[Any, Any]:
     try:
-        import torch
-        import transformers
+        with silenced():
+            import torch
+            import transformers
+
+            # Loading one of these pulls in torchao, which speaks of libraries it misses.
+            _ = transformers.AutoModelForCausalLM, transformers.PreTrainedModel
     except ImportError as error:
         raise MissingExtraError(
             f"{error.name} is missing: pip install 'agenttuning-plugin[eval]'"

@@ -1,0 +1,32 @@
+"""Keeping other packages' start-up messages away from an answer."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Discard what is written to standard output and error; exceptions pass.
+
+    On the level of file descriptors: Axolotl, torch and torchao write through handlers
+    and extensions that replacing `sys.stdout` does not reach. Their messages on import
+    would bury a one-line answer, or make JSON unreadable.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = os.dup(1), os.dup(2)
+    with open(os.devnull, "w") as nowhere:  # noqa: PTH123  # not a file
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, descriptor in enumerate(saved, 1):
+            os.dup2(descriptor, number)
+            os.close(descriptor)

@@ -1,0 +1,77 @@
+"""Base against tuned: the demo's table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from agenttuning_plugin.results import compare, read_evaluations, table
+from dataset_builders.errors import DataError, SourceNotFoundError
+from evaluators.base import Evaluation
+from evaluators.callback import write_record
+from evaluators.statistics import proportion, ratio
+
+
+def play(successes: int, n: int) -> Evaluation:
+    records: list[dict[str, Any]] = [
+        {
+            "item": f"t{i}",
+            "reward": float(i < successes),
+            "rounds": 2,
+            "valid_rounds": 2,
+            "error": "",
+        }
+        for i in range(n)
+    ]
+    metrics = {"success": proportion(successes, n), "valid_format": proportion(n, n)}
+    return Evaluation("database", metrics, 0, 1.0, tuple(records))
+
+
+def loss(values: list[float]) -> Evaluation:
+    records = [{"item": i, "loss_sum": value, "tokens": 10} for i, value in enumerate(values)]
+    return Evaluation(
+        "general", {"loss": ratio(values, [10.0] * len(values))}, 0, 1.0, tuple(records)
+    )
+
+
+def test_first_and_last_are_set_side_by_side(tmp_path: Path) -> None:
+    for step, results in (
+        (0, [play(0, 8), loss([10.0, 20.0])]),
+        (5, [play(3, 8)]),
+        (9, [play(7, 8), loss([11.0, 21.0])]),
+    ):
+        for result in results:
+            write_record(tmp_path, step, result)
+    rows = {row.label: row for row in compare(read_evaluations(tmp_path))}
+    success = rows["database success"]
+    assert (success.base.value, success.tuned.value) == (0.0, 7 / 8)
+    assert success.change is not None
+    assert success.change.value == 7 / 8
+    # Each conversation rose by a tenth of a nat a token: the change is certain, though
+    # the losses themselves are far apart.
+    change = rows["general loss (nats a token)"].change
+    assert change is not None
+    assert change.value == pytest.approx(0.1)
+    assert change.stderr == pytest.approx(0.0, abs=1e-12)
+
+    console = Console(width=140, record=True)
+    console.print(table(list(rows.values()), "title"))
+    shown = console.export_text()
+    assert "87.5% [52.9%, 97.8%]" in shown
+    assert "+0.1000 ± 0.0000 (+6.7%)" in shown
+
+
+def test_a_folder_without_results_is_told(tmp_path: Path) -> None:
+    with pytest.raises(SourceNotFoundError, match=r"evaluations\.jsonl: no such file"):
+        read_evaluations(tmp_path)
+
+
+def test_a_broken_line_is_named(tmp_path: Path) -> None:
+    write_record(tmp_path, 0, play(1, 2))
+    with (tmp_path / "evaluations.jsonl").open("a") as file:
+        file.write('{"step": 1}\n')
+    with pytest.raises(DataError, match=r"evaluations\.jsonl:2: not an evaluation"):
+        read_evaluations(tmp_path)
