@@ -74,17 +74,8 @@ def _check(path: Path) -> list[Finding]:
                 )
             detail = f"{config.environment}/{config.split}, {config.num_tasks} tasks"
             findings.append(Finding("evaluator", detail))
-    base = Path(str(cfg.get("base_model", ""))).expanduser()
-    if str(cfg.get("base_model", "")).startswith(("~", "/", ".")) and not base.is_dir():
-        raise ConfigError(f"base_model: found no folder {base}{_demo_hint(base)}")
     findings.append(_check_with_axolotl(cfg))
     return findings
-
-
-def _demo_hint(path: Path) -> str:
-    from agenttuning_plugin.demo_assets import CACHE
-
-    return ": run `agenttuning demo --prepare`" if CACHE.expanduser() in path.parents else ""
 
 
 def _check_plugins(cfg: dict[str, Any]) -> Finding:

@@ -21,7 +21,7 @@ from dataset_builders.sources import SourceSpec, load_source
 AGENT_FILE = "demo-agent.jsonl"
 GENERAL_FILE = "demo-general.jsonl"
 NUM_TRAJECTORIES = 300
-MAX_CHARACTERS = 500
+MAX_CHARACTERS = 400
 """Length of a chat that the demo trains on: short ones, so that two CPU cores suffice."""
 
 

@@ -6,11 +6,13 @@ Needs no Axolotl, so that `agenttuning check` can explain a recipe where it is m
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from agenttuning_plugin.args import AgentTuningSection
+from agenttuning_plugin.demo_assets import CACHE
 from dataset_builders.errors import ConfigError
 
 PLUGIN = "agenttuning_plugin.AgentTuningPlugin"
@@ -65,7 +67,17 @@ def check_recipe(cfg: Mapping[str, Any]) -> AgentTuningSection:
             "max_steps: missing, expected a number of steps (or agenttuning.num_examples): "
             "a mix has no epochs, its sources repeat at different rates"
         )
+    _check_base_model(str(cfg.get("base_model") or ""))
     return section
+
+
+def _check_base_model(name: str) -> None:
+    """A path that leads nowhere would be looked up on the hub, and fail there obscurely."""
+    place = Path(name).expanduser()
+    if name.startswith(("~", "/", "./", "../")) and not place.is_dir():
+        demo = CACHE.expanduser() in place.parents
+        hint = ": run `agenttuning demo --prepare`" if demo else ""
+        raise ConfigError(f"base_model: found no folder {place}{hint}")
 
 
 def section_of(cfg: Mapping[str, Any]) -> AgentTuningSection:

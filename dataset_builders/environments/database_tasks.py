@@ -93,17 +93,17 @@ def _count(scene: Scene) -> _Draft:
 
 def _aggregate(scene: Scene) -> _Draft:
     column = scene.rng.choice(scene.numbers())
-    choices = [("MAX", "highest"), ("MIN", "lowest")]
+    choices = [("MAX", "maximum"), ("MIN", "minimum")]
     if not column.tenths:  # A sum of tenths would show the noise of binary floats.
-        choices.append(("SUM", "total"))
+        choices.append(("SUM", "sum"))
         cells = [cell for cell in scene.values(column.name) if isinstance(cell, int)]
         if sum(cells) % len(cells) == 0:  # else the answer would be a long fraction to copy
             choices.append(("AVG", "average"))
     function, word = scene.rng.choice(choices)
-    form = scene.rng.choice(["What is the {word} {column}?", "Compute the {word} {column}."])
+    form = scene.rng.choice(["What is the {word} of {column}?", "Compute the {word} of {column}."])
     return _Draft(
         question=form.format(word=word, column=column.name),
-        thought=f"I compute the {word} {column.name} of {scene.table.name}.",
+        thought=f"I compute {function}({column.name}) of {scene.table.name}.",
         sql=f"SELECT {function}({column.name}) FROM {scene.table.name}",
     )
 
@@ -130,15 +130,13 @@ def _insert(scene: Scene) -> _Draft:
         scene.rng.choice(free) if column is scene.key else draw_value(scene.rng, column)
         for column in scene.columns
     ]
-    names = [column.name for column in scene.columns]
-    pairs = ", ".join(f"{name} {literal(value)}" for name, value in zip(names, row, strict=True))
-    form = scene.rng.choice(["Add a row with {pairs}.", "Insert a row with {pairs}."])
-    table = scene.table.name
     values = ", ".join(map(literal, row))
+    form = scene.rng.choice(["Add a row with {values}.", "Insert a row with {values}."])
+    table = scene.table.name
     return _Draft(
-        question=form.format(pairs=pairs),
+        question=form.format(values=values),
         thought=f"I insert one row with all its values into {table}.",
-        sql=f"INSERT INTO {table} ({', '.join(names)}) VALUES ({values})",
+        sql=f"INSERT INTO {table} VALUES ({values})",
     )
 
 

@@ -102,6 +102,11 @@ def test_a_source_without_a_share_may_be_missing(section: dict[str, Any]) -> Non
         ({"train_on_inputs": True}, "the model's own turns only"),
         ({"curriculum_sampling": False}, "curriculum_sampling: found false"),
         ({"max_steps": None}, "max_steps: missing"),
+        ({"base_model": "./no-such-model"}, "base_model: found no folder no-such-model"),
+        (
+            {"base_model": "~/.cache/agenttuning/no-such-model"},
+            "no-such-model: run `agenttuning demo --prepare`",
+        ),
     ],
 )
 def test_keys_that_contradict_the_plugin_are_refused(keys: dict[str, Any], message: str) -> None:
