@@ -79,7 +79,10 @@ def run(console: Console) -> list[Comparison]:
     prepare(console)
     recipe = shipped_recipe("demo")
     output = Path(str(read_recipe(recipe)["output_dir"]))
-    console.print(f"[bold]3/3[/bold] training: accelerate launch -m axolotl.cli.train {recipe}")
+    console.print(
+        f"[bold]3/3[/bold] training: accelerate launch -m axolotl.cli.train {recipe}",
+        soft_wrap=True,
+    )
     _train(recipe, output)
     comparisons = compare(read_evaluations(output))
     if not comparisons:

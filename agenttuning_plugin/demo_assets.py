@@ -20,6 +20,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from agenttuning_plugin.quiet import silenced
 from dataset_builders.errors import MissingExtraError, SourceNotFoundError
 
 CACHE = Path("~/.cache/agenttuning")
@@ -96,9 +97,10 @@ def _convert_model(target: Path, say: Say) -> None:
 
 def _convert(gguf: Path, target: Path) -> None:
     try:
-        import gguf as _  # noqa: F401  # transformers needs it to read the file
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        with silenced():
+            import gguf as _  # noqa: F401  # transformers needs it to read the file
+            import torch
+            from transformers import AutoModelForCausalLM, AutoTokenizer
     except ImportError as error:
         raise MissingExtraError(
             f"{error.name} is missing: pip install 'agenttuning-plugin[demo]'"

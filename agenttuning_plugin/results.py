@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from dataset_builders.errors import DataError, SourceNotFoundError
-from evaluators.statistics import Metric, ratio
+from evaluators.statistics import Z95, Metric, ratio
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +38,8 @@ class Comparison:
 
 _SHOWN = {
     "success": ("success", True),
-    "valid_format": ("valid format", True),
-    "loss": ("loss (nats a token)", False),
+    "valid_format": ("format", True),
+    "loss": ("loss", False),
 }
 
 
@@ -112,31 +114,32 @@ def _outcome(row: Mapping[str, Any], key: str) -> float:
 
 
 def table(comparisons: list[Comparison], title: str) -> Table:
-    """The comparison as a table; brackets hold 95 % intervals."""
-    made = Table(title=title, caption="brackets: 95 % interval; n: tasks or conversations")
-    for column in ("", "base", "tuned", "change", "n"):
-        made.add_column(column, justify="left" if not column else "right")
+    """The comparison as a table of 80 columns; brackets hold 95 % intervals."""
+    caption = "[95 % interval]; format: every turn an action; loss: nats a token"
+    made = Table(title=title, caption=escape(caption), box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("", "base", "tuned", "change"):
+        made.add_column(column, justify="left" if not column else "right", no_wrap=True)
     for row in comparisons:
         made.add_row(
-            row.label,
+            f"{row.label}, n={row.tuned.n}",
             _show(row.base, row.percent),
             _show(row.tuned, row.percent),
             _show_change(row),
-            str(row.tuned.n),
         )
     return made
 
 
 def _show(metric: Metric, percent: bool) -> str:
     if percent:
-        return f"{metric.value:.1%} [{metric.low:.1%}, {metric.high:.1%}]"
-    return f"{metric.value:.4f} [{metric.low:.4f}, {metric.high:.4f}]"
+        return escape(f"{metric.value:.1%} [{metric.low:.0%}, {metric.high:.0%}]")
+    return escape(f"{metric.value:.3f} [{metric.low:.2f}, {metric.high:.2f}]")
 
 
 def _show_change(row: Comparison) -> str:
     difference = row.tuned.value - row.base.value
     if row.percent:
         return f"{100 * difference:+.1f} points"
-    share = f" ({difference / row.base.value:+.1%})" if row.base.value else ""
-    spread = f" ± {1.96 * row.change.stderr:.4f}" if row.change else ""
-    return f"{difference:+.4f}{spread}{share}"
+    if not row.base.value:
+        return f"{difference:+.3f}"
+    spread = f" ± {Z95 * row.change.stderr / row.base.value:.1%}" if row.change else ""
+    return f"{difference / row.base.value:+.1%}{spread}"
