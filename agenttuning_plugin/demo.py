@@ -79,10 +79,8 @@ def run(console: Console) -> list[Comparison]:
     prepare(console)
     recipe = shipped_recipe("demo")
     output = Path(str(read_recipe(recipe)["output_dir"]))
-    console.print(
-        f"[bold]3/3[/bold] training: accelerate launch -m axolotl.cli.train {recipe}",
-        soft_wrap=True,
-    )
+    command = f"accelerate launch -m axolotl.cli.train {recipe}"
+    console.print(f"[bold]3/3[/bold] training: {command}", soft_wrap=True)
     _train(recipe, output)
     comparisons = compare(read_evaluations(output))
     if not comparisons:
@@ -90,8 +88,8 @@ def run(console: Console) -> list[Comparison]:
     console.print()
     console.print(table(comparisons, "SmolLM2-135M-Instruct, 80 % chat and 20 % agent data"))
     console.print(f"adapter: {output.resolve()}", soft_wrap=True)
-    command = Path(sys.argv[0]) if Path(sys.argv[0]).name == "agenttuning" else "agenttuning"
-    console.print(f"talk to it: {command} chat {output}", soft_wrap=True)
+    program = Path(sys.argv[0]) if Path(sys.argv[0]).name == "agenttuning" else "agenttuning"
+    console.print(f"talk to it: {program} chat {output}", soft_wrap=True)
     return comparisons
 
 

@@ -115,13 +115,13 @@ def _outcome(row: Mapping[str, Any], key: str) -> float:
 
 def table(comparisons: list[Comparison], title: str) -> Table:
     """The comparison as a table of 80 columns; brackets hold 95 % intervals."""
-    caption = "[95 % interval]; format: every turn an action; loss: nats a token"
+    caption = "(tasks or conversations) [95 % interval]; format: every turn parsed"
     made = Table(title=title, caption=escape(caption), box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("", "base", "tuned", "change"):
         made.add_column(column, justify="left" if not column else "right", no_wrap=True)
     for row in comparisons:
         made.add_row(
-            f"{row.label}, n={row.tuned.n}",
+            f"{row.label} ({row.tuned.n})",
             _show(row.base, row.percent),
             _show(row.tuned, row.percent),
             _show_change(row),
@@ -138,7 +138,7 @@ def _show(metric: Metric, percent: bool) -> str:
 def _show_change(row: Comparison) -> str:
     difference = row.tuned.value - row.base.value
     if row.percent:
-        return f"{100 * difference:+.1f} points"
+        return f"{100 * difference:+.1f} pts"
     if not row.base.value:
         return f"{difference:+.3f}"
     spread = f" ± {Z95 * row.change.stderr / row.base.value:.1%}" if row.change else ""
