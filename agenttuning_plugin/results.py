@@ -141,5 +141,5 @@ def _show_change(row: Comparison) -> str:
         return f"{100 * difference:+.1f} pts"
     if not row.base.value:
         return f"{difference:+.3f}"
-    spread = f" ± {Z95 * row.change.stderr / row.base.value:.1%}" if row.change else ""
+    spread = f" ±{Z95 * row.change.stderr / row.base.value:.1%}" if row.change else ""
     return f"{difference / row.base.value:+.1%}{spread}"

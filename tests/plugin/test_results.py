@@ -61,7 +61,7 @@ def test_first_and_last_are_set_side_by_side(tmp_path: Path) -> None:
     console.print(table(list(rows.values()), "title"))
     shown = console.export_text()
     assert "87.5% [53%, 98%]" in shown
-    assert "+6.7% ± 0.0%" in shown
+    assert "+6.7% ±0.0%" in shown
 
 
 def test_a_folder_without_results_is_told(tmp_path: Path) -> None:
