@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -74,18 +73,20 @@ def load_or_make(folder: Path, key: str, make: Callable[[], Prepared]) -> tuple[
 
 def _write(prepared: Prepared, entry: Path) -> None:
     temporary = Path(tempfile.mkdtemp(prefix=f".{entry.name}-", dir=entry.parent))
+    # Within, because the temporary folder itself is readable by its owner only.
+    whole = temporary / "whole"
+    whole.mkdir()
     try:
         for name in _PARTS:
             part: Dataset | None = getattr(prepared, name)
             if part is not None:
                 # A view would be saved with all of the rows it does not show.
-                part.flatten_indices().save_to_disk(temporary / name)
+                part.flatten_indices().save_to_disk(whole / name)
         report = json.dumps(prepared.report, ensure_ascii=False, indent=1)
-        (temporary / "report.json").write_text(report, encoding="utf-8")
-        os.rename(temporary, entry)  # noqa: PTH104  # Path.rename replaces an empty folder
-    except BaseException:
+        (whole / "report.json").write_text(report, encoding="utf-8")
+        whole.rename(entry)
+    finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise
 
 
 def _read(entry: Path) -> Prepared:

@@ -23,6 +23,11 @@ app = typer.Typer(
 recipe_app = typer.Typer(help="Recipes that ship with the package.", no_args_is_help=True)
 app.add_typer(recipe_app, name="recipe")
 
+EndOfTurn = Annotated[
+    list[str] | None,
+    typer.Option(help="Token beside eos that ends a turn, as a recipe's eot_tokens; repeatable."),
+]
+
 _out = Console()
 _err = Console(stderr=True)
 
@@ -86,6 +91,7 @@ def build(
     ] = None,
     max_length: Annotated[int, typer.Option(min=1, help="Longest row in tokens.")] = 4096,
     chat_template: Template = None,
+    end_of_turn: EndOfTurn = None,
     as_json: Json = False,
 ) -> None:
     """Mix agent and general data into a dataset on disk."""
@@ -101,6 +107,7 @@ def build(
         tokenizer=tokenizer,
         max_length=max_length,
         chat_template=chat_template,
+        end_of_turn=tuple(end_of_turn or ()),
     )
     if as_json:
         _emit(report)
@@ -163,6 +170,7 @@ def inspect(
     tokenizer: Annotated[str, typer.Option(help="Folder or hub id of the tokenizer.")],
     index: Annotated[int, typer.Option(min=0, help="Conversation to show, from 0.")] = 0,
     chat_template: Template = None,
+    end_of_turn: EndOfTurn = None,
     as_json: Json = False,
 ) -> None:
     """Show a conversation as the model sees it, with the text that is trained in green."""
@@ -173,11 +181,11 @@ def inspect(
     from dataset_builders.sources import load_source
 
     loaded = load_tokenizer(tokenizer, chat_template)
-    renderer = ChatRenderer(loaded)
+    renderer = ChatRenderer(loaded, end_of_turn or ())
     conversations = load_source(as_spec(data)).conversations
     if index >= len(conversations):
         raise ConfigError(f"--index: found {index}, expected at most {len(conversations) - 1}")
-    facts = describe(conversations[index], loaded, renderer)
+    facts = describe(conversations[index], loaded, renderer, end_of_turn or ())
     if as_json:
         _emit(facts)
         return
@@ -197,10 +205,15 @@ def evaluate(
     general: Annotated[
         str | None, typer.Option(help="Chat to measure the loss on: file, folder or hub id.")
     ] = None,
-    num_conversations: Annotated[int, typer.Option(min=1, help="Conversations of it.")] = 64,
-    max_length: Annotated[int, typer.Option(min=1, help="Longest of them in tokens.")] = 1024,
+    num_conversations: Annotated[
+        int, typer.Option(min=1, help="Conversations of it, chosen as `holdout` does.")
+    ] = 64,
+    max_length: Annotated[
+        int, typer.Option(min=1, help="Longest of them in tokens, the recipe's.")
+    ] = 4096,
     batch_size: Annotated[int, typer.Option(min=1, help="Episodes played at once.")] = 16,
     chat_template: Template = None,
+    end_of_turn: EndOfTurn = None,
     out: Annotated[Path | None, typer.Option(help="Folder for evaluations.jsonl.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -210,7 +223,9 @@ def evaluate(
 
     panel = agent_evaluators(environment or ["database"], num_tasks, batch_size)
     results = run_panel(
-        load_subject(model, adapter, chat_template=chat_template),
+        load_subject(
+            model, adapter, chat_template=chat_template, end_of_turn=tuple(end_of_turn or ())
+        ),
         panel,
         general=general,
         num_conversations=num_conversations,
@@ -239,10 +254,13 @@ def chat(
         float, typer.Option(min=0.0, help="Sampling temperature; 0 takes the likeliest token.")
     ] = 0.0,
     chat_template: Template = None,
+    end_of_turn: EndOfTurn = None,
 ) -> None:
     """Talk to a model on the terminal."""
     from agenttuning_plugin.conversing import converse
     from agenttuning_plugin.models import load_subject
 
-    subject = load_subject(model, adapter, chat_template=chat_template)
+    subject = load_subject(
+        model, adapter, chat_template=chat_template, end_of_turn=tuple(end_of_turn or ())
+    )
     converse(subject, _err, prompt, max_new_tokens, temperature)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from agenttuning_plugin.args import AgentTuningSection
 from agenttuning_plugin.cache import cache_key, load_or_make
+from dataset_builders.chat_templates import check_tokenizer
 from dataset_builders.errors import ConfigError
 from dataset_builders.mixing import BLOCK, MixOrder, mix_datasets
 from dataset_builders.preparation import Encoding, Prepared, prepare
@@ -71,6 +72,7 @@ def load_prepared(
         DataError: A source cannot be read, or no row of it is usable.
         SourceNotFoundError: A path or hub id leads nowhere.
     """
+    check_tokenizer(tokenizer, getattr(tokenizer, "name_or_path", "") or "tokenizer")
     # A source without any share is not read, unless the loss is measured on it.
     agent = [as_spec(s.spec()) for s in section.agent] if section.eta > 0 else []
     wants_general = section.eta < 1 or encoding.holdout > 0
@@ -118,7 +120,7 @@ def load_mix(
         DataError: As `load_prepared`.
         SourceNotFoundError: As `load_prepared`.
     """
-    if budget.steps is None and section.num_examples is None:
+    if budget.steps is None and (section.num_examples is None or budget.packed_length):
         raise ConfigError(
             "max_steps: missing, expected a number of steps (or agenttuning.num_examples): "
             "a mix has no epochs, its sources repeat at different rates"
@@ -176,11 +178,7 @@ def _size(
     wanted = section.num_examples
     if budget.steps is None:
         assert wanted is not None  # load_mix has checked it
-        rows = wanted
-        if budget.packed_length is not None:
-            tokens = int(_tokens(prepared, section.eta, seed, wanted, block)[-1])
-            rows = tokens // budget.packed_length
-        return wanted, max(1, math.ceil(rows / budget.batch))
+        return wanted, math.ceil(wanted / budget.batch)
     needed = budget.steps * budget.batch
     if budget.packed_length is not None:
         needed = _examples_to_fill(prepared, section.eta, budget, seed, block)

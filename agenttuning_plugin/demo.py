@@ -81,7 +81,7 @@ def run(console: Console) -> list[Comparison]:
     output = Path(str(read_recipe(recipe)["output_dir"]))
     command = f"accelerate launch -m axolotl.cli.train {recipe}"
     console.print(f"[bold]3/3[/bold] training: {command}", soft_wrap=True)
-    _train(recipe, output)
+    _train(recipe)
     comparisons = compare(read_evaluations(output))
     if not comparisons:
         raise ConfigError(f"{recipe}: lists no evaluator, so there is nothing to compare")
@@ -93,11 +93,7 @@ def run(console: Console) -> list[Comparison]:
     return comparisons
 
 
-def _train(recipe: Path, output: Path) -> None:
-    from evaluators.callback import RECORDS_FILE
-
-    # Of an earlier run: the table has to show this one.
-    (output / RECORDS_FILE).unlink(missing_ok=True)
+def _train(recipe: Path) -> None:
     launcher = "accelerate.commands.accelerate_cli"
     command = [sys.executable, "-m", launcher, "launch", "-m", "axolotl.cli.train", str(recipe)]
     # accelerate gives a process on a CPU one thread unless told otherwise.

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
+from dataset_builders.preparation import split_holdout
 from dataset_builders.reading import as_spec
 from dataset_builders.sources import load_source
 from dataset_builders.tokens import Encoder, encode_dataset
@@ -46,7 +47,8 @@ def run_panel(
         subject: The model.
         evaluators: What else is measured.
         general: Source of chat, or none.
-        num_conversations: Conversations of it, the first that fit.
+        num_conversations: Conversations of it, chosen as training holds them out: the same
+            ones, if number, length and chat template are the recipe's.
         max_length: Longest of them in tokens.
         out: Folder whose `evaluations.jsonl` gets the results, or none.
 
@@ -57,9 +59,11 @@ def run_panel(
     panel = list(evaluators)
     if general is not None:
         conversations = load_source(as_spec(general)).conversations
-        encoder = Encoder(subject.tokenizer, max_length=max_length)
-        rows, _ = encode_dataset(conversations, encoder, what=general, limit=num_conversations)
-        panel.append(GeneralLossEvaluator(rows))
+        encoder = Encoder(subject.tokenizer, max_length=max_length, end_of_turn=subject.end_of_turn)
+        rows, _ = encode_dataset(conversations, encoder, what=general)
+        _, held_out = split_holdout(rows, num_conversations)
+        assert held_out is not None
+        panel.append(GeneralLossEvaluator(held_out))
     results: list[Evaluation] = []
     with Progress(console=Console(stderr=True), transient=True) as progress:
         for evaluator in panel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from rich.text import Text
@@ -26,10 +27,15 @@ def show(rendered: Rendered, *, colour: bool = True) -> Text:
     return shown
 
 
-def describe(conversation: Conversation, tokenizer: Any, renderer: ChatRenderer) -> dict[str, Any]:
+def describe(
+    conversation: Conversation,
+    tokenizer: Any,
+    renderer: ChatRenderer,
+    end_of_turn: Iterable[str] = (),
+) -> dict[str, Any]:
     """What a machine may read of a conversation: text, spans, ids and labels."""
     rendered = renderer.render(conversation)
-    row = encode_one(conversation, tokenizer)
+    row = encode_one(conversation, tokenizer, end_of_turn)
     return {
         "id": conversation.id,
         "source": conversation.source,
@@ -41,7 +47,9 @@ def describe(conversation: Conversation, tokenizer: Any, renderer: ChatRenderer)
     }
 
 
-def encode_one(conversation: Conversation, tokenizer: Any) -> TokenRow | None:
+def encode_one(
+    conversation: Conversation, tokenizer: Any, end_of_turn: Iterable[str] = ()
+) -> TokenRow | None:
     """Ids and labels of one conversation of any length; none if nothing is trained."""
-    encoder = Encoder(tokenizer, max_length=2**31 - 1)
+    encoder = Encoder(tokenizer, max_length=2**31 - 1, end_of_turn=end_of_turn)
     return next(encoder.encode([conversation], TokenReport()), None)

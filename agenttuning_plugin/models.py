@@ -21,6 +21,7 @@ def load_subject(
     adapter: str | None = None,
     *,
     chat_template: str | None = None,
+    end_of_turn: tuple[str, ...] = (),
     device: str | None = None,
 ) -> Subject:
     """Load a model and its tokenizer.
@@ -32,6 +33,7 @@ def load_subject(
             then taken from its config.
         adapter: Folder of an adapter to put on the model.
         chat_template: Chat template of this package to use in place of the tokenizer's.
+        end_of_turn: Tokens beside eos that end a turn, see `ChatRenderer`.
         device: Such as "cuda:1"; by default the first GPU if there is one.
 
     Raises:
@@ -54,7 +56,7 @@ def load_subject(
         tokenizer.chat_template = load_template(chat_template)
     from evaluators.base import Subject
 
-    return Subject(model=loaded.to(device).eval(), tokenizer=tokenizer)
+    return Subject(model=loaded.to(device).eval(), tokenizer=tokenizer, end_of_turn=end_of_turn)
 
 
 def load_tokenizer(path: str, chat_template: str | None = None) -> Any:

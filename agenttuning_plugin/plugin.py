@@ -57,6 +57,9 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         cfg["curriculum_sampling"] = True
         if cfg.get("sample_packing") and cfg.get("sample_packing_group_size") is None:
             cfg["sample_packing_group_size"] = PACKING_WINDOW
+        if cfg.get("sample_packing") and cfg.get("eval_sample_packing") is None:
+            # Packed, what does not fill a batch is dropped: half of a small holdout, or all.
+            cfg["eval_sample_packing"] = False
         if section.get("chat_template"):
             cfg["chat_template"] = "jinja"
             cfg["chat_template_jinja"] = load_template(section["chat_template"])

@@ -5,6 +5,7 @@ Needs no Axolotl, so that `agenttuning check` can explain a recipe where it is m
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -62,13 +63,34 @@ def check_recipe(cfg: Mapping[str, Any]) -> AgentTuningSection:
             f"chat_template: found {cfg['chat_template']!r} beside agenttuning.chat_template "
             f"{section.chat_template!r}, expected one of the two"
         )
+    if cfg.get("sample_packing") and not cfg.get("max_steps"):
+        raise ConfigError(
+            "max_steps: missing, expected a number of steps: with sample_packing a number of "
+            "examples does not decide it"
+        )
     if not cfg.get("max_steps") and section.num_examples is None:
         raise ConfigError(
             "max_steps: missing, expected a number of steps (or agenttuning.num_examples): "
             "a mix has no epochs, its sources repeat at different rates"
         )
+    if section.evaluators and _is_sharded(cfg):
+        raise ConfigError(
+            "agenttuning.evaluators: cannot run while the model is sharded (FSDP, ZeRO-3): leave "
+            "them out and run `agenttuning evaluate` on the saved model"
+        )
     _check_base_model(str(cfg.get("base_model") or ""))
     return section
+
+
+def _is_sharded(cfg: Mapping[str, Any]) -> bool:
+    if cfg.get("fsdp") or cfg.get("fsdp_config"):
+        return True
+    deepspeed = cfg.get("deepspeed")
+    if isinstance(deepspeed, str) and Path(deepspeed).is_file():
+        deepspeed = json.loads(Path(deepspeed).read_text("utf-8"))
+    if not isinstance(deepspeed, Mapping):
+        return False
+    return (deepspeed.get("zero_optimization") or {}).get("stage") == 3
 
 
 def _check_base_model(name: str) -> None:

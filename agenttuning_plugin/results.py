@@ -67,11 +67,13 @@ def read_evaluations(folder: Path) -> list[dict[str, Any]]:
 
 
 def compare(evaluations: list[dict[str, Any]]) -> list[Comparison]:
-    """Set the first evaluation of each evaluator beside its last."""
+    """Set each evaluator's base, measured at step 0, beside its last evaluation."""
     found: list[Comparison] = []
     for name in dict.fromkeys(row["evaluator"] for row in evaluations):
         rows = [row for row in evaluations if row["evaluator"] == name]
         base, tuned = rows[0], rows[-1]
+        if base["step"] != 0:
+            continue
         for key, (label, percent) in _SHOWN.items():
             if key in base["metrics"] and key in tuned["metrics"]:
                 found.append(

@@ -26,6 +26,7 @@ def build_to_disk(
     tokenizer: str | None,
     max_length: int,
     chat_template: str | None,
+    end_of_turn: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """Write a mix as a dataset for `datasets.load_from_disk`, and its report beside it.
 
@@ -54,7 +55,7 @@ def build_to_disk(
             general_specs,
             eta=eta,
             tokenizer=load_tokenizer(tokenizer, chat_template),
-            encoding=Encoding(max_length=max_length),
+            encoding=Encoding(max_length=max_length, end_of_turn=end_of_turn),
         )
     rows = mix_datasets(
         prepared.agent, prepared.general, eta=eta, num_examples=num_examples, seed=seed

@@ -73,7 +73,8 @@ def prepare(
 ) -> Prepared:
     """Read and encode the sources that a mix with this eta needs.
 
-    General data is also read at eta 1 if conversations of it are to be held out.
+    General data is also read at eta 1 if conversations of it are to be held out; its rows
+    are then in the result too, which so serves every eta above 0.
 
     Raises:
         ConfigError: A setting is out of range, a source that eta needs is missing, or the
@@ -97,8 +98,6 @@ def prepare(
         general_rows, holdout = split_holdout(general_rows, encoding.holdout)
         if holdout is not None:
             report["holdout"] = {"rows": len(holdout)}
-        if eta == 1:
-            general_rows = None
     return Prepared(agent_rows, general_rows, holdout, report)
 
 
@@ -147,8 +146,9 @@ def build_mix(
     loss covering exactly the turns marked as trained: what both trainers use as it is.
     Without one, rows keep the `messages` shape with its flag per turn, which Axolotl
     reads through `message_field_training: train`; TRL ignores that flag, so give
-    SFTTrainer tokens. Keep the order: `train_sampling_strategy="sequential"` in TRL,
-    `curriculum_sampling: true` in Axolotl (the plugin sets it).
+    SFTTrainer tokens, and with them `dataset_kwargs={"skip_prepare_dataset": True}`, or it
+    cuts rows at its own `max_length`. Keep the order: `train_sampling_strategy="sequential"`
+    in TRL, `curriculum_sampling: true` in Axolotl (the plugin sets it).
 
     Args:
         agent: Agent data; none or empty only if eta is 0.

@@ -43,7 +43,7 @@ class AgentTaskEvaluator:
         batch_size: int = 16,
         max_new_tokens: int | None = None,
     ) -> None:
-        self.name = environment
+        self.name = environment if split == "test" else f"{environment}_{split}"
         self._environment = load_environment(environment)
         tasks = self._environment.task_ids(split)
         if not 1 <= num_tasks <= len(tasks):

@@ -57,8 +57,8 @@ class EvaluatorCallback(TrainerCallback):
         end_of_turn: Tokens beside eos that end a turn.
 
     Raises:
-        ConfigError: The model is sharded over processes, where a generating callback
-            would need all of them in step, which is not supported.
+        ConfigError: Two evaluators have one name; or the model is sharded over processes,
+            where a generating callback would need all of them in step: not supported.
     """
 
     def __init__(
@@ -67,6 +67,12 @@ class EvaluatorCallback(TrainerCallback):
         self._trainer = trainer
         self._schedules = tuple(schedules)
         self._end_of_turn = tuple(end_of_turn)
+        names = [schedule.evaluator.name for schedule in self._schedules]
+        if len(set(names)) < len(names):
+            raise ConfigError(
+                f"evaluators: found {', '.join(names)}, expected different names: their figures "
+                "would overwrite each other"
+            )
         self._last: dict[str, int] = {}
         _refuse_sharded(trainer)
 
@@ -84,6 +90,8 @@ class EvaluatorCallback(TrainerCallback):
     ) -> None:
         """Measure the base, unless training resumes: then it was measured before."""
         if state.global_step == 0:
+            if state.is_world_process_zero:
+                _put_aside(Path(self._trainer.args.output_dir or ".") / RECORDS_FILE)
             self._run([s for s in self._schedules if s.at_start], state, control)
 
     def on_step_end(
@@ -147,6 +155,12 @@ def write_record(folder: Path, step: int, result: Evaluation) -> None:
     line = json.dumps({"step": step, **asdict(result)}, ensure_ascii=False)
     with (folder / RECORDS_FILE).open("a", encoding="utf-8") as file:
         file.write(line + "\n")
+
+
+def _put_aside(records: Path) -> None:
+    """Keep an earlier run's records out of this one's, but do not lose them."""
+    if records.exists():
+        records.replace(records.with_suffix(".previous.jsonl"))
 
 
 def _with_progress(evaluator: Evaluator, subject: Subject, show: bool) -> Evaluation:

@@ -139,6 +139,26 @@ def test_a_resumed_run_does_not_measure_the_base_again(
     assert [line["step"] for line in records(tmp_path)] == [0, 0, 2, 2, 4, 4]
 
 
+def test_a_second_run_in_the_same_folder_keeps_the_first_aside(
+    tiny_model_dir: Path, rows: Any, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        trainer = make_trainer(tiny_model_dir, rows, tmp_path, steps=1)
+        EvaluatorCallback.install(trainer, panel(rows)[1:])
+        trainer.train()
+    assert [line["step"] for line in records(tmp_path)] == [0, 1]
+    assert (tmp_path / "evaluations.previous.jsonl").is_file()
+
+
+def test_two_evaluators_of_one_name_are_refused(
+    tiny_model_dir: Path, rows: Any, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tiny_model_dir, rows, tmp_path)
+    with pytest.raises(ConfigError, match="expected different names"):
+        EvaluatorCallback(trainer, [*panel(rows), *panel(rows)])
+    assert AgentTaskEvaluator("database", split="dev", num_tasks=1).name == "database_dev"
+
+
 def test_a_sharded_model_is_refused(tiny_model_dir: Path, rows: Any, tmp_path: Path) -> None:
     from accelerate.utils import DistributedType
 

@@ -97,6 +97,32 @@ def test_the_key_covers_what_the_rows_depend_on(
     assert key_of(section, small_tokenizer) == keys[0]
 
 
+def test_a_sweep_over_eta_shares_the_cache(
+    section: AgentTuningSection, small_tokenizer: Any, tmp_path: Path
+) -> None:
+    budget = Budget(steps=10, batch=4)
+    for eta, agent_examples in ((1.0, 40), (0.5, 20), (0.0, 0), (0.2, 8)):
+        section.eta = eta
+        made = mix(section, small_tokenizer, budget, tmp_path)
+        assert made.report["mix"]["agent_examples"] == agent_examples
+        assert len(made.holdout) == 3
+
+
+def test_a_tokenizer_without_offsets_is_told_in_a_line(
+    section: AgentTuningSection, tmp_path: Path
+) -> None:
+    class Slow:
+        chat_template, is_fast, eos_token, name_or_path = "{{ 1 }}", False, "</s>", "slow"
+
+    with pytest.raises(ConfigError, match="slow: found a slow tokenizer"):
+        load_prepared(section, Slow(), ENCODING, tmp_path)
+
+
+def test_an_entry_can_be_read_by_others(tmp_path: Path) -> None:
+    load_or_make(tmp_path, "k", _small)
+    assert (tmp_path / "k").stat().st_mode & 0o055 == 0o055
+
+
 def test_a_second_run_takes_what_the_first_made(
     section: AgentTuningSection, small_tokenizer: Any, tmp_path: Path
 ) -> None:
@@ -258,3 +284,6 @@ def test_neither_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match="max_steps: missing"):
         mix(section, small_tokenizer, Budget(steps=None, batch=4), tmp_path)
+    section.num_examples = 10
+    with pytest.raises(ConfigError, match="max_steps: missing"):
+        mix(section, small_tokenizer, Budget(steps=None, batch=4, packed_length=256), tmp_path)

@@ -102,6 +102,7 @@ def test_a_source_without_a_share_may_be_missing(section: dict[str, Any]) -> Non
         ({"train_on_inputs": True}, "the model's own turns only"),
         ({"curriculum_sampling": False}, "curriculum_sampling: found false"),
         ({"max_steps": None}, "max_steps: missing"),
+        ({"max_steps": None, "sample_packing": True}, "max_steps: missing"),
         ({"base_model": "./no-such-model"}, "base_model: found no folder no-such-model"),
         (
             {"base_model": "~/.cache/agenttuning/no-such-model"},
@@ -113,6 +114,24 @@ def test_keys_that_contradict_the_plugin_are_refused(keys: dict[str, Any], messa
     with pytest.raises(ConfigError) as caught:
         check_recipe(recipe(**keys))
     assert message in str(caught.value)
+
+
+SHARDED: list[dict[str, Any]] = [
+    {"fsdp_config": {"reshard_after_forward": True}},
+    {"deepspeed": {"zero_optimization": {"stage": 3}}},
+]
+
+
+@pytest.mark.parametrize("keys", SHARDED)
+def test_evaluators_of_a_sharded_model_are_refused(keys: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="agenttuning evaluate"):
+        check_recipe(recipe({"evaluators": [{"type": "agent_task"}]}, **keys))
+    assert check_recipe(recipe(**keys)).evaluators == []
+
+
+def test_evaluators_run_under_zero_2() -> None:
+    keys = {"deepspeed": {"zero_optimization": {"stage": 2}}}
+    assert check_recipe(recipe({"evaluators": [{"type": "agent_task"}]}, **keys)).evaluators
 
 
 def test_two_chat_templates_are_refused() -> None:
