@@ -196,26 +196,20 @@ def _examples_to_fill(prepared: Prepared, eta: float, budget: Budget, seed: int,
     Packed rows are never fuller than full, so as many tokens as they hold always suffice;
     one batch more, since the packer drops an incomplete last one.
     """
+    lengths = _lengths(prepared)
     assert budget.steps is not None
     assert budget.packed_length is not None
-    tokens = (budget.steps + 1) * budget.batch * budget.packed_length
-    guess = block
-    while (total := _tokens(prepared, eta, seed, guess, block))[-1] < tokens:
-        guess *= 2
-    enough = int(np.searchsorted(total, tokens)) + 1
-    return math.ceil(enough / block) * block
-
-
-def _tokens(
-    prepared: Prepared, eta: float, seed: int, num_examples: int, block: int
-) -> npt.NDArray[np.int64]:
-    """(num_examples,) tokens up to and with each example."""
-    lengths = _lengths(prepared)
     assert lengths is not None
+    tokens = (budget.steps + 1) * budget.batch * budget.packed_length
     sizes = len(prepared.agent or ()), len(prepared.general or ())
-    indices = MixOrder(*sizes, eta, seed, num_examples, block).indices()
-    total: npt.NDArray[np.int64] = np.cumsum(lengths[0][indices])
-    return total
+    guess = block * math.ceil(tokens / lengths[0].mean() / block)
+    while True:
+        order = MixOrder(*sizes, eta, seed, guess, block).indices()
+        total = np.cumsum(lengths[0][order])
+        if total[-1] >= tokens:
+            enough = int(np.searchsorted(total, tokens)) + 1
+            return math.ceil(enough / block) * block
+        guess *= 2
 
 
 def _lengths(prepared: Prepared) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None:
