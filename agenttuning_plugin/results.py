@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dataset_builders.errors import DataError, SourceNotFoundError
+from evaluators.base import RECORDS_FILE
 from evaluators.statistics import Z95, Metric, ratio
 
 
@@ -50,8 +51,6 @@ def read_evaluations(folder: Path) -> list[dict[str, Any]]:
         SourceNotFoundError: The folder holds none.
         DataError: A line is not what this package writes.
     """
-    from evaluators.callback import RECORDS_FILE
-
     path = folder / RECORDS_FILE
     if not path.is_file():
         raise SourceNotFoundError(f"{path}: no such file; has a run with evaluators ended here?")

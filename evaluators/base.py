@@ -12,7 +12,10 @@ from evaluators.statistics import Metric
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Evaluation", "Evaluator", "Metric", "Subject"]
+__all__ = ["RECORDS_FILE", "Evaluation", "Evaluator", "Metric", "Subject"]
+
+RECORDS_FILE = "evaluations.jsonl"
+"""File in the trainer's output folder: one line per evaluation, figures and items."""
 
 
 @dataclass(frozen=True, slots=True)

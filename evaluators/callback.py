@@ -14,13 +14,10 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback
 
 from dataset_builders.errors import ConfigError
-from evaluators.base import Evaluation, Evaluator, Subject
+from evaluators.base import RECORDS_FILE, Evaluation, Evaluator, Subject
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
-
-RECORDS_FILE = "evaluations.jsonl"
-"""File in the trainer's output folder: one line per evaluation, figures and items."""
 
 
 @dataclass(frozen=True, slots=True)
