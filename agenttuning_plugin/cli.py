@@ -176,20 +176,21 @@ def inspect(
     """Show a conversation as the model sees it, with the text that is trained in green."""
     from agenttuning_plugin.inspection import describe, show
     from agenttuning_plugin.models import load_tokenizer
-    from dataset_builders.chat import ChatRenderer
     from dataset_builders.reading import as_spec
     from dataset_builders.sources import load_source
+    from dataset_builders.tokens import Encoder
 
     loaded = load_tokenizer(tokenizer, chat_template)
-    renderer = ChatRenderer(loaded, end_of_turn or ())
+    # No conversation is too long to be looked at.
+    encoder = Encoder(loaded, max_length=2**31 - 1, end_of_turn=end_of_turn or ())
     conversations = load_source(as_spec(data)).conversations
     if index >= len(conversations):
         raise ConfigError(f"--index: found {index}, expected at most {len(conversations) - 1}")
-    facts = describe(conversations[index], loaded, renderer, end_of_turn or ())
+    facts = describe(conversations[index], encoder)
     if as_json:
         _emit(facts)
         return
-    _out.print(show(renderer.render(conversations[index]), colour=_out.is_terminal))
+    _out.print(show(encoder.renderer.render(conversations[index]), colour=_out.is_terminal))
     trained = sum(label >= 0 for label in facts["labels"])
     _out.print(f"\n[dim]{facts['id']}: {len(facts['input_ids'])} tokens, {trained} trained[/dim]")
 

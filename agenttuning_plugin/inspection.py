@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from rich.text import Text
 
-from dataset_builders.chat import ChatRenderer, Rendered
+from dataset_builders.chat import Rendered
 from dataset_builders.conversation import Conversation
-from dataset_builders.tokens import Encoder, TokenReport, TokenRow
+from dataset_builders.tokens import Encoder, TokenReport
 
 TRAINED_STYLE = "bold green"
 
@@ -27,15 +26,10 @@ def show(rendered: Rendered, *, colour: bool = True) -> Text:
     return shown
 
 
-def describe(
-    conversation: Conversation,
-    tokenizer: Any,
-    renderer: ChatRenderer,
-    end_of_turn: Iterable[str] = (),
-) -> dict[str, Any]:
+def describe(conversation: Conversation, encoder: Encoder) -> dict[str, Any]:
     """What a machine may read of a conversation: text, spans, ids and labels."""
-    rendered = renderer.render(conversation)
-    row = encode_one(conversation, tokenizer, end_of_turn)
+    rendered = encoder.renderer.render(conversation)
+    row = next(encoder.encode([conversation], TokenReport()), None)
     return {
         "id": conversation.id,
         "source": conversation.source,
@@ -45,11 +39,3 @@ def describe(
         "input_ids": row.input_ids.tolist() if row else [],
         "labels": row.labels.tolist() if row else [],
     }
-
-
-def encode_one(
-    conversation: Conversation, tokenizer: Any, end_of_turn: Iterable[str] = ()
-) -> TokenRow | None:
-    """Ids and labels of one conversation of any length; none if nothing is trained."""
-    encoder = Encoder(tokenizer, max_length=2**31 - 1, end_of_turn=end_of_turn)
-    return next(encoder.encode([conversation], TokenReport()), None)

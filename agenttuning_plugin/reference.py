@@ -32,8 +32,9 @@ something else. A source may be written as its path alone. On the command line,
 
 From Axolotl's own keys the plugin takes `sequence_len`, `excess_length_strategy`,
 `sample_packing`, `eot_tokens`, `max_steps`, the batch sizes, `seed` and
-`dataset_prepared_path`; it sets `curriculum_sampling` and, with packing,
-`sample_packing_group_size`. `~` in `base_model` is the home folder.
+`dataset_prepared_path`; it sets `curriculum_sampling` and, with packing and unless the recipe
+does, `sample_packing_group_size` and `eval_sample_packing: false`. `~` in `base_model` is the
+home folder.
 """
 
 
