@@ -43,10 +43,14 @@ class Rendered:
     Attributes:
         text: What the tokenizer sees; special tokens are written out.
         spans: Trained ranges of `text`, in order, without overlap.
+        literals: Ranges where a conversation's own words spell a control token, such as
+            `<|im_end|>` quoted by a user. They have to be encoded as the characters they
+            are, or data could open a turn. In order, without overlap.
     """
 
     text: str
     spans: tuple[Span, ...]
+    literals: tuple[Span, ...] = ()
 
 
 class ChatRenderer:

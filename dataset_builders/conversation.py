@@ -67,16 +67,31 @@ class Conversation:
         source: Name of the source, such as "agentinstruct".
         task: Task within the source, such as "db", or "".
         messages: The turns, at least one.
+        tools: JSON text of the list of function schemas that the assistant may call, in
+            the OpenAI shape, or "". Text for the same reason as `ToolCall.arguments`.
+        model: Name of the model that wrote the assistant's turns, such as "gpt-4", or "".
+        where: The record it was read from, such as "db.jsonl:812", or "".
     """
 
     id: str
     source: str
     task: str
     messages: tuple[Message, ...]
+    tools: str = ""
+    model: str = ""
+    where: str = ""
 
     @classmethod
     def create(
-        cls, messages: Iterable[Message], *, id: str = "", source: str = "", task: str = ""
+        cls,
+        messages: Iterable[Message],
+        *,
+        id: str = "",
+        source: str = "",
+        task: str = "",
+        tools: str = "",
+        model: str = "",
+        where: str = "",
     ) -> Conversation:
         """Build a conversation from messages that have not been checked yet.
 
@@ -89,7 +104,15 @@ class Conversation:
             raise DataError("messages: found none, expected at least one")
         for index, message in enumerate(checked):
             _check_message(index, message)
-        return cls(id=id, source=source, task=task, messages=checked)
+        return cls(
+            id=id,
+            source=source,
+            task=task,
+            messages=checked,
+            tools=tools,
+            model=model,
+            where=where,
+        )
 
     @property
     def num_trained(self) -> int:
