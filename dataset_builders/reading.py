@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from dataset_builders.conversation import Conversation, from_row
 from dataset_builders.detection import detect_format
-from dataset_builders.errors import DataError
+from dataset_builders.errors import ConfigError, DataError
 from dataset_builders.sources import SourceSpec, load_source
 
 if TYPE_CHECKING:
@@ -65,6 +65,29 @@ def read_source(
         parts.append(built.conversations)
         reports.append({**built.report.to_dict(), "summary": built.report.summary()})
     return chain.from_iterable(parts), reports
+
+
+def source_weights(source: Source | None, what: str) -> tuple[float, ...]:
+    """Weights that sources of one side name; none if they name none.
+
+    Raises:
+        ConfigError: Some name a weight and some do not, or one is not above 0.
+    """
+    if source is None or isinstance(source, str | Path) or hasattr(source, "column_names"):
+        return ()
+    specs = [source] if isinstance(source, SourceSpec) else list(source)
+    weights = [spec.weight if isinstance(spec, SourceSpec) else None for spec in specs]
+    given = [weight for weight in weights if weight is not None]
+    if not given:
+        return ()
+    if len(given) < len(weights):
+        raise ConfigError(
+            f"{what}: {len(given)} of {len(weights)} sources have a weight, expected all or none"
+        )
+    for weight in given:
+        if not weight > 0:
+            raise ConfigError(f"{what}.weight: found {weight}, expected a number above 0")
+    return tuple(given)
 
 
 def as_spec(source: str | Path | SourceSpec) -> SourceSpec:

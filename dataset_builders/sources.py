@@ -53,6 +53,8 @@ class SourceSpec:
         data_files: Glob patterns inside the source; empty: all files of one format.
         revision: Branch, tag or commit of a hub dataset.
         limit: Number of conversations to take from the start; None: all.
+        weight: Share within its side of the mix, relative to the other sources'; None: by
+            its number of rows.
     """
 
     path: str
@@ -61,6 +63,7 @@ class SourceSpec:
     data_files: tuple[str, ...] = ()
     revision: str | None = None
     limit: int | None = None
+    weight: float | None = None
 
     @property
     def label(self) -> str:
