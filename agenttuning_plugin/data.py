@@ -127,6 +127,9 @@ def load_mix(
         DataError: As `load_prepared`.
         SourceNotFoundError: As `load_prepared`.
     """
+    if budget.steps is None and (section.num_examples is None or budget.packed_length):
+        # `check_recipe` tells a recipe's author more; other callers come here first.
+        raise ConfigError("max_steps: missing, expected a number of steps")
     prepared = load_prepared(section, plan_of(section, budget), tokenizer, encoding, cache)
     seed = seed if section.mix_seed is None else section.mix_seed
     plan, num_examples, steps = _size(prepared, section, budget, seed)
@@ -160,8 +163,7 @@ def _size(
     """The plan, its number of examples and of optimizer steps."""
     plan, wanted = plan_of(section, budget), section.num_examples
     if budget.steps is None:
-        if wanted is None:
-            raise ConfigError("num_examples: missing, expected it where the steps are not known")
+        assert wanted is not None  # load_mix has checked it
         return plan, wanted, math.ceil(wanted / budget.batch)
     needed = budget.steps * budget.batch
     if budget.packed_length is not None:
