@@ -106,9 +106,8 @@ def main() -> None:
         cpu, wall = (median(t[i] for t in times[name]) for i in (0, 1))
         line = {"positions": number, "cpu_s": cpu, "wall_s": wall, "ratio": number / cpu / peer}
         result["speed"][name] = line
-        print(
-            f"{name:24}{number:12,}{cpu:9.3f}{wall:9.3f}{number / cpu:13,.0f}{number / cpu / peer:8.1f}"
-        )
+        rate = number / cpu
+        print(f"{name:24}{number:12,}{cpu:9.3f}{wall:9.3f}{rate:13,.0f}{rate / peer:8.1f}")
 
     print(f"\n{'agent rows in 64':24}{'share':>12}{'sd':>9}{'fewest':>9}{'most':>13}")
     for name in ("stratified", "iid", "interleave_datasets"):
