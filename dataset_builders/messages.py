@@ -67,7 +67,7 @@ def _convert(record: Record, *, source: str) -> Converted:
 
 
 def _check_texts(conversation: Conversation) -> None:
-    for name in ("id", "source", "task"):
+    for name in ("id", "source", "task", "tools", "model"):
         check_unicode(getattr(conversation, name), name)
     for index, message in enumerate(conversation.messages):
         check_unicode(message.content, f"message {index}: content")

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from dataset_builders.conversation import Conversation, from_row
 from dataset_builders.detection import detect_format
 from dataset_builders.errors import DataError
-from dataset_builders.sources import SourceSpec, load_source
+from dataset_builders.report import SourceReport
+from dataset_builders.sources import SourceSpec, stream_source
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -30,7 +31,7 @@ def is_empty(source: Source | None) -> bool:
 
 def read_source(
     source: Source, what: str, on_progress: Progress | None
-) -> tuple[Iterable[Conversation], list[dict[str, Any]]]:
+) -> tuple[Iterable[Conversation], list[SourceReport]]:
     """Read a source of any kind.
 
     Args:
@@ -39,10 +40,12 @@ def read_source(
         on_progress: Called as records are read.
 
     Returns:
-        Its conversations, and for each file source what became of its records.
+        Its conversations, to be gone through once, and for each file source what became
+        of its records: complete when the conversations have been gone through.
 
     Raises:
-        DataError: It cannot be read, or no record of it is usable.
+        DataError: It cannot be read. Where no record of a source is usable, this is
+            raised as the conversations are gone through.
         SourceNotFoundError: A path or hub id leads nowhere.
     """
     if isinstance(source, str | Path | SourceSpec):
@@ -58,13 +61,10 @@ def read_source(
     items: list[Any] = list(source)
     if all(isinstance(item, Conversation) for item in items):
         return items, []
-    parts: list[list[Conversation]] = []
-    reports: list[dict[str, Any]] = []
-    for spec in items:
-        built = load_source(as_spec(spec), _stage(f"reading {what}", on_progress))
-        parts.append(built.conversations)
-        reports.append({**built.report.to_dict(), "summary": built.report.summary()})
-    return chain.from_iterable(parts), reports
+    stage = f"reading {what}"
+    built = [stream_source(as_spec(spec), _stage(stage, on_progress)) for spec in items]
+    conversations = chain.from_iterable(result.conversations for result in built)
+    return conversations, [result.report for result in built]
 
 
 def as_spec(source: str | Path | SourceSpec) -> SourceSpec:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dataset_builders.agentinstruct import build
-from dataset_builders.building import BuildResult
+from dataset_builders.building import LoadResult, collect
 from dataset_builders.files import locate, read_records
 
 COUNTS = {"db": 430, "alfworld": 270, "kg": 16, "os": 15, "webshop": 14, "mind2web": 14}
@@ -25,14 +25,14 @@ HUMAN, ACK, GPT = (
 )
 
 
-def build_one(tmp_path: Path, record: Any, name: str = "db.jsonl") -> BuildResult:
+def build_one(tmp_path: Path, record: Any, name: str = "db.jsonl") -> LoadResult:
     (tmp_path / name).write_text(json.dumps(record) + "\n")
-    return build(locate(str(tmp_path / name)))
+    return collect(build(locate(str(tmp_path / name))))
 
 
 def test_real_rows_are_kept_whole(shared: Path) -> None:
-    parquet = build(locate(str(shared / "data/agentinstruct_hub")))
-    lines = build(locate(str(shared / "data/agentinstruct")))
+    parquet = collect(build(locate(str(shared / "data/agentinstruct_hub"))))
+    lines = collect(build(locate(str(shared / "data/agentinstruct"))))
     assert parquet.conversations == lines.conversations
     assert parquet.report.read == parquet.report.kept == 759
     assert not parquet.report.dropped
@@ -43,7 +43,7 @@ def test_real_rows_are_kept_whole(shared: Path) -> None:
 def test_real_texts_and_flags_are_verbatim(shared: Path) -> None:
     located = locate(str(shared / "data/agentinstruct"))
     raw = [record.value for file in located.files for record in read_records(file)]
-    built = build(located).conversations
+    built = list(build(located).conversations)
     for record, item in zip(raw, built, strict=True):
         assert item.id == record["id"]
         assert [message.content for message in item.messages] == [
@@ -57,7 +57,7 @@ def test_real_texts_and_flags_are_verbatim(shared: Path) -> None:
 
 
 def test_trained_turns_match_the_card(shared: Path) -> None:
-    built = build(locate(str(shared / "data/agentinstruct"))).conversations
+    built = collect(build(locate(str(shared / "data/agentinstruct")))).conversations
     means = {
         task: sum(c.num_trained for c in built if c.task == task) / count
         for task, count in COUNTS.items()

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataset_builders import agentinstruct, messages, sharegpt
+from dataset_builders.building import collect
 from dataset_builders.conversation import Conversation, Message, ToolCall, from_row, to_row
 from dataset_builders.errors import ConfigError, DataError, SourceNotFoundError
 from dataset_builders.files import locate
@@ -78,7 +79,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_record_is_accounted_for(folder: Path, builder: Any, lines: list[bytes]) -> None:
     file = folder / "a.jsonl"
     file.write_bytes(b"\n".join(lines))
-    result = builder.build(locate(str(file)))
+    result = collect(builder.build(locate(str(file))))
     report = result.report
     blank = sum(not line.removeprefix(b"\xef\xbb\xbf").strip() for line in lines)
     assert report.read == len(lines) - blank
