@@ -53,6 +53,8 @@ class SourceSpec:
         data_files: Glob patterns inside the source; empty: all files of one format.
         revision: Branch, tag or commit of a hub dataset.
         limit: Number of conversations to take from the start; None: all.
+        reconstruct_loss: Whether to put back the `loss` flags that a copy of AgentInstruct
+            lost, by the rule of `loss_rule`; a setting of that format only.
     """
 
     path: str
@@ -61,6 +63,7 @@ class SourceSpec:
     data_files: tuple[str, ...] = ()
     revision: str | None = None
     limit: int | None = None
+    reconstruct_loss: bool = False
 
     @property
     def label(self) -> str:
@@ -197,6 +200,8 @@ def _check(spec: SourceSpec) -> str:
         )
     if spec.limit is not None and spec.limit < 1:
         raise ConfigError(f"{spec.label}: limit: found {spec.limit}, expected 1 or more")
+    if spec.reconstruct_loss and spec.format != "agentinstruct":
+        raise ConfigError(f"{spec.label}: reconstruct_loss: only for the format agentinstruct")
     return spec.format
 
 
@@ -218,6 +223,8 @@ def _format_options(spec: SourceSpec) -> dict[str, Any]:
     # What one format has beyond the others; all of it goes into the fingerprint.
     if spec.format == "messages":
         return {"source": Path(spec.path).stem or messages.SOURCE}
+    if spec.format == "agentinstruct":
+        return {"reconstruct": spec.reconstruct_loss}
     return {}
 
 
