@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from dataset_builders.sources import SourceSpec
+from dataset_builders.sources import Format, SourceSpec
 
 
 class _Closed(BaseModel):
@@ -23,8 +23,8 @@ class SourceConfig(_Closed):
     path: str = Field(
         min_length=1, description="File, folder or hub dataset id. `~` is the home folder."
     )
-    format: Literal["agentinstruct", "sharegpt", "messages"] | None = Field(
-        default=None, description="Format of the records; told from the first one if left out."
+    format: Format | None = Field(
+        default=None, description="Format of the records; told from the first ones if left out."
     )
     splits: list[str] = Field(
         default_factory=list, description="Splits to read, such as `[db, os]`; all if left out."
@@ -38,6 +38,10 @@ class SourceConfig(_Closed):
     limit: int | None = Field(
         default=None, ge=1, description="Conversations to take from the start; all if left out."
     )
+    reconstruct_loss: bool = Field(
+        default=False,
+        description="Put back the `loss` flags that a copy of AgentInstruct lost.",
+    )
 
     def spec(self) -> SourceSpec:
         """The data layer's description of this source."""
@@ -48,6 +52,7 @@ class SourceConfig(_Closed):
             data_files=tuple(self.data_files),
             revision=self.revision,
             limit=self.limit,
+            reconstruct_loss=self.reconstruct_loss,
         )
 
 

@@ -8,9 +8,11 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from dataset_builders.conversation import Conversation, from_row
+from dataset_builders.building import RecordDroppedError
+from dataset_builders.conversation import Conversation
 from dataset_builders.detection import detect_format
 from dataset_builders.errors import DataError
+from dataset_builders.messages import convert_row
 from dataset_builders.report import SourceReport
 from dataset_builders.sources import SourceSpec, stream_source
 
@@ -77,9 +79,10 @@ def as_spec(source: str | Path | SourceSpec) -> SourceSpec:
 
 def _row(row: Any, what: str, number: int) -> Conversation:
     try:
-        return from_row(row, source=what)
-    except DataError as error:
-        raise DataError(f"{what}: row {number}: {error}") from error
+        conversation, _ = convert_row(row, source=what)
+    except RecordDroppedError as error:
+        raise DataError(f"{what}: row {number}: {error.detail}") from error
+    return replace(conversation, where=f"{what}: row {number}")
 
 
 def _stage(name: str, on_progress: Progress | None) -> Callable[[int], None] | None:

@@ -15,21 +15,28 @@ from dataset_builders.building import BuildResult, LoadResult, Progress, collect
 from dataset_builders.conversation import TRAIN_FIELD, Conversation, optional_columns, to_row
 from dataset_builders.errors import ConfigError, DataError
 from dataset_builders.files import Located, content_fingerprint, locate
+from dataset_builders.records import stem_of
 from dataset_builders.report import SourceReport
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features
 
-Format = Literal["agentinstruct", "sharegpt", "messages"]
+Format = Literal[
+    "agentinstruct", "sharegpt", "messages", "prompt_completion", "alpaca", "adp", "atif"
+]
 """Name of a builder."""
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised when a builder makes other conversations of the same files."""
 
 BUILDERS: dict[str, str] = {
     "agentinstruct": "dataset_builders.agentinstruct:build",
     "sharegpt": "dataset_builders.sharegpt:build",
     "messages": "dataset_builders.messages:build",
+    "prompt_completion": "dataset_builders.completions:build_prompt_completion",
+    "alpaca": "dataset_builders.completions:build_alpaca",
+    "adp": "dataset_builders.adp:build",
+    "atif": "dataset_builders.atif:build",
 }
 """Builder by format, as "module:function"."""
 
@@ -221,8 +228,8 @@ def located(spec: SourceSpec) -> Located:
 
 def _format_options(spec: SourceSpec) -> dict[str, Any]:
     # What one format has beyond the others; all of it goes into the fingerprint.
-    if spec.format == "messages":
-        return {"source": Path(spec.path).stem or messages.SOURCE}
+    if spec.format in ("messages", "prompt_completion", "alpaca"):
+        return {"source": stem_of(Path(spec.path)) or messages.SOURCE}
     if spec.format == "agentinstruct":
         return {"reconstruct": spec.reconstruct_loss}
     return {}

@@ -127,8 +127,8 @@ def test_progress(tmp_path: Path) -> None:
 
 def test_errors(tmp_path: Path) -> None:
     good = write(tmp_path / "good.jsonl", GOOD)
-    with pytest.raises(ConfigError, match=r"format: found 'alpaca', expected one of agentinstruct"):
-        load_source(SourceSpec(good, "alpaca"))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"format: found 'csv', expected one of agentinstruct"):
+        load_source(SourceSpec(good, "csv"))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="format: found None, expected one of"):
         fingerprint(SourceSpec(good))
     with pytest.raises(ConfigError, match="limit: found 0, expected 1 or more"):
