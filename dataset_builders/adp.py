@@ -21,7 +21,7 @@ an agent, of which the schema does not say who speaks.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dataset_builders.building import (
@@ -42,7 +42,7 @@ from dataset_builders.tools import parse_tool_calls
 SOURCE = "adp"
 _ACTIONS = ("message_action", "code_action", "api_action")
 _OBSERVATIONS = ("text_observation", "json_observation", "web_observation", "image_observation")
-CLASSES = frozenset((*_ACTIONS, *_OBSERVATIONS))
+CLASSES = (*_ACTIONS, *_OBSERVATIONS)
 """Values of `class_`, which also tell the format."""
 
 _SOURCES: dict[str, Role] = {"user": "user", "environment": "user", "system": "system"}
@@ -78,17 +78,24 @@ def _convert(record: Record) -> Converted:
             "bad_adp", f"content: found {type(items).__name__}, expected a list of items"
         )
     changes: dict[str, int] = {}
-    messages: list[Message] = []
+    merged, changes["merged_turns"] = merge_turns(_turns(items, changes))
+    details = value.get("details")
+    task = details.get("dataset") if isinstance(details, Mapping) else None
+    conversation = Conversation.create(
+        merged, id=id_of(value), source=SOURCE, task=task if isinstance(task, str) else ""
+    )
+    return finish(conversation, changes)
+
+
+def _turns(items: Sequence[Any], changes: dict[str, int]) -> Iterator[Message]:
     last_call = ""  # id of an api_action that the next item may answer
     answerable: set[str] = set()
     for index, item in enumerate(items):
         where = f"item {index}: "
-        if not isinstance(item, Mapping):
-            raise RecordDroppedError("bad_adp", f"{where}found {item!r:.40}, expected an object")
-        kind = item.get("class_")
-        if kind not in CLASSES:
+        kind = item.get("class_") if isinstance(item, Mapping) else item
+        if not isinstance(item, Mapping) or kind not in CLASSES:
             raise RecordDroppedError(
-                "bad_adp", f"{where}class_: found {kind!r:.40}, expected one of {sorted(CLASSES)}"
+                "bad_adp", f"{where}class_: found {kind!r:.40}, expected one of {CLASSES}"
             )
         if kind in _ACTIONS:
             message = _action(item, where, index, changes)
@@ -99,14 +106,7 @@ def _convert(record: Record) -> Converted:
             answers = link if link in answerable else "" if link else last_call
             message = _observation(item, where, answers)
             last_call = ""
-        messages.append(message)
-    merged, changes["merged_turns"] = merge_turns(messages)
-    details = value.get("details")
-    task = details.get("dataset") if isinstance(details, Mapping) else None
-    conversation = Conversation.create(
-        merged, id=id_of(value), source=SOURCE, task=task if isinstance(task, str) else ""
-    )
-    return finish(conversation, changes)
+        yield message
 
 
 def _action(item: Mapping[str, Any], where: str, index: int, changes: dict[str, int]) -> Message:
