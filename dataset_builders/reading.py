@@ -13,6 +13,7 @@ from dataset_builders.conversation import Conversation
 from dataset_builders.detection import detect_format
 from dataset_builders.errors import DataError
 from dataset_builders.messages import convert_row
+from dataset_builders.records import without_nulls
 from dataset_builders.report import SourceReport
 from dataset_builders.sources import SourceSpec, stream_source
 
@@ -79,7 +80,7 @@ def as_spec(source: str | Path | SourceSpec) -> SourceSpec:
 
 def _row(row: Any, what: str, number: int) -> Conversation:
     try:
-        conversation, _ = convert_row(row, source=what)
+        conversation, _ = convert_row(without_nulls(row), source=what)
     except RecordDroppedError as error:
         raise DataError(f"{what}: row {number}: {error.detail}") from error
     return replace(conversation, where=f"{what}: row {number}")

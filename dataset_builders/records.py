@@ -165,9 +165,23 @@ def _iter_parquet(file: Path) -> Iterator[tuple[int, Any]]:
             for batch in parquet.iter_batches(batch_size=_BATCH_ROWS):
                 for value in batch.to_pylist():
                     number += 1
-                    yield number, value
+                    yield number, without_nulls(value)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         cause = " ".join(str(error).split())[:200]
         raise DataError(
             f"{file}: not readable as parquet after row {number:,} ({cause}); download it again"
         ) from error
+
+
+def without_nulls(value: Any) -> Any:
+    """Leave out the keys whose value is null, at any depth.
+
+    Arrow gives every object in a column all the keys that any of them has, and null where
+    an object has none: a tool call's arguments would gain those of every other tool. Which
+    nulls were the author's cannot be told any more.
+    """
+    if isinstance(value, dict):
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [without_nulls(item) for item in value]
+    return value

@@ -35,15 +35,14 @@ def parse_tools(raw: object) -> str:
 
     Returns:
         JSON text of the list, with one way of spacing and escaping, so that equal lists are
-        equal texts; "" for no tools. Keys keep their order, which templates show. Keys
-        whose value is null are left out of a list (not of a text): Arrow fills them in.
+        equal texts; "" for no tools. Keys keep their order, which templates show.
 
     Raises:
         DataError: It is neither, or a schema names no function.
     """
     if raw is None or raw == "":
         return ""
-    schemas: Any = _parse_json(raw, "tools") if isinstance(raw, str) else _without_nulls(raw)
+    schemas: Any = _parse_json(raw, "tools") if isinstance(raw, str) else raw
     if not isinstance(schemas, Sequence) or isinstance(schemas, str | bytes):
         raise DataError(f"tools: found {type(schemas).__name__}, expected a list of schemas")
     for index, schema in enumerate(schemas):
@@ -102,11 +101,3 @@ def _to_json(value: object, where: str) -> str:
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
     except (ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{where}: not JSON ({error})") from error
-
-
-def _without_nulls(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list | tuple):
-        return [_without_nulls(item) for item in value]
-    return value

@@ -12,7 +12,7 @@ from dataset_builders import DataError
 from dataset_builders.building import LoadResult
 from dataset_builders.conversation import Conversation, Message, ToolCall
 from dataset_builders.detection import detect_format
-from dataset_builders.reading import as_spec
+from dataset_builders.reading import as_spec, read_source
 from dataset_builders.sources import Format, SourceSpec, load_source
 
 USER: dict[str, Any] = {"role": "user", "content": "q"}
@@ -106,7 +106,7 @@ def test_shapes(tmp_path: Path, format: Format, record: Any, expected: Any) -> N
 def test_tools_and_calls(tmp_path: Path) -> None:
     turns = [USER, {"role": "assistant", "tool_calls": [CALL]},
              {"role": "tool", "content": "r", "tool_call_id": "c"}, REPLY]  # fmt: skip
-    for tools in ([SCHEMA], json.dumps([SCHEMA]), [{**SCHEMA, "strict": None}]):
+    for tools in ([SCHEMA], json.dumps([SCHEMA]), json.dumps([SCHEMA], indent=2)):
         found = one(tmp_path, {"messages": turns, "tools": tools, "model": "gpt-4"})
         assert found.tools == json.dumps([SCHEMA])
         assert found.model == "gpt-4"
@@ -118,6 +118,35 @@ def test_tools_and_calls(tmp_path: Path) -> None:
     found = one(tmp_path, completion)
     assert found.tools == json.dumps([SCHEMA])
     assert found.num_trained == 2
+
+
+def call(**arguments: Any) -> dict[str, Any]:
+    return {
+        "role": "assistant",
+        "content": "a",
+        "tool_calls": [{"function": {"name": "f", "arguments": arguments}}],
+    }
+
+
+def test_keys_that_arrow_fills_in_are_no_arguments(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from datasets import Dataset
+
+    rows = [{"messages": [USER, call(x=1)]}, {"messages": [USER, call(y="z")]}]
+    table = pa.Table.from_pylist(rows)
+    assert (
+        table.to_pylist()[0]["messages"][1]["tool_calls"][0]["function"]["arguments"]["y"] is None
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    from_file = load_source(as_spec(tmp_path / "a.parquet")).conversations
+    from_dataset, _ = read_source(Dataset(table), "agent", None)
+    for conversations in (from_file, from_dataset):
+        calls = [item.messages[1].tool_calls[0].arguments for item in conversations]
+        assert calls == ['{"x": 1}', '{"y": "z"}']
+    # What a JSON file holds is its author's.
+    found = one(tmp_path, {"messages": [USER, call(x=None)]})
+    assert found.messages[1].tool_calls[0].arguments == '{"x": null}'
 
 
 def test_reasoning_stays_with_its_turn(tmp_path: Path) -> None:
