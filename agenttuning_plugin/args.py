@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from dataset_builders.pools import GPT4_SHARE
 from dataset_builders.rates import Unit
-from dataset_builders.sources import SourceSpec
+from dataset_builders.sources import Format, SourceSpec
 from dataset_builders.splitting import Mode
 
 
@@ -26,8 +26,8 @@ class SourceConfig(_Closed):
     path: str = Field(
         min_length=1, description="File, folder or hub dataset id. `~` is the home folder."
     )
-    format: Literal["agentinstruct", "sharegpt", "messages"] | None = Field(
-        default=None, description="Format of the records; told from the first one if left out."
+    format: Format | None = Field(
+        default=None, description="Format of the records; told from the first ones if left out."
     )
     splits: list[str] = Field(
         default_factory=list, description="Splits to read, such as `[db, os]`; all if left out."
@@ -47,6 +47,10 @@ class SourceConfig(_Closed):
         description="Share within agent or general data, relative to its other sources'; by "
         "number of rows if all leave it out.",
     )
+    reconstruct_loss: bool = Field(
+        default=False,
+        description="Put back the `loss` flags that a copy of AgentInstruct lost.",
+    )
 
     def spec(self) -> SourceSpec:
         """The data layer's description of this source."""
@@ -58,6 +62,7 @@ class SourceConfig(_Closed):
             revision=self.revision,
             limit=self.limit,
             weight=self.weight,
+            reconstruct_loss=self.reconstruct_loss,
         )
 
 

@@ -12,7 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dataset_builders.building import BuildResult
+    from dataset_builders.building import BuildResult, LoadResult
     from dataset_builders.conversation import Conversation, Message, ToolCall
     from dataset_builders.errors import (
         AgentTuningError,
@@ -22,7 +22,13 @@ if TYPE_CHECKING:
     )
     from dataset_builders.preparation import build_mix
     from dataset_builders.report import SourceReport
-    from dataset_builders.sources import SourceSpec, fingerprint, load_source, to_dataset
+    from dataset_builders.sources import (
+        SourceSpec,
+        fingerprint,
+        load_source,
+        stream_source,
+        to_dataset,
+    )
 
 _MODULES = {
     "AgentTuningError": "errors",
@@ -30,6 +36,7 @@ _MODULES = {
     "ConfigError": "errors",
     "Conversation": "conversation",
     "DataError": "errors",
+    "LoadResult": "building",
     "Message": "conversation",
     "SourceNotFoundError": "errors",
     "SourceReport": "report",
@@ -38,6 +45,7 @@ _MODULES = {
     "build_mix": "preparation",
     "fingerprint": "sources",
     "load_source": "sources",
+    "stream_source": "sources",
     "to_dataset": "sources",
 }
 
@@ -47,6 +55,7 @@ __all__ = [
     "ConfigError",
     "Conversation",
     "DataError",
+    "LoadResult",
     "Message",
     "SourceNotFoundError",
     "SourceReport",
@@ -55,6 +64,7 @@ __all__ = [
     "build_mix",
     "fingerprint",
     "load_source",
+    "stream_source",
     "to_dataset",
 ]
 

@@ -9,7 +9,8 @@ and acknowledgements; the card's "average turns" counts only the true ones.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from dataset_builders.building import (
@@ -28,6 +29,7 @@ from dataset_builders.building import (
 )
 from dataset_builders.conversation import Conversation, Message, Role
 from dataset_builders.files import Located, Record
+from dataset_builders.loss_rule import reconstruct_loss
 
 HUB_ID = "zai-org/AgentInstruct"
 DATA_FILES: tuple[str, ...] = ()
@@ -44,6 +46,7 @@ def build(
     label: str = SOURCE,
     limit: int | None = None,
     on_progress: Progress | None = None,
+    reconstruct: bool = False,
 ) -> BuildResult:
     """Build conversations from AgentInstruct files; texts stay verbatim.
 
@@ -52,25 +55,30 @@ def build(
         label: Name of the source in the report.
         limit: Stop after this many kept conversations.
         on_progress: Called with the number of records read.
+        reconstruct: Whether to put back the `loss` flags of conversations that have none,
+            see `loss_rule`; else they are dropped.
 
     Returns:
-        Conversations of source "agentinstruct", task such as "db", and the report.
-
-    Raises:
-        DataError: A file as a whole cannot be read.
+        Conversations of source "agentinstruct", task such as "db", and the report; its
+        `changed` counts the gpt turns that got a flag back as `reconstructed_loss`.
+        Going through them raises DataError where a file as a whole cannot be read.
     """
-    return build_from_files(located, _convert, label=label, limit=limit, on_progress=on_progress)
+    convert = partial(_convert, reconstruct=reconstruct)
+    return build_from_files(located, convert, label=label, limit=limit, on_progress=on_progress)
 
 
-def _convert(record: Record) -> Converted:
+def _convert(record: Record, *, reconstruct: bool = False) -> Converted:
     value = object_of(record)
     id_ = id_of(value)
     raw = turns_of(value)
     turns = [parse_turn(index, turn, _ROLES) for index, turn in enumerate(raw)]
     check_filled(turns, "empty_content")
+    prefix = _ID.fullmatch(id_)
+    task = prefix[1] if prefix else record.task_hint
+    flags, changes = _flags(raw, turns, task, reconstruct)
     messages = [
-        Message(turn.role, turn.content, trained=_is_trained(turn, raw[turn.position]))
-        for turn in turns
+        Message(turn.role, turn.content, trained=flag)
+        for turn, flag in zip(turns, flags, strict=True)
     ]
     check_alternation(turns)
     if turns[-1].role == "user":
@@ -78,13 +86,21 @@ def _convert(record: Record) -> Converted:
             "ends_with_human",
             f"turn {turns[-1].position}: from: found human at the end, expected gpt",
         )
-    if not any(message.trained for message in messages):
+    if not any(flags):
         raise RecordDroppedError(
             "no_trained_turn", "loss: false on every gpt turn, expected a true"
         )
-    prefix = _ID.fullmatch(id_)
-    task = prefix[1] if prefix else record.task_hint
-    return Converted(Conversation.create(messages, id=id_, source=SOURCE, task=task), {})
+    return Converted(Conversation.create(messages, id=id_, source=SOURCE, task=task), changes)
+
+
+def _flags(
+    raw: Sequence[Mapping[str, Any]], turns: Sequence[Turn], task: str, reconstruct: bool
+) -> tuple[list[bool], dict[str, int]]:
+    # Only where every flag is gone: a conversation with some of them is damaged otherwise.
+    if reconstruct and all(turn.get("loss") is None for turn in raw):
+        count = sum(turn.role == "assistant" for turn in turns)
+        return reconstruct_loss(task, turns), {"reconstructed_loss": count}
+    return [_is_trained(turn, raw[turn.position]) for turn in turns], {}
 
 
 def _is_trained(turn: Turn, raw: Mapping[str, Any]) -> bool:
@@ -98,7 +114,7 @@ def _is_trained(turn: Turn, raw: Mapping[str, Any]) -> bool:
         raise RecordDroppedError(
             "loss_missing",
             f"{where}: found {'null' if 'loss' in raw else 'nothing'} on a gpt turn, expected true "
-            f"or false: this copy lost its flags, use {HUB_ID}",
+            f"or false: this copy lost its flags, use {HUB_ID} or set reconstruct_loss",
         )
     if turn.role == "user" and loss:
         raise RecordDroppedError("loss_on_human", f"{where}: found true on a human turn")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from dataset_builders.conversation import Conversation, Role
@@ -18,7 +19,24 @@ Progress = Callable[[int], None]
 
 
 class BuildResult(NamedTuple):
-    """What a builder made of a source.
+    """What a builder makes of a source, one conversation at a time.
+
+    Memory stays the same whatever the size of the files, so the account of them is only
+    there at the end.
+
+    Attributes:
+        conversations: The conversations kept, in the order of the files; can be gone
+            through once.
+        report: What became of every record so far; complete when the conversations have
+            been gone through.
+    """
+
+    conversations: Iterator[Conversation]
+    report: SourceReport
+
+
+class LoadResult(NamedTuple):
+    """What a builder made of a source that was read to its end.
 
     Attributes:
         conversations: The conversations kept, in the order of the files.
@@ -27,6 +45,11 @@ class BuildResult(NamedTuple):
 
     conversations: list[Conversation]
     report: SourceReport
+
+
+def collect(result: BuildResult) -> LoadResult:
+    """Read a source to its end and keep its conversations in memory."""
+    return LoadResult(list(result.conversations), result.report)
 
 
 class Converted(NamedTuple):
@@ -77,7 +100,7 @@ def build_from_files(
     limit: int | None = None,
     on_progress: Progress | None = None,
 ) -> BuildResult:
-    """Convert the records of all files and account for each.
+    """Convert the records of all files, one by one as they are asked for, and count each.
 
     Args:
         located: Files to read.
@@ -86,34 +109,46 @@ def build_from_files(
         limit: Stop after this many kept conversations.
         on_progress: Called every 1,000 records and at the end.
 
-    Raises:
-        DataError: A file as a whole cannot be read.
+    Returns:
+        The conversations, each with its place in `where`. Going through them raises
+        DataError where a file as a whole cannot be read.
     """
     report = SourceReport(label)
-    conversations: list[Conversation] = []
-    for file in located.files:
-        with closing(read_records(file, report.lost.append)) as records:
-            for record in records:
-                if limit is not None and len(conversations) >= limit:
-                    report.limited = True
-                    break
-                _add(record, convert, conversations, report)
-                if on_progress is not None and report.read % _PROGRESS_EVERY == 0:
-                    on_progress(report.read)
-        if report.limited:
-            break
+    return BuildResult(_stream(located, convert, report, limit, on_progress), report)
+
+
+def _stream(
+    located: Located,
+    convert: Callable[[Record], Converted],
+    report: SourceReport,
+    limit: int | None,
+    on_progress: Progress | None,
+) -> Iterator[Conversation]:
+    # Closed on the way out, so that no file stays open when a consumer stops early.
+    with closing(_records(located, report)) as records:
+        for record in records:
+            if limit is not None and report.kept >= limit:
+                report.limited = True
+                break
+            conversation = _account(record, convert, report)
+            if on_progress is not None and report.read % _PROGRESS_EVERY == 0:
+                on_progress(report.read)
+            if conversation is not None:
+                yield conversation
     if on_progress is not None and (report.read % _PROGRESS_EVERY or not report.read):
         on_progress(report.read)
     report.check()
-    return BuildResult(conversations, report)
 
 
-def _add(
-    record: Record,
-    convert: Callable[[Record], Converted],
-    conversations: list[Conversation],
-    report: SourceReport,
-) -> None:
+def _records(located: Located, report: SourceReport) -> Generator[Record]:
+    for file in located.files:
+        with closing(read_records(file, report.lost.append)) as records:
+            yield from records
+
+
+def _account(
+    record: Record, convert: Callable[[Record], Converted], report: SourceReport
+) -> Conversation | None:
     report.read += 1
     try:
         if isinstance(record.value, BadRecord):
@@ -121,9 +156,9 @@ def _add(
         conversation, changes = convert(record)
     except RecordDroppedError as dropped:
         report.drop(dropped.reason, record.where, dropped.detail)
-    else:
-        report.keep(changes)
-        conversations.append(conversation)
+        return None
+    report.keep(changes, conversation)
+    return replace(conversation, where=record.where)
 
 
 def object_of(record: Record) -> Mapping[str, Any]:

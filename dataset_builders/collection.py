@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataset_builders.conversation import Conversation, to_row, uses_tools
+from dataset_builders.conversation import Conversation, optional_columns, to_row
 from dataset_builders.environments import load_environment
 from dataset_builders.errors import ConfigError
 from dataset_builders.rollout import (
@@ -153,11 +153,11 @@ def write_jsonl(path: str | os.PathLike[str], conversations: Sequence[Conversati
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    tool_calls = uses_tools(conversations)
+    columns = optional_columns(conversations)
     try:
         with temporary.open("w", encoding="utf-8", newline="\n") as file:
             for conversation in conversations:
-                row = to_row(conversation, tool_calls=tool_calls)
+                row = to_row(conversation, **columns)
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
         temporary.replace(target)
     finally:

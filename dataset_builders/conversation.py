@@ -8,34 +8,19 @@ column of `role`, `content` and the flag `train`, which Axolotl reads through
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from dataset_builders.errors import DataError
+from dataset_builders.tools import ToolCall as ToolCall
+from dataset_builders.tools import parse_tool_calls, parse_tools
 
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[str, ...] = get_args(Role)
 
 TRAIN_FIELD = "train"
 """Column of a message that tells whether the loss covers it."""
-
-
-@dataclass(frozen=True, slots=True)
-class ToolCall:
-    """One function call of an assistant turn, in the OpenAI shape.
-
-    Attributes:
-        name: Name of the function.
-        arguments: Arguments as JSON text of an object. Text, because Arrow has no
-            column type for objects whose keys differ from row to row.
-        id: Identifier that a tool message answers to, or "".
-    """
-
-    name: str
-    arguments: str
-    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +55,9 @@ class Conversation:
         tools: JSON text of the list of function schemas that the assistant may call, in
             the OpenAI shape, or "". Text for the same reason as `ToolCall.arguments`.
         model: Name of the model that wrote the assistant's turns, such as "gpt-4", or "".
-        where: The record it was read from, such as "db.jsonl:812", or "".
+        where: The record it was read from, such as "db.jsonl:812", or "". Not compared:
+            a conversation stays the same wherever a copy of it lies.
+        entry: Number of its source among those of one side of a mix, from 0. Not compared.
     """
 
     id: str
@@ -79,7 +66,8 @@ class Conversation:
     messages: tuple[Message, ...]
     tools: str = ""
     model: str = ""
-    where: str = ""
+    where: str = field(default="", compare=False)
+    entry: int = field(default=0, compare=False)
 
     @classmethod
     def create(
@@ -161,7 +149,10 @@ def _parse_message(index: int, raw: object) -> Message:
         raise DataError(f"message {index}: found {type(raw).__name__}, expected an object")
     role: Any = raw.get("role")
     content: Any = raw.get("content")
-    calls = _parse_tool_calls(index, raw.get("tool_calls"))
+    try:
+        calls = parse_tool_calls(raw.get("tool_calls"))
+    except DataError as error:
+        raise DataError(f"message {index}: {error}") from error
     if content is None and calls:
         content = ""
     trained: Any = raw.get(TRAIN_FIELD)
@@ -179,73 +170,58 @@ def _parse_message(index: int, raw: object) -> Message:
     return message
 
 
-def _parse_tool_calls(index: int, raw: object) -> tuple[ToolCall, ...]:
-    if raw is None:
-        return ()
-    if not isinstance(raw, Sequence) or isinstance(raw, str | bytes):
-        raise DataError(f"message {index}: tool_calls: found {type(raw).__name__}, expected a list")
-    return tuple(_parse_tool_call(index, call) for call in raw)
-
-
-def _parse_tool_call(index: int, raw: object) -> ToolCall:
-    where = f"message {index}: tool_calls"
-    function = raw.get("function", raw) if isinstance(raw, Mapping) else None
-    if not isinstance(raw, Mapping) or not isinstance(function, Mapping):
-        raise DataError(f"{where}: found {raw!r}, expected an object with function")
-    name, arguments = function.get("name"), function.get("arguments")
-    if not isinstance(name, str) or not name:
-        raise DataError(f"{where}: name: found {name!r}, expected text")
-    if arguments is None:
-        arguments = {}
-    if isinstance(arguments, str):
-        try:
-            parsed = json.loads(arguments)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{where}: arguments: not JSON ({error})") from error
-    else:
-        parsed = arguments
-    if not isinstance(parsed, Mapping):
-        raise DataError(f"{where}: arguments: found {arguments!r}, expected a JSON object")
-    text = json.dumps(parsed, ensure_ascii=False)
-    return ToolCall(name=name, arguments=text, id=str(raw.get("id") or ""))
-
-
-def to_row(conversation: Conversation, *, tool_calls: bool = False) -> dict[str, Any]:
+def to_row(
+    conversation: Conversation,
+    *,
+    tool_calls: bool = False,
+    tools: bool = False,
+    model: bool = False,
+) -> dict[str, Any]:
     """Turn a conversation into a dataset row.
+
+    Arrow fills a missing key with null in every row, and some templates ask only whether
+    the key is there, so columns are left out where no conversation needs them; see
+    `optional_columns`.
 
     Args:
         conversation: The conversation.
-        tool_calls: Whether the rows carry the tool columns. Arrow fills a missing
-            key with null in every row, and some templates ask only whether the key is
-            there, so the columns are left out where no conversation needs them.
+        tool_calls: Whether messages carry `tool_calls` and `tool_call_id`.
+        tools: Whether the row carries `tools`.
+        model: Whether the row carries `model`.
 
     Returns:
         A row with `id`, `source`, `task` and `messages`.
     """
-    messages: list[dict[str, Any]] = []
-    for message in conversation.messages:
-        row: dict[str, Any] = {
-            "role": message.role,
-            "content": message.content,
-            TRAIN_FIELD: message.trained,
-        }
-        if tool_calls:
-            row["tool_calls"] = [
-                {
-                    "id": call.id,
-                    "type": "function",
-                    "function": {"name": call.name, "arguments": call.arguments},
-                }
-                for call in message.tool_calls
-            ]
-            row["tool_call_id"] = message.tool_call_id
-        messages.append(row)
-    return {
+    row: dict[str, Any] = {
         "id": conversation.id,
         "source": conversation.source,
         "task": conversation.task,
-        "messages": messages,
+        "messages": [_to_message_row(message, tool_calls) for message in conversation.messages],
     }
+    if tools:
+        row["tools"] = conversation.tools
+    if model:
+        row["model"] = conversation.model
+    return row
+
+
+def _to_message_row(message: Message, tool_calls: bool) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "role": message.role,
+        "content": message.content,
+        TRAIN_FIELD: message.trained,
+    }
+    if tool_calls:
+        row["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for call in message.tool_calls
+        ]
+        row["tool_call_id"] = message.tool_call_id
+    return row
 
 
 def from_row(row: Mapping[str, Any], *, source: str = "") -> Conversation:
@@ -258,10 +234,21 @@ def from_row(row: Mapping[str, Any], *, source: str = "") -> Conversation:
         raise DataError(f"messages: missing, found only {', '.join(map(repr, row)) or 'nothing'}")
     return Conversation.create(
         parse_messages(row["messages"]),
-        id=str(row.get("id") or ""),
-        source=str(row.get("source") or source),
-        task=str(row.get("task") or ""),
+        id=_text(row, "id"),
+        source=_text(row, "source") or source,
+        task=_text(row, "task"),
+        tools=parse_tools(row.get("tools")),
+        model=_text(row, "model"),
     )
+
+
+def _text(row: Mapping[str, Any], name: str) -> str:
+    value = row.get(name)
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise DataError(f"{name}: found {type(value).__name__}, expected text")
+    return str(value)
 
 
 def uses_tools(conversations: Iterable[Conversation]) -> bool:
@@ -271,3 +258,12 @@ def uses_tools(conversations: Iterable[Conversation]) -> bool:
         for conversation in conversations
         for message in conversation.messages
     )
+
+
+def optional_columns(conversations: Sequence[Conversation]) -> dict[str, bool]:
+    """Which of the optional columns of `to_row` the conversations need, by argument name."""
+    return {
+        "tool_calls": uses_tools(conversations),
+        "tools": any(conversation.tools for conversation in conversations),
+        "model": any(conversation.model for conversation in conversations),
+    }

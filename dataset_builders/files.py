@@ -1,42 +1,26 @@
-"""Find the files of a source, locally or on the Hugging Face hub, and read their records."""
+"""Find the files of a source, locally or on the Hugging Face hub."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from dataset_builders.errors import ConfigError, DataError, SourceNotFoundError
-from dataset_builders.json_stream import OnLost, iter_array, iter_lines
+from dataset_builders.records import SUFFIXES, shard_of, suffix_of
+from dataset_builders.records import Record as Record
+from dataset_builders.records import read_records as read_records
+from dataset_builders.records import split_of as split_of
 
-SUFFIXES = (".parquet", ".jsonl", ".json")
-"""Readable formats; of several in one folder, the first counts."""
-
-_EXPECTED = "expected .parquet, .jsonl or .json files in the folder itself or in its data/"
+_FORMATS = ".parquet, .jsonl or .json files (the last two also with .gz, .zst or .xz)"
+_EXPECTED = f"expected {_FORMATS} in the folder itself or in its data/"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_SHARD = re.compile(r"(?P<split>.+)-(?P<index>\d{5})-of-(?P<total>\d{5})")
 # Files that the datasets library and the hub put beside the data.
 _METADATA = {"dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json"}
-_BATCH_ROWS = 256
 _HASH_BYTES = 2**20
-
-
-class Record(NamedTuple):
-    """One record as stored.
-
-    Attributes:
-        where: Its place: "db.jsonl:812" (line from 1), "db-00000-of-00001.parquet:3"
-            (row from 1) or "x.json: item 17" (from 1, among those recovered).
-        value: The decoded value, or a `BadRecord`.
-        task_hint: Name of the split, for records that do not name their task.
-    """
-
-    where: str
-    value: Any
-    task_hint: str
 
 
 class Located(NamedTuple):
@@ -49,12 +33,6 @@ class Located(NamedTuple):
 
     root: Path
     files: tuple[Path, ...]
-
-
-def split_of(file: Path) -> str:
-    """Return the split of a file: its stem before "-00000-of-00001"."""
-    match = _SHARD.fullmatch(file.stem)
-    return match["split"] if match else file.stem
 
 
 def locate(
@@ -119,16 +97,14 @@ def looks_local(path: str) -> bool:
 def _single_file(file: Path, data_files: Sequence[str] | None) -> Located:
     if data_files:
         raise ConfigError(f"{file}: data_files is set, but the source is a single file")
-    if file.suffix not in SUFFIXES:
-        raise DataError(
-            f"{file}: found {file.suffix or 'no suffix'}, expected {' '.join(SUFFIXES)}"
-        )
+    if not suffix_of(file):
+        raise DataError(f"{file}: found {file.suffix or 'no suffix'}, expected {_FORMATS}")
     return Located(file.parent, (file,))
 
 
 def _is_data(file: Path) -> bool:
     return (
-        file.suffix in SUFFIXES
+        suffix_of(file) != ""
         and file.name not in _METADATA
         and not file.name.startswith(".")
         and file.is_file()
@@ -139,7 +115,7 @@ def _glob(root: Path, patterns: Sequence[str], path: str) -> Located:
     found = {file for pattern in patterns for file in root.glob(pattern) if _is_data(file)}
     if not found:
         raise SourceNotFoundError(
-            f"{path}: no {', '.join(SUFFIXES)} file matches {', '.join(patterns)} in {root}"
+            f"{path}: {', '.join(patterns)}: no data in {root} matches; expected {_FORMATS}"
         )
     return Located(root, tuple(sorted(found)))
 
@@ -158,8 +134,9 @@ def _check_shards(files: Sequence[Path], path: str) -> None:
     # An interrupted download leaves some shards out, and nothing else would tell.
     shards: defaultdict[tuple[str, int], set[int]] = defaultdict(set)
     for file in files:
-        if match := _SHARD.fullmatch(file.stem):
-            shards[match["split"], int(match["total"])].add(int(match["index"]))
+        if shard := shard_of(file):
+            split, index, total = shard
+            shards[split, total].add(index)
     for (split, total), present in shards.items():
         missing = sorted(set(range(total)) - present)
         if missing:
@@ -206,67 +183,6 @@ def _download(path: str, revision: str | None, data_files: Sequence[str] | None)
             "the network, HF_TOKEN and HF_HUB_OFFLINE"
         ) from error
     return Path(folder)
-
-
-def read_records(file: Path, on_lost: OnLost | None = None) -> Generator[Record]:
-    """Read the records of a file, in bounded memory.
-
-    Args:
-        file: A .jsonl, .parquet or .json file; the latter an array or JSON lines.
-        on_lost: Called with one line per damaged place of a JSON array.
-
-    Yields:
-        The records; an unreadable line comes as a `BadRecord`.
-
-    Raises:
-        DataError: The file as a whole is not of its format.
-    """
-    hint = split_of(file)
-    if file.suffix == ".parquet":
-        for number, value in _iter_parquet(file):
-            yield Record(f"{file.name}:{number}", value, hint)
-        return
-
-    def lost(text: str) -> None:
-        if on_lost is not None:
-            on_lost(f"{file.name}: {text}")
-
-    with file.open("rb") as handle:
-        if file.suffix == ".json" and _holds_array(file):
-            for number, value in iter_array(handle, lost):
-                yield Record(f"{file.name}: item {number}", value, hint)
-        else:
-            for number, value in iter_lines(handle):
-                yield Record(f"{file.name}:{number}", value, hint)
-
-
-def _holds_array(file: Path) -> bool:
-    with file.open("rb") as handle:
-        head = handle.read(2**16).removeprefix(b"\xef\xbb\xbf").lstrip()
-    if head[:1] not in (b"[", b"{", b""):
-        raise DataError(f"{file}: starts with {head[:1]!r}, expected a JSON array or JSON lines")
-    # The first line of a pretty-printed object; JSON lines have the whole object there.
-    if head.splitlines()[:1] == [b"{"]:
-        raise DataError(f"{file}: found one JSON object, expected an array or one object a line")
-    return head.startswith(b"[")
-
-
-def _iter_parquet(file: Path) -> Iterator[tuple[int, Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    number = 0
-    try:
-        with pq.ParquetFile(file) as parquet:
-            for batch in parquet.iter_batches(batch_size=_BATCH_ROWS):
-                for value in batch.to_pylist():
-                    number += 1
-                    yield number, value
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        cause = " ".join(str(error).split())[:200]
-        raise DataError(
-            f"{file}: not readable as parquet after row {number:,} ({cause}); download it again"
-        ) from error
 
 
 def content_fingerprint(located: Located) -> str:

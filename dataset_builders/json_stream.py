@@ -64,10 +64,9 @@ def iter_lines(handle: BinaryIO) -> Iterator[tuple[int, Any]]:
             _skip_line(handle, raw)
             yield number, BadRecord("too_large", f"line longer than {MAX_ITEM_BYTES:,} bytes")
             continue
-        # On any line: files joined by `cat` have one at each seam.
-        raw = raw.removeprefix(_BOM)
-        if raw.strip():
-            yield number, _parse_line(raw)
+        # The mark on any line: files joined by `cat` have one at each seam.
+        if raw.removeprefix(_BOM).strip():
+            yield number, parse_line(raw)
 
 
 def _skip_line(handle: BinaryIO, raw: bytes) -> None:
@@ -75,12 +74,15 @@ def _skip_line(handle: BinaryIO, raw: bytes) -> None:
         raw = handle.readline(_CHUNK)
 
 
-def _parse_line(raw: bytes) -> Any:
+def parse_line(raw: bytes) -> Any:
+    """Decode one JSON text; a `BadRecord` says why it cannot be."""
     cut = "" if raw.endswith(b"\n") else "; the file ends inside this line"
     try:
-        return json.loads(raw.decode())
+        return json.loads(raw.removeprefix(_BOM).decode())
     except UnicodeDecodeError as error:
-        return BadRecord("not_utf8", f"byte {error.start:,} of the line is not UTF-8{cut}")
+        return BadRecord(
+            "not_utf8", f"byte {error.start:,} of the line is not UTF-8 (Latin-1?){cut}"
+        )
     except (ValueError, RecursionError) as error:
         return BadRecord("bad_json", f"not JSON: {error}{cut}")
 
@@ -181,7 +183,9 @@ class _Window:
         try:
             source.encode()
         except UnicodeEncodeError as error:
-            return BadRecord("not_utf8", f"character {error.start:,} of the item is not UTF-8")
+            return BadRecord(
+                "not_utf8", f"character {error.start:,} of the item is not UTF-8 (Latin-1?)"
+            )
         return value
 
 

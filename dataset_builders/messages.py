@@ -1,12 +1,17 @@
 """Conversations in the ecosystem's shape: `messages` of `role` and `content`.
 
 This is the shape that TRL and Axolotl read, that the collector writes and that
-`to_dataset` gives, so a written data set can be a source again.
+`to_dataset` gives, so a written data set can be a source again. Axolotl's rows may call
+the list `conversations`, and its turns `from` and `value`; see `dialects` for what else
+is understood. `tools` is a list of function schemas or JSON text of one, and a field
+`system` becomes the first turn where there is none, as in Axolotl.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 from dataset_builders.building import (
     BuildResult,
@@ -14,13 +19,14 @@ from dataset_builders.building import (
     Progress,
     RecordDroppedError,
     build_from_files,
-    check_unicode,
     object_of,
 )
-from dataset_builders.conversation import TRAIN_FIELD, Conversation, from_row
+from dataset_builders.dialects import plain_turns
 from dataset_builders.files import Located, Record
+from dataset_builders.shapes import check_row, from_raw
 
 SOURCE = "messages"
+_FIELDS = ("messages", "conversations")
 
 
 def build(
@@ -41,36 +47,36 @@ def build(
         source: Source of the conversations whose record names none.
 
     Returns:
-        The conversations and the report.
-
-    Raises:
-        DataError: A file as a whole cannot be read.
+        The conversations and the report. Going through them raises DataError where a file
+        as a whole cannot be read.
     """
     convert = partial(_convert, source=source)
     return build_from_files(located, convert, label=label, limit=limit, on_progress=on_progress)
 
 
 def _convert(record: Record, *, source: str) -> Converted:
-    value = object_of(record)
-    try:
-        conversation = from_row(value, source=source)
-    # Beside DataError: tool arguments, JSON inside JSON, may hold numbers or a depth that
-    # Python's parser refuses.
-    except (ValueError, TypeError, RecursionError) as error:
-        raise RecordDroppedError("bad_messages", str(error)) from error
-    _check_texts(conversation)
-    if not conversation.num_trained:
-        raise RecordDroppedError(
-            "no_trained_turn", f"{TRAIN_FIELD}: true on no assistant turn, expected at least one"
-        )
-    return Converted(conversation, {})
+    return convert_row(object_of(record), source=source)
 
 
-def _check_texts(conversation: Conversation) -> None:
-    for name in ("id", "source", "task"):
-        check_unicode(getattr(conversation, name), name)
-    for index, message in enumerate(conversation.messages):
-        check_unicode(message.content, f"message {index}: content")
-        check_unicode(message.tool_call_id, f"message {index}: tool_call_id")
-        for call in message.tool_calls:
-            check_unicode(call.id + call.name + call.arguments, f"message {index}: tool_calls")
+def convert_row(row: Mapping[str, Any], *, source: str) -> Converted:
+    """Make a conversation of a row of this shape.
+
+    Raises:
+        RecordDroppedError: It is not of this shape, trains nothing, or holds something
+            that a conversation cannot tell.
+    """
+    check_row(row)
+    field = next((name for name in _FIELDS if row.get(name) is not None), None)
+    if field is None:
+        found = ", ".join(repr(name)[:40] for name in list(row)[:10]) or "nothing"
+        raise RecordDroppedError("bad_messages", f"messages: missing, found only {found}")
+    changes: dict[str, int] = {}
+    turns = plain_turns(row[field], changes)
+    system = row.get("system")
+    if isinstance(system, str) and system and isinstance(turns, list) and not _has_system(turns):
+        turns.insert(0, {"role": "system", "content": system})
+    return from_raw(row, turns, source, changes)
+
+
+def _has_system(turns: list[Any]) -> bool:
+    return bool(turns) and isinstance(turns[0], Mapping) and turns[0].get("role") == "system"

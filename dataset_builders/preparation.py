@@ -18,6 +18,7 @@ from dataset_builders.planning import Plan, Planned, make_order
 from dataset_builders.pools import GPT4_SHARE
 from dataset_builders.rates import Unit
 from dataset_builders.reading import Progress, Source, is_empty, read_source, source_weights
+from dataset_builders.report import SourceReport
 from dataset_builders.rows import index_of
 from dataset_builders.sources import to_dataset
 from dataset_builders.splitting import Mode, Stage
@@ -261,7 +262,7 @@ def _encode(
     columns = getattr(source, "column_names", None)
     if columns is not None and {"input_ids", "labels"} <= set(columns):
         return source, index_of(source)  # encoded before, used as it is
-    conversations, builders = read_source(source, what, on_progress)
+    conversations, reports = read_source(source, what, on_progress)
 
     def encoded(number: int) -> None:
         if on_progress is not None:
@@ -270,7 +271,10 @@ def _encode(
     rows, tokens = encode_dataset(
         conversations, encoder, what=what, packing=encoding.packing, on_progress=encoded
     )
-    report[what] = {"sources": builders, "tokens": {**asdict(tokens), "summary": tokens.summary()}}
+    report[what] = {
+        "sources": _accounts(reports),
+        "tokens": {**asdict(tokens), "summary": tokens.summary()},
+    }
     for line in report_lines({what: report[what]}):
         LOG.info("%s", line)
     return rows, index_of(rows)
@@ -292,9 +296,15 @@ def _messages(source: Source | None, what: str, report: dict[str, Any]) -> Datas
         raise ConfigError(f"there is no {what} data")
     if "messages" in (getattr(source, "column_names", None) or ()):
         return source
-    conversations, builders = read_source(source, what, None)
-    report[what] = {"sources": builders}
-    return to_dataset(list(conversations))
+    conversations, reports = read_source(source, what, None)
+    rows = to_dataset(list(conversations))
+    report[what] = {"sources": _accounts(reports)}
+    return rows
+
+
+def _accounts(reports: list[SourceReport]) -> list[dict[str, Any]]:
+    # Only after the conversations were gone through: reports are complete then.
+    return [{**report.to_dict(), "summary": report.summary()} for report in reports]
 
 
 def _length_limit(tokenizer: Any) -> int:

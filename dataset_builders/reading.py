@@ -8,10 +8,14 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from dataset_builders.conversation import Conversation, from_row
+from dataset_builders.building import RecordDroppedError
+from dataset_builders.conversation import Conversation
 from dataset_builders.detection import detect_format
 from dataset_builders.errors import ConfigError, DataError
-from dataset_builders.sources import SourceSpec, load_source
+from dataset_builders.messages import convert_row
+from dataset_builders.records import without_nulls
+from dataset_builders.report import SourceReport
+from dataset_builders.sources import SourceSpec, stream_source
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -30,7 +34,7 @@ def is_empty(source: Source | None) -> bool:
 
 def read_source(
     source: Source, what: str, on_progress: Progress | None
-) -> tuple[Iterable[Conversation], list[dict[str, Any]]]:
+) -> tuple[Iterable[Conversation], list[SourceReport]]:
     """Read a source of any kind.
 
     Args:
@@ -39,10 +43,12 @@ def read_source(
         on_progress: Called as records are read.
 
     Returns:
-        Its conversations, and for each file source what became of its records.
+        Its conversations, to be gone through once, and for each file source what became
+        of its records: complete when the conversations have been gone through.
 
     Raises:
-        DataError: It cannot be read, or no record of it is usable.
+        DataError: It cannot be read. Where no record of a source is usable, this is
+            raised as the conversations are gone through.
         SourceNotFoundError: A path or hub id leads nowhere.
     """
     if isinstance(source, str | Path | SourceSpec):
@@ -58,13 +64,17 @@ def read_source(
     items: list[Any] = list(source)
     if all(isinstance(item, Conversation) for item in items):
         return items, []
-    parts: list[list[Conversation]] = []
-    reports: list[dict[str, Any]] = []
-    for spec in items:
-        built = load_source(as_spec(spec), _stage(f"reading {what}", on_progress))
-        parts.append(built.conversations)
-        reports.append({**built.report.to_dict(), "summary": built.report.summary()})
-    return chain.from_iterable(parts), reports
+    stage = f"reading {what}"
+    built = [stream_source(as_spec(spec), _stage(stage, on_progress)) for spec in items]
+    parts = (_of_entry(result.conversations, entry) for entry, result in enumerate(built))
+    return chain.from_iterable(parts), [result.report for result in built]
+
+
+def _of_entry(conversations: Iterable[Conversation], entry: int) -> Iterable[Conversation]:
+    """Conversations that know which of a side's sources they are of."""
+    if entry == 0:
+        return conversations
+    return (replace(conversation, entry=entry) for conversation in conversations)
 
 
 def source_weights(source: Source | None, what: str) -> tuple[float, ...]:
@@ -100,9 +110,10 @@ def as_spec(source: str | Path | SourceSpec) -> SourceSpec:
 
 def _row(row: Any, what: str, number: int) -> Conversation:
     try:
-        return from_row(row, source=what)
-    except DataError as error:
-        raise DataError(f"{what}: row {number}: {error}") from error
+        conversation, _ = convert_row(without_nulls(row), source=what)
+    except RecordDroppedError as error:
+        raise DataError(f"{what}: row {number}: {error.detail}") from error
+    return replace(conversation, where=f"{what}: row {number}")
 
 
 def _stage(name: str, on_progress: Progress | None) -> Callable[[int], None] | None:

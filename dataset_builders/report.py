@@ -11,12 +11,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from dataset_builders.conversation import Conversation
 from dataset_builders.errors import DataError
 
 MAX_SAMPLES = 3
 """Examples kept per drop reason."""
 
 _MAX_DETAIL = 300  # characters; a detail may quote a field of any length
+_MAX_TASKS = 256  # names; rows of unknown origin may each have one of their own
+_MAX_IDS = 2**18  # identifiers that are remembered, some 40 MB
+
+OTHER_TASKS = "(other)"
+"""Counts the tasks beyond the first 256 together."""
 
 
 @dataclass(slots=True)
@@ -33,6 +39,10 @@ class SourceReport:
         lost: Damage to files that hid an unknown number of records; one line each,
             with the number of characters and where. Not part of `read`.
         limited: Whether reading stopped at the requested number of conversations.
+        tasks: By task ("" where none is named), the kept `conversations` and their
+            `trained_turns`: the numbers of AgentInstruct's dataset card.
+        duplicate_ids: Kept conversations whose identifier an earlier one with other
+            messages has; among the first 262,144 identifiers, so that memory is bounded.
     """
 
     source: str
@@ -43,6 +53,10 @@ class SourceReport:
     samples: dict[str, list[str]] = field(default_factory=dict)
     lost: list[str] = field(default_factory=list)
     limited: bool = False
+    tasks: dict[str, dict[str, int]] = field(default_factory=dict)
+    duplicate_ids: int = 0
+    # Hash of the messages that first had an identifier, by hash of the identifier.
+    _ids: dict[int, int] = field(default_factory=dict, repr=False)
 
     def drop(self, reason: str, where: str, detail: str) -> None:
         """Count a record as left out.
@@ -57,16 +71,40 @@ class SourceReport:
         if len(samples) < MAX_SAMPLES:
             samples.append(f"{where}: {_shorten(detail)}")
 
-    def keep(self, changes: Mapping[str, int] | None = None) -> None:
+    def keep(
+        self, changes: Mapping[str, int] | None = None, conversation: Conversation | None = None
+    ) -> None:
         """Count a record as kept.
 
         Args:
             changes: Turns that each repair step removed or altered in it.
+            conversation: What it became, for the counts by task and of identifiers.
         """
         self.kept += 1
         for step, turns in (changes or {}).items():
             if turns:
                 self.changed[step] += turns
+        if conversation is not None:
+            self._count_task(conversation)
+            self._count_id(conversation)
+
+    def _count_task(self, conversation: Conversation) -> None:
+        name = conversation.task
+        if name not in self.tasks and len(self.tasks) >= _MAX_TASKS:
+            name = OTHER_TASKS
+        task = self.tasks.setdefault(name, {"conversations": 0, "trained_turns": 0})
+        task["conversations"] += 1
+        task["trained_turns"] += conversation.num_trained
+
+    def _count_id(self, conversation: Conversation) -> None:
+        if not conversation.id:
+            return
+        # Python's own hashes, of 64 bits: texts keep theirs, and no result is stored.
+        key, content = hash(conversation.id), hash(conversation.messages)
+        if key in self._ids:
+            self.duplicate_ids += self._ids[key] != content
+        elif len(self._ids) < _MAX_IDS:
+            self._ids[key] = content
 
     def check(self) -> None:
         """Verify that every record read is accounted for.
@@ -92,6 +130,8 @@ class SourceReport:
             "samples": {reason: list(lines) for reason, lines in self.samples.items()},
             "lost": list(self.lost),
             "limited": self.limited,
+            "tasks": {task: dict(counts) for task, counts in self.tasks.items()},
+            "duplicate_ids": self.duplicate_ids,
         }
 
     def summary(self) -> str:
@@ -103,6 +143,8 @@ class SourceReport:
             text += f"; dropped {_counts(self.dropped)}"
         if self.changed:
             text += f"; turns repaired: {_counts(self.changed)}"
+        if self.duplicate_ids:
+            text += f"; {self.duplicate_ids:,} with the id of another"
         if self.lost:
             text += f"; damage: {'; '.join(self.lost[:MAX_SAMPLES])}"
         if len(self.lost) > MAX_SAMPLES:

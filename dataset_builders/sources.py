@@ -5,31 +5,38 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from dataset_builders import agentinstruct, messages, sharegpt
-from dataset_builders.building import BuildResult, Progress
-from dataset_builders.conversation import TRAIN_FIELD, Conversation, to_row, uses_tools
+from dataset_builders.building import BuildResult, LoadResult, Progress, collect
+from dataset_builders.conversation import TRAIN_FIELD, Conversation, optional_columns, to_row
 from dataset_builders.errors import ConfigError, DataError
 from dataset_builders.files import Located, content_fingerprint, locate
+from dataset_builders.records import stem_of
 from dataset_builders.report import SourceReport
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features
 
-Format = Literal["agentinstruct", "sharegpt", "messages"]
+Format = Literal[
+    "agentinstruct", "sharegpt", "messages", "prompt_completion", "alpaca", "adp", "atif"
+]
 """Name of a builder."""
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised when a builder makes other conversations of the same files."""
 
 BUILDERS: dict[str, str] = {
     "agentinstruct": "dataset_builders.agentinstruct:build",
     "sharegpt": "dataset_builders.sharegpt:build",
     "messages": "dataset_builders.messages:build",
+    "prompt_completion": "dataset_builders.completions:build_prompt_completion",
+    "alpaca": "dataset_builders.completions:build_alpaca",
+    "adp": "dataset_builders.adp:build",
+    "atif": "dataset_builders.atif:build",
 }
 """Builder by format, as "module:function"."""
 
@@ -55,6 +62,8 @@ class SourceSpec:
         limit: Number of conversations to take from the start; None: all.
         weight: Share within its side of the mix, relative to the other sources'; None: by
             its number of rows.
+        reconstruct_loss: Whether to put back the `loss` flags that a copy of AgentInstruct
+            lost, by the rule of `loss_rule`; a setting of that format only.
     """
 
     path: str
@@ -64,6 +73,7 @@ class SourceSpec:
     revision: str | None = None
     limit: int | None = None
     weight: float | None = None
+    reconstruct_loss: bool = False
 
     @property
     def label(self) -> str:
@@ -71,8 +81,39 @@ class SourceSpec:
         return f"{self.format or 'unknown'}:{self.path}"
 
 
-def load_source(spec: SourceSpec, on_progress: Progress | None = None) -> BuildResult:
-    """Read a source.
+def stream_source(spec: SourceSpec, on_progress: Progress | None = None) -> BuildResult:
+    """Read a source one conversation at a time, in memory that its size does not change.
+
+    Args:
+        spec: The source.
+        on_progress: Called with the number of records read, every 1,000 and at the end.
+
+    Returns:
+        The conversations, to be gone through once, and what became of every record.
+        Going through them raises DataError where a file cannot be read and, at the end,
+        where no record could be used.
+
+    Raises:
+        ConfigError: The format or a split is unknown, or the options do not fit.
+        SourceNotFoundError: There is no such source.
+    """
+    builder = BUILDERS[_check(spec)]
+    module, _, function = builder.partition(":")
+    build = getattr(importlib.import_module(module), function)
+    options: dict[str, Any] = {"limit": spec.limit, "on_progress": on_progress}
+    options.update(_format_options(spec))
+    result = cast(BuildResult, build(located(spec), label=spec.label, **options))
+    return result._replace(conversations=_at_least_one(result))
+
+
+def _at_least_one(result: BuildResult) -> Iterator[Conversation]:
+    yield from result.conversations
+    if not result.report.kept:
+        raise DataError(_describe_nothing(result.report))
+
+
+def load_source(spec: SourceSpec, on_progress: Progress | None = None) -> LoadResult:
+    """Read a source into memory.
 
     Args:
         spec: The source.
@@ -86,16 +127,7 @@ def load_source(spec: SourceSpec, on_progress: Progress | None = None) -> BuildR
         SourceNotFoundError: There is no such source.
         DataError: A file cannot be read, it holds no record, or none could be used.
     """
-    builder = BUILDERS[_check(spec)]
-    module, _, function = builder.partition(":")
-    build = getattr(importlib.import_module(module), function)
-    options: dict[str, Any] = {"limit": spec.limit, "on_progress": on_progress}
-    if spec.format == "messages":
-        options["source"] = _messages_source(spec)
-    result = cast(BuildResult, build(located(spec), label=spec.label, **options))
-    if not result.conversations:
-        raise DataError(_describe_nothing(result.report))
-    return result
+    return collect(stream_source(spec, on_progress))
 
 
 def fingerprint(spec: SourceSpec) -> str:
@@ -114,7 +146,7 @@ def fingerprint(spec: SourceSpec) -> str:
         "format": name,
         "builder": BUILDERS[name],
         "limit": spec.limit,
-        "source": _messages_source(spec) if spec.format == "messages" else "",
+        "options": _format_options(spec),
         "content": content_fingerprint(located(spec)),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -128,41 +160,47 @@ def to_dataset(conversations: Sequence[Conversation]) -> Dataset:
 
     Returns:
         Columns `id`, `source`, `task` and `messages`, a list of `role`, `content` and
-        `train`; with the tool fields only if a conversation uses tools.
+        `train`; the tool fields, `tools` (JSON text) and `model` only if a conversation
+        has any.
     """
     from datasets import concatenate_datasets
 
-    tools = uses_tools(conversations)
+    columns = optional_columns(conversations)
     # Types are given, not inferred: a list that is empty in every row would become null.
-    features = _features(tools)
+    features = _features(**columns)
     # In parts, as rows of Python objects take several times the memory of Arrow's.
     parts = [
-        _part(conversations[start : start + _PART_ROWS], features, tools)
+        _part(conversations[start : start + _PART_ROWS], features, columns)
         for start in range(0, max(1, len(conversations)), _PART_ROWS)
     ]
     return concatenate_datasets(parts)
 
 
-def _part(conversations: Sequence[Conversation], features: Features, tools: bool) -> Dataset:
+def _part(
+    conversations: Sequence[Conversation], features: Features, columns: Mapping[str, bool]
+) -> Dataset:
     from datasets import Dataset
 
-    rows = [to_row(conversation, tool_calls=tools) for conversation in conversations]
+    rows = [to_row(conversation, **columns) for conversation in conversations]
     # By columns, so that no rows still give all columns.
     return Dataset.from_dict(
         {name: [row[name] for row in rows] for name in features}, features=features
     )
 
 
-def _features(tools: bool) -> Features:
+def _features(*, tool_calls: bool, tools: bool, model: bool) -> Features:
     from datasets import Features, List, Value
 
     text = Value("string")
     message: dict[str, Any] = {"role": text, "content": text, TRAIN_FIELD: Value("bool")}
-    if tools:
+    if tool_calls:
         function = {"name": text, "arguments": text}
         message["tool_calls"] = List({"id": text, "type": text, "function": function})
         message["tool_call_id"] = text
-    return Features({"id": text, "source": text, "task": text, "messages": List(message)})
+    row: dict[str, Any] = {"id": text, "source": text, "task": text, "messages": List(message)}
+    row |= {"tools": text} if tools else {}
+    row |= {"model": text} if model else {}
+    return Features(row)
 
 
 def _check(spec: SourceSpec) -> str:
@@ -172,6 +210,8 @@ def _check(spec: SourceSpec) -> str:
         )
     if spec.limit is not None and spec.limit < 1:
         raise ConfigError(f"{spec.label}: limit: found {spec.limit}, expected 1 or more")
+    if spec.reconstruct_loss and spec.format != "agentinstruct":
+        raise ConfigError(f"{spec.label}: reconstruct_loss: only for the format agentinstruct")
     return spec.format
 
 
@@ -189,8 +229,13 @@ def located(spec: SourceSpec) -> Located:
     return locate(spec.path, revision=spec.revision, data_files=data_files, splits=spec.splits)
 
 
-def _messages_source(spec: SourceSpec) -> str:
-    return Path(spec.path).stem or messages.SOURCE
+def _format_options(spec: SourceSpec) -> dict[str, Any]:
+    # What one format has beyond the others; all of it goes into the fingerprint.
+    if spec.format in ("messages", "prompt_completion", "alpaca"):
+        return {"source": stem_of(Path(spec.path)) or messages.SOURCE}
+    if spec.format == "agentinstruct":
+        return {"reconstruct": spec.reconstruct_loss}
+    return {}
 
 
 def _describe_nothing(report: SourceReport) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dataset_builders.agentinstruct import build
-from dataset_builders.building import BuildResult
+from dataset_builders.building import LoadResult, collect
 from dataset_builders.files import locate, read_records
 
 COUNTS = {"db": 430, "alfworld": 270, "kg": 16, "os": 15, "webshop": 14, "mind2web": 14}
@@ -25,14 +25,14 @@ HUMAN, ACK, GPT = (
 )
 
 
-def build_one(tmp_path: Path, record: Any, name: str = "db.jsonl") -> BuildResult:
+def build_one(tmp_path: Path, record: Any, name: str = "db.jsonl") -> LoadResult:
     (tmp_path / name).write_text(json.dumps(record) + "\n")
-    return build(locate(str(tmp_path / name)))
+    return collect(build(locate(str(tmp_path / name))))
 
 
 def test_real_rows_are_kept_whole(shared: Path) -> None:
-    parquet = build(locate(str(shared / "data/agentinstruct_hub")))
-    lines = build(locate(str(shared / "data/agentinstruct")))
+    parquet = collect(build(locate(str(shared / "data/agentinstruct_hub"))))
+    lines = collect(build(locate(str(shared / "data/agentinstruct"))))
     assert parquet.conversations == lines.conversations
     assert parquet.report.read == parquet.report.kept == 759
     assert not parquet.report.dropped
@@ -43,7 +43,7 @@ def test_real_rows_are_kept_whole(shared: Path) -> None:
 def test_real_texts_and_flags_are_verbatim(shared: Path) -> None:
     located = locate(str(shared / "data/agentinstruct"))
     raw = [record.value for file in located.files for record in read_records(file)]
-    built = build(located).conversations
+    built = list(build(located).conversations)
     for record, item in zip(raw, built, strict=True):
         assert item.id == record["id"]
         assert [message.content for message in item.messages] == [
@@ -57,7 +57,7 @@ def test_real_texts_and_flags_are_verbatim(shared: Path) -> None:
 
 
 def test_trained_turns_match_the_card(shared: Path) -> None:
-    built = build(locate(str(shared / "data/agentinstruct"))).conversations
+    built = collect(build(locate(str(shared / "data/agentinstruct")))).conversations
     means = {
         task: sum(c.num_trained for c in built if c.task == task) / count
         for task, count in COUNTS.items()
@@ -125,3 +125,77 @@ def test_task_from_id_or_split(tmp_path: Path, id_: Any, task: str) -> None:
     (item,) = build_one(tmp_path, record, name).conversations
     assert item.task == task
     assert [message.trained for message in item.messages] == [False, False, False, True]
+
+
+def without_flags(shared: Path, folder: Path) -> Path:
+    """A copy of the real rows that lost its flags, as public copies have."""
+    for file in sorted((shared / "data/agentinstruct").glob("*.jsonl")):
+        with (folder / file.name).open("w") as copy:
+            for record in read_records(file):
+                turns = [
+                    {"from": entry["from"], "value": entry["value"]}
+                    for entry in record.value["conversations"]
+                ]
+                copy.write(json.dumps({"id": record.value["id"], "conversations": turns}) + "\n")
+    return folder
+
+
+def test_reconstructed_flags_equal_the_originals(tmp_path: Path, shared: Path) -> None:
+    original = collect(build(locate(str(shared / "data/agentinstruct"))))
+    copy = locate(str(without_flags(shared, tmp_path)))
+    again = collect(build(copy, reconstruct=True))
+    assert again.conversations == original.conversations
+    replies = sum(m.role == "assistant" for c in original.conversations for m in c.messages)
+    assert again.report.changed == {"reconstructed_loss": replies}
+    assert f"reconstructed_loss {replies:,}" in again.report.summary()
+    assert not original.report.changed
+    # Not asked for, the flags stay missing, and nothing is kept.
+    assert collect(build(copy)).report.dropped == {"loss_missing": 759}
+
+
+def test_statistics_by_task_are_the_cards(shared: Path) -> None:
+    report = collect(build(locate(str(shared / "data/agentinstruct")))).report
+    assert {task: counts["conversations"] for task, counts in report.tasks.items()} == COUNTS
+    flags = Counter(
+        record.value["id"].partition("_")[0]
+        for file in locate(str(shared / "data/agentinstruct")).files
+        for record in read_records(file)
+        for entry in record.value["conversations"]
+        if entry["loss"]
+    )
+    assert {task: counts["trained_turns"] for task, counts in report.tasks.items()} == flags
+    assert report.to_dict()["tasks"] == report.tasks
+
+
+NEXT = turn("human", "A new question: x")
+
+
+@pytest.mark.parametrize(
+    ("id_", "turns", "expected"),
+    [
+        ("kg_1", [turn("human", "i"), turn("gpt", "a"), NEXT, turn("gpt", "b")], [0, 0, 0, 1]),
+        ("webshop_1", [turn("human", "i"), ACK, NEXT, turn("gpt", "b")], None),  # has a flag
+        ("db_1", [turn("human", "i"), turn("gpt", "b")], "first gpt turn of db: found 'b'"),
+        ("os_1", [turn("human", "i"), turn("gpt", "b")], "found 0, expected one"),
+        ("kg_1", [NEXT, turn("gpt", "a"), NEXT, turn("gpt", "b")], "found 2, expected one"),
+        ("mind2web_1", [turn("human", "i"), turn("gpt", "b")], [0, 1]),
+        (
+            "mind2web_1",
+            [turn("human", "i"), turn("gpt", "b"), turn("human", "i"), turn("gpt", "b")],
+            "gpt turns of mind2web: found 2, expected one",
+        ),
+        ("x_1", [turn("human", "i"), turn("gpt", "b")], "task: found 'x', expected one of db"),
+    ],
+)
+def test_reconstruction_goes_by_the_texts(
+    tmp_path: Path, id_: str, turns: list[dict[str, Any]], expected: Any
+) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps({"id": id_, "conversations": turns}) + "\n")
+    found, report = collect(build(locate(str(tmp_path / "a.jsonl")), reconstruct=True))
+    if isinstance(expected, list):
+        assert [int(message.trained) for message in found[0].messages] == expected
+    elif expected is None:
+        assert report.dropped == {"loss_missing": 1}
+    else:
+        assert report.dropped == {"loss_rule_unmet": 1}
+        assert expected in report.samples["loss_rule_unmet"][0]

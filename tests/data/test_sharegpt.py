@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dataset_builders.building import BuildResult
+from dataset_builders.building import LoadResult, collect
 from dataset_builders.files import locate
 from dataset_builders.sharegpt import build
 
@@ -19,9 +19,9 @@ def record(letters: str) -> dict[str, Any]:
     return {"id": "a_0", "conversations": turns}
 
 
-def build_records(tmp_path: Path, records: list[Any]) -> BuildResult:
+def build_records(tmp_path: Path, records: list[Any]) -> LoadResult:
     (tmp_path / "a.json").write_text(json.dumps(records, indent=2))
-    return build(locate(str(tmp_path / "a.json")))
+    return collect(build(locate(str(tmp_path / "a.json"))))
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_drops(tmp_path: Path, raw: Any, reason: str) -> None:
 
 
 def test_real_sample(shared: Path) -> None:
-    result = build(locate(str(shared / "data/sharegpt/sharegpt_v3_sample.json")))
+    result = collect(build(locate(str(shared / "data/sharegpt/sharegpt_v3_sample.json"))))
     report = result.report
     assert report.read == 700
     assert not report.lost
@@ -83,7 +83,7 @@ def test_real_sample(shared: Path) -> None:
 
 
 def test_real_odd_records_are_all_accounted_for(shared: Path) -> None:
-    report = build(locate(str(shared / "data/sharegpt/sharegpt_v3_odd.json"))).report
+    report = collect(build(locate(str(shared / "data/sharegpt/sharegpt_v3_odd.json")))).report
     assert report.read == 57
     assert report.kept + sum(report.dropped.values()) == 57
     assert {"no_turns", "empty_turn", "not_alternating", "no_assistant_turn"} <= set(report.dropped)
@@ -111,6 +111,6 @@ def cut_away(text: str, complete: list[int], cut: int) -> int:
     return len(text[complete[-1] if complete else 1 : cut].lstrip(", \n"))
 
 
-def build_all(tmp_path: Path, text: str) -> BuildResult:
+def build_all(tmp_path: Path, text: str) -> LoadResult:
     (tmp_path / "cut.json").write_text(text)
-    return build(locate(str(tmp_path / "cut.json")))
+    return collect(build(locate(str(tmp_path / "cut.json"))))

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataset_builders import agentinstruct, messages, sharegpt
+from dataset_builders.building import collect
 from dataset_builders.conversation import Conversation, Message, ToolCall, from_row, to_row
 from dataset_builders.errors import ConfigError, DataError, SourceNotFoundError
 from dataset_builders.files import locate
@@ -78,7 +79,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_record_is_accounted_for(folder: Path, builder: Any, lines: list[bytes]) -> None:
     file = folder / "a.jsonl"
     file.write_bytes(b"\n".join(lines))
-    result = builder.build(locate(str(file)))
+    result = collect(builder.build(locate(str(file))))
     report = result.report
     blank = sum(not line.removeprefix(b"\xef\xbb\xbf").strip() for line in lines)
     assert report.read == len(lines) - blank
@@ -126,8 +127,8 @@ def test_progress(tmp_path: Path) -> None:
 
 def test_errors(tmp_path: Path) -> None:
     good = write(tmp_path / "good.jsonl", GOOD)
-    with pytest.raises(ConfigError, match=r"format: found 'alpaca', expected one of agentinstruct"):
-        load_source(SourceSpec(good, "alpaca"))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"format: found 'csv', expected one of agentinstruct"):
+        load_source(SourceSpec(good, "csv"))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="format: found None, expected one of"):
         fingerprint(SourceSpec(good))
     with pytest.raises(ConfigError, match="limit: found 0, expected 1 or more"):
