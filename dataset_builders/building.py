@@ -122,7 +122,7 @@ def _add(
     except RecordDroppedError as dropped:
         report.drop(dropped.reason, record.where, dropped.detail)
     else:
-        report.keep(changes)
+        report.keep(changes, conversation.model)
         conversations.append(conversation)
 
 

@@ -16,6 +16,9 @@ from dataset_builders.errors import DataError
 MAX_SAMPLES = 3
 """Examples kept per drop reason."""
 
+UNKNOWN_MODEL = "unknown"
+"""Counts the conversations of which nothing tells the model that wrote them."""
+
 _MAX_DETAIL = 300  # characters; a detail may quote a field of any length
 
 
@@ -29,6 +32,8 @@ class SourceReport:
         kept: Records that became a conversation.
         dropped: Records left out, by reason.
         changed: Turns removed or altered in kept conversations, by repair step.
+        models: Conversations kept, by the model that wrote them; "unknown" where no
+            record and no setting tells.
         samples: Up to three dropped records per reason, as "file:record: detail".
         lost: Damage to files that hid an unknown number of records; one line each,
             with the number of characters and where. Not part of `read`.
@@ -40,6 +45,7 @@ class SourceReport:
     kept: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     changed: Counter[str] = field(default_factory=Counter)
+    models: Counter[str] = field(default_factory=Counter)
     samples: dict[str, list[str]] = field(default_factory=dict)
     lost: list[str] = field(default_factory=list)
     limited: bool = False
@@ -57,13 +63,15 @@ class SourceReport:
         if len(samples) < MAX_SAMPLES:
             samples.append(f"{where}: {_shorten(detail)}")
 
-    def keep(self, changes: Mapping[str, int] | None = None) -> None:
+    def keep(self, changes: Mapping[str, int] | None = None, model: str = "") -> None:
         """Count a record as kept.
 
         Args:
             changes: Turns that each repair step removed or altered in it.
+            model: The model that wrote it, or "".
         """
         self.kept += 1
+        self.models[model or UNKNOWN_MODEL] += 1
         for step, turns in (changes or {}).items():
             if turns:
                 self.changed[step] += turns
@@ -89,6 +97,7 @@ class SourceReport:
             "kept": self.kept,
             "dropped": dict(self.dropped.most_common()),
             "changed": dict(self.changed.most_common()),
+            "models": dict(self.models.most_common()),
             "samples": {reason: list(lines) for reason, lines in self.samples.items()},
             "lost": list(self.lost),
             "limited": self.limited,
@@ -103,6 +112,8 @@ class SourceReport:
             text += f"; dropped {_counts(self.dropped)}"
         if self.changed:
             text += f"; turns repaired: {_counts(self.changed)}"
+        if set(self.models) - {UNKNOWN_MODEL}:
+            text += f"; written by {_counts(self.models)}"
         if self.lost:
             text += f"; damage: {'; '.join(self.lost[:MAX_SAMPLES])}"
         if len(self.lost) > MAX_SAMPLES:
