@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from agenttuning_plugin.args import (
     AgentTaskConfig,
     AgentTuningSection,
+    CleaningConfig,
     GeneralLossConfig,
     SourceConfig,
 )
@@ -18,6 +19,7 @@ from agenttuning_plugin.args import (
 _PARTS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("agenttuning", AgentTuningSection),
     ("A source, under `agent` or `general`", SourceConfig),
+    ("`clean` of a source", CleaningConfig),
     ("An evaluator of `type: agent_task`", AgentTaskConfig),
     ("An evaluator of `type: general_loss`", GeneralLossConfig),
 )
@@ -54,7 +56,7 @@ def _row(name: str, field: FieldInfo) -> str:
     bounds = ", ".join(
         f"{sign} {getattr(rule, key)}"
         for rule in field.metadata
-        for key, sign in (("ge", "≥"), ("le", "≤"))
+        for key, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"))
         if hasattr(rule, key)
     )
     return f"| `{name}` | {default} | {bounds} | {field.description} |\n"

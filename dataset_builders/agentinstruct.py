@@ -28,6 +28,7 @@ from dataset_builders.building import (
 )
 from dataset_builders.conversation import Conversation, Message, Role
 from dataset_builders.files import Located, Record
+from dataset_builders.provenance import attributed
 
 HUB_ID = "zai-org/AgentInstruct"
 DATA_FILES: tuple[str, ...] = ()
@@ -44,6 +45,7 @@ def build(
     label: str = SOURCE,
     limit: int | None = None,
     on_progress: Progress | None = None,
+    model: str = "",
 ) -> BuildResult:
     """Build conversations from AgentInstruct files; texts stay verbatim.
 
@@ -52,6 +54,7 @@ def build(
         label: Name of the source in the report.
         limit: Stop after this many kept conversations.
         on_progress: Called with the number of records read.
+        model: Name of the model that wrote the conversations whose record names none.
 
     Returns:
         Conversations of source "agentinstruct", task such as "db", and the report.
@@ -59,7 +62,9 @@ def build(
     Raises:
         DataError: A file as a whole cannot be read.
     """
-    return build_from_files(located, _convert, label=label, limit=limit, on_progress=on_progress)
+    return build_from_files(
+        located, attributed(_convert, model), label=label, limit=limit, on_progress=on_progress
+    )
 
 
 def _convert(record: Record) -> Converted:

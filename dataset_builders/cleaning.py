@@ -13,7 +13,6 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from dataset_builders.building import RecordDroppedError, Turn
-from dataset_builders.duplicates import ExactDuplicates, NearDuplicates
 from dataset_builders.language import LanguageFilter
 from dataset_builders.page_text import (
     clean_characters,
@@ -161,6 +160,9 @@ class Cleaner:
     """
 
     def __init__(self, cleaning: Cleaning) -> None:
+        # Needs numpy, which reading a recipe does without.
+        from dataset_builders.duplicates import ExactDuplicates, NearDuplicates
+
         self._cleaning = cleaning
         self._repairs = [name for name in STEPS if getattr(cleaning, name)]
         self._language = LanguageFilter(cleaning.language) if cleaning.language else None

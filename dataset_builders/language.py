@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _LOOK_AT = 1500  # characters from the start, code left out
 _MIN_LETTERS = 20  # below this, a greeting or a formula, any answer is a guess
+_MIN_LETTERS_SHARE = 0.3  # of all characters; below it are tables of numbers
 _MIN_CONFIDENCE = 0.5  # of 1; below it are tables, addresses and SQL, in English mostly
 _NO_LANGUAGE = "zxx"  # ISO 639-2 for "no linguistic content": numbers, base64
 
@@ -27,8 +28,8 @@ _NO_LANGUAGE = "zxx"  # ISO 639-2 for "no linguistic content": numbers, base64
 # there is next to no letter beyond ASCII. Of the 15,842 public ShareGPT conversations that
 # are (nine in ten), the classifier takes 5 for German or French; they hold both languages.
 _ENGLISH = frozenset(
-    "an and are at be by for from has have his how if in is not of our that the their they this "
-    "to was we were what which will with you your".split()
+    "an and are at be by for from has have his how if in is not of our that the their they "  # noqa: SIM905
+    "this to was we were what which will with you your".split()
 )
 _ENGLISH_SHARE = 0.15
 _ENGLISH_WORDS = 8
@@ -78,7 +79,7 @@ class LanguageFilter:
 
 def language_of(text: str) -> str:
     """Return the ISO 639 code of a text's language, "" if it cannot be told."""
-    if sum(map(str.isalpha, text)) < _MIN_LETTERS:
+    if sum(map(str.isalpha, text)) < max(_MIN_LETTERS, _MIN_LETTERS_SHARE * len(text)):
         return ""
     language, confidence = _identifier().classify(text)
     return "" if language == _NO_LANGUAGE or confidence < _MIN_CONFIDENCE else cast(str, language)

@@ -19,6 +19,7 @@ from dataset_builders.building import (
 )
 from dataset_builders.conversation import TRAIN_FIELD, Conversation, from_row
 from dataset_builders.files import Located, Record
+from dataset_builders.provenance import attributed
 
 SOURCE = "messages"
 
@@ -29,6 +30,7 @@ def build(
     label: str = SOURCE,
     limit: int | None = None,
     on_progress: Progress | None = None,
+    model: str = "",
     source: str = SOURCE,
 ) -> BuildResult:
     """Build conversations from files of the `messages` shape.
@@ -38,6 +40,7 @@ def build(
         label: Name of the source in the report.
         limit: Stop after this many kept conversations.
         on_progress: Called with the number of records read.
+        model: Name of the model that wrote the conversations whose record names none.
         source: Source of the conversations whose record names none.
 
     Returns:
@@ -47,7 +50,9 @@ def build(
         DataError: A file as a whole cannot be read.
     """
     convert = partial(_convert, source=source)
-    return build_from_files(located, convert, label=label, limit=limit, on_progress=on_progress)
+    return build_from_files(
+        located, attributed(convert, model), label=label, limit=limit, on_progress=on_progress
+    )
 
 
 def _convert(record: Record, *, source: str) -> Converted:

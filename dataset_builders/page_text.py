@@ -18,9 +18,11 @@ _FENCED = re.compile(r"(```.*?(?:```|\Z))", re.DOTALL)
 # After a digit or an operator it cannot be told from a division, nor after a word that
 # asks for one; those stay.
 _COUNTER = re.compile(
-    r"(?<![\d*+=(^/-])(?<!\d[ .,])(?P<at>[1-9]\d?) / (?P<of>[1-9]\d?)\s*\Z"
+    r"(?<![\d*+=(^/-])(?<![\d*+=^/-] )(?<!\d[.,])(?P<at>[1-9]\d?) / (?P<of>[1-9]\d?)\s*\Z"
 )
-_ASKS_FOR_SUM = re.compile(r"(?i)\b(?:is|of|by|compute|calculate|evaluate|solve|than|rate[ds]?)\s\Z")
+_ASKS_FOR_SUM = re.compile(
+    r"(?i)\b(?:is|of|by|compute|calculate|evaluate|solve|than|rate[ds]?)\s\Z"
+)
 _SHARE_PROMPT = re.compile(r"\s*Share Prompt\s*\Z")
 _MODERATION = re.compile(
     r"\s*(?:!Contents? may violate our content policy)?\s*This (?:content|prompt) may violate our "
@@ -31,9 +33,7 @@ _COPY_CODE = re.compile(r"^Copy code[ \t]*\n", re.MULTILINE)
 
 # Zero-width spaces, word joiners and byte order marks, except where a zero-width space
 # parts words: Thai, Lao, Burmese, Khmer. Joiners and marks of direction carry meaning.
-_INVISIBLE = re.compile(
-    "[\u2060\ufeff]|(?<![\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff])\u200b"
-)
+_INVISIBLE = re.compile("[\u2060\ufeff]|(?<![\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff])\u200b")
 _VERTICAL = re.compile("[\x0b\x0c]")
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
@@ -47,7 +47,8 @@ _FAILURES = re.compile(
     r"|(?:the )?request timed out|too many requests in 1 hour\b.*"
     r"|only one message at a time\..*"
     r"|hmm\s?\.\.\.\s?something seems to have gone wrong\..*"
-    r"|(?:something went wrong|an error occurred)\. (?:if this issue persists|either the engine)\b.*"
+    r"|(?:something went wrong|an error occurred)\."
+    r" (?:if this issue persists|either the engine)\b.*"
     r"|there was an error generating a response\b.*"
     r"|the server (?:experienced an error|had an error) while processing your request\b.*"
     r"|our systems are (?:a bit busy|experiencing)\b.*)",
@@ -125,8 +126,12 @@ def outside_code(text: str, change: Callable[[str], str]) -> str:
 
 def _without_controls(part: str) -> str:
     part = _VERTICAL.sub("\n", part)
-    return _CONTROLS.sub(lambda found: found[0].encode("latin-1").decode("cp1252", "ignore")
-                         if found[0] >= "\x80" else "", part)
+    return _CONTROLS.sub(
+        lambda found: (
+            found[0].encode("latin-1").decode("cp1252", "ignore") if found[0] >= "\x80" else ""
+        ),
+        part,
+    )
 
 
 def _without_counter(text: str) -> str:

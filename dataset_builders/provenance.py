@@ -8,10 +8,12 @@ here it stays unknown.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from dataset_builders.building import RecordDroppedError, check_unicode
+from dataset_builders.building import Converted, RecordDroppedError, check_unicode
+from dataset_builders.files import Record
 
 MODEL_FIELD = "model"
 """Key of a record that names the model."""
@@ -36,22 +38,38 @@ def normalise_model(name: str) -> str:
     return "gpt-4" if _GPT_4.match(name) else name
 
 
-def model_of(record: Mapping[str, Any], default: str = "") -> str:
-    """Return the model that a record names.
-
-    Args:
-        record: The stored record.
-        default: Name for a record without one: that of its whole source.
+def model_of(record: Mapping[str, Any]) -> str:
+    """Return the name of the model as a record spells it, "" if it names none.
 
     Raises:
         RecordDroppedError: The field is not text (`bad_model`).
     """
     found = record.get(MODEL_FIELD)
-    if found is None or found == "":
-        return normalise_model(default)
+    if found is None:
+        return ""
     if not isinstance(found, str):
         raise RecordDroppedError(
             "bad_model", f"{MODEL_FIELD}: found {type(found).__name__}, expected text"
         )
     check_unicode(found, MODEL_FIELD)
-    return normalise_model(found)
+    return found
+
+
+def attributed(
+    convert: Callable[[Record], Converted], default: str
+) -> Callable[[Record], Converted]:
+    """Make a converter name models by their normalised names.
+
+    Args:
+        convert: Turns a record into a conversation, its model as the record spells it.
+        default: Name for a conversation whose record names none: that of its source.
+    """
+
+    def named(record: Record) -> Converted:
+        conversation, changes = convert(record)
+        name = normalise_model(conversation.model or default)
+        if name != conversation.model:
+            conversation = replace(conversation, model=name)
+        return Converted(conversation, changes)
+
+    return named

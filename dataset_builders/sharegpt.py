@@ -27,7 +27,7 @@ from dataset_builders.building import (
 from dataset_builders.cleaning import Cleaner, Cleaning
 from dataset_builders.conversation import Conversation, Message, Role
 from dataset_builders.files import Located, Record
-from dataset_builders.provenance import model_of
+from dataset_builders.provenance import attributed, model_of
 
 HUB_ID = "anon8231489123/ShareGPT_Vicuna_unfiltered"
 DATA_FILES: tuple[str, ...] = ("ShareGPT_V3_unfiltered_cleaned_split.json",)
@@ -72,14 +72,14 @@ def build(
         ConfigError: A setting of the cleaning is out of range.
         DataError: A file as a whole cannot be read.
     """
-    convert = partial(_convert, cleaner=Cleaner(clean or Cleaning()), model=model)
+    convert = attributed(partial(_convert, cleaner=Cleaner(clean or Cleaning())), model)
     return build_from_files(located, convert, label=label, limit=limit, on_progress=on_progress)
 
 
-def _convert(record: Record, *, cleaner: Cleaner, model: str) -> Converted:
+def _convert(record: Record, *, cleaner: Cleaner) -> Converted:
     value = object_of(record)
     id_ = id_of(value)
-    model = model_of(value, model)
+    model = model_of(value)
     turns = [parse_turn(index, raw, _ROLES) for index, raw in enumerate(turns_of(value))]
     turns, changes = cleaner.repair(turns)
     if not any(turn.role == "assistant" for turn in turns):

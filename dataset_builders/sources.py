@@ -6,12 +6,13 @@ import hashlib
 import importlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from dataset_builders import agentinstruct, messages, sharegpt
 from dataset_builders.building import BuildResult, Progress
+from dataset_builders.cleaning import Cleaning
 from dataset_builders.conversation import TRAIN_FIELD, Conversation, to_row, uses_tools
 from dataset_builders.errors import ConfigError, DataError
 from dataset_builders.files import Located, content_fingerprint, locate
@@ -53,6 +54,9 @@ class SourceSpec:
         data_files: Glob patterns inside the source; empty: all files of one format.
         revision: Branch, tag or commit of a hub dataset.
         limit: Number of conversations to take from the start; None: all.
+        clean: Steps of cleaning, of `sharegpt` only; None: all of them.
+        model: Name of the model that wrote the conversations whose record names none,
+            such as "gpt-4"; "": unknown.
     """
 
     path: str
@@ -61,6 +65,8 @@ class SourceSpec:
     data_files: tuple[str, ...] = ()
     revision: str | None = None
     limit: int | None = None
+    clean: Cleaning | None = None
+    model: str = ""
 
     @property
     def label(self) -> str:
@@ -86,9 +92,15 @@ def load_source(spec: SourceSpec, on_progress: Progress | None = None) -> BuildR
     builder = BUILDERS[_check(spec)]
     module, _, function = builder.partition(":")
     build = getattr(importlib.import_module(module), function)
-    options: dict[str, Any] = {"limit": spec.limit, "on_progress": on_progress}
+    options: dict[str, Any] = {
+        "limit": spec.limit,
+        "on_progress": on_progress,
+        "model": spec.model,
+    }
     if spec.format == "messages":
         options["source"] = _messages_source(spec)
+    if spec.format == "sharegpt":
+        options["clean"] = spec.clean
     result = cast(BuildResult, build(located(spec), label=spec.label, **options))
     if not result.conversations:
         raise DataError(_describe_nothing(result.report))
@@ -112,6 +124,8 @@ def fingerprint(spec: SourceSpec) -> str:
         "builder": BUILDERS[name],
         "limit": spec.limit,
         "source": _messages_source(spec) if spec.format == "messages" else "",
+        "clean": asdict(spec.clean or Cleaning()) if spec.format == "sharegpt" else {},
+        "model": spec.model,
         "content": content_fingerprint(located(spec)),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -166,6 +180,10 @@ def _check(spec: SourceSpec) -> str:
     if spec.format is None or spec.format not in BUILDERS:
         raise ConfigError(
             f"{spec.path}: format: found {spec.format!r}, expected one of {', '.join(BUILDERS)}"
+        )
+    if spec.clean is not None and spec.format != "sharegpt":
+        raise ConfigError(
+            f"{spec.label}: clean: set for format {spec.format}, expected only for sharegpt"
         )
     if spec.limit is not None and spec.limit < 1:
         raise ConfigError(f"{spec.label}: limit: found {spec.limit}, expected 1 or more")
