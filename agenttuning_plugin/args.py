@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from dataset_builders.cleaning import Cleaning
 from dataset_builders.pools import GPT4_SHARE
 from dataset_builders.rates import Unit
 from dataset_builders.sources import Format, SourceSpec
@@ -18,6 +19,53 @@ from dataset_builders.splitting import Mode
 
 class _Closed(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+
+class CleaningConfig(_Closed):
+    """Steps that make shared chats fit to train on."""
+
+    remove_share_banners: bool = Field(
+        default=True, description="Remove system turns that only name the sharing site."
+    )
+    clean_characters: bool = Field(
+        default=True, description="Remove control characters and zero-width spaces."
+    )
+    remove_page_text: bool = Field(
+        default=True, description="Remove captions of the chat page, such as `2 / 2`."
+    )
+    remove_failed_answers: bool = Field(
+        default=True, description="Remove answers that are only a message of failure."
+    )
+    remove_empty_turns: bool = Field(default=True, description="Remove turns that show nothing.")
+    join_user_turns: bool = Field(
+        default=True, description="Join questions that follow one another."
+    )
+    strip_leading_assistant: bool = Field(
+        default=True, description="Remove answers before the first question."
+    )
+    strip_trailing_user: bool = Field(
+        default=True, description="Remove questions after the last answer."
+    )
+    drop_page_markup: bool = Field(
+        default=True, description="Drop conversations with the chat page's own markup in them."
+    )
+    language: str | None = Field(
+        default="en", description="Language to keep, as ISO 639-1 code; null: any."
+    )
+    drop_duplicates: bool = Field(
+        default=True, description="Drop conversations that come again, character for character."
+    )
+    near_duplicates: float | None = Field(
+        default=0.8,
+        gt=0,
+        le=1,
+        description="Similarity (Jaccard, of word 5-grams) at which a conversation counts as "
+        "coming again; null: none.",
+    )
+
+    def cleaning(self) -> Cleaning:
+        """The data layer's description of these steps."""
+        return Cleaning(**self.model_dump())
 
 
 class SourceConfig(_Closed):
@@ -51,6 +99,14 @@ class SourceConfig(_Closed):
         default=False,
         description="Put back the `loss` flags that a copy of AgentInstruct lost.",
     )
+    clean: CleaningConfig | Literal[False] | None = Field(
+        default=None,
+        description="Steps of cleaning, of `sharegpt` only; all if left out, `false` for none.",
+    )
+    model: str | None = Field(
+        default=None,
+        description="Model that wrote the conversations whose record names none, such as `gpt-4`.",
+    )
 
     def spec(self) -> SourceSpec:
         """The data layer's description of this source."""
@@ -63,7 +119,14 @@ class SourceConfig(_Closed):
             limit=self.limit,
             weight=self.weight,
             reconstruct_loss=self.reconstruct_loss,
+            clean=self._cleaning(),
+            model=self.model or "",
         )
+
+    def _cleaning(self) -> Cleaning | None:
+        if self.clean is None:
+            return None
+        return self.clean.cleaning() if self.clean else Cleaning.none()
 
 
 class _Scheduled(_Closed):

@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from agenttuning_plugin.args import (
     AgentTaskConfig,
     AgentTuningSection,
+    CleaningConfig,
     EtaStage,
     GeneralLossConfig,
     SourceConfig,
@@ -20,6 +21,7 @@ _PARTS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("agenttuning", AgentTuningSection),
     ("A stage, under `eta_stages`", EtaStage),
     ("A source, under `agent` or `general`", SourceConfig),
+    ("`clean` of a source", CleaningConfig),
     ("An evaluator of `type: agent_task`", AgentTaskConfig),
     ("An evaluator of `type: general_loss`", GeneralLossConfig),
 )

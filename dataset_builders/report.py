@@ -17,6 +17,9 @@ from dataset_builders.errors import DataError
 MAX_SAMPLES = 3
 """Examples kept per drop reason."""
 
+UNKNOWN_MODEL = "unknown"
+"""Counts the conversations of which nothing tells the model that wrote them."""
+
 _MAX_DETAIL = 300  # characters; a detail may quote a field of any length
 _MAX_TASKS = 256  # names; rows of unknown origin may each have one of their own
 _MAX_IDS = 2**18  # identifiers that are remembered, some 40 MB
@@ -35,6 +38,8 @@ class SourceReport:
         kept: Records that became a conversation.
         dropped: Records left out, by reason.
         changed: Turns removed or altered in kept conversations, by repair step.
+        models: Conversations kept, by the model that wrote them; "unknown" where no
+            record and no setting tells.
         samples: Up to three dropped records per reason, as "file:record: detail".
         lost: Damage to files that hid an unknown number of records; one line each,
             with the number of characters and where. Not part of `read`.
@@ -50,6 +55,7 @@ class SourceReport:
     kept: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     changed: Counter[str] = field(default_factory=Counter)
+    models: Counter[str] = field(default_factory=Counter)
     samples: dict[str, list[str]] = field(default_factory=dict)
     lost: list[str] = field(default_factory=list)
     limited: bool = False
@@ -127,6 +133,7 @@ class SourceReport:
             "kept": self.kept,
             "dropped": dict(self.dropped.most_common()),
             "changed": dict(self.changed.most_common()),
+            "models": dict(self.models.most_common()),
             "samples": {reason: list(lines) for reason, lines in self.samples.items()},
             "lost": list(self.lost),
             "limited": self.limited,
@@ -145,6 +152,8 @@ class SourceReport:
             text += f"; turns repaired: {_counts(self.changed)}"
         if self.duplicate_ids:
             text += f"; {self.duplicate_ids:,} with the id of another"
+        if set(self.models) - {UNKNOWN_MODEL}:
+            text += f"; written by {_counts(self.models)}"
         if self.lost:
             text += f"; damage: {'; '.join(self.lost[:MAX_SAMPLES])}"
         if len(self.lost) > MAX_SAMPLES:

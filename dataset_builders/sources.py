@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from dataset_builders import agentinstruct, messages, sharegpt
 from dataset_builders.building import BuildResult, LoadResult, Progress, collect
+from dataset_builders.cleaning import Cleaning
 from dataset_builders.conversation import TRAIN_FIELD, Conversation, optional_columns, to_row
 from dataset_builders.errors import ConfigError, DataError
 from dataset_builders.files import Located, content_fingerprint, locate
+from dataset_builders.provenance import attributed
 from dataset_builders.records import stem_of
 from dataset_builders.report import SourceReport
 
@@ -64,6 +66,9 @@ class SourceSpec:
             its number of rows.
         reconstruct_loss: Whether to put back the `loss` flags that a copy of AgentInstruct
             lost, by the rule of `loss_rule`; a setting of that format only.
+        clean: Steps of cleaning, of `sharegpt` only; None: all of them.
+        model: Name of the model that wrote the conversations whose record names none,
+            such as "gpt-4"; "": unknown.
     """
 
     path: str
@@ -74,6 +79,8 @@ class SourceSpec:
     limit: int | None = None
     weight: float | None = None
     reconstruct_loss: bool = False
+    clean: Cleaning | None = None
+    model: str = ""
 
     @property
     def label(self) -> str:
@@ -103,13 +110,16 @@ def stream_source(spec: SourceSpec, on_progress: Progress | None = None) -> Buil
     options: dict[str, Any] = {"limit": spec.limit, "on_progress": on_progress}
     options.update(_format_options(spec))
     result = cast(BuildResult, build(located(spec), label=spec.label, **options))
-    return result._replace(conversations=_at_least_one(result))
+    named = attributed(result.conversations, spec.model, result.report.models)
+    return result._replace(conversations=_at_least_one(named, result.report))
 
 
-def _at_least_one(result: BuildResult) -> Iterator[Conversation]:
-    yield from result.conversations
-    if not result.report.kept:
-        raise DataError(_describe_nothing(result.report))
+def _at_least_one(
+    conversations: Iterable[Conversation], report: SourceReport
+) -> Iterator[Conversation]:
+    yield from conversations
+    if not report.kept:
+        raise DataError(_describe_nothing(report))
 
 
 def load_source(spec: SourceSpec, on_progress: Progress | None = None) -> LoadResult:
@@ -146,7 +156,8 @@ def fingerprint(spec: SourceSpec) -> str:
         "format": name,
         "builder": BUILDERS[name],
         "limit": spec.limit,
-        "options": _format_options(spec),
+        "options": {**_format_options(spec), "clean": asdict(spec.clean or Cleaning())},
+        "model": spec.model,
         "content": content_fingerprint(located(spec)),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -208,6 +219,10 @@ def _check(spec: SourceSpec) -> str:
         raise ConfigError(
             f"{spec.path}: format: found {spec.format!r}, expected one of {', '.join(BUILDERS)}"
         )
+    if spec.clean is not None and spec.format != "sharegpt":
+        raise ConfigError(
+            f"{spec.label}: clean: set for format {spec.format}, expected only for sharegpt"
+        )
     if spec.limit is not None and spec.limit < 1:
         raise ConfigError(f"{spec.label}: limit: found {spec.limit}, expected 1 or more")
     if spec.reconstruct_loss and spec.format != "agentinstruct":
@@ -235,6 +250,8 @@ def _format_options(spec: SourceSpec) -> dict[str, Any]:
         return {"source": stem_of(Path(spec.path)) or messages.SOURCE}
     if spec.format == "agentinstruct":
         return {"reconstruct": spec.reconstruct_loss}
+    if spec.format == "sharegpt":
+        return {"clean": spec.clean or Cleaning()}
     return {}
 
 
