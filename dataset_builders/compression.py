@@ -20,8 +20,8 @@ COMPRESSIONS = (".gz", ".zst", ".xz")
 
 _BUFFER = 2**20  # bytes handed on at once
 _INPUT = 2**16  # compressed bytes per read
-# zstandard cannot be told how much to put out: at most 128 KiB for every 4 bytes put in.
-_INPUT_ZSTD = 2**11
+# zstandard cannot be told how much to put out: at most 128 KiB for every 4 bytes put in, so 16 MiB.
+_INPUT_ZSTD = 2**9
 
 OnDamage = Callable[[str], None]
 """Receives one line about a compressed stream that is cut short or damaged."""

@@ -72,11 +72,23 @@ def convert_row(row: Mapping[str, Any], *, source: str) -> Converted:
         raise RecordDroppedError("bad_messages", f"messages: missing, found only {found}")
     changes: dict[str, int] = {}
     turns = plain_turns(row[field], changes)
-    system = row.get("system")
-    if isinstance(system, str) and system and isinstance(turns, list) and not _has_system(turns):
-        turns.insert(0, {"role": "system", "content": system})
+    if isinstance(turns, list):
+        turns = [*_system_turn(row.get("system"), turns), *turns]
     return from_raw(row, turns, source, changes)
 
 
-def _has_system(turns: list[Any]) -> bool:
-    return bool(turns) and isinstance(turns[0], Mapping) and turns[0].get("role") == "system"
+def _system_turn(system: Any, turns: list[Any]) -> list[dict[str, Any]]:
+    if system is None or system == "":
+        return []
+    if not isinstance(system, str):
+        raise RecordDroppedError(
+            "bad_messages", f"system: found {type(system).__name__}, expected text"
+        )
+    first = turns[0] if turns and isinstance(turns[0], Mapping) else {}
+    if first.get("role") != "system":
+        return [{"role": "system", "content": system}]
+    if first.get("content") != system:
+        raise RecordDroppedError(
+            "bad_messages", "system: differs from the system turn, expected one of them"
+        )
+    return []

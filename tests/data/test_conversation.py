@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,11 +11,13 @@ from dataset_builders.conversation import (
     Message,
     ToolCall,
     from_row,
+    optional_columns,
     parse_messages,
     to_row,
     uses_tools,
 )
 from dataset_builders.errors import DataError
+from dataset_builders.tools import parse_tools
 
 CALL = ToolCall("search", '{"q": "é"}', "c1")
 PLAIN = Conversation.create(
@@ -90,3 +94,43 @@ def test_errors_name_message_and_field(raw: Any, message: str) -> None:
 def test_row_without_messages() -> None:
     with pytest.raises(DataError, match="messages: missing, found only 'text'"):
         from_row({"text": "x"})
+
+
+SCHEMAS = [{"type": "function", "function": {"name": "f", "description": "é"}}]
+
+
+def test_tools_have_one_text() -> None:
+    canonical = '[{"type": "function", "function": {"name": "f", "description": "é"}}]'
+    for raw in (SCHEMAS, json.dumps(SCHEMAS), json.dumps(SCHEMAS, indent=2), canonical):
+        assert parse_tools(raw) == canonical
+    for raw in (None, "", [], "[]"):
+        assert parse_tools(raw) == ""
+    # Keys keep the order of their author, which templates show.
+    assert parse_tools([{"name": "f", "a": 1}]) == '[{"name": "f", "a": 1}]'
+
+
+@pytest.mark.parametrize("raw", [3, {"a": 1}, "3", "{", [3], [{}], [{"function": {"name": ""}}]])
+def test_tools_of_another_shape(raw: Any) -> None:
+    with pytest.raises(DataError, match=r"^tools: "):
+        parse_tools(raw)
+    with pytest.raises(DataError, match=r"^tools: "):
+        from_row({"messages": [{"role": "user", "content": "u"}], "tools": raw})
+
+
+def test_optional_columns() -> None:
+    named = replace(PLAIN, tools=parse_tools(SCHEMAS), model="gpt-4")
+    assert not any(optional_columns([PLAIN]).values())
+    assert optional_columns([PLAIN, named]) == {"tool_calls": False, "tools": True, "model": True}
+    assert from_row(to_row(named, **optional_columns([named]))) == named
+    assert set(to_row(PLAIN)) == {"id", "source", "task", "messages"}
+
+
+def test_place_is_not_what_a_conversation_is() -> None:
+    assert replace(PLAIN, where="a:1") == PLAIN
+    assert hash(replace(PLAIN, where="a:1")) == hash(PLAIN)
+
+
+@pytest.mark.parametrize("field", ["id", "source", "task", "model"])
+def test_names_are_text(field: str) -> None:
+    with pytest.raises(DataError, match=f"{field}: found list, expected text"):
+        from_row({"messages": [{"role": "user", "content": "u"}], field: ["x"]})

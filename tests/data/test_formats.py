@@ -60,6 +60,11 @@ MASKED = [("user", "q", False), ("assistant", "a", False), *PAIR]
         ("messages", {"system": "s", "messages": [USER, REPLY]}, [("system", "s", False), *PAIR]),
         (
             "messages",
+            {"system": "s", "messages": [{"role": "system", "content": "s"}, USER, REPLY]},
+            [("system", "s", False), *PAIR],
+        ),
+        (
+            "messages",
             {"messages": [USER, {"role": "assistant", "content": [{"type": "text", "text": "a"}]}]},
             PAIR,
         ),
@@ -202,6 +207,12 @@ def test_turns_are_refused_not_guessed(tmp_path: Path, fields: dict[str, Any], r
             "messages",
             {"messages": [USER, REPLY], "chat_template_kwargs": {"enable_thinking": False}},
             "unsupported_field",
+        ),
+        ("messages", {"messages": [USER, REPLY], "system": 3}, "system: found int"),
+        (
+            "messages",
+            {"system": "s", "messages": [{"role": "system", "content": "t"}, USER, REPLY]},
+            "system: differs from the system turn",
         ),
         ("messages", {"text": "x"}, "messages: missing, found only 'text'"),
         ("prompt_completion", {"prompt": "q", "completion": [REPLY]}, "bad_pair"),

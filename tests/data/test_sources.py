@@ -3,55 +3,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from dataset_builders import agentinstruct, messages, sharegpt
-from dataset_builders.building import collect
-from dataset_builders.conversation import Conversation, Message, ToolCall, from_row, to_row
+from dataset_builders import sharegpt
+from dataset_builders.conversation import Conversation, Message, ToolCall, from_row
 from dataset_builders.errors import ConfigError, DataError, SourceNotFoundError
-from dataset_builders.files import locate
 from dataset_builders.report import SourceReport
 from dataset_builders.sources import SourceSpec, fingerprint, load_source, to_dataset
 
-# Lone surrogates and control characters included: JSON can spell them.
-TEXTS = st.one_of(
-    st.text(st.characters(exclude_categories=[]), max_size=5), st.sampled_from(["", "a", "b_1"])
-)
-JUNK = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), TEXTS),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
-    max_leaves=6,
-)
-NAMES = ["human", "gpt", "system", "user", "assistant", "tool"]
-CALLS = st.lists(
-    st.fixed_dictionaries(
-        {}, optional={"function": JUNK, "name": TEXTS, "arguments": JUNK, "id": JUNK}
-    )
-    | JUNK,
-    max_size=2,
-)
-TURN = st.fixed_dictionaries(
-    {},
-    optional={
-        "from": st.sampled_from(NAMES) | JUNK,
-        "value": TEXTS | JUNK,
-        "loss": st.booleans() | JUNK,
-        "role": st.sampled_from(NAMES) | JUNK,
-        "content": TEXTS | JUNK,
-        "train": st.booleans() | JUNK,
-        "tool_calls": CALLS | JUNK,
-        "tool_call_id": JUNK,
-    },
-)
-TURNS = st.lists(TURN | JUNK, max_size=4) | JUNK
-RECORDS = st.fixed_dictionaries(
-    {}, optional={"id": TEXTS | JUNK, "conversations": TURNS, "messages": TURNS, "task": JUNK}
-)
 GOOD = {
     "id": "db_1",
     "conversations": [
@@ -60,39 +23,6 @@ GOOD = {
     ],
     "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}],
 }
-LINES = st.lists(
-    (RECORDS | JUNK).map(json.dumps).map(str.encode)
-    | st.binary(max_size=20).map(lambda raw: raw.replace(b"\n", b""))
-    | st.just(json.dumps(GOOD).encode()),
-    max_size=6,
-)
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("property")
-
-
-@pytest.mark.parametrize("builder", [agentinstruct, sharegpt, messages])
-@settings(max_examples=300, deadline=None, database=None)
-@given(lines=LINES)
-def test_every_record_is_accounted_for(folder: Path, builder: Any, lines: list[bytes]) -> None:
-    file = folder / "a.jsonl"
-    file.write_bytes(b"\n".join(lines))
-    result = collect(builder.build(locate(str(file))))
-    report = result.report
-    blank = sum(not line.removeprefix(b"\xef\xbb\xbf").strip() for line in lines)
-    assert report.read == len(lines) - blank
-    assert report.read == report.kept + sum(report.dropped.values())
-    assert report.kept == len(result.conversations)
-    good = lines.count(json.dumps(GOOD).encode())
-    assert report.kept + report.dropped["duplicate"] >= good
-    for item in result.conversations:
-        assert item.num_trained
-        json.dumps(to_row(item, tool_calls=True), ensure_ascii=False).encode()
-    summary = report.summary()
-    assert summary.isprintable()
-    summary.encode()
 
 
 def write(path: Path, *records: Any) -> str:
@@ -208,6 +138,15 @@ def test_dataset_columns(tmp_path: Path) -> None:
     both = to_dataset([plain, tools])
     assert [from_row(row) for row in both] == [plain, tools]
     assert to_dataset([]).features == data.features
+    schema = '[{"type": "function", "function": {"name": "f"}}]'
+    named = Conversation.create(plain.messages, tools=schema, model="gpt-4", where="x:1")
+    for extra, name in ((replace(named, model=""), "tools"), (replace(named, tools=""), "model")):
+        rows = to_dataset([plain, extra])
+        assert list(rows.features) == ["id", "source", "task", "messages", name]
+        assert [from_row(row) for row in rows] == [plain, extra]
+    rows = to_dataset([named, tools])
+    assert rows["tools"][:] == [schema, ""]
+    assert rows["model"][:] == ["gpt-4", ""]
     both.to_parquet(str(tmp_path / "x.parquet"))
     again = load_source(SourceSpec(str(tmp_path / "x.parquet"), "messages"))
     assert [item.messages for item in again.conversations] == [plain.messages, tools.messages]
