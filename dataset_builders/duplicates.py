@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from dataset_builders.building import RecordDroppedError
 from dataset_builders.errors import ConfigError
+from dataset_builders.hashing import BASE, Hashes, mix, window_hashes
 
 SHINGLE = 5
 """Words of a shingle."""
@@ -27,12 +28,8 @@ _ROWS = 7  # bins of a band; see NearDuplicates
 _DIGEST = 16  # bytes; two of a billion texts collide with probability 1e-21
 
 _EMPTY = np.uint64(2**64 - 1)
-# Odd, so that powers have an inverse modulo 2**64; the digits of pi, of no other meaning.
-_BASE = np.uint64(0x243F6A8885A308D3)
 _SPACE = np.zeros(256, np.bool_)
 _SPACE[[9, 10, 11, 12, 13, 32]] = True
-
-_Hashes = npt.NDArray[np.uint64]
 
 
 class ExactDuplicates:
@@ -126,7 +123,7 @@ class NearDuplicates:
         self._sketches += raw
 
 
-def shingle_hashes(text: str) -> _Hashes:
+def shingle_hashes(text: str) -> Hashes:
     """Hash every sequence of five words of a text, upper and lower case alike.
 
     A word is what stands between white space. The hash is a polynomial in the bytes
@@ -144,15 +141,11 @@ def shingle_hashes(text: str) -> _Hashes:
     # All white space between two words counts as one blank: each word is hashed for itself.
     sums = np.zeros(len(raw) + 1, np.uint64)
     np.cumsum((raw.astype(np.uint64) + np.uint64(1)) * _powers(len(raw)), out=sums[1:])
-    words = _mix((sums[ends] - sums[starts]) * _inverse_powers(len(raw))[starts])
-    count = len(words) - SHINGLE + 1
-    hashes = np.zeros(count, np.uint64)
-    for place in range(SHINGLE):
-        hashes = hashes * _BASE + words[place : place + count]
-    return _mix(hashes)
+    words = mix((sums[ends] - sums[starts]) * _inverse_powers(len(raw))[starts])
+    return window_hashes(words, SHINGLE)
 
 
-def _sketch(shingles: _Hashes) -> npt.NDArray[np.uint16]:
+def _sketch(shingles: Hashes) -> npt.NDArray[np.uint16]:
     """Reduce (n,) hashes to (128,) bins of 16 bits, which agree by chance once in 65,536."""
     sketch = np.full(_BINS, _EMPTY)
     np.minimum.at(sketch, (shingles >> np.uint64(57)).astype(np.intp), shingles)
@@ -162,30 +155,23 @@ def _sketch(shingles: _Hashes) -> npt.NDArray[np.uint16]:
         donor = filled[place % len(filled)]
         # Marked by the distance: only bins that borrowed alike may agree.
         distance = ((donor - np.arange(_BINS)) % _BINS).astype(np.uint64)
-        sketch = sketch[donor] + distance * _BASE
+        sketch = sketch[donor] + distance * BASE
     # The low bits: the high ones are the bin, and nearly the same in any least hash.
     return sketch.astype(np.uint16)
 
 
-def _mix(values: _Hashes) -> _Hashes:
-    """Spread every bit over all others: the finaliser of SplitMix64."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+_tables: dict[str, Hashes] = {"powers": np.ones(1, np.uint64), "inverse": np.ones(1, np.uint64)}
 
 
-_tables: dict[str, _Hashes] = {"powers": np.ones(1, np.uint64), "inverse": np.ones(1, np.uint64)}
+def _powers(length: int) -> Hashes:
+    return _table("powers", BASE, length)
 
 
-def _powers(length: int) -> _Hashes:
-    return _table("powers", _BASE, length)
+def _inverse_powers(length: int) -> Hashes:
+    return _table("inverse", np.uint64(pow(int(BASE), -1, 2**64)), length)
 
 
-def _inverse_powers(length: int) -> _Hashes:
-    return _table("inverse", np.uint64(pow(int(_BASE), -1, 2**64)), length)
-
-
-def _table(name: str, base: np.uint64, length: int) -> _Hashes:
+def _table(name: str, base: np.uint64, length: int) -> Hashes:
     if len(_tables[name]) < length:
         size = max(length, 2 * len(_tables[name]))
         factors = np.full(size, base)
