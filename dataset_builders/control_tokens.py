@@ -101,9 +101,7 @@ class ControlTokens:
         # A thought is the assistant's own, and its marks have to stay tokens.
         self._assistant = _pattern(self.tokens - set(THOUGHTS))
 
-    def disguise(
-        self, rows: Sequence[Row], tools: list[Any] | None, text: str
-    ) -> Disguise | None:
+    def disguise(self, rows: Sequence[Row], tools: list[Any] | None, text: str) -> Disguise | None:
         """Take the control tokens out of a conversation's words; none if they spell none.
 
         Args:

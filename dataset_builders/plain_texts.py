@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dataset_builders.errors import DataError
-from dataset_builders.files import SUFFIXES, locate, read_records
+from dataset_builders.files import locate
 from dataset_builders.json_stream import BadRecord
+from dataset_builders.records import read_records, suffix_of
 
 _TURNS = {"messages": ("content", "text"), "conversations": ("value",)}
 _CSV = ".csv"
@@ -106,7 +107,7 @@ def _values(path: str, report: TextReport) -> Iterator[tuple[str, Any]]:
 def _tables(place: Path) -> list[Path]:
     if place.is_file():
         return [place] if place.suffix == _CSV else []
-    if not place.is_dir() or any(file.suffix in SUFFIXES for file in place.iterdir()):
+    if not place.is_dir() or any(suffix_of(file) for file in place.iterdir()):
         return []
     return sorted(place.glob(f"*{_CSV}"))
 

@@ -8,14 +8,13 @@ here it stays unknown.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from dataset_builders.building import RecordDroppedError, check_unicode
 from dataset_builders.conversation import Conversation
-from dataset_builders.report import UNKNOWN_MODEL
+from dataset_builders.report import SourceReport
 
 MODEL_FIELD = "model"
 """Key of a record that names the model."""
@@ -58,18 +57,18 @@ def model_of(record: Mapping[str, Any]) -> str:
 
 
 def attributed(
-    conversations: Iterable[Conversation], default: str, counts: Counter[str]
+    conversations: Iterable[Conversation], default: str, report: SourceReport
 ) -> Iterator[Conversation]:
     """Give conversations the normalised names of their models, and count them.
 
     Args:
         conversations: Conversations, the model as their record spells it.
         default: Name for a conversation whose record names none: that of its source.
-        counts: Conversations by model, filled as they pass.
+        report: Counts them by model as they pass.
     """
     for conversation in conversations:
         name = normalise_model(conversation.model or default)
-        counts[name or UNKNOWN_MODEL] += 1
+        report.count_model(name)
         if name != conversation.model:
             conversation = replace(conversation, model=name)
         yield conversation

@@ -21,11 +21,11 @@ UNKNOWN_MODEL = "unknown"
 """Counts the conversations of which nothing tells the model that wrote them."""
 
 _MAX_DETAIL = 300  # characters; a detail may quote a field of any length
-_MAX_TASKS = 256  # names; rows of unknown origin may each have one of their own
+_MAX_NAMES = 256  # tasks, models; rows of unknown origin may each have one of their own
 _MAX_IDS = 2**18  # identifiers that are remembered, some 40 MB
 
-OTHER_TASKS = "(other)"
-"""Counts the tasks beyond the first 256 together."""
+OTHER = "(other)"
+"""Counts the tasks, or models, beyond the first 256 together."""
 
 
 @dataclass(slots=True)
@@ -94,10 +94,17 @@ class SourceReport:
             self._count_task(conversation)
             self._count_id(conversation)
 
+    def count_model(self, name: str) -> None:
+        """Count a kept conversation by the model that wrote it, "" if that is not known."""
+        name = name or UNKNOWN_MODEL
+        if name not in self.models and len(self.models) >= _MAX_NAMES:
+            name = OTHER
+        self.models[name] += 1
+
     def _count_task(self, conversation: Conversation) -> None:
         name = conversation.task
-        if name not in self.tasks and len(self.tasks) >= _MAX_TASKS:
-            name = OTHER_TASKS
+        if name not in self.tasks and len(self.tasks) >= _MAX_NAMES:
+            name = OTHER
         task = self.tasks.setdefault(name, {"conversations": 0, "trained_turns": 0})
         task["conversations"] += 1
         task["trained_turns"] += conversation.num_trained
@@ -162,7 +169,7 @@ class SourceReport:
 
 
 def _counts(counter: Counter[str]) -> str:
-    return ", ".join(f"{name} {count:,}" for name, count in counter.most_common())
+    return ", ".join(f"{_shorten(name)} {count:,}" for name, count in counter.most_common())
 
 
 def _shorten(detail: str) -> str:

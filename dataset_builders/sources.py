@@ -110,7 +110,7 @@ def stream_source(spec: SourceSpec, on_progress: Progress | None = None) -> Buil
     options: dict[str, Any] = {"limit": spec.limit, "on_progress": on_progress}
     options.update(_format_options(spec))
     result = cast(BuildResult, build(located(spec), label=spec.label, **options))
-    named = attributed(result.conversations, spec.model, result.report.models)
+    named = attributed(result.conversations, spec.model, result.report)
     return result._replace(conversations=_at_least_one(named, result.report))
 
 

@@ -195,9 +195,7 @@ class TurnFinder:
             start = words.start
         return Span(start, self._end(dialogue, text, index, words.end))
 
-    def _start_by_prompt(
-        self, dialogue: Dialogue, text: str, index: int, words: int
-    ) -> int | None:
+    def _start_by_prompt(self, dialogue: Dialogue, text: str, index: int, words: int) -> int | None:
         length = self.prompt_length(dialogue, text, index) if self._layout.takes_over else None
         return length if length is not None and length <= words else None
 
