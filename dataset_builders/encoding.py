@@ -7,26 +7,20 @@ several processes, and the data are the same.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from dataset_builders.chat import ChatRenderer, Rendered
+from dataset_builders.chat import ChatRenderer
+from dataset_builders.coding import Coded, Coder
 from dataset_builders.conversation import Conversation
-from dataset_builders.engines import (
-    Engine,
-    EngineName,
-    HuggingFaceEngine,
-    check_engine_name,
-    choose_engine,
-)
+from dataset_builders.engines import Engine, EngineName, check_engine_name, choose_engine
 from dataset_builders.errors import ConfigError, DataError, MaskError
 from dataset_builders.lengths import LENGTH_POLICIES, LengthPolicy, shorten, split
-from dataset_builders.literals import LiteralEncoder
-from dataset_builders.offsets import Bounds, TokenWidths, label, to_bytes
 from dataset_builders.parallel import in_order
+from dataset_builders.spans import Rendered
 from dataset_builders.token_rows import Ints, Origin, TokenReport, TokenRow, label_of
 
 CHUNK = 256
@@ -35,23 +29,6 @@ CHUNK = 256
 _CHUNK_CHARACTERS = 4_000_000
 _SAMPLE = 200
 _CERTIFIED = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Coded:
-    """A rendered conversation as tokens.
-
-    Attributes:
-        row: Its ids and labels.
-        ends: For each trained turn, the tokens up to its end.
-        literal: Whether its own words spell a control token.
-        by_reference: Whether the fast engine left it to the reference.
-    """
-
-    row: TokenRow
-    ends: list[int]
-    literal: bool
-    by_reference: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +102,11 @@ class Encoder:
         check_engine_name(engine)
         self.renderer = ChatRenderer(tokenizer, end_of_turn)
         self._tokenizer = tokenizer
+        self._coder = Coder(tokenizer)
         self._max_length = max_length
         self._policy = policy
         self._engine_name = engine
-        self._reference = HuggingFaceEngine(tokenizer)
-        self._widths = TokenWidths.of(tokenizer)
         self._chosen: tuple[Engine, str] | None = None
-        self._literals: LiteralEncoder | None = None
 
     def encode(
         self,
@@ -183,45 +158,48 @@ class Encoder:
         """Encode conversations together; a function of them alone.
 
         Raises:
+            CertificationError: Two ways of finding the trained turns disagree.
             DataError: A row is longer than `max_length` and the policy is "raise".
         """
         engine, reason = self._choose(chunk.conversations)
-        report = TokenReport(engine=engine.name, engine_reason=reason)
+        report = TokenReport(
+            read=len(chunk.conversations), engine=engine.name, engine_reason=reason
+        )
         rendered = [
             self._render(conversation, number < chunk.certified)
             for number, conversation in enumerate(chunk.conversations)
         ]
-        coded = iter(self._code([item for item in rendered if isinstance(item, Rendered)]))
-        rows: list[TokenRow] = []
+        used = [item for item in rendered if isinstance(item, Rendered)]
+        coded = iter(self._coder.encode(used, engine))
+        rows: list[Coded] = []
         origins: list[Origin] = []
         for conversation, result in zip(chunk.conversations, rendered, strict=True):
-            report.read += 1
             item = next(coded) if isinstance(result, Rendered) else result
-            if isinstance(item, Exception):
-                reason = "template" if isinstance(item, MaskError) else "no_trained_turn"
-                report.drop(reason, conversation, str(item))
-                continue
-            kept = self._fit(item, conversation, report)
-            report.kept += bool(kept)
-            for part, one in enumerate(kept, start=1):
-                rows.append(one.row)
-                origins.append(Origin.of(conversation, part if len(kept) > 1 else 0))
-                report.keep(one.row)
-                report.control_tokens += one.literal
-                report.by_reference += one.by_reference
+            if item is None:
+                report.drop("no_trained_turn", conversation, "no turn is marked as trained")
+            elif isinstance(item, MaskError):
+                report.drop(item.reason, conversation, str(item))
+            elif kept := self._fit(item, conversation, report):
+                report.kept += 1
+                report.certified += item.rendered.certified
+                whole = kept[0] is item or self._policy != "split"
+                origins += (
+                    Origin.of(conversation, 0 if whole else part)
+                    for part in range(1, len(kept) + 1)
+                )
+                rows += kept
         return _columns(rows, origins, report)
 
     def encode_prompt(self, rendered: Rendered) -> list[int]:
-        """Ids of a rendered prompt, encoded as training rows are.
+        """Ids of a rendered prompt, as a training row that begins with it has them.
+
+        Args:
+            rendered: What `ChatRenderer.render_prompt` gives.
 
         Raises:
             MaskError: The text cannot be encoded.
         """
-        (coded,) = self._code([rendered], engine=self._reference)
-        if isinstance(coded, MaskError):
-            raise coded
-        ids: list[int] = coded.row.input_ids.tolist()
-        return ids
+        return self._coder.prompt_ids(rendered)
 
     def _choose(self, conversations: Sequence[Conversation]) -> tuple[Engine, str]:
         """The engine, chosen on the first conversations that are encoded."""
@@ -232,3 +210,91 @@ class Encoder:
             ]
             self._chosen = choose_engine(self._tokenizer, self._engine_name, sample)
         return self._chosen
+
+    def _render(
+        self, conversation: Conversation, certify: bool = False
+    ) -> Rendered | MaskError | None:
+        """Rendering of a conversation, or why there is none; nothing if none is trained."""
+        if not conversation.num_trained:
+            return None
+        try:
+            return self.renderer.render(conversation, certify)
+        except MaskError as error:
+            return error
+
+    def _fit(self, coded: Coded, conversation: Conversation, report: TokenReport) -> list[Coded]:
+        """The rows that a conversation gives under the length policy; none if it is left out."""
+        length = len(coded.row.input_ids)
+        if length <= self._max_length:
+            return [coded]
+        detail = f"found {length} tokens, expected at most {self._max_length}"
+        if self._policy == "raise":
+            raise DataError(f"{label_of(conversation)}: {detail}")
+        if self._policy == "truncate":
+            return self._truncate(coded, conversation, detail, report)
+        rows: list[Coded] = []
+        if self._policy == "split":
+            rows, removed = split(conversation, coded.ends, self._max_length, self._measure)
+            if rows:
+                report.split += 1
+                report.pieces += len(rows)
+                report.turns_removed += removed
+        elif self._policy == "shorten" and (
+            found := shorten(conversation, coded.ends, self._max_length, self._measure)
+        ):
+            rows = [found[0]]
+            report.shortened += 1
+            report.turns_removed += found[1]
+        if not rows:
+            report.drop("too_long", conversation, detail)
+        return rows
+
+    def _measure(self, conversation: Conversation) -> tuple[Coded, int] | None:
+        """A part of a conversation as tokens, and their number."""
+        assert self._chosen is not None
+        rendered = self._render(conversation)
+        if not isinstance(rendered, Rendered):
+            return None
+        (coded,) = self._coder.encode([rendered], self._chosen[0])
+        return None if isinstance(coded, MaskError) else (coded, len(coded.row.input_ids))
+
+    def _truncate(
+        self, coded: Coded, conversation: Conversation, detail: str, report: TokenReport
+    ) -> list[Coded]:
+        end = self._max_length
+        row = TokenRow(coded.row.input_ids[:end], coded.row.labels[:end])
+        if not row.num_trained:
+            report.drop("no_trained_token_left", conversation, detail)
+            return []
+        report.truncated += 1
+        return [replace(coded, row=row)]
+
+
+def _chunks(conversations: Iterable[Conversation]) -> Iterator[Chunk]:
+    """Cut a stream into chunks that are bounded in conversations and in characters."""
+    certified = _CERTIFIED
+    chunk: list[Conversation] = []
+    characters = 0
+    for conversation in conversations:
+        chunk.append(conversation)
+        characters += sum(len(message.content) for message in conversation.messages)
+        if len(chunk) == CHUNK or characters >= _CHUNK_CHARACTERS:
+            yield Chunk(chunk, min(certified, len(chunk)))
+            certified -= min(certified, len(chunk))
+            chunk, characters = [], 0
+    if chunk:
+        yield Chunk(chunk, min(certified, len(chunk)))
+
+
+def _columns(rows: list[Coded], origins: list[Origin], report: TokenReport) -> Rows:
+    """Lay rows end to end and count them."""
+    empty = np.zeros(0, dtype=np.int32)
+    ids = np.concatenate([item.row.input_ids for item in rows]) if rows else empty
+    labels = np.concatenate([item.row.labels for item in rows]) if rows else empty
+    lengths = np.array([len(item.row.input_ids) for item in rows], dtype=np.int32)
+    trained = np.array([item.row.num_trained for item in rows], dtype=np.int32)
+    report.rows = len(rows)
+    report.tokens, report.trained_tokens = len(ids), int(trained.sum())
+    report.control_tokens = sum(bool(item.rendered.literals) for item in rows)
+    report.by_reference = sum(item.by_reference for item in rows)
+    return Rows(ids, labels, lengths, trained, origins, report)

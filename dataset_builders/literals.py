@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from dataset_builders.chat import Rendered
 from dataset_builders.engines import HuggingFaceEngine
 from dataset_builders.errors import MaskError
 from dataset_builders.offsets import Bounds
+from dataset_builders.spans import Rendered
 from dataset_builders.token_rows import Ints
 
 
@@ -80,7 +80,9 @@ class LiteralEncoder:
             ids = np.array([id_ for part in parts for id_ in part], dtype=np.int32)
             offsets = [(at, at + 1) for at, part in enumerate(parts) for _ in part]
             if np.isin(ids, self._added).any():
-                raise MaskError(f"{text!r} cannot be written but as a control token")
+                raise MaskError(
+                    f"{text!r} cannot be written but as a control token", "control_token"
+                )
         return ids, offsets
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dataset_builders.chat import Span
+from dataset_builders.spans import Span
 from dataset_builders.token_rows import IGNORE_INDEX, Ints
 
 Positions = npt.NDArray[np.int64]

@@ -26,9 +26,7 @@ _GPT2_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+"
 _GPT2 = _GPT2_WORDS + r"| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 # Digits are taken out before the pattern runs, so a digit ends a run of white space as
 # the end of the text does.
-_GPT2_SINGLE_DIGITS = (
-    _GPT2_WORDS + r"|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+"
-)
+_GPT2_SINGLE_DIGITS = _GPT2_WORDS + r"|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+"
 
 # Letters of Unicode 17, which tiktoken's expressions know and tokenizers' do not yet; a
 # test sweeps all characters for more.
@@ -65,8 +63,7 @@ class TiktokenEngine:
 
     def _encode(self, text: str) -> Ints | None:
         if not text.isascii() and (
-            not _is_sure(text)
-            or (self._nfc and not unicodedata.is_normalized("NFC", text))
+            not _is_sure(text) or (self._nfc and not unicodedata.is_normalized("NFC", text))
         ):
             return None
         try:
@@ -128,10 +125,9 @@ def _pattern(spec: dict[str, Any]) -> str:
             return _GPT2_SINGLE_DIGITS
     elif level["type"] == "ByteLevel" and len(before) == 1:
         split = before[0]
-        regex = split.get("pattern", {}).get("Regex")
-        if split["type"] == "Split" and regex and not split["invert"]:
-            if split["behavior"] == "Isolated":
-                return str(regex)
+        kind = split["type"], split.get("behavior"), split.get("invert")
+        if kind == ("Split", "Isolated", False) and "Regex" in split["pattern"]:
+            return str(split["pattern"]["Regex"])
     kinds = ", ".join(part["type"] for part in [*before, level])
     raise UnsupportedTokenizerError(f"pre-tokenizer {kinds}")
 

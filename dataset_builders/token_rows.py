@@ -127,12 +127,6 @@ class TokenReport:
         if len(samples) < _SAMPLES:
             samples.append(f"{label_of(conversation)}: {detail}")
 
-    def keep(self, row: TokenRow) -> None:
-        """Count a row."""
-        self.rows += 1
-        self.tokens += len(row.input_ids)
-        self.trained_tokens += row.num_trained
-
     def add(self, other: TokenReport) -> None:
         """Add the counts of the conversations that came after these."""
         for item in fields(self):
