@@ -25,8 +25,10 @@ from dataset_builders.errors import AgentTuningError, StorageError
 from dataset_builders.token_rows import Origin
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from datasets import Dataset
+
+Arrow = Any
+"""A table, batch or schema of pyarrow, which carries no types of its own."""
 
 INDEX_FILE = "index.parquet"
 """Table of a dataset's rows, in the dataset's folder."""
@@ -43,7 +45,7 @@ class Collected:
         digest: Hash of the rows.
     """
 
-    index: list[pa.RecordBatch] = field(default_factory=list)
+    index: list[Arrow] = field(default_factory=list)
     digest: Any = field(default_factory=lambda: hashlib.blake2b(digest_size=8))
 
     def add(self, rows: Rows) -> None:
@@ -52,7 +54,7 @@ class Collected:
         for column in (rows.lengths, rows.ids, rows.labels):
             self.digest.update(np.ascontiguousarray(column))
 
-    def table(self) -> pa.Table:
+    def table(self) -> Arrow:
         """The index: one row per dataset row."""
         import pyarrow as pa
 
@@ -121,7 +123,7 @@ def features(packing: bool) -> Any:
     return Features(columns)
 
 
-def record_batch(rows: Rows, packing: bool) -> pa.RecordBatch:
+def record_batch(rows: Rows, packing: bool) -> Arrow:
     """The rows' columns, on their own memory where they have them."""
     import pyarrow as pa
 
@@ -136,7 +138,7 @@ def record_batch(rows: Rows, packing: bool) -> pa.RecordBatch:
     if packing:
         starts = np.repeat(ends - rows.lengths, rows.lengths)
         flat["position_ids"] = np.arange(len(rows.ids), dtype=np.int32) - starts
-    columns = [
+    columns: list[Arrow] = [
         pa.ListArray.from_arrays(offsets, pa.array(values), type=schema.field(name).type)
         for name, values in flat.items()
     ]
@@ -145,20 +147,22 @@ def record_batch(rows: Rows, packing: bool) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
-def _index_schema() -> pa.Schema:
+def _index_schema() -> Arrow:
     import pyarrow as pa
 
-    texts = [(name, pa.string()) for name in Origin._fields if name != "part"]
-    numbers = [(name, pa.int32()) for name in ("tokens", "trained_tokens", "part")]
+    texts: list[Arrow] = [(name, pa.string()) for name in Origin._fields if name != "part"]
+    numbers: list[Arrow] = [(name, pa.int32()) for name in ("tokens", "trained_tokens", "part")]
     return pa.schema([*texts, *numbers])
 
 
-def _index_batch(rows: Rows) -> pa.RecordBatch:
+def _index_batch(rows: Rows) -> Arrow:
     import pyarrow as pa
 
+    texts: list[Any]
     *texts, parts = zip(*rows.origins, strict=True)
-    columns = [pa.array(values, pa.string()) for values in texts]
-    columns += [pa.array(rows.lengths), pa.array(rows.trained), pa.array(parts, pa.int32())]
+    columns: list[Arrow] = [pa.array(values, pa.string()) for values in texts]
+    columns += [pa.array(rows.lengths), pa.array(rows.trained)]
+    columns.append(pa.array(np.array(parts, dtype=np.int32)))
     return pa.RecordBatch.from_arrays(columns, schema=_index_schema())
 
 
@@ -166,7 +170,7 @@ def _write_state(folder: Path, fingerprint: str, packing: bool) -> None:
     from datasets import DatasetInfo
 
     DatasetInfo(features=features(packing)).write_to_directory(str(folder))
-    state = {
+    state: dict[str, Any] = {
         "_data_files": [{"filename": _DATA_FILE}],
         "_fingerprint": fingerprint,
         "_format_columns": None,

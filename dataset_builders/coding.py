@@ -16,7 +16,7 @@ import numpy as np
 from dataset_builders.engines import Engine, HuggingFaceEngine
 from dataset_builders.errors import MaskError
 from dataset_builders.literals import LiteralEncoder
-from dataset_builders.offsets import Bounds, TokenWidths, label, to_bytes
+from dataset_builders.offsets import Bounds, TokenWidths, label, specification, to_bytes
 from dataset_builders.spans import Rendered, Span
 from dataset_builders.token_rows import Ints, TokenRow
 
@@ -41,6 +41,9 @@ class Coded:
 class Coder:
     """Encodes renderings.
 
+    Attributes:
+        spec: The tokenizer's `specification`.
+
     Args:
         tokenizer: A fast Hugging Face tokenizer.
     """
@@ -48,7 +51,8 @@ class Coder:
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         self._reference = HuggingFaceEngine(tokenizer)
-        self._widths = TokenWidths.of(tokenizer)
+        self.spec = specification(tokenizer)
+        self._widths = TokenWidths.of(self.spec)
         self._literals: LiteralEncoder | None = None
 
     def encode(self, rendered: Sequence[Rendered], engine: Engine) -> list[Coded | MaskError]:
@@ -80,14 +84,15 @@ class Coder:
     def _coded(
         self, rendered: Rendered, size: int | None, ids: Ints | None, by_reference: bool
     ) -> Coded | MaskError:
-        text, spans = rendered.text, rendered.spans
+        text = rendered.text
+        spans: Sequence[Span] = rendered.spans
         if size is None:
             return _not_unicode(text)
         bounds: Bounds | None = None
         if rendered.literals:
-            if self._literals is None:
-                self._literals = LiteralEncoder(self._tokenizer)
             try:
+                if self._literals is None:
+                    self._literals = LiteralEncoder(self._tokenizer, self.spec)
                 ids, bounds = self._literals.encode(rendered)
             except MaskError as error:
                 return error
@@ -95,7 +100,8 @@ class Coder:
             bounds = self._widths.bounds(ids, size)
             spans = to_bytes(text, spans, size) if bounds else spans
         if bounds is None:
-            ids, bounds = self._reference.encode_with_offsets(text)
+            ids, offsets = self._reference.encode_with_offsets(text)
+            bounds = Bounds.of_characters(offsets)
         assert ids is not None
         return _labelled(rendered, ids, bounds, spans, by_reference)
 

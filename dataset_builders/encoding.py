@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy as np
 from dataset_builders.chat import ChatRenderer
 from dataset_builders.coding import Coded, Coder
 from dataset_builders.conversation import Conversation
-from dataset_builders.engines import Engine, EngineName, check_engine_name, choose_engine
+from dataset_builders.engines import SAMPLE, Engine, EngineName, check_engine_name, choose_engine
 from dataset_builders.errors import ConfigError, DataError, MaskError
 from dataset_builders.lengths import LENGTH_POLICIES, LengthPolicy, shorten, split
 from dataset_builders.parallel import in_order
@@ -27,7 +27,6 @@ CHUNK = 256
 """Most conversations in a chunk."""
 
 _CHUNK_CHARACTERS = 4_000_000
-_SAMPLE = 200
 _CERTIFIED = 32
 
 
@@ -182,11 +181,8 @@ class Encoder:
             elif kept := self._fit(item, conversation, report):
                 report.kept += 1
                 report.certified += item.rendered.certified
-                whole = kept[0] is item or self._policy != "split"
-                origins += (
-                    Origin.of(conversation, 0 if whole else part)
-                    for part in range(1, len(kept) + 1)
-                )
+                first = 1 if self._policy == "split" and kept[0] is not item else 0
+                origins += (Origin.of(conversation, first + n) for n in range(len(kept)))
                 rows += kept
         return _columns(rows, origins, report)
 
@@ -204,11 +200,14 @@ class Encoder:
     def _choose(self, conversations: Sequence[Conversation]) -> tuple[Engine, str]:
         """The engine, chosen on the first conversations that are encoded."""
         if self._chosen is None:
-            rendered = [self._render(item) for item in conversations[:_SAMPLE]]
-            sample = [
+            rendered = (self._render(item) for item in conversations)
+            texts = (
                 item.text for item in rendered if isinstance(item, Rendered) and not item.literals
-            ]
-            self._chosen = choose_engine(self._tokenizer, self._engine_name, sample)
+            )
+            sample = list(islice(texts, SAMPLE)) if self._engine_name != "huggingface" else []
+            self._chosen = choose_engine(
+                self._tokenizer, self._coder.spec, self._engine_name, sample
+            )
         return self._chosen
 
     def _render(
@@ -251,11 +250,10 @@ class Encoder:
 
     def _measure(self, conversation: Conversation) -> tuple[Coded, int] | None:
         """A part of a conversation as tokens, and their number."""
-        assert self._chosen is not None
         rendered = self._render(conversation)
         if not isinstance(rendered, Rendered):
             return None
-        (coded,) = self._coder.encode([rendered], self._chosen[0])
+        (coded,) = self._coder.encode([rendered], self._choose([conversation])[0])
         return None if isinstance(coded, MaskError) else (coded, len(coded.row.input_ids))
 
     def _truncate(

@@ -19,6 +19,9 @@ from dataset_builders.token_rows import Ints
 
 LOG = logging.getLogger(__name__)
 
+SAMPLE = 200
+"""Conversations on which the fast engine is compared with the tokenizer."""
+
 EngineName = Literal["auto", "tiktoken", "huggingface"]
 ENGINES: tuple[str, ...] = get_args(EngineName)
 
@@ -52,7 +55,7 @@ class HuggingFaceEngine:
         return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
 
     def encode_with_offsets(self, text: str) -> tuple[Ints, list[tuple[int, int]]]:
-        """Ids (T,) of a text and the characters of each token."""
+        """Ids (T,) of a text and the range of characters of each token."""
         self._ready()
         encoding = self._backend.encode(text, add_special_tokens=False)
         return np.array(encoding.ids, dtype=np.int32), encoding.offsets
@@ -67,13 +70,17 @@ class HuggingFaceEngine:
             self._backend.encode_special_tokens = False
 
 
-def choose_engine(tokenizer: Any, name: EngineName, sample: Sequence[str]) -> tuple[Engine, str]:
+def choose_engine(
+    tokenizer: Any, spec: dict[str, Any], name: EngineName, sample: Sequence[str]
+) -> tuple[Engine, str]:
     """Choose the engine for a tokenizer, on the evidence of a sample.
 
     Args:
         tokenizer: A fast Hugging Face tokenizer.
+        spec: Its `specification`.
         name: "huggingface" for the reference; "auto" for the fast engine where it is
-            installed and gives the same ids; "tiktoken" to have an error where not.
+            installed, gives the same ids and is worth its start (a second, as 250
+            conversations take the reference); "tiktoken" to have an error where not.
         sample: Rendered conversations of the user's data.
 
     Returns:
@@ -84,16 +91,18 @@ def choose_engine(tokenizer: Any, name: EngineName, sample: Sequence[str]) -> tu
     """
     if name == "huggingface":
         return HuggingFaceEngine(tokenizer), ""
+    if name == "auto" and len(sample) < SAMPLE:
+        return HuggingFaceEngine(tokenizer), f"fewer than {SAMPLE} conversations to compare on"
     from dataset_builders.tiktoken_engine import UnsupportedTokenizerError, build
 
     try:
-        engine = build(tokenizer)
+        engine = build(tokenizer, spec)
         if found := difference(tokenizer, engine, sample):
             raise UnsupportedTokenizerError(found)
     except UnsupportedTokenizerError as error:
         if name == "tiktoken":
             raise ConfigError(f"engine: tiktoken cannot be used: {error}") from error
-        LOG.info("encoding with the Hugging Face engine: %s", error)
+        LOG.info("the tokenizer encodes by itself: %s", error)
         return HuggingFaceEngine(tokenizer), str(error)
     return engine, ""
 

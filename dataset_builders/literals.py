@@ -26,12 +26,17 @@ class LiteralEncoder:
 
     Args:
         tokenizer: A fast Hugging Face tokenizer.
+        spec: Its `specification`.
+
+    Raises:
+        MaskError: The tokenizer cannot be written out, so none without control tokens
+            can be made of it.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, spec: dict[str, Any]) -> None:
         added = {id_: token.content for id_, token in tokenizer.added_tokens_decoder.items()}
         self._engine = HuggingFaceEngine(tokenizer)
-        self._plain = _without_control_tokens(tokenizer)
+        self._plain = _without_control_tokens(spec)
         self._added = np.array(sorted(added), dtype=np.int32)
         contents = sorted(filter(None, added.values()), key=len, reverse=True)
         self._control = re.compile("|".join(map(re.escape, contents)) or r"(?!)")
@@ -51,8 +56,7 @@ class LiteralEncoder:
             )
             ids.append(found)
             offsets += [(start + first, start + last) for first, last in places]
-        bounds = np.array(offsets, dtype=np.int64).reshape(-1, 2)
-        return np.concatenate(ids), Bounds(bounds[:, 0], bounds[:, 1])
+        return np.concatenate(ids), Bounds.of_characters(offsets)
 
     def _pieces(self, rendered: Rendered) -> Iterator[tuple[int, int, bool]]:
         """Ranges of the text and whether each is encoded by the model alone."""
@@ -86,15 +90,22 @@ class LiteralEncoder:
         return ids, offsets
 
 
-def _without_control_tokens(tokenizer: Any) -> Any:
+def _without_control_tokens(spec: dict[str, Any]) -> Any:
     """A copy of the backend that matches no control token and adds nothing to a text."""
     from tokenizers import Tokenizer
 
-    spec = json.loads(tokenizer.backend_tokenizer.to_str())
-    spec |= {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
-    spec["normalizer"] = _bare(spec["normalizer"], "normalizers")
-    spec["pre_tokenizer"] = _bare(spec["pre_tokenizer"], "pretokenizers")
-    return Tokenizer.from_str(json.dumps(spec))
+    if not spec:
+        raise MaskError("a control token as text needs a tokenizer that can be written out")
+    bare = {
+        **spec,
+        "added_tokens": [],
+        "post_processor": None,
+        "truncation": None,
+        "padding": None,
+        "normalizer": _bare(spec["normalizer"], "normalizers"),
+        "pre_tokenizer": _bare(spec["pre_tokenizer"], "pretokenizers"),
+    }
+    return Tokenizer.from_str(json.dumps(bare))
 
 
 def _bare(part: dict[str, Any] | None, inside: str) -> dict[str, Any] | None:

@@ -35,11 +35,27 @@ class Bounds:
 
     Attributes:
         starts: (T,) int64, non-decreasing.
-        ends: (T,) int64, non-decreasing, above `starts`.
+        ends: (T,) int64, non-decreasing.
     """
 
     starts: Positions
     ends: Positions
+
+    @classmethod
+    def of_characters(cls, offsets: Sequence[tuple[int, int]]) -> Bounds:
+        """Bounds from a tokenizer's own offsets."""
+        edges = np.array(offsets, dtype=np.int64).reshape(-1, 2)
+        # Tokenizers that trim white space give a token of nothing else an empty range.
+        return cls(np.maximum.accumulate(edges[:, 0]), np.maximum.accumulate(edges[:, 1]))
+
+
+def specification(tokenizer: Any) -> dict[str, Any]:
+    """What a fast tokenizer's tokenizer.json says; empty if it cannot be written out."""
+    try:
+        spec: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
+    except Exception:  # the backend knows no other class; a component in Python is one cause
+        return {}
+    return spec
 
 
 class TokenWidths:
@@ -65,12 +81,11 @@ class TokenWidths:
         self.nfc = nfc
 
     @classmethod
-    def of(cls, tokenizer: Any) -> TokenWidths | None:
-        """Widths of a fast tokenizer's tokens; none if it is of another kind."""
-        spec = json.loads(tokenizer.backend_tokenizer.to_str())
-        model, normalizer = spec["model"], spec["normalizer"]
-        if model["type"] != "BPE":
+    def of(cls, spec: dict[str, Any]) -> TokenWidths | None:
+        """Widths of a tokenizer's tokens, from its specification; none if of another kind."""
+        if not spec or spec["model"]["type"] != "BPE":
             return None
+        model, normalizer = spec["model"], spec["normalizer"]
         blank = (
             normalizer is not None
             and normalizer.get("normalizers") == _LLAMA_NORMALIZER

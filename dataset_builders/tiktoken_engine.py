@@ -8,7 +8,6 @@ is not understood is refused, and `engines` compares the ids before any are used
 
 from __future__ import annotations
 
-import json
 import sys
 import unicodedata
 from collections.abc import Sequence
@@ -78,8 +77,12 @@ class TiktokenEngine:
         return ids
 
 
-def build(tokenizer: Any) -> TiktokenEngine:
+def build(tokenizer: Any, spec: dict[str, Any]) -> TiktokenEngine:
     """Rebuild a fast byte-level BPE tokenizer.
+
+    Args:
+        tokenizer: The tokenizer.
+        spec: Its `specification`.
 
     Raises:
         UnsupportedTokenizerError: It is of another kind, or tiktoken is not installed.
@@ -90,14 +93,11 @@ def build(tokenizer: Any) -> TiktokenEngine:
         raise UnsupportedTokenizerError(
             "tiktoken is not installed: pip install 'agenttuning-plugin[fast]'"
         ) from error
-    backend = tokenizer.backend_tokenizer
-    try:
-        spec = json.loads(backend.to_str())
-    except Exception as error:  # a custom component in Python cannot be written out
-        raise UnsupportedTokenizerError(f"the tokenizer cannot be written out: {error}") from error
+    if not spec:
+        raise UnsupportedTokenizerError("the tokenizer cannot be written out")
     pattern = _pattern(spec)
     added = _added_tokens(spec)
-    ranks = _ranks(spec["model"], backend)
+    ranks = _ranks(spec["model"], tokenizer.backend_tokenizer)
     vocabulary = spec["model"]["vocab"]
     names = {token_bytes(token): id_ for token, id_ in vocabulary.items()}
     ids = [names.get(token, -1) for token in ranks]
