@@ -63,8 +63,8 @@ class ChatRenderer:
         self.end_tokens = tuple(dict.fromkeys([tokenizer.eos_token, *end_of_turn]))
         self._template = ChatTemplate(tokenizer)
         try:
-            self._finder = TurnFinder(self._template, self.end_tokens)
             self._control = ControlTokens(tokenizer, self._template, self.end_tokens)
+            self._finder = TurnFinder(self._template, self.end_tokens, self._control.tokens)
             self._check_end_tokens()
         except MaskError as error:
             raise ConfigError(
@@ -171,13 +171,11 @@ class ChatRenderer:
             {"role": "user", "content": "3"},
         ]
         text = self._template.text(probe)
-        try:
-            if self._finder.by_marks(Dialogue(probe, (1,)), text) is not None:
-                return
-            rest = text.rpartition("2")[2]
-        except MaskError:
-            rest = text.rpartition("2")[2]
-        rest = rest.lstrip()
+        if "2" not in text.partition("1")[2]:
+            raise MaskError("it leaves the assistant's words out")
+        if self._ends_a_turn(Dialogue(probe, (1,)), text):
+            return
+        rest = text.partition("1")[2].partition("2")[2].lstrip()
         special = sorted(self._tokenizer.get_added_vocab(), key=len, reverse=True)
         found = next((token for token in special if token and rest.startswith(token)), "")
         if found:
@@ -190,3 +188,9 @@ class ChatRenderer:
             f"{self._name}: the chat template ends the assistant's turn without a token that "
             f"generation stops at: found {rest[:20]!r}, expected {' or '.join(self.end_tokens)}"
         )
+
+    def _ends_a_turn(self, dialogue: Dialogue, text: str) -> bool:
+        try:
+            return self._finder.by_marks(dialogue, text) is not None
+        except MaskError:
+            return False

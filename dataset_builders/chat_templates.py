@@ -94,6 +94,8 @@ class ChatTemplate:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
+        self._in_parts = False
+        self._in_parts = self._wants_parts()
 
     def rows(self, messages: Sequence[Message]) -> list[Row]:
         """Messages as the template takes them.
@@ -121,6 +123,8 @@ class ChatTemplate:
         """
         import jinja2
 
+        if self._in_parts:
+            rows = [{**row, "content": _parts(row["content"])} for row in rows]
         try:
             text = self._tokenizer.apply_chat_template(
                 rows, tools=tools, tokenize=False, add_generation_prompt=prompt
@@ -128,6 +132,19 @@ class ChatTemplate:
         except (jinja2.TemplateError, TypeError, LookupError, AttributeError, ValueError) as error:
             raise MaskError(f"the chat template refuses the conversation: {error}") from error
         return str(text)
+
+    def _wants_parts(self) -> bool:
+        """Whether the template takes contents as lists of parts alone (vision models')."""
+        probe: Row = {"role": "user", "content": "qwords"}
+        try:
+            if "qwords" in self.text([probe]):
+                return False
+        except MaskError:
+            pass
+        try:
+            return "qwords" in self.text([{**probe, "content": _parts("qwords")}])
+        except MaskError:
+            return False
 
     @cached_property
     def _arguments_as_text(self) -> bool:
@@ -150,6 +167,10 @@ class ChatTemplate:
             "the chat template cannot write a tool call: "
             + (refusals[0] if refusals else "it leaves the arguments out or garbles them")
         )
+
+
+def _parts(content: str) -> list[dict[str, str]]:
+    return [{"type": "text", "text": content}]
 
 
 CALL_PROBE = (

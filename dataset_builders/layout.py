@@ -12,14 +12,19 @@ are none of those is looked at by itself.
 from __future__ import annotations
 
 import os.path
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
 
 from dataset_builders.chat_templates import CALL_PROBE, CALL_PROBE_TOOLS, ChatTemplate, Row
 from dataset_builders.errors import MaskError
 from dataset_builders.spans import first_of
 
 _MAX_ANCHOR = 200
+
+_THOUGHT = "<think>\n{}\n</think>\n\n"
+_OPENING = re.compile(r"<think>\s*\Z")
 
 _SHAPES = (
     ("user", "assistant"),
@@ -35,10 +40,12 @@ class LeadIn:
     Attributes:
         text: The end of what stands before them, the same in every conversation.
         generated: Characters at its end that generation has to produce.
+        controlled: Whether a control token stands in it before those.
     """
 
     text: str
     generated: int
+    controlled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +65,12 @@ class Layout:
     ends_calls: bool
     takes_over: bool
 
+    @property
+    def _headers(self) -> Iterator[str]:
+        for lead_in in self.lead_ins:
+            if lead_in.controlled:
+                yield lead_in.text[: len(lead_in.text) - lead_in.generated]
+
     def start(self, text: str, words: int, leading: int) -> int | None:
         """Where the turn begins whose words begin at `words`; none for an unknown lead-in.
 
@@ -75,6 +88,19 @@ class Layout:
                 return None
         return None
 
+    def start_behind_header(self, text: str, words: int) -> int | None:
+        """Where the turn begins whose header comes last before `words`.
+
+        For turns that do not begin with their words, such as tool calls. Only a header with a control
+        token in it can be searched for: no content spells one here, see `control_tokens`.
+        """
+        ends = [
+            place + len(header)
+            for header in self._headers
+            if (place := text.rfind(header, 0, words)) >= 0
+        ]
+        return max(ends, default=None)
+
     def end(self, text: str, words: int, end_tokens: Sequence[str]) -> int | None:
         """Behind the end token that follows the words ending at `words`; none if none does."""
         position = words
@@ -88,24 +114,30 @@ class Layout:
         return None
 
 
-def learn_layout(template: ChatTemplate, end_tokens: Sequence[str]) -> Layout:
+def learn_layout(
+    template: ChatTemplate, end_tokens: Sequence[str], control_tokens: Collection[str] = ()
+) -> Layout:
     """Read a template's habits off probes; of shapes that it refuses, nothing is learned."""
     on_prompt: dict[LeadIn, None] = {}
     off_prompt: dict[LeadIn, None] = {}
-    for shape in _SHAPES:
+    takes_over = _takes_over(template)
+    for shape, thinks in product(_SHAPES, (False, True)):
         try:
-            for lead_in, certain in _lead_ins(template, _probe(shape, "q"), _probe(shape, "z")):
-                (on_prompt if certain else off_prompt)[lead_in] = None
+            for lead_in, certain in _lead_ins(template, shape, thinks, takes_over):
+                header = lead_in.text[: len(lead_in.text) - lead_in.generated]
+                controlled = any(token in header for token in control_tokens)
+                known = on_prompt if certain else off_prompt
+                known[replace(lead_in, controlled=controlled)] = None
         except MaskError:
             continue
-    known = tuple(lead_in.text for lead_in in on_prompt)
+    endings = tuple(lead_in.text for lead_in in on_prompt)
     # Where the past differs far from the turn, its own surroundings are those of a prompt.
-    rest = [lead_in for lead_in in off_prompt if not lead_in.text.endswith(known)]
+    rest = [lead_in for lead_in in off_prompt if not lead_in.text.endswith(endings)]
     return Layout(
         tuple(sorted(on_prompt, key=_length)) + tuple(sorted(rest, key=_length)),
         tuple(_tails(template, end_tokens)),
         _ends_calls(template, end_tokens),
-        _takes_over(template),
+        takes_over,
     )
 
 
@@ -113,36 +145,46 @@ def _length(lead_in: LeadIn) -> int:
     return -len(lead_in.text)
 
 
-def _probe(shape: Sequence[str], letter: str) -> list[Row]:
+def _probe(shape: Sequence[str], letter: str, thinks: bool = False) -> list[Row]:
     # Begin and end in another letter each: what two probes share is the template's.
-    return [
-        {"role": role, "content": f"{letter}{number}{letter}"} for number, role in enumerate(shape)
-    ]
+    rows = []
+    for number, role in enumerate(shape):
+        words = f"{letter}{number}{letter}"
+        if thinks and role == "assistant":
+            # The thought's words come first, so they are what is found.
+            words = _THOUGHT.format(words) + f"{letter}{number}answer{letter}"
+        rows.append({"role": role, "content": words})
+    return rows
 
 
 def _lead_ins(
-    template: ChatTemplate, first: list[Row], second: list[Row]
+    template: ChatTemplate, shape: Sequence[str], thinks: bool, takes_over: bool
 ) -> Iterator[tuple[LeadIn, bool]]:
     """Lead-ins of a probe's turns, and whether the prompt for the turn stands before them."""
+    first, second = _probe(shape, "q", thinks), _probe(shape, "z", thinks)
     texts = template.text(first), template.text(second)
     for index, row in enumerate(first):
         if row["role"] != "assistant":
             continue
-        places = texts[0].find(row["content"]), texts[1].find(second[index]["content"])
+        places = [
+            text.find(rows[index]["content"].removeprefix("<think>\n").partition("\n")[0])
+            for text, rows in zip(texts, (first, second), strict=True)
+        ]
         if min(places) < 0:
             continue
         before = texts[0][: places[0]], texts[1][: places[1]]
         prompts = [template.text(rows[:index], prompt=True) for rows in (first, second)]
         gap = before[0][len(prompts[0]) :]
         certain = before[0] == prompts[0] + gap and before[1] == prompts[1] + gap
-        if certain:
-            # White space is the model's own even where no prompt can be asked for (Llama-2).
-            generated = not gap.strip() or prompts[0] != template.text(first[:index])
-            anchor = _shared_end(*prompts) + gap
+        anchor = _shared_end(*prompts) + gap if certain else _shared_end(*before)
+        if certain and (takes_over or not gap.strip()):
+            generated = len(gap)
         else:
-            anchor, generated = _shared_end(*before), False
+            # A thought is the model's own, whatever the prompt for it would have been.
+            opening = _OPENING.search(anchor) if thinks else None
+            generated = len(opening[0]) if opening else 0
         if anchor.strip():
-            yield LeadIn(anchor, len(gap) if generated else 0), certain
+            yield LeadIn(anchor, generated), certain
 
 
 def _shared_end(first: str, second: str) -> str:

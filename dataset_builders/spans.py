@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -10,6 +11,7 @@ from dataset_builders.chat_templates import Row
 from dataset_builders.errors import MaskError
 
 _PRIVATE_USE = range(0xE000, 0xF900)
+_THOUGHT = re.compile(r"\s*<think>(.*?)</think>", re.DOTALL)
 
 Way = Literal["marks", "sentinels"]
 
@@ -90,6 +92,19 @@ def core(content: str) -> Span:
     """Where the words lie within the white space around them; empty at the end if none."""
     start = len(content) - len(content.lstrip())
     return Span(start, max(start, len(content.rstrip())))
+
+
+def thought_and_answer(content: str) -> tuple[Span, Span] | None:
+    """Where the words of a thought that the content opens with lie, and those behind it."""
+    opened = _THOUGHT.match(content)
+    if opened is None:
+        return None
+    thought, answer = core(opened[1]), core(content[opened.end() :])
+    before, behind = opened.start(1), opened.end()
+    return (
+        Span(before + thought.start, before + thought.end),
+        Span(behind + answer.start, behind + answer.end),
+    )
 
 
 def marked(content: str, marks: Sequence[str], span: Span) -> str:

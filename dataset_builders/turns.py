@@ -14,8 +14,9 @@ ends.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import islice
+from os.path import commonprefix
 
 from dataset_builders.chat_templates import ChatTemplate, Row
 from dataset_builders.errors import MaskError
@@ -29,6 +30,7 @@ from dataset_builders.spans import (
     marked,
     plain_turn,
     read_marks,
+    thought_and_answer,
     unused_characters,
     with_content,
 )
@@ -40,12 +42,18 @@ class TurnFinder:
     Args:
         template: The template.
         end_tokens: Tokens that end an assistant turn.
+        control_tokens: Tokens that no content spells.
     """
 
-    def __init__(self, template: ChatTemplate, end_tokens: Sequence[str]) -> None:
+    def __init__(
+        self,
+        template: ChatTemplate,
+        end_tokens: Sequence[str],
+        control_tokens: Collection[str] = (),
+    ) -> None:
         self._template = template
         self._end_tokens = end_tokens
-        self._layout: Layout = learn_layout(template, end_tokens)
+        self._layout: Layout = learn_layout(template, end_tokens, control_tokens)
 
     def by_marks(self, dialogue: Dialogue, text: str) -> list[Span] | None:
         """Spans of all trained turns; none if the template does not keep the marks.
@@ -58,8 +66,9 @@ class TurnFinder:
             return None
         spans = []
         for index, where in zip(dialogue.trained, found, strict=True):
-            leading = core(dialogue.rows[index]["content"]).start
-            start = self._layout.start(text, where.start, leading)
+            if where.start == where.end and not _is_blank(dialogue.rows[index]):
+                raise MaskError(f"message {index}: the template leaves out this trained turn")
+            start = self._habit(dialogue, text, index, where.start)
             if start is None:
                 spans.append(self._turn(dialogue, text, index, where))
             else:
@@ -103,21 +112,26 @@ class TurnFinder:
     def _words_by_marks(self, dialogue: Dialogue, text: str) -> list[Span] | None:
         """From the first to the last of each trained turn's words."""
         marks = unused_characters(text, 2)
-        rows = list(dialogue.rows)
-        counts = []
-        for index in dialogue.trained:
-            rows[index], count = _mark_turn(rows[index], marks)
-            counts.append(count)
-        read = read_marks(self._template.text(rows, dialogue.tools), marks)
-        if read is None or read[0] != text or len(read[1]) != sum(counts):
-            return None
-        found = iter(read[1])
-        groups = [list(islice(found, count)) for count in counts]
-        return [Span(group[0].start, group[-1].end) for group in groups]
+        for thinking in _thinking(dialogue):
+            rows = list(dialogue.rows)
+            counts = []
+            for index in dialogue.trained:
+                rows[index], count = _mark_turn(rows[index], marks, index in thinking)
+                counts.append(count)
+            read = read_marks(self._template.text(rows, dialogue.tools), marks)
+            if read is not None and read[0] == text and len(read[1]) == sum(counts):
+                found = iter(read[1])
+                groups = [list(islice(found, count)) for count in counts]
+                return [Span(group[0].start, group[-1].end) for group in groups]
+        return None
 
     def _by_sentinel(self, dialogue: Dialogue, text: str, index: int) -> Span:
         words = self._words_by_sentinel(dialogue, text, index)
-        return self._turn(dialogue, text, index, words)
+        start = self._start_by_prompt(dialogue, text, index, words.start)
+        if start is None:
+            start = self._layout.start(text, words.start, words.start)
+        end = self._end(dialogue, text, index, words.end)
+        return Span(words.start if start is None else start, end)
 
     def _words_by_sentinel(self, dialogue: Dialogue, text: str, index: int) -> Span:
         """What stands where a sentinel stands in its place, without white space around it."""
@@ -131,6 +145,9 @@ class TurnFinder:
         start: int | None = len(before)
         if not text.startswith(before):
             start = self._start_by_prompt(dialogue, text, index, end)
+            if start is None:
+                alike = len(commonprefix([text, before]))
+                start = self._layout.start_behind_header(text, alike)
         if start is None or end < start:
             raise MaskError("the template's text before it is not the prompt for it")
         shown = core(text[start:end])
@@ -149,7 +166,7 @@ class TurnFinder:
         """By marks around what the template keeps of the words, so far as that is known."""
         row = dialogue.rows[index]
         marks = unused_characters(text, 2)
-        if row.get("tool_calls"):
+        if "tool_calls" in row:
             changed, count = _mark_calls(row, marks)
         else:
             shown = self._words_by_sentinel(dialogue, text, index)
@@ -171,7 +188,11 @@ class TurnFinder:
         """The span of a turn whose words are found, its prompt rendered for that."""
         start = self._start_by_prompt(dialogue, text, index, words.start)
         if start is None:
-            start = self._start_by_habit(dialogue, text, index, words.start)
+            start = self._habit(dialogue, text, index, words.start)
+        if start is None:
+            if "tool_calls" in dialogue.rows[index]:
+                raise MaskError(f"message {index}: it cannot be told where the tool call begins")
+            start = words.start
         return Span(start, self._end(dialogue, text, index, words.end))
 
     def _start_by_prompt(
@@ -180,17 +201,15 @@ class TurnFinder:
         length = self.prompt_length(dialogue, text, index) if self._layout.takes_over else None
         return length if length is not None and length <= words else None
 
-    def _start_by_habit(self, dialogue: Dialogue, text: str, index: int, words: int) -> int:
+    def _habit(self, dialogue: Dialogue, text: str, index: int, words: int) -> int | None:
+        """Where the turn begins by the template's habits; none if they do not tell."""
         row = dialogue.rows[index]
-        start = self._layout.start(text, words, core(row["content"]).start)
-        if start is not None:
-            return start
-        if row.get("tool_calls"):
-            raise MaskError(f"message {index}: it cannot be told where the tool call begins")
-        return words
+        if "tool_calls" in row and not row["content"].strip():
+            return self._layout.start_behind_header(text, words)
+        return self._layout.start(text, words, _leading(row["content"]))
 
     def _end(self, dialogue: Dialogue, text: str, index: int, words: int) -> int:
-        if dialogue.rows[index].get("tool_calls"):
+        if "tool_calls" in dialogue.rows[index]:
             found = first_of(self._end_tokens, text, words) if self._layout.ends_calls else None
             end = found.end if found else None
         else:
@@ -203,13 +222,33 @@ class TurnFinder:
         return end
 
 
-def _mark_turn(row: Row, marks: Sequence[str]) -> tuple[Row, int]:
+def _thinking(dialogue: Dialogue) -> Iterator[Collection[int]]:
+    """Turns in which to look for thoughts: all; those that answer the last user; none."""
+    rows = dialogue.rows
+    thinking = [i for i in dialogue.trained if thought_and_answer(rows[i]["content"])]
+    yield thinking
+    if thinking:
+        last = max((i for i, row in enumerate(rows) if row["role"] == "user"), default=-1)
+        recent = [index for index in thinking if index > last]
+        if 0 < len(recent) < len(thinking):
+            yield recent
+        yield ()
+
+
+def _mark_turn(row: Row, marks: Sequence[str], thinking: bool) -> tuple[Row, int]:
     """A turn with its words marked, and the number of pairs of marks."""
     content = row["content"]
     changed, count = _mark_calls(row, marks) if "tool_calls" in row else (row, 0)
     if count and not content.strip():
         return changed, count
-    return with_content(changed, marked(content, marks, core(content))), count + 1
+    parts = thought_and_answer(content)
+    if parts is None:
+        return with_content(changed, marked(content, marks, core(content))), count + 1
+    # From behind, since a mark moves what comes after it.
+    for part in reversed(parts if thinking else parts[1:]):
+        content = marked(content, marks, part)
+        count += 1
+    return with_content(changed, content), count
 
 
 def _mark_calls(row: Row, marks: Sequence[str]) -> tuple[Row, int]:
@@ -218,4 +257,12 @@ def _mark_calls(row: Row, marks: Sequence[str]) -> tuple[Row, int]:
 
 
 def _is_blank(row: Row) -> bool:
-    return not row["content"].strip() and not row.get("tool_calls")
+    return not row["content"].strip() and "tool_calls" not in row
+
+
+def _leading(content: str) -> int:
+    """Longest white space that words may begin with: the content's own or a thought's."""
+    parts = thought_and_answer(content)
+    if parts is None:
+        return core(content).start
+    return max(core(content).start, *(part.start for part in parts))
