@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dataset_builders.errors import DataError
+from dataset_builders.token_rows import IGNORE_INDEX
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,8 +22,13 @@ and `where` (file and record) as text; as int32 `tokens` and `trained_tokens` (-
 are not encoded), `part` (of a conversation that was split, from 0) and `entry` (number of the
 source within its side, from 0)."""
 
-IGNORE_INDEX = -100
-"""Label of a token that the loss does not cover (PyTorch's cross-entropy default)."""
+
+def index_schema() -> Any:
+    """Columns of an index, with their types."""
+    import pyarrow as pa
+
+    numbers: list[Any] = [(name, pa.int32()) for name in NUMBERS]
+    return pa.schema([*((name, pa.string()) for name in TEXTS), *numbers])
 
 
 def make_index(columns: dict[str, Any], length: int) -> pa.Table:
@@ -36,7 +42,7 @@ def make_index(columns: dict[str, Any], length: int) -> pa.Table:
         missing = -1 if name.endswith("tokens") else 0
         values = columns.get(name, np.full(length, missing, dtype=np.int32))
         arrays[name] = pa.array(np.asarray(values, dtype=np.int32))
-    return pa.table(arrays)
+    return pa.table(arrays, schema=index_schema())
 
 
 def is_encoded(index: pa.Table) -> bool:

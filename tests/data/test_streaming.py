@@ -61,7 +61,8 @@ PEAK = """
 import sys
 from dataset_builders import SourceSpec, stream_source
 from dataset_builders.cleaning import Cleaning
-kept = sum(1 for _ in stream_source(SourceSpec(sys.argv[1], "sharegpt", clean=Cleaning.none())).conversations)
+spec = SourceSpec(sys.argv[1], "sharegpt", clean=Cleaning.none())
+kept = sum(1 for _ in stream_source(spec).conversations)
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print(kept, peak.split()[1])
 """
