@@ -60,7 +60,7 @@ def run_panel(
     if general is not None:
         conversations = load_source(as_spec(general)).conversations
         encoder = Encoder(subject.tokenizer, max_length=max_length, end_of_turn=subject.end_of_turn)
-        rows, _ = encode_dataset(conversations, encoder, what=general)
+        rows = encode_dataset(conversations, encoder, what=general).dataset
         _, held_out = split_holdout(rows, num_conversations)
         assert held_out is not None
         panel.append(GeneralLossEvaluator(held_out))

@@ -245,13 +245,14 @@ def _encode(
         if on_progress is not None:
             on_progress(f"encoding {what}", number)
 
-    rows, tokens = encode_dataset(
+    made = encode_dataset(
         conversations, encoder, what=what, packing=encoding.packing, on_progress=encoded
     )
+    tokens = made.report
     report[what] = {"sources": builders, "tokens": {**asdict(tokens), "summary": tokens.summary()}}
     for line in report_lines({what: report[what]}):
         LOG.info("%s", line)
-    return rows
+    return made.dataset
 
 
 def report_lines(report: dict[str, Any]) -> list[str]:

@@ -70,6 +70,20 @@ def test_labels_cover_the_trained_turns_and_their_ends_alone(
     assert trained_text(tokenizer, row) == turns
 
 
+@pytest.fixture(scope="module")
+def encoders(request: pytest.FixtureRequest) -> Callable[[str], Encoder]:
+    """Encoder of a tokenizer by its name, made once."""
+    made: dict[str, Encoder] = {}
+
+    def encoder(name: str) -> Encoder:
+        if name not in made:
+            tokenizer = request.getfixturevalue(f"{name}_tokenizer")
+            made[name] = Encoder(tokenizer, max_length=10_000)
+        return made[name]
+
+    return encoder
+
+
 @pytest.mark.parametrize("name", ["small", "smollm2", "llama2"])
 @settings(max_examples=40, deadline=None, database=None)
 @given(
@@ -81,7 +95,11 @@ def test_labels_cover_the_trained_turns_and_their_ends_alone(
     flags=st.lists(st.booleans(), min_size=3, max_size=3),
 )
 def test_any_characters_are_covered_exactly(
-    request: pytest.FixtureRequest, name: str, contents: list[str], flags: list[bool]
+    request: pytest.FixtureRequest,
+    encoders: Callable[[str], Encoder],
+    name: str,
+    contents: list[str],
+    flags: list[bool],
 ) -> None:
     # Characters that are spread over several tokens, and ones that merge over a border.
     tokenizer = request.getfixturevalue(f"{name}_tokenizer")
@@ -92,7 +110,7 @@ def test_any_characters_are_covered_exactly(
         for turn in (("user", "." + ask, False), ("assistant", answer, flag))
     ]
     report = TokenReport()
-    rows = list(Encoder(tokenizer, max_length=10_000).encode([talk(*turns)], report))
+    rows = list(encoders(name).encode([talk(*turns)], report))
     expected = [answer for (_, answer), flag in zip(pairs, flags, strict=False) if flag]
     if not expected:
         assert report.dropped == {"no_trained_turn": 1}
@@ -118,7 +136,7 @@ def test_a_conversation_that_teaches_nothing_is_left_out_and_counted(small_token
     assert report.samples == {"no_trained_turn": ["test/t_2: no turn is marked as trained"]}
     assert (report.read, report.kept) == (2, 1)
     assert (report.tokens, report.trained_tokens) == (len(rows[0].input_ids), 2)
-    assert "1 of 2 rows" in report.summary()
+    assert "1 of 2 conversations" in report.summary()
     assert "dropped 1 no_trained_turn" in report.summary()
 
 
@@ -154,8 +172,10 @@ def test_settings_out_of_range_are_refused(small_tokenizer: Any) -> None:
     with pytest.raises(ConfigError, match="max_length: found 0"):
         Encoder(small_tokenizer, max_length=0)
     wrong: Any = "cut"
-    with pytest.raises(ConfigError, match="found 'cut', expected one of drop, truncate, raise"):
+    with pytest.raises(ConfigError, match="found 'cut', expected one of drop, split"):
         Encoder(small_tokenizer, max_length=1, policy=wrong)
+    with pytest.raises(ConfigError, match="engine: found 'cut', expected one of auto"):
+        Encoder(small_tokenizer, max_length=1, engine=wrong)
 
 
 def test_nothing_left_is_an_error_that_counts(
@@ -166,7 +186,7 @@ def test_nothing_left_is_an_error_that_counts(
         with pytest.raises(DataError) as error:
             encode_dataset([PLAIN, UNTRAINED, LONG], encoder, what="agent")
         message = str(error.value)
-        assert message.startswith("agent: no trainable row is left (0 of 3 rows")
+        assert message.startswith("agent: no trainable row is left (0 of 3 conversations")
         assert reason in message
         assert "1 no_trained_turn" in message
         assert "Example: test/t_1: found" in message
@@ -174,7 +194,7 @@ def test_nothing_left_is_an_error_that_counts(
     encoder = Encoder(make_tokenizer(load_template("llama-2"), "</s>"), max_length=100)
     with pytest.raises(DataError, match=r"dropped 1 template.*t_4: the chat template refuses"):
         encode_dataset([REFUSED], encoder)
-    with pytest.raises(DataError, match=r"no trainable row is left \(0 of 0 rows"):
+    with pytest.raises(DataError, match=r"no trainable row is left \(0 of 0 conversations"):
         encode_dataset([], encoder)
 
 
@@ -185,36 +205,30 @@ KINDS = {"plain": PLAIN, "untrained": UNTRAINED, "long": LONG, "refused": REFUSE
 @given(
     kinds=st.lists(st.sampled_from(sorted(KINDS)), max_size=12),
     copies=st.sampled_from([1, 40]),
-    policy=st.sampled_from(["drop", "truncate"]),
-    taken=st.integers(0, 300),
+    policy=st.sampled_from(["drop", "truncate", "split", "shorten"]),
 )
 def test_every_conversation_is_kept_or_counted(
-    make_tokenizer: Callable[..., Any], kinds: list[str], copies: int, policy: Any, taken: int
+    make_tokenizer: Callable[..., Any], kinds: list[str], copies: int, policy: Any
 ) -> None:
     tokenizer = make_tokenizer(load_template("llama-2"), "</s>")
     conversations = [KINDS[kind] for kind in kinds] * copies
-    encoder = Encoder(tokenizer, max_length=300, policy=policy)
-    report, rows, progress = TokenReport(), [], 0
+    encoder = Encoder(tokenizer, max_length=190, policy=policy)
+    report, progress = TokenReport(), 0
 
     def advance(number: int) -> None:
         nonlocal progress
         progress += number
 
-    stream = encoder.encode(iter(conversations), report, advance)
-    # The counts hold wherever the caller stops.
-    for row in stream:
-        rows.append(row)
-        assert report.read == report.kept + sum(report.dropped.values())
-        assert report.kept == len(rows)
-        if len(rows) == taken:
-            break
-    else:
-        assert report.read == progress == len(conversations)
-        assert report.dropped.get("template", 0) == kinds.count("refused") * copies
-        assert report.dropped.get("no_trained_turn", 0) == kinds.count("untrained") * copies
+    rows = list(encoder.encode(iter(conversations), report, advance))
+    assert report.read == progress == len(conversations)
+    assert report.read == report.kept + sum(report.dropped.values())
+    assert report.rows == len(rows) == report.kept - report.split + report.pieces
+    assert report.dropped.get("template", 0) == kinds.count("refused") * copies
+    assert report.dropped.get("no_trained_turn", 0) == kinds.count("untrained") * copies
     assert report.tokens == sum(len(row.input_ids) for row in rows)
     assert report.trained_tokens == sum(row.num_trained for row in rows)
     assert all(len(sample) <= 3 for sample in report.samples.values())
+    assert all(0 < row.num_trained <= len(row.input_ids) <= 190 for row in rows)
 
 
 def test_a_batch_gives_what_each_alone_gives(small_tokenizer: Any) -> None:
@@ -237,7 +251,8 @@ def test_the_dataset_has_the_columns_that_trainers_read(
 ) -> None:
     encoder = Encoder(small_tokenizer, max_length=10_000)
     rows = list(encoder.encode([AGENT, PLAIN], TokenReport()))
-    dataset, report = encode_dataset([AGENT, UNTRAINED, PLAIN], encoder, packing=packing)
+    made = encode_dataset([AGENT, UNTRAINED, PLAIN], encoder, packing=packing)
+    dataset, report = made.dataset, made.report
     assert (report.kept, report.read, len(dataset)) == (2, 3, 2)
     names = ["input_ids", "labels", "attention_mask"] + ["position_ids", "length"] * packing
     assert dataset.column_names == names
@@ -249,6 +264,3 @@ def test_the_dataset_has_the_columns_that_trainers_read(
         if packing:
             assert item["position_ids"] == list(range(length))
             assert item["length"] == length
-    first, report = encode_dataset([UNTRAINED, AGENT, PLAIN], encoder, limit=1)
-    assert first["input_ids"] == [rows[0].input_ids.tolist()]
-    assert (report.read, report.kept, report.dropped) == (2, 1, {"no_trained_turn": 1})

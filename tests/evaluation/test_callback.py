@@ -31,7 +31,7 @@ def rows(small_tokenizer: Any) -> Any:
         Conversation.create([Message("user", f"{i}?"), Message("assistant", f"{i}!" * 3, True)])
         for i in range(32)
     ]
-    return encode_dataset(talks, Encoder(small_tokenizer, max_length=512))[0]
+    return encode_dataset(talks, Encoder(small_tokenizer, max_length=512)).dataset
 
 
 def make_trainer(

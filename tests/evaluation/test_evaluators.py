@@ -45,7 +45,7 @@ def rows(small_tokenizer: Any) -> Any:
         )
         for i in range(23)
     ]
-    return encode_dataset(talks, Encoder(small_tokenizer, max_length=4096))[0]
+    return encode_dataset(talks, Encoder(small_tokenizer, max_length=4096)).dataset
 
 
 def state_of(subject: Subject) -> dict[str, Any]:

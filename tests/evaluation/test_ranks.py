@@ -28,7 +28,7 @@ talks = [
     Conversation.create([Message("user", f"{i}?"), Message("assistant", f"{i}!" * 3, True)])
     for i in range(16)
 ]
-rows, _ = encode_dataset(talks, Encoder(tokenizer, max_length=512))
+rows = encode_dataset(talks, Encoder(tokenizer, max_length=512)).dataset
 arguments = transformers.TrainingArguments(
     output_dir=output, max_steps=2, per_device_train_batch_size=1, save_strategy="no",
     report_to=[], use_cpu=True, seed=5, disable_tqdm=True, learning_rate=0.0,

@@ -1,0 +1,155 @@
+"""What happens to conversations that are too long: whole turns go, never a turn's end.
+
+Both ways work on messages and have the result rendered again, so that a row is always
+what the template makes of a conversation. The unit is the *exchange*: a user's turn, or
+an observation, and the assistant's turns that answer it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Literal, NamedTuple, TypeVar, get_args
+
+from dataset_builders.conversation import Conversation, Message
+
+LengthPolicy = Literal["drop", "split", "shorten", "truncate", "raise"]
+LENGTH_POLICIES: tuple[str, ...] = get_args(LengthPolicy)
+
+Row = TypeVar("Row")
+"""An encoded conversation."""
+
+Encode = Callable[[Conversation], tuple[Row, int] | None]
+"""Encodes a conversation: the row and its tokens, or none if the template refuses it."""
+
+
+class Exchange(NamedTuple):
+    """Half-open range of messages, and how many of them are trained."""
+
+    start: int
+    stop: int
+    trained: int
+
+
+def exchanges(messages: Sequence[Message]) -> list[Exchange]:
+    """Cut a conversation, without its leading system turns, into exchanges.
+
+    The answer to a tool call belongs to the exchange of the call.
+    """
+    first = leading_system(messages)
+    starts = [first]
+    for index in range(first + 1, len(messages)):
+        before = messages[index - 1]
+        asks = messages[index].role != "assistant" and before.role == "assistant"
+        if asks and not before.tool_calls:
+            starts.append(index)
+    return [
+        Exchange(start, stop, sum(message.trained for message in messages[start:stop]))
+        for start, stop in zip(starts, [*starts[1:], len(messages)], strict=True)
+    ]
+
+
+def leading_system(messages: Sequence[Message]) -> int:
+    """Number of system turns that a conversation begins with."""
+    count = 0
+    while count < len(messages) and messages[count].role == "system":
+        count += 1
+    return count
+
+
+def split(
+    conversation: Conversation, ends: Sequence[int], max_length: int, encode: Encode[Row]
+) -> tuple[list[Row], int]:
+    """Split a conversation before user turns, into as few rows as fit.
+
+    Each piece begins with the system turn, if there is one, and a user turn, and ends
+    with a trained turn. Later pieces do not know the earlier ones, which suits chat
+    (FastChat prepares ShareGPT so); an agent's would lack its task.
+
+    Args:
+        conversation: The conversation.
+        ends: For each trained turn the tokens of the whole row up to its end; a guide
+            only, every piece is measured.
+        max_length: Longest row in tokens.
+        encode: Encodes a piece.
+
+    Returns:
+        The rows of the pieces, and the number of trained turns left out, since their
+        exchange alone is too long.
+    """
+    messages = conversation.messages
+    head = messages[: leading_system(messages)]
+    parts = exchanges(messages)
+    costs = _costs(parts, ends)
+    rows: list[Row] = []
+    removed = begin = extra = 0
+    while begin < len(parts):
+        stop = begin + 1
+        while stop < len(parts) and extra + costs[stop + 1] - costs[begin] <= max_length:
+            stop += 1
+        found = None
+        while found is None and stop > begin:
+            piece = _until_trained(messages[parts[begin].start : parts[stop - 1].stop])
+            found = encode(replace(conversation, messages=head + piece)) if piece else None
+            if found is not None and found[1] > max_length:
+                # The system turn and the template's own words come again in each piece.
+                extra = max(extra, found[1] - (costs[stop] - costs[begin]))
+                found = None
+            if found is None:
+                stop -= 1
+        if found is not None:
+            rows.append(found[0])
+            begin = stop
+        else:
+            removed += parts[begin].trained
+            begin += 1
+    return rows, removed
+
+
+def shorten(
+    conversation: Conversation, ends: Sequence[int], max_length: int, encode: Encode[Row]
+) -> tuple[Row, int] | None:
+    """Leave out the oldest exchanges after the instruction, as few as needed.
+
+    The instruction is everything up to the first trained turn, which stays with it:
+    system turn, rules and their acknowledgement, worked examples, the task. What is left
+    after it are the latest exchanges, each action with the observation it answers.
+
+    Args:
+        conversation: The conversation.
+        ends: See `split`.
+        max_length: Longest row in tokens.
+        encode: Encodes what is left.
+
+    Returns:
+        The row and the number of trained turns left out; none if the instruction and
+        the last exchange alone are too long, or the template refuses them.
+    """
+    messages = conversation.messages
+    parts = exchanges(messages)
+    costs = _costs(parts, ends)
+    first = next((number for number, part in enumerate(parts) if part.trained), len(parts)) + 1
+    for start in range(first + 1, len(parts)):
+        if costs[first] + costs[-1] - costs[start] > max_length:
+            continue
+        kept = messages[: parts[first - 1].stop] + messages[parts[start].start :]
+        found = encode(replace(conversation, messages=kept))
+        if found is not None and found[1] <= max_length:
+            return found[0], sum(part.trained for part in parts[first:start])
+    return None
+
+
+def _costs(parts: Sequence[Exchange], ends: Sequence[int]) -> list[int]:
+    """(E + 1,) tokens before each exchange; one without a trained turn has none of its own."""
+    costs, trained = [0], 0
+    for part in parts:
+        trained += part.trained
+        costs.append(ends[trained - 1] if trained else 0)
+    return costs
+
+
+def _until_trained(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    end = len(messages)
+    while end and not messages[end - 1].trained:
+        end -= 1
+    return messages[:end]

@@ -1,0 +1,84 @@
+"""Work in several processes, results in order, memory bounded."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+from dataset_builders.errors import AgentTuningError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_work: Callable[[Any], Any] | None = None
+
+
+class WorkerLostError(AgentTuningError, RuntimeError):
+    """A process was ended from outside, most likely for want of memory."""
+
+
+def in_order(
+    function: Callable[[Item], Result], items: Iterable[Item], processes: int
+) -> Iterator[Result]:
+    """Apply a function to items in other processes.
+
+    Few items are taken ahead of the results, so a stream stays one.
+
+    Args:
+        function: The function; the processes get it once, as they start.
+        items: What it is applied to; has to be picklable.
+        processes: Number of processes; 1 for none but this one.
+
+    Raises:
+        WorkerLostError: A process was ended from outside.
+    """
+    if processes <= 1:
+        yield from map(function, items)
+        return
+    # A forked process has the tokenizer already; elsewhere it is sent to a fresh one.
+    fork = "fork" in multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("fork" if fork else "spawn")
+    pool = ProcessPoolExecutor(
+        processes, mp_context=context, initializer=_start, initargs=(function,)
+    )
+    pending: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            pending.append(_submit(pool, item))
+            if len(pending) > 2 * processes:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    except BrokenProcessPool as error:
+        raise WorkerLostError(
+            f"one of {processes} processes was ended from outside, for want of memory perhaps: "
+            "try fewer"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _submit(pool: ProcessPoolExecutor, item: Any) -> Future[Any]:
+    with warnings.catch_warnings():
+        # Python 3.12 warns of forks beside threads. The processes touch none of those:
+        # they render, encode and count.
+        warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
+        return pool.submit(_run, item)
+
+
+def _start(function: Callable[[Any], Any]) -> None:
+    global _work
+    # One thread each; and the tokenizers of a forked process may not use theirs.
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    _work = function
+
+
+def _run(item: Any) -> Any:
+    assert _work is not None
+    return _work(item)

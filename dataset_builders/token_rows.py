@@ -1,0 +1,164 @@
+"""Token rows, and the report of what became of the conversations they were made from.
+
+Labels hold the token's own id where the loss covers it and -100 elsewhere, the contract
+that Axolotl and TRL both take as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from dataset_builders.conversation import Conversation
+
+IGNORE_INDEX = -100
+"""Label of a token that the loss does not cover (PyTorch's cross-entropy default)."""
+
+Ints = npt.NDArray[np.int32]
+
+_SAMPLES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRow:
+    """One training example.
+
+    Attributes:
+        input_ids: (T,) int32, token ids.
+        labels: (T,) int32, the id where trained, -100 elsewhere.
+    """
+
+    input_ids: Ints
+    labels: Ints
+
+    @property
+    def num_trained(self) -> int:
+        """Number of tokens that the loss covers."""
+        return int(np.count_nonzero(self.labels != IGNORE_INDEX))
+
+
+class Origin(NamedTuple):
+    """Where a row comes from: fields of `Conversation`, and the piece of it.
+
+    Attributes:
+        id: Identifier within the source.
+        source: Name of the source.
+        task: Task within the source, or "".
+        model: Name of the model that wrote the assistant's turns, or "".
+        where: The record it was read from, or "".
+        part: 0, or from 1 on the number of the piece where the conversation was split.
+    """
+
+    id: str
+    source: str
+    task: str
+    model: str
+    where: str
+    part: int
+
+    @classmethod
+    def of(cls, conversation: Conversation, part: int = 0) -> Origin:
+        """Origin of a conversation's row."""
+        return cls(
+            conversation.id,
+            conversation.source,
+            conversation.task,
+            conversation.model,
+            conversation.where,
+            part,
+        )
+
+
+@dataclass
+class TokenReport:
+    """What became of the conversations.
+
+    `read == kept + sum(dropped.values())` counts conversations, and
+    `rows == kept - split + pieces` rows: a conversation gives one row, unless it was split.
+    Lengths row by row are in the index that `encode_dataset` returns.
+
+    Attributes:
+        read: Conversations seen.
+        kept: Conversations of which at least one row was written.
+        rows: Rows written.
+        tokens: Tokens in these rows.
+        trained_tokens: Those of them that the loss covers.
+        split: Conversations kept that were too long and were split at turns.
+        pieces: Rows that these gave.
+        shortened: Conversations kept whose oldest turns after the instruction went.
+        turns_removed: Trained turns that splitting and shortening left out of
+            conversations kept, since they did not fit.
+        truncated: Rows whose end was cut off (policy "truncate").
+        control_tokens: Rows in which a conversation's own words spell a control token;
+            they were encoded as plain characters.
+        certified: Conversations whose trained turns were located in two ways that agree.
+        by_reference: Rows that the fast engine left to the reference tokenizer.
+        engine: The engine that encoded: "tiktoken" or "huggingface", or "" before use.
+        engine_reason: Why it is not the fast one, or "".
+        dropped: Number of conversations left out, by reason.
+        samples: For each reason the first few as "source/id: detail".
+    """
+
+    read: int = 0
+    kept: int = 0
+    rows: int = 0
+    tokens: int = 0
+    trained_tokens: int = 0
+    split: int = 0
+    pieces: int = 0
+    shortened: int = 0
+    turns_removed: int = 0
+    truncated: int = 0
+    control_tokens: int = 0
+    certified: int = 0
+    by_reference: int = 0
+    engine: str = ""
+    engine_reason: str = ""
+    dropped: dict[str, int] = field(default_factory=dict)
+    samples: dict[str, list[str]] = field(default_factory=dict)
+
+    def drop(self, reason: str, conversation: Conversation, detail: str) -> None:
+        """Count a conversation that is left out."""
+        self.dropped[reason] = self.dropped.get(reason, 0) + 1
+        samples = self.samples.setdefault(reason, [])
+        if len(samples) < _SAMPLES:
+            samples.append(f"{label_of(conversation)}: {detail}")
+
+    def add(self, other: TokenReport) -> None:
+        """Add the counts of the conversations that came after these."""
+        for item in fields(self):
+            value = getattr(other, item.name)
+            if isinstance(value, int):
+                setattr(self, item.name, getattr(self, item.name) + value)
+        self.engine = other.engine or self.engine
+        self.engine_reason = other.engine_reason or self.engine_reason
+        for reason, number in other.dropped.items():
+            self.dropped[reason] = self.dropped.get(reason, 0) + number
+            samples = self.samples.setdefault(reason, [])
+            samples += other.samples[reason][: _SAMPLES - len(samples)]
+
+    def summary(self) -> str:
+        """One line for people."""
+        share = self.trained_tokens / self.tokens if self.tokens else 0.0
+        line = f"{self.kept} of {self.read} conversations"
+        if self.rows != self.kept:
+            line += f", {self.rows} rows"
+        line += f", {self.tokens} tokens, {share:.1%} trained"
+        if self.split:
+            line += f", {self.split} split into {self.pieces}"
+        for name in ("shortened", "turns_removed", "truncated"):
+            if number := getattr(self, name):
+                line += f", {number} {name.replace('_', ' ')}"
+        if self.control_tokens:
+            line += f", {self.control_tokens} with control tokens as text"
+        if self.dropped:
+            line += ", dropped " + ", ".join(f"{n} {reason}" for reason, n in self.dropped.items())
+        return line
+
+
+def label_of(conversation: Conversation) -> str:
+    """A conversation's name in messages."""
+    return "/".join(part for part in (conversation.source, conversation.id) if part) or "?"
