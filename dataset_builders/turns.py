@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import islice
-from os.path import commonprefix
 
 from dataset_builders.chat_templates import ChatTemplate, Row
 from dataset_builders.errors import MaskError
@@ -28,6 +27,7 @@ from dataset_builders.spans import (
     first_of,
     mark_call,
     marked,
+    num_alike,
     plain_turn,
     read_marks,
     thought_and_answer,
@@ -146,7 +146,7 @@ class TurnFinder:
         if not text.startswith(before):
             start = self._start_by_prompt(dialogue, text, index, end)
             if start is None:
-                alike = len(commonprefix([text, before]))
+                alike = num_alike(text, before)
                 start = self._layout.start_behind_header(text, alike)
         if start is None or end < start:
             raise MaskError("the template's text before it is not the prompt for it")
