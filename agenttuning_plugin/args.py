@@ -42,6 +42,10 @@ class SourceConfig(_Closed):
         default=False,
         description="Put back the `loss` flags that a copy of AgentInstruct lost.",
     )
+    calls_as_text: bool = Field(
+        default=False,
+        description="Spell tool calls out as text, for chat templates that know no tools.",
+    )
 
     def spec(self) -> SourceSpec:
         """The data layer's description of this source."""
@@ -53,6 +57,7 @@ class SourceConfig(_Closed):
             revision=self.revision,
             limit=self.limit,
             reconstruct_loss=self.reconstruct_loss,
+            calls_as_text=self.calls_as_text,
         )
 
 

@@ -14,7 +14,8 @@ Record (schema of neulab/agent-data-protocol, versions 1.0 to 1.3): `{id, conten
 All actions are trained. An observation that answers an `api_action` becomes a tool turn: by
 `tool_call_id`, or, in versions without, by following it, as ADP's own converter links
 them. `reasoning_content` is put in front of the action, see `shapes.with_reasoning`. Turns
-of one role in a row are joined. Refused: pictures without text, and texts whose source is
+of one role in a row are joined. For chat templates without tools, the setting
+`calls_as_text` turns calls into text and tool turns into user turns. Refused: pictures without text, and texts whose source is
 an agent, of which the schema does not say who speaks.
 """
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from dataset_builders import agentinstruct, messages, sharegpt
 from dataset_builders.building import BuildResult, LoadResult, Progress, collect
+from dataset_builders.calls_as_text import stream_calls_as_text
 from dataset_builders.conversation import TRAIN_FIELD, Conversation, optional_columns, to_row
 from dataset_builders.errors import ConfigError, DataError
 from dataset_builders.files import Located, content_fingerprint, locate
@@ -62,6 +63,8 @@ class SourceSpec:
         limit: Number of conversations to take from the start; None: all.
         reconstruct_loss: Whether to put back the `loss` flags that a copy of AgentInstruct
             lost, by the rule of `loss_rule`; a setting of that format only.
+        calls_as_text: Whether tool calls are spelt out as text, for chat templates that
+            know no tools; see `calls_as_text`.
     """
 
     path: str
@@ -71,6 +74,7 @@ class SourceSpec:
     revision: str | None = None
     limit: int | None = None
     reconstruct_loss: bool = False
+    calls_as_text: bool = False
 
     @property
     def label(self) -> str:
@@ -100,6 +104,9 @@ def stream_source(spec: SourceSpec, on_progress: Progress | None = None) -> Buil
     options: dict[str, Any] = {"limit": spec.limit, "on_progress": on_progress}
     options.update(_format_options(spec))
     result = cast(BuildResult, build(located(spec), label=spec.label, **options))
+    if spec.calls_as_text:
+        rewritten = stream_calls_as_text(result.conversations, result.report.changed)
+        result = result._replace(conversations=rewritten)
     return result._replace(conversations=_at_least_one(result))
 
 
@@ -144,6 +151,7 @@ def fingerprint(spec: SourceSpec) -> str:
         "builder": BUILDERS[name],
         "limit": spec.limit,
         "options": _format_options(spec),
+        "calls_as_text": spec.calls_as_text,
         "content": content_fingerprint(located(spec)),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
