@@ -239,6 +239,20 @@ def test_every_valid_record_is_kept(format: Format, tmp_path: Path) -> None:
     assert len(list(result.conversations)) == len(VALID[format])
 
 
+@pytest.mark.parametrize("format", VALID)
+def test_records_behind_damage_are_found(format: Format, tmp_path: Path) -> None:
+    if format == "atif":
+        pytest.importorskip("atif")
+    good = [json.dumps(record) for record in VALID[format] if "system" not in list(record)[:1]]
+    path = tmp_path / "a.json"
+    path.write_text(f"[{good[0]},{good[0][:-9]},{good[0]},{good[-1]}]")
+    result = stream_source(SourceSpec(str(path), format))
+    found = [item.where for item in result.conversations]
+    assert found == [f"a.json: item {number}" for number in (1, 2, 3)]
+    (lost,) = result.report.lost
+    assert "characters lost after item 1" in lost
+
+
 def test_a_lost_record_would_be_found(tmp_path: Path) -> None:
     """The check above fails for a builder that leaves records out."""
     (tmp_path / "a.jsonl").write_text("{}\n{}\n")
