@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 # Sources of the code that is checked.
-CODE := agenttuning_plugin dataset_builders evaluators recipes tests
+CODE := agenttuning_plugin dataset_builders evaluators recipes benchmarks tests
 
 export AXOLOTL_DO_NOT_TRACK := 1
 export DO_NOT_TRACK := 1

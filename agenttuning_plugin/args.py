@@ -1,4 +1,4 @@
-"""The `agenttuning:` section of an Axolotl recipe; needs nothing but pydantic.
+"""The `agenttuning:` section of an Axolotl recipe.
 
 Axolotl drops keys that it does not know in silence. Everything of ours therefore lives
 in one nested section that refuses unknown keys, and the section itself is required.
@@ -10,11 +10,62 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from dataset_builders.cleaning import Cleaning
+from dataset_builders.pools import GPT4_SHARE
+from dataset_builders.rates import Unit
 from dataset_builders.sources import Format, SourceSpec
+from dataset_builders.splitting import Mode
 
 
 class _Closed(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+
+class CleaningConfig(_Closed):
+    """Steps that make shared chats fit to train on."""
+
+    remove_share_banners: bool = Field(
+        default=True, description="Remove system turns that only name the sharing site."
+    )
+    clean_characters: bool = Field(
+        default=True, description="Remove control characters and zero-width spaces."
+    )
+    remove_page_text: bool = Field(
+        default=True, description="Remove captions of the chat page, such as `2 / 2`."
+    )
+    remove_failed_answers: bool = Field(
+        default=True, description="Remove answers that are only a message of failure."
+    )
+    remove_empty_turns: bool = Field(default=True, description="Remove turns that show nothing.")
+    join_user_turns: bool = Field(
+        default=True, description="Join questions that follow one another."
+    )
+    strip_leading_assistant: bool = Field(
+        default=True, description="Remove answers before the first question."
+    )
+    strip_trailing_user: bool = Field(
+        default=True, description="Remove questions after the last answer."
+    )
+    drop_page_markup: bool = Field(
+        default=True, description="Drop conversations with the chat page's own markup in them."
+    )
+    language: str | None = Field(
+        default="en", description="Language to keep, as ISO 639-1 code; null: any."
+    )
+    drop_duplicates: bool = Field(
+        default=True, description="Drop conversations that come again, character for character."
+    )
+    near_duplicates: float | None = Field(
+        default=0.8,
+        gt=0,
+        le=1,
+        description="Similarity (Jaccard, of word 5-grams) at which a conversation counts as "
+        "coming again; null: none.",
+    )
+
+    def cleaning(self) -> Cleaning:
+        """The data layer's description of these steps."""
+        return Cleaning(**self.model_dump())
 
 
 class SourceConfig(_Closed):
@@ -38,6 +89,12 @@ class SourceConfig(_Closed):
     limit: int | None = Field(
         default=None, ge=1, description="Conversations to take from the start; all if left out."
     )
+    weight: float | None = Field(
+        default=None,
+        gt=0,
+        description="Share within agent or general data, relative to its other sources'; by "
+        "number of rows if all leave it out.",
+    )
     reconstruct_loss: bool = Field(
         default=False,
         description="Put back the `loss` flags that a copy of AgentInstruct lost.",
@@ -45,6 +102,14 @@ class SourceConfig(_Closed):
     calls_as_text: bool = Field(
         default=False,
         description="Spell tool calls out as text, for chat templates that know no tools.",
+    )
+    clean: CleaningConfig | Literal[False] | None = Field(
+        default=None,
+        description="Steps of cleaning, of `sharegpt` only; all if left out, `false` for none.",
+    )
+    model: str | None = Field(
+        default=None,
+        description="Model that wrote the conversations whose record names none, such as `gpt-4`.",
     )
 
     def spec(self) -> SourceSpec:
@@ -56,9 +121,17 @@ class SourceConfig(_Closed):
             data_files=tuple(self.data_files),
             revision=self.revision,
             limit=self.limit,
+            weight=self.weight,
             reconstruct_loss=self.reconstruct_loss,
             calls_as_text=self.calls_as_text,
+            clean=self._cleaning(),
+            model=self.model or "",
         )
+
+    def _cleaning(self) -> Cleaning | None:
+        if self.clean is None:
+            return None
+        return self.clean.cleaning() if self.clean else Cleaning.none()
 
 
 class _Scheduled(_Closed):
@@ -93,6 +166,13 @@ class GeneralLossConfig(_Scheduled):
 EvaluatorConfig = Annotated[AgentTaskConfig | GeneralLossConfig, Field(discriminator="type")]
 
 
+class EtaStage(_Closed):
+    """A share of agent data that holds from a step on."""
+
+    from_step: int = Field(ge=1, description="First optimizer step of the stage, counted from 0.")
+    eta: float = Field(ge=0, le=1, description="Share of agent data from there on.")
+
+
 class AgentTuningSection(_Closed):
     """Settings of the plugin."""
 
@@ -101,6 +181,31 @@ class AgentTuningSection(_Closed):
         ge=0,
         le=1,
         description="Probability that an example is agent data (paper, section 2.3).",
+    )
+    eta_stages: list[EtaStage] = Field(
+        default_factory=list,
+        description="Other shares from later steps on; before the first of them, `eta` holds.",
+    )
+    eta_unit: Unit = Field(
+        default="example",
+        description="What eta counts: `example` (the paper), `token` or `trained_token`, the "
+        "share of the loss signal.",
+    )
+    sampling: Mode = Field(
+        default="stratified",
+        description="`stratified`: each global batch has the share; `iid`: the paper's "
+        "independent draws.",
+    )
+    task_weights: dict[str, float] = Field(
+        default_factory=dict,
+        description="Weight of each task within the agent data, such as `{os: 1, db: 2}`.",
+    )
+    gpt4_share: float | None = Field(
+        default=GPT4_SHARE,
+        gt=0,
+        lt=1,
+        description="Share of GPT-4's conversations within the general data, where it is known "
+        "which these are (paper: 1 to 4); `~` draws all alike.",
     )
     agent: list[SourceConfig] = Field(
         default_factory=list, description="Agent data: one source or a list of them."
@@ -143,9 +248,14 @@ class AgentTuningSection(_Closed):
 
     @model_validator(mode="after")
     def _sources_fit_eta(self) -> AgentTuningSection:
-        for name, share in (("agent", self.eta), ("general", 1 - self.eta)):
-            if share > 0 and not getattr(self, name):
-                raise ValueError(f"eta is {self.eta}, but {name} names no source")
+        shares = [self.eta, *(stage.eta for stage in self.eta_stages)]
+        if max(shares) > 0 and not self.agent:
+            raise ValueError(f"eta is {max(shares)}, but agent names no source")
+        if min(shares) < 1 and not self.general:
+            raise ValueError(f"eta is {min(shares)}, but general names no source")
+        starts = [stage.from_step for stage in self.eta_stages]
+        if starts != sorted(set(starts)):
+            raise ValueError(f"eta_stages: found from_step {starts}, expected ascending steps")
         measures_loss = any(e.type == "general_loss" for e in self.evaluators)
         if measures_loss and not (self.general and self.holdout):
             raise ValueError(

@@ -23,12 +23,14 @@ from dataset_builders.preparation import Encoding, Prepared
 from dataset_builders.sources import SourceSpec, fingerprint
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from datasets import Dataset
 
-ENCODER_VERSION = 1
+ENCODER_VERSION = 2
 """Raised when the same conversations come to be encoded into other rows."""
 
 _PARTS = ("agent", "general", "holdout")
+_INDICES = ("agent_index", "general_index")
 
 
 def cache_key(
@@ -72,6 +74,8 @@ def load_or_make(folder: Path, key: str, make: Callable[[], Prepared]) -> tuple[
 
 
 def _write(prepared: Prepared, entry: Path) -> None:
+    import pyarrow.parquet as pq
+
     temporary = Path(tempfile.mkdtemp(prefix=f".{entry.name}-", dir=entry.parent))
     # Within, because the temporary folder itself is readable by its owner only.
     whole = temporary / "whole"
@@ -82,6 +86,10 @@ def _write(prepared: Prepared, entry: Path) -> None:
             if part is not None:
                 # A view would be saved with all of the rows it does not show.
                 part.flatten_indices().save_to_disk(whole / name)
+        for name in _INDICES:
+            index: pa.Table | None = getattr(prepared, name)
+            if index is not None:
+                pq.write_table(index, whole / f"{name}.parquet")
         report = json.dumps(prepared.report, ensure_ascii=False, indent=1)
         (whole / "report.json").write_text(report, encoding="utf-8")
         whole.rename(entry)
@@ -90,11 +98,17 @@ def _write(prepared: Prepared, entry: Path) -> None:
 
 
 def _read(entry: Path) -> Prepared:
+    import pyarrow.parquet as pq
     from datasets import Dataset
 
     parts = {
         name: Dataset.load_from_disk(entry / name) if (entry / name).is_dir() else None
         for name in _PARTS
     }
+    indices = {
+        name: pq.read_table(entry / f"{name}.parquet")
+        for name in _INDICES
+        if (entry / f"{name}.parquet").is_file()
+    }
     report = json.loads((entry / "report.json").read_text("utf-8"))
-    return Prepared(**parts, report=report)
+    return Prepared(**parts, **indices, report=report)

@@ -196,6 +196,53 @@ def inspect(
 
 
 @app.command()
+def contamination(
+    training: Annotated[
+        list[str], typer.Option(help="Training data: file, folder or hub id; repeatable.")
+    ],
+    evaluation: Annotated[
+        list[str],
+        typer.Option(help="Evaluation set of any shape, CSV, too: as --training; repeatable."),
+    ],
+    field: Annotated[
+        list[str] | None,
+        typer.Option(help="Field of an evaluation record to compare; repeatable. [default: all]"),
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Folder or hub id; compares its tokens, not words.")
+    ] = None,
+    longer_than: Annotated[
+        int, typer.Option(min=1, help="Tokens that a shared span has more than.")
+    ] = 10,
+    skips: Annotated[int, typer.Option(min=0, help="Tokens of a span that may differ.")] = 4,
+    show: Annotated[int, typer.Option(min=0, help="Worst samples to show.")] = 5,
+    as_json: Json = False,
+) -> None:
+    """Tell how much of an evaluation set is in training data, by Llama 2's rule."""
+    from agenttuning_plugin import contamination as steps
+
+    report = steps.check_contamination(
+        training,
+        evaluation,
+        fields=field or (),
+        tokenizer=tokenizer,
+        longer_than=longer_than,
+        skips=skips,
+    )
+    if as_json:
+        _emit(report)
+        return
+    table = Table("", "samples", title="contamination")
+    for row in steps.summary(report):
+        table.add_row(*row)
+    _out.print(table)
+    for line in steps.worst(report, show):
+        _out.print(_plain(line), soft_wrap=True)
+    for line in steps.unread(report):
+        _err.print(_plain(line), soft_wrap=True)
+
+
+@app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(help="Folder or hub id of a model or adapter.")],
     adapter: Annotated[str | None, typer.Option(help="Adapter to put on the model.")] = None,

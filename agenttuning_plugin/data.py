@@ -5,21 +5,22 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from agenttuning_plugin.args import AgentTuningSection
 from agenttuning_plugin.cache import cache_key, load_or_make
 from dataset_builders.chat_templates import check_tokenizer
 from dataset_builders.errors import ConfigError
-from dataset_builders.mixing import BLOCK, MixOrder, mix_datasets
-from dataset_builders.preparation import Encoding, Prepared, prepare
-from dataset_builders.reading import as_spec
-from dataset_builders.tokens import IGNORE_INDEX
+from dataset_builders.exposure import describe_mix
+from dataset_builders.mixing import BLOCK, MixOrder, as_stages
+from dataset_builders.planning import Plan, counts_of, make_order
+from dataset_builders.preparation import Encoding, Prepared, mix, prepare
+from dataset_builders.reading import as_spec, source_weights
+from dataset_builders.splitting import Stage
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -53,17 +54,23 @@ class Mix:
         train: The eta-mix, a view on the encoded sources.
         holdout: General rows that training does not see, or none.
         steps: Optimizer steps that the run takes.
+        prepared: The encoded sources.
+        plan: What the mix should be like.
+        order: Which row stands where.
         report: What became of every record and conversation, JSON-ready.
     """
 
     train: Dataset
     holdout: Dataset | None
     steps: int
+    prepared: Prepared
+    plan: Plan
+    order: MixOrder
     report: dict[str, Any]
 
 
 def load_prepared(
-    section: AgentTuningSection, tokenizer: Any, encoding: Encoding, cache: Path
+    section: AgentTuningSection, plan: Plan, tokenizer: Any, encoding: Encoding, cache: Path
 ) -> Prepared:
     """Read and encode the section's sources, or take them from the cache.
 
@@ -74,8 +81,8 @@ def load_prepared(
     """
     check_tokenizer(tokenizer, getattr(tokenizer, "name_or_path", "") or "tokenizer")
     # A source without any share is not read, unless the loss is measured on it.
-    agent = [as_spec(s.spec()) for s in section.agent] if section.eta > 0 else []
-    wants_general = section.eta < 1 or encoding.holdout > 0
+    agent = [as_spec(s.spec()) for s in section.agent] if plan.needs_agent else []
+    wants_general = plan.needs_general or encoding.holdout > 0
     general = [as_spec(s.spec()) for s in section.general] if wants_general else []
 
     def make() -> Prepared:
@@ -83,7 +90,7 @@ def load_prepared(
             return prepare(
                 agent,
                 general,
-                eta=section.eta,
+                plan=plan,
                 tokenizer=tokenizer,
                 encoding=encoding,
                 on_progress=progress,
@@ -115,124 +122,94 @@ def load_mix(
         cache: The trainer's folder of prepared data.
 
     Raises:
-        ConfigError: Neither steps nor a number of examples is known, or they disagree;
-            or as `load_prepared`.
+        ConfigError: Neither steps nor a number of examples is known, or they disagree; the
+            plan does not fit the rows; or as `load_prepared`.
         DataError: As `load_prepared`.
         SourceNotFoundError: As `load_prepared`.
     """
     if budget.steps is None and (section.num_examples is None or budget.packed_length):
-        raise ConfigError(
-            "max_steps: missing, expected a number of steps (or agenttuning.num_examples): "
-            "a mix has no epochs, its sources repeat at different rates"
-        )
-    prepared = load_prepared(section, tokenizer, encoding, cache)
+        # `check_recipe` tells a recipe's author more; other callers come here first.
+        raise ConfigError("max_steps: missing, expected a number of steps")
+    prepared = load_prepared(section, plan_of(section, budget), tokenizer, encoding, cache)
     seed = seed if section.mix_seed is None else section.mix_seed
-    # With packing a batch holds an unknown number of examples, so the share is held over
-    # the default block.
-    block = BLOCK if budget.packed_length is not None else budget.batch
-    num_examples, steps = _size(prepared, section, budget, seed, block)
-    order: dict[str, Any] = {
-        "eta": section.eta,
-        "num_examples": num_examples,
-        "seed": seed,
-        "block": block,
-    }
-    train = mix_datasets(prepared.agent, prepared.general, **order)
-    report = {**prepared.report, "mix": describe_mix(prepared, **order)}
-    return Mix(train, prepared.holdout, steps, report)
+    plan, num_examples, steps = _size(prepared, section, budget, seed)
+    train, planned = mix(prepared, plan, seed=seed, num_examples=num_examples)
+    facts = describe_mix(planned.order, plan, prepared.agent_index, prepared.general_index)
+    report = {**prepared.report, "mix": facts, "notes": list(planned.notes)}
+    return Mix(train, prepared.holdout, steps, prepared, plan, planned.order, report)
 
 
-def describe_mix(
-    prepared: Prepared, *, eta: float, seed: int, num_examples: int, block: int
-) -> dict[str, Any]:
-    """Realised shares of agent data, and how often its rows come.
-
-    Shares of tokens are told only of encoded rows.
-    """
-    sizes = len(prepared.agent or ()), len(prepared.general or ())
-    indices = MixOrder(*sizes, eta, seed, num_examples, block).indices()
-    agent = indices < sizes[0]
-    agent_rows = int(agent.sum())
-    facts: dict[str, Any] = {
-        "examples": num_examples,
-        "agent_examples": agent_rows,
-        "eta": eta,
-        "seed": seed,
-        "block": block,
-        "share_of_examples": round(agent_rows / num_examples, 6),
-        "agent_passes": round(agent_rows / sizes[0], 2) if sizes[0] else 0.0,
-        "general_passes": round((num_examples - agent_rows) / sizes[1], 2) if sizes[1] else 0.0,
-    }
-    lengths = _lengths(prepared)
-    if lengths is not None:
-        for name, counts in zip(("tokens", "trained_tokens"), lengths, strict=True):
-            drawn = counts[indices]
-            facts[f"share_of_{name}"] = round(float(drawn[agent].sum() / drawn.sum()), 6)
-    return facts
+def plan_of(section: AgentTuningSection, budget: Budget) -> Plan:
+    """What a section asks of the mix; stages of eta begin at the examples of their steps."""
+    stages = [Stage(0, section.eta)]
+    stages += [Stage(stage.from_step * budget.batch, stage.eta) for stage in section.eta_stages]
+    return Plan(
+        eta=tuple(stages) if section.eta_stages else section.eta,
+        unit=section.eta_unit,
+        mode=section.sampling,
+        task_weights=section.task_weights,
+        gpt4_share=section.gpt4_share,
+        agent_weights=source_weights([s.spec() for s in section.agent], "agent"),
+        general_weights=source_weights([s.spec() for s in section.general], "general"),
+        # With packing a batch holds an unknown number of examples, so the share is held over
+        # the default block.
+        block=BLOCK if budget.packed_length is not None else budget.batch,
+    )
 
 
 def _size(
-    prepared: Prepared, section: AgentTuningSection, budget: Budget, seed: int, block: int
-) -> tuple[int, int]:
-    """Number of examples and of optimizer steps."""
-    wanted = section.num_examples
+    prepared: Prepared, section: AgentTuningSection, budget: Budget, seed: int
+) -> tuple[Plan, int, int]:
+    """The plan, its number of examples and of optimizer steps."""
+    plan, wanted = plan_of(section, budget), section.num_examples
     if budget.steps is None:
         assert wanted is not None  # load_mix has checked it
-        return wanted, math.ceil(wanted / budget.batch)
+        return plan, wanted, math.ceil(wanted / budget.batch)
     needed = budget.steps * budget.batch
     if budget.packed_length is not None:
-        needed = _examples_to_fill(prepared, section.eta, budget, seed, block)
+        plan, needed = _examples_to_fill(prepared, section, budget, seed)
     if wanted is not None and wanted < needed:
         raise ConfigError(
             f"agenttuning.num_examples: found {wanted}, expected at least {needed}: max_steps "
             f"{budget.steps} takes that many, and the trainer would start over with the same order"
         )
-    return wanted or needed, budget.steps
+    return plan, wanted or needed, budget.steps
 
 
-def _examples_to_fill(prepared: Prepared, eta: float, budget: Budget, seed: int, block: int) -> int:
-    """Examples that fill the steps' packed rows, in whole blocks.
+def _examples_to_fill(
+    prepared: Prepared, section: AgentTuningSection, budget: Budget, seed: int
+) -> tuple[Plan, int]:
+    """Examples that fill the steps' packed rows, in whole blocks, and the plan for them.
 
     Packed rows are never fuller than full, so as many tokens as they hold always suffice;
     one batch more, since the packer drops an incomplete last one.
     """
-    lengths = _lengths(prepared)
     assert budget.steps is not None
     assert budget.packed_length is not None
-    assert lengths is not None
-    tokens = (budget.steps + 1) * budget.batch * budget.packed_length
-    sizes = len(prepared.agent or ()), len(prepared.general or ())
-    guess = block * math.ceil(tokens / lengths[0].mean() / block)
+    a_step = budget.batch * budget.packed_length
+    borders = [stage.from_step for stage in section.eta_stages if stage.from_step < budget.steps]
+    plan = replace(plan_of(section, budget), eta=section.eta)
+    for number, border in enumerate([*borders, budget.steps + 1]):
+        tokens = border * a_step
+        enough = math.ceil(_position_of(tokens, prepared, plan, seed) / plan.block) * plan.block
+        if number < len(borders):
+            stages = (*as_stages(plan.eta), Stage(enough, section.eta_stages[number].eta))
+            plan = replace(plan, eta=stages)
+    return plan, enough
+
+
+def _position_of(tokens: int, prepared: Prepared, plan: Plan, seed: int) -> int:
+    """Number of examples that hold as many tokens."""
+    agent = prepared.agent_index if plan.needs_agent else None
+    general = prepared.general_index if plan.needs_general else None
+    lengths = counts_of(agent, general, "tokens")
+    guess = plan.block * math.ceil(tokens / lengths.mean() / plan.block)
     while True:
-        order = MixOrder(*sizes, eta, seed, guess, block).indices()
-        total = np.cumsum(lengths[0][order])
+        order = make_order(plan, agent, general, seed=seed, num_examples=guess).order
+        total = np.cumsum(lengths[order.indices()])
         if total[-1] >= tokens:
-            enough = int(np.searchsorted(total, tokens)) + 1
-            return math.ceil(enough / block) * block
+            return int(np.searchsorted(total, tokens)) + 1
         guess *= 2
-
-
-def _lengths(prepared: Prepared) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None:
-    """Tokens and trained tokens of every row, agent rows first; none if not encoded."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    lengths: list[npt.NDArray[np.int64]] = []
-    trained: list[npt.NDArray[np.int64]] = []
-    for part in (prepared.agent, prepared.general):
-        if part is None:
-            continue
-        if "labels" not in part.column_names:
-            return None
-        for table in part.with_format("arrow").select_columns(["labels"]).iter(batch_size=10_000):
-            labels = pa.table(table)["labels"].combine_chunks()
-            sizes = pc.list_value_length(labels).to_numpy().astype(np.int64)
-            covered = pc.list_flatten(labels).to_numpy() != IGNORE_INDEX
-            borders = np.concatenate([[0], np.cumsum(sizes)])
-            before = np.concatenate([[0], np.cumsum(covered)])
-            lengths.append(sizes)
-            trained.append(np.diff(before[borders]))
-    return np.concatenate(lengths), np.concatenate(trained)
 
 
 class _Bars:

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from dataset_builders.preparation import split_holdout
+from dataset_builders.holdout import split_holdout
 from dataset_builders.reading import as_spec
 from dataset_builders.sources import load_source
 from dataset_builders.tokens import Encoder, encode_dataset
@@ -62,8 +62,7 @@ def run_panel(
         encoder = Encoder(subject.tokenizer, max_length=max_length, end_of_turn=subject.end_of_turn)
         rows, _ = encode_dataset(conversations, encoder, what=general)
         _, held_out = split_holdout(rows, num_conversations)
-        assert held_out is not None
-        panel.append(GeneralLossEvaluator(held_out))
+        panel.append(GeneralLossEvaluator(rows.select(held_out)))
     results: list[Evaluation] = []
     with Progress(console=Console(stderr=True), transient=True) as progress:
         for evaluator in panel:

@@ -11,13 +11,17 @@ from pydantic.fields import FieldInfo
 from agenttuning_plugin.args import (
     AgentTaskConfig,
     AgentTuningSection,
+    CleaningConfig,
+    EtaStage,
     GeneralLossConfig,
     SourceConfig,
 )
 
 _PARTS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("agenttuning", AgentTuningSection),
+    ("A stage, under `eta_stages`", EtaStage),
     ("A source, under `agent` or `general`", SourceConfig),
+    ("`clean` of a source", CleaningConfig),
     ("An evaluator of `type: agent_task`", AgentTaskConfig),
     ("An evaluator of `type: general_loss`", GeneralLossConfig),
 )
@@ -54,7 +58,7 @@ def _row(name: str, field: FieldInfo) -> str:
     bounds = ", ".join(
         f"{sign} {getattr(rule, key)}"
         for rule in field.metadata
-        for key, sign in (("ge", "≥"), ("le", "≤"))
+        for key, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
         if hasattr(rule, key)
     )
     return f"| `{name}` | {default} | {bounds} | {field.description} |\n"
@@ -62,7 +66,7 @@ def _row(name: str, field: FieldInfo) -> str:
 
 def _default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
-    return "" if value in (None, []) else f"`{str(value).lower() if value is True else value}`"
+    return "" if value in (None, [], {}) else f"`{str(value).lower() if value is True else value}`"
 
 
 if __name__ == "__main__":

@@ -8,10 +8,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from agenttuning_plugin.data import describe_mix
 from dataset_builders.errors import ConfigError
-from dataset_builders.mixing import BLOCK, mix_datasets
-from dataset_builders.preparation import Encoding, check_sources, prepare, prepare_messages
+from dataset_builders.exposure import describe_mix
+from dataset_builders.planning import Plan
+from dataset_builders.preparation import Encoding, check_sources, mix, prepare, prepare_messages
 from dataset_builders.reading import as_spec
 
 
@@ -42,26 +42,25 @@ def build_to_disk(
     """
     if out.exists():
         raise ConfigError(f"{out}: is there already, expected a folder to be made")
-    check_sources(agent, general, eta)
+    plan = Plan(eta=eta)
+    check_sources(agent, general, plan)
     agent_specs = [as_spec(path) for path in agent] if eta > 0 else []
     general_specs = [as_spec(path) for path in general] if eta < 1 else []
     if tokenizer is None:
-        prepared = prepare_messages(agent_specs, general_specs, eta=eta)
+        prepared = prepare_messages(agent_specs, general_specs, plan=plan)
     else:
         from agenttuning_plugin.models import load_tokenizer
 
         prepared = prepare(
             agent_specs,
             general_specs,
-            eta=eta,
+            plan=plan,
             tokenizer=load_tokenizer(tokenizer, chat_template),
             encoding=Encoding(max_length=max_length, end_of_turn=end_of_turn),
         )
-    rows = mix_datasets(
-        prepared.agent, prepared.general, eta=eta, num_examples=num_examples, seed=seed
-    )
-    mix = describe_mix(prepared, eta=eta, seed=seed, num_examples=num_examples, block=BLOCK)
-    report = {**prepared.report, "mix": mix}
+    rows, planned = mix(prepared, plan, seed=seed, num_examples=num_examples)
+    facts = describe_mix(planned.order, plan, prepared.agent_index, prepared.general_index)
+    report = {**prepared.report, "mix": facts, "notes": list(planned.notes)}
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as temporary:
         folder = Path(temporary) / "whole"

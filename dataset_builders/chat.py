@@ -1,56 +1,32 @@
 """Conversation and chat template to text, with the character spans that are trained.
 
-A trained span is what the model has to generate in that turn: from its first character
-up to and including the token that ends the turn. Template text between the two, such
-as the blank before `</s>` in Llama-2's layout, belongs to it, since generation has to
-produce it too.
+A trained span is what the model has to generate in that turn: from where the prompt for it
+ends up to and including the token that ends the turn. Template text between the two, such
+as the blanks around a turn in Llama-2's layout or an empty thought, belongs to it, since
+generation has to produce it too.
 
-Spans are found in two ways. *Marks*: two characters that occur nowhere in the
-conversation are put around every trained turn and the template is rendered a second
-time; if the result without marks equals the plain text, the template kept the turns as
-they are and the marks tell where they stand. *Sentinels*, where a template changes what
-it is given (it drops old thoughts, say): one turn at a time is replaced by a sentinel,
-and the two renderings are compared from both ends. Where that changes the text before
-the turn, too (a template that adds an empty thought), the turn begins where the prompt
-for it ends.
+The text is always the template's own. Where its turns stand is found by marks, certified by
+a second way (see `turns` and `certification`), and words that spell a control token are
+told apart from the token (see `control_tokens`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
 
-from dataset_builders.chat_templates import check_tokenizer, template_message
+from dataset_builders.certification import certify as certify_spans
+from dataset_builders.certification import check_spans, find_twice
+from dataset_builders.chat_templates import ChatTemplate, check_tokenizer, parse_tools
+from dataset_builders.control_tokens import ControlTokens, Disguise, Lifted
 from dataset_builders.conversation import Conversation, Message
-from dataset_builders.errors import ConfigError, MaskError
+from dataset_builders.errors import CertificationError, ConfigError, MaskError
+from dataset_builders.shown import check_shown
+from dataset_builders.spans import Dialogue, Rendered, Span, Way
+from dataset_builders.turns import TurnFinder
 
-_PRIVATE_USE = range(0xE000, 0xF8FF)
-
-
-class Span(NamedTuple):
-    """Half-open range of characters."""
-
-    start: int
-    end: int
-
-
-@dataclass(frozen=True, slots=True)
-class Rendered:
-    """A rendered conversation.
-
-    Attributes:
-        text: What the tokenizer sees; special tokens are written out.
-        spans: Trained ranges of `text`, in order, without overlap.
-        literals: Ranges where a conversation's own words spell a control token, such as
-            `<|im_end|>` quoted by a user. They have to be encoded as the characters they
-            are, or data could open a turn. In order, without overlap.
-    """
-
-    text: str
-    spans: tuple[Span, ...]
-    literals: tuple[Span, ...] = ()
+__all__ = ["ChatRenderer", "Rendered", "Span"]
 
 
 class ChatRenderer:
@@ -59,6 +35,7 @@ class ChatRenderer:
     Attributes:
         end_tokens: Tokens that end an assistant turn: the tokenizer's eos token and
             `end_of_turn`. Generation has to stop at each of them.
+        control_tokens: Tokens that a conversation's own words must not spell.
 
     Args:
         tokenizer: A fast Hugging Face tokenizer with a chat template.
@@ -84,159 +61,121 @@ class ChatRenderer:
                     "generation stops at tokens"
                 )
         self.end_tokens = tuple(dict.fromkeys([tokenizer.eos_token, *end_of_turn]))
+        self._template = ChatTemplate(tokenizer)
         try:
+            self._control = ControlTokens(tokenizer, self._template, self.end_tokens)
+            self._finder = TurnFinder(self._template, self.end_tokens, self._control.tokens)
             self._check_end_tokens()
         except MaskError as error:
             raise ConfigError(
                 f"{self._name}: the chat template cannot render plain user and assistant "
                 f"turns: {error}"
             ) from error
+        self.control_tokens = self._control.tokens
 
-    def prompt(self, messages: Sequence[Message]) -> str:
+    def prompt(self, messages: Sequence[Message], tools: str = "") -> str:
         """Text up to where the assistant's next turn begins.
 
         Raises:
             MaskError: The template refuses the messages; carries its own words.
         """
-        return self._text(messages, add_generation_prompt=True)
+        return self._template.text(self._template.rows(messages), parse_tools(tools), prompt=True)
 
-    def render(self, conversation: Conversation) -> Rendered:
-        """Render a conversation and locate its trained turns.
+    def render_prompt(self, messages: Sequence[Message], tools: str = "") -> Rendered:
+        """Render what generation starts from; without spans, with literals.
+
+        Args:
+            messages: Messages so far, the last one not the assistant's.
+            tools: JSON text of the list of function schemas, or "".
 
         Raises:
-            MaskError: The template refuses the conversation, or a trained turn cannot be
-                located in its rendering, or no end-of-turn token follows one.
+            MaskError: The template refuses the messages, or a control token that their
+                words spell cannot be located.
+        """
+        rows, schemas = self._template.rows(messages), parse_tools(tools)
+        text = self._template.text(rows, schemas, prompt=True)
+        disguise = self._control.disguise(rows, schemas, text)
+        if disguise is None:
+            return Rendered(text, ())
+        return Rendered(text, (), self._lift(disguise, text, prompt=True)[1].literals)
+
+    def render(self, conversation: Conversation, certify: bool = False) -> Rendered:
+        """Render a conversation and locate its trained turns.
+
+        Args:
+            conversation: The conversation.
+            certify: Whether to have the spans confirmed by a second way, at the cost of
+                two more renderings for each trained turn. Where the fast way loses a mark
+                that is done in any case.
+
+        Raises:
+            MaskError: The template refuses the conversation, leaves a part of it or its
+                tools out, ends a trained turn with no end-of-turn token, or a trained turn
+                or a control token in its words cannot be located. `reason` tells which.
+            CertificationError: Two ways of finding the trained turns disagree.
         """
         messages = conversation.messages
-        text = self._text(messages)
-        trained = [i for i, message in enumerate(messages) if message.trained]
-        spans = self._spans_by_marks(messages, text, trained)
-        if spans is None:
-            spans = [self._span_by_sentinel(messages, text, index) for index in trained]
-        return Rendered(
-            text,
-            tuple(
-                self._include_end(text, span, messages[index], index)
-                for span, index in zip(spans, trained, strict=True)
-            ),
-        )
-
-    def _text(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
-        import jinja2
-
+        rows, tools = self._template.rows(messages), parse_tools(conversation.tools)
+        text = self._template.text(rows, tools)
+        disguise = self._control.disguise(rows, tools, text)
+        shown, lifted = text, Lifted(text, (), ())
+        if disguise is not None:
+            shown, lifted = self._lift(disguise, text)
+            rows, tools = disguise.rows, disguise.tools
+        check_shown(self._template, rows, tools, shown)
+        trained = tuple(i for i, message in enumerate(messages) if message.trained)
         try:
-            text = self._tokenizer.apply_chat_template(
-                [template_message(message) for message in messages],
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-            )
-        except (jinja2.TemplateError, TypeError, KeyError, IndexError) as error:
-            raise MaskError(f"the chat template refuses the conversation: {error}") from error
-        return str(text)
+            rendered = self._locate(Dialogue(rows, trained, tools), shown, certify)
+        except CertificationError as error:
+            label = conversation.where or conversation.id or "conversation"
+            raise CertificationError(f"{self._name}: {label}: {error}") from error
+        if disguise is None:
+            return rendered
+        spans = tuple(map(lifted.move, rendered.spans))
+        return replace(rendered, text=text, spans=spans, literals=lifted.literals)
 
-    def _spans_by_marks(
-        self, messages: Sequence[Message], text: str, trained: Sequence[int]
-    ) -> list[Span] | None:
-        if any(messages[index].tool_calls for index in trained):
-            return None  # a call is part of the turn, but lies outside of its content
-        # Around the whole content first: white space at its edges is the model's own
-        # words. A template that strips content is then given marks inside of them.
-        whole = dict.fromkeys(trained, 0)
-        if spans := self._try_marks(messages, text, whole, strip_end=False):
-            return spans
-        skips = {index: _lead(messages[index].content) for index in trained}
-        spans = self._try_marks(messages, text, skips)
-        # Not every template strips all of it, nor every turn alike.
-        for index, lead in skips.items() if spans else ():
-            content = messages[index].content
-            newlines = len(content) - len(content.lstrip("\n"))
-            for skip in (0, newlines) if newlines < lead else (0,) if lead else ():
-                if found := self._try_marks(messages, text, skips | {index: skip}):
-                    skips, spans = skips | {index: skip}, found
-                    break
-        return spans
-
-    def _try_marks(
-        self,
-        messages: Sequence[Message],
-        text: str,
-        skips: Mapping[int, int],
-        strip_end: bool = True,
-    ) -> list[Span] | None:
-        """Spans of the turns, marked from the given character on; none if that alters the text."""
-        opening, closing = marks = _unused_characters(text, 2)
-        marked = list(messages)
-        for index, skip in skips.items():
-            role, content = messages[index].role, messages[index].content
-            end = max(skip, len(content.rstrip())) if strip_end else len(content)
-            content = f"{content[:skip]}{opening}{content[skip:end]}{closing}{content[end:]}"
-            marked[index] = Message(role, content, trained=True)
-        read = _read_marks(self._text(marked), marks)
-        if read is None or read.text != text or len(read.spans) != len(skips):
-            return None
-        return list(read.spans)
-
-    def _span_by_sentinel(self, messages: Sequence[Message], text: str, index: int) -> Span:
-        message = messages[index]
-        if message.tool_calls:
-            return self._span_of_call(messages, text, index)
-        (sentinel,) = _unused_characters(text, 1)
-        replaced = list(messages)
-        replaced[index] = Message(message.role, sentinel, message.trained)
-        other = self._text(replaced)
-        before, found, after = other.partition(sentinel)
-        if not found or not text.endswith(after):
+    def _lift(self, disguise: Disguise, text: str, prompt: bool = False) -> tuple[str, Lifted]:
+        """The disguised rendering, and the same with the spellings back in it."""
+        shown = self._template.text(disguise.rows, disguise.tools, prompt=prompt)
+        lifted = disguise.lift(shown)
+        if lifted.text != text:
+            spelt = ", ".join(map(repr, disguise.spellings.values()))
             raise MaskError(
-                f"message {index}: the template's text around it depends on its content, "
-                "so the trained turn cannot be located"
+                f"the conversation spells {spelt}, and the template makes something else of "
+                "it, so it cannot be told from the control token",
+                "control_token",
             )
-        end = len(text) - len(after)
-        start = len(before) if text.startswith(before) else self._start(messages, text, index)
-        if end <= start:
-            raise MaskError(f"message {index}: the template leaves out this trained turn")
-        return Span(start, end)
+        return shown, lifted
 
-    def _span_of_call(self, messages: Sequence[Message], text: str, index: int) -> Span:
-        start = self._start(messages, text, index)
-        ends = [text.find(token, start) for token in self.end_tokens]
-        end = min((position for position in ends if position >= 0), default=start)
-        return Span(start, end)
-
-    def _start(self, messages: Sequence[Message], text: str, index: int) -> int:
-        """Where the prompt for a turn ends: there the model takes over."""
-        history = messages[:index]
-        prompt = self._text(history, add_generation_prompt=True)
-        # A prompt without the turn's header would have the header trained.
-        if not text.startswith(prompt) or prompt == self._text(history):
-            raise MaskError(
-                f"message {index}: the template's text before it is not the prompt for it, "
-                "so the trained turn cannot be located"
+    def _locate(self, dialogue: Dialogue, text: str, certify: bool) -> Rendered:
+        way: Way = "marks"
+        spans = self._finder.by_marks(dialogue, text)
+        if spans is None:
+            way, certify = "sentinels", True
+            spans = find_twice(self._finder, dialogue, text)
+        check_spans(text, dialogue, spans, self.end_tokens)
+        if certify and way == "marks":
+            certify_spans(self._finder, dialogue, text, spans)
+        off_prompt = 0
+        if certify:
+            prompts = (self._finder.prompt_length(dialogue, text, i) for i in dialogue.trained)
+            off_prompt = sum(
+                length != span.start for length, span in zip(prompts, spans, strict=True)
             )
-        return len(prompt)
-
-    def _include_end(self, text: str, span: Span, message: Message, index: int) -> Span:
-        position = span.end
-        while position < len(text) and text[position].isspace():
-            position += 1
-        for token in self.end_tokens:
-            if text.startswith(token, position):
-                return Span(span.start, position + len(token))
-        raise MaskError(
-            f"message {index}: no end-of-turn token follows the {message.role} turn, "
-            f"found {text[span.end : span.end + 20]!r}, expected {' or '.join(self.end_tokens)}"
-        )
+        return Rendered(text, tuple(spans), (), way, certify, off_prompt)
 
     def _check_end_tokens(self) -> None:
-        probe = (
-            Message("user", "1"),
-            Message("assistant", "2", trained=True),
-            Message("user", "3"),
-        )
-        text = self._text(probe)
-        (span,) = self._spans_by_marks(probe, text, [1]) or [self._span_by_sentinel(probe, text, 1)]
-        rest = text[span.end :].lstrip()
-        if any(rest.startswith(token) for token in self.end_tokens):
+        probe = [
+            {"role": "user", "content": "1"},
+            {"role": "assistant", "content": "2"},
+            {"role": "user", "content": "3"},
+        ]
+        text = self._template.text(probe)
+        if "2" not in text.partition("1")[2]:
+            raise MaskError("it leaves the assistant's words out")
+        if self._ends_a_turn(Dialogue(probe, (1,)), text):
             return
+        rest = text.partition("1")[2].partition("2")[2].lstrip()
         special = sorted(self._tokenizer.get_added_vocab(), key=len, reverse=True)
         found = next((token for token in special if token and rest.startswith(token)), "")
         if found:
@@ -250,34 +189,8 @@ class ChatRenderer:
             f"generation stops at: found {rest[:20]!r}, expected {' or '.join(self.end_tokens)}"
         )
 
-
-def _unused_characters(text: str, count: int) -> list[str]:
-    used = set(text)
-    free = (chr(code) for code in _PRIVATE_USE if chr(code) not in used)
-    found = list(islice(free, count))
-    if len(found) < count:
-        raise MaskError("the conversation uses all private-use characters, none is left as a mark")
-    return found
-
-
-def _lead(content: str) -> int:
-    return len(content) - len(content.lstrip())
-
-
-def _read_marks(marked: str, marks: Sequence[str]) -> Rendered | None:
-    """Text without marks and what stood between each pair; none if they do not pair up."""
-    plain: list[str] = []
-    spans: list[Span] = []
-    length = 0
-    for number, piece in enumerate(marked.split(marks[0])):
-        if number:
-            inside, closed, outside = piece.partition(marks[1])
-            if not closed or marks[1] in outside:
-                return None
-            spans.append(Span(length, length + len(inside)))
-            piece = inside + outside
-        elif marks[1] in piece:
-            return None
-        plain.append(piece)
-        length += len(piece)
-    return Rendered("".join(plain), tuple(spans))
+    def _ends_a_turn(self, dialogue: Dialogue, text: str) -> bool:
+        try:
+            return self._finder.by_marks(dialogue, text) is not None
+        except MaskError:
+            return False

@@ -57,6 +57,7 @@ class Conversation:
         model: Name of the model that wrote the assistant's turns, such as "gpt-4", or "".
         where: The record it was read from, such as "db.jsonl:812", or "". Not compared:
             a conversation stays the same wherever a copy of it lies.
+        entry: Number of its source among those of one side of a mix, from 0. Not compared.
     """
 
     id: str
@@ -66,6 +67,7 @@ class Conversation:
     tools: str = ""
     model: str = ""
     where: str = field(default="", compare=False)
+    entry: int = field(default=0, compare=False)
 
     @classmethod
     def create(

@@ -23,8 +23,26 @@ class SourceNotFoundError(AgentTuningError, FileNotFoundError):
     """A data source names no file, folder or hub dataset that can be read."""
 
 
+class CertificationError(DataError):
+    """Two independent ways of finding the trained turns of a conversation disagree.
+
+    Not a conversation to leave out: either would do for a mask, so none can be trusted,
+    and a build has to stop.
+    """
+
+
 class MaskError(AgentTuningError, ValueError):
-    """A chat template cannot render a conversation, or its turns cannot be located in it."""
+    """A chat template cannot render a conversation, or its turns cannot be located in it.
+
+    Attributes:
+        reason: Name under which a conversation left out for it is counted: "template"
+            (refused or not locatable), "left_out" (the template shows only a part of the
+            conversation), "tools_ignored" or "control_token".
+    """
+
+    def __init__(self, message: str, reason: str = "template") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class EnvironmentFailureError(AgentTuningError, RuntimeError):

@@ -5,22 +5,27 @@ its authors sample by ratio: every example is agent data with probability eta. T
 set is small (1,866 trajectories) against what 2,000 steps consume, so its rows come back
 some dozens of times; joining the two sets for one epoch is another method.
 
-`MixOrder` is a pure function from position to row. Agent positions are spread evenly:
-within any block of positions their number is eta times the block's size to within one
-row, so no batch is without them by bad luck, while their place within a block is random.
-Each pass over a source is a fresh permutation.
+`MixOrder` is a pure function from position to row. By default agent positions are spread
+evenly: within any block of positions their number is eta times the block's size to within
+one row, so no batch is without them by bad luck, while their place within a block is
+random. Each pass over a source is a fresh permutation. Within agent and general data,
+*pools* may have shares of their own (GPT-4's conversations in the general data, a task in
+the agent data).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from dataset_builders.errors import ConfigError
+from dataset_builders.permutation import Index, keys, permute
+from dataset_builders.splitting import MODES, Mode, Split, Stage
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -28,26 +33,42 @@ if TYPE_CHECKING:
 BLOCK = 64
 """Default number of positions in which the agent share is held: the paper's batch size."""
 
-Index = npt.NDArray[np.int64]
-_Word = npt.NDArray[np.uint64]
+Eta = float | tuple[Stage, ...]
+"""A share of agent examples, or stages of it over positions."""
 
-_AGENT, _GENERAL, _PLACES = 1, 2, 3
-_ROUNDS = 6
+_CHUNK = 1 << 15  # positions worked on at once: what the processor's cache holds
+
+_ROOT, _AGENT, _GENERAL = 0, 1 << 32, 2 << 32  # streams of keys, with room for pools
 
 
-@dataclass(frozen=True, slots=True)
+class Pool(NamedTuple):
+    """Rows of a source that share one weight.
+
+    Attributes:
+        rows: (N,) int64, row numbers within the source, at least one.
+        weight: Share within the source, relative to the other pools'; above 0.
+    """
+
+    rows: Index
+    weight: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class MixOrder:
     """The order of an eta-mix over two sources.
 
     Attributes:
         num_agent: Rows of the agent source; may be 0 if eta is 0.
         num_general: Rows of the general source; may be 0 if eta is 1.
-        eta: Probability in [0, 1] that an example is agent data.
+        eta: Probability in [0, 1] that an example is agent data, or stages of it.
         seed: Any integer; the order is a function of it.
         num_examples: Length of the mix. Its share of agent data is eta to within half a
             row: a last, incomplete block gets the quota of its own size.
         block: Number of positions in which the share is held to within one row; the
             global batch size, so that every optimizer step sees it.
+        mode: "stratified", or "iid" for the paper's independent draws.
+        agent_pools: Pools of the agent source; none: all of its rows are drawn alike.
+        general_pools: The same of the general source.
 
     Raises:
         ConfigError: A number is out of range, or a source that eta needs is empty.
@@ -55,31 +76,40 @@ class MixOrder:
 
     num_agent: int
     num_general: int
-    eta: float
+    eta: Eta
     seed: int
     num_examples: int
     block: int = BLOCK
+    mode: Mode = "stratified"
+    agent_pools: tuple[Pool, ...] = ()
+    general_pools: tuple[Pool, ...] = ()
 
     def __post_init__(self) -> None:
-        if not 0 <= self.eta <= 1:
-            raise ConfigError(f"eta: found {self.eta}, expected a probability in [0, 1]")
+        check_eta(self.stages)
         if self.num_examples < 1:
             raise ConfigError(f"num_examples: found {self.num_examples}, expected at least 1")
         if self.block < 1:
             raise ConfigError(f"block: found {self.block}, expected at least 1")
-        if self.eta > 0 and self.num_agent < 1:
-            raise ConfigError(f"eta is {self.eta}, but there is no agent data (eta 0 needs none)")
-        if self.eta < 1 and self.num_general < 1:
-            raise ConfigError(f"eta is {self.eta}, but there is no general data (eta 1 needs none)")
+        if self.mode not in MODES:
+            raise ConfigError(f"mode: found {self.mode!r}, expected one of {', '.join(MODES)}")
+        shares = [stage.share for stage in self.stages]
+        if max(shares) > 0 and self.num_agent < 1:
+            raise ConfigError(
+                f"eta is {max(shares)}, but there is no agent data (eta 0 needs none)"
+            )
+        if min(shares) < 1 and self.num_general < 1:
+            raise ConfigError(
+                f"eta is {min(shares)}, but there is no general data (eta 1 needs none)"
+            )
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Stages of eta over positions, one if it is a number."""
+        return as_stages(self.eta)
 
     def is_agent(self, positions: Index) -> npt.NDArray[np.bool_]:
         """Whether the examples at these positions are agent data; shape as given."""
-        block = positions // self.block
-        start = block * self.block
-        end = np.minimum(start + self.block, self.num_examples)
-        quota = self._agent_before(end) - self._agent_before(start)
-        place = _permute(positions - start, end - start, self._key(_PLACES, block))
-        return place < quota
+        return self._root.assign(positions)[0]
 
     def rows(self, positions: Index) -> tuple[npt.NDArray[np.bool_], Index]:
         """Source and row at any positions below `num_examples`, in any order.
@@ -90,114 +120,121 @@ class MixOrder:
         Returns:
             (N,) bool, true for agent data, and (N,) int64, the row in that source.
         """
-        agent = self.is_agent(positions)
-        before = self._agent_until(positions)
+        root = self._root
+        agent, rank = root.assign(positions)
         row = np.empty(len(positions), dtype=np.int64)
-        for source, size, chosen, rank in (
-            (_AGENT, self.num_agent, agent, before),
-            (_GENERAL, self.num_general, ~agent, positions - before),
-        ):
-            ranks = rank[chosen]
-            if ranks.size:
-                key = self._key(source, ranks // size)
-                row[chosen] = _permute(ranks % size, np.full(ranks.shape, size), key)
+        num_agent = root.num_first
+        if agent.any():
+            row[agent] = self._draw(
+                self.agent_pools, self.num_agent, rank[agent], num_agent, _AGENT
+            )
+        if not agent.all():
+            others = self.num_examples - num_agent
+            row[~agent] = self._draw(
+                self.general_pools, self.num_general, rank[~agent], others, _GENERAL
+            )
         return agent, row
 
     def indices(self) -> Index:
         """All rows in order, the sources put one after the other, agent first."""
-        agent, row = self.rows(np.arange(self.num_examples, dtype=np.int64))
-        return np.where(agent, row, row + self.num_agent)
+        return self.slice(0, self.num_examples)
 
-    def _agent_before(self, borders: Index) -> Index:
-        """Agent examples before each block border: the nearest integer to eta times it."""
-        share = Fraction(self.eta).limit_denominator(1_000_000)
-        num, den = share.numerator, share.denominator
-        return (2 * num * borders + den) // (2 * den)
+    def slice(self, start: int, end: int) -> Index:
+        """The part of `indices()` from one position up to another, computed alone."""
+        result = np.empty(end - start, dtype=np.int64)
+        for first in range(start, end, _CHUNK):
+            positions = np.arange(first, min(first + _CHUNK, end), dtype=np.int64)
+            agent, row = self.rows(positions)
+            result[positions - start] = np.where(agent, row, row + self.num_agent)
+        return result
 
-    def _agent_until(self, positions: Index) -> Index:
-        """Agent examples before each position, which may lie within a block."""
-        blocks, where = np.unique(positions // self.block, return_inverse=True)
-        grid = blocks[:, None] * self.block + np.arange(self.block)
-        inside = np.zeros((len(blocks), self.block + 1), dtype=np.int64)
-        agent = self.is_agent(np.minimum(grid, self.num_examples - 1).ravel())
-        np.cumsum(agent.reshape(grid.shape), axis=1, out=inside[:, 1:])
-        return (
-            self._agent_before(blocks * self.block)[where] + inside[where, positions % self.block]
-        )
+    @property
+    def _root(self) -> Split:
+        return Split(self.stages, self.num_examples, self.block, self.seed, _ROOT, self.mode)
 
-    def _key(self, stream: int, number: Index) -> _Word:
-        base = np.uint64((self.seed * 4 + stream) % 2**64)
-        return _scramble(_scramble(np.full(number.shape, base)) ^ number.astype(np.uint64))
+    def _draw(
+        self, pools: Sequence[Pool], size: int, ranks: Index, length: int, stream: int
+    ) -> Index:
+        """Rows at these ranks of one source, which has `length` ranks in all."""
+        if len(pools) < 2:
+            rows = pools[0].rows if pools else None
+            return _passes(rows, size, ranks, self.seed, stream)
+        weights = np.array([pool.weight for pool in pools], dtype=np.float64)
+        share = float(weights[0] / weights.sum())
+        split = Split(as_stages(share), length, self.block, self.seed, stream + 1, self.mode)
+        first, inner = split.assign(ranks)
+        row = np.empty(len(ranks), dtype=np.int64)
+        rest = length - split.num_first
+        row[first] = _passes(pools[0].rows, size, inner[first], self.seed, stream)
+        if not first.all():
+            row[~first] = self._draw(pools[1:], size, inner[~first], rest, stream + 4)
+        return row
 
 
-def _scramble(words: _Word) -> _Word:
-    """The splitmix64 finaliser, a bijection on 64-bit words that mixes every bit.
+def _passes(rows: Index | None, size: int, ranks: Index, seed: int, stream: int) -> Index:
+    """Row at each rank: one permutation after another, each with a key of its own."""
+    size = size if rows is None else len(rows)
+    number = ranks // size
+    found = permute(ranks % size, np.full(ranks.shape, size), keys(seed, stream, number))
+    return found if rows is None else rows[found]
 
-    Written out rather than taken from numpy.random, whose streams may change between
-    releases: a seed has to mean the same order for as long as a run can be resumed.
+
+def as_stages(eta: Eta) -> tuple[Stage, ...]:
+    """A share as stages; a single number is one stage from the start."""
+    if isinstance(eta, tuple):
+        return tuple(Stage(int(start), float(share)) for start, share in eta)
+    return (Stage(0, float(eta)),)
+
+
+def check_eta(stages: Sequence[Stage]) -> None:
+    """Check stages of eta.
+
+    Raises:
+        ConfigError: A share is outside of [0, 1], there is no stage, the first does not
+            begin at 0, or starts do not ascend.
     """
-    with np.errstate(over="ignore"):
-        words = words + np.uint64(0x9E3779B97F4A7C15)
-        words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return words ^ (words >> np.uint64(31))
-
-
-def _permute(values: Index, size: Index, key: _Word) -> Index:
-    """Image of each value under a permutation of range(size) chosen by its key.
-
-    A Feistel network over the next even power of two, walked until it lands inside of
-    the range, so that one position costs the same as any other and nothing is stored.
-    """
-    bits = np.ceil(np.log2(np.maximum(size, 2))).astype(np.uint64)
-    half = (bits + np.uint64(1)) // np.uint64(2)
-    mask = (np.uint64(1) << half) - np.uint64(1)
-    result = values.astype(np.uint64)
-    pending = np.arange(len(values))
-    while pending.size:
-        shift, low, salt = half[pending], mask[pending], key[pending]
-        left, right = result[pending] >> shift, result[pending] & low
-        for number in range(_ROUNDS):
-            mixed = _scramble(right ^ _scramble(salt ^ np.uint64(number)))
-            left, right = right, left ^ (mixed & low)
-        result[pending] = (left << shift) | right
-        pending = pending[result[pending] >= size[pending].astype(np.uint64)]
-    return result.astype(np.int64)
+    for stage in stages:
+        if not 0 <= stage.share <= 1:
+            raise ConfigError(f"eta: found {stage.share}, expected a probability in [0, 1]")
+    starts = [stage.start for stage in stages]
+    if not starts or starts[0] != 0 or any(b <= a for a, b in pairwise(starts)):
+        raise ConfigError(f"eta: found stages from {starts}, expected ascending starts from 0")
 
 
 def mix_datasets(
     agent: Dataset | None,
     general: Dataset | None,
-    *,
-    eta: float,
-    num_examples: int,
-    seed: int,
-    block: int = BLOCK,
+    order: MixOrder,
 ) -> Dataset:
     """Mix two datasets of the same columns; the result is a view, no row is copied.
 
     Args:
-        agent: Agent rows; may be none or empty if eta is 0.
-        general: General rows; may be none or empty if eta is 1.
-        eta: Probability in [0, 1] that an example is agent data.
-        num_examples: Length of the mix. Rows come back in freshly shuffled passes, so it
-            may exceed the sources' sizes.
-        seed: Any integer.
-        block: See `MixOrder`.
+        agent: Agent rows, as many as the order has; may be none or empty if eta is 0.
+        general: General rows, likewise; may be none or empty if eta is 1.
+        order: The order.
 
     Raises:
-        ConfigError: See `MixOrder`; or the columns differ.
+        ConfigError: The columns or the numbers of rows differ.
     """
     from datasets import concatenate_datasets
 
+    indices = order.indices()
+    shares = [stage.share for stage in order.stages]
     # A source without any share does not take part, so its columns need not match.
-    agent = agent if eta > 0 else None
-    general = general if eta < 1 else None
-    order = MixOrder(len(agent or ()), len(general or ()), eta, seed, num_examples, block)
+    if max(shares) == 0:
+        agent, indices = None, indices - order.num_agent
+    elif len(agent or ()) != order.num_agent:
+        raise ConfigError(f"agent: found {len(agent or ())} rows, the order has {order.num_agent}")
+    if min(shares) == 1:
+        general = None
+    elif len(general or ()) != order.num_general:
+        raise ConfigError(
+            f"general: found {len(general or ())} rows, the order has {order.num_general}"
+        )
     parts = [part for part in (agent, general) if part is not None]
     if len({tuple(sorted(part.column_names)) for part in parts}) > 1:
         raise ConfigError(
             f"the sources' columns differ: agent {agent and agent.column_names}, "
             f"general {general and general.column_names}"
         )
-    return concatenate_datasets(parts).select(order.indices())
+    return concatenate_datasets(parts).select(indices)

@@ -6,22 +6,26 @@ so that the costly one, `prepare`, can be cached.
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from dataset_builders.errors import ConfigError, DataError
+from dataset_builders.errors import ConfigError
+from dataset_builders.holdout import split_holdout
 from dataset_builders.mixing import BLOCK, MixOrder, mix_datasets
-from dataset_builders.reading import Progress, Source, is_empty, read_source
+from dataset_builders.planning import Plan, Planned, make_order
+from dataset_builders.pools import GPT4_SHARE
+from dataset_builders.rates import Unit
+from dataset_builders.reading import Progress, Source, is_empty, read_source, source_weights
 from dataset_builders.report import SourceReport
+from dataset_builders.rows import index_of
 from dataset_builders.sources import to_dataset
+from dataset_builders.splitting import Mode, Stage
 from dataset_builders.tokens import Encoder, LengthPolicy, encode_dataset
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from datasets import Dataset
 
 LOG = logging.getLogger(__name__)
@@ -54,12 +58,16 @@ class Prepared:
         agent: Agent rows, or none if the mix needs none.
         general: General rows without those held out, or none.
         holdout: General rows held out, or none.
+        agent_index: Where each agent row came from, see `rows.INDEX`.
+        general_index: The same of the general rows.
         report: What became of every record and conversation, JSON-ready.
     """
 
     agent: Dataset | None
     general: Dataset | None
     holdout: Dataset | None
+    agent_index: pa.Table | None = None
+    general_index: pa.Table | None = None
     report: dict[str, Any] = field(default_factory=dict)
 
 
@@ -67,12 +75,12 @@ def prepare(
     agent: Source | None,
     general: Source | None,
     *,
-    eta: float,
+    plan: Plan,
     tokenizer: Any,
     encoding: Encoding,
     on_progress: Progress | None = None,
 ) -> Prepared:
-    """Read and encode the sources that a mix with this eta needs.
+    """Read and encode the sources that a mix of this plan needs.
 
     General data is also read at eta 1 if conversations of it are to be held out; its rows
     are then in the result too, which so serves every eta above 0.
@@ -83,7 +91,7 @@ def prepare(
         DataError: A source cannot be read, or no row of it is usable.
         SourceNotFoundError: A path or hub id leads nowhere.
     """
-    check_sources(agent, general, eta)
+    check_sources(agent, general, plan)
     encoder = Encoder(
         tokenizer,
         max_length=encoding.max_length,
@@ -91,51 +99,75 @@ def prepare(
         end_of_turn=encoding.end_of_turn,
     )
     report: dict[str, Any] = {}
-    agent_rows = general_rows = holdout = None
-    if eta > 0:
-        agent_rows = _encode(agent, "agent", encoder, encoding, report, on_progress)
-    if not is_empty(general) and (eta < 1 or encoding.holdout):
-        general_rows = _encode(general, "general", encoder, encoding, report, on_progress)
-        general_rows, holdout = split_holdout(general_rows, encoding.holdout)
-        if holdout is not None:
+    agent_rows = general_rows = holdout = agent_index = general_index = None
+    if plan.needs_agent:
+        agent_rows, agent_index = _encode(agent, "agent", encoder, encoding, report, on_progress)
+    if not is_empty(general) and (plan.needs_general or encoding.holdout):
+        rows, index = _encode(general, "general", encoder, encoding, report, on_progress)
+        kept, held = split_holdout(rows, encoding.holdout)
+        general_rows, general_index = rows.select(kept), index.take(kept)
+        if len(held):
+            holdout = rows.select(held)
             report["holdout"] = {"rows": len(holdout)}
-    return Prepared(agent_rows, general_rows, holdout, report)
+    return Prepared(agent_rows, general_rows, holdout, agent_index, general_index, report)
 
 
-def prepare_messages(agent: Source | None, general: Source | None, *, eta: float) -> Prepared:
-    """Read the sources that a mix with this eta needs, without encoding them.
+def prepare_messages(agent: Source | None, general: Source | None, *, plan: Plan) -> Prepared:
+    """Read the sources that a mix of this plan needs, without encoding them.
 
     Raises:
         ConfigError: eta is outside of [0, 1], or a source that it needs is missing.
         DataError: A source cannot be read, or no record of it is usable.
         SourceNotFoundError: A path or hub id leads nowhere.
     """
-    check_sources(agent, general, eta)
+    check_sources(agent, general, plan)
     report: dict[str, Any] = {}
+    agent_rows = _messages(agent, "agent", report) if plan.needs_agent else None
+    general_rows = _messages(general, "general", report) if plan.needs_general else None
     return Prepared(
-        agent=_messages(agent, "agent", report) if eta > 0 else None,
-        general=_messages(general, "general", report) if eta < 1 else None,
+        agent=agent_rows,
+        general=general_rows,
         holdout=None,
+        agent_index=None if agent_rows is None else index_of(agent_rows),
+        general_index=None if general_rows is None else index_of(general_rows),
         report=report,
     )
 
 
-def check_sources(agent: Source | None, general: Source | None, eta: float) -> None:
+def check_sources(agent: Source | None, general: Source | None, plan: Plan) -> None:
     """Tell at once, before anything is read, that a source is missing.
 
     Raises:
         ConfigError: eta is outside of [0, 1], or a source that it needs is missing.
     """
-    MixOrder(int(not is_empty(agent)), int(not is_empty(general)), eta, 0, 1)
+    MixOrder(int(not is_empty(agent)), int(not is_empty(general)), plan.eta, 0, 1, plan.block)
+
+
+def mix(prepared: Prepared, plan: Plan, *, seed: int, num_examples: int) -> tuple[Dataset, Planned]:
+    """Mix prepared sources; the rows are a view.
+
+    Raises:
+        ConfigError: See `planning.make_order`.
+    """
+    planned = make_order(
+        plan, prepared.agent_index, prepared.general_index, seed=seed, num_examples=num_examples
+    )
+    agent = prepared.agent if plan.needs_agent else None
+    general = prepared.general if plan.needs_general else None
+    return mix_datasets(agent, general, planned.order), planned
 
 
 def build_mix(
     agent: Source | None,
     general: Source | None,
     *,
-    eta: float = 0.2,
+    eta: float | Sequence[tuple[int, float]] = 0.2,
     num_examples: int,
     seed: int = 0,
+    eta_unit: Unit = "example",
+    sampling: Mode = "stratified",
+    task_weights: Mapping[str, float] | None = None,
+    gpt4_share: float | None = GPT4_SHARE,
     block: int = BLOCK,
     tokenizer: Any = None,
     max_length: int | None = None,
@@ -154,9 +186,14 @@ def build_mix(
     Args:
         agent: Agent data; none or empty only if eta is 0.
         general: General chat; none or empty only if eta is 1.
-        eta: Probability in [0, 1] that an example is agent data (paper, section 2.3).
+        eta: Probability in [0, 1] that an example is agent data (paper, section 2.3), or
+            stages of it: pairs of a position and the share from there on.
         num_examples: Number of examples: steps times global batch size.
         seed: Any integer; the order is a pure function of it.
+        eta_unit: What eta counts: examples as in the paper, tokens or trained tokens.
+        sampling: "stratified", or "iid" for the paper's independent draws.
+        task_weights: Weight of each task within the agent data, see `Plan`.
+        gpt4_share: Share of GPT-4's conversations within the general data, see `Plan`.
         block: Global batch size; the agent share is held within each batch.
         tokenizer: A fast tokenizer with a chat template, or none.
         max_length: Longest row in tokens, by default the tokenizer's own limit. Longer
@@ -172,59 +209,44 @@ def build_mix(
         DataError: A source cannot be read, or no row of it is usable.
         SourceNotFoundError: A path or hub id leads nowhere.
     """
-    check_sources(agent, general, eta)
-    MixOrder(1, 1, eta, seed, num_examples, block)
+    plan = with_source_weights(
+        Plan(
+            eta=tuple(Stage(*stage) for stage in eta) if isinstance(eta, Sequence) else eta,
+            unit=eta_unit,
+            mode=sampling,
+            task_weights=dict(task_weights or {}),
+            gpt4_share=gpt4_share,
+            block=block,
+        ),
+        agent,
+        general,
+    )
+    check_sources(agent, general, plan)
+    MixOrder(1, 1, plan.eta, seed, num_examples, plan.block)
     if tokenizer is None:
-        prepared = prepare_messages(agent, general, eta=eta)
+        prepared = prepare_messages(agent, general, plan=plan)
     else:
         length = max_length or _length_limit(tokenizer)
         ends = (end_of_turn,) if isinstance(end_of_turn, str) else tuple(end_of_turn)
         encoding = Encoding(max_length=length, end_of_turn=ends)
-        prepared = prepare(agent, general, eta=eta, tokenizer=tokenizer, encoding=encoding)
-    return mix_datasets(
-        prepared.agent,
-        prepared.general,
-        eta=eta,
-        num_examples=num_examples,
-        seed=seed,
-        block=block,
-    )
+        prepared = prepare(agent, general, plan=plan, tokenizer=tokenizer, encoding=encoding)
+    rows, planned = mix(prepared, plan, seed=seed, num_examples=num_examples)
+    for note in planned.notes:
+        LOG.info("%s", note)
+    return rows
 
 
-def split_holdout(rows: Dataset, size: int) -> tuple[Dataset, Dataset | None]:
-    """Hold rows out of a dataset.
-
-    Rows are chosen by the hash of their tokens, so the choice survives reordering and
-    most edits of the file, and duplicates of a row that is held out leave training too.
-
-    Args:
-        rows: Encoded rows.
-        size: Number of different rows to hold out; 0 for none.
-
-    Returns:
-        The rows that remain and those held out, or none; both are views.
+def with_source_weights(plan: Plan, agent: Source | None, general: Source | None) -> Plan:
+    """The plan with the weights that its sources name.
 
     Raises:
-        DataError: Fewer than `size` + 1 different rows are there.
+        ConfigError: Of several sources of one side, only some have a weight.
     """
-    if size == 0:
-        return rows, None
-    digests: dict[bytes, list[int]] = {}
-    column = rows.with_format("numpy")
-    for index, row in enumerate(column.iter(batch_size=1)):
-        ids = np.ascontiguousarray(row["input_ids"][0], dtype=np.int32)
-        digests.setdefault(hashlib.blake2b(ids.tobytes(), digest_size=16).digest(), []).append(
-            index
-        )
-    if len(digests) <= size:
-        raise DataError(
-            f"general: holdout asks for {size} conversations, found {len(digests)} different "
-            "ones, and one at least has to remain for training"
-        )
-    chosen = sorted(digests)[:size]
-    held = [digests[digest][0] for digest in chosen]
-    out = {index for digest in chosen for index in digests[digest]}
-    return rows.select([i for i in range(len(rows)) if i not in out]), rows.select(held)
+    return replace(
+        plan,
+        agent_weights=source_weights(agent, "agent") or plan.agent_weights,
+        general_weights=source_weights(general, "general") or plan.general_weights,
+    )
 
 
 def _encode(
@@ -234,12 +256,12 @@ def _encode(
     encoding: Encoding,
     report: dict[str, Any],
     on_progress: Progress | None,
-) -> Dataset:
+) -> tuple[Dataset, pa.Table]:
     if source is None:
         raise ConfigError(f"there is no {what} data")
     columns = getattr(source, "column_names", None)
     if columns is not None and {"input_ids", "labels"} <= set(columns):
-        return source  # encoded before, used as it is
+        return source, index_of(source)  # encoded before, used as it is
     conversations, reports = read_source(source, what, on_progress)
 
     def encoded(number: int) -> None:
@@ -255,7 +277,7 @@ def _encode(
     }
     for line in report_lines({what: report[what]}):
         LOG.info("%s", line)
-    return rows
+    return rows, index_of(rows)
 
 
 def report_lines(report: dict[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from dataset_builders.building import RecordDroppedError
 from dataset_builders.conversation import Conversation
 from dataset_builders.detection import detect_format
-from dataset_builders.errors import DataError
+from dataset_builders.errors import ConfigError, DataError
 from dataset_builders.messages import convert_row
 from dataset_builders.records import without_nulls
 from dataset_builders.report import SourceReport
@@ -66,8 +66,38 @@ def read_source(
         return items, []
     stage = f"reading {what}"
     built = [stream_source(as_spec(spec), _stage(stage, on_progress)) for spec in items]
-    conversations = chain.from_iterable(result.conversations for result in built)
-    return conversations, [result.report for result in built]
+    parts = (_of_entry(result.conversations, entry) for entry, result in enumerate(built))
+    return chain.from_iterable(parts), [result.report for result in built]
+
+
+def _of_entry(conversations: Iterable[Conversation], entry: int) -> Iterable[Conversation]:
+    """Conversations that know which of a side's sources they are of."""
+    if entry == 0:
+        return conversations
+    return (replace(conversation, entry=entry) for conversation in conversations)
+
+
+def source_weights(source: Source | None, what: str) -> tuple[float, ...]:
+    """Weights that sources of one side name; none if they name none.
+
+    Raises:
+        ConfigError: Some name a weight and some do not, or one is not above 0.
+    """
+    if source is None or isinstance(source, str | Path) or hasattr(source, "column_names"):
+        return ()
+    specs = [source] if isinstance(source, SourceSpec) else list(source)
+    weights = [spec.weight if isinstance(spec, SourceSpec) else None for spec in specs]
+    given = [weight for weight in weights if weight is not None]
+    if not given:
+        return ()
+    if len(given) < len(weights):
+        raise ConfigError(
+            f"{what}: {len(given)} of {len(weights)} sources have a weight, expected all or none"
+        )
+    for weight in given:
+        if not weight > 0:
+            raise ConfigError(f"{what}.weight: found {weight}, expected a number above 0")
+    return tuple(given)
 
 
 def as_spec(source: str | Path | SourceSpec) -> SourceSpec:

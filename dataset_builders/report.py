@@ -17,12 +17,15 @@ from dataset_builders.errors import DataError
 MAX_SAMPLES = 3
 """Examples kept per drop reason."""
 
+UNKNOWN_MODEL = "unknown"
+"""Counts the conversations of which nothing tells the model that wrote them."""
+
 _MAX_DETAIL = 300  # characters; a detail may quote a field of any length
-_MAX_TASKS = 256  # names; rows of unknown origin may each have one of their own
+_MAX_NAMES = 256  # tasks, models; rows of unknown origin may each have one of their own
 _MAX_IDS = 2**18  # identifiers that are remembered, some 40 MB
 
-OTHER_TASKS = "(other)"
-"""Counts the tasks beyond the first 256 together."""
+OTHER = "(other)"
+"""Counts the tasks, or models, beyond the first 256 together."""
 
 
 @dataclass(slots=True)
@@ -35,6 +38,8 @@ class SourceReport:
         kept: Records that became a conversation.
         dropped: Records left out, by reason.
         changed: Turns removed or altered in kept conversations, by repair step.
+        models: Conversations kept, by the model that wrote them; "unknown" where no
+            record and no setting tells.
         samples: Up to three dropped records per reason, as "file:record: detail".
         lost: Damage to files that hid an unknown number of records; one line each,
             with the number of characters and where. Not part of `read`.
@@ -50,6 +55,7 @@ class SourceReport:
     kept: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     changed: Counter[str] = field(default_factory=Counter)
+    models: Counter[str] = field(default_factory=Counter)
     samples: dict[str, list[str]] = field(default_factory=dict)
     lost: list[str] = field(default_factory=list)
     limited: bool = False
@@ -88,10 +94,17 @@ class SourceReport:
             self._count_task(conversation)
             self._count_id(conversation)
 
+    def count_model(self, name: str) -> None:
+        """Count a kept conversation by the model that wrote it, "" if that is not known."""
+        name = name or UNKNOWN_MODEL
+        if name not in self.models and len(self.models) >= _MAX_NAMES:
+            name = OTHER
+        self.models[name] += 1
+
     def _count_task(self, conversation: Conversation) -> None:
         name = conversation.task
-        if name not in self.tasks and len(self.tasks) >= _MAX_TASKS:
-            name = OTHER_TASKS
+        if name not in self.tasks and len(self.tasks) >= _MAX_NAMES:
+            name = OTHER
         task = self.tasks.setdefault(name, {"conversations": 0, "trained_turns": 0})
         task["conversations"] += 1
         task["trained_turns"] += conversation.num_trained
@@ -127,6 +140,7 @@ class SourceReport:
             "kept": self.kept,
             "dropped": dict(self.dropped.most_common()),
             "changed": dict(self.changed.most_common()),
+            "models": dict(self.models.most_common()),
             "samples": {reason: list(lines) for reason, lines in self.samples.items()},
             "lost": list(self.lost),
             "limited": self.limited,
@@ -145,6 +159,8 @@ class SourceReport:
             text += f"; turns repaired: {_counts(self.changed)}"
         if self.duplicate_ids:
             text += f"; {self.duplicate_ids:,} with the id of another"
+        if set(self.models) - {UNKNOWN_MODEL}:
+            text += f"; written by {_counts(self.models)}"
         if self.lost:
             text += f"; damage: {'; '.join(self.lost[:MAX_SAMPLES])}"
         if len(self.lost) > MAX_SAMPLES:
@@ -153,7 +169,7 @@ class SourceReport:
 
 
 def _counts(counter: Counter[str]) -> str:
-    return ", ".join(f"{name} {count:,}" for name, count in counter.most_common())
+    return ", ".join(f"{_shorten(name)} {count:,}" for name, count in counter.most_common())
 
 
 def _shorten(detail: str) -> str:

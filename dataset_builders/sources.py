@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from dataset_builders import agentinstruct, messages, sharegpt
 from dataset_builders.building import BuildResult, LoadResult, Progress, collect
 from dataset_builders.calls_as_text import stream_calls_as_text
+from dataset_builders.cleaning import Cleaning
 from dataset_builders.conversation import TRAIN_FIELD, Conversation, optional_columns, to_row
 from dataset_builders.errors import ConfigError, DataError
 from dataset_builders.files import Located, content_fingerprint, locate
+from dataset_builders.provenance import attributed
 from dataset_builders.records import stem_of
 from dataset_builders.report import SourceReport
 
@@ -61,10 +63,15 @@ class SourceSpec:
         data_files: Glob patterns inside the source; empty: all files of one format.
         revision: Branch, tag or commit of a hub dataset.
         limit: Number of conversations to take from the start; None: all.
+        weight: Share within its side of the mix, relative to the other sources'; None: by
+            its number of rows.
         reconstruct_loss: Whether to put back the `loss` flags that a copy of AgentInstruct
             lost, by the rule of `loss_rule`; a setting of that format only.
         calls_as_text: Whether tool calls are spelt out as text, for chat templates that
             know no tools; see `calls_as_text`.
+        clean: Steps of cleaning, of `sharegpt` only; None: all of them.
+        model: Name of the model that wrote the conversations whose record names none,
+            such as "gpt-4"; "": unknown.
     """
 
     path: str
@@ -73,8 +80,11 @@ class SourceSpec:
     data_files: tuple[str, ...] = ()
     revision: str | None = None
     limit: int | None = None
+    weight: float | None = None
     reconstruct_loss: bool = False
     calls_as_text: bool = False
+    clean: Cleaning | None = None
+    model: str = ""
 
     @property
     def label(self) -> str:
@@ -104,16 +114,18 @@ def stream_source(spec: SourceSpec, on_progress: Progress | None = None) -> Buil
     options: dict[str, Any] = {"limit": spec.limit, "on_progress": on_progress}
     options.update(_format_options(spec))
     result = cast(BuildResult, build(located(spec), label=spec.label, **options))
+    named = attributed(result.conversations, spec.model, result.report)
     if spec.calls_as_text:
-        rewritten = stream_calls_as_text(result.conversations, result.report.changed)
-        result = result._replace(conversations=rewritten)
-    return result._replace(conversations=_at_least_one(result))
+        named = stream_calls_as_text(named, result.report.changed)
+    return result._replace(conversations=_at_least_one(named, result.report))
 
 
-def _at_least_one(result: BuildResult) -> Iterator[Conversation]:
-    yield from result.conversations
-    if not result.report.kept:
-        raise DataError(_describe_nothing(result.report))
+def _at_least_one(
+    conversations: Iterable[Conversation], report: SourceReport
+) -> Iterator[Conversation]:
+    yield from conversations
+    if not report.kept:
+        raise DataError(_describe_nothing(report))
 
 
 def load_source(spec: SourceSpec, on_progress: Progress | None = None) -> LoadResult:
@@ -150,8 +162,9 @@ def fingerprint(spec: SourceSpec) -> str:
         "format": name,
         "builder": BUILDERS[name],
         "limit": spec.limit,
-        "options": _format_options(spec),
         "calls_as_text": spec.calls_as_text,
+        "options": {**_format_options(spec), "clean": asdict(spec.clean or Cleaning())},
+        "model": spec.model,
         "content": content_fingerprint(located(spec)),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -213,6 +226,10 @@ def _check(spec: SourceSpec) -> str:
         raise ConfigError(
             f"{spec.path}: format: found {spec.format!r}, expected one of {', '.join(BUILDERS)}"
         )
+    if spec.clean is not None and spec.format != "sharegpt":
+        raise ConfigError(
+            f"{spec.label}: clean: set for format {spec.format}, expected only for sharegpt"
+        )
     if spec.limit is not None and spec.limit < 1:
         raise ConfigError(f"{spec.label}: limit: found {spec.limit}, expected 1 or more")
     if spec.reconstruct_loss and spec.format != "agentinstruct":
@@ -240,6 +257,8 @@ def _format_options(spec: SourceSpec) -> dict[str, Any]:
         return {"source": stem_of(Path(spec.path)) or messages.SOURCE}
     if spec.format == "agentinstruct":
         return {"reconstruct": spec.reconstruct_loss}
+    if spec.format == "sharegpt":
+        return {"clean": spec.clean or Cleaning()}
     return {}
 
 

@@ -17,12 +17,10 @@ import numpy.typing as npt
 from dataset_builders.chat import ChatRenderer, Rendered
 from dataset_builders.conversation import Conversation
 from dataset_builders.errors import ConfigError, DataError, MaskError
+from dataset_builders.rows import IGNORE_INDEX
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-IGNORE_INDEX = -100
-"""Label of a token that the loss does not cover (PyTorch's cross-entropy default)."""
 
 LengthPolicy = Literal["drop", "truncate", "raise"]
 LENGTH_POLICIES: tuple[str, ...] = get_args(LengthPolicy)

@@ -14,13 +14,14 @@ from trl import SFTConfig, SFTTrainer
 
 from agenttuning_plugin import AgentTaskEvaluator, EvaluatorCallback, GeneralLossEvaluator, Schedule
 from agenttuning_plugin.models import load_tokenizer
-from dataset_builders.mixing import mix_datasets
-from dataset_builders.preparation import Encoding, prepare
+from dataset_builders.planning import Plan
+from dataset_builders.preparation import Encoding, mix, prepare
 
 MODEL = "meta-llama/Llama-2-7b-chat-hf"  # gated: log in to the hub
 AGENT = "zai-org/AgentInstruct"
 GENERAL = "anon8231489123/ShareGPT_Vicuna_unfiltered"
-STEPS, BATCH, ETA = 2000, 64, 0.2  # the paper's; BATCH in conversations
+STEPS, BATCH = 2000, 64  # the paper's; BATCH in conversations
+PLAN = Plan(eta=0.2, block=BATCH)  # the paper's share, held in each batch
 EVERY, NUM_TASKS = 250, 32  # steps between evaluations, tasks played in each
 ENCODING = Encoding(max_length=4096, holdout=64)  # tokens (paper); conversations held out
 
@@ -48,12 +49,12 @@ def make_trainer() -> SFTTrainer:
     """Data, model and evaluators, put together."""
     tokenizer = load_tokenizer(MODEL, chat_template="llama-2")
     tokenizer.pad_token = "<unk>"  # Llama 2 has none; this one is in its vocabulary
-    data = prepare(AGENT, GENERAL, eta=ETA, tokenizer=tokenizer, encoding=ENCODING)
-    order = {"eta": ETA, "num_examples": STEPS * BATCH, "seed": 42, "block": BATCH}
+    data = prepare(AGENT, GENERAL, plan=PLAN, tokenizer=tokenizer, encoding=ENCODING)
+    rows, _ = mix(data, PLAN, seed=42, num_examples=STEPS * BATCH)
     trainer = SFTTrainer(
         MODEL,
         SFTConfig(max_steps=STEPS, **SETTINGS),
-        train_dataset=mix_datasets(data.agent, data.general, **order),
+        train_dataset=rows,
         processing_class=tokenizer,
         quantization_config=QUANTIZED,
         peft_config=LoraConfig(r=64, lora_alpha=16, lora_dropout=0.1, target_modules="all-linear"),

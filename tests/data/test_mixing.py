@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataset_builders.errors import ConfigError
-from dataset_builders.mixing import MixOrder, _permute, mix_datasets
+from dataset_builders.mixing import MixOrder, Pool, mix_datasets
+from dataset_builders.permutation import permute
 
 ETAS = st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.2, 1 / 3, 0.5, 0.999, 1.0, 5e-324]))
 ORDERS = st.builds(
@@ -33,11 +34,10 @@ def positions(order: MixOrder) -> Any:
 @given(order=ORDERS)
 def test_the_share_is_eta_over_all_and_in_each_block(order: MixOrder) -> None:
     agent = order.is_agent(positions(order))
-    # eta itself is taken to six digits.
-    assert abs(agent.sum() - order.eta * len(agent)) <= 0.5 + 1e-6 * len(agent)
+    assert abs(agent.sum() - order.eta * len(agent)) <= 0.5 + 1e-9 * len(agent)
     for start in range(0, len(agent), order.block):
         part = agent[start : start + order.block]
-        assert abs(part.sum() - order.eta * len(part)) <= 1 + 1e-5
+        assert abs(part.sum() - order.eta * len(part)) <= 1 + 1e-9
 
 
 @moderate
@@ -101,20 +101,33 @@ def test_passes_seeds_and_blocks_differ() -> None:
 def test_the_order_never_changes_between_releases() -> None:
     # A run that is resumed after an update must see the rows that it has not seen yet.
     assert MixOrder(7, 11, 0.2, 42, 32, 8).indices().tolist() == [
-        *(17, 16, 0, 3, 15, 13, 12, 7),
-        *(9, 11, 14, 8, 10, 14, 7, 4),
-        *(5, 8, 17, 16, 6, 10, 13, 11),
-        *(9, 12, 2, 15, 12, 7, 16, 9),
+        *(16, 11, 8, 0, 2, 14, 17, 10),
+        *(13, 7, 15, 12, 6, 9, 11, 7),
+        *(5, 15, 4, 13, 16, 8, 17, 12),
+        *(9, 10, 14, 16, 8, 9, 10, 1),
     ]
     order = MixOrder(3, 5, 0.37, -1, 20)
     assert order.indices().tolist() == [
-        *(3, 7, 6, 0, 1, 2, 5, 4, 2, 6),
-        *(3, 4, 5, 0, 7, 5, 4, 1, 3, 2),
+        *(3, 5, 2, 6, 4, 7, 1, 3, 0, 4),
+        *(5, 6, 2, 1, 7, 6, 7, 0, 4, 0),
     ]
     paper = MixOrder(1866, 60766, 0.2, 0, 128_000).indices()
-    assert paper[:8].tolist() == [440, 32870, 3149, 19134, 1291, 36724, 53267, 1513]
-    assert paper[-4:].tolist() == [14982, 47004, 45737, 44366]
-    assert int(paper.sum()) == 3324019534
+    assert paper[:8].tolist() == [61003, 14001, 49093, 39013, 627, 41889, 29962, 38038]
+    assert paper[-4:].tolist() == [27844, 5163, 49137, 1492]
+    assert int(paper.sum()) == 3326962111
+    assert MixOrder(7, 11, 0.2, 42, 32, 8, mode="iid").indices().tolist() == [
+        *(16, 11, 8, 0, 2, 14, 17, 10),
+        *(13, 7, 15, 12, 6, 9, 11, 7),
+        *(5, 4, 1, 3, 15, 13, 16, 8),
+        *(17, 12, 5, 9, 10, 14, 16, 4),
+    ]
+    pools = (Pool(np.arange(3), 1), Pool(np.arange(3, 11), 4))
+    assert MixOrder(7, 11, 0.5, 42, 32, 8, general_pools=pools).indices().tolist() == [
+        *(0, 10, 2, 6, 5, 12, 7, 8),
+        *(4, 11, 15, 16, 1, 3, 14, 5),
+        *(4, 3, 0, 1, 9, 17, 13, 14),
+        *(2, 6, 5, 13, 12, 11, 15, 2),
+    ]
 
 
 @pytest.mark.parametrize("eta", [0.2, 0.5])
@@ -139,7 +152,7 @@ def test_the_smaller_source_comes_back() -> None:
 def test_a_permutation_of_any_size_is_one_to_one() -> None:
     for size in range(1, 301):
         for key in (0, 1, size << 40, 2**64 - 1):
-            image = _permute(
+            image = permute(
                 np.arange(size), np.full(size, size), np.full(size, key, dtype=np.uint64)
             )
             assert sorted(image.tolist()) == list(range(size))
@@ -164,6 +177,11 @@ def test_settings_out_of_range_are_refused(setting: dict[str, Any], words: str) 
         MixOrder(**(good | setting))
 
 
+def mix(agent: Any, general: Any, **settings: Any) -> Any:
+    order = MixOrder(len(agent or ()), len(general or ()), **settings)
+    return mix_datasets(agent, general, order)
+
+
 def dataset(start: int, size: int, name: str = "input_ids") -> Any:
     from datasets import Dataset
 
@@ -173,18 +191,18 @@ def dataset(start: int, size: int, name: str = "input_ids") -> Any:
 def test_eta_0_and_1_need_one_source_alone() -> None:
     agent, general, other = dataset(0, 5), dataset(100, 7), dataset(0, 3, "messages")
     for missing in (None, agent.select([]), other):
-        rows = mix_datasets(missing, general, eta=0, num_examples=14, seed=0)["input_ids"]
+        rows = mix(missing, general, eta=0, num_examples=14, seed=0)["input_ids"]
         for part in (list(rows)[:7], list(rows)[7:]):
             assert sorted(ids[0] for ids in part) == list(range(100, 107))
     for missing in (None, general.select([]), other):
-        rows = mix_datasets(agent, missing, eta=1, num_examples=5, seed=0)["input_ids"]
+        rows = mix(agent, missing, eta=1, num_examples=5, seed=0)["input_ids"]
         assert sorted(ids[0] for ids in rows) == list(range(5))
     with pytest.raises(ConfigError, match="no agent data"):
-        mix_datasets(None, general, eta=0.1, num_examples=5, seed=0)
+        mix(None, general, eta=0.1, num_examples=5, seed=0)
     with pytest.raises(ConfigError, match="no general data"):
-        mix_datasets(agent, general.select([]), eta=0.1, num_examples=5, seed=0)
+        mix(agent, general.select([]), eta=0.1, num_examples=5, seed=0)
     with pytest.raises(ConfigError, match=r"columns differ: agent \['input_ids'\], general"):
-        mix_datasets(agent, other, eta=0.1, num_examples=5, seed=0)
+        mix(agent, other, eta=0.1, num_examples=5, seed=0)
 
 
 def _addresses(rows: Any) -> set[int]:
@@ -195,7 +213,7 @@ def _addresses(rows: Any) -> set[int]:
 def test_a_mix_is_a_view_in_the_orders_sequence() -> None:
     agent, general = dataset(0, 2_000), dataset(1_000_000, 58_000)
     before = pa.total_allocated_bytes()
-    mixed = mix_datasets(agent, general, eta=0.2, num_examples=128_000, seed=5, block=32)
+    mixed = mix(agent, general, eta=0.2, num_examples=128_000, seed=5, block=32)
     # An index of 8 bytes a row, and the mix of the two, but no second copy of the rows.
     assert pa.total_allocated_bytes() - before < 2 * 8 * 128_000
     assert len(mixed) == 128_000
@@ -207,7 +225,7 @@ def test_a_mix_is_a_view_in_the_orders_sequence() -> None:
         assert mixed[position]["input_ids"] == [value] * 3
     # Rows of a view, as one that holds rows out is, are those of the view.
     odd = general.select(range(1, 58_000, 2))
-    again = mix_datasets(agent, odd, eta=0.5, num_examples=100, seed=0)
+    again = mix(agent, odd, eta=0.5, num_examples=100, seed=0)
     values = [ids[0] for ids in again["input_ids"]]
     assert sum(value >= 1_000_000 for value in values) == 50
     assert all(value % 2 for value in values if value >= 1_000_000)
@@ -218,7 +236,7 @@ def test_columns_in_another_order_fit() -> None:
 
     agent = Dataset.from_dict({"input_ids": [[1]], "labels": [[2]]})
     general = Dataset.from_dict({"labels": [[4]], "input_ids": [[3]]})
-    mixed = mix_datasets(agent, general, eta=0.5, num_examples=2, seed=0)
+    mixed = mix(agent, general, eta=0.5, num_examples=2, seed=0)
     assert sorted(map(str, mixed)) == [
         "{'input_ids': [1], 'labels': [2]}",
         "{'input_ids': [3], 'labels': [4]}",

@@ -12,6 +12,7 @@ from dataset_builders.conversation import Conversation, Message
 from dataset_builders.detection import detect_format
 from dataset_builders.errors import ConfigError, DataError, SourceNotFoundError
 from dataset_builders.mixing import MixOrder
+from dataset_builders.planning import Plan
 from dataset_builders.preparation import (
     Encoding,
     check_sources,
@@ -76,7 +77,7 @@ def expected(num_agent: int, num_general: int, eta: float, seed: int, count: int
 
 def build_rows(path: Path, tokenizer: Any) -> Any:
     encoding = Encoding(max_length=500)
-    return prepare(path, None, eta=1, tokenizer=tokenizer, encoding=encoding).agent
+    return prepare(path, None, plan=Plan(1), tokenizer=tokenizer, encoding=encoding).agent
 
 
 GIVEN: dict[str, Callable[[Path, Any], Any]] = {
@@ -128,7 +129,7 @@ def test_sources_that_eta_does_not_need_are_not_read(
         for eta, source in ((0, (None, chat)), (1, (agent, []))):
             assert len(build_mix(*source, eta=eta, num_examples=3, tokenizer=tokenizer)) == 3
     encoding = Encoding(max_length=500, holdout=4)
-    prepared = prepare(agent, chat, eta=1, tokenizer=small_tokenizer, encoding=encoding)
+    prepared = prepare(agent, chat, plan=Plan(1), tokenizer=small_tokenizer, encoding=encoding)
     # Kept, though this mix does not draw from them: what is encoded serves every eta.
     assert prepared.general is not None
     assert prepared.holdout is not None
@@ -148,7 +149,7 @@ def test_settings_are_checked_before_anything_is_read(agent: Path, chat: Path) -
         with pytest.raises(ConfigError, match=words):
             build_mix(*sources, **({"num_examples": 3} | options))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="no agent data"):
-        check_sources([], chat, 0.2)
+        check_sources([], chat, Plan(0.2))
 
 
 def test_the_longest_row_is_the_tokenizers_limit_unless_given(
@@ -182,7 +183,7 @@ def test_held_out_rows_never_train(small_tokenizer: Any) -> None:
     def split(numbers: list[int], holdout: int = 5) -> tuple[list[str], list[str]]:
         encoding = Encoding(max_length=500, holdout=holdout)
         prepared = prepare(
-            None, chats(numbers), eta=0, tokenizer=small_tokenizer, encoding=encoding
+            None, chats(numbers), plan=Plan(0), tokenizer=small_tokenizer, encoding=encoding
         )
         return trained(small_tokenizer, prepared.general), trained(
             small_tokenizer, prepared.holdout or []
@@ -237,7 +238,7 @@ def test_progress_and_report_account_for_everything(
     prepared = prepare(
         agent,
         chat,
-        eta=0.2,
+        plan=Plan(0.2),
         tokenizer=small_tokenizer,
         encoding=encoding,
         on_progress=advance,
@@ -255,7 +256,7 @@ def test_progress_and_report_account_for_everything(
     assert prepared.general is not None
     assert len(prepared.general) == 18
     assert prepared.general.column_names[-2:] == ["position_ids", "length"]
-    assert prepare_messages(agent, chat, eta=0.2).report.keys() == {"agent", "general"}
+    assert prepare_messages(agent, chat, plan=Plan(0.2)).report.keys() == {"agent", "general"}
 
 
 @pytest.mark.parametrize("encode", [False, True])

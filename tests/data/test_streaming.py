@@ -60,7 +60,8 @@ def test_several_sources_are_read_one_after_the_other(tmp_path: Path) -> None:
 PEAK = """
 import sys
 from dataset_builders import SourceSpec, stream_source
-kept = sum(1 for _ in stream_source(SourceSpec(sys.argv[1], "sharegpt")).conversations)
+from dataset_builders.cleaning import Cleaning
+kept = sum(1 for _ in stream_source(SourceSpec(sys.argv[1], "sharegpt", clean=Cleaning.none())).conversations)
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print(kept, peak.split()[1])
 """
@@ -81,8 +82,11 @@ def peak_of(path: Path) -> tuple[int, int]:
 def test_peak_memory_does_not_grow_with_the_file(tmp_path: Path, indent: int | None) -> None:
     peaks = []
     for size in (4, 16):  # thousands of records of some 2 kB
-        turns = [{"from": name, "value": "word " * 200} for name in ("human", "gpt")]
-        records = [{"id": str(n), "conversations": turns} for n in range(size * 1000)]
+        records = [
+            {"id": str(n), "conversations": [
+                {"from": name, "value": f"word{n} " * 120} for name in ("human", "gpt")]}
+            for n in range(size * 1000)
+        ]  # fmt: skip
         path = tmp_path / "a.json"
         if indent is None:
             write(path, *records)

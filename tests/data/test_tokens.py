@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from dataset_builders.chat_templates import load_template
 from dataset_builders.conversation import Conversation, Message
 from dataset_builders.errors import ConfigError, DataError
-from dataset_builders.tokens import IGNORE_INDEX, Encoder, TokenReport, TokenRow, encode_dataset
+from dataset_builders.rows import IGNORE_INDEX
+from dataset_builders.tokens import Encoder, TokenReport, TokenRow, encode_dataset
 
 pytest.importorskip("transformers")
 

@@ -17,11 +17,13 @@ pytest.importorskip("transformers", reason="pip install 'agenttuning-plugin[eval
 
 from agenttuning_plugin.args import AgentTuningSection
 from agenttuning_plugin.cache import cache_key, load_or_make
-from agenttuning_plugin.data import Budget, load_mix, load_prepared
+from agenttuning_plugin.data import Budget, load_mix, load_prepared, plan_of
 from dataset_builders.errors import ConfigError, DataError
+from dataset_builders.planning import Plan
 from dataset_builders.preparation import Encoding, Prepared, prepare
 from dataset_builders.reading import as_spec
 
+BUDGET = Budget(steps=10, batch=4)
 ENCODING = Encoding(max_length=256, holdout=3)
 
 
@@ -59,13 +61,13 @@ def test_an_edited_file_is_never_served_stale(
     section: AgentTuningSection, small_tokenizer: Any, tmp_path: Path
 ) -> None:
     cache = tmp_path / "cache"
-    before = load_prepared(section, small_tokenizer, ENCODING, cache)
+    before = load_prepared(section, plan_of(section, BUDGET), small_tokenizer, ENCODING, cache)
     path = Path(section.agent[0].path)
     stamp = path.stat()
     # Same length and same time stamp: only the content tells.
     path.write_text(path.read_text("utf-8").replace("agent 3", "AGENT 3"), "utf-8")
     os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
-    after = load_prepared(section, small_tokenizer, ENCODING, cache)
+    after = load_prepared(section, plan_of(section, BUDGET), small_tokenizer, ENCODING, cache)
     assert before.agent is not None
     assert after.agent is not None
     assert before.agent[3]["input_ids"] != after.agent[3]["input_ids"]
@@ -115,7 +117,7 @@ def test_a_tokenizer_without_offsets_is_told_in_a_line(
         chat_template, is_fast, eos_token, name_or_path = "{{ 1 }}", False, "</s>", "slow"
 
     with pytest.raises(ConfigError, match="slow: found a slow tokenizer"):
-        load_prepared(section, Slow(), ENCODING, tmp_path)
+        load_prepared(section, plan_of(section, BUDGET), Slow(), ENCODING, tmp_path)
 
 
 def test_an_entry_can_be_read_by_others(tmp_path: Path) -> None:
@@ -130,7 +132,7 @@ def test_a_second_run_takes_what_the_first_made(
         return prepare(
             section.agent[0].path,
             section.general[0].path,
-            eta=0.2,
+            plan=Plan(0.2),
             tokenizer=small_tokenizer,
             encoding=ENCODING,
         )
