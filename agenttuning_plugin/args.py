@@ -99,6 +99,10 @@ class SourceConfig(_Closed):
         default=False,
         description="Put back the `loss` flags that a copy of AgentInstruct lost.",
     )
+    calls_as_text: bool = Field(
+        default=False,
+        description="Spell tool calls out as text, for chat templates that know no tools.",
+    )
     clean: CleaningConfig | Literal[False] | None = Field(
         default=None,
         description="Steps of cleaning, of `sharegpt` only; all if left out, `false` for none.",
@@ -119,6 +123,7 @@ class SourceConfig(_Closed):
             limit=self.limit,
             weight=self.weight,
             reconstruct_loss=self.reconstruct_loss,
+            calls_as_text=self.calls_as_text,
             clean=self._cleaning(),
             model=self.model or "",
         )

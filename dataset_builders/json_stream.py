@@ -22,9 +22,11 @@ _DECODER = json.JSONDecoder()
 
 # Where reading may go on after damage. A quote inside a JSON string is escaped, so this
 # cannot match within the text of a turn.
-_ITEM_START = re.compile(r'\{\s{0,64}"(?:id|conversations|messages)"\s{0,64}:')
+_ITEM_START = re.compile(
+    r'\{\s{0,64}"(?:id|conversations|messages|prompt|instruction|schema_version)"\s{0,64}:'
+)
 _ITEM_START_MAX = 160  # characters; longest match of the pattern
-_ITEM_KEYS = ("conversations", "messages")
+_ITEM_KEYS = ("conversations", "messages", "prompt", "instruction", "steps")
 _SEPARATORS = re.compile(r"[ \t\r\n,]*")
 
 # An error this close to the end of the text read so far may only mean that the rest
@@ -192,8 +194,8 @@ class _Window:
 def iter_array(handle: BinaryIO, on_lost: OnLost) -> Iterator[tuple[int, Any]]:
     """Read the items of a JSON array, as many as are complete.
 
-    After damage, reading goes on at the next object whose first key is `id`,
-    `conversations` or `messages` and that holds turns.
+    After damage, reading goes on at the next object whose first key is one that records
+    of the known formats begin with, and that holds turns.
 
     Args:
         handle: File opened in binary mode, starting with "[" (after white space or
@@ -227,7 +229,10 @@ def iter_array(handle: BinaryIO, on_lost: OnLost) -> Iterator[tuple[int, Any]]:
 
 def _holds_turns(value: Any) -> bool:
     # After damage the pattern may have found a tool call inside an item: it has an id too.
-    return isinstance(value, dict) and any(key in value for key in _ITEM_KEYS)
+    if not isinstance(value, dict):
+        return False
+    # A list: the content of a message, which may have an id as well, is text.
+    return any(key in value for key in _ITEM_KEYS) or isinstance(value.get("content"), list)
 
 
 def _describe_loss(start: int, end: int, number: int) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from dataset_builders import agentinstruct, messages, sharegpt
 from dataset_builders.building import BuildResult, LoadResult, Progress, collect
+from dataset_builders.calls_as_text import stream_calls_as_text
 from dataset_builders.cleaning import Cleaning
 from dataset_builders.conversation import TRAIN_FIELD, Conversation, optional_columns, to_row
 from dataset_builders.errors import ConfigError, DataError
@@ -66,6 +67,8 @@ class SourceSpec:
             its number of rows.
         reconstruct_loss: Whether to put back the `loss` flags that a copy of AgentInstruct
             lost, by the rule of `loss_rule`; a setting of that format only.
+        calls_as_text: Whether tool calls are spelt out as text, for chat templates that
+            know no tools; see `calls_as_text`.
         clean: Steps of cleaning, of `sharegpt` only; None: all of them.
         model: Name of the model that wrote the conversations whose record names none,
             such as "gpt-4"; "": unknown.
@@ -79,6 +82,7 @@ class SourceSpec:
     limit: int | None = None
     weight: float | None = None
     reconstruct_loss: bool = False
+    calls_as_text: bool = False
     clean: Cleaning | None = None
     model: str = ""
 
@@ -111,6 +115,8 @@ def stream_source(spec: SourceSpec, on_progress: Progress | None = None) -> Buil
     options.update(_format_options(spec))
     result = cast(BuildResult, build(located(spec), label=spec.label, **options))
     named = attributed(result.conversations, spec.model, result.report)
+    if spec.calls_as_text:
+        named = stream_calls_as_text(named, result.report.changed)
     return result._replace(conversations=_at_least_one(named, result.report))
 
 
@@ -156,6 +162,7 @@ def fingerprint(spec: SourceSpec) -> str:
         "format": name,
         "builder": BUILDERS[name],
         "limit": spec.limit,
+        "calls_as_text": spec.calls_as_text,
         "options": {**_format_options(spec), "clean": asdict(spec.clean or Cleaning())},
         "model": spec.model,
         "content": content_fingerprint(located(spec)),

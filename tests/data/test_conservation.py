@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dataset_builders.cleaning import Cleaning
 from dataset_builders.conversation import to_row
 from dataset_builders.errors import DataError
 from dataset_builders.report import SourceReport
@@ -237,6 +238,22 @@ def test_every_valid_record_is_kept(format: Format, tmp_path: Path) -> None:
     path.write_text("".join(json.dumps(record) + "\n" for record in VALID[format]))
     result = stream_source(SourceSpec(str(path), format))
     assert len(list(result.conversations)) == len(VALID[format])
+
+
+@pytest.mark.parametrize("format", VALID)
+def test_records_behind_damage_are_found(format: Format, tmp_path: Path) -> None:
+    if format == "atif":
+        pytest.importorskip("atif")
+    good = [json.dumps(record) for record in VALID[format] if "system" not in list(record)[:1]]
+    path = tmp_path / "a.json"
+    path.write_text(f"[{good[0]},{good[0][:-9]},{good[0]},{good[-1]}]")
+    # The same text more than once: not what is looked for here.
+    clean = Cleaning.none() if format == "sharegpt" else None
+    result = stream_source(SourceSpec(str(path), format, clean=clean))
+    found = [item.where for item in result.conversations]
+    assert found == [f"a.json: item {number}" for number in (1, 2, 3)]
+    (lost,) = result.report.lost
+    assert "characters lost after item 1" in lost
 
 
 def test_a_lost_record_would_be_found(tmp_path: Path) -> None:

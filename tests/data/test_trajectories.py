@@ -58,6 +58,8 @@ def test_adp_actions_and_observations(tmp_path: Path) -> None:
         "a.json: item 1",
     )
     assert report.changed == {"merged_turns": 1}
+    _, report = adp(tmp_path, TASK, {**PAGE, "image_observation": {"content": "p"}}, SAY)
+    assert report.changed == {"merged_turns": 1, "screenshots_left_out": 1}
 
 
 def test_adp_calls_are_answered_by_id_or_place(tmp_path: Path) -> None:
@@ -110,6 +112,7 @@ def test_adp_details_of_texts(tmp_path: Path) -> None:
         ([{**TASK, "source": ["user"]}, SAY], "unknown_role"),
         ([{"class_": "image_observation", "content": "p"}, SAY], "multimodal"),
         ([{**PAGE, "html": None, "axtree": None}, SAY], "multimodal"),
+        ([{"class_": "json_observation", "source": "user"}, SAY], "bad_adp 1; .*found NoneType"),
         ([TASK], "no_trained_turn"),
         ([TASK, {**SAY, "content": " ", "description": None}], "empty_turn"),
     ],
