@@ -232,14 +232,7 @@ def contamination(
     if as_json:
         _emit(report)
         return
-    table = Table("", "samples", title="contamination")
-    for row in steps.summary(report):
-        table.add_row(*row)
-    _out.print(table)
-    for line in steps.worst(report, show):
-        _out.print(_plain(line), soft_wrap=True)
-    for line in steps.unread(report):
-        _err.print(_plain(line), soft_wrap=True)
+    steps.show(report, show, _out, _err)
 
 
 @app.command()

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from rich.console import Console
+from rich.table import Table
+
 from dataset_builders.contamination import contamination
 from dataset_builders.contamination_report import CLEAN, DIRTY
 from dataset_builders.plain_texts import Text, TextReport, read_texts
@@ -60,39 +63,35 @@ def _texts(
         yield from read_texts(path, reports[-1], fields)
 
 
-def summary(report: dict[str, Any]) -> list[tuple[str, str]]:
-    """Rows of a table for people."""
-    total = report["samples"]
+def show(report: dict[str, Any], number: int, out: Console, err: Console) -> None:
+    """Print a report for people.
+
+    Args:
+        report: From `check_contamination`.
+        number: Samples to show, the most contaminated ones.
+        out: Where the report goes.
+        err: Where it is said which records could not be compared.
+    """
+    unit, total = report["unit"], report["samples"]
     meaning = {
-        "dirty": f"{DIRTY:.0%} and more of the {report['unit']}s contaminated",
-        "not_dirty": "less",
-        "not_clean": f"{CLEAN:.0%} and more",
-        "clean": "less",
-        "too_short": f"of them with {report['longer_than']} {report['unit']}s or fewer",
+        "dirty": f"{DIRTY:.0%} of the {unit}s or more contaminated",
+        "not_dirty": "less than that",
+        "not_clean": f"{CLEAN:.0%} or more contaminated",
+        "clean": "less than that",
+        "too_short": f"{report['longer_than']} {unit}s or fewer: always clean",
     }
-    return [
-        (f"{name.replace('_', ' ')} ({text})", f"{report[name]:,} of {total:,}")
-        for name, text in meaning.items()
-    ]
-
-
-def worst(report: dict[str, Any], number: int) -> list[str]:
-    """A line for each of the most contaminated samples, worst first."""
+    table = Table("", "samples", "", title=f"contamination, {total:,} samples")
+    for name, text in meaning.items():
+        share = f"{report[name] / total:.1%}"
+        table.add_row(name.replace("_", " "), f"{report[name]:,} ({share})", text)
+    out.print(table)
     found = sorted(report["found"], key=lambda item: -item["share"])
-    return [
-        f"{item['share']:.0%} {item['sample']}: {item['longest']['tokens']} in "
-        f"{item['longest']['record']}: {' '.join(item['longest']['text'].split())}"
-        for item in found[:number]
-    ]
-
-
-def unread(report: dict[str, Any]) -> list[str]:
-    """A line for each source of which something was not compared."""
-    lines: list[str] = []
+    for item in found[:number]:
+        longest = item["longest"]
+        line = f"{item['share']:.0%} {item['sample']}: {longest['tokens']} in {longest['record']}"
+        text = " ".join(longest["text"].split())
+        out.print(f"{line}: {text}", soft_wrap=True, markup=False, highlight=False)
     for source in (*report["sources"]["training"], *report["sources"]["evaluation"]):
-        skipped = [f"{name} {count:,}" for name, count in source["skipped"].items()]
-        if skipped or source["lost"]:
-            what = "; ".join([*([f"skipped {', '.join(skipped)}"] if skipped else []),
-                              *source["lost"][:3]])  # fmt: skip
-            lines.append(f"{source['source']}: {what}")
-    return lines
+        lines = [f"skipped {count:,} records: {name}" for name, count in source["skipped"].items()]
+        for line in [*lines, *source["lost"]]:
+            err.print(f"{source['source']}: {line}", soft_wrap=True, markup=False)

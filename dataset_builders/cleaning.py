@@ -111,10 +111,10 @@ def join_user_turns(turns: list[Turn]) -> list[Turn]:
     user's too, is marked as the assistant's. FastChat drops both kinds.
     """
     joined: list[Turn] = []
-    for turn in turns:
-        if turn.role != "user" or not joined or joined[-1].role != "user":
+    for before, turn in zip([None, *turns], turns, strict=False):
+        if before is None or before.role != "user" or turn.role != "user":
             joined.append(turn)
-        elif turn.content.strip() != joined[-1].content.rsplit("\n\n", 1)[-1].strip():
+        elif turn.content.strip() != before.content.strip():
             joined[-1] = _with(joined[-1], f"{joined[-1].content}\n\n{turn.content}")
     return joined
 

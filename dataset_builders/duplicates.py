@@ -1,6 +1,6 @@
 """Conversations that a source holds more than once, word for word or nearly so.
 
-Memory is some 200 bytes a conversation for the former and 2 kB for the latter, whatever
+Memory is 100 bytes a conversation for the former and 2.5 kB for the latter, whatever
 its length: the texts themselves are not kept.
 """
 
@@ -114,7 +114,7 @@ class NearDuplicates:
             if alike >= self.threshold:
                 raise RecordDroppedError(
                     "near_duplicate",
-                    f"about {alike:.0%} of the 5-word sequences as in {self._where[index]}, "
+                    f"about {alike:.0%} like {self._where[index]} in sequences of {SHINGLE} words, "
                     f"expected less than {self.threshold:.0%}",
                 )
         for band, key in zip(self._bands, keys, strict=True):

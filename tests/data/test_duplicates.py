@@ -89,7 +89,7 @@ def test_the_refusal_names_the_similarity_and_the_first() -> None:
     near.check(" ".join(text(2)), "f:2")
     with pytest.raises(RecordDroppedError) as raised:
         near.check("  \n".join(words[:-6]).upper(), "f:3")
-    found = re.search(r"about (\d+)% of the 5-word sequences as in f:1", str(raised.value))
+    found = re.search(r"about (\d+)% like f:1 in sequences of 5 words", str(raised.value))
     assert found
     assert 90 <= int(found[1]) <= 100
 

@@ -143,6 +143,7 @@ def talk(*texts: str, **keys: Any) -> dict[str, Any]:
     [
         (("a", "\u200b", "b", "c"), ("a\n\nb", "c"), ("clean_characters", "remove_empty_turns")),
         (("a", "network error", "a", "c"), ("a", "c"), ("remove_failed_answers",)),
+        (("a\n\nb", "", "a\n\nb", "", "c", "d"), ("a\n\nb\n\nc", "d"), ("join_user_turns",)),
         (("ls1 / 1", "c"), ("ls", "c"), ("remove_page_text",)),
         (("a", "b", " ", "\n"), ("a", "b"), ("remove_empty_turns",)),
     ],
