@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
@@ -181,17 +182,28 @@ def packed_dataset(sources: Sequence[Dataset], order: Index, bins: Bins) -> Data
     members = np.split(order[bins.positions], bins.offsets[1:-1]) if len(bins) else []
     features = Features({_ROWS: List(Value("int64"))})
     view = Dataset.from_dict({_ROWS: members}, features=features)
-    return view.with_transform(Gather(rows))
+    gather = Gather(uuid4().hex)
+    view = view.with_transform(gather)
+    gather.attach(rows)
+    return view
 
 
 class Gather:
     """Fetches the tokens of bins.
 
+    Rows are attached after a dataset has taken this as its transform: `datasets` hashes a
+    transform with all that it holds, which would be every token of a source in memory.
+
     Args:
-        rows: All rows that bins may name, with the columns `COLUMNS`.
+        key: What is hashed in their place; different for different rows.
     """
 
-    def __init__(self, rows: Dataset) -> None:
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self._rows: Any = None
+
+    def attach(self, rows: Dataset) -> None:
+        """Give it the rows that bins may name, with the columns `COLUMNS`."""
         self._rows = rows.with_format("arrow")
 
     def __call__(self, batch: dict[str, list[list[int]]]) -> dict[str, list[Any]]:
