@@ -105,36 +105,39 @@ def pack_mix(
         trained=trained,
     )
     order = order[: int(bins.positions.max()) + 1]
-    report = describe_packing(bins, agent[order], trained[order], batch)
+    report = describe_packing(bins, agent[order], lengths[order], trained[order], batch)
     return PackedMix(packed_dataset(sources, order, bins), order, bins, report)
 
 
 def describe_packing(
-    bins: Bins, agent: npt.NDArray[np.bool_], trained: Index, batch: int
+    bins: Bins, agent: npt.NDArray[np.bool_], lengths: Index, trained: Index, batch: int
 ) -> dict[str, Any]:
     """How full packed rows are, and the share of agent data in the batches they make.
 
     Args:
         bins: Packed rows.
         agent: (N,) bool, whether each example of the mix is agent data.
+        lengths: (N,) int, tokens of each example.
         trained: (N,) int, trained tokens of each example.
         batch: Packed rows in a global batch.
 
     Returns:
-        JSON-ready: numbers of rows, examples and tokens, those in a last, incomplete batch,
-        the fill in [0, 1], and of examples and trained tokens the share that is agent data:
-        over all, and per whole batch the least, the greatest and the standard deviation.
+        JSON-ready: numbers of rows, examples and tokens, rows in a last, incomplete batch, the
+        fill in [0, 1], and of examples, tokens and trained tokens the share that is agent
+        data: over all, and per whole batch the least, the greatest and the standard deviation.
     """
     whole = len(bins) // batch
     facts: dict[str, Any] = {
         "packed_rows": len(bins),
         "examples": len(bins.positions),
+        "agent_examples": int(agent[bins.positions].sum()),
         "tokens": int(bins.tokens.sum()),
         "fill": round(bins.fill, 6),
         "batches": whole,
         "rows_in_incomplete_batch": len(bins) - whole * batch,
     }
-    for name, weights in (("examples", np.ones_like(trained)), ("trained_tokens", trained)):
+    units = {"examples": np.ones_like(trained), "tokens": lengths, "trained_tokens": trained}
+    for name, weights in units.items():
         of_agent, of_all = bins.sums(weights * agent), bins.sums(weights)
         facts[f"share_of_{name}"] = _share(of_agent.sum(), of_all.sum())
         if whole:

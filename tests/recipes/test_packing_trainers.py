@@ -18,6 +18,7 @@ from dataset_builders.mixing import MixOrder
 from dataset_builders.tokens import IGNORE_INDEX
 
 CAPACITY, STEPS, MICRO, ACCUMULATE = 96, 3, 2, 2
+PAD = 0  # of both tokenizers, and in no document
 LIMIT = 60  # conversations of a source, to save time
 BATCH = MICRO * ACCUMULATE
 
@@ -68,8 +69,8 @@ def documents(batch: Any) -> list[list[tuple[list[int], list[int]]]]:
         for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
             assert positions[start:end].tolist() == list(range(end - start))
             row.append((ids[start:end].tolist(), labels[start:end].tolist()))
-        if all(label == IGNORE_INDEX for label in row[-1][1]):
-            row.pop()
+        if set(row[-1][0]) == {PAD}:
+            assert set(row.pop()[1]) == {IGNORE_INDEX}
         rows.append(row)
     return rows
 
