@@ -12,11 +12,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 from dataset_builders.preparation import Encoding
 from dataset_builders.sources import SourceSpec
+from dataset_builders.tokens import IGNORE_INDEX
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 LIMIT = 200  # conversations of a source, to save time
@@ -76,6 +78,23 @@ def llama_dir(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.save_pretrained(folder)
     transformers.AutoTokenizer.from_pretrained(source).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def make_rows() -> Callable[..., Any]:
+    """Makes encoded rows of random tokens, two thirds of them trained, the first one too."""
+    datasets = pytest.importorskip("datasets")
+
+    def make(number: int, *, seed: int, shortest: int = 2, longest: int = 60) -> Any:
+        rng = np.random.default_rng(seed)
+        lengths = [shortest, longest, *rng.integers(shortest, longest + 1, number - 2)]
+        ids = [rng.integers(5, 400, length).tolist() for length in lengths]
+        labels = [[t if i % 3 else IGNORE_INDEX for i, t in enumerate(row, 2)] for row in ids]
+        lists = datasets.List(datasets.Value("int32"))
+        features = datasets.Features({"input_ids": lists, "labels": lists})
+        return datasets.Dataset.from_dict({"input_ids": ids, "labels": labels}, features=features)
+
+    return make
 
 
 @pytest.fixture
