@@ -31,5 +31,9 @@ class EnvironmentFailureError(AgentTuningError, RuntimeError):
     """An environment broke; the fault lies with it, not with the acting model."""
 
 
+class StorageError(AgentTuningError, OSError):
+    """What was made cannot be written where it should go."""
+
+
 class MissingExtraError(AgentTuningError, ImportError):
     """An optional dependency is not installed; the message gives the install line."""

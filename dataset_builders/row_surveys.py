@@ -65,8 +65,8 @@ def trained_ranges(labels: Any) -> Any:
     ranges = np.stack([starts - borders[row], ends + 1 - borders[row]], axis=1)
     counts = np.bincount(row, minlength=len(sizes))[: len(sizes)]
     offsets = np.concatenate([[0], 2 * np.cumsum(counts)]).astype(np.int32)
-    values: Any = pa.array(ranges.ravel().astype(np.int32))
-    return pa.ListArray.from_arrays(pa.array(offsets), values)
+    lists: Any = pa.ListArray
+    return lists.from_arrays(pa.array(offsets), pa.array(ranges.ravel().astype(np.int32)))
 
 
 def _survey_tokens(rows: Dataset) -> Survey:
