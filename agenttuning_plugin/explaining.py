@@ -86,6 +86,12 @@ def explain(
             given and known to be another.
         DataError: The order cannot be rebuilt.
     """
+    packing = manifest.content["packing"]
+    if packing is not None and bins is None:
+        raise ConfigError(
+            f"{manifest.folder}: its rows were packed by {packing.get('by', 'the trainer')}, and "
+            "which examples share a packed row does not follow from the manifest"
+        )
     batch = _batch(manifest, batch_size)
     order = manifest.order
     rows = order.num_examples if bins is None else len(bins)

@@ -158,7 +158,7 @@ def _exposures(times: Index) -> dict[str, Any]:
         return {"ranges": [], "rows": []}
     low, high = int(times.min()), int(times.max())
     width = -(-(high - low + 1) // _MAX_BARS)
-    starts = np.arange(low, high + 1, width)
+    starts = range(low, high + 1, width)
     rows = np.bincount((times - low) // width, minlength=len(starts))
-    ranges = [[int(start), int(min(high, start + width - 1))] for start in starts]
+    ranges = [[start, min(high, start + width - 1)] for start in starts]
     return {"ranges": ranges, "rows": rows.tolist(), "mean": round(float(times.mean()), 2)}

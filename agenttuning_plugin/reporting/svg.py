@@ -171,9 +171,10 @@ def _plot(
         inside.append(_tag("rect", x=round(x, 1), y=6, width=12, height=10, class_=f"key {entry}"))
         inside.append(_text(entry.replace("_", " "), x + 16, 15, "label"))
         x += 30 + 6.6 * len(entry)
-    return Markup(
+    drawing = Markup(
         '<svg viewBox="0 0 {} {}" role="img" aria-labelledby="{}-title {}-desc">{}</svg>'
     ).format(WIDTH, HEIGHT, name, name, Markup("").join(inside))
+    return Markup("<figure><figcaption>{}</figcaption>{}</figure>").format(title, drawing)
 
 
 def ticks(top: float, wanted: int = 5) -> list[float]:
