@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dataset_builders.errors import DataError, SourceNotFoundError
+from dataset_builders.errors import ConfigError, DataError, SourceNotFoundError
 from dataset_builders.manifest_records import SCHEMA, Batch, Record, hash_of, to_parquet
 from dataset_builders.mixing import MixOrder
 from dataset_builders.order_records import order_of
@@ -76,6 +76,9 @@ class Manifest:
             return order_of(self.content["order"], agent, general)
         except DataError as error:
             raise DataError(f"{self.folder / MANIFEST_FILE}: {error}") from error
+        except (KeyError, TypeError, ConfigError) as error:
+            cause = f"found no {error}" if isinstance(error, KeyError) else str(error)
+            raise DataError(f"{self.folder / MANIFEST_FILE}: order: {cause}") from error
 
     @property
     def batch(self) -> Batch | None:
