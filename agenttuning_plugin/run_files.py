@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -111,13 +111,6 @@ class MixRun:
 def write_run_files(folder: Path, run: MixRun) -> dict[str, Any]:
     """Write manifest, report and page into the output folder of a training run.
 
-    With TRL, call it once, in the main process, before training:
-
-        prepared = prepare(AGENT, GENERAL, plan=PLAN, tokenizer=tokenizer, encoding=ENCODING)
-        rows, planned = mix(prepared, PLAN, seed=42, num_examples=STEPS * BATCH)
-        write_run_files(Path(OUT), MixRun(prepared, planned, PLAN, AGENT, GENERAL, tokenizer,
-                                          ENCODING, Batch(micro=2, accumulation=32)))
-
     Args:
         folder: Output folder; made if it is missing.
         run: The mix.
@@ -132,6 +125,28 @@ def write_run_files(folder: Path, run: MixRun) -> dict[str, Any]:
     places = {AGENT: folder_of(prepared.agent), GENERAL: folder_of(prepared.general)}
     write_manifest(folder, run.record, run.where(places))
     return report
+
+
+def record_run(trainer: Any, run: MixRun) -> None:
+    """Write the files of a run into a trainer's output folder, in the main process only.
+
+    For TRL, where no plugin does it, one line before training:
+
+        record_run(trainer, MixRun(data, planned, PLAN, AGENT, GENERAL, tokenizer, ENCODING))
+
+    Args:
+        trainer: A `transformers.Trainer` whose sampler keeps the order of its rows.
+        run: The mix; how it is cut into steps is taken from the trainer's arguments.
+    """
+    if not trainer.is_world_process_zero():
+        return
+    settings = trainer.args
+    batch = Batch(
+        micro=settings.per_device_train_batch_size,
+        accumulation=settings.gradient_accumulation_steps,
+        world=settings.world_size,
+    )
+    write_run_files(Path(settings.output_dir), replace(run, batch=batch))
 
 
 def write_report(folder: Path, report: Mapping[str, Any], title: str, stem: str) -> None:
