@@ -185,7 +185,7 @@ def test_build_takes_the_plan_of_the_mix(
     ("options", "expected"),
     [
         (["--eta-unit", "byte"], ["eta_unit: found 'byte'"]),
-        (["--sampling", "luck"], ["mode: found 'luck'"]),
+        (["--eta", "0", "--sampling", "luck"], ["mode: found 'luck'"]),
         (["--task-weight", "db"], ["--task-weight: found 'db', expected TASK=NUMBER"]),
         (["--task-weight", "db=much"], ["--task-weight: found 'db=much'"]),
         (["--eta", "0", "--tokenizer", "{model}", "--length-policy", "x"], ["length policy"]),
