@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from agenttuning_plugin import cli_mix
+from agenttuning_plugin.terminal import EndOfTurn, Json, Template, console, emit, errors, plain
 from dataset_builders.errors import AgentTuningError, ConfigError
 
 app = typer.Typer(
@@ -24,40 +23,21 @@ app = typer.Typer(
 recipe_app = typer.Typer(help="Recipes that ship with the package.", no_args_is_help=True)
 app.add_typer(recipe_app, name="recipe")
 
-EndOfTurn = Annotated[
-    list[str] | None,
-    typer.Option(help="Token beside eos that ends a turn, as a recipe's eot_tokens; repeatable."),
-]
-
-_out = Console()
-_err = Console(stderr=True)
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-Template = Annotated[
-    str | None,
-    typer.Option(help="Chat template of this package, such as llama-2, for the tokenizer's own."),
-]
-
 
 def main() -> None:
     """Run the command line; an error that a user can mend is one line without traceback."""
     try:
         app()
     except AgentTuningError as error:
-        _err.print(f"[bold red]error:[/bold red] {_plain(str(error))}", soft_wrap=True)
+        errors.print(f"[bold red]error:[/bold red] {plain(str(error))}", soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
-        _err.print("stopped")
+        errors.print("stopped")
         sys.exit(130)
 
 
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")
-
-
-def _emit(value: Any) -> None:
-    """Print JSON as it is: rich would wrap and colour it."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+app.command()(cli_mix.build)
+app.command()(cli_mix.explain)
 
 
 @app.command()
@@ -70,53 +50,9 @@ def demo(
     from agenttuning_plugin import demo as steps
 
     if prepare:
-        steps.prepare(_out)
+        steps.prepare(console)
     else:
-        steps.run(_out)
-
-
-@app.command()
-def build(
-    out: Annotated[Path, typer.Option(help="Folder to make; must not exist.")],
-    num_examples: Annotated[int, typer.Option(min=1, help="Length of the mix.")],
-    agent: Annotated[
-        list[str] | None, typer.Option(help="Agent data: file, folder or hub id; repeatable.")
-    ] = None,
-    general: Annotated[
-        list[str] | None, typer.Option(help="General chat: file, folder or hub id; repeatable.")
-    ] = None,
-    eta: Annotated[float, typer.Option(help="Probability of agent data, in [0, 1].")] = 0.2,
-    seed: Annotated[int, typer.Option(help="Seed of the order.")] = 0,
-    tokenizer: Annotated[
-        str | None, typer.Option(help="Folder or hub id; rows are then ids and labels.")
-    ] = None,
-    max_length: Annotated[int, typer.Option(min=1, help="Longest row in tokens.")] = 4096,
-    chat_template: Template = None,
-    end_of_turn: EndOfTurn = None,
-    as_json: Json = False,
-) -> None:
-    """Mix agent and general data into a dataset on disk."""
-    from agenttuning_plugin.saving import build_to_disk
-
-    report = build_to_disk(
-        out,
-        agent=agent or [],
-        general=general or [],
-        eta=eta,
-        num_examples=num_examples,
-        seed=seed,
-        tokenizer=tokenizer,
-        max_length=max_length,
-        chat_template=chat_template,
-        end_of_turn=tuple(end_of_turn or ()),
-    )
-    if as_json:
-        _emit(report)
-        return
-    table = Table("", "", title=str(out))
-    for key, value in report["mix"].items():
-        table.add_row(key.replace("_", " "), str(value))
-    _out.print(table)
+        steps.run(console)
 
 
 @app.command()
@@ -128,10 +64,10 @@ def check(
 
     findings = run_check(recipe)
     if as_json:
-        _emit({"recipe": str(recipe), "ok": True, "checked": {f.what: f.detail for f in findings}})
+        emit({"recipe": str(recipe), "ok": True, "checked": {f.what: f.detail for f in findings}})
         return
     for finding in findings:
-        _out.print(f"[green]ok[/green]  {finding.what}: {_plain(finding.detail)}", soft_wrap=True)
+        console.print(f"[green]ok[/green]  {finding.what}: {plain(finding.detail)}", soft_wrap=True)
 
 
 @recipe_app.command("list")
@@ -141,10 +77,10 @@ def recipe_list(as_json: Json = False) -> None:
 
     lines = {name: headline(shipped_recipe(name)) for name in recipe_names()}
     if as_json:
-        _emit(lines)
+        emit(lines)
         return
     for name, line in lines.items():
-        _out.print(f"[bold]{name:24}[/bold] {_plain(line)}", soft_wrap=True)
+        console.print(f"[bold]{name:24}[/bold] {plain(line)}", soft_wrap=True)
 
 
 @recipe_app.command("copy")
@@ -162,7 +98,7 @@ def recipe_copy(
         raise ConfigError(f"{target}: is there already; --force replaces it")
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
-    _out.print(f"{target}", soft_wrap=True)
+    console.print(f"{target}", soft_wrap=True)
 
 
 @app.command()
@@ -187,10 +123,10 @@ def inspect(
         raise ConfigError(f"--index: found {index}, expected at most {len(conversations) - 1}")
     found = look_at(conversations[index], loaded, end_of_turn or ())
     if as_json:
-        _emit(found.as_json())
+        emit(found.as_json())
         return
-    _out.print(show(found.rendered, colour=_out.is_terminal))
-    _out.print(f"\n[dim]{escape(found.summary())}[/dim]")
+    console.print(show(found.rendered, colour=console.is_terminal))
+    console.print(f"\n[dim]{plain(found.summary())}[/dim]")
 
 
 @app.command()
@@ -228,9 +164,9 @@ def contamination(
         skips=skips,
     )
     if as_json:
-        _emit(report)
+        emit(report)
         return
-    steps.show(report, show, _out, _err)
+    steps.show(report, show, console, errors)
 
 
 @app.command()
@@ -272,7 +208,7 @@ def evaluate(
         out=out,
     )
     if as_json:
-        _emit([result.log() for result in results])
+        emit([result.log() for result in results])
         return
     table = Table("", "value", "95 % interval", "n", title=model)
     for result in results:
@@ -280,7 +216,7 @@ def evaluate(
             interval = f"{metric.low:.4f} to {metric.high:.4f}"
             label = f"{result.evaluator} {name}"
             table.add_row(label, f"{metric.value:.4f}", interval, str(metric.n))
-    _out.print(table)
+    console.print(table)
 
 
 @app.command()
@@ -302,4 +238,4 @@ def chat(
     subject = load_subject(
         model, adapter, chat_template=chat_template, end_of_turn=tuple(end_of_turn or ())
     )
-    converse(subject, _err, prompt, max_new_tokens, temperature)
+    converse(subject, errors, prompt, max_new_tokens, temperature)

@@ -16,8 +16,8 @@ from agenttuning_plugin.cache import cache_key, load_or_make
 from dataset_builders.chat_templates import check_tokenizer
 from dataset_builders.errors import ConfigError
 from dataset_builders.exposure import describe_mix
-from dataset_builders.mixing import BLOCK, MixOrder, as_stages
-from dataset_builders.planning import Plan, counts_of, make_order
+from dataset_builders.mixing import BLOCK, as_stages
+from dataset_builders.planning import Plan, Planned, counts_of, make_order
 from dataset_builders.preparation import Encoding, Prepared, mix, prepare
 from dataset_builders.reading import as_spec, source_weights
 from dataset_builders.splitting import Stage
@@ -56,7 +56,7 @@ class Mix:
         steps: Optimizer steps that the run takes.
         prepared: The encoded sources.
         plan: What the mix should be like.
-        order: Which row stands where.
+        planned: Which row stands where, and what was done to get it.
         report: What became of every record and conversation, JSON-ready.
     """
 
@@ -65,7 +65,7 @@ class Mix:
     steps: int
     prepared: Prepared
     plan: Plan
-    order: MixOrder
+    planned: Planned
     report: dict[str, Any]
 
 
@@ -136,7 +136,7 @@ def load_mix(
     train, planned = mix(prepared, plan, seed=seed, num_examples=num_examples)
     facts = describe_mix(planned.order, plan, prepared.agent_index, prepared.general_index)
     report = {**prepared.report, "mix": facts, "notes": list(planned.notes)}
-    return Mix(train, prepared.holdout, steps, prepared, plan, planned.order, report)
+    return Mix(train, prepared.holdout, steps, prepared, plan, planned, report)
 
 
 def plan_of(section: AgentTuningSection, budget: Budget) -> Plan:

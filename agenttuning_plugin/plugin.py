@@ -6,7 +6,6 @@ policy, packing columns, evaluation set and number of steps all come from here.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -20,14 +19,13 @@ from axolotl.integrations.base import BasePlugin
 from agenttuning_plugin.args import AgentTuningSection
 from agenttuning_plugin.data import Budget, Mix, load_mix
 from agenttuning_plugin.recipe_rules import check_recipe, section_of
+from agenttuning_plugin.run_files import MixRun, write_run_files
 from dataset_builders.chat_templates import load_template
 from dataset_builders.errors import AgentTuningError
+from dataset_builders.manifest_records import Batch
 from dataset_builders.preparation import Encoding, report_lines
 
 LOG = logging.getLogger("axolotl.agenttuning")
-
-REPORT_FILE = "agenttuning_report.json"
-"""File in the output folder: what became of every record, and the mix's realised shares."""
 
 PACKING_WINDOW = 1000
 """Rows that Axolotl's packer may reorder, unless the recipe says otherwise. Its own
@@ -80,17 +78,17 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         from axolotl.common.const import DEFAULT_DATASET_PREPARED_PATH
         from axolotl.loaders import load_tokenizer
 
-        section = section_of(cfg)
+        section, tokenizer = section_of(cfg), load_tokenizer(cfg)
         self._mix = load_mix(
             section,
-            load_tokenizer(cfg),
+            tokenizer,
             encoding=encoding_of(cfg, section),
             budget=budget_of(cfg),
             seed=cfg.seed or 0,
             cache=Path(cfg.dataset_prepared_path or DEFAULT_DATASET_PREPARED_PATH),
         )
         if not preprocess and cfg.local_rank in (None, 0):
-            self._report(cfg)
+            self._report(cfg, section, tokenizer)
         # Axolotl counts tokens and packing efficiency of its own data only.
         cfg.total_num_tokens = None
         return TrainDatasetMeta(
@@ -99,7 +97,7 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             total_num_steps=self._mix.steps,
         )
 
-    def _report(self, cfg: Any) -> None:
+    def _report(self, cfg: Any, section: AgentTuningSection, tokenizer: Any) -> None:
         """Say what the run trains on, in the log and in the output folder."""
         assert self._mix is not None
         facts = self._mix.report["mix"]
@@ -112,10 +110,18 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             "eta %(eta)g, seed %(seed)d",
             facts,
         )
-        folder = Path(cfg.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(self._mix.report, ensure_ascii=False, indent=1)
-        (folder / REPORT_FILE).write_text(text, encoding="utf-8")
+        run = MixRun(
+            self._mix.prepared,
+            self._mix.planned,
+            self._mix.plan,
+            agent=[source.spec() for source in section.agent],
+            general=[source.spec() for source in section.general],
+            tokenizer=tokenizer,
+            encoding=encoding_of(cfg, section),
+            batch=batch_of(cfg),
+            packing=packing_of(cfg),
+        )
+        write_run_files(Path(cfg.output_dir), run)
 
     def add_callbacks_post_trainer(self, cfg: Any, trainer: Any) -> list[Any]:
         """Evaluators, as the section lists them."""
@@ -149,6 +155,27 @@ def budget_of(cfg: Any) -> Budget:
         batch=cfg.batch_size,
         packed_length=cfg.sequence_len if cfg.sample_packing else None,
     )
+
+
+def batch_of(cfg: Any) -> Batch:
+    """How Axolotl cuts the stream into steps; processes that share data count as one."""
+    each = cfg.micro_batch_size * cfg.gradient_accumulation_steps
+    return Batch(
+        micro=cfg.micro_batch_size,
+        accumulation=cfg.gradient_accumulation_steps,
+        world=max(1, cfg.batch_size // each),
+    )
+
+
+def packing_of(cfg: Any) -> dict[str, Any] | None:
+    """What decides on which examples share a packed row, or none without packing."""
+    if not cfg.sample_packing:
+        return None
+    return {
+        "by": "axolotl",
+        "capacity": cfg.sequence_len,
+        "window": cfg.sample_packing_group_size,
+    }
 
 
 def _say_errors_in_one_line() -> None:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import shutil
+import errno
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dataset_builders.errors import ConfigError
-from dataset_builders.exposure import describe_mix
+from agenttuning_plugin.run_files import MixRun, write_report
+from agenttuning_plugin.stored_rows import MIX
+from dataset_builders.errors import ConfigError, StorageError
+from dataset_builders.manifest import write_manifest
+from dataset_builders.mixing import MixOrder
 from dataset_builders.planning import Plan
 from dataset_builders.preparation import Encoding, check_sources, mix, prepare, prepare_messages
+from dataset_builders.rates import UNITS
 from dataset_builders.reading import as_spec
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def build_to_disk(
@@ -20,17 +30,28 @@ def build_to_disk(
     *,
     agent: list[str],
     general: list[str],
-    eta: float,
+    plan: Plan,
     num_examples: int,
     seed: int,
-    tokenizer: str | None,
-    max_length: int,
-    chat_template: str | None,
-    end_of_turn: tuple[str, ...] = (),
+    tokenizer: str | None = None,
+    chat_template: str | None = None,
+    encoding: Encoding | None = None,
 ) -> dict[str, Any]:
-    """Write a mix as a dataset for `datasets.load_from_disk`, and its report beside it.
+    """Write a mix as a dataset for `datasets.load_from_disk`, its manifest and its report.
 
-    With a tokenizer the rows are ids and labels, without one they are `messages`.
+    With a tokenizer the rows are ids and labels, without one they are `messages`. The same
+    inputs give the same bytes, but for the report and for `where` in the manifest.
+
+    Args:
+        out: Folder to make.
+        agent: Agent data: paths and hub ids.
+        general: General data, likewise.
+        plan: What the mix should be like.
+        num_examples: Length of the mix.
+        seed: Seed of the order.
+        tokenizer: Folder or hub id, or none.
+        chat_template: Chat template of this package for the tokenizer's own, or none.
+        encoding: Settings of the rows; needed with a tokenizer.
 
     Returns:
         What `report.json` holds.
@@ -39,33 +60,62 @@ def build_to_disk(
         ConfigError: `out` exists, or see `dataset_builders.preparation.prepare`.
         DataError: See there.
         SourceNotFoundError: See there.
+        StorageError: There is no room for it; nothing is left at `out`.
     """
     if out.exists():
         raise ConfigError(f"{out}: is there already, expected a folder to be made")
-    plan = Plan(eta=eta)
+    if plan.unit not in UNITS:
+        raise ConfigError(f"eta_unit: found {plan.unit!r}, expected one of {', '.join(UNITS)}")
     check_sources(agent, general, plan)
-    agent_specs = [as_spec(path) for path in agent] if eta > 0 else []
-    general_specs = [as_spec(path) for path in general] if eta < 1 else []
-    if tokenizer is None:
-        prepared = prepare_messages(agent_specs, general_specs, plan=plan)
-    else:
-        from agenttuning_plugin.models import load_tokenizer
+    MixOrder(1, 1, plan.eta, seed, num_examples, plan.block, plan.mode)
+    with _room_at(out):
+        agent_specs = [as_spec(path) for path in agent] if plan.needs_agent else []
+        general_specs = [as_spec(path) for path in general] if plan.needs_general else []
+        loaded = None
+        if tokenizer is None:
+            encoding = None
+            prepared = prepare_messages(agent_specs, general_specs, plan=plan)
+        else:
+            from agenttuning_plugin.models import load_tokenizer
 
-        prepared = prepare(
-            agent_specs,
-            general_specs,
-            plan=plan,
-            tokenizer=load_tokenizer(tokenizer, chat_template),
-            encoding=Encoding(max_length=max_length, end_of_turn=end_of_turn),
-        )
-    rows, planned = mix(prepared, plan, seed=seed, num_examples=num_examples)
-    facts = describe_mix(planned.order, plan, prepared.agent_index, prepared.general_index)
-    report = {**prepared.report, "mix": facts, "notes": list(planned.notes)}
+            assert encoding is not None
+            loaded = load_tokenizer(tokenizer, chat_template)
+            prepared = prepare(
+                agent_specs, general_specs, plan=plan, tokenizer=loaded, encoding=encoding
+            )
+        rows, planned = mix(prepared, plan, seed=seed, num_examples=num_examples)
+        run = MixRun(prepared, planned, plan, agent_specs, general_specs, loaded, encoding)
+        return _write(out, rows, run, tokenizer or "")
+
+
+def _write(out: Path, rows: Dataset, run: MixRun, tokenizer: str) -> dict[str, Any]:
+    report = run.report()
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as temporary:
+        # Within, because the temporary folder itself is readable by its owner only.
         folder = Path(temporary) / "whole"
-        rows.save_to_disk(folder)
-        text = json.dumps(report, ensure_ascii=False, indent=1)
-        (folder / "report.json").write_text(text, encoding="utf-8")
-        shutil.move(folder, out)
+        _anew(rows, run.record.sha256).save_to_disk(folder)
+        write_report(folder, report, out.name, "report")
+        write_manifest(folder, run.record, run.where({MIX: "."}, tokenizer))
+        folder.rename(out)
     return report
+
+
+def _anew(rows: Dataset, sha256: str) -> Dataset:
+    """The same rows without a history: that holds times and paths, and would be saved."""
+    from datasets import Dataset, DatasetInfo
+
+    info = DatasetInfo(features=rows.features)
+    return Dataset(rows.data, info=info, indices_table=rows._indices, fingerprint=sha256[:16])
+
+
+@contextmanager
+def _room_at(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise StorageError(
+            f"{out}: no room to write it: {error.strerror or error}; nothing is left there"
+        ) from error

@@ -14,6 +14,7 @@ from trl import SFTConfig, SFTTrainer
 
 from agenttuning_plugin import AgentTaskEvaluator, EvaluatorCallback, GeneralLossEvaluator, Schedule
 from agenttuning_plugin.models import load_tokenizer
+from agenttuning_plugin.run_files import MixRun, record_run
 from dataset_builders.planning import Plan
 from dataset_builders.preparation import Encoding, mix, prepare
 
@@ -50,7 +51,7 @@ def make_trainer() -> SFTTrainer:
     tokenizer = load_tokenizer(MODEL, chat_template="llama-2")
     tokenizer.pad_token = "<unk>"  # Llama 2 has none; this one is in its vocabulary
     data = prepare(AGENT, GENERAL, plan=PLAN, tokenizer=tokenizer, encoding=ENCODING)
-    rows, _ = mix(data, PLAN, seed=42, num_examples=STEPS * BATCH)
+    rows, planned = mix(data, PLAN, seed=42, num_examples=STEPS * BATCH)
     trainer = SFTTrainer(
         MODEL,
         SFTConfig(max_steps=STEPS, **SETTINGS),
@@ -59,6 +60,8 @@ def make_trainer() -> SFTTrainer:
         quantization_config=QUANTIZED,
         peft_config=LoraConfig(r=64, lora_alpha=16, lora_dropout=0.1, target_modules="all-linear"),
     )
+    # What `agenttuning explain` and a reader of the report need, beside the model.
+    record_run(trainer, MixRun(data, planned, PLAN, AGENT, GENERAL, tokenizer, ENCODING))
     evaluators = AgentTaskEvaluator(num_tasks=NUM_TASKS), GeneralLossEvaluator(data.holdout)
     EvaluatorCallback.install(trainer, [Schedule(e, every=EVERY) for e in evaluators])
     return trainer

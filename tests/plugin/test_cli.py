@@ -72,12 +72,12 @@ def assert_one_line_error(result: tuple[int, str, str], *expected: str) -> None:
 def test_help_names_every_command(run: Run) -> None:
     code, out, _ = run("--help")
     assert code == 0
-    for command in ("demo", "build", "check", "recipe", "inspect", "evaluate", "chat"):
+    for command in ("demo", "build", "explain", "check", "recipe", "inspect", "evaluate", "chat"):
         assert command in out
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "build", "check", "inspect", "evaluate", "chat", "recipe copy"]
+    "command", ["demo", "build", "explain", "check", "inspect", "evaluate", "chat", "recipe copy"]
 )
 def test_every_option_has_a_help_text(run: Run, command: str) -> None:
     code, out, _ = run(*command.split(), "--help")
@@ -148,6 +148,7 @@ def test_build_writes_tokens(
     out = tmp_path / "mix"
     code, printed, _ = run(
         "build", "--agent", data["agent"], "--general", data["general"], "--num-examples", 10,
+        "--length-policy", "truncate",
         "--tokenizer", tiny_model_dir, "--max-length", 128, "--out", out,
     )  # fmt: skip
     assert code == 0
@@ -157,9 +158,37 @@ def test_build_writes_tokens(
     assert_one_line_error(again, "is there already")
 
 
+def test_build_takes_the_plan_of_the_mix(
+    run: Run, data: dict[str, Path], tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "mix"
+    code, printed, _ = run(
+        "build", "--agent", data["agent"], "--general", data["general"], "--num-examples", 64,
+        "--tokenizer", tiny_model_dir, "--out", out, "--eta", 0.3, "--eta-unit", "trained_token",
+        "--sampling", "iid", "--batch-size", 16, "--gpt4-share", 0.5, "--seed", 5, "--json",
+    )  # fmt: skip
+    assert code == 0
+    mix = json.loads(printed)["mix"]
+    assert mix["eta_unit"] == "trained_token"
+    assert mix["sampling"] == "iid"
+    assert mix["block"] == 16
+    assert "0.5 : 0.5" in json.loads(printed)["notes"][0]
+    content = json.loads((out / "manifest.json").read_text())
+    assert content["order"]["mode"] == "iid"
+    assert content["wanted"]["gpt4_share"] == 0.5
+    weighted = ["--agent", data["agent"], "--eta", 1, "--num-examples", 8, "--out", tmp_path / "w"]
+    told = run("build", *weighted, "--task-weight", "chess=2")
+    assert_one_line_error(told, "task_weights.chess: no row is of it")
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
+        (["--eta-unit", "byte"], ["eta_unit: found 'byte'"]),
+        (["--eta", "0", "--sampling", "luck"], ["mode: found 'luck'"]),
+        (["--task-weight", "db"], ["--task-weight: found 'db', expected TASK=NUMBER"]),
+        (["--task-weight", "db=much"], ["--task-weight: found 'db=much'"]),
+        (["--eta", "0", "--tokenizer", "{model}", "--length-policy", "x"], ["length policy"]),
         (["--eta", "1.5"], ["eta: found 1.5", "[0, 1]"]),
         (["--eta", "0.2", "--agent", "{missing}"], ["missing.jsonl", "no such file"]),
         (["--eta", "0.5"], ["eta is 0.5, but there is no agent data"]),

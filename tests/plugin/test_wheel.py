@@ -39,6 +39,8 @@ def test_it_holds_all_that_is_needed_and_no_more(unpacked: Path) -> None:
     shipped = {path.name for path in (unpacked / "agenttuning_plugin/recipes").iterdir()}
     assert shipped == recipes
     assert (unpacked / "dataset_builders/templates/llama-2.jinja").is_file()
+    assert (unpacked / "agenttuning_plugin/reporting/page.html").is_file()
+    assert (unpacked / "agenttuning_plugin/reporting/style.css").is_file()
 
 
 def test_recipes_are_reachable_after_installation(unpacked: Path, tmp_path: Path) -> None:

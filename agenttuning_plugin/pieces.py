@@ -1,0 +1,103 @@
+"""A row's text in pieces: what the loss covers and what it does not, made safe to show."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+_HIDDEN = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"}  # Unicode's general categories
+_SHOWN = {"\n", "\t"}
+
+
+class Piece(NamedTuple):
+    """A stretch of text.
+
+    Attributes:
+        text: The text.
+        trained: Whether the loss covers it.
+        literal: Whether it spells a control token, but was encoded as plain characters.
+    """
+
+    text: str
+    trained: bool
+    literal: bool = False
+
+
+Range = tuple[int, int]
+"""Half-open range."""
+
+
+def cut(text: str, trained: Iterable[Range], literals: Iterable[Range] = ()) -> list[Piece]:
+    """Cut a rendering at the borders of its ranges; the pieces together are the text.
+
+    Args:
+        text: A rendered conversation.
+        trained: Ranges of characters that the loss covers, in order, without overlap.
+        literals: Ranges that spell control tokens, likewise.
+    """
+    trained, literals = list(trained), list(literals)
+    borders = {0, len(text)}.union(*trained, *literals)
+    return [
+        Piece(text[start:end], _within(start, trained), _within(start, literals))
+        for start, end in pairwise(sorted(borders))
+    ]
+
+
+def _within(position: int, ranges: Sequence[Range]) -> bool:
+    return any(start <= position < end for start, end in ranges)
+
+
+def decode_pieces(
+    ids: Sequence[int], trained: Iterable[Range], decode: Callable[[Sequence[int]], str]
+) -> list[Piece]:
+    """Decode a row in pieces.
+
+    Args:
+        ids: (T,) token ids.
+        trained: Ranges of tokens that the loss covers, in order, without overlap.
+        decode: Gives the text of ids, special tokens written out.
+    """
+    trained = list(trained)
+    borders = sorted({0, len(ids)}.union(*trained))
+    pieces: list[Piece] = []
+    before = ""
+    for start, end in pairwise(borders):
+        # From the first token on: on its own, a piece would lose the blank at its start.
+        whole = decode(ids[:end])
+        text = whole[len(before) :] if whole.startswith(before) else decode(ids[start:end])
+        pieces.append(Piece(text, _within(start, trained)))
+        before = whole
+    return pieces
+
+
+def shorten(text: str, limit: int) -> str:
+    """At most `limit` characters of a text, its middle left out, and how many these were."""
+    if len(text) <= limit:
+        return text
+    tail = limit // 4
+    return f"{text[: limit - tail]} … {len(text) - limit:,} characters … {text[-tail:]}"
+
+
+def reveal(text: str) -> Iterator[tuple[str, bool]]:
+    """Split off characters that show nothing, or turn the text around them.
+
+    Yields:
+        Text and false, or such a character's code, as "U+202E", and true.
+    """
+    start = 0
+    for position, character in enumerate(text):
+        if character not in _SHOWN and unicodedata.category(character) in _HIDDEN:
+            if start < position:
+                yield text[start:position], False
+            yield f"U+{ord(character):04X}", True
+            start = position + 1
+    if start < len(text):
+        yield text[start:], False
+
+
+def one_line(text: str, limit: int) -> str:
+    """A text as a terminal can show it: one line, no control characters, shortened."""
+    line = shorten(text, limit).replace("\n", "⏎").replace("\t", " ")
+    return "".join(f"⟨{part}⟩" if hidden else part for part, hidden in reveal(line))

@@ -1,0 +1,1 @@
+"""The report of a mix: numbers as JSON, and one page that shows them."""
