@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from axolotl.integrations.base import BasePlugin
-
 from resume_recorder import Recorder, fork_each
 
 

@@ -12,7 +12,6 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 RECORD, KILL = "RESUME_RECORD", "RESUME_KILL"
@@ -31,8 +30,9 @@ class Recorder:
         self._train = trainer.training_step
         self._step, self._micro = -1, 0
         rank = trainer.accelerator.process_index
-        # Without a buffer of our own, so that what was trained on outlives the process.
-        self._file = Path(f"{os.environ[RECORD]}.{rank}").open("ab", buffering=0)
+        # Without a buffer, so that what was trained on outlives the process.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        self._file = os.open(f"{os.environ[RECORD]}.{rank}", flags)
         self._kill = tuple(int(part) for part in os.environ.get(KILL, "").split(":") if part)
         trainer.training_step = self
 
@@ -49,8 +49,8 @@ class Recorder:
             "batch": digest,
             "loss": float(loss).hex(),
         }
-        self._file.write(json.dumps(line).encode() + b"\n")
-        os.fsync(self._file.fileno())
+        os.write(self._file, json.dumps(line).encode() + b"\n")
+        os.fsync(self._file)
         if (step, self._micro) == self._kill:
             os.kill(os.getpid(), signal.SIGKILL)
         return loss

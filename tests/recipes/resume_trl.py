@@ -11,13 +11,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from resume_recorder import Recorder, fork_each
 from trl import SFTConfig, SFTTrainer
 
 from agenttuning_plugin import EvaluatorCallback, GeneralLossEvaluator, Schedule
 from agenttuning_plugin.models import load_tokenizer
 from dataset_builders.planning import Plan
 from dataset_builders.preparation import Encoding, mix, prepare
-from resume_recorder import Recorder, fork_each
 
 
 def make_trainer(config: dict[str, Any]) -> SFTTrainer:
@@ -28,9 +28,7 @@ def make_trainer(config: dict[str, Any]) -> SFTTrainer:
     data = prepare(
         config["agent"], config["general"], plan=plan, tokenizer=tokenizer, encoding=encoding
     )
-    rows, _ = mix(
-        data, plan, seed=config["seed"], num_examples=config["steps"] * config["batch"]
-    )
+    rows, _ = mix(data, plan, seed=config["seed"], num_examples=config["steps"] * config["batch"])
     world = int(os.environ.get("WORLD_SIZE", "1"))
     settings = SFTConfig(
         output_dir=config["output"],

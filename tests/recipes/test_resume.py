@@ -21,8 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from resume_recorder import KILL as KILL_AT
+from resume_recorder import RECORD
 
 from dataset_builders.mixing import MixOrder
 
@@ -44,12 +47,10 @@ class Run:
     """A training run.
 
     Attributes:
-        exit_code: Of its process.
         lines: What each rank trained on, a micro batch a line.
         output: Folder of the trained model.
     """
 
-    exit_code: int
     lines: tuple[tuple[Line, ...], ...]
     output: Path
 
@@ -60,7 +61,7 @@ class Run:
             for rank, lines in enumerate(self.lines)
             for line in lines
         ]
-        lines.sort(key=lambda item: item[:3])
+        lines.sort(key=lambda line: line[:3])
         return [
             (step, micro * len(self.lines) + rank, line["shape"], line["batch"])
             for step, micro, rank, line in lines
@@ -69,11 +70,12 @@ class Run:
 
 @dataclass(frozen=True)
 class Runs:
-    """A run that is never interrupted, one that is killed, and the same one started again."""
+    """A run that is never interrupted; one that is killed, started again, and once more."""
 
     whole: Run
     killed: Run
     resumed: Run
+    again: Run
 
 
 def write_chats(path: Path, name: str, number: int) -> Path:
@@ -85,9 +87,7 @@ def write_chats(path: Path, name: str, number: int) -> Path:
         text = " ".join(rng.choices(words, k=rng.randrange(2, 25)))
         return {"role": role, "content": f"{name} {number}: {text}"}
 
-    chats = [
-        [turn(role, number) for role in ("user", "assistant") * 2] for number in range(number)
-    ]
+    chats = [[turn(role, number) for role in ("user", "assistant") * 2] for number in range(number)]
     path.write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in chats), "utf-8")
     return path
 
@@ -176,15 +176,31 @@ TRAINERS = [
 ]
 
 
-def environment() -> dict[str, str]:
-    """Environment of the training processes: one thread each, no network."""
-    return {
+def environment_of(record: Path, kill: tuple[int, int] | None) -> dict[str, str]:
+    """What tells the recorder where to write and when to die."""
+    return {RECORD: str(record), KILL_AT: ":".join(map(str, kill or ()))}
+
+
+def start(
+    command: list[str], folder: Path, variables: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run a command of one thread a process and without accelerator, to its end."""
+    environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(HERE)]),
         "OMP_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "",
-        "ACCELERATE_USE_CPU": "1",
+        **variables,
     }
+    return subprocess.run(
+        command,
+        env=environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=580,
+        check=False,
+    )
 
 
 def read_record(record: Path) -> tuple[tuple[Line, ...], ...]:
@@ -196,10 +212,6 @@ def read_record(record: Path) -> tuple[tuple[Line, ...], ...]:
     )
 
 
-def death(step: int, micro: int) -> dict[str, str]:
-    return {"RESUME_KILL": f"{step}:{micro}"}
-
-
 @pytest.fixture(scope="module")
 def runs(
     request: pytest.FixtureRequest,
@@ -209,32 +221,24 @@ def runs(
     """Runs of one trainer, one after another, each a process."""
     name = request.param
     folder = tmp_path_factory.mktemp(f"resume-{name}")
+    places = {"whole": "whole", "killed": "broken", "resumed": "broken", "again": "broken"}
     jobs = []
-    for run, place in (("whole", "whole"), ("killed", "broken"), ("resumed", "broken")):
+    for run, place in places.items():
         (folder / place).mkdir(exist_ok=True)
-        variables = {"RESUME_RECORD": str(folder / run)}
-        variables |= death(*KILL) if run == "killed" else {}
         config = CONFIGS[name](sources, folder / place)
+        variables = environment_of(folder / run, KILL if run == "killed" else None)
         log = str(folder / f"{run}.log")
         jobs.append({"config": str(config), "log": log, "environment": variables})
     (folder / "runs.json").write_text(json.dumps(jobs), "utf-8")
-    done = subprocess.run(
-        [sys.executable, str(HERE / f"resume_{name}.py"), str(folder / "runs.json")],
-        env=environment(),
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=550,
-        check=False,
-    )
+    done = start([sys.executable, str(HERE / f"resume_{name}.py"), "runs.json"], folder, {})
     assert done.returncode == 0, done.stderr[-3000:]
     codes = [int(line) for line in done.stdout.splitlines()]
-    assert codes == [0, -signal.SIGKILL, 0], "\n".join(
+    assert codes == [0, -signal.SIGKILL, 0, 0], "\n".join(
         Path(job["log"]).read_text("utf-8")[-3000:] for job in jobs
     )
-    outputs = [folder / place / "out" for place in ("whole", "broken", "broken")]
-    records = [read_record(folder / run) for run in ("whole", "killed", "resumed")]
-    return Runs(*(Run(*parts) for parts in zip(codes, records, outputs, strict=True)))
+    return Runs(
+        **{run: Run(read_record(folder / run), folder / at / "out") for run, at in places.items()}
+    )
 
 
 both_trainers = pytest.mark.parametrize("runs", TRAINERS, indirect=True, scope="module")
@@ -256,15 +260,16 @@ def test_batches_go_on_as_if_nothing_had_happened(runs: Runs) -> None:
     assert runs.resumed.batches() == whole[CHECKPOINT * micro_batches :]
 
 
-def mix_order() -> MixOrder:
-    return MixOrder(NUM_AGENT, NUM_GENERAL - HOLDOUT, ETA, SEED, STEPS * BATCH, block=BATCH)
-
-
 def test_death_falls_in_the_second_pass() -> None:
-    agent, _ = mix_order().rows(__import__("numpy").arange(STEPS * BATCH))
+    order = MixOrder(NUM_AGENT, NUM_GENERAL - HOLDOUT, ETA, SEED, STEPS * BATCH, block=BATCH)
+    agent, rows = order.rows(np.arange(order.num_examples))
+    passes = np.cumsum(agent) / NUM_AGENT
+    assert passes[-1] > 2
     for step in (CHECKPOINT, KILL[0]):
-        assert 1 <= agent[: step * BATCH].sum() / NUM_AGENT < 2
-    assert agent.sum() / NUM_AGENT > 2
+        assert 1 < passes[step * BATCH - 1] < 2
+    # Every row was there before, so a batch of the second pass can only be told by its order.
+    assert set(rows[agent][:NUM_AGENT]) == set(range(NUM_AGENT))
+    assert list(rows[agent][:NUM_AGENT]) != list(rows[agent][NUM_AGENT : 2 * NUM_AGENT])
 
 
 @both_trainers
@@ -273,21 +278,63 @@ def test_losses_and_weights_are_the_same_to_the_last_bit(runs: Runs) -> None:
         return [line["loss"] for line in run.lines[0]]
 
     assert losses(runs.resumed) == losses(runs.whole)[CHECKPOINT * BATCH // MICRO :]
-    weights = [run.output / "model.safetensors" for run in (runs.whole, runs.resumed)]
-    assert digest(weights[0]) == digest(weights[1])
+    assert weights(runs.resumed) == weights(runs.whole)
 
 
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def weights(run: Run) -> str:
+    """Hash of the final weights."""
+    return hashlib.sha256((run.output / "model.safetensors").read_bytes()).hexdigest()
 
 
 @both_trainers
 def test_each_evaluation_is_recorded_once(runs: Runs) -> None:
-    whole, resumed = (evaluations(run.output) for run in (runs.whole, runs.resumed))
+    whole = evaluations(runs.whole)
     assert [row["step"] for row in whole] == [0, 4, 8, 12]
-    assert resumed == whole
+    assert evaluations(runs.resumed) == whole
 
 
-def evaluations(output: Path) -> list[dict[str, Any]]:
-    lines = (output / "evaluations.jsonl").read_text("utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+def evaluations(run: Run) -> list[Line]:
+    """Evaluations in the order of their record, without the time that they took."""
+    lines = (run.output / "evaluations.jsonl").read_text("utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+@both_trainers
+def test_a_finished_run_started_again_changes_nothing(runs: Runs) -> None:
+    assert runs.again.lines == ((),)
+    assert weights(runs.again) == weights(runs.whole)
+    assert evaluations(runs.again) == evaluations(runs.whole)
+
+
+LAUNCHERS = {
+    "axolotl": "accelerate.commands.launch --cpu --num_machines 1 --mixed_precision no"
+    " --dynamo_backend no --num_processes {} -m axolotl.cli.train recipe.yaml",
+    "trl": f"torch.distributed.run --standalone --nproc_per_node={{}} {HERE}/resume_trl.py"
+    " config.json",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("runs", "name"), [(n, n) for n in LAUNCHERS], indirect=["runs"])
+def test_two_ranks_go_on_as_one(
+    runs: Runs, name: str, sources: dict[str, str], tmp_path: Path
+) -> None:
+    def launch(run: str, ranks: int, kill: tuple[int, int] | None = None) -> Run:
+        CONFIGS[name](sources, tmp_path, ranks)
+        command = [sys.executable, "-m", *LAUNCHERS[name].format(ranks).split()]
+        done = start(command, tmp_path, environment_of(tmp_path / run, kill))
+        assert (done.returncode == 0) == (kill is None), done.stderr[-3000:]
+        return Run(read_record(tmp_path / run), tmp_path / "out")
+
+    whole = runs.whole.batches()
+    killed = launch("killed", RANKS, (KILL[0], 0))
+    assert len(killed.lines) == RANKS
+    batches, died = killed.batches(), KILL[0] * BATCH // MICRO
+    # In its last step a rank may die before the other has come as far.
+    assert batches[:died] == whole[:died]
+    assert set(map(repr, batches[died:])) <= set(map(repr, whole[died : died + RANKS]))
+    assert batches[died:]
+
+    resumed = launch("resumed", 1)
+    assert resumed.batches() == whole[CHECKPOINT * BATCH // MICRO :]
