@@ -55,7 +55,9 @@ def read_evaluations(folder: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise SourceNotFoundError(f"{path}: no such file; has a run with evaluators ended here?")
     rows: list[dict[str, Any]] = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+    # Not splitlines: a model's text may hold separators that JSON does not escape.
+    lines = path.read_text("utf-8").split("\n")
+    for number, line in enumerate(lines if lines[-1] else lines[:-1], 1):
         try:
             row = json.loads(line)
             row["metrics"] = {key: Metric(**value) for key, value in row["metrics"].items()}

@@ -6,6 +6,7 @@ Works with any Hugging Face Trainer, Axolotl's and TRL's included.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from evaluators.base import RECORDS_FILE, Evaluation, Evaluator, Subject
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +88,17 @@ class EvaluatorCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Measure the base, unless training resumes: then it was measured before."""
-        if state.global_step == 0:
-            if state.is_world_process_zero:
-                _put_aside(Path(self._trainer.args.output_dir or ".") / RECORDS_FILE)
-            self._run([s for s in self._schedules if s.at_start], state, control)
+        """Measure the base, unless training resumes: then it was measured before.
+
+        Measurements later than the checkpoint are forgotten: they will be made again.
+        """
+        records = Path(self._trainer.args.output_dir or ".") / RECORDS_FILE
+        if state.global_step > 0:
+            self._last = _resume(records, state)
+            return
+        if state.is_world_process_zero:
+            _put_aside(records)
+        self._run([s for s in self._schedules if s.at_start], state, control)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -158,6 +167,32 @@ def _put_aside(records: Path) -> None:
     """Keep an earlier run's records out of this one's, but do not lose them."""
     if records.exists():
         records.replace(records.with_suffix(".previous.jsonl"))
+
+
+def _resume(records: Path, state: TrainerState) -> dict[str, int]:
+    """Forget what was measured after the checkpoint: it will be measured again.
+
+    Returns:
+        The checkpoint's step by name of each evaluator that has run at it, on every rank
+        the same.
+    """
+    from accelerate.utils import broadcast_object_list
+
+    found: list[dict[str, int]] = [{}]
+    if state.is_world_process_zero and records.exists():
+        lines = records.read_text(encoding="utf-8").split("\n")
+        rest = lines.pop()  # empty, unless the process was killed as it wrote
+        rows = [json.loads(line) for line in lines]
+        kept = [n for n, row in enumerate(rows) if row["step"] <= state.global_step]
+        if rest or len(kept) < len(lines):
+            LOG.info("%s: %d of later steps left out", records, len(lines) - len(kept))
+            shorter = records.with_suffix(".shorter.jsonl")
+            shorter.write_text("".join(lines[n] + "\n" for n in kept), encoding="utf-8")
+            shorter.replace(records)
+        names = (rows[n]["evaluator"] for n in kept if rows[n]["step"] == state.global_step)
+        found = [dict.fromkeys(names, state.global_step)]
+    broadcast_object_list(found)
+    return found[0]
 
 
 def _with_progress(evaluator: Evaluator, subject: Subject, show: bool) -> Evaluation:

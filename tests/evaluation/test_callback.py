@@ -139,6 +139,55 @@ def test_a_resumed_run_does_not_measure_the_base_again(
     assert [line["step"] for line in records(tmp_path)] == [0, 0, 2, 2, 4, 4]
 
 
+def test_a_resumed_run_forgets_what_it_measures_again(
+    tiny_model_dir: Path, rows: Any, tmp_path: Path
+) -> None:
+    first = make_trainer(
+        tiny_model_dir, rows, tmp_path, steps=3, save_strategy="steps", save_steps=2
+    )
+    EvaluatorCallback.install(first, panel(rows, every=1))
+    first.train()
+    before = (tmp_path / "evaluations.jsonl").read_text("utf-8")
+    with (tmp_path / "evaluations.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"step": 1, "eval')  # killed while it wrote
+    second = make_trainer(tiny_model_dir, rows, tmp_path, steps=3)
+    EvaluatorCallback.install(second, panel(rows, every=1))
+    second.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert [line["step"] for line in records(tmp_path)] == [0, 0, 1, 1, 2, 2, 3, 3]
+    # What came before the checkpoint is the same to the byte.
+    after = (tmp_path / "evaluations.jsonl").read_text("utf-8")
+    assert after.split("\n")[:6] == before.split("\n")[:6]
+
+
+def test_a_finished_run_that_is_resumed_measures_nothing_twice(
+    tiny_model_dir: Path, rows: Any, tmp_path: Path
+) -> None:
+    two_steps = rows.select(range(4))  # of a longer epoch, Trainer would take one step more
+    for number in range(2):
+        trainer = make_trainer(
+            tiny_model_dir, two_steps, tmp_path, steps=2, save_strategy="steps", save_steps=2
+        )
+        EvaluatorCallback.install(trainer, panel(rows)[1:])
+        trainer.train(resume_from_checkpoint=number > 0)
+    assert [line["step"] for line in records(tmp_path)] == [0, 2]
+
+
+def test_an_end_that_was_not_measured_is_measured_on_resume(
+    tiny_model_dir: Path, rows: Any, tmp_path: Path
+) -> None:
+    two_steps = rows.select(range(4))  # of a longer epoch, Trainer would take one step more
+    for number in range(2):
+        trainer = make_trainer(
+            tiny_model_dir, two_steps, tmp_path, steps=2, save_strategy="steps", save_steps=2
+        )
+        EvaluatorCallback.install(trainer, panel(rows)[1:])
+        trainer.train(resume_from_checkpoint=number > 0)
+        if not number:  # killed after the last checkpoint, before the evaluation
+            kept = (tmp_path / "evaluations.jsonl").read_text("utf-8").split("\n")[0]
+            (tmp_path / "evaluations.jsonl").write_text(kept + "\n", "utf-8")
+    assert [line["step"] for line in records(tmp_path)] == [0, 2]
+
+
 def test_a_second_run_in_the_same_folder_keeps_the_first_aside(
     tiny_model_dir: Path, rows: Any, tmp_path: Path
 ) -> None:

@@ -75,3 +75,10 @@ def test_a_broken_line_is_named(tmp_path: Path) -> None:
         file.write('{"step": 1}\n')
     with pytest.raises(DataError, match=r"evaluations\.jsonl:2: not an evaluation"):
         read_evaluations(tmp_path)
+
+
+def test_line_separators_in_a_record_do_not_end_it(tmp_path: Path) -> None:
+    said = [{"item": "t", "said": "a\u2028b\x85c\x1cd"}]
+    write_record(tmp_path, 0, Evaluation("database", {}, 0, 1.0, tuple(said)))
+    (row,) = read_evaluations(tmp_path)
+    assert row["records"] == said
