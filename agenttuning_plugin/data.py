@@ -9,15 +9,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from agenttuning_plugin.args import AgentTuningSection
 from agenttuning_plugin.cache import cache_key, load_or_make
+from agenttuning_plugin.packing import pack_mix
 from dataset_builders.chat_templates import check_tokenizer
 from dataset_builders.errors import ConfigError
 from dataset_builders.exposure import describe_mix
-from dataset_builders.mixing import BLOCK, as_stages
-from dataset_builders.planning import Plan, Planned, counts_of, make_order
+from dataset_builders.mixing import BLOCK
+from dataset_builders.packed_order import Packing
+from dataset_builders.packing import WINDOW
+from dataset_builders.planning import Plan, Planned
 from dataset_builders.preparation import Encoding, Prepared, mix, prepare
 from dataset_builders.reading import as_spec, source_weights
 from dataset_builders.splitting import Stage
@@ -39,11 +40,13 @@ class Budget:
         steps: Optimizer steps, or none if the number of examples decides.
         batch: Rows in a global batch; with packing, packed rows.
         packed_length: Tokens of a packed row, or none without packing.
+        window: Examples that are packed together.
     """
 
     steps: int | None
     batch: int
     packed_length: int | None = None
+    window: int = WINDOW
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,7 @@ class Mix:
         plan: What the mix should be like.
         planned: Which row stands where, and what was done to get it.
         report: What became of every record and conversation, JSON-ready.
+        packing: Settings of the packing, or none without.
     """
 
     train: Dataset
@@ -67,6 +71,7 @@ class Mix:
     plan: Plan
     planned: Planned
     report: dict[str, Any]
+    packing: Packing | None = None
 
 
 def load_prepared(
@@ -132,9 +137,11 @@ def load_mix(
         raise ConfigError("max_steps: missing, expected a number of steps")
     prepared = load_prepared(section, plan_of(section, budget), tokenizer, encoding, cache)
     seed = seed if section.mix_seed is None else section.mix_seed
-    plan, num_examples, steps = _size(prepared, section, budget, seed)
+    if budget.packed_length is not None:
+        return _packed(prepared, section, budget, seed)
+    plan, (num_examples, steps) = plan_of(section, budget), _size(section, budget)
     train, planned = mix(prepared, plan, seed=seed, num_examples=num_examples)
-    facts = describe_mix(planned.order, plan, prepared.agent_index, prepared.general_index)
+    facts = describe_mix(planned, plan, prepared.agent_index, prepared.general_index)
     report = {**prepared.report, "mix": facts, "notes": list(planned.notes)}
     return Mix(train, prepared.holdout, steps, prepared, plan, planned, report)
 
@@ -157,59 +164,48 @@ def plan_of(section: AgentTuningSection, budget: Budget) -> Plan:
     )
 
 
-def _size(
-    prepared: Prepared, section: AgentTuningSection, budget: Budget, seed: int
-) -> tuple[Plan, int, int]:
-    """The plan, its number of examples and of optimizer steps."""
-    plan, wanted = plan_of(section, budget), section.num_examples
+def _size(section: AgentTuningSection, budget: Budget) -> tuple[int, int]:
+    """Number of examples and of optimizer steps."""
+    wanted = section.num_examples
     if budget.steps is None:
         assert wanted is not None  # load_mix has checked it
-        return plan, wanted, math.ceil(wanted / budget.batch)
+        return wanted, math.ceil(wanted / budget.batch)
     needed = budget.steps * budget.batch
-    if budget.packed_length is not None:
-        plan, needed = _examples_to_fill(prepared, section, budget, seed)
+    _check_size(wanted, needed, budget.steps)
+    return wanted or needed, budget.steps
+
+
+def _check_size(wanted: int | None, needed: int, steps: int) -> None:
     if wanted is not None and wanted < needed:
         raise ConfigError(
             f"agenttuning.num_examples: found {wanted}, expected at least {needed}: max_steps "
-            f"{budget.steps} takes that many, and the trainer would start over with the same order"
+            f"{steps} takes that many, and the trainer would start over with the same order"
         )
-    return plan, wanted or needed, budget.steps
 
 
-def _examples_to_fill(
-    prepared: Prepared, section: AgentTuningSection, budget: Budget, seed: int
-) -> tuple[Plan, int]:
-    """Examples that fill the steps' packed rows, in whole blocks, and the plan for them.
-
-    Packed rows are never fuller than full, so as many tokens as they hold always suffice;
-    one batch more, since the packer drops an incomplete last one.
-    """
+def _packed(prepared: Prepared, section: AgentTuningSection, budget: Budget, seed: int) -> Mix:
+    """The data of a run on packed rows: the mix's examples, as many as fill them."""
     assert budget.steps is not None
     assert budget.packed_length is not None
-    a_step = budget.batch * budget.packed_length
-    borders = [stage.from_step for stage in section.eta_stages if stage.from_step < budget.steps]
-    plan = replace(plan_of(section, budget), eta=section.eta)
-    for number, border in enumerate([*borders, budget.steps + 1]):
-        tokens = border * a_step
-        enough = math.ceil(_position_of(tokens, prepared, plan, seed) / plan.block) * plan.block
-        if number < len(borders):
-            stages = (*as_stages(plan.eta), Stage(enough, section.eta_stages[number].eta))
-            plan = replace(plan, eta=stages)
-    return plan, enough
-
-
-def _position_of(tokens: int, prepared: Prepared, plan: Plan, seed: int) -> int:
-    """Number of examples that hold as many tokens."""
-    agent = prepared.agent_index if plan.needs_agent else None
-    general = prepared.general_index if plan.needs_general else None
-    lengths = counts_of(agent, general, "tokens")
-    guess = plan.block * math.ceil(tokens / lengths.mean() / plan.block)
-    while True:
-        order = make_order(plan, agent, general, seed=seed, num_examples=guess).order
-        total = np.cumsum(lengths[order.indices()])
-        if total[-1] >= tokens:
-            return int(np.searchsorted(total, tokens)) + 1
-        guess *= 2
+    packing = Packing(
+        budget.packed_length, budget.batch, budget.steps * budget.batch, budget.window
+    )
+    made = pack_mix(
+        prepared,
+        replace(plan_of(section, budget), eta=section.eta),
+        packing,
+        seed=seed,
+        stages=[(stage.from_step * budget.batch, stage.eta) for stage in section.eta_stages],
+    )
+    plan, planned = made.order.plan, made.order.planned
+    _check_size(section.num_examples, len(made.order.bins.positions), budget.steps)
+    report = {
+        **prepared.report,
+        "mix": describe_mix(planned, plan, prepared.agent_index, prepared.general_index),
+        "packing": made.report,
+        "notes": list(planned.notes),
+    }
+    return Mix(made.rows, prepared.holdout, budget.steps, prepared, plan, planned, report, packing)
 
 
 class _Bars:

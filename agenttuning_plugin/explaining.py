@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,6 +11,8 @@ from dataset_builders.errors import ConfigError
 from dataset_builders.manifest import Manifest
 from dataset_builders.manifest_records import SPANS, Batch
 from dataset_builders.mixing import MixOrder
+from dataset_builders.packed_order import Packing, bins_of
+from dataset_builders.packing import Bins
 from dataset_builders.permutation import Index
 from dataset_builders.rows import TEXTS
 
@@ -67,7 +68,6 @@ def explain(
     *,
     rank: int | None = None,
     batch_size: int | None = None,
-    bins: Sequence[Index] | None = None,
 ) -> list[Example]:
     """Find the rows of an optimizer step, in the order of training.
 
@@ -79,19 +79,13 @@ def explain(
         step: Optimizer step, from 0: what trainers log as step k trained on step k - 1.
         rank: Process, from 0; none: all.
         batch_size: Rows of a step, where the manifest does not know it.
-        bins: With packing, the positions of each packed row, in the order of training.
 
     Raises:
         ConfigError: There is no such step or process, the batch is not known, or it is
             given and known to be another.
         DataError: The order cannot be rebuilt.
     """
-    packing = manifest.content["packing"]
-    if packing is not None and bins is None:
-        raise ConfigError(
-            f"{manifest.folder}: its rows were packed by {packing.get('by', 'the trainer')}, and "
-            "which examples share a packed row does not follow from the manifest"
-        )
+    bins = _bins(manifest)
     batch = _batch(manifest, batch_size)
     order = manifest.order
     rows = order.num_examples if bins is None else len(bins)
@@ -120,6 +114,15 @@ def explain(
     return found
 
 
+def _bins(manifest: Manifest) -> Bins | None:
+    """With packing, the positions of each packed row, in the order of training."""
+    settings = manifest.content["packing"]
+    if settings is None:
+        return None
+    agent, general = (manifest.indices.get(side) for side in ("agent", "general"))
+    return bins_of(manifest.order, agent, general, Packing(**settings))
+
+
 def _batch(manifest: Manifest, batch_size: int | None) -> Batch:
     known = manifest.batch
     if known is None and batch_size is None:
@@ -132,7 +135,7 @@ def _batch(manifest: Manifest, batch_size: int | None) -> Batch:
     return known
 
 
-def _stream(order: MixOrder, bins: Sequence[Index] | None, end: int) -> Index:
+def _stream(order: MixOrder, bins: Bins | None, end: int) -> Index:
     """Rows in the order of training, agent rows first, up to a row of the batches."""
     if bins is None:
         return order.slice(0, end)

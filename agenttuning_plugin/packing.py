@@ -7,7 +7,7 @@ are told to: `AXOLOTL_ARGUMENTS` and `SFT_ARGUMENTS` do that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from types import MappingProxyType
@@ -18,11 +18,15 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset_builders.errors import ConfigError
-from dataset_builders.packing import WINDOW, Bins, pack_to_fill
+from dataset_builders.packed_order import PackedOrder, Packing, pack_plan
+from dataset_builders.packing import Bins
+from dataset_builders.planning import Plan, counts_of
 from dataset_builders.tokens import IGNORE_INDEX
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+    from dataset_builders.preparation import Prepared
 
 COLUMNS = ("input_ids", "labels")
 """What a source has to have; other columns of it are not read."""
@@ -54,59 +58,53 @@ class PackedMix:
 
     Attributes:
         rows: The packed rows, as `packed_dataset` makes them.
-        order: (N,) int64, the row at each position of the mix.
-        bins: Which positions each packed row holds.
+        order: What the mix is like, its order and which positions each packed row holds.
         report: See `describe_packing`.
     """
 
     rows: Dataset
-    order: Index
-    bins: Bins
+    order: PackedOrder
     report: dict[str, Any]
 
 
 def pack_mix(
-    sources: Sequence[Dataset],
-    draw: Callable[[int], Index],
+    prepared: Prepared,
+    plan: Plan,
+    packing: Packing,
     *,
-    agent_rows: int,
-    lengths: Index,
-    trained: Index,
-    steps: int,
-    batch: int,
-    capacity: int,
-    window: int = WINDOW,
+    seed: int,
+    stages: Sequence[tuple[int, float]] = (),
 ) -> PackedMix:
     """Draw and pack the examples that a run takes.
 
     Args:
-        sources: Encoded rows, one source after the other as the order counts them.
-        draw: See `dataset_builders.packing.pack_to_fill`.
-        agent_rows: Rows of agent data, which come first.
-        lengths: (R,) int, tokens of each row.
-        trained: (R,) int, tokens of each row that the loss covers.
-        steps: Optimizer steps.
-        batch: Packed rows in a global batch.
-        capacity: Tokens of a packed row.
-        window: Examples packed together.
+        prepared: Encoded sources.
+        plan: What the mix should be like; its eta is one number.
+        packing: Settings of the packing.
+        seed: Any integer.
+        stages: Packed row and share of agent data from there on.
 
     Raises:
-        ConfigError: See `pack` and `packed_dataset`.
+        ConfigError: See `pack_plan` and `packed_dataset`.
     """
-    agent = np.arange(len(lengths)) < agent_rows
-    order, bins = pack_to_fill(
-        draw,
-        lengths,
-        steps * batch,
-        capacity=capacity,
-        batch=batch,
-        window=window,
-        agent=agent,
-        trained=trained,
+    found = pack_plan(
+        plan, prepared.agent_index, prepared.general_index, packing, seed=seed, stages=stages
     )
-    order = order[: int(bins.positions.max()) + 1]
-    report = describe_packing(bins, agent[order], lengths[order], trained[order], batch)
-    return PackedMix(packed_dataset(sources, order, bins), order, bins, report)
+    order = found.planned.order
+    agent = prepared.agent if order.num_agent else None
+    general = prepared.general if order.num_general else None
+    agent_index = prepared.agent_index if order.num_agent else None
+    general_index = prepared.general_index if order.num_general else None
+    rows = order.indices()
+    report = describe_packing(
+        found.bins,
+        rows < order.num_agent,
+        counts_of(agent_index, general_index, "tokens")[rows],
+        counts_of(agent_index, general_index, "trained_tokens")[rows],
+        packing.batch,
+    )
+    sources = [part for part in (agent, general) if part is not None]
+    return PackedMix(packed_dataset(sources, rows, found.bins), found, report)
 
 
 def describe_packing(

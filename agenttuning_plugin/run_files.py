@@ -17,6 +17,7 @@ from agenttuning_plugin.stored_rows import AGENT, GENERAL, folder_of
 from dataset_builders.exposure import describe_mix
 from dataset_builders.manifest import write_manifest
 from dataset_builders.manifest_records import Batch, Record, Side, make_record
+from dataset_builders.packed_order import Packing
 from dataset_builders.planning import Plan, Planned
 from dataset_builders.preparation import Encoding, Prepared
 from dataset_builders.reading import as_spec
@@ -39,7 +40,7 @@ class MixRun:
         tokenizer: The tokenizer, or none if rows are messages.
         encoding: Settings of the rows, or none.
         batch: How the trainer cuts the stream into steps, or none if that is not known.
-        packing: Settings that decide which examples share a packed row, or none.
+        packing: What decides on which examples share a packed row, or none.
     """
 
     prepared: Prepared
@@ -50,7 +51,7 @@ class MixRun:
     tokenizer: Any = None
     encoding: Encoding | None = None
     batch: Batch | None = None
-    packing: Mapping[str, Any] | None = None
+    packing: Packing | None = None
 
     @cached_property
     def record(self) -> Record:
@@ -63,7 +64,7 @@ class MixRun:
             tokenizer=self.tokenizer,
             encoding=self.encoding,
             batch=self.batch,
-            packing=self.packing,
+            packing=None if self.packing is None else self.packing._asdict(),
         )
 
     def _side(self, name: str, source: Any) -> Side | None:
@@ -81,9 +82,9 @@ class MixRun:
         limit = self.encoding.max_length if self.encoding else None
         return {
             **prepared.report,
-            "mix": describe_mix(order, self.plan, agent, general),
+            "mix": describe_mix(self.planned, self.plan, agent, general),
             "notes": list(self.planned.notes),
-            "figures": figures(order, self.plan, agent, general, limit),
+            "figures": figures(self.planned, self.plan, agent, general, limit),
             "rows": sample_rows(prepared, order, self.tokenizer),
             "manifest": {
                 "sha256": self.record.sha256,

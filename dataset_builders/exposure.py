@@ -6,47 +6,48 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dataset_builders.planning import Plan, counts_of
+from dataset_builders.planning import Plan, Planned, counts_of
 from dataset_builders.rows import is_encoded
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from dataset_builders.mixing import MixOrder
     from dataset_builders.permutation import Index
 
 
-def exposures(order: MixOrder) -> Index:
+def exposures(planned: Planned) -> Index:
     """How often each row comes, (A + G,) int64, agent rows first."""
-    return np.bincount(order.indices(), minlength=order.num_agent + order.num_general)
+    order = planned.order
+    return np.bincount(planned.drawn(), minlength=order.num_agent + order.num_general)
 
 
 def describe_mix(
-    order: MixOrder, plan: Plan, agent: pa.Table | None, general: pa.Table | None
+    planned: Planned, plan: Plan, agent: pa.Table | None, general: pa.Table | None
 ) -> dict[str, Any]:
     """Realised shares of agent data, in examples, tokens and trained tokens.
 
     Shares of tokens are told only of encoded rows.
 
     Args:
-        order: The order of the mix.
+        planned: The order of the mix.
         plan: What it should be like.
         agent: Index of the agent rows, or none.
         general: Index of the general rows, or none.
     """
-    times = exposures(order)
+    order, times = planned.order, exposures(planned)
+    number = int(times.sum())
     of_agent = times[: order.num_agent]
     agent_rows = int(of_agent.sum())
     wanted = plan.eta if isinstance(plan.eta, tuple) else float(plan.eta)
     facts: dict[str, Any] = {
-        "examples": order.num_examples,
+        "examples": number,
         "agent_examples": agent_rows,
         "eta": wanted,
         "eta_unit": plan.unit,
         "sampling": plan.mode,
         "seed": order.seed,
         "block": order.block,
-        "share_of_examples": round(agent_rows / order.num_examples, 6),
+        "share_of_examples": round(agent_rows / number, 6),
         "agent_passes": _passes(of_agent),
         "general_passes": _passes(times[order.num_agent :]),
     }

@@ -64,10 +64,18 @@ class Planned:
     Attributes:
         order: The order; its eta is in examples.
         notes: What was done, or could not be, a line each.
+        positions: (N,) positions of the order in the sequence of training, where packing
+            changes it; none: as they come.
     """
 
     order: MixOrder
     notes: tuple[str, ...] = ()
+    positions: Index | None = None
+
+    def drawn(self) -> Index:
+        """Rows in the sequence of training, (N,) int64, agent rows first."""
+        rows = self.order.indices()
+        return rows if self.positions is None else rows[self.positions]
 
 
 def make_order(

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dataset_builders.exposure import exposures
-from dataset_builders.mixing import MixOrder, as_stages
+from dataset_builders.mixing import as_stages
 from dataset_builders.permutation import Index
-from dataset_builders.planning import Plan
+from dataset_builders.planning import Plan, Planned
 from dataset_builders.rows import is_encoded
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ Counts = dict[str, Index]
 
 
 def figures(
-    order: MixOrder,
+    planned: Planned,
     plan: Plan,
     agent: pa.Table | None,
     general: pa.Table | None,
@@ -37,7 +37,7 @@ def figures(
     """Numbers of a mix.
 
     Args:
-        order: The order of the mix.
+        planned: The order of the mix.
         plan: What it should be like.
         agent: Index of the agent rows, see `rows.INDEX`; not looked at if the order has none.
         general: Index of the general rows, likewise.
@@ -48,13 +48,14 @@ def figures(
         of agent data in windows; `exposures`, how many rows come how often. What needs
         lengths is left out where rows are not encoded.
     """
+    order = planned.order
     sides = {"agent": agent if order.num_agent else None}
     sides["general"] = general if order.num_general else None
-    times = exposures(order)
+    times = exposures(planned)
     counts = _counts(sides, len(times))
     found: dict[str, Any] = {
         "composition": _composition(sides, counts, times, order.num_agent),
-        "eta_over_run": _eta_over_run(order, plan, counts),
+        "eta_over_run": _eta_over_run(planned, plan, counts),
         "exposures": {
             "agent": _exposures(times[: order.num_agent]),
             "general": _exposures(times[order.num_agent :]),
@@ -134,12 +135,12 @@ def _lengths(values: Index, num_agent: int, max_length: int | None) -> dict[str,
     return found
 
 
-def _eta_over_run(order: MixOrder, plan: Plan, counts: Counts) -> dict[str, Any]:
+def _eta_over_run(planned: Planned, plan: Plan, counts: Counts) -> dict[str, Any]:
     """Shares of agent data in windows of whole blocks."""
-    blocks = -(-order.num_examples // order.block)
+    order, rows = planned.order, planned.drawn()
+    blocks = -(-len(rows) // order.block)
     window = -(-blocks // _WINDOWS) * order.block
-    starts = np.arange(0, order.num_examples, window)
-    rows = order.indices()
+    starts = np.arange(0, len(rows), window)
     of_agent = rows < order.num_agent
     found: dict[str, Any] = {"window": window, "starts": starts.tolist()}
     for unit, values in counts.items():
