@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dataset_builders.building import BuildResult
+    from dataset_builders.cleaning import Cleaning
     from dataset_builders.conversation import Conversation, Message, ToolCall
     from dataset_builders.errors import (
         AgentTuningError,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "AgentTuningError": "errors",
     "BuildResult": "building",
+    "Cleaning": "cleaning",
     "ConfigError": "errors",
     "Conversation": "conversation",
     "DataError": "errors",
@@ -44,6 +46,7 @@ _MODULES = {
 __all__ = [
     "AgentTuningError",
     "BuildResult",
+    "Cleaning",
     "ConfigError",
     "Conversation",
     "DataError",
