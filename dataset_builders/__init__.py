@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dataset_builders.building import BuildResult, LoadResult
+    from dataset_builders.cleaning import Cleaning
     from dataset_builders.conversation import Conversation, Message, ToolCall
     from dataset_builders.errors import (
         AgentTuningError,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "AgentTuningError": "errors",
     "BuildResult": "building",
+    "Cleaning": "cleaning",
     "ConfigError": "errors",
     "Conversation": "conversation",
     "DataError": "errors",
@@ -52,6 +54,7 @@ _MODULES = {
 __all__ = [
     "AgentTuningError",
     "BuildResult",
+    "Cleaning",
     "ConfigError",
     "Conversation",
     "DataError",
