@@ -84,7 +84,7 @@ def _pairs(
     return pairs
 
 
-@pytest.mark.parametrize(("source", "count"), [("agent", 759), ("chat", 499)])
+@pytest.mark.parametrize(("source", "count"), [("agent", 759), ("chat", 498)])
 def test_chatml_rows_are_identical(
     smollm2_tokenizer: Any, conversations: dict[str, list[Conversation]], source: str, count: int
 ) -> None:
