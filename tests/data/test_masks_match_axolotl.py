@@ -57,7 +57,10 @@ def conversations(shared: Path) -> dict[str, list[Conversation]]:
 def _pairs(
     tokenizer: Any, conversations: Sequence[Conversation]
 ) -> list[tuple[Conversation, list[int], list[int], list[int]]]:
-    """Each conversation with its ids, our labels and Axolotl's."""
+    """Each conversation with its ids, our labels and Axolotl's.
+
+    Without those that spell a control token: to Axolotl it is the token, so the ids differ.
+    """
     encoder = Encoder(tokenizer, max_length=10**9)
     report = TokenReport()
     ours = list(encoder.encode(conversations, report))
@@ -66,12 +69,16 @@ def _pairs(
     pairs = []
     for conversation, row in zip(conversations, ours, strict=True):
         expected = theirs(conversation)
+        if encoder.renderer.render(conversation).literals:
+            assert row.input_ids.tolist() != expected["input_ids"], conversation.id
+            continue
         assert row.input_ids.tolist() == expected["input_ids"], conversation.id
         pairs.append((conversation, expected["input_ids"], row.labels.tolist(), expected["labels"]))
     return pairs
 
 
-@pytest.mark.parametrize(("source", "count"), [("agent", 759), ("chat", 500)])
+# Two conversations of the 500 write <|endoftext|> and <filename>.
+@pytest.mark.parametrize(("source", "count"), [("agent", 759), ("chat", 498)])
 def test_chatml_rows_are_identical(
     smollm2_tokenizer: Any, conversations: dict[str, list[Conversation]], source: str, count: int
 ) -> None:
