@@ -1,8 +1,8 @@
 """What each length policy keeps of real conversations: rows, trained turns and tokens.
 
-    python benchmarks/length_policies.py SOURCE TOKENIZER [--layout llama-2] [--limit 2000]
+    python benchmarks/length_policies.py SOURCE TOKENIZER [--format sharegpt] [--limit 2000]
 
-SOURCE is what `agenttuning.agent` or `general` may name. One line for each longest row
+SOURCE is a file, a folder or a hub id. One line for each longest row
 and policy; shares are of what all conversations hold without a limit.
 """
 
@@ -15,8 +15,7 @@ from typing import Any
 
 from dataset_builders.chat_templates import load_template
 from dataset_builders.conversation import Conversation
-from dataset_builders.reading import as_spec
-from dataset_builders.sources import load_source
+from dataset_builders.sources import SourceSpec, load_source
 from dataset_builders.tokens import Encoder, TokenReport
 
 POLICIES = ("drop", "split", "shorten", "truncate")
@@ -37,6 +36,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("source")
     parser.add_argument("tokenizer")
+    parser.add_argument("--format", default="auto", help="of the source, see `SourceSpec`")
     parser.add_argument("--layout", choices=["own", "llama-2"], default="own")
     parser.add_argument("--limit", type=int, default=None, help="conversations at most")
     parser.add_argument("--lengths", type=int, nargs="+", default=[1024, 2048, 4096])
@@ -47,7 +47,9 @@ def main() -> int:
     tokenizer: Any = AutoTokenizer.from_pretrained(options.tokenizer)
     if options.layout == "llama-2":
         tokenizer.chat_template = load_template("llama-2")
-    conversations = list(load_source(as_spec(options.source)).conversations)[: options.limit]
+    conversations = list(load_source(SourceSpec(options.source, options.format)).conversations)[
+        : options.limit
+    ]
     whole = count(conversations, tokenizer, 10**9, "raise")
     print(f"{options.source}: {whole.summary()}")
     print("| max_length | policy | conversations | rows | trained tokens | what was lost |")

@@ -138,14 +138,15 @@ def trl(source: Path, tokenizer: Any, layout: str, scratch: Path) -> Contestant:
 def measure(contestants: dict[str, Contestant], rounds: int) -> dict[str, list[float]]:
     """Cpu-seconds of every contestant and round."""
     times: dict[str, list[float]] = {name: [] for name in contestants}
-    for number in range(rounds + 1):
+    for number in range(rounds):
         for name, run in contestants.items():
             with tempfile.TemporaryDirectory() as folder:
                 start = cpu_seconds()
                 with silenced():
                     run(Path(folder))
-                if number:
-                    times[name].append(cpu_seconds() - start)
+                times[name].append(cpu_seconds() - start)
+        last = ", ".join(f"{name} {values[-1]:.2f}" for name, values in times.items())
+        print(f"round {number + 1} of {rounds}: {last}", file=sys.stderr, flush=True)
     return times
 
 
@@ -202,7 +203,8 @@ def compare_peers(
     disable_caching()
     with tempfile.TemporaryDirectory() as scratch:
         source = Path(scratch) / "source"
-        Dataset.from_list([to_row(item) for item in conversations]).save_to_disk(str(source))
+        with silenced():
+            Dataset.from_list([to_row(item) for item in conversations]).save_to_disk(str(source))
         contestants: dict[str, Contestant] = {}
         if layout == "chatml":
             contestants["ours, fast engine"] = ours(conversations, tokenizer, "tiktoken")
@@ -211,7 +213,7 @@ def compare_peers(
             "TRL": trl(source, tokenizer, layout, Path(scratch)),
             "Axolotl": axolotl(source, tokenizer),
         }
-        with silenced():
+        with silenced():  # the warm-up
             datasets = {
                 name: run(Path(scratch) / name.replace(" ", "-"))
                 for name, run in contestants.items()
