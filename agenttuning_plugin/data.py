@@ -14,9 +14,11 @@ import numpy.typing as npt
 
 from agenttuning_plugin.args import AgentTuningSection
 from agenttuning_plugin.cache import cache_key, load_or_make
+from agenttuning_plugin.packing import pack_mix
 from dataset_builders.chat_templates import check_tokenizer
 from dataset_builders.errors import ConfigError
 from dataset_builders.mixing import BLOCK, MixOrder, mix_datasets
+from dataset_builders.packing import WINDOW
 from dataset_builders.preparation import Encoding, Prepared, prepare
 from dataset_builders.reading import as_spec
 from dataset_builders.tokens import IGNORE_INDEX
@@ -38,11 +40,13 @@ class Budget:
         steps: Optimizer steps, or none if the number of examples decides.
         batch: Rows in a global batch; with packing, packed rows.
         packed_length: Tokens of a packed row, or none without packing.
+        window: Examples that are packed together.
     """
 
     steps: int | None
     batch: int
     packed_length: int | None = None
+    window: int = WINDOW
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +131,10 @@ def load_mix(
         )
     prepared = load_prepared(section, tokenizer, encoding, cache)
     seed = seed if section.mix_seed is None else section.mix_seed
-    # With packing a batch holds an unknown number of examples, so the share is held over
-    # the default block.
-    block = BLOCK if budget.packed_length is not None else budget.batch
-    num_examples, steps = _size(prepared, section, budget, seed, block)
+    if budget.packed_length is not None:
+        return _packed(prepared, section, budget, seed)
+    block = budget.batch
+    num_examples, steps = _size(section, budget)
     order: dict[str, Any] = {
         "eta": section.eta,
         "num_examples": num_examples,
@@ -171,45 +175,57 @@ def describe_mix(
     return facts
 
 
-def _size(
-    prepared: Prepared, section: AgentTuningSection, budget: Budget, seed: int, block: int
-) -> tuple[int, int]:
+def _size(section: AgentTuningSection, budget: Budget) -> tuple[int, int]:
     """Number of examples and of optimizer steps."""
     wanted = section.num_examples
     if budget.steps is None:
         assert wanted is not None  # load_mix has checked it
         return wanted, math.ceil(wanted / budget.batch)
     needed = budget.steps * budget.batch
-    if budget.packed_length is not None:
-        needed = _examples_to_fill(prepared, section.eta, budget, seed, block)
-    if wanted is not None and wanted < needed:
-        raise ConfigError(
-            f"agenttuning.num_examples: found {wanted}, expected at least {needed}: max_steps "
-            f"{budget.steps} takes that many, and the trainer would start over with the same order"
-        )
+    _check_size(wanted, needed, budget.steps)
     return wanted or needed, budget.steps
 
 
-def _examples_to_fill(prepared: Prepared, eta: float, budget: Budget, seed: int, block: int) -> int:
-    """Examples that fill the steps' packed rows, in whole blocks.
+def _check_size(wanted: int | None, needed: int, steps: int) -> None:
+    if wanted is not None and wanted < needed:
+        raise ConfigError(
+            f"agenttuning.num_examples: found {wanted}, expected at least {needed}: max_steps "
+            f"{steps} takes that many, and the trainer would start over with the same order"
+        )
 
-    Packed rows are never fuller than full, so as many tokens as they hold always suffice;
-    one batch more, since the packer drops an incomplete last one.
-    """
-    lengths = _lengths(prepared)
+
+def _packed(prepared: Prepared, section: AgentTuningSection, budget: Budget, seed: int) -> Mix:
+    """The data of a run on packed rows: the mix's examples, as many as fill them."""
     assert budget.steps is not None
     assert budget.packed_length is not None
-    assert lengths is not None
-    tokens = (budget.steps + 1) * budget.batch * budget.packed_length
     sizes = len(prepared.agent or ()), len(prepared.general or ())
-    guess = block * math.ceil(tokens / lengths[0].mean() / block)
-    while True:
-        order = MixOrder(*sizes, eta, seed, guess, block).indices()
-        total = np.cumsum(lengths[0][order])
-        if total[-1] >= tokens:
-            enough = int(np.searchsorted(total, tokens)) + 1
-            return math.ceil(enough / block) * block
-        guess *= 2
+    counts = _lengths(prepared)
+    assert counts is not None  # rows are encoded
+
+    def draw(number: int) -> Any:
+        # Whole blocks, since the place of agent data in one depends on its size.
+        blocks = math.ceil(number / BLOCK)
+        return MixOrder(*sizes, section.eta, seed, blocks * BLOCK, BLOCK).indices()
+
+    packed = pack_mix(
+        [part for part in (prepared.agent, prepared.general) if part is not None],
+        draw,
+        agent_rows=sizes[0],
+        lengths=counts[0],
+        trained=counts[1],
+        steps=budget.steps,
+        batch=budget.batch,
+        capacity=budget.packed_length,
+        window=budget.window,
+    )
+    _check_size(section.num_examples, len(packed.order), budget.steps)
+    facts = describe_mix(
+        prepared, eta=section.eta, seed=seed, num_examples=len(packed.order), block=BLOCK
+    )
+    # Counted over the rows that are trained on: the last examples drawn are in none.
+    facts |= {key: value for key, value in packed.report.items() if key in facts}
+    report = {**prepared.report, "mix": facts, "packing": packed.report}
+    return Mix(packed.rows, prepared.holdout, budget.steps, report)
 
 
 def _lengths(prepared: Prepared) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None:

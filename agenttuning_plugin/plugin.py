@@ -18,21 +18,19 @@ from axolotl.common.datasets import TrainDatasetMeta
 from axolotl.integrations.base import BasePlugin
 
 from agenttuning_plugin.args import AgentTuningSection
+from agenttuning_plugin.collators import PackedCollator
 from agenttuning_plugin.data import Budget, Mix, load_mix
+from agenttuning_plugin.packing import AXOLOTL_ARGUMENTS
 from agenttuning_plugin.recipe_rules import check_recipe, section_of
 from dataset_builders.chat_templates import load_template
 from dataset_builders.errors import AgentTuningError
+from dataset_builders.packing import WINDOW
 from dataset_builders.preparation import Encoding, report_lines
 
 LOG = logging.getLogger("axolotl.agenttuning")
 
 REPORT_FILE = "agenttuning_report.json"
 """File in the output folder: what became of every record, and the mix's realised shares."""
-
-PACKING_WINDOW = 1000
-"""Rows that Axolotl's packer may reorder, unless the recipe says otherwise. Its own
-default of 100,000 fills the gaps of early batches with the short rows of the whole run,
-and agent rows are the short ones: their share would fall as training goes on."""
 
 
 class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
@@ -56,7 +54,7 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         cfg["datasets"] = [{"path": "agenttuning", "type": "chat_template"}]
         cfg["curriculum_sampling"] = True
         if cfg.get("sample_packing") and cfg.get("sample_packing_group_size") is None:
-            cfg["sample_packing_group_size"] = PACKING_WINDOW
+            cfg["sample_packing_group_size"] = WINDOW  # Axolotl's own default is 100,000
         if cfg.get("sample_packing") and cfg.get("eval_sample_packing") is None:
             # Packed, what does not fill a batch is dropped: half of a small holdout, or all.
             cfg["eval_sample_packing"] = False
@@ -99,6 +97,19 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             total_num_steps=self._mix.steps,
         )
 
+    def get_training_args(self, cfg: Any) -> dict[str, Any]:
+        """Keep Axolotl's own packer out: rows come packed, in the mix's order."""
+        return dict(AXOLOTL_ARGUMENTS) if cfg.sample_packing else {}
+
+    def get_collator_cls_and_kwargs(
+        self, cfg: Any, is_eval: bool = False
+    ) -> tuple[type[Any], dict[str, Any]] | None:
+        """The collator of packed rows; the holdout is not packed and keeps Axolotl's."""
+        if is_eval or not cfg.sample_packing:
+            return None
+        # As Axolotl does: one long row for kernels that know documents of various lengths.
+        return PackedCollator, {"flatten": bool(cfg.attn_supports_packing)}
+
     def _report(self, cfg: Any) -> None:
         """Say what the run trains on, in the log and in the output folder."""
         assert self._mix is not None
@@ -137,7 +148,6 @@ def encoding_of(cfg: Any, section: AgentTuningSection) -> Encoding:
         max_length=cfg.sequence_len,
         policy=cfg.excess_length_strategy or "drop",
         end_of_turn=tuple(cfg.eot_tokens or ()),
-        packing=bool(cfg.sample_packing),
         holdout=section.holdout if section.general else 0,
     )
 
@@ -148,6 +158,7 @@ def budget_of(cfg: Any) -> Budget:
         steps=cfg.max_steps or None,
         batch=cfg.batch_size,
         packed_length=cfg.sequence_len if cfg.sample_packing else None,
+        window=cfg.sample_packing_group_size,
     )
 
 
