@@ -86,6 +86,7 @@ class Dealer:
         scale = _scale(excess)
         places = self._places(len(bins))
         group = _assign(_scaled(excess, scale), places, _scaled(self._excess, scale))
+        group = _in_turn(group, _scaled(excess, scale), places == self._batch)
         last = excess[group == len(places) - 1].sum(axis=0)
         if len(places) == 1:
             last += self._excess
@@ -158,3 +159,30 @@ def _assign(excess: Index, places: Index, begun: Index) -> Index:
         above -= places[:, None] * new
         above[best] += new * count
     return group
+
+
+def _in_turn(group: Index, excess: Index, whole: npt.NDArray[np.bool_]) -> Index:
+    """Number the batches anew so that what excess they have left alternates.
+
+    Batches of few bins cannot all be even, and a window's first ones would get the bins with
+    the most agent data: a run that ends within the window would have seen too much of it.
+
+    Args:
+        group: (B,) the batch of each bin.
+        excess: (B, C) excess of each bin, scaled.
+        whole: (G,) bool, the batches that may change places: all their bins are of this window.
+    """
+    sums = np.zeros((len(whole), excess.shape[1]), dtype=np.int64)
+    np.add.at(sums, group, excess)
+    free = np.flatnonzero(whole)
+    left = whole.copy()
+    total = sums[0] * (not whole[0])
+    place = np.arange(len(whole))
+    for number in free.tolist():
+        growth = ((total + sums) ** 2).sum(axis=1)
+        growth[~left] = np.iinfo(np.int64).max
+        best = int(growth.argmin())
+        place[best] = number
+        left[best] = False
+        total = total + sums[best]
+    return place[group]

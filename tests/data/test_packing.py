@@ -188,6 +188,17 @@ def test_examples_stay_near_their_place(mix: Any) -> None:
     assert moved.mean() < 500 / 2
 
 
+def test_a_run_shorter_than_a_window_has_its_part_of_agent_data() -> None:
+    # Ten agent examples to a bin and two others: batches of two bins cannot be even.
+    agent = np.arange(600) % 5 == 0
+    lengths = np.where(agent, 6, 31)
+    bins = pack(lengths, capacity=CAPACITY, batch=2, agent=agent, window=600)
+    assert bins.sums(agent).max() == 10
+    for count in range(2, len(bins) + 1, 2):
+        members = agent[bins.head(count).positions]
+        assert abs(members.sum() - ETA * len(members)) <= 10
+
+
 @pytest.fixture
 def draw() -> Callable[[int], Any]:
     return lambda n: MixOrder(700, 9000, ETA, 7, -(-n // 64) * 64).indices()

@@ -214,7 +214,7 @@ def test_an_error_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def mix(section: AgentTuningSection, tokenizer: Any, budget: Budget, cache: Path) -> Any:
-    encoding = Encoding(max_length=256, packing=budget.packed_length is not None, holdout=3)
+    encoding = Encoding(max_length=256, holdout=3)
     return load_mix(section, tokenizer, encoding=encoding, budget=budget, seed=1, cache=cache)
 
 
@@ -233,10 +233,29 @@ def test_packed_rows_are_filled(
 ) -> None:
     budget = Budget(steps=20, batch=2, packed_length=256)
     made = mix(section, small_tokenizer, budget, tmp_path)
-    tokens = sum(made.train["length"])
-    assert tokens >= 20 * 2 * 256
-    assert tokens < 2 * 22 * 2 * 256
-    assert made.train[0]["position_ids"] == list(range(made.train[0]["length"]))
+    assert (len(made.train), made.steps) == (40, 20)
+    rows = [made.train[number] for number in range(40)]
+    assert [len(row["input_ids"]) for row in rows] == [sum(row["seq_lengths"]) for row in rows]
+    assert max(len(row["input_ids"]) for row in rows) <= 256
+    packing, facts = made.report["packing"], made.report["mix"]
+    assert packing["tokens"] == sum(len(row["input_ids"]) for row in rows)
+    assert packing["fill"] == round(packing["tokens"] / 40 / 256, 6)
+    assert packing["fill"] > 0.95
+    assert facts["examples"] == sum(len(row["seq_lengths"]) for row in rows)
+    assert abs(facts["share_of_examples"] - 0.2) < 0.05
+    again = mix(section, small_tokenizer, budget, tmp_path)
+    assert all(
+        row["input_ids"].tolist() == other["input_ids"].tolist()
+        for row, other in zip(rows, again.train, strict=True)
+    )
+
+
+def test_too_few_examples_for_the_packed_rows_are_refused(
+    section: AgentTuningSection, small_tokenizer: Any, tmp_path: Path
+) -> None:
+    section.num_examples = 10
+    with pytest.raises(ConfigError, match="num_examples: found 10, expected at least"):
+        mix(section, small_tokenizer, Budget(steps=5, batch=4, packed_length=256), tmp_path)
 
 
 def test_shares_in_the_report_are_counted_ones(
