@@ -79,19 +79,15 @@ def explain(
         step: Optimizer step, from 0: what trainers log as step k trained on step k - 1.
         rank: Process, from 0; none: all.
         batch_size: Rows of a step, where the manifest does not know it.
-        bins: With packing, the positions of each packed row, in the order of training.
+        bins: With packing, the positions of each packed row, in the order of training; by
+            default those of the manifest.
 
     Raises:
         ConfigError: There is no such step or process, the batch is not known, or it is
-            given and known to be another.
+            given and known to be another; or `bins_of` refuses.
         DataError: The order cannot be rebuilt.
     """
-    packing = manifest.content["packing"]
-    if packing is not None and bins is None:
-        raise ConfigError(
-            f"{manifest.folder}: its rows were packed by {packing.get('by', 'the trainer')}, and "
-            "which examples share a packed row does not follow from the manifest"
-        )
+    bins = bins_of(manifest) if bins is None else bins
     batch = _batch(manifest, batch_size)
     order = manifest.order
     rows = order.num_examples if bins is None else len(bins)
@@ -118,6 +114,22 @@ def explain(
                 found.append(_example(manifest, position, seen, first, of_rank, forward, packed))
             first += 1
     return found
+
+
+def bins_of(manifest: Manifest) -> Sequence[Index] | None:
+    """Positions of each packed row, in the order of training; none without packing.
+
+    Raises:
+        ConfigError: The rows were packed by something whose choices are not a function of
+            the manifest.
+    """
+    packing = manifest.content["packing"]
+    if packing is None:
+        return None
+    raise ConfigError(
+        f"{manifest.folder}: its rows were packed by {packing.get('by', 'the trainer')}, and "
+        "which examples share a packed row does not follow from the manifest"
+    )
 
 
 def _batch(manifest: Manifest, batch_size: int | None) -> Batch:

@@ -162,7 +162,7 @@ def test_the_page_shows_all_of_the_report(make_run: MakeRun) -> None:
         "chat.json:3: found no turn", "strip html 4", "chat.json: 12 characters at 99",
         "near duplicates: checked 12", "near duplicates: found 1",
         "9 conversations, 8 kept", "too long 1", "truncated 3", "pieces 17", "engine tiktoken",
-        "alfworld", "agent-", "general-", "agent.jsonl:",
+        "Rows hold at most 4,096 tokens", "alfworld", "agent-", "general-", "agent.jsonl:",
     ):  # fmt: skip
         assert words in page.shown, words
     marked = [attributes for tag, attributes in page.elements if tag == "mark"]
@@ -304,6 +304,7 @@ def test_the_page_opens_in_a_browser(browser: str, make_run: MakeRun, tmp_path: 
     assert dumped.shown.startswith("<script>document.title='caught'</script>")
     assert len([tag for tag, _ in dumped.elements if tag == "svg"]) == 5
     assert "Rows of the mix" in dumped.shown
+    assert "0.1, then 0.5 from 400" in dumped.shown
     picture = tmp_path / "page.png"
     size = "--window-size=1200,3000"
     browse(browser, tmp_path / "report.html", tmp_path, f"--screenshot={picture}", size)
