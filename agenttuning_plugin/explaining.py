@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,7 +13,6 @@ from dataset_builders.manifest import Manifest
 from dataset_builders.manifest_records import SPANS, Batch
 from dataset_builders.mixing import MixOrder
 from dataset_builders.packed_order import Packing, bins_of
-from dataset_builders.packing import Bins
 from dataset_builders.permutation import Index
 from dataset_builders.rows import TEXTS
 
@@ -68,6 +68,7 @@ def explain(
     *,
     rank: int | None = None,
     batch_size: int | None = None,
+    bins: Sequence[Index] | None = None,
 ) -> list[Example]:
     """Find the rows of an optimizer step, in the order of training.
 
@@ -79,13 +80,15 @@ def explain(
         step: Optimizer step, from 0: what trainers log as step k trained on step k - 1.
         rank: Process, from 0; none: all.
         batch_size: Rows of a step, where the manifest does not know it.
+        bins: With packing, the positions of each packed row, in the order of training; by
+            default those of the manifest.
 
     Raises:
         ConfigError: There is no such step or process, the batch is not known, or it is
             given and known to be another.
         DataError: The order cannot be rebuilt.
     """
-    bins = _bins(manifest)
+    bins = _bins(manifest) if bins is None else bins
     batch = _batch(manifest, batch_size)
     order = manifest.order
     rows = order.num_examples if bins is None else len(bins)
@@ -114,13 +117,14 @@ def explain(
     return found
 
 
-def _bins(manifest: Manifest) -> Bins | None:
+def _bins(manifest: Manifest) -> Sequence[Index] | None:
     """With packing, the positions of each packed row, in the order of training."""
     settings = manifest.content["packing"]
     if settings is None:
         return None
     agent, general = (manifest.indices.get(side) for side in ("agent", "general"))
-    return bins_of(manifest.order, agent, general, Packing(**settings))
+    bins = bins_of(manifest.order, agent, general, Packing(**settings))
+    return [bins[number] for number in range(len(bins))]
 
 
 def _batch(manifest: Manifest, batch_size: int | None) -> Batch:
@@ -135,7 +139,7 @@ def _batch(manifest: Manifest, batch_size: int | None) -> Batch:
     return known
 
 
-def _stream(order: MixOrder, bins: Bins | None, end: int) -> Index:
+def _stream(order: MixOrder, bins: Sequence[Index] | None, end: int) -> Index:
     """Rows in the order of training, agent rows first, up to a row of the batches."""
     if bins is None:
         return order.slice(0, end)

@@ -118,7 +118,7 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             "mix: %(examples)d examples, %(share_of_examples).4f of them agent data "
             "(%(share_of_tokens).4f of tokens, %(share_of_trained_tokens).4f of trained ones), "
             "%(agent_passes).2f passes over agent and %(general_passes).2f over general data, "
-            "eta %(eta)g, seed %(seed)d",
+            "eta %(eta)s in %(eta_unit)ss, seed %(seed)d",
             facts,
         )
         run = MixRun(

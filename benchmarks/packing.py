@@ -26,14 +26,15 @@ CAPACITY, SAMPLE, EXAMPLES, ETA = 4096, 20_000, 60_000, 0.2
 
 def measure_lengths(source: str, tokenizer: Any) -> tuple[Any, Any]:
     """Tokens and trained tokens of each conversation, whatever its length."""
-    from agenttuning_plugin.data import _lengths
+    from dataset_builders.planning import Plan, counts_of
     from dataset_builders.preparation import Encoding, prepare
 
     encoding = Encoding(max_length=10**9)
-    prepared = prepare(source, None, eta=1.0, tokenizer=tokenizer, encoding=encoding)
-    lengths = _lengths(prepared)
-    assert lengths is not None
-    return lengths
+    prepared = prepare(source, None, plan=Plan(1.0), tokenizer=tokenizer, encoding=encoding)
+    tokens, trained = (
+        counts_of(prepared.agent_index, None, name) for name in ("tokens", "trained_tokens")
+    )
+    return tokens, trained
 
 
 def load_lengths(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -62,7 +62,7 @@ class Collected:
         return pa.Table.from_batches(self.index, schema=index_schema())
 
 
-def write_dataset(chunks: Iterable[Rows], folder: Path, packing: bool) -> Collected:
+def write_dataset(chunks: Iterable[Rows], folder: Path) -> Collected:
     """Write rows into a new folder that `datasets.load_from_disk` reads.
 
     Everything is written beside the folder first and renamed at the end: whoever finds
@@ -71,7 +71,6 @@ def write_dataset(chunks: Iterable[Rows], folder: Path, packing: bool) -> Collec
     Args:
         chunks: The rows, streamed.
         folder: The folder; must not exist, or be empty.
-        packing: Whether rows carry the columns of Axolotl's sample packing.
 
     Returns:
         The index and the hash of the rows.
@@ -85,18 +84,18 @@ def write_dataset(chunks: Iterable[Rows], folder: Path, packing: bool) -> Collec
     collected = Collected()
     with _whole_or_not_at_all(folder) as temporary:
         with (temporary / _DATA_FILE).open("wb") as file:
-            schema = features(packing).arrow_schema
+            schema = features().arrow_schema
             with pa.ipc.new_stream(file, schema) as stream:
                 for rows in chunks:
                     if len(rows.lengths):
-                        stream.write_batch(record_batch(rows, packing))
+                        stream.write_batch(record_batch(rows))
                         collected.add(rows)
         pq.write_table(collected.table(), temporary / INDEX_FILE)
-        _write_state(temporary, collected.digest.hexdigest(), packing)
+        _write_state(temporary, collected.digest.hexdigest())
     return collected
 
 
-def in_memory(chunks: Iterable[Rows], packing: bool) -> tuple[Dataset, Collected]:
+def in_memory(chunks: Iterable[Rows]) -> tuple[Dataset, Collected]:
     """Hold rows in memory as a dataset."""
     import pyarrow as pa
     from datasets import Dataset
@@ -104,14 +103,14 @@ def in_memory(chunks: Iterable[Rows], packing: bool) -> tuple[Dataset, Collected
     collected, batches = Collected(), []
     for rows in chunks:
         if len(rows.lengths):
-            batches.append(record_batch(rows, packing))
+            batches.append(record_batch(rows))
             collected.add(rows)
-    table = pa.Table.from_batches(batches, schema=features(packing).arrow_schema)
+    table = pa.Table.from_batches(batches, schema=features().arrow_schema)
     return Dataset(table, fingerprint=collected.digest.hexdigest()), collected
 
 
-def features(packing: bool) -> Any:
-    """The columns, each (T,) but `length`, which is the scalar T."""
+def features() -> Any:
+    """The columns, each (T,)."""
     from datasets import Features, List, Value
 
     columns: dict[str, Any] = {
@@ -119,16 +118,14 @@ def features(packing: bool) -> Any:
         "labels": List(Value("int32")),
         "attention_mask": List(Value("int8")),
     }
-    if packing:
-        columns |= {"position_ids": List(Value("int32")), "length": Value("int32")}
     return Features(columns)
 
 
-def record_batch(rows: Rows, packing: bool) -> Arrow:
+def record_batch(rows: Rows) -> Arrow:
     """The rows' columns, on their own memory where they have them."""
     import pyarrow as pa
 
-    schema = features(packing).arrow_schema
+    schema = features().arrow_schema
     ends = np.cumsum(rows.lengths, dtype=np.int32)
     offsets = pa.array(np.concatenate([np.zeros(1, np.int32), ends]))
     flat: dict[str, Any] = {
@@ -136,15 +133,10 @@ def record_batch(rows: Rows, packing: bool) -> Arrow:
         "labels": rows.labels,
         "attention_mask": np.ones(len(rows.ids), dtype=np.int8),
     }
-    if packing:
-        starts = np.repeat(ends - rows.lengths, rows.lengths)
-        flat["position_ids"] = np.arange(len(rows.ids), dtype=np.int32) - starts
     columns: list[Arrow] = [
         pa.ListArray.from_arrays(offsets, pa.array(values), type=schema.field(name).type)
         for name, values in flat.items()
     ]
-    if packing:
-        columns.append(pa.array(rows.lengths))
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
@@ -157,10 +149,10 @@ def _index_batch(rows: Rows) -> Arrow:
     return batch
 
 
-def _write_state(folder: Path, fingerprint: str, packing: bool) -> None:
+def _write_state(folder: Path, fingerprint: str) -> None:
     from datasets import DatasetInfo
 
-    DatasetInfo(features=features(packing)).write_to_directory(str(folder))
+    DatasetInfo(features=features()).write_to_directory(str(folder))
     state: dict[str, Any] = {
         "_data_files": [{"filename": _DATA_FILE}],
         "_fingerprint": fingerprint,

@@ -39,14 +39,12 @@ class Encoding:
         max_length: Longest row in tokens.
         policy: What happens to longer ones, see `Encoder`.
         end_of_turn: Tokens beside eos that end a turn, see `ChatRenderer`.
-        packing: Whether rows carry the columns of Axolotl's sample packing.
         holdout: General conversations kept out of training to measure the loss on.
     """
 
     max_length: int
     policy: LengthPolicy = "drop"
     end_of_turn: tuple[str, ...] = ()
-    packing: bool = False
     holdout: int = 0
 
 
@@ -268,9 +266,7 @@ def _encode(
         if on_progress is not None:
             on_progress(f"encoding {what}", number)
 
-    made = encode_dataset(
-        conversations, encoder, what=what, packing=encoding.packing, on_progress=encoded
-    )
+    made = encode_dataset(conversations, encoder, what=what, on_progress=encoded)
     tokens = made.report
     report[what] = {
         "sources": _accounts(reports),

@@ -39,8 +39,8 @@ class Encoded:
     """Encoded conversations.
 
     Attributes:
-        dataset: The rows. Columns: `input_ids`, `labels` and `attention_mask`, each (T,);
-            with packing also `position_ids` (T,) and `length`, the scalar T.
+        dataset: The rows. Columns: `input_ids`, `labels` and `attention_mask`,
+            each (T,).
         index: One row per dataset row: `id`, `source`, `task`, `model` and `where` of the
             conversation, and more; see `rows.INDEX`.
         report: What became of the conversations.
@@ -57,7 +57,6 @@ def encode_dataset(
     *,
     folder: Path | None = None,
     what: str = "source",
-    packing: bool = False,
     processes: int = 1,
     on_progress: Callable[[int], None] | None = None,
 ) -> Encoded:
@@ -70,7 +69,6 @@ def encode_dataset(
             `datasets.load_from_disk` reads it again, and `index.parquet` in it is the
             index. None to hold everything in memory.
         what: Name of the source in errors.
-        packing: Whether to add the columns that Axolotl's sample packing reads.
         processes: Number of processes that encode; the data do not depend on it.
         on_progress: Called with the number of conversations of each finished chunk.
 
@@ -95,11 +93,11 @@ def encode_dataset(
             raise _nothing_left(what, report)
 
     if folder is None:
-        dataset, collected = in_memory(counted(), packing)
+        dataset, collected = in_memory(counted())
     else:
         from datasets import Dataset
 
-        collected = write_dataset(counted(), folder, packing)
+        collected = write_dataset(counted(), folder)
         dataset = Dataset.load_from_disk(str(folder), keep_in_memory=False)
     return Encoded(dataset, collected.table(), report)
 

@@ -86,7 +86,8 @@ def _number(value: Any) -> str:
 def _shares(mix: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Realised shares of agent data, and the wanted one beside the unit that it counts."""
     eta = mix["eta"]
-    wanted = f"{eta:g}" if isinstance(eta, int | float) else "in stages"
+    stages = [(0, eta)] if isinstance(eta, int | float) else eta
+    wanted = ", then ".join(f"{e:g}" + (f" from {start:,}" if start else "") for start, e in stages)
     rows = []
     for unit in UNITS:
         if (share := mix.get(f"share_of_{unit}")) is not None:

@@ -11,7 +11,7 @@ from itertools import pairwise
 from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 640, 280
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 30, 46
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 24, 30, 46
 
 Series = Mapping[str, Sequence[float]]
 """Values by name; the name is the CSS class, too, and the words of the legend."""

@@ -234,7 +234,7 @@ def test_progress_and_report_account_for_everything(
     def advance(stage: str, number: int) -> None:
         stages[stage] = stages.get(stage, 0) + number
 
-    encoding = Encoding(max_length=500, packing=True, holdout=2)
+    encoding = Encoding(max_length=500, holdout=2)
     prepared = prepare(
         agent,
         chat,
@@ -255,7 +255,6 @@ def test_progress_and_report_account_for_everything(
     assert prepared.report["general"]["sources"][0]["kept"] == 20
     assert prepared.general is not None
     assert len(prepared.general) == 18
-    assert prepared.general.column_names[-2:] == ["position_ids", "length"]
     assert prepare_messages(agent, chat, plan=Plan(0.2)).report.keys() == {"agent", "general"}
 
 

@@ -245,22 +245,15 @@ def test_a_batch_gives_what_each_alone_gives(small_tokenizer: Any) -> None:
         assert alone.labels.tolist() == row.labels.tolist()
 
 
-@pytest.mark.parametrize("packing", [False, True])
-def test_the_dataset_has_the_columns_that_trainers_read(
-    small_tokenizer: Any, packing: bool
-) -> None:
+def test_the_dataset_has_the_columns_that_trainers_read(small_tokenizer: Any) -> None:
     encoder = Encoder(small_tokenizer, max_length=10_000)
     rows = list(encoder.encode([AGENT, PLAIN], TokenReport()))
-    made = encode_dataset([AGENT, UNTRAINED, PLAIN], encoder, packing=packing)
+    made = encode_dataset([AGENT, UNTRAINED, PLAIN], encoder)
     dataset, report = made.dataset, made.report
     assert (report.kept, report.read, len(dataset)) == (2, 3, 2)
-    names = ["input_ids", "labels", "attention_mask"] + ["position_ids", "length"] * packing
-    assert dataset.column_names == names
+    assert dataset.column_names == ["input_ids", "labels", "attention_mask"]
     for item, row in zip(dataset, rows, strict=True):
         length = len(row.input_ids)
         assert item["input_ids"] == row.input_ids.tolist()
         assert item["labels"] == row.labels.tolist()
         assert item["attention_mask"] == [1] * length
-        if packing:
-            assert item["position_ids"] == list(range(length))
-            assert item["length"] == length

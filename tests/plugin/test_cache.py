@@ -92,7 +92,6 @@ def test_the_key_covers_what_the_rows_depend_on(
         key_of(fewer, small_tokenizer),
         key_of(section, small_tokenizer, Encoding(max_length=255, holdout=3)),
         key_of(section, small_tokenizer, Encoding(max_length=256, holdout=4)),
-        key_of(section, small_tokenizer, Encoding(max_length=256, holdout=3, packing=True)),
         key_of(section, small_tokenizer, Encoding(max_length=256, holdout=3, policy="truncate")),
     ]
     assert len(set(keys)) == len(keys)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agenttuning_plugin.run_files import MixRun
-from agenttuning_plugin.saving import build_to_disk
-from dataset_builders.errors import AgentTuningError, DataError, SourceNotFoundError, StorageError
+from dataset_builders.errors import AgentTuningError, DataError, SourceNotFoundError
 from dataset_builders.manifest import (
     INDEX_FILES,
     MANIFEST_FILE,
@@ -29,7 +26,6 @@ from dataset_builders.manifest_records import SPANS, Batch, hash_of
 from dataset_builders.mixing import MixOrder, Pool
 from dataset_builders.order_records import order_of, order_record
 from dataset_builders.planning import Plan
-from dataset_builders.preparation import Encoding
 from dataset_builders.row_surveys import survey, trained_ranges
 from dataset_builders.rows import make_index
 from dataset_builders.splitting import Stage
@@ -246,101 +242,3 @@ def test_damage_is_told_in_one_line(
         use()
     assert "\n" not in str(caught.value)
     assert str(folder) in str(caught.value)
-
-
-# agenttuning build
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    """Bytes of all that has to be equal; the manifest without `where`."""
-    found = {path.name: path.read_bytes() for path in folder.iterdir()}
-    found = {name: data for name, data in found.items() if not name.startswith("report.")}
-    manifest = json.loads(found[MANIFEST_FILE])
-    del manifest["where"]
-    return {**found, MANIFEST_FILE: json.dumps(manifest).encode()}
-
-
-def chats(path: Path, number: int, words: str) -> Path:
-    rows = []
-    for i in range(number):
-        answer = {"role": "assistant", "content": f"{words} {i} " * (1 + i % 7)}
-        asked = {"role": "user", "content": "go on"}
-        rows.append({"id": f"{i}", "messages": [asked, answer]})
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-@pytest.mark.parametrize("encoded", [True, False], ids=["tokens", "messages"])
-def test_built_twice_all_bytes_are_equal(
-    tmp_path: Path, tiny_model_dir: Path, encoded: bool
-) -> None:
-    from datasets import load_from_disk
-
-    def built(name: str) -> Path:
-        (tmp_path / name).mkdir()
-        build_to_disk(
-            tmp_path / name / "out",
-            agent=[str(chats(tmp_path / name / "agent.jsonl", 9, "act"))],
-            general=[str(chats(tmp_path / name / "general.jsonl", 30, "talk"))],
-            plan=Plan(eta=0.25, block=8),
-            num_examples=70,
-            seed=3,
-            tokenizer=str(tiny_model_dir) if encoded else None,
-            encoding=Encoding(max_length=256) if encoded else None,
-        )
-        return tmp_path / name / "out"
-
-    one, two = built("one"), built("two")
-    assert files(one) == files(two)
-    assert len(files(one)) == (7 if encoded else 6)
-    manifest = read_manifest(one)
-    assert manifest.where["agent"] == [str(tmp_path / "one" / "agent.jsonl")]
-    assert manifest.content["general"]["sources"][0]["records_kept"] == 30
-    assert manifest.order.num_examples == len(load_from_disk(str(one))) == 70
-
-
-@pytest.mark.slow
-def test_real_data_built_twice_all_bytes_are_equal(shared: Path, tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        build_to_disk(
-            tmp_path / name,
-            agent=[str(shared / "data/agentinstruct")],
-            general=[str(shared / "data/sharegpt/sharegpt_v3_sample.json")],
-            plan=Plan(eta=0.2),
-            num_examples=2000,
-            seed=7,
-            tokenizer=str(shared / "data/tokenizers/smollm2"),
-            encoding=Encoding(max_length=4096),
-        )
-    assert files(tmp_path / "one") == files(tmp_path / "two")
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 KiB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)]
-    done = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"no tmpfs can be mounted here: {done.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
-
-
-@pytest.mark.skipif(os.name != "posix", reason="mounts a tmpfs")
-def test_a_full_disk_is_told_and_nothing_is_left(small_disk: Path, tmp_path: Path) -> None:
-    options: dict[str, Any] = {
-        "agent": [],
-        "general": [str(chats(tmp_path / "general.jsonl", 300, "talk"))],
-        "plan": Plan(eta=0.0),
-        "num_examples": 3000,
-        "seed": 0,
-    }
-    with pytest.raises(StorageError, match="No space left on device") as caught:
-        build_to_disk(small_disk / "out", **options)
-    assert "\n" not in str(caught.value)
-    assert list(small_disk.iterdir()) == []
-    # The same fits elsewhere: it was the room that was missing.
-    build_to_disk(tmp_path / "out", **options)
-    assert read_manifest(tmp_path / "out").order.num_examples == 3000

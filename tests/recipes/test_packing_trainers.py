@@ -14,7 +14,10 @@ import pytest
 
 from agenttuning_plugin.collators import PackedCollator
 from agenttuning_plugin.packing import SFT_ARGUMENTS, pack_mix
-from dataset_builders.mixing import MixOrder
+from dataset_builders.packed_order import Packing
+from dataset_builders.planning import Plan
+from dataset_builders.preparation import Prepared
+from dataset_builders.rows import index_of
 from dataset_builders.tokens import IGNORE_INDEX
 
 CAPACITY, STEPS, MICRO, ACCUMULATE = 96, 3, 2, 2
@@ -27,18 +30,9 @@ BATCH = MICRO * ACCUMULATE
 def packed(make_rows: Callable[..., Any]) -> Any:
     """Packed rows of three steps, from two sources of random tokens."""
     sources = [make_rows(12, seed=1), make_rows(40, seed=2)]
-    lengths, trained = (
-        np.array([count(row) for source in sources for row in source["labels"]])
-        for count in (len, lambda labels: sum(label >= 0 for label in labels))
-    )
-
-    def draw(number: int) -> Any:
-        return MixOrder(12, 40, 0.25, 3, -(-number // 8) * 8, 8).indices()
-
-    settings = {"steps": STEPS, "batch": BATCH, "capacity": CAPACITY, "window": 24}
-    return sources, pack_mix(
-        sources, draw, agent_rows=12, lengths=lengths, trained=trained, **settings
-    )
+    prepared = Prepared(*sources, None, *map(index_of, sources))
+    packing = Packing(CAPACITY, BATCH, STEPS * BATCH, 24)
+    return sources, pack_mix(prepared, Plan(0.25, block=8), packing, seed=3)
 
 
 def watch(trainer: Any) -> list[dict[str, Any]]:
@@ -79,8 +73,9 @@ def expected(mix: Any, sources: list[Any]) -> list[list[tuple[list[int], list[in
     """The same, taken from the sources by the numbers of the bins alone."""
     rows = [row for source in sources for row in source]
     result = []
-    for number in range(len(mix.bins)):
-        members = [rows[row] for row in mix.order[mix.bins[number]]]
+    order, bins = mix.order.planned.order.indices(), mix.order.bins
+    for number in range(len(bins)):
+        members = [rows[row] for row in order[bins[number]]]
         result.append([(r["input_ids"], [IGNORE_INDEX, *r["labels"][1:]]) for r in members])
     return result
 
