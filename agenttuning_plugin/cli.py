@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from dataset_builders.errors import AgentTuningError, ConfigError
@@ -174,25 +175,22 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Show a conversation as the model sees it, with the text that is trained in green."""
-    from agenttuning_plugin.inspection import describe, show
+    from agenttuning_plugin.inspection import inspect as look_at
+    from agenttuning_plugin.inspection import show
     from agenttuning_plugin.models import load_tokenizer
     from dataset_builders.reading import as_spec
     from dataset_builders.sources import load_source
-    from dataset_builders.tokens import Encoder
 
     loaded = load_tokenizer(tokenizer, chat_template)
-    # No conversation is too long to be looked at.
-    encoder = Encoder(loaded, max_length=2**31 - 1, end_of_turn=end_of_turn or ())
     conversations = load_source(as_spec(data)).conversations
     if index >= len(conversations):
         raise ConfigError(f"--index: found {index}, expected at most {len(conversations) - 1}")
-    facts = describe(conversations[index], encoder)
+    found = look_at(conversations[index], loaded, end_of_turn or ())
     if as_json:
-        _emit(facts)
+        _emit(found.as_json())
         return
-    _out.print(show(encoder.renderer.render(conversations[index]), colour=_out.is_terminal))
-    trained = sum(label >= 0 for label in facts["labels"])
-    _out.print(f"\n[dim]{facts['id']}: {len(facts['input_ids'])} tokens, {trained} trained[/dim]")
+    _out.print(show(found.rendered, colour=_out.is_terminal))
+    _out.print(f"\n[dim]{escape(found.summary())}[/dim]")
 
 
 @app.command()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from dataset_builders.chat import ChatRenderer
+from dataset_builders.coding import Coder
 from dataset_builders.conversation import Message
 from dataset_builders.errors import MaskError
 
@@ -67,7 +68,7 @@ def _answer(
     from transformers import GenerationConfig, TextStreamer
 
     tokenizer = subject.tokenizer
-    inputs = tokenizer(renderer.prompt(history), add_special_tokens=False, return_tensors="pt")
+    prompt = Coder(tokenizer).prompt_ids(renderer.render_prompt(history))
     ends = [tokenizer.convert_tokens_to_ids(token) for token in renderer.end_tokens]
     settings = GenerationConfig(  # type: ignore[no-untyped-call]
         max_new_tokens=max_new_tokens,
@@ -77,7 +78,7 @@ def _answer(
         pad_token_id=ends[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
         use_cache=True,
     )
-    ids = inputs["input_ids"].to(subject.device)
+    ids = torch.tensor([prompt], device=subject.device)
     streamer = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
     with torch.no_grad():
         out = subject.model.generate(

@@ -2,40 +2,106 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from rich.text import Text
 
-from dataset_builders.chat import Rendered
+from dataset_builders.chat import ChatRenderer
+from dataset_builders.coding import Coder
 from dataset_builders.conversation import Conversation
-from dataset_builders.tokens import Encoder, TokenReport
+from dataset_builders.engines import HuggingFaceEngine
+from dataset_builders.errors import MaskError
+from dataset_builders.spans import Rendered
+from dataset_builders.token_rows import TokenRow
 
 TRAINED_STYLE = "bold green"
+LITERAL_STYLE = "red underline"
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """A conversation as the model sees it.
+
+    Attributes:
+        conversation: The conversation.
+        rendered: Its rendering, found in two ways.
+        row: Its tokens.
+    """
+
+    conversation: Conversation
+    rendered: Rendered
+    row: TokenRow
+
+    def as_json(self) -> dict[str, Any]:
+        """What a machine may read: text, spans, literals, ids and labels."""
+        return {
+            "id": self.conversation.id,
+            "source": self.conversation.source,
+            "task": self.conversation.task,
+            "text": self.rendered.text,
+            "trained_spans": [list(span) for span in self.rendered.spans],
+            "literal_spans": [list(span) for span in self.rendered.literals],
+            "way": self.rendered.way,
+            "off_prompt": self.rendered.off_prompt,
+            "input_ids": self.row.input_ids.tolist(),
+            "labels": self.row.labels.tolist(),
+        }
+
+    def summary(self) -> str:
+        """One line for people."""
+        line = f"{self.conversation.id}: {len(self.row.input_ids)} tokens"
+        line += f", {self.row.num_trained} trained"
+        if self.rendered.literals:
+            line += f", {len(self.rendered.literals)} control tokens in words, kept as text"
+        if self.rendered.off_prompt:
+            line += f", {self.rendered.off_prompt} turns off their prompt"
+        return line
+
+
+def inspect(
+    conversation: Conversation, tokenizer: Any, end_of_turn: Iterable[str] = ()
+) -> Inspection:
+    """Render a conversation and encode it, as a build does.
+
+    Args:
+        conversation: The conversation.
+        tokenizer: A fast Hugging Face tokenizer with a chat template.
+        end_of_turn: See `ChatRenderer`.
+
+    Raises:
+        ConfigError: The tokenizer cannot be used.
+        MaskError: The conversation would be left out; says why.
+        CertificationError: Two ways of finding the trained turns disagree.
+    """
+    rendered = ChatRenderer(tokenizer, end_of_turn).render(conversation, certify=True)
+    (coded,) = Coder(tokenizer).encode([rendered], HuggingFaceEngine(tokenizer))
+    if isinstance(coded, MaskError):
+        raise coded
+    return Inspection(conversation, rendered, coded.row)
 
 
 def show(rendered: Rendered, *, colour: bool = True) -> Text:
-    """A rendered conversation, its trained text in green, or in «» without colour."""
-    shown = Text()
+    """A rendered conversation, its trained text in green, or in «» without colour.
+
+    Words that spell a control token are red, or stand in ⟦⟧ without colour.
+    """
+    if colour:
+        shown = Text(rendered.text)
+        for span in rendered.spans:
+            shown.stylize(TRAINED_STYLE, *span)
+        for literal in rendered.literals:
+            shown.stylize(LITERAL_STYLE, *literal)
+        return shown
+    # Closing before opening, the inner before the outer: a turn may end where another begins.
+    brackets = [(span.end, 1, "»") for span in rendered.spans]
+    brackets += [(span.start, 2, "«") for span in rendered.spans]
+    brackets += [(literal.end, 0, "⟧") for literal in rendered.literals]
+    brackets += [(literal.start, 3, "⟦") for literal in rendered.literals]
+    pieces: list[str] = []
     position = 0
-    for span in rendered.spans:
-        shown.append(rendered.text[position : span.start])
-        inside = rendered.text[span.start : span.end]
-        shown.append(inside if colour else f"«{inside}»", style=TRAINED_STYLE)
-        position = span.end
-    shown.append(rendered.text[position:])
-    return shown
-
-
-def describe(conversation: Conversation, encoder: Encoder) -> dict[str, Any]:
-    """What a machine may read of a conversation: text, spans, ids and labels."""
-    rendered = encoder.renderer.render(conversation)
-    row = next(encoder.encode([conversation], TokenReport()), None)
-    return {
-        "id": conversation.id,
-        "source": conversation.source,
-        "task": conversation.task,
-        "text": rendered.text,
-        "trained_spans": [list(span) for span in rendered.spans],
-        "input_ids": row.input_ids.tolist() if row else [],
-        "labels": row.labels.tolist() if row else [],
-    }
+    for place, _, bracket in sorted(brackets):
+        pieces += rendered.text[position:place], bracket
+        position = place
+    return Text("".join((*pieces, rendered.text[position:])))

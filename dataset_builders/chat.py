@@ -22,7 +22,7 @@ from dataset_builders.chat_templates import ChatTemplate, check_tokenizer, parse
 from dataset_builders.control_tokens import ControlTokens, Disguise, Lifted
 from dataset_builders.conversation import Conversation, Message
 from dataset_builders.errors import CertificationError, ConfigError, MaskError
-from dataset_builders.shown import check_shown
+from dataset_builders.shown import ShownCheck
 from dataset_builders.spans import Dialogue, Rendered, Span, Way
 from dataset_builders.turns import TurnFinder
 
@@ -62,6 +62,7 @@ class ChatRenderer:
                 )
         self.end_tokens = tuple(dict.fromkeys([tokenizer.eos_token, *end_of_turn]))
         self._template = ChatTemplate(tokenizer)
+        self._check_shown = ShownCheck(self._template)
         try:
             self._control = ControlTokens(tokenizer, self._template, self.end_tokens)
             self._finder = TurnFinder(self._template, self.end_tokens, self._control.tokens)
@@ -122,7 +123,7 @@ class ChatRenderer:
         if disguise is not None:
             shown, lifted = self._lift(disguise, text)
             rows, tools = disguise.rows, disguise.tools
-        check_shown(self._template, rows, tools, shown)
+        self._check_shown(rows, tools, shown)
         trained = tuple(i for i, message in enumerate(messages) if message.trained)
         try:
             rendered = self._locate(Dialogue(rows, trained, tools), shown, certify)

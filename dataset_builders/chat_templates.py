@@ -14,6 +14,9 @@ from dataset_builders.errors import ConfigError, MaskError
 Row = dict[str, Any]
 """A message in the shape that chat templates take."""
 
+# What a template's own code may run into over a conversation that it was not written for.
+_REFUSALS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
 
 def template_names() -> tuple[str, ...]:
     """Names of the chat templates that ship with this package."""
@@ -129,7 +132,7 @@ class ChatTemplate:
             text = self._tokenizer.apply_chat_template(
                 rows, tools=tools, tokenize=False, add_generation_prompt=prompt
             )
-        except (jinja2.TemplateError, TypeError, LookupError, AttributeError, ValueError) as error:
+        except (jinja2.TemplateError, *_REFUSALS) as error:
             raise MaskError(f"the chat template refuses the conversation: {error}") from error
         return str(text)
 

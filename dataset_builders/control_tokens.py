@@ -101,9 +101,7 @@ class ControlTokens:
         # A thought is the assistant's own, and its marks have to stay tokens.
         self._assistant = _pattern(self.tokens - set(THOUGHTS))
 
-    def disguise(
-        self, rows: Sequence[Row], tools: list[Any] | None, text: str
-    ) -> Disguise | None:
+    def disguise(self, rows: Sequence[Row], tools: list[Any] | None, text: str) -> Disguise | None:
         """Take the control tokens out of a conversation's words; none if they spell none.
 
         Args:
@@ -119,12 +117,14 @@ class ControlTokens:
         everything = "".join((text, *words(list(rows)), *words(tools or [])))
         found = sorted(set(self._anyone.findall(everything)))
         try:
-            stand_ins = dict(zip(found, unused_characters(everything, len(found)), strict=True))
+            stand_ins: dict[str, str] = dict(
+                zip(found, unused_characters(everything, len(found)), strict=True)
+            )
         except MaskError as error:
             raise MaskError(str(error), "control_token") from error
 
         def replace(match: re.Match[str]) -> str:
-            return stand_ins[match[0]]
+            return stand_ins[str(match[0])]
 
         changed = [
             {
@@ -161,6 +161,7 @@ def _pattern(tokens: Iterable[str]) -> re.Pattern[str]:
 
 
 def _map(value: Any, pattern: re.Pattern[str], replace: Callable[[re.Match[str]], str]) -> Any:
+    """A JSON value with the tokens replaced in all of its texts, keys included."""
     if isinstance(value, str):
         return pattern.sub(replace, value)
     if isinstance(value, dict):
@@ -171,5 +172,5 @@ def _map(value: Any, pattern: re.Pattern[str], replace: Callable[[re.Match[str]]
 
 
 def _around_turns(template: ChatTemplate) -> str:
-    rows = [{"role": role, "content": "q"} for role in ("user", "assistant", "user")]
+    rows: list[Row] = [{"role": role, "content": "q"} for role in ("user", "assistant", "user")]
     return template.text(rows, prompt=True)

@@ -37,7 +37,8 @@ class MaskError(AgentTuningError, ValueError):
     Attributes:
         reason: Name under which a conversation left out for it is counted: "template"
             (refused or not locatable), "left_out" (the template shows only a part of the
-            conversation), "tools_ignored" or "control_token".
+            conversation), "tools" (not JSON of schemas), "tools_ignored" (not shown),
+            "control_token" (spelt in a way that cannot be located) or "lone_surrogate".
     """
 
     def __init__(self, message: str, reason: str = "template") -> None:

@@ -11,7 +11,6 @@ are none of those is looked at by itself.
 
 from __future__ import annotations
 
-import os.path
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from itertools import product
 
 from dataset_builders.chat_templates import CALL_PROBE, CALL_PROBE_TOOLS, ChatTemplate, Row
 from dataset_builders.errors import MaskError
-from dataset_builders.spans import first_of
+from dataset_builders.spans import first_of, num_alike
 
 _MAX_ANCHOR = 200
 
@@ -91,8 +90,9 @@ class Layout:
     def start_behind_header(self, text: str, words: int) -> int | None:
         """Where the turn begins whose header comes last before `words`.
 
-        For turns that do not begin with their words, such as tool calls. Only a header with a control
-        token in it can be searched for: no content spells one here, see `control_tokens`.
+        For turns that do not begin with their words, such as tool calls. Only a header with
+        a control token in it can be searched for: no content spells one here, see
+        `control_tokens`.
         """
         ends = [
             place + len(header)
@@ -188,9 +188,8 @@ def _lead_ins(
 
 
 def _shared_end(first: str, second: str) -> str:
-    return os.path.commonprefix([first[: -_MAX_ANCHOR - 1 : -1], second[: -_MAX_ANCHOR - 1 : -1]])[
-        ::-1
-    ]
+    length = num_alike(first[: -_MAX_ANCHOR - 1 : -1], second[: -_MAX_ANCHOR - 1 : -1])
+    return first[len(first) - length :]
 
 
 def _tails(template: ChatTemplate, end_tokens: Sequence[str]) -> Iterator[str]:

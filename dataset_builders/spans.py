@@ -178,3 +178,9 @@ def words(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for item in value:
             yield from words(item)
+
+
+def num_alike(first: str, second: str) -> int:
+    """Number of characters with which both texts begin."""
+    pairs = zip(first, second, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import islice
-from os.path import commonprefix
 
 from dataset_builders.chat_templates import ChatTemplate, Row
 from dataset_builders.errors import MaskError
@@ -28,6 +27,7 @@ from dataset_builders.spans import (
     first_of,
     mark_call,
     marked,
+    num_alike,
     plain_turn,
     read_marks,
     thought_and_answer,
@@ -146,7 +146,7 @@ class TurnFinder:
         if not text.startswith(before):
             start = self._start_by_prompt(dialogue, text, index, end)
             if start is None:
-                alike = len(commonprefix([text, before]))
+                alike = num_alike(text, before)
                 start = self._layout.start_behind_header(text, alike)
         if start is None or end < start:
             raise MaskError("the template's text before it is not the prompt for it")
@@ -195,9 +195,7 @@ class TurnFinder:
             start = words.start
         return Span(start, self._end(dialogue, text, index, words.end))
 
-    def _start_by_prompt(
-        self, dialogue: Dialogue, text: str, index: int, words: int
-    ) -> int | None:
+    def _start_by_prompt(self, dialogue: Dialogue, text: str, index: int, words: int) -> int | None:
         length = self.prompt_length(dialogue, text, index) if self._layout.takes_over else None
         return length if length is not None and length <= words else None
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dataset_builders.chat import ChatRenderer
+from dataset_builders.coding import Coder
 from dataset_builders.conversation import Message
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class LocalPolicy:
     ) -> None:
         self._subject = subject
         self._renderer = ChatRenderer(subject.tokenizer, subject.end_of_turn)
+        self._coder = Coder(subject.tokenizer)
         self._context = context_length or _context_length(subject.model.config)
         self._limit = max_new_tokens
         tokenizer = subject.tokenizer
@@ -54,10 +56,9 @@ class LocalPolicy:
             max_new_tokens: Longest answer in tokens.
         """
         max_new_tokens = min(max_new_tokens, self._limit or max_new_tokens)
-        prompts = [self._renderer.prompt(dialogue) for dialogue in dialogues]
-        ids: list[list[int]] = self._subject.tokenizer(
-            prompts, add_special_tokens=False, return_attention_mask=False
-        )["input_ids"]
+        # As training rows are encoded: control tokens that a dialogue spells stay text.
+        prompts = [self._renderer.render_prompt(dialogue) for dialogue in dialogues]
+        ids = [self._coder.prompt_ids(prompt) for prompt in prompts]
         answers: list[str | None] = [None] * len(dialogues)
         fits = [i for i, row in enumerate(ids) if len(row) + max_new_tokens <= self._context]
         if fits:

@@ -57,7 +57,7 @@ def test_the_llama2_layout_is_the_published_one(
     renderer = ChatRenderer(make_tokenizer(load_template("llama-2"), "</s>"))
     rendered = renderer.render(conversation(*first, *ROUNDS))
     assert rendered.text == text
-    assert [text[span.start : span.end] for span in rendered.spans] == ["b. </s>", "d. </s>"]
+    assert [text[span.start : span.end] for span in rendered.spans] == [" b. </s>", " d. </s>"]
     # What the environment says stands in the user's place.
     tool = (*first, *ROUNDS[:2], Message("tool", "c?"), *ROUNDS[3:])
     assert renderer.render(conversation(*tool)).text == text
@@ -78,7 +78,7 @@ def test_a_refusal_is_a_mask_error_in_the_templates_words(
         ("m['content'] ~ m['content']", "a", "depends on its content"),
         ("m['content'].split('</think>')[-1]", "<think>b</think>", "leaves out"),
         ("m['content'] ~ (m['content'] | length)", "ab", "depends on its content"),
-        ("(m['content'] | length) ~ m['content']", "ab", "not the prompt for it"),
+        ("(m['content'] | length) ~ m['content']", "ab", r"only one way finds it \(sentinels"),
         ("m['content']", "".join(map(chr, range(0xE000, 0xF8FF))), "private-use"),
     ],
 )
@@ -115,12 +115,17 @@ def test_an_unusable_tokenizer_is_refused_at_once(make_tokenizer: MakeTokenizer)
 
 
 def test_a_template_that_wants_other_contents_is_refused(make_tokenizer: MakeTokenizer) -> None:
-    parts = (
-        "{% for m in messages %}{% for p in m['content'] %}{{ p['text'] }}{% endfor %}{% endfor %}"
-    )
-    for template in (parts, "{{ messages[0]['content'][0].text.strip() }}"):
+    for template in ("{{ messages[0]['content'][0].text.strip() }}", "{{ messages[0].words }}"):
         with pytest.raises(ConfigError, match="cannot render plain user and assistant turns"):
             ChatRenderer(make_tokenizer(template))
+
+
+def test_a_template_may_take_contents_as_parts(make_tokenizer: MakeTokenizer) -> None:
+    turn = "{% for p in m['content'] %}{{ p['text'] }}{% endfor %}<|im_end|>\n"
+    renderer = ChatRenderer(make_tokenizer("{% for m in messages %}" + turn + "{% endfor %}"))
+    rendered = renderer.render(conversation(user("q"), gpt("a")), certify=True)
+    assert rendered.text == "q<|im_end|>\na<|im_end|>\n"
+    assert [rendered.text[span.start : span.end] for span in rendered.spans] == ["a<|im_end|>"]
 
 
 def test_a_template_without_an_end_token_is_refused(make_tokenizer: MakeTokenizer) -> None:
