@@ -68,7 +68,6 @@ def explain(
     *,
     rank: int | None = None,
     batch_size: int | None = None,
-    bins: Sequence[Index] | None = None,
 ) -> list[Example]:
     """Find the rows of an optimizer step, in the order of training.
 
@@ -80,15 +79,13 @@ def explain(
         step: Optimizer step, from 0: what trainers log as step k trained on step k - 1.
         rank: Process, from 0; none: all.
         batch_size: Rows of a step, where the manifest does not know it.
-        bins: With packing, the positions of each packed row, in the order of training; by
-            default those of the manifest.
 
     Raises:
         ConfigError: There is no such step or process, the batch is not known, or it is
             given and known to be another.
         DataError: The order cannot be rebuilt.
     """
-    bins = _bins(manifest) if bins is None else bins
+    bins = _bins(manifest)
     batch = _batch(manifest, batch_size)
     order = manifest.order
     rows = order.num_examples if bins is None else len(bins)

@@ -22,6 +22,9 @@ LOG = logging.getLogger(__name__)
 SAMPLE = 200
 """Conversations on which the fast engine is compared with the tokenizer."""
 
+_MUCH = 1_000_000
+"""Characters that make fewer conversations enough of a sample."""
+
 EngineName = Literal["auto", "tiktoken", "huggingface"]
 ENGINES: tuple[str, ...] = get_args(EngineName)
 
@@ -91,7 +94,8 @@ def choose_engine(
     """
     if name == "huggingface":
         return HuggingFaceEngine(tokenizer), ""
-    if name == "auto" and len(sample) < SAMPLE:
+    few = len(sample) < SAMPLE and sum(map(len, sample)) < _MUCH
+    if name == "auto" and few:
         return HuggingFaceEngine(tokenizer), f"fewer than {SAMPLE} conversations to compare on"
     from dataset_builders.tiktoken_engine import UnsupportedTokenizerError, build
 

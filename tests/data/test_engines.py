@@ -181,6 +181,8 @@ def test_an_engine_that_differs_is_not_used(
     assert reason.startswith("its ids differ")
     with pytest.raises(ConfigError, match="engine: tiktoken cannot be used: its ids differ"):
         choose_engine(small_tokenizer, spec, "tiktoken", sample)
+    monkeypatch.undo()
+    assert choose_engine(small_tokenizer, spec, "auto", ["word " * 200_000])[1] == ""
     engine, reason = choose_engine(small_tokenizer, spec, "auto", sample[1:])
     assert (engine.name, reason) == ("huggingface", "fewer than 200 conversations to compare on")
 

@@ -6,11 +6,11 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from agenttuning_plugin import cli
@@ -21,6 +21,7 @@ from agenttuning_plugin.stored_rows import MIX, open_rows
 from dataset_builders.errors import ConfigError
 from dataset_builders.manifest import Manifest, read_manifest, write_manifest
 from dataset_builders.manifest_records import Batch
+from dataset_builders.packed_order import Packing, pack_plan
 from dataset_builders.planning import Plan
 
 MakeRun = Callable[..., tuple[Any, MixRun]]
@@ -101,12 +102,18 @@ def test_exposures_count_what_came_before(make_run: MakeRun, tmp_path: Path) -> 
 
 def test_packed_rows_are_told_by_their_positions(make_run: MakeRun, tmp_path: Path) -> None:
     _, mix = make_run(num_examples=200, batch=Batch(2, 1, 2))
-    manifest = manifest_of(tmp_path, mix)
-    bins = np.array_split(np.random.default_rng(1).permutation(200), 60)
+    indices = mix.prepared.agent_index, mix.prepared.general_index
+    longest = max(int(index["tokens"].to_numpy().max()) for index in indices)
+    packing = Packing(capacity=2 * longest, batch=4, rows=60, window=24)
+    made = pack_plan(mix.plan, *indices, packing, seed=5)
+    packed = replace(mix, planned=made.planned, plan=made.plan, packing=packing)
+    manifest = manifest_of(tmp_path, packed)
+    bins = made.bins
+    assert max(len(bins[number]) for number in range(60)) > 1
     seen: Counter[tuple[str, int]] = Counter()
     order: list[int] = []
     for step in range(15):
-        found = explain(manifest, step, bins=bins)
+        found = explain(manifest, step)
         for example in found:
             seen[example.side, example.row] += 1
             assert example.exposure == seen[example.side, example.row]
@@ -114,9 +121,12 @@ def test_packed_rows_are_told_by_their_positions(make_run: MakeRun, tmp_path: Pa
             assert example.position in bins[example.packed_row]
             assert example.rank == example.packed_row % 4 // 2
         order += [example.position for example in found]
-    assert order == np.concatenate(bins).tolist()
+    assert order == bins.positions.tolist()
+    facts = packed.report()["mix"]
+    assert facts["examples"] == len(order)
+    assert facts["agent_examples"] == sum(n for (side, _), n in seen.items() if side == "agent")
     with pytest.raises(ConfigError, match="expected 0 to 14: 60 packed rows in steps of 4"):
-        explain(manifest, 15, bins=bins)
+        explain(manifest, 15)
 
 
 def test_what_cannot_be_told_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
@@ -135,10 +145,6 @@ def test_what_cannot_be_told_is_refused(make_run: MakeRun, tmp_path: Path) -> No
     data = manifest_of(tmp_path / "data", make_run()[1])
     with pytest.raises(ConfigError, match="--batch-size: missing"):
         explain(data, 0)
-    packed = MixRun(mix.prepared, mix.planned, mix.plan, batch=mix.batch, packing={"by": "axolotl"})
-    (tmp_path / "packed").mkdir()
-    with pytest.raises(ConfigError, match="packed by axolotl"):
-        explain(manifest_of(tmp_path / "packed", packed), 0)
 
 
 def test_the_text_of_spans_is_the_text_that_is_trained(
