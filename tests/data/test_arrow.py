@@ -19,6 +19,7 @@ from dataset_builders.arrow import INDEX_FILE
 from dataset_builders.conversation import Conversation, Message
 from dataset_builders.encoding import CHUNK
 from dataset_builders.errors import DataError, StorageError
+from dataset_builders.rows import INDEX
 from dataset_builders.tokens import IGNORE_INDEX, Encoded, Encoder, encode_dataset
 
 pq = pytest.importorskip("pyarrow.parquet")
@@ -79,9 +80,7 @@ def test_the_index_names_every_row(encoder: Encoder, tmp_path: Path) -> None:
     made = encode_dataset([*talks(3), untrained, *talks(2)], encoder, folder=tmp_path / "rows")
     check_index(made)
     assert pq.read_table(tmp_path / "rows" / INDEX_FILE).equals(made.index)
-    assert made.index.column_names == [
-        *("id", "source", "task", "model", "where", "tokens", "trained_tokens", "part")
-    ]
+    assert tuple(made.index.column_names) == INDEX
     assert [str(field.type) for field in made.index.schema] == ["string"] * 5 + ["int32"] * 3
     assert made.index["id"].to_pylist() == ["t_0", "t_1", "t_2", "t_0", "t_1"]
     first = made.index.to_pylist()[1]

@@ -84,10 +84,7 @@ def _pairs(
     return pairs
 
 
-<<<<<<< HEAD
 # Two conversations of the 500 write <|endoftext|> and <filename>.
-=======
->>>>>>> ws-d
 @pytest.mark.parametrize(("source", "count"), [("agent", 759), ("chat", 498)])
 def test_chatml_rows_are_identical(
     smollm2_tokenizer: Any, conversations: dict[str, list[Conversation]], source: str, count: int
