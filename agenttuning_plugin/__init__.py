@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from agenttuning_plugin.args import AgentTuningArgs, AgentTuningSection
     from agenttuning_plugin.plugin import AgentTuningPlugin
-    from dataset_builders.preparation import build_mix
+    from dataset_builders.mixes import build_mix
     from dataset_builders.sources import SourceSpec
     from evaluators.agent_tasks import AgentTaskEvaluator
     from evaluators.callback import EvaluatorCallback, Schedule

@@ -231,6 +231,9 @@ class AgentTuningSection(_Closed):
         ge=0,
         description="General conversations kept out of training, to measure the loss on.",
     )
+    processes: int = Field(
+        default=1, ge=1, description="Processes that encode; the rows do not depend on it."
+    )
     evaluators: list[EvaluatorConfig] = Field(
         default_factory=list, description="What is measured during training."
     )

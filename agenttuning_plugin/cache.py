@@ -53,13 +53,14 @@ def cache_key(
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def load_or_make(folder: Path, key: str, make: Callable[[], Prepared]) -> tuple[Prepared, bool]:
+def load_or_make(folder: Path, key: str, make: Callable[[Path], Prepared]) -> tuple[Prepared, bool]:
     """Take an entry from the cache, or make it and put it there.
 
     Args:
         folder: Where entries are kept.
         key: Name of the entry, from `cache_key`.
-        make: Makes the entry; called in one process only.
+        make: Makes the entry, given a folder that is removed afterwards; called in one
+            process only.
 
     Returns:
         The entry as read from disk, and whether it was there before.
@@ -69,11 +70,11 @@ def load_or_make(folder: Path, key: str, make: Callable[[], Prepared]) -> tuple[
     with FileLock(folder / f"{key}.lock"):
         found = entry.is_dir()
         if not found:
-            _write(make(), entry)
+            _write(make, entry)
         return _read(entry), found
 
 
-def _write(prepared: Prepared, entry: Path) -> None:
+def _write(make: Callable[[Path], Prepared], entry: Path) -> None:
     import pyarrow.parquet as pq
 
     temporary = Path(tempfile.mkdtemp(prefix=f".{entry.name}-", dir=entry.parent))
@@ -81,6 +82,7 @@ def _write(prepared: Prepared, entry: Path) -> None:
     whole = temporary / "whole"
     whole.mkdir()
     try:
+        prepared = make(temporary / "raw")
         for name in _PARTS:
             part: Dataset | None = getattr(prepared, name)
             if part is not None:

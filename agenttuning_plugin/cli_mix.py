@@ -55,6 +55,7 @@ def build(
     length_policy: Annotated[
         str, typer.Option(help="What becomes of longer conversations; see docs/masks.md.")
     ] = "",
+    processes: Annotated[int, typer.Option(min=1, help="Processes that encode.")] = 1,
     chat_template: Template = None,
     end_of_turn: EndOfTurn = None,
     as_json: Json = False,
@@ -84,6 +85,7 @@ def build(
         tokenizer=tokenizer,
         chat_template=chat_template,
         encoding=Encoding(max_length=max_length, **options),
+        processes=processes,
     )
     if as_json:
         emit(report)

@@ -15,11 +15,12 @@ from agenttuning_plugin.packing import pack_mix
 from dataset_builders.chat_templates import check_tokenizer
 from dataset_builders.errors import ConfigError
 from dataset_builders.exposure import describe_mix
+from dataset_builders.mixes import mix
 from dataset_builders.mixing import BLOCK
 from dataset_builders.packed_order import Packing
 from dataset_builders.packing import WINDOW
 from dataset_builders.planning import Plan, Planned
-from dataset_builders.preparation import Encoding, Prepared, mix, prepare
+from dataset_builders.preparation import Encoding, Prepared, prepare
 from dataset_builders.reading import as_spec, source_weights
 from dataset_builders.splitting import Stage
 
@@ -90,7 +91,7 @@ def load_prepared(
     wants_general = plan.needs_general or encoding.holdout > 0
     general = [as_spec(s.spec()) for s in section.general] if wants_general else []
 
-    def make() -> Prepared:
+    def make(folder: Path) -> Prepared:
         with _Bars() as progress:
             return prepare(
                 agent,
@@ -98,6 +99,8 @@ def load_prepared(
                 plan=plan,
                 tokenizer=tokenizer,
                 encoding=encoding,
+                folder=folder,
+                processes=section.processes,
                 on_progress=progress,
             )
 

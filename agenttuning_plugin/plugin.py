@@ -152,7 +152,7 @@ def encoding_of(cfg: Any, section: AgentTuningSection) -> Encoding:
     """Settings of the rows, from Axolotl's own keys."""
     return Encoding(
         max_length=cfg.sequence_len,
-        policy=cfg.excess_length_strategy or "drop",
+        policy=cfg.excess_length_strategy or None,
         end_of_turn=tuple(cfg.eot_tokens or ()),
         holdout=section.holdout if section.general else 0,
     )

@@ -13,9 +13,10 @@ from agenttuning_plugin.run_files import MixRun, write_report
 from agenttuning_plugin.stored_rows import MIX
 from dataset_builders.errors import ConfigError, StorageError
 from dataset_builders.manifest import write_manifest
+from dataset_builders.mixes import mix
 from dataset_builders.mixing import MixOrder
 from dataset_builders.planning import Plan
-from dataset_builders.preparation import Encoding, check_sources, mix, prepare, prepare_messages
+from dataset_builders.preparation import Encoding, check_sources, prepare, prepare_messages
 from dataset_builders.rates import UNITS
 from dataset_builders.reading import as_spec
 
@@ -36,6 +37,7 @@ def build_to_disk(
     tokenizer: str | None = None,
     chat_template: str | None = None,
     encoding: Encoding | None = None,
+    processes: int = 1,
 ) -> dict[str, Any]:
     """Write a mix as a dataset for `datasets.load_from_disk`, its manifest and its report.
 
@@ -52,6 +54,7 @@ def build_to_disk(
         tokenizer: Folder or hub id, or none.
         chat_template: Chat template of this package for the tokenizer's own, or none.
         encoding: Settings of the rows; needed with a tokenizer.
+        processes: Number of processes that encode.
 
     Returns:
         What `report.json` holds.
@@ -68,7 +71,7 @@ def build_to_disk(
         raise ConfigError(f"eta_unit: found {plan.unit!r}, expected one of {', '.join(UNITS)}")
     check_sources(agent, general, plan)
     MixOrder(1, 1, plan.eta, seed, num_examples, plan.block, plan.mode)
-    with _room_at(out):
+    with _room_at(out), _scratch_beside(out) as scratch:
         agent_specs = [as_spec(path) for path in agent] if plan.needs_agent else []
         general_specs = [as_spec(path) for path in general] if plan.needs_general else []
         loaded = None
@@ -81,22 +84,22 @@ def build_to_disk(
             assert encoding is not None
             loaded = load_tokenizer(tokenizer, chat_template)
             prepared = prepare(
-                agent_specs, general_specs, plan=plan, tokenizer=loaded, encoding=encoding
+                agent_specs,
+                general_specs,
+                plan=plan,
+                tokenizer=loaded,
+                encoding=encoding,
+                folder=scratch / "rows",
+                processes=processes,
             )
         rows, planned = mix(prepared, plan, seed=seed, num_examples=num_examples)
         run = MixRun(prepared, planned, plan, agent_specs, general_specs, loaded, encoding)
-        return _write(out, rows, run, tokenizer or "")
-
-
-def _write(out: Path, rows: Dataset, run: MixRun, tokenizer: str) -> dict[str, Any]:
-    report = run.report()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as temporary:
+        report = run.report()
         # Within, because the temporary folder itself is readable by its owner only.
-        folder = Path(temporary) / "whole"
+        folder = scratch / "whole"
         _anew(rows, run.record.sha256).save_to_disk(folder)
         write_report(folder, report, out.name, "report")
-        write_manifest(folder, run.record, run.where({MIX: "."}, tokenizer))
+        write_manifest(folder, run.record, run.where({MIX: "."}, tokenizer or ""))
         folder.rename(out)
     return report
 
@@ -107,6 +110,14 @@ def _anew(rows: Dataset, sha256: str) -> Dataset:
 
     info = DatasetInfo(features=rows.features)
     return Dataset(rows.data, info=info, indices_table=rows._indices, fingerprint=sha256[:16])
+
+
+@contextmanager
+def _scratch_beside(out: Path) -> Iterator[Path]:
+    """A folder on the same disk, which goes in the end."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as temporary:
+        yield Path(temporary)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         DataError,
         SourceNotFoundError,
     )
-    from dataset_builders.preparation import build_mix
+    from dataset_builders.mixes import build_mix
     from dataset_builders.report import SourceReport
     from dataset_builders.sources import (
         SourceSpec,
@@ -44,7 +44,7 @@ _MODULES = {
     "SourceReport": "report",
     "SourceSpec": "sources",
     "ToolCall": "conversation",
-    "build_mix": "preparation",
+    "build_mix": "mixes",
     "fingerprint": "sources",
     "load_source": "sources",
     "stream_source": "sources",

@@ -10,8 +10,9 @@ import pytest
 
 from agenttuning_plugin.run_files import MixRun
 from dataset_builders.manifest_records import Batch
+from dataset_builders.mixes import mix
 from dataset_builders.planning import Plan
-from dataset_builders.preparation import Encoding, Prepared, mix
+from dataset_builders.preparation import Encoding, Prepared
 from dataset_builders.rows import make_index
 
 TASKS = ["os", "db", "alfworld"]

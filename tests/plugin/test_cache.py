@@ -127,7 +127,7 @@ def test_an_entry_can_be_read_by_others(tmp_path: Path) -> None:
 def test_a_second_run_takes_what_the_first_made(
     section: AgentTuningSection, small_tokenizer: Any, tmp_path: Path
 ) -> None:
-    def make() -> Prepared:
+    def make(folder: Path) -> Prepared:
         return prepare(
             section.agent[0].path,
             section.general[0].path,
@@ -136,7 +136,7 @@ def test_a_second_run_takes_what_the_first_made(
             encoding=ENCODING,
         )
 
-    def never() -> Prepared:
+    def never(_: Path) -> Prepared:
         raise AssertionError("made again")
 
     first, found_first = load_or_make(tmp_path / "cache", "k", make)
@@ -148,7 +148,7 @@ def test_a_second_run_takes_what_the_first_made(
 
 
 def _ask(folder: Path, log: Path, start: float) -> None:
-    def make() -> Prepared:
+    def make(folder: Path) -> Prepared:
         with log.open("a") as file:
             file.write(f"{os.getpid()}\n")
         time.sleep(0.5)
@@ -160,7 +160,7 @@ def _ask(folder: Path, log: Path, start: float) -> None:
     assert prepared.agent[0]["input_ids"] == [1, 2]
 
 
-def _small() -> Prepared:
+def _small(_: Path | None = None) -> Prepared:
     from datasets import Dataset
 
     return Prepared(Dataset.from_dict({"input_ids": [[1, 2]], "labels": [[1, 2]]}), None, None)
@@ -204,7 +204,7 @@ def test_what_a_killed_process_leaves_is_not_taken_for_whole(tmp_path: Path) -> 
 
 
 def test_an_error_leaves_nothing_behind(tmp_path: Path) -> None:
-    def fail() -> Prepared:
+    def fail(_: Path) -> Prepared:
         raise DataError("no")
 
     with pytest.raises(DataError):
