@@ -17,6 +17,11 @@ from resume_recorder import Recorder, fork_each
 class RecorderPlugin(BasePlugin):
     """Puts a recorder before the trainer's step."""
 
+    def load_datasets(self, cfg: Any, preprocess: bool = False) -> None:
+        """Leave the data to the other plugin; a rank's number means a GPU to Axolotl."""
+        if cfg.world_size > 1:
+            cfg.device_map = {"": "cpu"}
+
     def post_trainer_create(self, cfg: Any, trainer: Any) -> None:
         """Called by Axolotl with the trainer."""
         Recorder(trainer)

@@ -12,7 +12,6 @@ import hashlib
 import importlib.util
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -23,21 +22,27 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from resume_recorder import KILL as KILL_AT
 from resume_recorder import RECORD
+from resume_settings import (
+    BATCH,
+    CHECKPOINT,
+    CONFIGS,
+    ETA,
+    HOLDOUT,
+    KILL,
+    MICRO,
+    NUM_AGENT,
+    NUM_GENERAL,
+    RANKS,
+    SEED,
+    STEPS,
+    write_chats,
+)
 
 from dataset_builders.mixing import MixOrder
 
 HERE, ROOT = Path(__file__).resolve().parent, Path(__file__).resolve().parents[2]
-
-NUM_AGENT, NUM_GENERAL, HOLDOUT = 9, 40, 4
-STEPS, BATCH, MICRO = 12, 8, 2  # optimizer steps, rows in a global and in a micro batch
-SAVE, EVAL = 3, 4  # steps between checkpoints and between evaluations
-KILL = 8, 1  # step and micro batch, from 0: after the evaluation of step 8, which comes again
-CHECKPOINT = KILL[0] // SAVE * SAVE
-ETA, SEED = 0.25, 7
-RANKS = 2
 
 Line = dict[str, Any]
 
@@ -72,24 +77,11 @@ class Run:
 class Runs:
     """A run that is never interrupted; one that is killed, started again, and once more."""
 
+    trainer: str
     whole: Run
     killed: Run
     resumed: Run
     again: Run
-
-
-def write_chats(path: Path, name: str, number: int) -> Path:
-    """Conversations of two exchanges, no two alike, of very different lengths."""
-    rng = random.Random(name)
-    words = ["table", "select", "weather", "paper", "river", "count", "green", "seven"]
-
-    def turn(role: str, number: int) -> dict[str, str]:
-        text = " ".join(rng.choices(words, k=rng.randrange(2, 25)))
-        return {"role": role, "content": f"{name} {number}: {text}"}
-
-    chats = [[turn(role, number) for role in ("user", "assistant") * 2] for number in range(number)]
-    path.write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in chats), "utf-8")
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -107,64 +99,6 @@ def sources(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> d
     }
 
 
-def axolotl_config(sources: dict[str, str], folder: Path, ranks: int = 1) -> Path:
-    """A recipe; the same file starts and resumes a run."""
-    recipe = {
-        "base_model": sources["model"],
-        "plugins": ["agenttuning_plugin.AgentTuningPlugin", "resume_axolotl.RecorderPlugin"],
-        "agenttuning": {
-            "eta": ETA,
-            "agent": sources["agent"],
-            "general": sources["general"],
-            "holdout": HOLDOUT,
-            "evaluators": [{"type": "general_loss", "every": EVAL}],
-        },
-        "sequence_len": 512,
-        "max_steps": STEPS,
-        "micro_batch_size": MICRO,
-        "gradient_accumulation_steps": BATCH // MICRO // ranks,
-        "learning_rate": 1e-3,
-        "optimizer": "adamw_torch",
-        "lr_scheduler": "cosine",
-        "seed": SEED,
-        "attn_implementation": "sdpa",
-        "bf16": False,
-        "fp16": False,
-        "tf32": False,
-        "dataset_num_proc": 1,
-        "dataloader_num_workers": 0,
-        "output_dir": str(folder / "out"),
-        "dataset_prepared_path": str(folder / "prepared"),
-        "save_steps": SAVE,
-        "logging_steps": 1,
-        "auto_resume_from_checkpoints": True,
-    }
-    path = folder / "recipe.yaml"
-    path.write_text(yaml.safe_dump(recipe), "utf-8")
-    return path
-
-
-def trl_config(sources: dict[str, str], folder: Path, ranks: int = 1) -> Path:
-    """Settings for resume_trl.py, which divides the batch among its ranks by itself."""
-    config = {
-        **sources,
-        "eta": ETA,
-        "holdout": HOLDOUT,
-        "max_length": 512,
-        "steps": STEPS,
-        "batch": BATCH,
-        "micro_batch": MICRO,
-        "save_steps": SAVE,
-        "eval_steps": EVAL,
-        "seed": SEED,
-        "output": str(folder / "out"),
-    }
-    path = folder / "config.json"
-    path.write_text(json.dumps(config), "utf-8")
-    return path
-
-
-CONFIGS = {"axolotl": axolotl_config, "trl": trl_config}
 TRAINERS = [
     pytest.param(
         name,
@@ -190,6 +124,7 @@ def start(
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(HERE)]),
         "OMP_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "",
+        "ACCELERATE_USE_CPU": "true",
         **variables,
     }
     return subprocess.run(
@@ -237,7 +172,8 @@ def runs(
         Path(job["log"]).read_text("utf-8")[-3000:] for job in jobs
     )
     return Runs(
-        **{run: Run(read_record(folder / run), folder / at / "out") for run, at in places.items()}
+        name,
+        **{run: Run(read_record(folder / run), folder / at / "out") for run, at in places.items()},
     )
 
 
@@ -307,22 +243,19 @@ def test_a_finished_run_started_again_changes_nothing(runs: Runs) -> None:
     assert evaluations(runs.again) == evaluations(runs.whole)
 
 
-LAUNCHERS = {
-    "axolotl": "accelerate.commands.launch --cpu --num_machines 1 --mixed_precision no"
-    " --dynamo_backend no --num_processes {} -m axolotl.cli.train recipe.yaml",
-    "trl": f"torch.distributed.run --standalone --nproc_per_node={{}} {HERE}/resume_trl.py"
-    " config.json",
+PROGRAMS = {
+    "axolotl": ["-m", "axolotl.cli.train", "recipe.yaml"],
+    "trl": [str(HERE / "resume_trl.py"), "config.json"],
 }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("runs", "name"), [(n, n) for n in LAUNCHERS], indirect=["runs"])
-def test_two_ranks_go_on_as_one(
-    runs: Runs, name: str, sources: dict[str, str], tmp_path: Path
-) -> None:
+@both_trainers
+def test_two_ranks_go_on_as_one(runs: Runs, sources: dict[str, str], tmp_path: Path) -> None:
     def launch(run: str, ranks: int, kill: tuple[int, int] | None = None) -> Run:
-        CONFIGS[name](sources, tmp_path, ranks)
-        command = [sys.executable, "-m", *LAUNCHERS[name].format(ranks).split()]
+        CONFIGS[runs.trainer](sources, tmp_path, ranks)
+        launcher = ["torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
+        command = [sys.executable, "-m", *launcher, *PROGRAMS[runs.trainer]]
         done = start(command, tmp_path, environment_of(tmp_path / run, kill))
         assert (done.returncode == 0) == (kill is None), done.stderr[-3000:]
         return Run(read_record(tmp_path / run), tmp_path / "out")
