@@ -40,7 +40,7 @@ _MODULES = {
     "GeneralLossEvaluator": "evaluators.general_loss",
     "Schedule": "evaluators.callback",
     "SourceSpec": "dataset_builders.sources",
-    "build_mix": "dataset_builders.preparation",
+    "build_mix": "dataset_builders.mixes",
 }
 
 
