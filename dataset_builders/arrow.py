@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dataset_builders.encoding import Rows
+from dataset_builders.chunks import Rows
 from dataset_builders.errors import AgentTuningError, StorageError
 from dataset_builders.rows import index_schema, make_index
 from dataset_builders.token_rows import Origin

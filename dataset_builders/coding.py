@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dataset_builders.engines import Engine, HuggingFaceEngine
-from dataset_builders.errors import MaskError
+from dataset_builders.errors import DataError, MaskError
 from dataset_builders.literals import LiteralEncoder
 from dataset_builders.offsets import Bounds, TokenWidths, label, specification, to_bytes
 from dataset_builders.spans import Rendered, Span
@@ -68,6 +68,22 @@ class Coder:
             self._coded(item, size, found.get(number), number in left)
             for number, (item, size) in enumerate(zip(rendered, sizes, strict=True))
         ]
+
+    def confirm(self, coded: Sequence[Coded]) -> None:
+        """Compare rows with what the tokenizer makes of the same texts.
+
+        Raises:
+            DataError: The ids differ, so the fast engine is not to be used on these data.
+        """
+        for item in coded:
+            if item.rendered.literals:
+                continue
+            (ids,) = self._reference.encode([item.rendered.text])
+            if ids is None or not np.array_equal(ids, item.row.input_ids):
+                raise DataError(
+                    "the fast engine's ids differ from the tokenizer's, in the text "
+                    f"{item.rendered.text[:60]!r}...: ask for engine huggingface"
+                )
 
     def prompt_ids(self, rendered: Rendered) -> list[int]:
         """Ids of a prompt, by the tokenizer itself.

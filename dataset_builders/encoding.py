@@ -7,61 +7,31 @@ several processes, and the data are the same.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import chain, islice
+from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from dataset_builders.chat import ChatRenderer
+from dataset_builders.chunks import Chunk, Rows, cut, lay_out
 from dataset_builders.coding import Coded, Coder
 from dataset_builders.conversation import Conversation
-from dataset_builders.engines import SAMPLE, Engine, EngineName, check_engine_name, choose_engine
+from dataset_builders.engines import (
+    Engine,
+    EngineName,
+    HuggingFaceEngine,
+    check_engine_name,
+    choose_engine,
+)
 from dataset_builders.errors import ConfigError, DataError, MaskError
 from dataset_builders.lengths import LENGTH_POLICIES, LengthPolicy, shorten, split
 from dataset_builders.parallel import in_order
 from dataset_builders.spans import Rendered
-from dataset_builders.token_rows import Ints, Origin, TokenReport, TokenRow, label_of
+from dataset_builders.token_rows import Origin, TokenReport, TokenRow, label_of
 
-CHUNK = 256
-"""Most conversations in a chunk."""
-
-_CHUNK_CHARACTERS = 4_000_000
 _CERTIFIED = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Conversations that are encoded together.
-
-    Attributes:
-        conversations: The conversations.
-        certified: How many of them have their trained turns located in two ways.
-    """
-
-    conversations: list[Conversation]
-    certified: int
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """The rows of a chunk.
-
-    Attributes:
-        ids: (N,) int32, the tokens of all rows, one after the other.
-        labels: (N,) int32.
-        lengths: (R,) int32, tokens of each row.
-        trained: (R,) int32, those of them that the loss covers.
-        origins: Where each row comes from.
-        report: What became of the chunk's conversations.
-    """
-
-    ids: Ints
-    labels: Ints
-    lengths: Ints
-    trained: Ints
-    origins: list[Origin]
-    report: TokenReport
+_CONFIRMED = 2
 
 
 class Encoder:
@@ -146,7 +116,7 @@ class Encoder:
             DataError: A row is longer than `max_length` and the policy is "raise".
             WorkerLostError: A process was ended from outside.
         """
-        chunks = _chunks(conversations)
+        chunks = cut(conversations, _CERTIFIED)
         first = next(chunks, None)
         if first is None:
             return
@@ -158,7 +128,8 @@ class Encoder:
 
         Raises:
             CertificationError: Two ways of finding the trained turns disagree.
-            DataError: A row is longer than `max_length` and the policy is "raise".
+            DataError: A row is longer than `max_length` and the policy is "raise", or the
+                fast engine, confirmed on a few rows of each chunk, gave a wrong id.
         """
         engine, reason = self._choose(chunk.conversations)
         report = TokenReport(
@@ -169,7 +140,10 @@ class Encoder:
             for number, conversation in enumerate(chunk.conversations)
         ]
         used = [item for item in rendered if isinstance(item, Rendered)]
-        coded = iter(self._coder.encode(used, engine))
+        found = self._coder.encode(used, engine)
+        if engine.name != HuggingFaceEngine.name:
+            self._coder.confirm([item for item in found if isinstance(item, Coded)][-_CONFIRMED:])
+        coded = iter(found)
         rows: list[Coded] = []
         origins: list[Origin] = []
         for conversation, result in zip(chunk.conversations, rendered, strict=True):
@@ -184,7 +158,7 @@ class Encoder:
                 first = 1 if self._policy == "split" and kept[0] is not item else 0
                 origins += (Origin.of(conversation, first + n) for n in range(len(kept)))
                 rows += kept
-        return _columns(rows, origins, report)
+        return lay_out(rows, origins, report)
 
     def encode_prompt(self, rendered: Rendered) -> list[int]:
         """Ids of a rendered prompt, as a training row that begins with it has them.
@@ -204,9 +178,9 @@ class Encoder:
             texts = (
                 item.text for item in rendered if isinstance(item, Rendered) and not item.literals
             )
-            sample = list(islice(texts, SAMPLE)) if self._engine_name != "huggingface" else []
+            found = list(texts) if self._engine_name != "huggingface" else []
             self._chosen = choose_engine(
-                self._tokenizer, self._coder.spec, self._engine_name, sample
+                self._tokenizer, self._coder.spec, self._engine_name, found
             )
         return self._chosen
 
@@ -266,33 +240,3 @@ class Encoder:
             return []
         report.truncated += 1
         return [replace(coded, row=row)]
-
-
-def _chunks(conversations: Iterable[Conversation]) -> Iterator[Chunk]:
-    """Cut a stream into chunks that are bounded in conversations and in characters."""
-    certified = _CERTIFIED
-    chunk: list[Conversation] = []
-    characters = 0
-    for conversation in conversations:
-        chunk.append(conversation)
-        characters += sum(len(message.content) for message in conversation.messages)
-        if len(chunk) == CHUNK or characters >= _CHUNK_CHARACTERS:
-            yield Chunk(chunk, min(certified, len(chunk)))
-            certified -= min(certified, len(chunk))
-            chunk, characters = [], 0
-    if chunk:
-        yield Chunk(chunk, min(certified, len(chunk)))
-
-
-def _columns(rows: list[Coded], origins: list[Origin], report: TokenReport) -> Rows:
-    """Lay rows end to end and count them."""
-    empty = np.zeros(0, dtype=np.int32)
-    ids = np.concatenate([item.row.input_ids for item in rows]) if rows else empty
-    labels = np.concatenate([item.row.labels for item in rows]) if rows else empty
-    lengths = np.array([len(item.row.input_ids) for item in rows], dtype=np.int32)
-    trained = np.array([item.row.num_trained for item in rows], dtype=np.int32)
-    report.rows = len(rows)
-    report.tokens, report.trained_tokens = len(ids), int(trained.sum())
-    report.control_tokens = sum(bool(item.rendered.literals) for item in rows)
-    report.by_reference = sum(item.by_reference for item in rows)
-    return Rows(ids, labels, lengths, trained, origins, report)

@@ -19,11 +19,11 @@ from dataset_builders.token_rows import Ints
 
 LOG = logging.getLogger(__name__)
 
-SAMPLE = 200
-"""Conversations on which the fast engine is compared with the tokenizer."""
+SAMPLE = 64
+"""Conversations on which the fast engine is compared with the tokenizer before its use."""
 
-_MUCH = 1_000_000
-"""Characters that make fewer conversations enough of a sample."""
+_FEW, _MUCH = 200, 1_000_000
+# Conversations and characters from which on the fast engine is worth its start.
 
 EngineName = Literal["auto", "tiktoken", "huggingface"]
 ENGINES: tuple[str, ...] = get_args(EngineName)
@@ -57,24 +57,32 @@ class HuggingFaceEngine:
         encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
 
-    def encode_with_offsets(self, text: str) -> tuple[Ints, list[tuple[int, int]]]:
-        """Ids (T,) of a text and the range of characters of each token."""
-        self._ready()
+    def encode_with_offsets(
+        self, text: str, control_tokens: bool = True
+    ) -> tuple[Ints, list[tuple[int, int]]]:
+        """Ids (T,) of a text and the range of characters of each token.
+
+        Args:
+            text: The text.
+            control_tokens: Whether what spells a control token is that token.
+        """
+        self._ready(control_tokens)
         encoding = self._backend.encode(text, add_special_tokens=False)
+        self._ready()
         return np.array(encoding.ids, dtype=np.int32), encoding.offsets
 
-    def _ready(self) -> None:
+    def _ready(self, control_tokens: bool = True) -> None:
         # As every call of the tokenizer does: what an earlier one left set would cut rows.
         if self._backend.truncation is not None:
             self._backend.no_truncation()
         if self._backend.padding is not None:
             self._backend.no_padding()
-        if self._backend.encode_special_tokens:
-            self._backend.encode_special_tokens = False
+        if self._backend.encode_special_tokens == control_tokens:
+            self._backend.encode_special_tokens = not control_tokens
 
 
 def choose_engine(
-    tokenizer: Any, spec: dict[str, Any], name: EngineName, sample: Sequence[str]
+    tokenizer: Any, spec: dict[str, Any], name: EngineName, texts: Sequence[str]
 ) -> tuple[Engine, str]:
     """Choose the engine for a tokenizer, on the evidence of a sample.
 
@@ -82,9 +90,9 @@ def choose_engine(
         tokenizer: A fast Hugging Face tokenizer.
         spec: Its `specification`.
         name: "huggingface" for the reference; "auto" for the fast engine where it is
-            installed, gives the same ids and is worth its start (a second, as 250
-            conversations take the reference); "tiktoken" to have an error where not.
-        sample: Rendered conversations of the user's data.
+            installed, gives the same ids and is worth its start (about half a second);
+            "tiktoken" to have an error where not.
+        texts: Rendered conversations of the user's data; the first are the sample.
 
     Returns:
         The engine, and why it is not the fast one, or "".
@@ -94,14 +102,14 @@ def choose_engine(
     """
     if name == "huggingface":
         return HuggingFaceEngine(tokenizer), ""
-    few = len(sample) < SAMPLE and sum(map(len, sample)) < _MUCH
+    few = len(texts) < _FEW and sum(map(len, texts)) < _MUCH
     if name == "auto" and few:
-        return HuggingFaceEngine(tokenizer), f"fewer than {SAMPLE} conversations to compare on"
+        return HuggingFaceEngine(tokenizer), f"fewer than {_FEW} conversations"
     from dataset_builders.tiktoken_engine import UnsupportedTokenizerError, build
 
     try:
         engine = build(tokenizer, spec)
-        if found := difference(tokenizer, engine, sample):
+        if found := difference(tokenizer, engine, texts[:SAMPLE]):
             raise UnsupportedTokenizerError(found)
     except UnsupportedTokenizerError as error:
         if name == "tiktoken":

@@ -16,7 +16,7 @@ import numpy as np
 
 from dataset_builders.engines import HuggingFaceEngine
 from dataset_builders.errors import MaskError
-from dataset_builders.offsets import Bounds
+from dataset_builders.offsets import Bounds, is_byte_level
 from dataset_builders.spans import Rendered
 from dataset_builders.token_rows import Ints
 
@@ -34,9 +34,16 @@ class LiteralEncoder:
     """
 
     def __init__(self, tokenizer: Any, spec: dict[str, Any]) -> None:
+        if not spec:
+            raise MaskError(
+                "a control token as text needs a tokenizer that can be written out",
+                "control_token",
+            )
         added = {id_: token.content for id_, token in tokenizer.added_tokens_decoder.items()}
         self._engine = HuggingFaceEngine(tokenizer)
-        self._plain = _without_control_tokens(spec)
+        # A byte-level tokenizer does so itself if told to; a copy costs a third of a second.
+        able = is_byte_level(spec) and all(token["special"] for token in spec["added_tokens"])
+        self._bare = None if able else _without_control_tokens(spec)
         self._added = np.array(sorted(added), dtype=np.int32)
         contents = sorted(filter(None, added.values()), key=len, reverse=True)
         self._control = re.compile("|".join(map(re.escape, contents)) or r"(?!)")
@@ -76,12 +83,11 @@ class LiteralEncoder:
                 position = literal.end
 
     def _encode_plain(self, text: str) -> tuple[Ints, list[tuple[int, int]]]:
-        encoding = self._plain.encode(text, add_special_tokens=False)
-        ids, offsets = np.array(encoding.ids, dtype=np.int32), encoding.offsets
+        ids, offsets = self._by_model(text)
         if np.isin(ids, self._added).any():
             # Some models hold the control tokens as words, too; their characters are none.
-            parts = [self._plain.encode(each, add_special_tokens=False).ids for each in text]
-            ids = np.array([id_ for part in parts for id_ in part], dtype=np.int32)
+            parts = [self._by_model(character)[0] for character in text]
+            ids = np.concatenate(parts)
             offsets = [(at, at + 1) for at, part in enumerate(parts) for _ in part]
             if np.isin(ids, self._added).any():
                 raise MaskError(
@@ -89,13 +95,17 @@ class LiteralEncoder:
                 )
         return ids, offsets
 
+    def _by_model(self, text: str) -> tuple[Ints, list[tuple[int, int]]]:
+        if self._bare is None:
+            return self._engine.encode_with_offsets(text, control_tokens=False)
+        encoding = self._bare.encode(text, add_special_tokens=False)
+        return np.array(encoding.ids, dtype=np.int32), encoding.offsets
+
 
 def _without_control_tokens(spec: dict[str, Any]) -> Any:
     """A copy of the backend that matches no control token and adds nothing to a text."""
     from tokenizers import Tokenizer
 
-    if not spec:
-        raise MaskError("a control token as text needs a tokenizer that can be written out")
     bare = {
         **spec,
         "added_tokens": [],

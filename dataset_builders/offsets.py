@@ -133,21 +133,20 @@ def is_byte_level(spec: dict[str, Any]) -> bool:
 
 def token_bytes(token: str) -> bytes | None:
     """Bytes of a byte-level token; none if it is not written in their alphabet."""
-    alphabet = _alphabet()
     try:
-        return bytes([alphabet[character] for character in token])
-    except KeyError:
+        return token.translate(_alphabet()).encode("latin-1")
+    except UnicodeEncodeError:
         return None
 
 
 @cache
-def _alphabet() -> dict[str, int]:
-    """The character that byte-level tokenizers write for each byte (GPT-2's table)."""
+def _alphabet() -> dict[int, int]:
+    """The byte of each character that byte-level tokenizers write for one (GPT-2's table)."""
     kept = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     moved = [byte for byte in range(256) if byte not in set(kept)]
-    return {chr(byte): byte for byte in kept} | {
-        chr(256 + number): byte for number, byte in enumerate(moved)
-    }
+    # These characters stand for no byte themselves.
+    strangers = dict.fromkeys(moved, 0xFFFF)
+    return strangers | {256 + number: byte for number, byte in enumerate(moved)}
 
 
 def _width(token: str, blank: bool) -> int:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dataset_builders.arrow import in_memory, write_dataset
+from dataset_builders.chunks import Rows
 from dataset_builders.conversation import Conversation
-from dataset_builders.encoding import Encoder, Rows
+from dataset_builders.encoding import Encoder
 from dataset_builders.errors import DataError
 from dataset_builders.lengths import LENGTH_POLICIES, LengthPolicy
 from dataset_builders.token_rows import IGNORE_INDEX, TokenReport, TokenRow
