@@ -81,13 +81,13 @@ def test_the_index_names_every_row(encoder: Encoder, tmp_path: Path) -> None:
     check_index(made)
     assert pq.read_table(tmp_path / "rows" / INDEX_FILE).equals(made.index)
     assert tuple(made.index.column_names) == INDEX
-    assert [str(field.type) for field in made.index.schema] == ["string"] * 5 + ["int32"] * 3
+    assert [str(field.type) for field in made.index.schema] == ["string"] * 5 + ["int32"] * 4
     assert made.index["id"].to_pylist() == ["t_0", "t_1", "t_2", "t_0", "t_1"]
     first = made.index.to_pylist()[1]
     del first["tokens"], first["trained_tokens"]
     assert first == {
         **{"id": "t_1", "source": "test", "task": "a", "model": "m"},
-        **{"where": "f.jsonl:1", "part": 0},
+        **{"where": "f.jsonl:1", "part": 0, "entry": 0},
     }
 
 
