@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from agenttuning_plugin.args import AgentTuningArgs, AgentTuningSection
     from agenttuning_plugin.plugin import AgentTuningPlugin
-    from dataset_builders.mixes import build_mix
-    from dataset_builders.sources import SourceSpec
+    from dataset_builders.mixing.mixes import build_mix
+    from dataset_builders.reading.sources import SourceSpec
     from evaluators.agent_tasks import AgentTaskEvaluator
     from evaluators.callback import EvaluatorCallback, Schedule
     from evaluators.general_loss import GeneralLossEvaluator
@@ -39,8 +39,8 @@ _MODULES = {
     "EvaluatorCallback": "evaluators.callback",
     "GeneralLossEvaluator": "evaluators.general_loss",
     "Schedule": "evaluators.callback",
-    "SourceSpec": "dataset_builders.sources",
-    "build_mix": "dataset_builders.mixes",
+    "SourceSpec": "dataset_builders.reading.sources",
+    "build_mix": "dataset_builders.mixing.mixes",
 }
 
 

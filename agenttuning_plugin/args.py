@@ -10,11 +10,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from dataset_builders.cleaning import Cleaning
-from dataset_builders.pools import GPT4_SHARE
-from dataset_builders.rates import Unit
-from dataset_builders.sources import Format, SourceSpec
-from dataset_builders.splitting import Mode
+from dataset_builders.cleaning.steps import Cleaning
+from dataset_builders.mixing.pools import GPT4_SHARE
+from dataset_builders.mixing.rates import Unit
+from dataset_builders.mixing.splitting import Mode
+from dataset_builders.reading.sources import Format, SourceSpec
 
 
 class _Closed(BaseModel):

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from dataset_builders.preparation import Encoding, Prepared
-from dataset_builders.sources import SourceSpec, fingerprint
+from dataset_builders.mixing.preparation import Encoding, Prepared
+from dataset_builders.reading.sources import SourceSpec, fingerprint
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -15,11 +15,11 @@ from typing import Any
 from agenttuning_plugin.quiet import silenced
 from agenttuning_plugin.recipe_rules import PLUGIN, check_recipe
 from agenttuning_plugin.recipes import read_recipe
-from dataset_builders.chat_templates import load_template
 from dataset_builders.environments import load_environment
 from dataset_builders.errors import AgentTuningError, ConfigError, MissingExtraError
-from dataset_builders.files import looks_local
-from dataset_builders.sources import located
+from dataset_builders.masks.chat_templates import load_template
+from dataset_builders.reading.files import looks_local
+from dataset_builders.reading.sources import located
 
 
 @dataclass(frozen=True, slots=True)

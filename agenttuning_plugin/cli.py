@@ -114,8 +114,8 @@ def inspect(
     from agenttuning_plugin.inspection import inspect as look_at
     from agenttuning_plugin.inspection import show
     from agenttuning_plugin.models import load_tokenizer
-    from dataset_builders.reading import as_spec
-    from dataset_builders.sources import load_source
+    from dataset_builders.reading.given import as_spec
+    from dataset_builders.reading.sources import load_source
 
     loaded = load_tokenizer(tokenizer, chat_template)
     conversations = load_source(as_spec(data)).conversations

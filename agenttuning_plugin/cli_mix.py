@@ -11,7 +11,7 @@ from rich.text import Text
 
 from agenttuning_plugin.terminal import EndOfTurn, Json, Template, console, emit
 from dataset_builders.errors import ConfigError
-from dataset_builders.pools import GPT4_SHARE
+from dataset_builders.mixing.pools import GPT4_SHARE
 
 if TYPE_CHECKING:
     from agenttuning_plugin.explaining import Example
@@ -62,8 +62,8 @@ def build(
 ) -> None:
     """Mix agent and general data into a dataset on disk, with its manifest and report."""
     from agenttuning_plugin.saving import build_to_disk
-    from dataset_builders.planning import Plan
-    from dataset_builders.preparation import Encoding
+    from dataset_builders.mixing.planning import Plan
+    from dataset_builders.mixing.preparation import Encoding
 
     options: dict[str, Any] = {"end_of_turn": tuple(end_of_turn or ())}
     if length_policy:
@@ -118,7 +118,7 @@ def explain(
     """Show which rows and trained spans made up an optimizer step, from the manifest alone."""
     from agenttuning_plugin.explaining import explain as find
     from agenttuning_plugin.stored_rows import open_rows
-    from dataset_builders.manifest import read_manifest
+    from dataset_builders.manifest.store import read_manifest
 
     manifest = read_manifest(run)
     examples = find(manifest, step, rank=rank, batch_size=batch_size)

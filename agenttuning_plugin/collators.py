@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dataset_builders.tokens import IGNORE_INDEX
+from dataset_builders.encoding.tokens import IGNORE_INDEX
 
 if TYPE_CHECKING:
     import torch

@@ -8,9 +8,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from dataset_builders.contamination import contamination
-from dataset_builders.contamination_report import CLEAN, DIRTY
-from dataset_builders.plain_texts import Text, TextReport, read_texts
+from dataset_builders.contamination.check import contamination
+from dataset_builders.contamination.plain_texts import Text, TextReport, read_texts
+from dataset_builders.contamination.report import CLEAN, DIRTY
 
 
 def check_contamination(

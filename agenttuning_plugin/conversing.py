@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from dataset_builders.chat import ChatRenderer
-from dataset_builders.coding import Coder
 from dataset_builders.conversation import Message
+from dataset_builders.encoding.coding import Coder
 from dataset_builders.errors import MaskError
+from dataset_builders.masks.chat import ChatRenderer
 
 if TYPE_CHECKING:
     from evaluators.base import Subject

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 from agenttuning_plugin.args import AgentTuningSection
 from agenttuning_plugin.cache import cache_key, load_or_make
 from agenttuning_plugin.packing import pack_mix
-from dataset_builders.chat_templates import check_tokenizer
 from dataset_builders.errors import ConfigError
-from dataset_builders.exposure import describe_mix
-from dataset_builders.mixes import mix
-from dataset_builders.mixing import BLOCK
-from dataset_builders.packed_order import Packing
-from dataset_builders.packing import WINDOW
-from dataset_builders.planning import Plan, Planned
-from dataset_builders.preparation import Encoding, Prepared, prepare
-from dataset_builders.reading import as_spec, source_weights
-from dataset_builders.splitting import Stage
+from dataset_builders.masks.chat_templates import check_tokenizer
+from dataset_builders.mixing.exposure import describe_mix
+from dataset_builders.mixing.mixes import mix
+from dataset_builders.mixing.order import BLOCK
+from dataset_builders.mixing.packed_order import Packing
+from dataset_builders.mixing.packing import WINDOW
+from dataset_builders.mixing.planning import Plan, Planned
+from dataset_builders.mixing.preparation import Encoding, Prepared, prepare
+from dataset_builders.mixing.splitting import Stage
+from dataset_builders.reading.given import as_spec, source_weights
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -14,9 +14,9 @@ from rich.progress import Progress
 from agenttuning_plugin.demo_assets import CACHE, chat_file, model_folder, quiet_environment
 from agenttuning_plugin.recipes import read_recipe, shipped_recipe
 from agenttuning_plugin.results import Comparison, compare, read_evaluations, table
-from dataset_builders.collection import collect, write_jsonl
+from dataset_builders.collection.collect import collect, write_jsonl
 from dataset_builders.errors import AgentTuningError, ConfigError
-from dataset_builders.sources import SourceSpec, load_source
+from dataset_builders.reading.sources import SourceSpec, load_source
 
 AGENT_FILE = "demo-agent.jsonl"
 GENERAL_FILE = "demo-general.jsonl"

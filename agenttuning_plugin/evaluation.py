@@ -8,10 +8,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from dataset_builders.holdout import split_holdout
-from dataset_builders.reading import as_spec
-from dataset_builders.sources import load_source
-from dataset_builders.tokens import Encoder, encode_dataset
+from dataset_builders.encoding.tokens import Encoder, encode_dataset
+from dataset_builders.mixing.holdout import split_holdout
+from dataset_builders.reading.given import as_spec
+from dataset_builders.reading.sources import load_source
 from evaluators.agent_tasks import AgentTaskEvaluator
 from evaluators.base import Evaluation, Evaluator, Subject
 from evaluators.callback import write_record

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from dataset_builders.errors import ConfigError
-from dataset_builders.manifest import Manifest
-from dataset_builders.manifest_records import SPANS, Batch
-from dataset_builders.mixing import MixOrder
-from dataset_builders.packed_order import Packing, bins_of
-from dataset_builders.permutation import Index
-from dataset_builders.rows import TEXTS
+from dataset_builders.manifest.records import SPANS, Batch
+from dataset_builders.manifest.store import Manifest
+from dataset_builders.mixing.order import MixOrder
+from dataset_builders.mixing.packed_order import Packing, bins_of
+from dataset_builders.mixing.permutation import Index
+from dataset_builders.mixing.rows import TEXTS
 
 
 @dataclass(frozen=True, slots=True)

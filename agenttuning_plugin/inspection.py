@@ -8,13 +8,13 @@ from typing import Any
 
 from rich.text import Text
 
-from dataset_builders.chat import ChatRenderer
-from dataset_builders.coding import Coder
 from dataset_builders.conversation import Conversation
-from dataset_builders.engines import HuggingFaceEngine
+from dataset_builders.encoding.coding import Coder
+from dataset_builders.encoding.engines import HuggingFaceEngine
+from dataset_builders.encoding.token_rows import TokenRow
 from dataset_builders.errors import MaskError
-from dataset_builders.spans import Rendered
-from dataset_builders.token_rows import TokenRow
+from dataset_builders.masks.chat import ChatRenderer
+from dataset_builders.masks.spans import Rendered
 
 TRAINED_STYLE = "bold green"
 LITERAL_STYLE = "red underline"

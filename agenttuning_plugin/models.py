@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agenttuning_plugin.quiet import silenced
-from dataset_builders.chat_templates import load_template
 from dataset_builders.errors import ConfigError, MissingExtraError, SourceNotFoundError
+from dataset_builders.masks.chat_templates import load_template
 
 if TYPE_CHECKING:
     from evaluators.base import Subject

@@ -17,16 +17,16 @@ from uuid import uuid4
 import numpy as np
 import numpy.typing as npt
 
+from dataset_builders.encoding.tokens import IGNORE_INDEX
 from dataset_builders.errors import ConfigError
-from dataset_builders.packed_order import PackedOrder, Packing, pack_plan
-from dataset_builders.packing import Bins
-from dataset_builders.planning import Plan, counts_of
-from dataset_builders.tokens import IGNORE_INDEX
+from dataset_builders.mixing.packed_order import PackedOrder, Packing, pack_plan
+from dataset_builders.mixing.packing import Bins
+from dataset_builders.mixing.planning import Plan, counts_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from dataset_builders.preparation import Prepared
+    from dataset_builders.mixing.preparation import Prepared
 
 COLUMNS = ("input_ids", "labels")
 """What a source has to have; other columns of it are not read."""

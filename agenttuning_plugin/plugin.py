@@ -22,11 +22,11 @@ from agenttuning_plugin.data import Budget, Mix, load_mix
 from agenttuning_plugin.packing import AXOLOTL_ARGUMENTS
 from agenttuning_plugin.recipe_rules import check_recipe, section_of
 from agenttuning_plugin.run_files import MixRun, write_run_files
-from dataset_builders.chat_templates import load_template
 from dataset_builders.errors import AgentTuningError
-from dataset_builders.manifest_records import Batch
-from dataset_builders.packing import WINDOW
-from dataset_builders.preparation import Encoding, report_lines
+from dataset_builders.manifest.records import Batch
+from dataset_builders.masks.chat_templates import load_template
+from dataset_builders.mixing.packing import WINDOW
+from dataset_builders.mixing.preparation import Encoding, report_lines
 
 LOG = logging.getLogger("axolotl.agenttuning")
 

@@ -14,14 +14,14 @@ from agenttuning_plugin.reporting.figures import figures
 from agenttuning_plugin.reporting.page import render_page
 from agenttuning_plugin.reporting.samples import sample_rows
 from agenttuning_plugin.stored_rows import AGENT, GENERAL, folder_of
-from dataset_builders.exposure import describe_mix
-from dataset_builders.manifest import write_manifest
-from dataset_builders.manifest_records import Batch, Record, Side, make_record
-from dataset_builders.packed_order import Packing
-from dataset_builders.planning import Plan, Planned
-from dataset_builders.preparation import Encoding, Prepared
-from dataset_builders.reading import as_spec
-from dataset_builders.sources import SourceSpec
+from dataset_builders.manifest.records import Batch, Record, Side, make_record
+from dataset_builders.manifest.store import write_manifest
+from dataset_builders.mixing.exposure import describe_mix
+from dataset_builders.mixing.packed_order import Packing
+from dataset_builders.mixing.planning import Plan, Planned
+from dataset_builders.mixing.preparation import Encoding, Prepared
+from dataset_builders.reading.given import as_spec
+from dataset_builders.reading.sources import SourceSpec
 
 RUN_REPORT = "agenttuning_report"
 """Stem of the report's files in the output folder of a training run."""

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from agenttuning_plugin.run_files import MixRun, write_report
 from agenttuning_plugin.stored_rows import MIX
 from dataset_builders.errors import ConfigError, StorageError
-from dataset_builders.manifest import write_manifest
-from dataset_builders.mixes import mix
-from dataset_builders.mixing import MixOrder
-from dataset_builders.planning import Plan
-from dataset_builders.preparation import Encoding, check_sources, prepare, prepare_messages
-from dataset_builders.rates import UNITS
-from dataset_builders.reading import as_spec
+from dataset_builders.manifest.store import write_manifest
+from dataset_builders.mixing.mixes import mix
+from dataset_builders.mixing.order import MixOrder
+from dataset_builders.mixing.planning import Plan
+from dataset_builders.mixing.preparation import Encoding, check_sources, prepare, prepare_messages
+from dataset_builders.mixing.rates import UNITS
+from dataset_builders.reading.given import as_spec
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -60,7 +60,7 @@ def build_to_disk(
         What `report.json` holds.
 
     Raises:
-        ConfigError: `out` exists, or see `dataset_builders.preparation.prepare`.
+        ConfigError: `out` exists, or see `dataset_builders.mixing.preparation.prepare`.
         DataError: See there.
         SourceNotFoundError: See there.
         StorageError: There is no room for it; nothing is left at `out`.

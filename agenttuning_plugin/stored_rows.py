@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from agenttuning_plugin.explaining import Example
 from agenttuning_plugin.pieces import Piece, decode_pieces
-from dataset_builders.manifest import Manifest
+from dataset_builders.manifest.store import Manifest
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from dataset_builders.building import RecordDroppedError
-from dataset_builders.cleaning import Cleaning
-from dataset_builders.duplicates import NearDuplicates, shingle_hashes
-from dataset_builders.files import Located, read_records
-from dataset_builders.language import LanguageFilter, _identifier, _sample, language_of
-from dataset_builders.sharegpt import build
+from dataset_builders.cleaning.duplicates import NearDuplicates, shingle_hashes
+from dataset_builders.cleaning.language import LanguageFilter, _identifier, _sample, language_of
+from dataset_builders.cleaning.steps import Cleaning
+from dataset_builders.formats.sharegpt import build
+from dataset_builders.reading.building import RecordDroppedError
+from dataset_builders.reading.files import Located, read_records
 
 THRESHOLD = 0.8
 

@@ -13,10 +13,10 @@ import logging
 import sys
 from typing import Any
 
-from dataset_builders.chat_templates import load_template
 from dataset_builders.conversation import Conversation
-from dataset_builders.sources import SourceSpec, load_source
-from dataset_builders.tokens import Encoder, TokenReport
+from dataset_builders.encoding.tokens import Encoder, TokenReport
+from dataset_builders.masks.chat_templates import load_template
+from dataset_builders.reading.sources import SourceSpec, load_source
 
 POLICIES = ("drop", "split", "shorten", "truncate")
 

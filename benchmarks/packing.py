@@ -18,16 +18,16 @@ from typing import Any
 import numpy as np
 
 from agenttuning_plugin.packing import packed_dataset
-from dataset_builders.mixing import MixOrder
-from dataset_builders.packing import WINDOW, Bins, pack
+from dataset_builders.mixing.order import MixOrder
+from dataset_builders.mixing.packing import WINDOW, Bins, pack
 
 CAPACITY, SAMPLE, EXAMPLES, ETA = 4096, 20_000, 60_000, 0.2
 
 
 def measure_lengths(source: str, tokenizer: Any) -> tuple[Any, Any]:
     """Tokens and trained tokens of each conversation, whatever its length."""
-    from dataset_builders.planning import Plan, counts_of
-    from dataset_builders.preparation import Encoding, prepare
+    from dataset_builders.mixing.planning import Plan, counts_of
+    from dataset_builders.mixing.preparation import Encoding, prepare
 
     encoding = Encoding(max_length=10**9)
     prepared = prepare(source, None, plan=Plan(1.0), tokenizer=tokenizer, encoding=encoding)

@@ -18,13 +18,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from dataset_builders.records import read_records
+from dataset_builders.reading.records import read_records
 
 TIMES = 4
 
 STREAM = """
 from dataset_builders import SourceSpec, stream_source
-from dataset_builders.cleaning import Cleaning
+from dataset_builders.cleaning.steps import Cleaning
 result = stream_source(SourceSpec(sys.argv[1], "sharegpt", clean=Cleaning.none()))
 count = sum(1 for _ in result.conversations)
 assert result.report.kept == count

@@ -12,8 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dataset_builders.building import BuildResult, LoadResult
-    from dataset_builders.cleaning import Cleaning
+    from dataset_builders.cleaning.steps import Cleaning
     from dataset_builders.conversation import Conversation, Message, ToolCall
     from dataset_builders.errors import (
         AgentTuningError,
@@ -21,9 +20,10 @@ if TYPE_CHECKING:
         DataError,
         SourceNotFoundError,
     )
-    from dataset_builders.mixes import build_mix
-    from dataset_builders.report import SourceReport
-    from dataset_builders.sources import (
+    from dataset_builders.mixing.mixes import build_mix
+    from dataset_builders.reading.building import BuildResult, LoadResult
+    from dataset_builders.reading.report import SourceReport
+    from dataset_builders.reading.sources import (
         SourceSpec,
         fingerprint,
         load_source,
@@ -33,22 +33,22 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "AgentTuningError": "errors",
-    "BuildResult": "building",
-    "Cleaning": "cleaning",
+    "BuildResult": "reading.building",
+    "Cleaning": "cleaning.steps",
     "ConfigError": "errors",
     "Conversation": "conversation",
     "DataError": "errors",
-    "LoadResult": "building",
+    "LoadResult": "reading.building",
     "Message": "conversation",
     "SourceNotFoundError": "errors",
-    "SourceReport": "report",
-    "SourceSpec": "sources",
+    "SourceReport": "reading.report",
+    "SourceSpec": "reading.sources",
     "ToolCall": "conversation",
-    "build_mix": "mixes",
-    "fingerprint": "sources",
-    "load_source": "sources",
-    "stream_source": "sources",
-    "to_dataset": "sources",
+    "build_mix": "mixing.mixes",
+    "fingerprint": "reading.sources",
+    "load_source": "reading.sources",
+    "stream_source": "reading.sources",
+    "to_dataset": "reading.sources",
 }
 
 __all__ = [

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from dataset_builders.collection.rollout import Trajectory, play
 from dataset_builders.environments import load_environment
 from dataset_builders.errors import ConfigError
-from dataset_builders.rollout import Trajectory, play
 from evaluators.base import Evaluation, Metric, Subject
 from evaluators.local_model import LocalPolicy
 from evaluators.model_state import borrowed

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dataset_builders.encoding.tokens import IGNORE_INDEX
 from dataset_builders.errors import ConfigError
-from dataset_builders.tokens import IGNORE_INDEX
 from evaluators.base import Evaluation, Subject
 from evaluators.model_state import borrowed
 from evaluators.statistics import ratio

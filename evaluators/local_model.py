@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from dataset_builders.chat import ChatRenderer
-from dataset_builders.coding import Coder
 from dataset_builders.conversation import Message
+from dataset_builders.encoding.coding import Coder
+from dataset_builders.masks.chat import ChatRenderer
 
 if TYPE_CHECKING:
     from evaluators.base import Subject

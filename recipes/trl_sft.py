@@ -15,9 +15,9 @@ from trl import SFTConfig, SFTTrainer
 from agenttuning_plugin import AgentTaskEvaluator, EvaluatorCallback, GeneralLossEvaluator, Schedule
 from agenttuning_plugin.models import load_tokenizer
 from agenttuning_plugin.run_files import MixRun, record_run
-from dataset_builders.mixes import mix
-from dataset_builders.planning import Plan
-from dataset_builders.preparation import Encoding, prepare
+from dataset_builders.mixing.mixes import mix
+from dataset_builders.mixing.planning import Plan
+from dataset_builders.mixing.preparation import Encoding, prepare
 
 MODEL = "meta-llama/Llama-2-7b-chat-hf"  # gated: log in to the hub
 AGENT = "zai-org/AgentInstruct"

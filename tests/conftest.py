@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dataset_builders.chat_templates import load_template
+from dataset_builders.masks.chat_templates import load_template
 
 # Read when the libraries are imported; tests never go to the network.
 for _name in ("AXOLOTL_DO_NOT_TRACK", "DO_NOT_TRACK", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dataset_builders.exposure import exposures
-from dataset_builders.mixing import as_stages
-from dataset_builders.permutation import Index
-from dataset_builders.planning import Plan, Planned
-from dataset_builders.rows import is_encoded
+from dataset_builders.mixing.exposure import exposures
+from dataset_builders.mixing.order import as_stages
+from dataset_builders.mixing.permutation import Index
+from dataset_builders.mixing.planning import Plan, Planned
+from dataset_builders.mixing.rows import is_encoded
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from agenttuning_plugin.pieces import Piece, decode_pieces, shorten
-from dataset_builders.mixing import MixOrder
-from dataset_builders.preparation import Prepared
-from dataset_builders.row_surveys import trained_ranges
+from dataset_builders.manifest.surveys import trained_ranges
+from dataset_builders.mixing.order import MixOrder
+from dataset_builders.mixing.preparation import Prepared
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -1,7 +1,7 @@
 """What an environment is: Gymnasium's interface with text in and text out.
 
 One environment object serves collection, evaluation and tests. `play` in
-`dataset_builders.rollout` wraps it into a conversation.
+`dataset_builders.collection.rollout` wraps it into a conversation.
 """
 
 from __future__ import annotations

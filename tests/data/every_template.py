@@ -11,9 +11,9 @@ from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
-from dataset_builders.chat import Rendered
-from dataset_builders.chat_templates import load_template, template_message, template_names
 from dataset_builders.conversation import Message
+from dataset_builders.masks.chat import Rendered
+from dataset_builders.masks.chat_templates import load_template, template_message, template_names
 
 FOLDERS = {
     "axolotl": "axolotl/utils/chat_templates/templates",

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from dataset_builders.agentinstruct import build
-from dataset_builders.building import LoadResult, collect
-from dataset_builders.files import locate, read_records
+from dataset_builders.formats.agentinstruct import build
+from dataset_builders.reading.building import LoadResult, collect
+from dataset_builders.reading.files import locate, read_records
 
 COUNTS = {"db": 430, "alfworld": 270, "kg": 16, "os": 15, "webshop": 14, "mind2web": 14}
 

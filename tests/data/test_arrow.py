@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 from datasets import load_from_disk
 
-from dataset_builders.arrow import INDEX_FILE
-from dataset_builders.chunks import CHUNK
 from dataset_builders.conversation import Conversation, Message
+from dataset_builders.encoding.arrow import INDEX_FILE
+from dataset_builders.encoding.chunks import CHUNK
+from dataset_builders.encoding.tokens import IGNORE_INDEX, Encoded, Encoder, encode_dataset
 from dataset_builders.errors import DataError, StorageError
-from dataset_builders.rows import INDEX
-from dataset_builders.tokens import IGNORE_INDEX, Encoded, Encoder, encode_dataset
+from dataset_builders.mixing.rows import INDEX
 
 pq = pytest.importorskip("pyarrow.parquet")
 pytest.importorskip("transformers")

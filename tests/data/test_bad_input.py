@@ -19,13 +19,13 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataset_builders.building import LoadResult
-from dataset_builders.cleaning import Cleaning
+from dataset_builders.cleaning.steps import Cleaning
 from dataset_builders.errors import DataError
-from dataset_builders.files import locate, read_records
-from dataset_builders.json_stream import BadRecord
-from dataset_builders.reading import as_spec
-from dataset_builders.sources import SourceSpec, load_source
+from dataset_builders.reading.building import LoadResult
+from dataset_builders.reading.files import locate, read_records
+from dataset_builders.reading.given import as_spec
+from dataset_builders.reading.json_stream import BadRecord
+from dataset_builders.reading.sources import SourceSpec, load_source
 
 PACK: dict[str, Callable[[bytes], bytes]] = {
     ".gz": gzip.compress,
@@ -251,7 +251,7 @@ def test_one_object_a_file(tmp_path: Path) -> None:
 
 UNREACHABLE = """
 from dataset_builders import SourceNotFoundError
-from dataset_builders.reading import as_spec
+from dataset_builders.reading.given import as_spec
 try:
     as_spec("nobody/nothing-of-this-name")
 except SourceNotFoundError as error:

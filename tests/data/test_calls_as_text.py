@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from dataset_builders.calls_as_text import calls_as_text
-from dataset_builders.chat import ChatRenderer
 from dataset_builders.conversation import Conversation, Message, ToolCall
 from dataset_builders.errors import MaskError
-from dataset_builders.sources import SourceSpec, fingerprint, load_source
+from dataset_builders.formats.calls_as_text import calls_as_text
+from dataset_builders.masks.chat import ChatRenderer
+from dataset_builders.reading.sources import SourceSpec, fingerprint, load_source
 
 SCHEMA = {"type": "function", "function": {"name": "f", "description": "é {}"}}
 CALLS = (ToolCall("f", '{"x": "é"}', "c1"), ToolCall("g", "{}", "c2"))

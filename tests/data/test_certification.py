@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from dataset_builders.chat import ChatRenderer
 from dataset_builders.conversation import Conversation, Message
 from dataset_builders.errors import CertificationError, DataError, MaskError
-from dataset_builders.layout import Layout
+from dataset_builders.masks.chat import ChatRenderer
+from dataset_builders.masks.layout import Layout
 
 pytest.importorskip("transformers")
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from dataset_builders.chat import ChatRenderer
-from dataset_builders.chat_templates import load_template
 from dataset_builders.conversation import Conversation, Message
 from dataset_builders.errors import ConfigError, MaskError
+from dataset_builders.masks.chat import ChatRenderer
+from dataset_builders.masks.chat_templates import load_template
 
 pytest.importorskip("transformers")
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from every_template import find_templates, rendering, speaking
 
-from dataset_builders.chat import ChatRenderer
 from dataset_builders.conversation import Conversation, Message, ToolCall
 from dataset_builders.errors import MaskError
+from dataset_builders.masks.chat import ChatRenderer
 
 pytest.importorskip("transformers")
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from dataset_builders.collection import SOURCE, collect, to_conversation, write_jsonl
+from dataset_builders.collection.collect import SOURCE, collect, to_conversation, write_jsonl
+from dataset_builders.collection.rollout import ScriptedPolicy, Trajectory
 from dataset_builders.conversation import Conversation, Message, ToolCall, from_row
 from dataset_builders.environments import HELD_IN
 from dataset_builders.environments.database import DatabaseEnvironment
 from dataset_builders.errors import ConfigError
-from dataset_builders.rollout import ScriptedPolicy, Trajectory
 
 WRONG = "No idea.\nAction: Answer\nFinal Answer: [-1]"
 SELECT = "Hm.\nAction: Operation\n```sql\nSELECT 1\n```"

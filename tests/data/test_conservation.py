@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataset_builders.cleaning import Cleaning
+from dataset_builders.cleaning.steps import Cleaning
 from dataset_builders.conversation import to_row
 from dataset_builders.errors import DataError
-from dataset_builders.report import SourceReport
-from dataset_builders.sources import BUILDERS, Format, SourceSpec, stream_source
+from dataset_builders.reading.report import SourceReport
+from dataset_builders.reading.sources import BUILDERS, Format, SourceSpec, stream_source
 
 # Lone surrogates and control characters included: JSON can spell them.
 TEXTS = ["", " ", "a", "user", "assistant", "tool", "human", "gpt", "false", "{", "\ud800", "\0"]

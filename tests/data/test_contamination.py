@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataset_builders import contamination as module
-from dataset_builders import ngram_matching
-from dataset_builders.contamination import contamination
+from dataset_builders.contamination import check as module
+from dataset_builders.contamination import ngram_matching
+from dataset_builders.contamination.check import contamination
+from dataset_builders.contamination.plain_texts import Text, TextReport, read_texts
 from dataset_builders.errors import ConfigError, DataError, SourceNotFoundError
-from dataset_builders.plain_texts import Text, TextReport, read_texts
 
 WORDS = [f"w{number}" for number in range(5000)]
 

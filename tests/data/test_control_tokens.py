@@ -12,9 +12,9 @@ from every_template import find_templates, speaking
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataset_builders.chat import ChatRenderer, Rendered
 from dataset_builders.conversation import Conversation, Message, ToolCall
 from dataset_builders.errors import MaskError
+from dataset_builders.masks.chat import ChatRenderer, Rendered
 
 pytest.importorskip("transformers")
 

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataset_builders.building import RecordDroppedError
-from dataset_builders.duplicates import (
+from dataset_builders.cleaning.duplicates import (
     SHINGLE,
     ExactDuplicates,
     NearDuplicates,
     shingle_hashes,
 )
 from dataset_builders.errors import ConfigError
+from dataset_builders.reading.building import RecordDroppedError
 
 WORDS = [f"word{number}" for number in range(3000)]
 

@@ -14,23 +14,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataset_builders.conversation import Conversation, Message
-from dataset_builders.engines import (
+from dataset_builders.encoding.engines import (
     SAMPLE,
     HuggingFaceEngine,
     choose_engine,
     difference,
     difficult_texts,
 )
-from dataset_builders.errors import ConfigError
-from dataset_builders.offsets import TokenWidths, specification
-from dataset_builders.sources import SourceSpec, load_source
-from dataset_builders.tiktoken_engine import (
+from dataset_builders.encoding.offsets import TokenWidths, specification
+from dataset_builders.encoding.tiktoken_engine import (
     TiktokenEngine,
     UnsupportedTokenizerError,
     _unsure,
     build,
 )
-from dataset_builders.tokens import Encoder, TokenReport, encode_dataset
+from dataset_builders.encoding.tokens import Encoder, TokenReport, encode_dataset
+from dataset_builders.errors import ConfigError
+from dataset_builders.reading.sources import SourceSpec, load_source
 
 pytest.importorskip("transformers")
 pytest.importorskip("tiktoken")
@@ -168,7 +168,7 @@ def test_one_id_that_differs_is_seen(small_tokenizer: Any) -> None:
 def test_an_engine_that_differs_is_not_used(
     small_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import dataset_builders.tiktoken_engine as module
+    import dataset_builders.encoding.tiktoken_engine as module
 
     spec = specification(small_tokenizer)
     sample = [f"text {n}" for n in range(SAMPLE)]

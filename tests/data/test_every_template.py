@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from every_template import FEWEST, PARTS, Oracle, find_templates, speaking
 
-from dataset_builders.chat import ChatRenderer
 from dataset_builders.conversation import Conversation, Message, ToolCall
 from dataset_builders.errors import ConfigError, MaskError
+from dataset_builders.masks.chat import ChatRenderer
 
 pytest.importorskip("transformers")
 

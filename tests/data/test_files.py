@@ -10,8 +10,8 @@ from unittest import mock
 import pytest
 
 from dataset_builders.errors import ConfigError, DataError, SourceNotFoundError
-from dataset_builders.files import content_fingerprint, locate, read_records, split_of
-from dataset_builders.json_stream import BadRecord
+from dataset_builders.reading.files import content_fingerprint, locate, read_records, split_of
+from dataset_builders.reading.json_stream import BadRecord
 
 
 def test_lines(tmp_path: Path) -> None:

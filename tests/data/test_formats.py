@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from dataset_builders import DataError
-from dataset_builders.building import LoadResult
 from dataset_builders.conversation import Conversation, Message, ToolCall
-from dataset_builders.detection import detect_format
-from dataset_builders.reading import as_spec, read_source
-from dataset_builders.sources import Format, SourceSpec, load_source
+from dataset_builders.reading.building import LoadResult
+from dataset_builders.reading.detection import detect_format
+from dataset_builders.reading.given import as_spec, read_source
+from dataset_builders.reading.sources import Format, SourceSpec, load_source
 
 USER: dict[str, Any] = {"role": "user", "content": "q"}
 REPLY: dict[str, Any] = {"role": "assistant", "content": "a"}

@@ -8,8 +8,8 @@ from unittest import mock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataset_builders import json_stream
-from dataset_builders.json_stream import BadRecord, iter_array, iter_lines
+from dataset_builders.reading import json_stream
+from dataset_builders.reading.json_stream import BadRecord, iter_array, iter_lines
 
 SETTINGS = settings(max_examples=300, deadline=None, database=None)
 

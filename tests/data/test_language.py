@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from dataset_builders.building import RecordDroppedError
+from dataset_builders.cleaning.language import LanguageFilter, language_of
 from dataset_builders.errors import ConfigError
-from dataset_builders.language import LanguageFilter, language_of
+from dataset_builders.reading.building import RecordDroppedError
 
 ENGLISH = (
     "The committee has decided that the proposal will be discussed with all members at the next "

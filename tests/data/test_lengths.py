@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataset_builders.conversation import Conversation, Message, ToolCall
-from dataset_builders.lengths import exchanges, shorten, split
-from dataset_builders.tokens import Encoder, TokenReport
+from dataset_builders.encoding.lengths import exchanges, shorten, split
+from dataset_builders.encoding.tokens import Encoder, TokenReport
 
 Turns = list[tuple[str, int, bool]]
 

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataset_builders.chat import ChatRenderer
 from dataset_builders.conversation import Conversation, Message
-from dataset_builders.engines import HuggingFaceEngine
-from dataset_builders.literals import LiteralEncoder
-from dataset_builders.offsets import specification
-from dataset_builders.spans import Rendered, Span
-from dataset_builders.tokens import IGNORE_INDEX, Encoder, TokenReport
+from dataset_builders.encoding.engines import HuggingFaceEngine
+from dataset_builders.encoding.literals import LiteralEncoder
+from dataset_builders.encoding.offsets import specification
+from dataset_builders.encoding.tokens import IGNORE_INDEX, Encoder, TokenReport
+from dataset_builders.masks.chat import ChatRenderer
+from dataset_builders.masks.spans import Rendered, Span
 
 pytest.importorskip("transformers")
 

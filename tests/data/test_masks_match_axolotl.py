@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from dataset_builders.conversation import Conversation, Message, to_row
-from dataset_builders.sources import SourceSpec, load_source
-from dataset_builders.tokens import IGNORE_INDEX, Encoder, TokenReport
+from dataset_builders.encoding.tokens import IGNORE_INDEX, Encoder, TokenReport
+from dataset_builders.reading.sources import SourceSpec, load_source
 
 jinja2 = pytest.importorskip("jinja2")
 pytest.importorskip("axolotl")

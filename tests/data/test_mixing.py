@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataset_builders.errors import ConfigError
-from dataset_builders.mixing import MixOrder, Pool, mix_datasets
-from dataset_builders.permutation import permute
+from dataset_builders.mixing.order import MixOrder, Pool, mix_datasets
+from dataset_builders.mixing.permutation import permute
 
 ETAS = st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.2, 1 / 3, 0.5, 0.999, 1.0, 5e-324]))
 ORDERS = st.builds(

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataset_builders.errors import ConfigError
-from dataset_builders.mixing import MixOrder
-from dataset_builders.packing import MAX_WINDOW, Bins, pack, pack_to_fill
+from dataset_builders.mixing.order import MixOrder
+from dataset_builders.mixing.packing import MAX_WINDOW, Bins, pack, pack_to_fill
 
 CAPACITY = 64
 ETA = 0.2

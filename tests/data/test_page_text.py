@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataset_builders.page_text import (
+from dataset_builders.cleaning.page_text import (
     clean_characters,
     holds_page_markup,
     is_failure,

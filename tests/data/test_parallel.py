@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dataset_builders.parallel import WorkerLostError, in_order
+from dataset_builders.encoding.parallel import WorkerLostError, in_order
 
 
 def slow_first(number: int) -> tuple[int, int]:

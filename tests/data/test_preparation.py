@@ -9,18 +9,18 @@ import pytest
 
 from dataset_builders import build_mix
 from dataset_builders.conversation import Conversation, Message
-from dataset_builders.detection import detect_format
 from dataset_builders.errors import ConfigError, DataError, SourceNotFoundError
-from dataset_builders.mixing import MixOrder
-from dataset_builders.planning import Plan
-from dataset_builders.preparation import (
+from dataset_builders.mixing.order import MixOrder
+from dataset_builders.mixing.planning import Plan
+from dataset_builders.mixing.preparation import (
     Encoding,
     check_sources,
     prepare,
     prepare_messages,
 )
-from dataset_builders.reading import as_spec
-from dataset_builders.sources import SourceSpec, load_source, to_dataset
+from dataset_builders.reading.detection import detect_format
+from dataset_builders.reading.given import as_spec
+from dataset_builders.reading.sources import SourceSpec, load_source, to_dataset
 
 pytest.importorskip("transformers")
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from dataset_builders.cleaning import Cleaning
+from dataset_builders.cleaning.provenance import normalise_model
+from dataset_builders.cleaning.steps import Cleaning
 from dataset_builders.errors import ConfigError
-from dataset_builders.provenance import normalise_model
-from dataset_builders.sources import SourceSpec, fingerprint, load_source
+from dataset_builders.reading.sources import SourceSpec, fingerprint, load_source
 
 GPT_4 = ("gpt4", "gpt-4", "gpt-4-0613", "Model: GPT-4", "GPT-4 Turbo", "gpt_4_32k", "openai/gpt-4",
          "OpenAI GPT-4 (8k)", " GPT 4 ", "gpt-4-1106-preview")  # fmt: skip

@@ -8,11 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataset_builders.conversation import Message
-from dataset_builders.environments.base import TextEnvironment
-from dataset_builders.environments.database import DatabaseEnvironment
-from dataset_builders.errors import ConfigError, MissingExtraError
-from dataset_builders.rollout import (
+from dataset_builders.collection.rollout import (
     CONTEXT_FULL,
     ENVIRONMENT_ERROR,
     ROUND_LIMIT,
@@ -21,6 +17,10 @@ from dataset_builders.rollout import (
     play,
     play_oracle,
 )
+from dataset_builders.conversation import Message
+from dataset_builders.environments.base import TextEnvironment
+from dataset_builders.environments.database import DatabaseEnvironment
+from dataset_builders.errors import ConfigError, MissingExtraError
 
 
 class CountdownEnvironment(TextEnvironment):

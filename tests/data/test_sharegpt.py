@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from dataset_builders.building import LoadResult, collect
-from dataset_builders.cleaning import Cleaning
-from dataset_builders.files import locate
-from dataset_builders.sharegpt import build
-from dataset_builders.sources import SourceSpec, load_source
+from dataset_builders.cleaning.steps import Cleaning
+from dataset_builders.formats.sharegpt import build
+from dataset_builders.reading.building import LoadResult, collect
+from dataset_builders.reading.files import locate
+from dataset_builders.reading.sources import SourceSpec, load_source
 
 ROLES = {"h": "human", "g": "gpt", "s": "system", "b": "bing", "x": "someone"}
 

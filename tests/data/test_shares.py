@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataset_builders.errors import ConfigError
-from dataset_builders.mixing import MixOrder, Pool
-from dataset_builders.planning import Plan, make_order
-from dataset_builders.pools import model_pools, weighted_pools
-from dataset_builders.rates import solve_rates
-from dataset_builders.rows import make_index
-from dataset_builders.splitting import Split, Stage
+from dataset_builders.mixing.order import MixOrder, Pool
+from dataset_builders.mixing.planning import Plan, make_order
+from dataset_builders.mixing.pools import model_pools, weighted_pools
+from dataset_builders.mixing.rates import solve_rates
+from dataset_builders.mixing.rows import make_index
+from dataset_builders.mixing.splitting import Split, Stage
 
 moderate = settings(max_examples=60, deadline=None, database=None)
 MODES = st.sampled_from(["stratified", "iid"])

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from dataset_builders import sharegpt
 from dataset_builders.conversation import Conversation, Message, ToolCall, from_row
 from dataset_builders.errors import ConfigError, DataError, SourceNotFoundError
-from dataset_builders.report import SourceReport
-from dataset_builders.sources import SourceSpec, fingerprint, load_source, to_dataset
+from dataset_builders.formats import sharegpt
+from dataset_builders.reading.report import SourceReport
+from dataset_builders.reading.sources import SourceSpec, fingerprint, load_source, to_dataset
 
 GOOD = {
     "id": "db_1",

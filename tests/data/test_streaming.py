@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from dataset_builders import DataError, SourceSpec, building, stream_source
-from dataset_builders.reading import read_source
+from dataset_builders import DataError, SourceSpec, stream_source
+from dataset_builders.reading import building
+from dataset_builders.reading.given import read_source
 
 TURNS = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
 
@@ -60,7 +61,7 @@ def test_several_sources_are_read_one_after_the_other(tmp_path: Path) -> None:
 PEAK = """
 import sys
 from dataset_builders import SourceSpec, stream_source
-from dataset_builders.cleaning import Cleaning
+from dataset_builders.cleaning.steps import Cleaning
 spec = SourceSpec(sys.argv[1], "sharegpt", clean=Cleaning.none())
 kept = sum(1 for _ in stream_source(spec).conversations)
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))

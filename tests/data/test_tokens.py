@@ -8,10 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataset_builders.chat_templates import load_template
 from dataset_builders.conversation import Conversation, Message
+from dataset_builders.encoding.tokens import (
+    IGNORE_INDEX,
+    Encoder,
+    TokenReport,
+    TokenRow,
+    encode_dataset,
+)
 from dataset_builders.errors import ConfigError, DataError
-from dataset_builders.tokens import IGNORE_INDEX, Encoder, TokenReport, TokenRow, encode_dataset
+from dataset_builders.masks.chat_templates import load_template
 
 pytest.importorskip("transformers")
 

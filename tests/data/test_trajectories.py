@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from dataset_builders.building import LoadResult
 from dataset_builders.conversation import Conversation
 from dataset_builders.errors import DataError, MissingExtraError
-from dataset_builders.reading import as_spec
-from dataset_builders.sources import Format, SourceSpec, load_source
+from dataset_builders.reading.building import LoadResult
+from dataset_builders.reading.given import as_spec
+from dataset_builders.reading.sources import Format, SourceSpec, load_source
 
 TASK = {"class_": "text_observation", "content": "task", "source": "user"}
 SAY = {"class_": "message_action", "content": "done", "description": "thought"}

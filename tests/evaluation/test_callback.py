@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from dataset_builders.conversation import Conversation, Message
+from dataset_builders.encoding.tokens import Encoder, encode_dataset
 from dataset_builders.errors import ConfigError
-from dataset_builders.tokens import Encoder, encode_dataset
 
 torch = pytest.importorskip("torch", reason="pip install 'agenttuning-plugin[eval]'")
 transformers = pytest.importorskip("transformers")

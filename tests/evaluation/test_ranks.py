@@ -19,7 +19,7 @@ SCRIPT = """
 import sys, warnings
 import torch, transformers
 from dataset_builders.conversation import Conversation, Message
-from dataset_builders.tokens import Encoder, encode_dataset
+from dataset_builders.encoding.tokens import Encoder, encode_dataset
 from evaluators import AgentTaskEvaluator, EvaluatorCallback, GeneralLossEvaluator, Schedule
 
 model_dir, output = sys.argv[1:]

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from agenttuning_plugin.run_files import MixRun
-from dataset_builders.manifest_records import Batch
-from dataset_builders.mixes import mix
-from dataset_builders.planning import Plan
-from dataset_builders.preparation import Encoding, Prepared
-from dataset_builders.rows import make_index
+from dataset_builders.manifest.records import Batch
+from dataset_builders.mixing.mixes import mix
+from dataset_builders.mixing.planning import Plan
+from dataset_builders.mixing.preparation import Encoding, Prepared
+from dataset_builders.mixing.rows import make_index
 
 TASKS = ["os", "db", "alfworld"]
 

@@ -13,9 +13,9 @@ import pytest
 
 from agenttuning_plugin.saving import build_to_disk
 from dataset_builders.errors import StorageError
-from dataset_builders.manifest import MANIFEST_FILE, read_manifest
-from dataset_builders.planning import Plan
-from dataset_builders.preparation import Encoding
+from dataset_builders.manifest.store import MANIFEST_FILE, read_manifest
+from dataset_builders.mixing.planning import Plan
+from dataset_builders.mixing.preparation import Encoding
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -19,9 +19,9 @@ from agenttuning_plugin.args import AgentTuningSection
 from agenttuning_plugin.cache import cache_key, load_or_make
 from agenttuning_plugin.data import Budget, load_mix, load_prepared, plan_of
 from dataset_builders.errors import ConfigError, DataError
-from dataset_builders.planning import Plan
-from dataset_builders.preparation import Encoding, Prepared, prepare
-from dataset_builders.reading import as_spec
+from dataset_builders.mixing.planning import Plan
+from dataset_builders.mixing.preparation import Encoding, Prepared, prepare
+from dataset_builders.reading.given import as_spec
 
 BUDGET = Budget(steps=10, batch=4)
 ENCODING = Encoding(max_length=256, holdout=3)

@@ -9,7 +9,7 @@ import pytest
 
 from agenttuning_plugin.args import CleaningConfig, SourceConfig
 from agenttuning_plugin.recipe_rules import check_recipe
-from dataset_builders.cleaning import STEPS, Cleaning
+from dataset_builders.cleaning.steps import STEPS, Cleaning
 from dataset_builders.errors import ConfigError
 
 

@@ -19,10 +19,10 @@ from agenttuning_plugin.pieces import Piece, cut, decode_pieces, one_line, revea
 from agenttuning_plugin.run_files import MixRun
 from agenttuning_plugin.stored_rows import MIX, open_rows
 from dataset_builders.errors import ConfigError
-from dataset_builders.manifest import Manifest, read_manifest, write_manifest
-from dataset_builders.manifest_records import Batch
-from dataset_builders.packed_order import Packing, pack_plan
-from dataset_builders.planning import Plan
+from dataset_builders.manifest.records import Batch
+from dataset_builders.manifest.store import Manifest, read_manifest, write_manifest
+from dataset_builders.mixing.packed_order import Packing, pack_plan
+from dataset_builders.mixing.planning import Plan
 
 MakeRun = Callable[..., tuple[Any, MixRun]]
 Run = Callable[..., tuple[int, str, str]]

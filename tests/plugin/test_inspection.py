@@ -9,8 +9,8 @@ import pytest
 
 from agenttuning_plugin.inspection import LITERAL_STYLE, TRAINED_STYLE, inspect, show
 from dataset_builders.conversation import Conversation, Message
+from dataset_builders.encoding.tokens import Encoder, TokenReport
 from dataset_builders.errors import MaskError
-from dataset_builders.tokens import Encoder, TokenReport
 
 pytest.importorskip("transformers")
 

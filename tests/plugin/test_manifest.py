@@ -15,20 +15,20 @@ from hypothesis import strategies as st
 
 from agenttuning_plugin.run_files import MixRun
 from dataset_builders.errors import AgentTuningError, DataError, SourceNotFoundError
-from dataset_builders.manifest import (
+from dataset_builders.manifest.orders import order_of, order_record
+from dataset_builders.manifest.records import SPANS, Batch, hash_of
+from dataset_builders.manifest.store import (
     INDEX_FILES,
     MANIFEST_FILE,
     TOKENIZER_FILE,
     read_manifest,
     write_manifest,
 )
-from dataset_builders.manifest_records import SPANS, Batch, hash_of
-from dataset_builders.mixing import MixOrder, Pool
-from dataset_builders.order_records import order_of, order_record
-from dataset_builders.planning import Plan
-from dataset_builders.row_surveys import survey, trained_ranges
-from dataset_builders.rows import make_index
-from dataset_builders.splitting import Stage
+from dataset_builders.manifest.surveys import survey, trained_ranges
+from dataset_builders.mixing.order import MixOrder, Pool
+from dataset_builders.mixing.planning import Plan
+from dataset_builders.mixing.rows import make_index
+from dataset_builders.mixing.splitting import Stage
 
 MakeRun = Callable[..., tuple[Any, MixRun]]
 

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from agenttuning_plugin.reporting.page import render_page, show
 from agenttuning_plugin.run_files import MixRun, write_report
-from dataset_builders.planning import Plan
-from dataset_builders.splitting import Stage
+from dataset_builders.mixing.planning import Plan
+from dataset_builders.mixing.splitting import Stage
 
 MakeRun = Callable[..., tuple[Any, MixRun]]
 

@@ -38,7 +38,7 @@ def test_it_holds_all_that_is_needed_and_no_more(unpacked: Path) -> None:
     recipes = {path.name for path in (ROOT / "recipes").iterdir() if path.is_file()}
     shipped = {path.name for path in (unpacked / "agenttuning_plugin/recipes").iterdir()}
     assert shipped == recipes
-    assert (unpacked / "dataset_builders/templates/llama-2.jinja").is_file()
+    assert (unpacked / "dataset_builders/masks/templates/llama-2.jinja").is_file()
     assert (unpacked / "agenttuning_plugin/reporting/page.html").is_file()
     assert (unpacked / "agenttuning_plugin/reporting/style.css").is_file()
 

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 import yaml
 
-from dataset_builders.preparation import Encoding
-from dataset_builders.sources import SourceSpec
-from dataset_builders.tokens import IGNORE_INDEX
+from dataset_builders.encoding.tokens import IGNORE_INDEX
+from dataset_builders.mixing.preparation import Encoding
+from dataset_builders.reading.sources import SourceSpec
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 LIMIT = 200  # conversations of a source, to save time

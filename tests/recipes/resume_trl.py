@@ -16,9 +16,9 @@ from trl import SFTConfig, SFTTrainer
 
 from agenttuning_plugin import EvaluatorCallback, GeneralLossEvaluator, Schedule
 from agenttuning_plugin.models import load_tokenizer
-from dataset_builders.mixes import mix
-from dataset_builders.planning import Plan
-from dataset_builders.preparation import Encoding, prepare
+from dataset_builders.mixing.mixes import mix
+from dataset_builders.mixing.planning import Plan
+from dataset_builders.mixing.preparation import Encoding, prepare
 
 
 def make_trainer(config: dict[str, Any]) -> SFTTrainer:

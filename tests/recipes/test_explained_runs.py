@@ -13,7 +13,7 @@ import pytest
 from agenttuning_plugin.explaining import Example, explain
 from agenttuning_plugin.run_files import RUN_REPORT
 from agenttuning_plugin.stored_rows import open_rows
-from dataset_builders.manifest import read_manifest
+from dataset_builders.manifest.store import read_manifest
 
 STEPS, MICRO, ACCUMULATION = 2, 2, 2
 

@@ -15,7 +15,7 @@ import pytest
 
 from agenttuning_plugin.collators import PackedCollator
 from agenttuning_plugin.packing import SFT_ARGUMENTS, packed_dataset
-from dataset_builders.packing import pack
+from dataset_builders.mixing.packing import pack
 
 TOLERANCE = 1e-4
 ATTENTION = ("sdpa", "eager")
@@ -186,7 +186,7 @@ def test_documents_are_isolated_in_a_real_model(
     if not SMOLLM2.is_dir():
         pytest.skip(f"no model: {SMOLLM2} is absent (run `agenttuning demo --prepare`)")
     transformers = pytest.importorskip("transformers")
-    from dataset_builders.preparation import Encoding, prepare
+    from dataset_builders.mixing.preparation import Encoding, prepare
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(SMOLLM2)
     encoded = prepare(

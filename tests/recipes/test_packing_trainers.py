@@ -14,11 +14,11 @@ import pytest
 
 from agenttuning_plugin.collators import PackedCollator
 from agenttuning_plugin.packing import SFT_ARGUMENTS, pack_mix
-from dataset_builders.packed_order import Packing
-from dataset_builders.planning import Plan
-from dataset_builders.preparation import Prepared
-from dataset_builders.rows import index_of
-from dataset_builders.tokens import IGNORE_INDEX
+from dataset_builders.encoding.tokens import IGNORE_INDEX
+from dataset_builders.mixing.packed_order import Packing
+from dataset_builders.mixing.planning import Plan
+from dataset_builders.mixing.preparation import Prepared
+from dataset_builders.mixing.rows import index_of
 
 CAPACITY, STEPS, MICRO, ACCUMULATE = 96, 3, 2, 2
 PAD = 0  # of both tokenizers, and in no document

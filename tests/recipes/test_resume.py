@@ -40,7 +40,7 @@ from resume_settings import (
     write_chats,
 )
 
-from dataset_builders.mixing import MixOrder
+from dataset_builders.mixing.order import MixOrder
 
 HERE, ROOT = Path(__file__).resolve().parent, Path(__file__).resolve().parents[2]
 

@@ -1,0 +1,1 @@
+"""Steps that clean shared chats: page remains, language, duplicates, who answered."""

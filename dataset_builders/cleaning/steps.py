@@ -1,0 +1,218 @@
+"""The steps that make conversations of shared chats fit to train on.
+
+Every step has a name, which is its setting and its counter in the report. A step that
+repairs turns is counted under `changed`, in turns; one that refuses conversations under
+`dropped`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from dataset_builders.cleaning.language import LanguageFilter
+from dataset_builders.cleaning.page_text import (
+    clean_characters,
+    holds_page_markup,
+    is_failure,
+    remove_page_text,
+)
+from dataset_builders.reading.building import RecordDroppedError, Turn
+
+_SHARE_BANNER = re.compile(r"\*?This (?:chat )?conversation is shared from\b.*", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Cleaning:
+    """Which steps are taken; each defaults to on.
+
+    Attributes:
+        remove_share_banners: Remove system turns that only name the sharing site.
+        clean_characters: Remove control characters and zero-width spaces.
+        remove_page_text: Remove captions of the chat page from questions.
+        remove_failed_answers: Remove answers that are only a message of failure.
+        remove_empty_turns: Remove turns that show nothing.
+        join_user_turns: Join questions that follow one another.
+        strip_leading_assistant: Remove answers before the first question.
+        strip_trailing_user: Remove questions after the last answer.
+        drop_page_markup: Refuse conversations with the page's own markup in them.
+        language: ISO 639-1 code of the language to keep, or none for any.
+        drop_duplicates: Refuse conversations that come again.
+        near_duplicates: Least similarity, above 0 and at most 1, at which a conversation
+            counts as coming again, or none; see `duplicates.NearDuplicates`.
+    """
+
+    remove_share_banners: bool = True
+    clean_characters: bool = True
+    remove_page_text: bool = True
+    remove_failed_answers: bool = True
+    remove_empty_turns: bool = True
+    join_user_turns: bool = True
+    strip_leading_assistant: bool = True
+    strip_trailing_user: bool = True
+    drop_page_markup: bool = True
+    language: str | None = "en"
+    drop_duplicates: bool = True
+    near_duplicates: float | None = 0.8
+
+    @classmethod
+    def none(cls) -> Cleaning:
+        """No step at all: conversations are kept as they are or refused."""
+        settings: dict[str, Any] = dict.fromkeys((field.name for field in fields(cls)), False)
+        return cls(**{**settings, "language": None, "near_duplicates": None})
+
+
+def remove_share_banners(turns: list[Turn]) -> list[Turn]:
+    """Remove system turns that only name the site a conversation was shared from.
+
+    All 41 system turns of the public ShareGPT file are of this kind.
+    """
+    return [
+        turn
+        for turn in turns
+        if turn.role != "system" or not _SHARE_BANNER.fullmatch(turn.content.strip())
+    ]
+
+
+def _clean_characters(turns: list[Turn]) -> list[Turn]:
+    return [_with(turn, clean_characters(turn.content)) for turn in turns]
+
+
+def _remove_page_text(turns: list[Turn]) -> list[Turn]:
+    return [
+        _with(turn, remove_page_text(turn.content)) if turn.role == "user" else turn
+        for turn in turns
+    ]
+
+
+def remove_failed_answers(turns: list[Turn]) -> list[Turn]:
+    """Remove assistant turns that are only the service's message that it failed."""
+    return [turn for turn in turns if turn.role != "assistant" or not is_failure(turn.content)]
+
+
+def remove_empty_turns(turns: list[Turn]) -> list[Turn]:
+    """Remove turns without a visible character: nothing was said.
+
+    What an empty answer leaves behind are two questions in a row, to be joined. Between
+    two answers an empty question leaves nothing that could be repaired.
+    """
+    return [turn for turn in turns if turn.content and not turn.content.isspace()]
+
+
+def join_user_turns(turns: list[Turn]) -> list[Turn]:
+    r"""Join questions that follow one another with a blank line; one sent twice stays once.
+
+    In the public ShareGPT file the first of them went unanswered and the answer is to all:
+    "Please continue" repeated, a correction, a second part. Two answers in a row are left
+    as they are, and the conversation is dropped: the second may continue the first or be
+    another version of it, and the public file's (11 runs) are chats whose every turn, the
+    user's too, is marked as the assistant's. FastChat drops both kinds.
+    """
+    joined: list[Turn] = []
+    for before, turn in zip([None, *turns], turns, strict=False):
+        if before is None or before.role != "user" or turn.role != "user":
+            joined.append(turn)
+        elif turn.content.strip() != before.content.strip():
+            joined[-1] = _with(joined[-1], f"{joined[-1].content}\n\n{turn.content}")
+    return joined
+
+
+def strip_leading_assistant(turns: list[Turn]) -> list[Turn]:
+    """Remove assistant turns before the first user turn: nothing asked for them."""
+    start = 1 if turns and turns[0].role == "system" else 0
+    first = start
+    while first < len(turns) and turns[first].role == "assistant":
+        first += 1
+    return turns[:start] + turns[first:]
+
+
+def strip_trailing_user(turns: list[Turn]) -> list[Turn]:
+    """Remove user turns after the last assistant turn: nothing answers them."""
+    end = len(turns)
+    while end and turns[end - 1].role == "user":
+        end -= 1
+    return turns[:end]
+
+
+STEPS: dict[str, Callable[[list[Turn]], list[Turn]]] = {
+    "remove_share_banners": remove_share_banners,
+    "clean_characters": _clean_characters,
+    "remove_page_text": _remove_page_text,
+    "remove_failed_answers": remove_failed_answers,
+    "remove_empty_turns": remove_empty_turns,
+    "join_user_turns": join_user_turns,
+    "strip_leading_assistant": strip_leading_assistant,
+    "strip_trailing_user": strip_trailing_user,
+}
+"""Repairs of turns by name, in the order in which they are made."""
+
+
+class Cleaner:
+    """The steps for one source: what it has seen, it remembers.
+
+    Args:
+        cleaning: The steps to take.
+
+    Raises:
+        ConfigError: The language or the similarity is none.
+    """
+
+    def __init__(self, cleaning: Cleaning) -> None:
+        # Needs numpy, which reading a recipe does without.
+        from dataset_builders.cleaning.duplicates import ExactDuplicates, NearDuplicates
+
+        self._cleaning = cleaning
+        self._repairs = [name for name in STEPS if getattr(cleaning, name)]
+        self._language = LanguageFilter(cleaning.language) if cleaning.language else None
+        self._exact = ExactDuplicates() if cleaning.drop_duplicates else None
+        near = cleaning.near_duplicates
+        self._near = None if near is None else NearDuplicates(near)
+
+    def repair(self, turns: list[Turn]) -> tuple[list[Turn], dict[str, int]]:
+        """Mend the turns of a conversation.
+
+        Returns:
+            The turns, and the number of turns that each step removed or altered.
+        """
+        changes: dict[str, int] = {}
+        for name in self._repairs:
+            before = turns
+            turns = STEPS[name](turns)
+            changes[name] = _count_changes(before, turns)
+        return turns, changes
+
+    def check(self, turns: Sequence[Turn], where: str) -> None:
+        """Let a conversation pass or refuse it; if it passes, later ones are compared to it.
+
+        Args:
+            turns: Its turns, repaired.
+            where: Its record.
+
+        Raises:
+            RecordDroppedError: `page_markup`, `language_..`, `duplicate`, `near_duplicate`.
+        """
+        if self._cleaning.drop_page_markup:
+            for turn in turns:
+                if holds_page_markup(turn.content):
+                    raise RecordDroppedError(
+                        "page_markup",
+                        f"turn {turn.position}: found markup of a chat page, expected text",
+                    )
+        if self._language is not None:
+            self._language.check(turn.content for turn in turns)
+        if self._exact is not None:
+            self._exact.check(((turn.role, turn.content) for turn in turns), where)
+        if self._near is not None:
+            self._near.check("\n".join(turn.content for turn in turns), where)
+
+
+def _with(turn: Turn, content: str) -> Turn:
+    return turn if content == turn.content else turn._replace(content=content)
+
+
+def _count_changes(before: list[Turn], after: list[Turn]) -> int:
+    if len(before) != len(after):
+        return len(before) - len(after)
+    return sum(old is not new for old, new in zip(before, after, strict=True))

@@ -1,0 +1,1 @@
+"""Trajectories: played, scored, kept and written."""

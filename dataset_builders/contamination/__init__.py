@@ -1,0 +1,1 @@
+"""How much of an evaluation set is in training data."""

@@ -1,0 +1,195 @@
+"""Which tokens lie in which characters, from the ids alone.
+
+The tokens of a byte-level BPE, laid end to end, are the bytes of the text, so a
+cumulative sum of their widths gives exact offsets without asking the tokenizer for
+them. Llama-2's kind is the same but for the blank that it puts before every piece of
+text between control tokens. For other tokenizers the encoding's own offsets are taken.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dataset_builders.encoding.token_rows import IGNORE_INDEX, Ints
+from dataset_builders.masks.spans import Span
+
+Positions = npt.NDArray[np.int64]
+
+_BLANK = "▁"
+_LLAMA_NORMALIZER = [
+    {"type": "Prepend", "prepend": _BLANK},
+    {"type": "Replace", "pattern": {"String": " "}, "content": _BLANK},
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Where each token begins and ends, in characters or in bytes.
+
+    Attributes:
+        starts: (T,) int64, non-decreasing.
+        ends: (T,) int64, non-decreasing.
+    """
+
+    starts: Positions
+    ends: Positions
+
+    @classmethod
+    def of_characters(cls, offsets: Sequence[tuple[int, int]]) -> Bounds:
+        """Bounds from a tokenizer's own offsets."""
+        edges = np.array(offsets, dtype=np.int64).reshape(-1, 2)
+        # Tokenizers that trim white space give a token of nothing else an empty range.
+        return cls(np.maximum.accumulate(edges[:, 0]), np.maximum.accumulate(edges[:, 1]))
+
+
+def specification(tokenizer: Any) -> dict[str, Any]:
+    """What a fast tokenizer's tokenizer.json says; empty if it cannot be written out."""
+    try:
+        spec: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
+    except Exception:  # the backend knows no other class; a component in Python is one cause
+        return {}
+    return spec
+
+
+class TokenWidths:
+    """Bytes that each token stands for.
+
+    Attributes:
+        nfc: Whether the tokenizer normalises its text to NFC; widths then hold only for
+            text that is in this form.
+
+    Args:
+        widths: (V,) int64, bytes of each token, by id; ids without a text have 0.
+        added: (V,) bool, whether a token is matched before the text is split up.
+        blank: Whether the tokenizer puts a blank before every text between added tokens.
+        nfc: See the attribute.
+    """
+
+    def __init__(
+        self, widths: Positions, added: npt.NDArray[np.bool_], *, blank: bool, nfc: bool
+    ) -> None:
+        self._widths = widths
+        self._added = added
+        self._blank = blank
+        self.nfc = nfc
+
+    @classmethod
+    def of(cls, spec: dict[str, Any]) -> TokenWidths | None:
+        """Widths of a tokenizer's tokens, from its specification; none if of another kind."""
+        if not spec or spec["model"]["type"] != "BPE":
+            return None
+        model, normalizer = spec["model"], spec["normalizer"]
+        blank = (
+            normalizer is not None
+            and normalizer.get("normalizers") == _LLAMA_NORMALIZER
+            and spec["pre_tokenizer"] is None
+        )
+        nfc = normalizer == {"type": "NFC"}
+        if not blank and not (is_byte_level(spec) and (nfc or normalizer is None)):
+            return None
+        table = {id_: _width(token, blank) for token, id_ in model["vocab"].items()}
+        matched = {token["id"]: token["content"] for token in spec["added_tokens"]}
+        table |= {id_: len(content.encode()) for id_, content in matched.items()}
+        widths = np.zeros(max(table) + 1, dtype=np.int64)
+        widths[list(table)] = list(table.values())
+        added = np.zeros(len(widths), dtype=np.bool_)
+        added[list(matched)] = True
+        return cls(widths, added, blank=blank, nfc=nfc)
+
+    def bounds(self, ids: Ints, total: int) -> Bounds | None:
+        """Offsets in bytes; none if the tokens do not add up to the text.
+
+        Args:
+            ids: (T,) int32, the tokens of a text.
+            total: Bytes of the text in UTF-8.
+        """
+        widths = self._widths[ids]
+        if self._blank and len(ids):
+            text = ~self._added[ids]
+            first = text & np.concatenate([[True], ~text[:-1]])
+            widths -= first
+        ends = np.cumsum(widths)
+        if len(ids) and (ends[-1] != total or widths.min() < 0):
+            return None
+        starts = ends - widths
+        # A blank that is not in the text belongs to the character after it.
+        return Bounds(starts, np.maximum(ends, starts + 1) if self._blank else ends)
+
+
+def is_byte_level(spec: dict[str, Any]) -> bool:
+    """Whether a tokenizer's specification maps text to bytes without adding any."""
+    pre = spec["pre_tokenizer"] or {}
+    parts = pre.get("pretokenizers", [pre])
+    levels = [part for part in parts if part.get("type") == "ByteLevel"]
+    return len(levels) == 1 and not levels[0]["add_prefix_space"]
+
+
+def token_bytes(token: str) -> bytes | None:
+    """Bytes of a byte-level token; none if it is not written in their alphabet."""
+    try:
+        return token.translate(_alphabet()).encode("latin-1")
+    except UnicodeEncodeError:
+        return None
+
+
+@cache
+def _alphabet() -> dict[int, int]:
+    """The byte of each character that byte-level tokenizers write for one (GPT-2's table)."""
+    kept = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    moved = [byte for byte in range(256) if byte not in set(kept)]
+    # These characters stand for no byte themselves.
+    strangers = dict.fromkeys(moved, 0xFFFF)
+    return strangers | {256 + number: byte for number, byte in enumerate(moved)}
+
+
+def _width(token: str, blank: bool) -> int:
+    if blank:
+        is_byte = len(token) == 6 and token.startswith("<0x") and token.endswith(">")
+        return 1 if is_byte else len(token.replace(_BLANK, " ").encode())
+    data = token_bytes(token)
+    return 0 if data is None else len(data)
+
+
+def to_bytes(text: str, spans: Sequence[Span], total: int) -> Sequence[Span]:
+    """Spans of characters as spans of bytes; `total` is the text's number of bytes."""
+    if len(text) == total:
+        return spans
+    found = []
+    position = offset = 0
+    for span in spans:
+        start = offset + len(text[position : span.start].encode())
+        end = start + len(text[span.start : span.end].encode())
+        found.append(Span(start, end))
+        position, offset = span.end, end
+    return found
+
+
+def label(ids: Ints, bounds: Bounds, spans: Sequence[Span]) -> Ints:
+    """Labels of a row: the tokens that overlap a span are trained.
+
+    Overlap, not containment: a byte-level token may begin with the blank before the
+    span, and one character may be spread over several tokens.
+
+    Args:
+        ids: (T,) int32.
+        bounds: Where the tokens stand.
+        spans: Trained ranges in the unit of `bounds`, in order.
+
+    Returns:
+        (T,) int32, the id where trained, -100 elsewhere.
+    """
+    labels = np.full(len(ids), IGNORE_INDEX, dtype=np.int32)
+    if spans:
+        edges = np.array(spans, dtype=np.int64)
+        first = bounds.ends.searchsorted(edges[:, 0], side="right")
+        last = bounds.starts.searchsorted(edges[:, 1], side="left")
+        for start, stop in zip(first.tolist(), last.tolist(), strict=True):
+            labels[start:stop] = ids[start:stop]
+    return labels

@@ -1,0 +1,114 @@
+"""Pairs of a prompt and its answer: TRL's `prompt` and `completion`, and Alpaca's shape.
+
+`prompt` and `completion` are lists of messages, of which the loss covers the completion's
+assistant turns, or two texts, which become a user turn and an assistant turn.
+
+Alpaca's `instruction`, `input` (may be empty) and `output` become a user turn, the first
+two joined by a line break as Axolotl's chat layout does, and an assistant turn; `system`
+becomes a system turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from dataset_builders.conversation import TRAIN_FIELD
+from dataset_builders.formats.dialects import plain_turns
+from dataset_builders.formats.shapes import check_row, from_raw
+from dataset_builders.reading.building import (
+    BuildResult,
+    Converted,
+    Progress,
+    RecordDroppedError,
+    build_from_files,
+    object_of,
+)
+from dataset_builders.reading.files import Located, Record
+
+SOURCE = "completions"
+
+
+def build_prompt_completion(
+    located: Located,
+    *,
+    label: str = SOURCE,
+    limit: int | None = None,
+    on_progress: Progress | None = None,
+    source: str = SOURCE,
+) -> BuildResult:
+    """Build conversations from files of TRL's `prompt` and `completion`; see `messages.build`."""
+    convert = partial(_convert_pair, source=source)
+    return build_from_files(located, convert, label=label, limit=limit, on_progress=on_progress)
+
+
+def build_alpaca(
+    located: Located,
+    *,
+    label: str = SOURCE,
+    limit: int | None = None,
+    on_progress: Progress | None = None,
+    source: str = SOURCE,
+) -> BuildResult:
+    """Build conversations from files of Alpaca's shape; see `messages.build`."""
+    convert = partial(_convert_alpaca, source=source)
+    return build_from_files(located, convert, label=label, limit=limit, on_progress=on_progress)
+
+
+def _convert_pair(record: Record, *, source: str) -> Converted:
+    row = object_of(record)
+    check_row(row)
+    prompt, completion = row.get("prompt"), row.get("completion")
+    if isinstance(prompt, str) and isinstance(completion, str):
+        return from_raw(row, _pair(prompt, completion), source, {})
+    if not isinstance(prompt, list) or not isinstance(completion, list):
+        kinds = f"{type(prompt).__name__} and {type(completion).__name__}"
+        raise RecordDroppedError(
+            "bad_pair", f"prompt, completion: found {kinds}, expected two texts or two lists"
+        )
+    changes: dict[str, int] = {}
+    context = plain_turns(prompt, changes)
+    for index, turn in enumerate(context):
+        if isinstance(turn, dict):
+            if turn[TRAIN_FIELD]:
+                raise RecordDroppedError(
+                    "conflicting_flags", f"prompt: message {index}: found a flag that is true"
+                )
+            turn[TRAIN_FIELD] = False
+    return from_raw(row, [*context, *plain_turns(completion, changes)], source, changes)
+
+
+def _convert_alpaca(record: Record, *, source: str) -> Converted:
+    row = object_of(record)
+    check_row(row)
+    if row.get("history"):
+        raise RecordDroppedError(
+            "unsupported_field", "history: found earlier turns, expected them in messages"
+        )
+    instruction, output = _text(row, "instruction"), _text(row, "output")
+    parts = [part for part in (instruction, _text(row, "input", optional=True)) if part.strip()]
+    turns = _pair("\n".join(parts), output)
+    system = _text(row, "system", optional=True)
+    if system:
+        turns.insert(0, {"role": "system", "content": system})
+    return from_raw(row, turns, source, {})
+
+
+def _pair(prompt: str, completion: str) -> list[dict[str, Any]]:
+    for name, text in (("prompt", prompt), ("completion", completion)):
+        if not text or text.isspace():
+            raise RecordDroppedError(
+                "empty_turn", f"{name}: found no visible character, expected text"
+            )
+    return [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]
+
+
+def _text(row: Mapping[str, Any], name: str, *, optional: bool = False) -> str:
+    value = row.get(name)
+    if value is None and optional:
+        return ""
+    if not isinstance(value, str):
+        found = "nothing" if name not in row else type(value).__name__
+        raise RecordDroppedError("content_not_text", f"{name}: found {found}, expected text")
+    return value

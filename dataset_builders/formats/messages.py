@@ -1,0 +1,94 @@
+"""Conversations in the ecosystem's shape: `messages` of `role` and `content`.
+
+This is the shape that TRL and Axolotl read, that the collector writes and that
+`to_dataset` gives, so a written data set can be a source again. Axolotl's rows may call
+the list `conversations`, and its turns `from` and `value`; see `dialects` for what else
+is understood. `tools` is a list of function schemas or JSON text of one, and a field
+`system` becomes the first turn where there is none, as in Axolotl.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from dataset_builders.formats.dialects import plain_turns
+from dataset_builders.formats.shapes import check_row, from_raw
+from dataset_builders.reading.building import (
+    BuildResult,
+    Converted,
+    Progress,
+    RecordDroppedError,
+    build_from_files,
+    object_of,
+)
+from dataset_builders.reading.files import Located, Record
+
+SOURCE = "messages"
+_FIELDS = ("messages", "conversations")
+
+
+def build(
+    located: Located,
+    *,
+    label: str = SOURCE,
+    limit: int | None = None,
+    on_progress: Progress | None = None,
+    source: str = SOURCE,
+) -> BuildResult:
+    """Build conversations from files of the `messages` shape.
+
+    Args:
+        located: Files to read.
+        label: Name of the source in the report.
+        limit: Stop after this many kept conversations.
+        on_progress: Called with the number of records read.
+        source: Source of the conversations whose record names none.
+
+    Returns:
+        The conversations and the report. Going through them raises DataError where a file
+        as a whole cannot be read.
+    """
+    convert = partial(_convert, source=source)
+    return build_from_files(located, convert, label=label, limit=limit, on_progress=on_progress)
+
+
+def _convert(record: Record, *, source: str) -> Converted:
+    return convert_row(object_of(record), source=source)
+
+
+def convert_row(row: Mapping[str, Any], *, source: str) -> Converted:
+    """Make a conversation of a row of this shape.
+
+    Raises:
+        RecordDroppedError: It is not of this shape, trains nothing, or holds something
+            that a conversation cannot tell.
+    """
+    check_row(row)
+    field = next((name for name in _FIELDS if row.get(name) is not None), None)
+    if field is None:
+        found = ", ".join(repr(name)[:40] for name in list(row)[:10]) or "nothing"
+        raise RecordDroppedError("bad_messages", f"messages: missing, found only {found}")
+    changes: dict[str, int] = {}
+    turns = plain_turns(row[field], changes)
+    if isinstance(turns, list):
+        turns = [*_system_turn(row.get("system"), turns), *turns]
+    return from_raw(row, turns, source, changes)
+
+
+def _system_turn(system: Any, turns: list[Any]) -> list[dict[str, Any]]:
+    if system is None or system == "":
+        return []
+    if not isinstance(system, str):
+        raise RecordDroppedError(
+            "bad_messages", f"system: found {type(system).__name__}, expected text"
+        )
+    first = turns[0] if turns and isinstance(turns[0], Mapping) else {}
+    if first.get("role") != "system":
+        return [{"role": "system", "content": system}]
+    if first.get("content") != system:
+        raise RecordDroppedError(
+            "bad_messages", "system: differs from the system turn, expected one of them"
+        )
+    return []

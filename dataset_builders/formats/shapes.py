@@ -1,0 +1,157 @@
+"""What the formats that users bring have in common.
+
+Fields that these formats may hold and that change what is trained on, such as weights
+between 0 and 1 or pictures, cannot be told by a `Conversation`: they are refused, never
+left out in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from dataset_builders.conversation import TRAIN_FIELD, Conversation, Message, from_row
+from dataset_builders.errors import DataError
+from dataset_builders.reading.building import Converted, RecordDroppedError, check_unicode
+
+_MEDIA = ("images", "image", "videos", "video", "audio", "audios")
+_ROW_FIELDS = {
+    "chat_template_kwargs": "it changes how the conversation is rendered",
+    "functions": "the old shape of tools",
+    "documents": "they would be rendered into the prompt",
+}
+
+
+def check_row(row: Mapping[str, Any]) -> None:
+    """Refuse fields of a record that change its meaning and that are not understood.
+
+    Raises:
+        RecordDroppedError: There is one that is not empty (`multimodal`,
+            `unsupported_field`).
+    """
+    check_media(row, "")
+    for name, why in _ROW_FIELDS.items():
+        if row.get(name):
+            raise RecordDroppedError("unsupported_field", f"{name}: found a value: {why}")
+
+
+def check_media(value: Mapping[str, Any], where: str) -> None:
+    """Refuse pictures, sounds and films.
+
+    Raises:
+        RecordDroppedError: There is one (`multimodal`).
+    """
+    for name in _MEDIA:
+        if value.get(name):
+            raise RecordDroppedError("multimodal", f"{where}{name}: found a value, expected text")
+
+
+def text_of(content: Any, where: str) -> Any:
+    """Return the text of a content that is given as a list of parts; others as they are.
+
+    Only a single part of text has one certain meaning: templates differ in what they put
+    between several.
+
+    Raises:
+        RecordDroppedError: A part is not text (`multimodal`), or there are several or
+            flagged ones (`content_parts`).
+    """
+    if not isinstance(content, list):
+        return content
+    kinds = [part.get("type") if isinstance(part, Mapping) else type(part) for part in content]
+    if any(kind != "text" for kind in kinds):
+        raise RecordDroppedError(
+            "multimodal", f"{where}: found parts {kinds!r:.100}, expected one text"
+        )
+    extra = {
+        name
+        for part in content
+        for name, value in part.items()
+        if name not in ("type", "text") and value is not None
+    }
+    if len(content) != 1 or extra:
+        raise RecordDroppedError(
+            "content_parts",
+            f"{where}: found {len(content)} parts with fields {sorted(map(str, extra))}, expected "
+            "one part without",
+        )
+    return content[0].get("text")
+
+
+def with_reasoning(content: str, reasoning: str | None) -> str:
+    """Put the reasoning that a record keeps apart in front of what is said.
+
+    The layout is that of the open models that reason, as Qwen3's template renders a turn
+    whose reasoning comes in a field of its own.
+    """
+    return f"<think>\n{reasoning.strip()}\n</think>\n\n{content}" if reasoning else content
+
+
+def merge_turns(messages: Iterable[Message]) -> tuple[list[Message], int]:
+    """Join turns of one role that follow each other, with an empty line between them.
+
+    A trajectory's steps may do so, an instruction and then a page, but many chat templates
+    refuse it. Only user turns and assistant turns of the same `trained` are joined.
+
+    Returns:
+        The turns, and how many were joined to the one before.
+    """
+    merged: list[Message] = []
+    count = 0
+    for message in messages:
+        last = merged[-1] if merged else None
+        if (
+            last is not None
+            and message.role in ("user", "assistant")
+            and (last.role, last.trained) == (message.role, message.trained)
+        ):
+            content = "\n\n".join(text for text in (last.content, message.content) if text)
+            calls = last.tool_calls + message.tool_calls
+            merged[-1] = replace(last, content=content, tool_calls=calls)
+            count += 1
+        else:
+            merged.append(message)
+    return merged, count
+
+
+def from_raw(
+    row: Mapping[str, Any], turns: Sequence[Any], source: str, changes: Mapping[str, int]
+) -> Converted:
+    """Make a conversation of a record whose turns are in the plain shape.
+
+    Args:
+        row: The record, for `id`, `source`, `task`, `tools` and `model`.
+        turns: Objects of `role`, `content`, `train`, `tool_calls` and `tool_call_id`.
+        source: Source if the record names none.
+        changes: Turns altered, by step.
+
+    Raises:
+        RecordDroppedError: They are not of that shape (`bad_messages`), or see `finish`.
+    """
+    try:
+        conversation = from_row({**row, "messages": turns}, source=source)
+    except DataError as error:
+        raise RecordDroppedError("bad_messages", str(error)) from error
+    return finish(conversation, changes)
+
+
+def finish(conversation: Conversation, changes: Mapping[str, int]) -> Converted:
+    """Check what every conversation has to be.
+
+    Raises:
+        RecordDroppedError: No turn is trained (`no_trained_turn`), or a text holds a lone
+            surrogate (`not_unicode`).
+    """
+    for name in ("id", "source", "task", "tools", "model"):
+        check_unicode(getattr(conversation, name), name)
+    for index, message in enumerate(conversation.messages):
+        check_unicode(message.content, f"message {index}: content")
+        check_unicode(message.tool_call_id, f"message {index}: tool_call_id")
+        for call in message.tool_calls:
+            check_unicode(call.id + call.name + call.arguments, f"message {index}: tool_calls")
+    if not conversation.num_trained:
+        raise RecordDroppedError(
+            "no_trained_turn", f"{TRAIN_FIELD}: true on no assistant turn, expected at least one"
+        )
+    return Converted(conversation, changes)

@@ -1,0 +1,93 @@
+"""ShareGPT: general conversations to mix with the agent data (paper, section 2.2).
+
+Record: `{id, conversations: [{from, value}]}`. In the public V3 file 36% of the
+conversations start with an assistant turn, because long ones were split by length;
+ids repeat with different content; and no field tells which model answered, so the
+paper's GPT-4 to GPT-3.5 ratio of 1:4 cannot be rebuilt from it. Other exports have a key
+`model`, or come in one file for each model. What else is repaired or refused: `cleaning`.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from dataset_builders.cleaning.provenance import model_of
+from dataset_builders.cleaning.steps import Cleaner, Cleaning
+from dataset_builders.conversation import Conversation, Message, Role
+from dataset_builders.reading.building import (
+    BuildResult,
+    Converted,
+    Progress,
+    RecordDroppedError,
+    build_from_files,
+    check_alternation,
+    check_filled,
+    id_of,
+    object_of,
+    parse_turn,
+    turns_of,
+)
+from dataset_builders.reading.files import Located, Record
+
+HUB_ID = "anon8231489123/ShareGPT_Vicuna_unfiltered"
+DATA_FILES: tuple[str, ...] = ("ShareGPT_V3_unfiltered_cleaned_split.json",)
+SOURCE = "sharegpt"
+
+_ROLES: dict[str, Role] = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "chatgpt": "assistant",
+    "bing": "assistant",
+    "bard": "assistant",
+    "system": "system",
+}
+
+
+def build(
+    located: Located,
+    *,
+    label: str = SOURCE,
+    limit: int | None = None,
+    on_progress: Progress | None = None,
+    clean: Cleaning | None = None,
+) -> BuildResult:
+    """Build conversations from ShareGPT files; every assistant turn is trained.
+
+    Args:
+        located: Files to read.
+        label: Name of the source in the report.
+        limit: Stop after this many kept conversations.
+        on_progress: Called with the number of records read.
+        clean: Steps of cleaning; None: all.
+
+    Returns:
+        Conversations of source "sharegpt", and the report. Its `changed` counts the
+        turns that the repairs removed or altered in the conversations kept.
+
+    Raises:
+        ConfigError: A setting of the cleaning is out of range.
+        DataError: A file as a whole cannot be read.
+    """
+    convert = partial(_convert, cleaner=Cleaner(clean or Cleaning()))
+    return build_from_files(located, convert, label=label, limit=limit, on_progress=on_progress)
+
+
+def _convert(record: Record, *, cleaner: Cleaner) -> Converted:
+    value = object_of(record)
+    id_ = id_of(value)
+    model = model_of(value)
+    turns = [parse_turn(index, raw, _ROLES) for index, raw in enumerate(turns_of(value))]
+    turns, changes = cleaner.repair(turns)
+    if not any(turn.role == "assistant" for turn in turns):
+        raise RecordDroppedError(
+            "no_assistant_turn", "found no assistant turn after a user turn, expected at least one"
+        )
+    check_filled(turns, "empty_turn")
+    check_alternation(turns)
+    cleaner.check(turns, record.where)
+    messages = [
+        Message(turn.role, turn.content, trained=turn.role == "assistant") for turn in turns
+    ]
+    return Converted(Conversation.create(messages, id=id_, source=SOURCE, model=model), changes)

@@ -1,0 +1,1 @@
+"""What a mix leaves behind so that its stream can be rebuilt and looked into."""

@@ -1,0 +1,1 @@
+"""Conversation and chat template to text, and what of it is trained."""

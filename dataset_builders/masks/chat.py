@@ -1,0 +1,197 @@
+"""Conversation and chat template to text, with the character spans that are trained.
+
+A trained span is what the model has to generate in that turn: from where the prompt for it
+ends up to and including the token that ends the turn. Template text between the two, such
+as the blanks around a turn in Llama-2's layout or an empty thought, belongs to it, since
+generation has to produce it too.
+
+The text is always the template's own. Where its turns stand is found by marks, certified by
+a second way (see `turns` and `certification`), and words that spell a control token are
+told apart from the token (see `control_tokens`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from dataset_builders.conversation import Conversation, Message
+from dataset_builders.errors import CertificationError, ConfigError, MaskError
+from dataset_builders.masks.certification import certify as certify_spans
+from dataset_builders.masks.certification import check_spans, find_twice
+from dataset_builders.masks.chat_templates import ChatTemplate, check_tokenizer, parse_tools
+from dataset_builders.masks.control_tokens import ControlTokens, Disguise, Lifted
+from dataset_builders.masks.shown import ShownCheck
+from dataset_builders.masks.spans import Dialogue, Rendered, Span, Way
+from dataset_builders.masks.turns import TurnFinder
+
+__all__ = ["ChatRenderer", "Rendered", "Span"]
+
+
+class ChatRenderer:
+    """Renders conversations with a tokenizer's chat template.
+
+    Attributes:
+        end_tokens: Tokens that end an assistant turn: the tokenizer's eos token and
+            `end_of_turn`. Generation has to stop at each of them.
+        control_tokens: Tokens that a conversation's own words must not spell.
+
+    Args:
+        tokenizer: A fast Hugging Face tokenizer with a chat template.
+        end_of_turn: Further tokens that end a turn (Axolotl's `eot_tokens`), for
+            templates whose terminator is not the tokenizer's eos token.
+
+    Raises:
+        ConfigError: The tokenizer has no chat template, is not a fast one, has no eos
+            token, or its template ends the assistant's turn with something that
+            generation would not stop at.
+    """
+
+    def __init__(self, tokenizer: Any, end_of_turn: Iterable[str] = ()) -> None:
+        # A text would otherwise be taken as its characters.
+        end_of_turn = (end_of_turn,) if isinstance(end_of_turn, str) else tuple(end_of_turn)
+        self._tokenizer = tokenizer
+        self._name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
+        check_tokenizer(tokenizer, self._name)
+        for token in end_of_turn:
+            if len(tokenizer.encode(token, add_special_tokens=False)) != 1:
+                raise ConfigError(
+                    f"end of turn: found {token!r}, expected one token of {self._name}: "
+                    "generation stops at tokens"
+                )
+        self.end_tokens = tuple(dict.fromkeys([tokenizer.eos_token, *end_of_turn]))
+        self._template = ChatTemplate(tokenizer)
+        self._check_shown = ShownCheck(self._template)
+        try:
+            self._control = ControlTokens(tokenizer, self._template, self.end_tokens)
+            self._finder = TurnFinder(self._template, self.end_tokens, self._control.tokens)
+            self._check_end_tokens()
+        except MaskError as error:
+            raise ConfigError(
+                f"{self._name}: the chat template cannot render plain user and assistant "
+                f"turns: {error}"
+            ) from error
+        self.control_tokens = self._control.tokens
+
+    def prompt(self, messages: Sequence[Message], tools: str = "") -> str:
+        """Text up to where the assistant's next turn begins.
+
+        Raises:
+            MaskError: The template refuses the messages; carries its own words.
+        """
+        return self._template.text(self._template.rows(messages), parse_tools(tools), prompt=True)
+
+    def render_prompt(self, messages: Sequence[Message], tools: str = "") -> Rendered:
+        """Render what generation starts from; without spans, with literals.
+
+        Args:
+            messages: Messages so far, the last one not the assistant's.
+            tools: JSON text of the list of function schemas, or "".
+
+        Raises:
+            MaskError: The template refuses the messages, or a control token that their
+                words spell cannot be located.
+        """
+        rows, schemas = self._template.rows(messages), parse_tools(tools)
+        text = self._template.text(rows, schemas, prompt=True)
+        disguise = self._control.disguise(rows, schemas, text)
+        if disguise is None:
+            return Rendered(text, ())
+        return Rendered(text, (), self._lift(disguise, text, prompt=True)[1].literals)
+
+    def render(self, conversation: Conversation, certify: bool = False) -> Rendered:
+        """Render a conversation and locate its trained turns.
+
+        Args:
+            conversation: The conversation.
+            certify: Whether to have the spans confirmed by a second way, at the cost of
+                two more renderings for each trained turn. Where the fast way loses a mark
+                that is done in any case.
+
+        Raises:
+            MaskError: The template refuses the conversation, leaves a part of it or its
+                tools out, ends a trained turn with no end-of-turn token, or a trained turn
+                or a control token in its words cannot be located. `reason` tells which.
+            CertificationError: Two ways of finding the trained turns disagree.
+        """
+        messages = conversation.messages
+        rows, tools = self._template.rows(messages), parse_tools(conversation.tools)
+        text = self._template.text(rows, tools)
+        disguise = self._control.disguise(rows, tools, text)
+        shown, lifted = text, Lifted(text, (), ())
+        if disguise is not None:
+            shown, lifted = self._lift(disguise, text)
+            rows, tools = disguise.rows, disguise.tools
+        self._check_shown(rows, tools, shown)
+        trained = tuple(i for i, message in enumerate(messages) if message.trained)
+        try:
+            rendered = self._locate(Dialogue(rows, trained, tools), shown, certify)
+        except CertificationError as error:
+            label = conversation.where or conversation.id or "conversation"
+            raise CertificationError(f"{self._name}: {label}: {error}") from error
+        if disguise is None:
+            return rendered
+        spans = tuple(map(lifted.move, rendered.spans))
+        return replace(rendered, text=text, spans=spans, literals=lifted.literals)
+
+    def _lift(self, disguise: Disguise, text: str, prompt: bool = False) -> tuple[str, Lifted]:
+        """The disguised rendering, and the same with the spellings back in it."""
+        shown = self._template.text(disguise.rows, disguise.tools, prompt=prompt)
+        lifted = disguise.lift(shown)
+        if lifted.text != text:
+            spelt = ", ".join(map(repr, disguise.spellings.values()))
+            raise MaskError(
+                f"the conversation spells {spelt}, and the template makes something else of "
+                "it, so it cannot be told from the control token",
+                "control_token",
+            )
+        return shown, lifted
+
+    def _locate(self, dialogue: Dialogue, text: str, certify: bool) -> Rendered:
+        way: Way = "marks"
+        spans = self._finder.by_marks(dialogue, text)
+        if spans is None:
+            way, certify = "sentinels", True
+            spans = find_twice(self._finder, dialogue, text)
+        check_spans(text, dialogue, spans, self.end_tokens)
+        if certify and way == "marks":
+            certify_spans(self._finder, dialogue, text, spans)
+        off_prompt = 0
+        if certify:
+            prompts = (self._finder.prompt_length(dialogue, text, i) for i in dialogue.trained)
+            off_prompt = sum(
+                length != span.start for length, span in zip(prompts, spans, strict=True)
+            )
+        return Rendered(text, tuple(spans), (), way, certify, off_prompt)
+
+    def _check_end_tokens(self) -> None:
+        probe = [
+            {"role": "user", "content": "1"},
+            {"role": "assistant", "content": "2"},
+            {"role": "user", "content": "3"},
+        ]
+        text = self._template.text(probe)
+        if "2" not in text.partition("1")[2]:
+            raise MaskError("it leaves the assistant's words out")
+        if self._ends_a_turn(Dialogue(probe, (1,)), text):
+            return
+        rest = text.partition("1")[2].partition("2")[2].lstrip()
+        special = sorted(self._tokenizer.get_added_vocab(), key=len, reverse=True)
+        found = next((token for token in special if token and rest.startswith(token)), "")
+        if found:
+            raise ConfigError(
+                f"{self._name}: the chat template ends the assistant's turn with {found!r}, but "
+                f"eos_token is {self._tokenizer.eos_token!r}: generation would not stop there. "
+                f"Set special_tokens: {{eos_token: {found!r}}} or eot_tokens: [{found!r}]"
+            )
+        raise ConfigError(
+            f"{self._name}: the chat template ends the assistant's turn without a token that "
+            f"generation stops at: found {rest[:20]!r}, expected {' or '.join(self.end_tokens)}"
+        )
+
+    def _ends_a_turn(self, dialogue: Dialogue, text: str) -> bool:
+        try:
+            return self._finder.by_marks(dialogue, text) is not None
+        except MaskError:
+            return False

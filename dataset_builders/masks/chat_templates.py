@@ -1,0 +1,224 @@
+"""Chat templates: those that ship here, and what one needs of a tokenizer and a message."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from importlib.resources import files
+from typing import Any
+
+from dataset_builders.conversation import Message, ToolCall
+from dataset_builders.errors import ConfigError, MaskError
+
+Row = dict[str, Any]
+"""A message in the shape that chat templates take."""
+
+# What a template's own code may run into over a conversation that it was not written for.
+_REFUSALS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
+
+def template_names() -> tuple[str, ...]:
+    """Names of the chat templates that ship with this package."""
+    folder = files("dataset_builders.masks") / "templates"
+    return tuple(
+        sorted(
+            entry.name.removesuffix(".jinja")
+            for entry in folder.iterdir()
+            if entry.name.endswith(".jinja")
+        )
+    )
+
+
+def load_template(name: str) -> str:
+    """Text of a chat template that ships with this package, such as "llama-2".
+
+    Raises:
+        ConfigError: There is no template of that name; lists those there are.
+    """
+    if name not in template_names():
+        raise ConfigError(
+            f"chat template: found {name!r}, expected one of {', '.join(template_names())}"
+        )
+    return (files("dataset_builders.masks") / "templates" / f"{name}.jinja").read_text("utf-8")
+
+
+def template_message(message: Message, *, arguments_as_text: bool = False) -> Row:
+    """The dictionary that chat templates expect; absent fields are left out.
+
+    Args:
+        message: The message.
+        arguments_as_text: Whether a call's arguments are given as JSON text in place of
+            an object; templates differ in which of the two they can write.
+    """
+    row: Row = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        row["tool_calls"] = [
+            {
+                "type": "function",
+                "function": {
+                    "name": call.name,
+                    "arguments": call.arguments
+                    if arguments_as_text
+                    else json.loads(call.arguments),
+                },
+                **({"id": call.id} if call.id else {}),
+            }
+            for call in message.tool_calls
+        ]
+    if message.tool_call_id:
+        row["tool_call_id"] = message.tool_call_id
+    return row
+
+
+def parse_tools(tools: str) -> list[Any] | None:
+    """Function schemas of a conversation, from the JSON text of its list; none if empty.
+
+    Raises:
+        MaskError: The text is not JSON of a list of objects.
+    """
+    if not tools:
+        return None
+    try:
+        parsed = json.loads(tools)
+    except json.JSONDecodeError as error:
+        raise MaskError(f"tools: not JSON ({error})", "tools") from error
+    if not isinstance(parsed, list) or not all(isinstance(tool, dict) for tool in parsed):
+        raise MaskError(f"tools: found {tools[:60]!r}, expected a list of objects", "tools")
+    return parsed or None
+
+
+class ChatTemplate:
+    """A tokenizer's chat template as a function from messages to text.
+
+    Args:
+        tokenizer: A Hugging Face tokenizer with a chat template.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._in_parts = False
+        self._in_parts = self._wants_parts()
+
+    def rows(self, messages: Sequence[Message]) -> list[Row]:
+        """Messages as the template takes them.
+
+        Raises:
+            MaskError: There is a tool call, and the template can write none.
+        """
+        if any(message.tool_calls for message in messages):
+            as_text = self._arguments_as_text
+            return [template_message(m, arguments_as_text=as_text) for m in messages]
+        return [template_message(message) for message in messages]
+
+    def text(
+        self, rows: Sequence[Row], tools: list[Any] | None = None, *, prompt: bool = False
+    ) -> str:
+        """The template's own rendering, special tokens written out.
+
+        Args:
+            rows: Messages.
+            tools: Function schemas.
+            prompt: Whether to add what comes before the assistant's next turn.
+
+        Raises:
+            MaskError: The template refuses the conversation; carries its own words.
+        """
+        import jinja2
+
+        if self._in_parts:
+            rows = [{**row, "content": _parts(row["content"])} for row in rows]
+        try:
+            text = self._tokenizer.apply_chat_template(
+                rows, tools=tools, tokenize=False, add_generation_prompt=prompt
+            )
+        except (jinja2.TemplateError, *_REFUSALS) as error:
+            raise MaskError(f"the chat template refuses the conversation: {error}") from error
+        return str(text)
+
+    def _wants_parts(self) -> bool:
+        """Whether the template takes contents as lists of parts alone (vision models')."""
+        probe: Row = {"role": "user", "content": "qwords"}
+        try:
+            if "qwords" in self.text([probe]):
+                return False
+        except MaskError:
+            pass
+        try:
+            return "qwords" in self.text([{**probe, "content": _parts("qwords")}])
+        except MaskError:
+            return False
+
+    @cached_property
+    def _arguments_as_text(self) -> bool:
+        """Whether the template wants a call's arguments as JSON text.
+
+        Some templates write an object as JSON, some only join texts, and some do as they
+        are told in either case and write Python's notation or JSON within JSON.
+        """
+        refusals = []
+        for as_text in (False, True):
+            rows = [template_message(m, arguments_as_text=as_text) for m in CALL_PROBE]
+            try:
+                text = self.text(rows, CALL_PROBE_TOOLS)
+            except MaskError as error:
+                refusals.append(str(error))
+                continue
+            if "{'qkey'" not in text and '\\"qkey' not in text and "qvalue" in text:
+                return as_text
+        raise MaskError(
+            "the chat template cannot write a tool call: "
+            + (refusals[0] if refusals else "it leaves the arguments out or garbles them")
+        )
+
+
+def _parts(content: str) -> list[dict[str, str]]:
+    return [{"type": "text", "text": content}]
+
+
+CALL_PROBE = (
+    Message("user", "qask"),
+    Message(
+        "assistant",
+        "",
+        True,
+        # Nine letters or digits, as Mistral's templates insist.
+        (ToolCall("qfunction", '{"qkey": "qvalue"}', "qcallid09"),),
+    ),
+    Message("tool", "qresult", tool_call_id="qcallid09"),
+    Message("assistant", "qanswer", True),
+)
+CALL_PROBE_TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "qfunction",
+            "description": "Does it.",
+            "parameters": {
+                "type": "object",
+                "properties": {"qkey": {"type": "string", "description": "What."}},
+                "required": ["qkey"],
+            },
+        },
+    }
+]
+"""A conversation that calls a tool, to see how a template writes it."""
+
+
+def check_tokenizer(tokenizer: Any, name: str) -> None:
+    """Check that a tokenizer can render and mask conversations.
+
+    Raises:
+        ConfigError: It has no chat template or no eos token, or is not a fast one.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        raise ConfigError(
+            f"{name}: the tokenizer has no chat template. Name one: in a recipe "
+            f"agenttuning: {{chat_template: {template_names()[0]}}} or Axolotl's chat_template"
+        )
+    if not getattr(tokenizer, "is_fast", False):
+        raise ConfigError(
+            f"{name}: found a slow tokenizer, expected a fast one: masks need character offsets"
+        )
+    if not tokenizer.eos_token:
+        raise ConfigError(f"{name}: the tokenizer has no eos token, so no turn could end")

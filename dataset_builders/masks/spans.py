@@ -1,0 +1,186 @@
+"""What a rendering is made of, and a conversation on its way through a template."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from dataset_builders.errors import MaskError
+from dataset_builders.masks.chat_templates import Row
+
+_PRIVATE_USE = range(0xE000, 0xF900)
+_THOUGHT = re.compile(r"\s*<think>(.*?)</think>", re.DOTALL)
+
+Way = Literal["marks", "sentinels"]
+
+
+class Span(NamedTuple):
+    """Half-open range of characters."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A rendered conversation.
+
+    Attributes:
+        text: What the tokenizer sees; special tokens are written out.
+        spans: Trained ranges of `text`, in order, without overlap.
+        literals: Ranges where a conversation's own words spell a control token, such as
+            `<|im_end|>` quoted by a user. They have to be encoded as the characters they
+            are, or data could open a turn. In order, without overlap.
+        way: How the turns were found: "marks", or "sentinels" where a mark was lost.
+        certified: Whether a second, independent way found the same spans.
+        off_prompt: Trained turns before which `text` is not the prompt that generation
+            would start from, since the template writes a turn's past in another way than
+            its presence. Counted where the rendering is certified, else 0.
+    """
+
+    text: str
+    spans: tuple[Span, ...]
+    literals: tuple[Span, ...] = ()
+    way: Way = "marks"
+    certified: bool = False
+    off_prompt: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """Messages as a template takes them, with the turns to be found.
+
+    Attributes:
+        rows: The messages.
+        trained: Indices of the trained ones.
+        tools: Function schemas.
+    """
+
+    rows: list[Row]
+    trained: tuple[int, ...]
+    tools: list[Any] | None = None
+
+
+def with_content(row: Row, content: str) -> Row:
+    """The message with other words."""
+    return {**row, "content": content}
+
+
+def plain_turn(content: str) -> Row:
+    """An assistant's turn that only speaks."""
+    return {"role": "assistant", "content": content}
+
+
+def unused_characters(text: str, count: int) -> list[str]:
+    """Private-use characters that do not occur in a text.
+
+    Raises:
+        MaskError: There are not that many.
+    """
+    found: list[str] = []
+    for code in _PRIVATE_USE:
+        if chr(code) not in text:
+            found.append(chr(code))
+            if len(found) == count:
+                return found
+    raise MaskError("the conversation uses all private-use characters, none is left as a mark")
+
+
+def core(content: str) -> Span:
+    """Where the words lie within the white space around them; empty at the end if none."""
+    start = len(content) - len(content.lstrip())
+    return Span(start, max(start, len(content.rstrip())))
+
+
+def thought_and_answer(content: str) -> tuple[Span, Span] | None:
+    """Where the words of a thought that the content opens with lie, and those behind it."""
+    opened = _THOUGHT.match(content)
+    if opened is None:
+        return None
+    thought, answer = core(opened[1]), core(content[opened.end() :])
+    before, behind = opened.start(1), opened.end()
+    return (
+        Span(before + thought.start, before + thought.end),
+        Span(behind + answer.start, behind + answer.end),
+    )
+
+
+def marked(content: str, marks: Sequence[str], span: Span) -> str:
+    """The content with a mark before and after a range of it."""
+    opening, closing = marks
+    start, end = span
+    return f"{content[:start]}{opening}{content[start:end]}{closing}{content[end:]}"
+
+
+def mark_call(call: Row, marks: Sequence[str]) -> tuple[Row, int]:
+    """A tool call with its words marked: texts within the arguments, or else its name.
+
+    Returns:
+        The call and the number of pairs of marks.
+    """
+    function = call["function"]
+    count = 0
+
+    def walk(value: Any) -> Any:
+        nonlocal count
+        if isinstance(value, str):
+            count += 1
+            return marked(value, marks, Span(0, len(value)))
+        if isinstance(value, dict):
+            return {key: walk(item) for key, item in value.items()}
+        return [walk(item) for item in value] if isinstance(value, list) else value
+
+    changed = {**function, "arguments": walk(function["arguments"])}
+    if not count:
+        changed, count = {**function, "name": walk(function["name"])}, 1
+    return {**call, "function": changed}, count
+
+
+def read_marks(text: str, marks: Sequence[str]) -> tuple[str, list[Span]] | None:
+    """Text without marks and what stood between each pair; none if they do not pair up."""
+    opening, closing = marks
+    pieces: list[str] = []
+    spans: list[Span] = []
+    length = 0
+    for piece in text.split(opening):
+        inside, closed, outside = piece.partition(closing)
+        # Before the first mark nothing is open, after each of the others one pair is.
+        if bool(closed) != bool(pieces) or closing in outside:
+            return None
+        if closed:
+            spans.append(Span(length, length + len(inside)))
+        pieces.append(inside + outside)
+        length += len(inside) + len(outside)
+    return "".join(pieces), spans
+
+
+def first_of(tokens: Sequence[str], text: str, start: int, stop: int | None = None) -> Span | None:
+    """The first place at or after `start` where one of the tokens stands."""
+    found = [
+        Span(position, position + len(token))
+        for token in tokens
+        if (position := text.find(token, start, stop)) >= 0
+    ]
+    # The longest of those that begin together: one token may begin with another.
+    return min(found, key=lambda span: (span.start, -span.end), default=None)
+
+
+def words(value: Any) -> Iterator[str]:
+    """All texts within a JSON value, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield key
+            yield from words(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from words(item)
+
+
+def num_alike(first: str, second: str) -> int:
+    """Number of characters with which both texts begin."""
+    pairs = zip(first, second, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))

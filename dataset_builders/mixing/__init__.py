@@ -1,0 +1,1 @@
+"""Which row stands where: shares, weights, order, packing."""

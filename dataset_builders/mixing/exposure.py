@@ -1,0 +1,66 @@
+"""What a mix shows of its sources: realised shares, and how often each row comes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dataset_builders.mixing.planning import Plan, Planned, counts_of
+from dataset_builders.mixing.rows import is_encoded
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from dataset_builders.mixing.permutation import Index
+
+
+def exposures(planned: Planned) -> Index:
+    """How often each row comes, (A + G,) int64, agent rows first."""
+    order = planned.order
+    return np.bincount(planned.drawn(), minlength=order.num_agent + order.num_general)
+
+
+def describe_mix(
+    planned: Planned, plan: Plan, agent: pa.Table | None, general: pa.Table | None
+) -> dict[str, Any]:
+    """Realised shares of agent data, in examples, tokens and trained tokens.
+
+    Shares of tokens are told only of encoded rows.
+
+    Args:
+        planned: The order of the mix.
+        plan: What it should be like.
+        agent: Index of the agent rows, or none.
+        general: Index of the general rows, or none.
+    """
+    order, times = planned.order, exposures(planned)
+    number = int(times.sum())
+    of_agent = times[: order.num_agent]
+    agent_rows = int(of_agent.sum())
+    wanted = plan.eta if isinstance(plan.eta, tuple) else float(plan.eta)
+    facts: dict[str, Any] = {
+        "examples": number,
+        "agent_examples": agent_rows,
+        "eta": wanted,
+        "eta_unit": plan.unit,
+        "sampling": plan.mode,
+        "seed": order.seed,
+        "block": order.block,
+        "share_of_examples": round(agent_rows / number, 6),
+        "agent_passes": _passes(of_agent),
+        "general_passes": _passes(times[order.num_agent :]),
+    }
+    agent = agent if order.num_agent else None
+    general = general if order.num_general else None
+    if all(is_encoded(part) for part in (agent, general) if part is not None):
+        for column in ("tokens", "trained_tokens"):
+            drawn = counts_of(agent, general, column) * times
+            share = drawn[: order.num_agent].sum() / max(1, drawn.sum())
+            facts[f"share_of_{column}"] = round(float(share), 6)
+            facts[column] = int(drawn.sum())
+    return facts
+
+
+def _passes(times: Index) -> float:
+    return round(float(times.mean()), 2) if len(times) else 0.0

@@ -1,0 +1,240 @@
+"""eta-sampling: which row of which source stands at which position of training.
+
+AgentTuning minimises J = eta * E_agent + (1 - eta) * E_general (paper, section 2.3), and
+its authors sample by ratio: every example is agent data with probability eta. The agent
+set is small (1,866 trajectories) against what 2,000 steps consume, so its rows come back
+some dozens of times; joining the two sets for one epoch is another method.
+
+`MixOrder` is a pure function from position to row. By default agent positions are spread
+evenly: within any block of positions their number is eta times the block's size to within
+one row, so no batch is without them by bad luck, while their place within a block is
+random. Each pass over a source is a fresh permutation. Within agent and general data,
+*pools* may have shares of their own (GPT-4's conversations in the general data, a task in
+the agent data).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from dataset_builders.errors import ConfigError
+from dataset_builders.mixing.permutation import Index, keys, permute
+from dataset_builders.mixing.splitting import MODES, Mode, Split, Stage
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+BLOCK = 64
+"""Default number of positions in which the agent share is held: the paper's batch size."""
+
+Eta = float | tuple[Stage, ...]
+"""A share of agent examples, or stages of it over positions."""
+
+_CHUNK = 1 << 15  # positions worked on at once: what the processor's cache holds
+
+_ROOT, _AGENT, _GENERAL = 0, 1 << 32, 2 << 32  # streams of keys, with room for pools
+
+
+class Pool(NamedTuple):
+    """Rows of a source that share one weight.
+
+    Attributes:
+        rows: (N,) int64, row numbers within the source, at least one.
+        weight: Share within the source, relative to the other pools'; above 0.
+    """
+
+    rows: Index
+    weight: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MixOrder:
+    """The order of an eta-mix over two sources.
+
+    Attributes:
+        num_agent: Rows of the agent source; may be 0 if eta is 0.
+        num_general: Rows of the general source; may be 0 if eta is 1.
+        eta: Probability in [0, 1] that an example is agent data, or stages of it.
+        seed: Any integer; the order is a function of it.
+        num_examples: Length of the mix. Its share of agent data is eta to within half a
+            row: a last, incomplete block gets the quota of its own size.
+        block: Number of positions in which the share is held to within one row; the
+            global batch size, so that every optimizer step sees it.
+        mode: "stratified", or "iid" for the paper's independent draws.
+        agent_pools: Pools of the agent source; none: all of its rows are drawn alike.
+        general_pools: The same of the general source.
+
+    Raises:
+        ConfigError: A number is out of range, or a source that eta needs is empty.
+    """
+
+    num_agent: int
+    num_general: int
+    eta: Eta
+    seed: int
+    num_examples: int
+    block: int = BLOCK
+    mode: Mode = "stratified"
+    agent_pools: tuple[Pool, ...] = ()
+    general_pools: tuple[Pool, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_eta(self.stages)
+        if self.num_examples < 1:
+            raise ConfigError(f"num_examples: found {self.num_examples}, expected at least 1")
+        if self.block < 1:
+            raise ConfigError(f"block: found {self.block}, expected at least 1")
+        if self.mode not in MODES:
+            raise ConfigError(f"mode: found {self.mode!r}, expected one of {', '.join(MODES)}")
+        shares = [stage.share for stage in self.stages]
+        if max(shares) > 0 and self.num_agent < 1:
+            raise ConfigError(
+                f"eta is {max(shares)}, but there is no agent data (eta 0 needs none)"
+            )
+        if min(shares) < 1 and self.num_general < 1:
+            raise ConfigError(
+                f"eta is {min(shares)}, but there is no general data (eta 1 needs none)"
+            )
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Stages of eta over positions, one if it is a number."""
+        return as_stages(self.eta)
+
+    def is_agent(self, positions: Index) -> npt.NDArray[np.bool_]:
+        """Whether the examples at these positions are agent data; shape as given."""
+        return self._root.assign(positions)[0]
+
+    def rows(self, positions: Index) -> tuple[npt.NDArray[np.bool_], Index]:
+        """Source and row at any positions below `num_examples`, in any order.
+
+        Args:
+            positions: Example numbers from 0, shape (N,).
+
+        Returns:
+            (N,) bool, true for agent data, and (N,) int64, the row in that source.
+        """
+        root = self._root
+        agent, rank = root.assign(positions)
+        row = np.empty(len(positions), dtype=np.int64)
+        num_agent = root.num_first
+        if agent.any():
+            row[agent] = self._draw(
+                self.agent_pools, self.num_agent, rank[agent], num_agent, _AGENT
+            )
+        if not agent.all():
+            others = self.num_examples - num_agent
+            row[~agent] = self._draw(
+                self.general_pools, self.num_general, rank[~agent], others, _GENERAL
+            )
+        return agent, row
+
+    def indices(self) -> Index:
+        """All rows in order, the sources put one after the other, agent first."""
+        return self.slice(0, self.num_examples)
+
+    def slice(self, start: int, end: int) -> Index:
+        """The part of `indices()` from one position up to another, computed alone."""
+        result = np.empty(end - start, dtype=np.int64)
+        for first in range(start, end, _CHUNK):
+            positions = np.arange(first, min(first + _CHUNK, end), dtype=np.int64)
+            agent, row = self.rows(positions)
+            result[positions - start] = np.where(agent, row, row + self.num_agent)
+        return result
+
+    @property
+    def _root(self) -> Split:
+        return Split(self.stages, self.num_examples, self.block, self.seed, _ROOT, self.mode)
+
+    def _draw(
+        self, pools: Sequence[Pool], size: int, ranks: Index, length: int, stream: int
+    ) -> Index:
+        """Rows at these ranks of one source, which has `length` ranks in all."""
+        if len(pools) < 2:
+            rows = pools[0].rows if pools else None
+            return _passes(rows, size, ranks, self.seed, stream)
+        weights = np.array([pool.weight for pool in pools], dtype=np.float64)
+        share = float(weights[0] / weights.sum())
+        split = Split(as_stages(share), length, self.block, self.seed, stream + 1, self.mode)
+        first, inner = split.assign(ranks)
+        row = np.empty(len(ranks), dtype=np.int64)
+        rest = length - split.num_first
+        row[first] = _passes(pools[0].rows, size, inner[first], self.seed, stream)
+        if not first.all():
+            row[~first] = self._draw(pools[1:], size, inner[~first], rest, stream + 4)
+        return row
+
+
+def _passes(rows: Index | None, size: int, ranks: Index, seed: int, stream: int) -> Index:
+    """Row at each rank: one permutation after another, each with a key of its own."""
+    size = size if rows is None else len(rows)
+    number = ranks // size
+    found = permute(ranks % size, np.full(ranks.shape, size), keys(seed, stream, number))
+    return found if rows is None else rows[found]
+
+
+def as_stages(eta: Eta) -> tuple[Stage, ...]:
+    """A share as stages; a single number is one stage from the start."""
+    if isinstance(eta, tuple):
+        return tuple(Stage(int(start), float(share)) for start, share in eta)
+    return (Stage(0, float(eta)),)
+
+
+def check_eta(stages: Sequence[Stage]) -> None:
+    """Check stages of eta.
+
+    Raises:
+        ConfigError: A share is outside of [0, 1], there is no stage, the first does not
+            begin at 0, or starts do not ascend.
+    """
+    for stage in stages:
+        if not 0 <= stage.share <= 1:
+            raise ConfigError(f"eta: found {stage.share}, expected a probability in [0, 1]")
+    starts = [stage.start for stage in stages]
+    if not starts or starts[0] != 0 or any(b <= a for a, b in pairwise(starts)):
+        raise ConfigError(f"eta: found stages from {starts}, expected ascending starts from 0")
+
+
+def mix_datasets(
+    agent: Dataset | None,
+    general: Dataset | None,
+    order: MixOrder,
+) -> Dataset:
+    """Mix two datasets of the same columns; the result is a view, no row is copied.
+
+    Args:
+        agent: Agent rows, as many as the order has; may be none or empty if eta is 0.
+        general: General rows, likewise; may be none or empty if eta is 1.
+        order: The order.
+
+    Raises:
+        ConfigError: The columns or the numbers of rows differ.
+    """
+    from datasets import concatenate_datasets
+
+    indices = order.indices()
+    shares = [stage.share for stage in order.stages]
+    # A source without any share does not take part, so its columns need not match.
+    if max(shares) == 0:
+        agent, indices = None, indices - order.num_agent
+    elif len(agent or ()) != order.num_agent:
+        raise ConfigError(f"agent: found {len(agent or ())} rows, the order has {order.num_agent}")
+    if min(shares) == 1:
+        general = None
+    elif len(general or ()) != order.num_general:
+        raise ConfigError(
+            f"general: found {len(general or ())} rows, the order has {order.num_general}"
+        )
+    parts = [part for part in (agent, general) if part is not None]
+    if len({tuple(sorted(part.column_names)) for part in parts}) > 1:
+        raise ConfigError(
+            f"the sources' columns differ: agent {agent and agent.column_names}, "
+            f"general {general and general.column_names}"
+        )
+    return concatenate_datasets(parts).select(indices)

@@ -1,0 +1,155 @@
+"""The order of a mix whose examples are packed into rows of fixed length."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from dataset_builders.mixing.order import MixOrder, as_stages
+from dataset_builders.mixing.packing import WINDOW, Bins, pack, pack_to_fill
+from dataset_builders.mixing.permutation import Index
+from dataset_builders.mixing.planning import Plan, Planned, counts_of, make_order
+from dataset_builders.mixing.splitting import Stage
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class Packing(NamedTuple):
+    """What decides, beside an order, on which examples share a row.
+
+    Attributes:
+        capacity: Tokens of a packed row.
+        batch: Packed rows in a global batch.
+        rows: Packed rows in all: optimizer steps times global batch.
+        window: Examples that are packed together.
+    """
+
+    capacity: int
+    batch: int
+    rows: int
+    window: int = WINDOW
+
+
+@dataclass(frozen=True, slots=True)
+class PackedOrder:
+    """An order and its packing.
+
+    Attributes:
+        plan: The plan, its stages of eta in positions.
+        planned: The order, with the positions in the sequence of training.
+        bins: Which positions each packed row holds.
+    """
+
+    plan: Plan
+    planned: Planned
+    bins: Bins
+
+
+def pack_plan(
+    plan: Plan,
+    agent: pa.Table | None,
+    general: pa.Table | None,
+    packing: Packing,
+    *,
+    seed: int,
+    stages: Sequence[tuple[int, float]] = (),
+) -> PackedOrder:
+    """Draw and pack as many examples of a plan as fill the rows.
+
+    Args:
+        plan: What the mix should be like; its eta is one number.
+        agent: Index of the agent rows, see `rows.INDEX`; none if there are none.
+        general: Index of the general rows.
+        packing: Settings of the packing.
+        seed: Any integer.
+        stages: Packed row and share of agent data from there on, rows ascending. A stage
+            begins with the example after those of the rows before it; examples that
+            waited for a row that they fit into may come later.
+
+    Raises:
+        ConfigError: See `make_order` and `pack`.
+    """
+    counts = _Counts(agent if plan.needs_agent else None, general if plan.needs_general else None)
+    for row, share in stages:
+        if 0 < row < packing.rows:
+            found = _fill(plan, counts, packing._replace(rows=row), seed)
+            block = plan.block
+            start = -(-(int(found.bins.positions.max()) + 1) // block) * block
+            plan = replace(plan, eta=(*as_stages(plan.eta), Stage(start, share)))
+            counts = _Counts(
+                agent if plan.needs_agent else None, general if plan.needs_general else None
+            )
+    return _fill(plan, counts, packing, seed)
+
+
+def bins_of(
+    order: MixOrder, agent: pa.Table | None, general: pa.Table | None, packing: Packing
+) -> Bins:
+    """The packed rows of an order that `pack_plan` made, from its numbers alone.
+
+    Args:
+        order: The order.
+        agent: Index of the agent rows.
+        general: Index of the general rows.
+        packing: Settings of the packing.
+
+    Raises:
+        ConfigError: See `pack`.
+    """
+    counts = _Counts(agent, general)
+    rows = order.indices()
+    return pack(
+        counts.lengths[rows],
+        capacity=packing.capacity,
+        batch=packing.batch,
+        window=packing.window,
+        agent=rows < order.num_agent,
+        trained=counts.trained[rows],
+    ).head(packing.rows)
+
+
+class _Counts:
+    """Tokens of the rows of both sides, agent rows first."""
+
+    def __init__(self, agent: pa.Table | None, general: pa.Table | None) -> None:
+        self.agent, self.general = agent, general
+        self.lengths = counts_of(agent, general, "tokens")
+        self.trained = counts_of(agent, general, "trained_tokens")
+        self.is_agent = np.arange(len(self.lengths)) < (0 if agent is None else len(agent))
+
+
+def _fill(plan: Plan, counts: _Counts, packing: Packing, seed: int) -> PackedOrder:
+    # Rates of examples that give shares of tokens are solved once, over about as many
+    # examples as it takes: what comes first must not depend on how many are drawn.
+    mean = counts.lengths.mean() if len(counts.lengths) else 1
+    about = plan.block * math.ceil(packing.rows * packing.capacity / mean / plan.block)
+    planned = make_order(plan, counts.agent, counts.general, seed=seed, num_examples=about)
+    draw, drawn = _drawing(planned.order)
+    _, bins = pack_to_fill(
+        draw,
+        counts.lengths,
+        packing.rows,
+        capacity=packing.capacity,
+        batch=packing.batch,
+        window=packing.window,
+        agent=counts.is_agent,
+        trained=counts.trained,
+    )
+    order = replace(planned.order, num_examples=drawn[-1])
+    return PackedOrder(plan, replace(planned, order=order, positions=bins.positions), bins)
+
+
+def _drawing(order: MixOrder) -> tuple[Callable[[int], Index], list[int]]:
+    """Draws examples in whole blocks, whose composition depends on their size."""
+    drawn: list[int] = []
+
+    def draw(number: int) -> Index:
+        drawn.append(-(-number // order.block) * order.block)
+        return replace(order, num_examples=drawn[-1]).indices()
+
+    return draw, drawn

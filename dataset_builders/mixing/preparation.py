@@ -1,0 +1,227 @@
+"""Sources to rows: read, encode, hold general chat out for measuring.
+
+The costly half of the way to a mix, which a trainer adapter can cache; `mixes` is the other.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from dataset_builders.encoding.tokens import Encoder, LengthPolicy, encode_dataset
+from dataset_builders.errors import ConfigError
+from dataset_builders.mixing.holdout import split_holdout
+from dataset_builders.mixing.order import MixOrder
+from dataset_builders.mixing.planning import Plan
+from dataset_builders.mixing.rows import index_of
+from dataset_builders.reading.given import Progress, Source, is_empty, read_source
+from dataset_builders.reading.report import SourceReport
+from dataset_builders.reading.sources import to_dataset
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset
+
+LOG = logging.getLogger(__name__)
+
+Side = Literal["agent", "general"]
+
+LENGTH_DEFAULTS: dict[Side, LengthPolicy] = {"agent": "shorten", "general": "split"}
+"""What happens to conversations that are too long: an agent's keep their task and their end,
+and chat becomes several, as FastChat has it (docs/masks.md has the figures)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """Settings that decide what the rows of a source are.
+
+    Attributes:
+        max_length: Longest row in tokens.
+        policy: What happens to longer ones, see `Encoder`; none: `LENGTH_DEFAULTS`.
+        end_of_turn: Tokens beside eos that end a turn, see `ChatRenderer`.
+        holdout: General conversations kept out of training to measure the loss on.
+    """
+
+    max_length: int
+    policy: LengthPolicy | None = None
+    end_of_turn: tuple[str, ...] = ()
+    holdout: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Encoded sources.
+
+    Attributes:
+        agent: Agent rows, or none if the mix needs none.
+        general: General rows without those held out, or none.
+        holdout: General rows held out, or none.
+        agent_index: Where each agent row came from, see `rows.INDEX`.
+        general_index: The same of the general rows.
+        report: What became of every record and conversation, JSON-ready.
+    """
+
+    agent: Dataset | None
+    general: Dataset | None
+    holdout: Dataset | None
+    agent_index: pa.Table | None = None
+    general_index: pa.Table | None = None
+    report: dict[str, Any] = field(default_factory=dict)
+
+
+def prepare(
+    agent: Source | None,
+    general: Source | None,
+    *,
+    plan: Plan,
+    tokenizer: Any,
+    encoding: Encoding,
+    folder: Path | None = None,
+    processes: int = 1,
+    on_progress: Progress | None = None,
+) -> Prepared:
+    """Read and encode the sources that a mix of this plan needs.
+
+    General data is also read at eta 1 if conversations of it are to be held out; its rows
+    are then in the result too, which so serves every eta above 0.
+
+    Args:
+        agent: Agent data.
+        general: General chat.
+        plan: What the mix should be like.
+        tokenizer: A fast tokenizer with a chat template.
+        encoding: Settings of the rows.
+        folder: Where rows are written, as `agent` and `general`, while sources stream
+            through bounded memory; none: rows are held in memory.
+        processes: Number of processes that encode; rows do not depend on it.
+        on_progress: Called as records are read and conversations encoded.
+
+    Raises:
+        ConfigError: A setting is out of range, a source that eta needs is missing, or the
+            tokenizer cannot be used.
+        DataError: A source cannot be read, or no row of it is usable.
+        SourceNotFoundError: A path or hub id leads nowhere.
+    """
+    check_sources(agent, general, plan)
+    report: dict[str, Any] = {}
+    encode = _Encode(tokenizer, encoding, folder, processes, report, on_progress)
+    agent_rows = general_rows = holdout = agent_index = general_index = None
+    if plan.needs_agent:
+        agent_rows, agent_index = encode(agent, "agent")
+    if not is_empty(general) and (plan.needs_general or encoding.holdout):
+        rows, index = encode(general, "general")
+        kept, held = split_holdout(rows, encoding.holdout)
+        general_rows, general_index = rows.select(kept), index.take(kept)
+        if len(held):
+            holdout = rows.select(held)
+            report["holdout"] = {"rows": len(holdout)}
+    return Prepared(agent_rows, general_rows, holdout, agent_index, general_index, report)
+
+
+def prepare_messages(agent: Source | None, general: Source | None, *, plan: Plan) -> Prepared:
+    """Read the sources that a mix of this plan needs, without encoding them.
+
+    Raises:
+        ConfigError: eta is outside of [0, 1], or a source that it needs is missing.
+        DataError: A source cannot be read, or no record of it is usable.
+        SourceNotFoundError: A path or hub id leads nowhere.
+    """
+    check_sources(agent, general, plan)
+    report: dict[str, Any] = {}
+    agent_rows = _messages(agent, "agent", report) if plan.needs_agent else None
+    general_rows = _messages(general, "general", report) if plan.needs_general else None
+    return Prepared(
+        agent=agent_rows,
+        general=general_rows,
+        holdout=None,
+        agent_index=None if agent_rows is None else index_of(agent_rows),
+        general_index=None if general_rows is None else index_of(general_rows),
+        report=report,
+    )
+
+
+def check_sources(agent: Source | None, general: Source | None, plan: Plan) -> None:
+    """Tell at once, before anything is read, that a source is missing.
+
+    Raises:
+        ConfigError: eta is outside of [0, 1], or a source that it needs is missing.
+    """
+    MixOrder(int(not is_empty(agent)), int(not is_empty(general)), plan.eta, 0, 1, plan.block)
+
+
+@dataclass(frozen=True, slots=True)
+class _Encode:
+    """Encodes sides; the attributes are `prepare`'s arguments and the report to fill."""
+
+    tokenizer: Any
+    encoding: Encoding
+    folder: Path | None
+    processes: int
+    report: dict[str, Any]
+    on_progress: Progress | None
+
+    def __call__(self, source: Source | None, what: Side) -> tuple[Dataset, pa.Table]:
+        if source is None:
+            raise ConfigError(f"there is no {what} data")
+        columns = getattr(source, "column_names", None)
+        if columns is not None and {"input_ids", "labels"} <= set(columns):
+            return source, index_of(source)  # encoded before, used as it is
+        conversations, reports = read_source(source, what, self.on_progress)
+        made = encode_dataset(
+            conversations,
+            self._encoder(what),
+            folder=self.folder and self.folder / what,
+            what=what,
+            processes=self.processes,
+            on_progress=partial(self._encoded, what),
+        )
+        tokens = made.report
+        self.report[what] = {
+            "sources": _accounts(reports),
+            "tokens": {**asdict(tokens), "summary": tokens.summary()},
+        }
+        for line in report_lines({what: self.report[what]}):
+            LOG.info("%s", line)
+        return made.dataset, made.index
+
+    def _encoder(self, what: Side) -> Encoder:
+        return Encoder(
+            self.tokenizer,
+            max_length=self.encoding.max_length,
+            policy=self.encoding.policy or LENGTH_DEFAULTS[what],
+            end_of_turn=self.encoding.end_of_turn,
+        )
+
+    def _encoded(self, what: Side, number: int) -> None:
+        if self.on_progress is not None:
+            self.on_progress(f"encoding {what}", number)
+
+
+def report_lines(report: dict[str, Any]) -> list[str]:
+    """What a report says of each source, a line each: nothing is left out unseen."""
+    lines: list[str] = []
+    for what in ("agent", "general"):
+        part = report.get(what) or {}
+        lines += [source["summary"] for source in part.get("sources", [])]
+        if "tokens" in part:
+            lines.append(f"{what}: {part['tokens']['summary']}")
+    return lines
+
+
+def _messages(source: Source | None, what: str, report: dict[str, Any]) -> Dataset:
+    if source is None:
+        raise ConfigError(f"there is no {what} data")
+    if "messages" in (getattr(source, "column_names", None) or ()):
+        return source
+    conversations, reports = read_source(source, what, None)
+    rows = to_dataset(list(conversations))
+    report[what] = {"sources": _accounts(reports)}
+    return rows
+
+
+def _accounts(reports: list[SourceReport]) -> list[dict[str, Any]]:
+    # Only after the conversations were gone through: reports are complete then.
+    return [{**report.to_dict(), "summary": report.summary()} for report in reports]
