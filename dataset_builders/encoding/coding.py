@@ -62,10 +62,8 @@ class Coder:
             number for number, item in enumerate(rendered) if sizes[number] and not item.literals
         ]
         found = dict(zip(plain, engine.encode([rendered[n].text for n in plain]), strict=True))
-        left = [number for number, ids in found.items() if ids is None]
-        found |= zip(left, self._reference.encode([rendered[n].text for n in left]), strict=True)
         return [
-            self._coded(item, size, found.get(number), number in left)
+            self._coded(item, size, found.get(number), fast=engine.name != HuggingFaceEngine.name)
             for number, (item, size) in enumerate(zip(rendered, sizes, strict=True))
         ]
 
@@ -98,7 +96,7 @@ class Coder:
         return ids
 
     def _coded(
-        self, rendered: Rendered, size: int | None, ids: Ints | None, by_reference: bool
+        self, rendered: Rendered, size: int | None, ids: Ints | None, *, fast: bool
     ) -> Coded | MaskError:
         text = rendered.text
         spans: Sequence[Span] = rendered.spans
@@ -115,6 +113,7 @@ class Coder:
         elif ids is not None and self._widths is not None:
             bounds = self._widths.bounds(ids, size)
             spans = to_bytes(text, spans, size) if bounds else spans
+        by_reference = fast and bounds is None
         if bounds is None:
             ids, offsets = self._reference.encode_with_offsets(text)
             bounds = Bounds.of_characters(offsets)

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from dataset_builders.conversation import Conversation, Message
 from dataset_builders.encoding.engines import (
-    SAMPLE,
     HuggingFaceEngine,
     choose_engine,
     difference,
@@ -29,7 +28,7 @@ from dataset_builders.encoding.tiktoken_engine import (
     build,
 )
 from dataset_builders.encoding.tokens import Encoder, TokenReport, encode_dataset
-from dataset_builders.errors import ConfigError
+from dataset_builders.errors import ConfigError, DataError
 from dataset_builders.reading.sources import SourceSpec, load_source
 
 pytest.importorskip("transformers")
@@ -171,7 +170,7 @@ def test_an_engine_that_differs_is_not_used(
     import dataset_builders.encoding.tiktoken_engine as module
 
     spec = specification(small_tokenizer)
-    sample = [f"text {n}" for n in range(SAMPLE)]
+    sample = [f"text {n}" for n in range(200)]
     engine, reason = choose_engine(small_tokenizer, spec, "auto", sample)
     assert (engine.name, reason) == ("tiktoken", "")
     # The words would be split otherwise.
@@ -184,7 +183,7 @@ def test_an_engine_that_differs_is_not_used(
     monkeypatch.undo()
     assert choose_engine(small_tokenizer, spec, "auto", ["word " * 200_000])[1] == ""
     engine, reason = choose_engine(small_tokenizer, spec, "auto", sample[1:])
-    assert (engine.name, reason) == ("huggingface", "fewer than 200 conversations to compare on")
+    assert (engine.name, reason) == ("huggingface", "fewer than 200 conversations")
 
 
 def test_rows_are_the_same_with_either_engine(small_tokenizer: Any) -> None:
@@ -205,6 +204,34 @@ def test_rows_are_the_same_with_either_engine(small_tokenizer: Any) -> None:
     assert [report.engine for report in reports] == ["huggingface", "tiktoken", "tiktoken"]
     assert [report.by_reference for report in reports] == [0, 80, 80]
     assert [report.control_tokens for report in reports] == [40] * 3
+
+
+def test_rows_of_every_chunk_are_confirmed(
+    small_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talks = [
+        Conversation.create([Message("user", f"q {n}"), Message("assistant", "a", trained=True)])
+        for n in range(300)
+    ]
+    encoder = Encoder(small_tokenizer, max_length=500)
+    right = encode_dataset(talks, encoder)
+    assert (right.report.engine, right.report.by_reference) == ("tiktoken", 0)
+
+    # It agreed when it was chosen. Ids that do not add up to the text are not even used.
+    monkeypatch.setattr(TiktokenEngine, "_encode", lambda *_: np.zeros(9, dtype=np.int32))
+    made = encode_dataset(talks, encoder)
+    assert made.report.by_reference == 300
+    assert made.dataset.to_list() == right.dataset.to_list()
+    # Those that do are found out.
+    monkeypatch.undo()
+    encode: Any = TiktokenEngine._encode
+
+    def backwards(self: TiktokenEngine, text: str) -> Any:
+        return encode(self, text)[::-1]
+
+    monkeypatch.setattr(TiktokenEngine, "_encode", backwards)
+    with pytest.raises(DataError, match=r"^the fast engine's ids differ .* engine huggingface$"):
+        encode_dataset(talks, encoder)
 
 
 @pytest.mark.parametrize("name", ["smollm2", "llama2"])
