@@ -1,13 +1,15 @@
-"""A small mix with tasks and models, prepared by hand."""
+"""The command line in this process, and a small mix with tasks and models, made by hand."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
+from agenttuning_plugin import cli
 from agenttuning_plugin.run_files import MixRun
 from dataset_builders.manifest.records import Batch
 from dataset_builders.mixing.mixes import mix
@@ -16,6 +18,26 @@ from dataset_builders.mixing.preparation import Encoding, Prepared
 from dataset_builders.mixing.rows import make_index
 
 TASKS = ["os", "db", "alfworld"]
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in this process through the real entry point."""
+
+    def run_command(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["agenttuning", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return run_command
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from agenttuning_plugin import cli
 from agenttuning_plugin.explaining import explain
 from agenttuning_plugin.pieces import Piece, cut, decode_pieces, one_line, reveal, shorten
 from agenttuning_plugin.run_files import MixRun
@@ -26,23 +24,6 @@ from dataset_builders.mixing.planning import Plan
 
 MakeRun = Callable[..., tuple[Any, MixRun]]
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Run a command in this process through the real entry point."""
-
-    def run_command(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["agenttuning", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return run_command
 
 
 def manifest_of(folder: Path, run: MixRun, rows: str | None = None) -> Manifest:
