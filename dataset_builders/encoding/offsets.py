@@ -8,6 +8,7 @@ text between control tokens. For other tokenizers the encoding's own offsets are
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,10 +52,17 @@ class Bounds:
 
 def specification(tokenizer: Any) -> dict[str, Any]:
     """What a fast tokenizer's tokenizer.json says; empty if it cannot be written out."""
+    # A hundred thousand small lists come into being, and the collector would walk over all
+    # that the process holds each time that some more have.
+    collecting = gc.isenabled()
+    gc.disable()
     try:
         spec: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
     except Exception:  # the backend knows no other class; a component in Python is one cause
         return {}
+    finally:
+        if collecting:
+            gc.enable()
     return spec
 
 

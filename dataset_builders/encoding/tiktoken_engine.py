@@ -156,11 +156,11 @@ def _ranks(model: dict[str, Any], backend: Any) -> dict[bytes, int]:
     ):
         raise UnsupportedTokenizerError("the model is not a plain BPE")
     ranks = {bytes([byte]): byte for byte in range(256)}
-    last = b""
+    last, vocabulary, tokenize = b"", model["vocab"], backend.model.tokenize
     for pair in model["merges"]:
         name = "".join(pair.split(" ") if isinstance(pair, str) else pair)
         token = token_bytes(name)
-        if token is None or name not in model["vocab"]:
+        if token is None or name not in vocabulary:
             raise UnsupportedTokenizerError(f"merge {name!r} gives no byte-level token")
         if token == last:
             continue
@@ -168,7 +168,7 @@ def _ranks(model: dict[str, Any], backend: Any) -> dict[bytes, int]:
             raise UnsupportedTokenizerError(f"token {name!r} comes from merges of unlike rank")
         ranks[token] = len(ranks)
         last = token
-        if not model["ignore_merges"] and len(backend.model.tokenize(name)) != 1:
+        if not model["ignore_merges"] and len(tokenize(name)) != 1:
             raise UnsupportedTokenizerError(f"token {name!r} cannot be reached by merges")
     return ranks
 
