@@ -131,6 +131,7 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             encoding=encoding_of(cfg, section),
             batch=batch_of(cfg),
             packing=self._mix.packing,
+            packing_facts=self._mix.report.get("packing"),
         )
         write_run_files(Path(cfg.output_dir), run)
 

@@ -41,6 +41,7 @@ class MixRun:
         encoding: Settings of the rows, or none.
         batch: How the trainer cuts the stream into steps, or none if that is not known.
         packing: What decides on which examples share a packed row, or none.
+        packing_facts: What `describe_packing` says, for the report.
     """
 
     prepared: Prepared
@@ -52,6 +53,7 @@ class MixRun:
     encoding: Encoding | None = None
     batch: Batch | None = None
     packing: Packing | None = None
+    packing_facts: Mapping[str, Any] | None = None
 
     @cached_property
     def record(self) -> Record:
@@ -83,6 +85,7 @@ class MixRun:
         return {
             **prepared.report,
             "mix": describe_mix(self.planned, self.plan, agent, general),
+            **({"packing": dict(self.packing_facts)} if self.packing_facts else {}),
             "notes": list(self.planned.notes),
             "figures": figures(self.planned, self.plan, agent, general, limit),
             "rows": sample_rows(prepared, order, self.tokenizer),

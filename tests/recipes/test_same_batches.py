@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
@@ -27,6 +28,7 @@ def test_axolotl_and_trl_train_on_the_same_rows(
     from axolotl.train import setup_model_and_trainer
 
     trl_recipe.STEPS, trl_recipe.BATCH = STEPS, BATCH
+    trl_recipe.PLAN = replace(trl_recipe.PLAN, block=BATCH)
     trl = list(delivered(trl_recipe.make_trainer()))
 
     recipe = on_cpu(
