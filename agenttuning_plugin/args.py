@@ -169,7 +169,11 @@ EvaluatorConfig = Annotated[AgentTaskConfig | GeneralLossConfig, Field(discrimin
 class EtaStage(_Closed):
     """A share of agent data that holds from a step on."""
 
-    from_step: int = Field(ge=1, description="First optimizer step of the stage, counted from 0.")
+    from_step: int = Field(
+        ge=1,
+        description="First optimizer step of the stage, counted from 0; with sample packing "
+        "the change is blurred by a window of examples to both sides.",
+    )
     eta: float = Field(ge=0, le=1, description="Share of agent data from there on.")
 
 

@@ -142,6 +142,8 @@ def _weights(options: list[str]) -> dict[str, float]:
     weights: dict[str, float] = {}
     for option in options:
         task, _, value = option.rpartition("=")
+        if task in weights:
+            raise ConfigError(f"--task-weight: {task} is named twice")
         try:
             weights[task] = float(value)
         except ValueError:

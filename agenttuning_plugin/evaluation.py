@@ -10,6 +10,7 @@ from rich.progress import Progress
 
 from dataset_builders.encoding.tokens import Encoder, encode_dataset
 from dataset_builders.mixing.holdout import split_holdout
+from dataset_builders.mixing.preparation import LENGTH_DEFAULTS
 from dataset_builders.reading.given import as_spec
 from dataset_builders.reading.sources import load_source
 from evaluators.agent_tasks import AgentTaskEvaluator
@@ -59,10 +60,15 @@ def run_panel(
     panel = list(evaluators)
     if general is not None:
         conversations = load_source(as_spec(general)).conversations
-        encoder = Encoder(subject.tokenizer, max_length=max_length, end_of_turn=subject.end_of_turn)
-        rows = encode_dataset(conversations, encoder, what=general).dataset
-        _, held_out = split_holdout(rows, num_conversations)
-        panel.append(GeneralLossEvaluator(rows.select(held_out)))
+        encoder = Encoder(
+            subject.tokenizer,
+            max_length=max_length,
+            policy=LENGTH_DEFAULTS["general"],
+            end_of_turn=subject.end_of_turn,
+        )
+        made = encode_dataset(conversations, encoder, what=general)
+        _, held_out = split_holdout(made.dataset, made.index, num_conversations)
+        panel.append(GeneralLossEvaluator(made.dataset.select(held_out)))
     results: list[Evaluation] = []
     with Progress(console=Console(stderr=True), transient=True) as progress:
         for evaluator in panel:

@@ -146,7 +146,7 @@ def record_run(trainer: Any, run: MixRun) -> None:
         return
     settings = trainer.args
     batch = Batch(
-        micro=settings.per_device_train_batch_size,
+        micro=settings.train_batch_size,  # of all devices of a process
         accumulation=settings.gradient_accumulation_steps,
         world=settings.world_size,
     )

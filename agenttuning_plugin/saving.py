@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from agenttuning_plugin.run_files import MixRun, write_report
 from agenttuning_plugin.stored_rows import MIX
-from dataset_builders.errors import ConfigError, StorageError
+from dataset_builders.errors import AgentTuningError, ConfigError, StorageError
 from dataset_builders.manifest.store import write_manifest
 from dataset_builders.mixing.mixes import mix
 from dataset_builders.mixing.order import MixOrder
@@ -65,7 +65,7 @@ def build_to_disk(
         SourceNotFoundError: See there.
         StorageError: There is no room for it; nothing is left at `out`.
     """
-    if out.exists():
+    if out.exists() or out.is_symlink():
         raise ConfigError(f"{out}: is there already, expected a folder to be made")
     if plan.unit not in UNITS:
         raise ConfigError(f"eta_unit: found {plan.unit!r}, expected one of {', '.join(UNITS)}")
@@ -124,9 +124,10 @@ def _scratch_beside(out: Path) -> Iterator[Path]:
 def _room_at(out: Path) -> Iterator[None]:
     try:
         yield
+    except AgentTuningError:
+        raise
     except OSError as error:
-        if error.errno not in _NO_ROOM:
-            raise
-        raise StorageError(
-            f"{out}: no room to write it: {error.strerror or error}; nothing is left there"
-        ) from error
+        cause = error.strerror or str(error)
+        if error.errno in _NO_ROOM:
+            cause = f"no room to write it: {cause}"
+        raise StorageError(f"{out}: {cause}; nothing is left there") from error

@@ -108,7 +108,7 @@ def _composition(
 
 def _groups(index: Any, column: str) -> list[tuple[str, Any]]:
     """Names and row masks, most rows first; those beyond the limit together."""
-    labels = np.asarray(index[column].to_numpy(zero_copy_only=False), dtype=str)
+    labels = np.asarray(index[column].to_numpy(zero_copy_only=False), dtype=object)
     names, inverse, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     ranked = np.argsort(-sizes, kind="stable")
     kept = ranked[:_MAX_GROUPS]

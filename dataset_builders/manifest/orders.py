@@ -109,7 +109,7 @@ def _pool(record: Mapping[str, Any], index: pa.Table | None, side: str) -> Pool:
 
 
 def _labels(index: Any, column: str) -> np.ndarray[Any, Any]:
-    return np.asarray(index[column].to_numpy(zero_copy_only=False), dtype=str)
+    return np.asarray(index[column].to_numpy(zero_copy_only=False), dtype=object)
 
 
 def _digest(rows: Index) -> str:

@@ -24,7 +24,7 @@ SCHEMA = 1
 """Raised when a manifest comes to hold other keys, or the same with another meaning."""
 
 SPANS = "spans"
-"""Column that an index has here beside `rows.INDEX`, see `row_surveys.Survey.spans`."""
+"""Column that an index has here beside `rows.INDEX`, see `surveys.Survey.spans`."""
 
 _PACKAGES = (
     "agenttuning-plugin", "transformers", "tokenizers", "datasets", "numpy", "pyarrow",

@@ -69,7 +69,7 @@ class Manifest:
         """The order of the mix, from the files alone.
 
         Raises:
-            DataError: See `order_records.order_of`.
+            DataError: See `orders.order_of`.
         """
         agent, general = (self.indices.get(name) for name in INDEX_FILES)
         try:

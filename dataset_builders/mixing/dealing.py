@@ -3,8 +3,8 @@
 Best fit puts examples of like length together, so agent data gather in few bins: taken in
 any order that knows nothing of them, one batch would have plenty and the next hardly any.
 
-All of it is integer arithmetic, since every rank, on whatever processor, and every resumed
-run has to come to the same order.
+It is integer arithmetic and single divisions, which all processors round alike: every rank
+and every resumed run has to come to the same order.
 """
 
 from __future__ import annotations

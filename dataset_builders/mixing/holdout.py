@@ -10,40 +10,54 @@ import numpy as np
 from dataset_builders.errors import DataError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from datasets import Dataset
 
 
-def split_holdout(rows: Dataset, size: int) -> tuple[list[int], list[int]]:
-    """Hold rows out of a dataset.
+def split_holdout(rows: Dataset, index: pa.Table, size: int) -> tuple[list[int], list[int]]:
+    """Hold conversations out of a dataset.
 
-    Rows are chosen by the hash of their tokens, so the choice survives reordering and
-    most edits of the file, and duplicates of a row that is held out leave training too.
+    They are chosen by the hash of their tokens, so the choice survives reordering and most
+    edits of the file. Duplicates of a row that is held out leave training too, and so do
+    the other pieces of a conversation that was split.
 
     Args:
         rows: Encoded rows.
-        size: Number of different rows to hold out; 0 for none.
+        index: Where each row came from, see `rows.INDEX`.
+        size: Number of different conversations to hold out; 0 for none.
 
     Returns:
-        Numbers of the rows that remain and of those held out.
+        Numbers of the rows that remain and of those held out, one for each conversation.
 
     Raises:
-        DataError: Fewer than `size` + 1 different rows are there.
+        DataError: Fewer than `size` + 1 different conversations are there.
     """
     if size == 0:
         return list(range(len(rows))), []
+    whose = _conversations(index)
     digests: dict[bytes, list[int]] = {}
     column = rows.with_format("numpy")
-    for index, row in enumerate(column.iter(batch_size=1)):
+    for number, row in enumerate(column.iter(batch_size=1)):
         ids = np.ascontiguousarray(row["input_ids"][0], dtype=np.int32)
-        digests.setdefault(hashlib.blake2b(ids.tobytes(), digest_size=16).digest(), []).append(
-            index
-        )
-    if len(digests) <= size:
+        digest = hashlib.blake2b(ids.tobytes(), digest_size=16).digest()
+        digests.setdefault(digest, []).append(number)
+    first = index["part"].to_numpy() <= 1  # of its conversation
+    candidates = sorted(digest for digest, found in digests.items() if first[found[0]])
+    if len(candidates) <= size:
         raise DataError(
-            f"general: holdout asks for {size} conversations, found {len(digests)} different "
+            f"general: holdout asks for {size} conversations, found {len(candidates)} different "
             "ones, and one at least has to remain for training"
         )
-    chosen = sorted(digests)[:size]
-    held = [digests[digest][0] for digest in chosen]
-    out = {index for digest in chosen for index in digests[digest]}
-    return [i for i in range(len(rows)) if i not in out], held
+    chosen = candidates[:size]
+    out = {whose[number] for digest in chosen for number in digests[digest]}
+    remaining = [number for number, key in enumerate(whose) if key not in out]
+    return remaining, [digests[digest][0] for digest in chosen]
+
+
+def _conversations(index: pa.Table) -> list[object]:
+    """For each row a name of its conversation; its own number where that is not known."""
+    entries, places = index["entry"].to_pylist(), index["where"].to_pylist()
+    return [
+        (entry, place) if place else number
+        for number, (entry, place) in enumerate(zip(entries, places, strict=True))
+    ]

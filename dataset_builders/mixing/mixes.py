@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from dataset_builders.encoding.lengths import LengthPolicy
 from dataset_builders.errors import ConfigError
 from dataset_builders.mixing.order import BLOCK, MixOrder, mix_datasets
 from dataset_builders.mixing.planning import Plan, Planned, make_order
@@ -56,6 +57,7 @@ def build_mix(
     block: int = BLOCK,
     tokenizer: Any = None,
     max_length: int | None = None,
+    policy: LengthPolicy | None = None,
     end_of_turn: Iterable[str] = (),
 ) -> Dataset:
     """Mix agent and general data at ratio eta, ready for SFTTrainer or Axolotl.
@@ -81,8 +83,9 @@ def build_mix(
         gpt4_share: Share of GPT-4's conversations within the general data, see `Plan`.
         block: Global batch size; the agent share is held within each batch.
         tokenizer: A fast tokenizer with a chat template, or none.
-        max_length: Longest row in tokens, by default the tokenizer's own limit. Longer
-            ones are left out, and a log line counts them.
+        max_length: Longest row in tokens, by default the tokenizer's own limit.
+        policy: What happens to longer ones, see `Encoder`; none: chat is split, agent
+            data shortened. A log line counts them.
         end_of_turn: See `ChatRenderer`.
 
     Returns:
@@ -113,11 +116,11 @@ def build_mix(
     else:
         length = max_length or _length_limit(tokenizer)
         ends = (end_of_turn,) if isinstance(end_of_turn, str) else tuple(end_of_turn)
-        encoding = Encoding(max_length=length, end_of_turn=ends)
+        encoding = Encoding(max_length=length, policy=policy, end_of_turn=ends)
         prepared = prepare(agent, general, plan=plan, tokenizer=tokenizer, encoding=encoding)
     rows, planned = mix(prepared, plan, seed=seed, num_examples=num_examples)
     for note in planned.notes:
-        LOG.info("%s", note)
+        LOG.warning("%s", note)
     return rows
 
 

@@ -155,12 +155,16 @@ class MixOrder:
     def _draw(
         self, pools: Sequence[Pool], size: int, ranks: Index, length: int, stream: int
     ) -> Index:
-        """Rows at these ranks of one source, which has `length` ranks in all."""
+        """Rows at these ranks of one source, which has `length` ranks in all.
+
+        Pools are split in whole blocks, so a longer mix begins with the same rows.
+        """
         if len(pools) < 2:
             rows = pools[0].rows if pools else None
             return _passes(rows, size, ranks, self.seed, stream)
         weights = np.array([pool.weight for pool in pools], dtype=np.float64)
         share = float(weights[0] / weights.sum())
+        length = -(-length // self.block) * self.block
         split = Split(as_stages(share), length, self.block, self.seed, stream + 1, self.mode)
         first, inner = split.assign(ranks)
         row = np.empty(len(ranks), dtype=np.int64)

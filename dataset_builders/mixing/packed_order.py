@@ -67,9 +67,8 @@ def pack_plan(
         general: Index of the general rows.
         packing: Settings of the packing.
         seed: Any integer.
-        stages: Packed row and share of agent data from there on, rows ascending. A stage
-            begins with the example after those of the rows before it; examples that
-            waited for a row that they fit into may come later.
+        stages: Packed row and share of agent data from there on, rows ascending. The
+            border is exact in the mix; packing blurs it by a window to both sides.
 
     Raises:
         ConfigError: See `make_order` and `pack`.
@@ -79,7 +78,9 @@ def pack_plan(
         if 0 < row < packing.rows:
             found = _fill(plan, counts, packing._replace(rows=row), seed)
             block = plan.block
-            start = -(-(int(found.bins.positions.max()) + 1) // block) * block
+            # As many examples as the rows before hold: the border lies within a window, and
+            # as many of the new stage come before it as of the old one after it.
+            start = max(1, round(len(found.bins.positions) / block)) * block
             plan = replace(plan, eta=(*as_stages(plan.eta), Stage(start, share)))
             counts = _Counts(
                 agent if plan.needs_agent else None, general if plan.needs_general else None
@@ -124,22 +125,26 @@ class _Counts:
 
 
 def _fill(plan: Plan, counts: _Counts, packing: Packing, seed: int) -> PackedOrder:
-    # Rates of examples that give shares of tokens are solved once, over about as many
-    # examples as it takes: what comes first must not depend on how many are drawn.
     mean = counts.lengths.mean() if len(counts.lengths) else 1
     about = plan.block * math.ceil(packing.rows * packing.capacity / mean / plan.block)
-    planned = make_order(plan, counts.agent, counts.general, seed=seed, num_examples=about)
-    draw, drawn = _drawing(planned.order)
-    _, bins = pack_to_fill(
-        draw,
-        counts.lengths,
-        packing.rows,
-        capacity=packing.capacity,
-        batch=packing.batch,
-        window=packing.window,
-        agent=counts.is_agent,
-        trained=counts.trained,
-    )
+    while True:
+        # What comes first must not depend on how many examples are drawn, so rates that give
+        # shares of tokens are solved before, over at least as many as it takes.
+        planned = make_order(plan, counts.agent, counts.general, seed=seed, num_examples=about)
+        draw, drawn = _drawing(planned.order)
+        _, bins = pack_to_fill(
+            draw,
+            counts.lengths,
+            packing.rows,
+            capacity=packing.capacity,
+            batch=packing.batch,
+            window=packing.window,
+            agent=counts.is_agent,
+            trained=counts.trained,
+        )
+        if plan.unit == "example" or drawn[-1] <= about:
+            break
+        about = -(-drawn[-1] * 21 // 20 // plan.block) * plan.block
     order = replace(planned.order, num_examples=drawn[-1])
     return PackedOrder(plan, replace(planned, order=order, positions=bins.positions), bins)
 

@@ -162,6 +162,10 @@ def _general_pools(
         return _source_pools(general, plan.general_weights, "general"), ()
     if plan.gpt4_share is None:
         return (), ()
+    if not 0 < plan.gpt4_share < 1:
+        raise ConfigError(
+            f"gpt4_share: found {plan.gpt4_share}, expected a share between 0 and 1, or none"
+        )
     pools, note = model_pools(_labels(general, "model"), plan.gpt4_share)
     return pools, (note,)
 
@@ -173,4 +177,5 @@ def _source_pools(index: pa.Table, weights: tuple[float, ...], what: str) -> tup
 
 def _labels(index: pa.Table, column: str) -> np.ndarray[Any, Any]:
     found = index[column].to_numpy(zero_copy_only=False)
-    return np.asarray(found, dtype=str)
+    # Not of fixed width: one long name would cost its length in every row.
+    return np.asarray(found, dtype=object)

@@ -35,7 +35,7 @@ def weighted_pools(
             weight is given to a label that no row has.
     """
     found, inverse, counts = np.unique(
-        np.asarray(labels, dtype=str), return_inverse=True, return_counts=True
+        np.asarray(labels, dtype=object), return_inverse=True, return_counts=True
     )
     sizes = {str(label): int(count) for label, count in zip(found, counts, strict=True)}
     listed = ", ".join(f"{label or '(none)'} ({count:,} rows)" for label, count in sizes.items())
@@ -72,7 +72,7 @@ def model_pools(
     Returns:
         The pools, none if the ratio cannot be applied, and a line that says what was done.
     """
-    names = np.asarray(models, dtype=str)
+    names = np.asarray(models, dtype=object)
     strong = names == GPT4
     unknown, number = int((names == "").sum()), len(names)
     ratio = f"the ratio of GPT-4 to other conversations ({share:g} : {1 - share:g})"

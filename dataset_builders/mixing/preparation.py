@@ -6,17 +6,19 @@ The costly half of the way to a mix, which a trainer adapter can cache; `mixes` 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
+from dataset_builders.conversation import Conversation, optional_columns
 from dataset_builders.encoding.tokens import Encoder, LengthPolicy, encode_dataset
 from dataset_builders.errors import ConfigError
 from dataset_builders.mixing.holdout import split_holdout
 from dataset_builders.mixing.order import MixOrder
 from dataset_builders.mixing.planning import Plan
-from dataset_builders.mixing.rows import index_of
+from dataset_builders.mixing.rows import TEXTS, index_of, make_index
 from dataset_builders.reading.given import Progress, Source, is_empty, read_source
 from dataset_builders.reading.report import SourceReport
 from dataset_builders.reading.sources import to_dataset
@@ -113,7 +115,7 @@ def prepare(
         agent_rows, agent_index = encode(agent, "agent")
     if not is_empty(general) and (plan.needs_general or encoding.holdout):
         rows, index = encode(general, "general")
-        kept, held = split_holdout(rows, encoding.holdout)
+        kept, held = split_holdout(rows, index, encoding.holdout)
         general_rows, general_index = rows.select(kept), index.take(kept)
         if len(held):
             holdout = rows.select(held)
@@ -131,16 +133,14 @@ def prepare_messages(agent: Source | None, general: Source | None, *, plan: Plan
     """
     check_sources(agent, general, plan)
     report: dict[str, Any] = {}
-    agent_rows = _messages(agent, "agent", report) if plan.needs_agent else None
-    general_rows = _messages(general, "general", report) if plan.needs_general else None
-    return Prepared(
-        agent=agent_rows,
-        general=general_rows,
-        holdout=None,
-        agent_index=None if agent_rows is None else index_of(agent_rows),
-        general_index=None if general_rows is None else index_of(general_rows),
-        report=report,
-    )
+    agent_talks = _messages(agent, "agent", report) if plan.needs_agent else []
+    general_talks = _messages(general, "general", report) if plan.needs_general else []
+    # Of both sides, or rows with tools could not stand beside rows without.
+    sides = [talks for talks in (agent_talks, general_talks) if isinstance(talks, list)]
+    columns = optional_columns([talk for talks in sides for talk in talks])
+    agent_rows, agent_index = _as_rows(agent_talks, columns)
+    general_rows, general_index = _as_rows(general_talks, columns)
+    return Prepared(agent_rows, general_rows, None, agent_index, general_index, report)
 
 
 def check_sources(agent: Source | None, general: Source | None, plan: Plan) -> None:
@@ -211,15 +211,33 @@ def report_lines(report: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _messages(source: Source | None, what: str, report: dict[str, Any]) -> Dataset:
+def _messages(
+    source: Source | None, what: str, report: dict[str, Any]
+) -> list[Conversation] | Dataset:
+    """Conversations of a side; a dataset of `messages` as it is."""
     if source is None:
         raise ConfigError(f"there is no {what} data")
-    if "messages" in (getattr(source, "column_names", None) or ()):
-        return source
+    if not isinstance(source, str | Path) and "messages" in (
+        getattr(source, "column_names", None) or ()
+    ):
+        return cast("Dataset", source)
     conversations, reports = read_source(source, what, None)
-    rows = to_dataset(list(conversations))
+    found = list(conversations)
     report[what] = {"sources": _accounts(reports)}
-    return rows
+    return found
+
+
+def _as_rows(
+    talks: list[Conversation] | Dataset, columns: Mapping[str, bool]
+) -> tuple[Dataset | None, pa.Table | None]:
+    """Conversations as rows, and where each came from."""
+    if not isinstance(talks, list):
+        return talks, index_of(talks)
+    if not talks:
+        return None, None
+    texts = {name: [getattr(talk, name) for talk in talks] for name in TEXTS}
+    index = make_index({**texts, "entry": [talk.entry for talk in talks]}, len(talks))
+    return to_dataset(talks, columns), index
 
 
 def _accounts(reports: list[SourceReport]) -> list[dict[str, Any]]:

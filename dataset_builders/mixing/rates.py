@@ -51,10 +51,10 @@ def solve_rates(
     check_eta(wanted)
     found: tuple[Stage, ...] = ()
     for number, stage in enumerate(wanted):
-        if stage.share in (0.0, 1.0):
-            found = (*found, stage)
-            continue
         length = make((*found, stage)).num_examples
+        if stage.share in (0.0, 1.0) or stage.start >= length:
+            found = (*found, stage)  # nothing to solve, or never reached
+            continue
         end = wanted[number + 1].start if number + 1 < len(wanted) else length
         found = (*found, _solve(stage, end, found, make, counts))
     return found
@@ -70,8 +70,7 @@ def _solve(
     rate, best, best_error = stage.share, stage.share, np.inf
     for _ in range(_ROUNDS):
         order = make((*before, Stage(stage.start, rate)))
-        last = max(stage.start + 1, min(end, order.num_examples))
-        drawn = order.slice(min(stage.start, last - 1), last)
+        drawn = order.slice(stage.start, min(end, order.num_examples))
         agent = drawn < order.num_agent
         means = [
             _mean(counts, drawn[agent], slice(0, order.num_agent), "agent"),

@@ -170,11 +170,14 @@ def fingerprint(spec: SourceSpec) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def to_dataset(conversations: Sequence[Conversation]) -> Dataset:
+def to_dataset(
+    conversations: Sequence[Conversation], columns: Mapping[str, bool] | None = None
+) -> Dataset:
     """Turn conversations into a `datasets.Dataset` that Axolotl and TRL can train on.
 
     Args:
         conversations: The conversations.
+        columns: Which optional columns to have, see `optional_columns`; none: as needed.
 
     Returns:
         Columns `id`, `source`, `task` and `messages`, a list of `role`, `content` and
@@ -183,7 +186,7 @@ def to_dataset(conversations: Sequence[Conversation]) -> Dataset:
     """
     from datasets import concatenate_datasets
 
-    columns = optional_columns(conversations)
+    columns = optional_columns(conversations) if columns is None else columns
     # Types are given, not inferred: a list that is empty in every row would become null.
     features = _features(**columns)
     # In parts, as rows of Python objects take several times the memory of Arrow's.

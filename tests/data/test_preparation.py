@@ -295,3 +295,47 @@ def test_a_dataset_of_another_shape_is_refused(small_tokenizer: Any, chat: Path)
             build_mix(odd, chat, num_examples=3, tokenizer=tokenizer)
     with pytest.raises(DataError, match="agent: row 0: message 0: role: found 'robot'"):
         build_mix(bad, chat, num_examples=3, tokenizer=small_tokenizer)
+
+
+def test_pieces_of_a_held_out_conversation_leave_training(small_tokenizer: Any) -> None:
+    talks = [
+        Conversation.create(
+            [
+                Message(role, f"{n} {turn} " + "word " * 30, trained=role == "assistant")
+                for turn in range(6)
+                for role in ("user", "assistant")
+            ],
+            source="chat",
+            where=f"chat.jsonl:{n + 1}",
+        )
+        for n in range(12)
+    ]
+    encoding = Encoding(max_length=300, holdout=4)
+    made = prepare(None, talks, plan=Plan(0), tokenizer=small_tokenizer, encoding=encoding)
+    assert made.general is not None
+    assert made.holdout is not None
+    assert made.general_index is not None
+    assert set(made.general_index["part"].to_pylist()) >= {1, 2}
+    assert len(made.holdout) == 4
+    kept = set(made.general_index["where"].to_pylist())
+    assert len(kept) == 8
+    held = {small_tokenizer.decode(row["input_ids"]).split("user\n")[1].split()[0]
+            for row in made.holdout}  # fmt: skip
+    assert {f"chat.jsonl:{int(n) + 1}" for n in held}.isdisjoint(kept)
+    assert len(held) == 4
+
+
+def test_messages_of_both_sides_have_the_same_columns(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    call = {"type": "function", "function": {"name": "f", "arguments": "{}"}}
+    with_call = [turns[0], {"role": "assistant", "content": "", "tool_calls": [call]}]
+    (tmp_path / "a.jsonl").write_text(json.dumps({"messages": with_call}) + "\n")
+    (tmp_path / "b.jsonl").write_text(json.dumps({"messages": turns, "model": "gpt-4"}) + "\n")
+    specs = [SourceSpec(str(tmp_path / f"{name}.jsonl"), "messages") for name in "ab"]
+    mix = build_mix(specs[0], specs[1], eta=0.5, num_examples=4)
+    assert sorted(row["model"] for row in mix) == ["", "", "gpt-4", "gpt-4"]
+    prepared = prepare_messages(specs[0], specs[1], plan=Plan(0.5))
+    assert prepared.agent_index is not None
+    assert prepared.agent_index["where"].to_pylist() == ["a.jsonl:1"]
+    weighted = [SourceSpec(spec.path, "messages", weight=1.0) for spec in specs]
+    assert len(build_mix(None, weighted, eta=0, num_examples=6)) == 6
