@@ -14,20 +14,19 @@ from collections.abc import Callable
 
 _FENCED = re.compile(r"(```.*?(?:```|\Z))", re.DOTALL)
 
-# The counter of a question's versions, "2 / 2", glued to the last word as often as not.
-# After a digit or an operator it cannot be told from a division, nor after a word that
-# asks for one; those stay.
-_COUNTER = re.compile(
-    r"(?<![\d*+=(^/-])(?<![\d*+=^/-] )(?<!\d[.,])(?P<at>[1-9]\d?) / (?P<of>[1-9]\d?)\s*\Z"
-)
+# The counter of a question's versions, "2 / 2". The page shows the last of a few versions, so
+# both numbers are equal and small in 333 of 347 cases; other fractions are what people ask
+# about. After a digit or an operator it cannot be told from a division, nor after a word
+# that asks for one; those stay.
+_COUNTER = re.compile(r"(?<![\d*+=(^/-])(?<![\d*+=^/-] )(?<!\d[.,])(?P<at>[1-9]) / (?P=at)\s*\Z")
 _ASKS_FOR_SUM = re.compile(
     r"(?i)\b(?:is|of|by|compute|calculate|evaluate|solve|than|rate[ds]?)\s\Z"
 )
-_SHARE_PROMPT = re.compile(r"\s*Share Prompt\s*\Z")
+# Within a sentence the words may be what it is about.
+_SHARE_PROMPT = re.compile(r"(?:(?<=[^\s])|(?<=[.?!:;)\]}\"'])\s+|\s*\n\s*|\A)Share Prompt\s*\Z")
 _MODERATION = re.compile(
     r"\s*(?:!Contents? may violate our content policy)?\s*This (?:content|prompt) may violate our "
-    r"content policy\..*\Z",
-    re.DOTALL,
+    r"content policy\.(?:\s*If you believe[^\n]*)?\s*\Z"
 )
 _COPY_CODE = re.compile(r"^Copy code[ \t]*\n", re.MULTILINE)
 
@@ -74,8 +73,8 @@ def clean_characters(text: str) -> str:
 def remove_page_text(text: str) -> str:
     """Remove captions of the chat page, from a user's turn.
 
-    These are the counter of a question's versions ("2 / 2", found at the end of 344
-    questions), the button "Share Prompt" (206), the note that content may violate the
+    These are the counter of a question's versions ("2 / 2", found at the end of 333
+    questions), the button "Share Prompt" (381), the note that content may violate the
     policy (6), and lines "Copy code" above pasted code (21). An answer may speak of such
     a button, so only the user's turns are cleaned.
     """
@@ -136,7 +135,7 @@ def _without_controls(part: str) -> str:
 
 def _without_counter(text: str) -> str:
     match = _COUNTER.search(text)
-    if match is None or int(match["at"]) > int(match["of"]):
+    if match is None:
         return text
     before = text[: match.start()]
     return text if _ASKS_FOR_SUM.search(before) else before.rstrip()

@@ -155,6 +155,7 @@ class Encoder:
             elif kept := self._fit(item, conversation, report):
                 report.kept += 1
                 report.certified += item.rendered.certified
+                report.off_prompt += item.rendered.off_prompt
                 first = 1 if self._policy == "split" and kept[0] is not item else 0
                 origins += (Origin.of(conversation, first + n) for n in range(len(kept)))
                 rows += kept

@@ -98,6 +98,8 @@ class TokenReport:
         control_tokens: Rows in which a conversation's own words spell a control token;
             they were encoded as plain characters.
         certified: Conversations whose trained turns were located in two ways that agree.
+        off_prompt: Trained turns of these before which the row is not the prompt that
+            generation starts from, see docs/masks.md.
         by_reference: Rows that the fast engine left to the reference tokenizer.
         engine: The engine that encoded: "tiktoken" or "huggingface", or "" before use.
         engine_reason: Why it is not the fast one, or "".
@@ -117,6 +119,7 @@ class TokenReport:
     truncated: int = 0
     control_tokens: int = 0
     certified: int = 0
+    off_prompt: int = 0
     by_reference: int = 0
     engine: str = ""
     engine_reason: str = ""
@@ -155,6 +158,8 @@ class TokenReport:
         for name in ("shortened", "turns_removed", "truncated"):
             if number := getattr(self, name):
                 line += f", {number} {name.replace('_', ' ')}"
+        if self.off_prompt:
+            line += f", {self.off_prompt} turns off their prompt in {self.certified} looked at"
         if self.control_tokens:
             line += f", {self.control_tokens} with control tokens as text"
         if self.dropped:

@@ -16,7 +16,7 @@ from dataset_builders.formats.shapes import check_media, text_of, with_reasoning
 from dataset_builders.reading.building import RecordDroppedError
 
 # Axolotl's own defaults for names of roles.
-_ROLES = {"human": "user", "gpt": "assistant"}
+_ROLES = {"human": "user", "gpt": "assistant", "developer": "system"}
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 _FLAGS = (TRAIN_FIELD, "training", "loss")
 _WEIGHT = "weight"

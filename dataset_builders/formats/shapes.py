@@ -140,12 +140,17 @@ def finish(conversation: Conversation, changes: Mapping[str, int]) -> Converted:
     """Check what every conversation has to be.
 
     Raises:
-        RecordDroppedError: No turn is trained (`no_trained_turn`), or a text holds a lone
-            surrogate (`not_unicode`).
+        RecordDroppedError: No turn is trained (`no_trained_turn`), one says nothing
+            (`empty_turn`), or a text holds a lone surrogate (`not_unicode`).
     """
     for name in ("id", "source", "task", "tools", "model"):
         check_unicode(getattr(conversation, name), name)
     for index, message in enumerate(conversation.messages):
+        if message.trained and not message.tool_calls and not message.content.strip():
+            # Trained, it would teach to end the turn at once.
+            raise RecordDroppedError(
+                "empty_turn", f"message {index}: content: found no visible character, expected text"
+            )
         check_unicode(message.content, f"message {index}: content")
         check_unicode(message.tool_call_id, f"message {index}: tool_call_id")
         for call in message.tool_calls:

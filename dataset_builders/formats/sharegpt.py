@@ -9,11 +9,14 @@ paper's GPT-4 to GPT-3.5 ratio of 1:4 cannot be rebuilt from it. Other exports h
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 from dataset_builders.cleaning.provenance import model_of
 from dataset_builders.cleaning.steps import Cleaner, Cleaning
 from dataset_builders.conversation import Conversation, Message, Role
+from dataset_builders.formats.shapes import check_media, check_row
 from dataset_builders.reading.building import (
     BuildResult,
     Converted,
@@ -76,6 +79,8 @@ def build(
 
 def _convert(record: Record, *, cleaner: Cleaner) -> Converted:
     value = object_of(record)
+    check_row(value)
+    _check_plain(value)
     id_ = id_of(value)
     model = model_of(value)
     turns = [parse_turn(index, raw, _ROLES) for index, raw in enumerate(turns_of(value))]
@@ -91,3 +96,19 @@ def _convert(record: Record, *, cleaner: Cleaner) -> Converted:
         Message(turn.role, turn.content, trained=turn.role == "assistant") for turn in turns
     ]
     return Converted(Conversation.create(messages, id=id_, source=SOURCE, model=model), changes)
+
+
+def _check_plain(value: Mapping[str, Any]) -> None:
+    """Refuse what this shape cannot hold and the format `messages` can."""
+    turns = value.get("conversations")
+    found = [name for name in ("system", "tools") if value.get(name)]
+    if isinstance(turns, list):
+        calls = any(isinstance(turn, Mapping) and turn.get("tool_calls") for turn in turns)
+        found += ["tool_calls"] if calls else []
+        for index, turn in enumerate(turns):
+            if isinstance(turn, Mapping):
+                check_media(turn, f"turn {index}: ")
+    if found:
+        raise RecordDroppedError(
+            "unsupported_field", f"{found[0]}: found a value; read it as format messages"
+        )

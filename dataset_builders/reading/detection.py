@@ -98,7 +98,9 @@ def _format_of_turns(value: Mapping[str, Any]) -> Format | None:
     if not isinstance(turns, list):
         return None
     turns = [turn for turn in turns if isinstance(turn, Mapping)]
-    if any("role" in turn for turn in turns):
+    if any("role" in turn or turn.get("tool_calls") for turn in turns):
+        return "messages"
+    if value.get("system") or value.get("tools"):
         return "messages"
     id_ = value.get("id")
     if isinstance(id_, str) and _AGENTINSTRUCT_ID.fullmatch(id_):

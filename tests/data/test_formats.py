@@ -179,7 +179,7 @@ def test_reasoning_stays_with_its_turn(tmp_path: Path) -> None:
         ({"thinking": ["x"]}, "unsupported_field 1"),
         ({"thinking": "x", "reasoning": "y"}, "unsupported_field 1"),
         ({"role": "bot"}, "bad_messages 1; .*role: found 'bot'"),
-        ({"role": "developer"}, "bad_messages 1"),
+        ({"role": "narrator"}, "bad_messages 1"),
         ({"content": 3}, "bad_messages 1; .*content: found int"),
         ({"tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}, "arguments: not JSON"),
         ({"tool_calls": [{"function": {"name": "f", "arguments": "NaN"}}]}, "JSON object"),

@@ -18,8 +18,8 @@ from dataset_builders.cleaning.page_text import (
     ("text", "cleaned"),
     [
         ("Continue1 / 1", "Continue"),
-        ("as I said.2 / 3", "as I said."),
-        ("in the list\n\n11 / 13 ", "in the list"),
+        ("as I said.3 / 3", "as I said."),
+        ("in the list\n\n2 / 2 ", "in the list"),
         ("so,2 / 2\n", "so,"),
         ("Why is it?Share Prompt", "Why is it?"),
         ("Why is it?\n Share Prompt ", "Why is it?"),
@@ -129,3 +129,18 @@ def test_cleaning_twice_changes_nothing_more(text: str) -> None:
     cleaned = clean_characters(text)
     assert clean_characters(cleaned) == cleaned
     cleaned.encode("utf-8", "surrogatepass")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Simplify 12 / 18",
+        "Convert to decimal: 3 / 8",
+        "my score: 7 / 10",
+        "it went from 9 / 10 to 3 / 10",
+        "a button labelled Share Prompt",
+        "it says: This content may violate our content policy. Why?\nx = 1",
+    ],
+)
+def test_what_people_ask_about_stays(text: str) -> None:
+    assert remove_page_text(text) == text

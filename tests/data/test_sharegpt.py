@@ -10,6 +10,7 @@ from dataset_builders.cleaning.steps import Cleaning
 from dataset_builders.formats.sharegpt import build
 from dataset_builders.reading.building import LoadResult, collect
 from dataset_builders.reading.files import locate
+from dataset_builders.reading.given import as_spec
 from dataset_builders.reading.sources import SourceSpec, load_source
 
 ROLES = {"h": "human", "g": "gpt", "s": "system", "b": "bing", "x": "someone"}
@@ -227,3 +228,32 @@ def test_a_limit_counts_what_is_kept(tmp_path: Path) -> None:
     records = [talk("a", "b"), talk("a", "b"), talk("c", "d"), talk("e", "f")]
     result = build_records(tmp_path, records, limit=2)
     assert [item.messages[0].content for item in result.conversations] == ["a", "c"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"system": "You are a pirate."}, "unsupported_field"),
+        ({"tools": "[]  "}, "unsupported_field"),
+        ({"image": "a.png"}, "multimodal"),
+    ],
+)
+def test_what_the_shape_cannot_hold_is_not_left_out_unsaid(
+    tmp_path: Path, fields: dict[str, Any], reason: str
+) -> None:
+    result = build_records(tmp_path, [{**talk("a", "b"), **fields}, talk("c", "d")])
+    assert result.report.dropped == {reason: 1}
+    # Told apart by itself, such a record is read with its system turn.
+    (tmp_path / "b.jsonl").write_text(json.dumps({**talk("a", "b"), "system": "Be short."}))
+    (conversation,) = load_source(as_spec(str(tmp_path / "b.jsonl"))).conversations
+    assert [message.role for message in conversation.messages] == ["system", "user", "assistant"]
+
+
+def test_an_empty_answer_is_not_trained(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": " "}]
+    good = [{"role": "developer", "content": "s"}, turns[0], {"role": "assistant", "content": "b"}]
+    rows = [json.dumps({"messages": item}) for item in (turns, good)]
+    (tmp_path / "a.jsonl").write_text("\n".join(rows))
+    result = load_source(SourceSpec(str(tmp_path / "a.jsonl"), "messages"))
+    assert result.report.dropped == {"empty_turn": 1}
+    assert result.conversations[0].messages[0].role == "system"
