@@ -10,7 +10,7 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
 MAX_ITEM_BYTES = 64 * 2**20
@@ -22,10 +22,9 @@ _DECODER = json.JSONDecoder()
 
 # Where reading may go on after damage. A quote inside a JSON string is escaped, so this
 # cannot match within the text of a turn.
-_ITEM_START = re.compile(
-    r'\{\s{0,64}"(?:id|conversations|messages|prompt|instruction|schema_version)"\s{0,64}:'
-)
-_ITEM_START_MAX = 160  # characters; longest match of the pattern
+_FIRST_KEYS = ("id", "conversations", "messages", "prompt", "instruction", "schema_version")
+_FIRST_KEY_MAX = 64  # characters of a key of the file's own that is looked for
+_ITEM_START_MAX = 512  # characters; above the longest match, with every character escaped
 _ITEM_KEYS = ("conversations", "messages", "prompt", "instruction", "steps")
 _SEPARATORS = re.compile(r"[ \t\r\n,]*")
 
@@ -97,6 +96,7 @@ class _Window:
         # Invalid bytes become lone surrogates, one each: found again per item.
         self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         self._base = 0
+        self._start = _item_start(_FIRST_KEYS)
         self.text = ""
         self.pos = 0
         self.eof = False
@@ -165,10 +165,16 @@ class _Window:
             if not more or not self.grow():
                 return None
 
+    def learn(self, item: Any) -> None:
+        """Look for the first key of an item of this very file too, after damage."""
+        key = next(iter(item), "") if isinstance(item, dict) else ""
+        if key and len(key) <= _FIRST_KEY_MAX and key not in _FIRST_KEYS:
+            self._start = _item_start((*_FIRST_KEYS, key))
+
     def seek_item(self) -> None:
         """Move to where an item starts, here or later, else to the end of the file."""
         while True:
-            if match := _ITEM_START.search(self.text, self.pos):
+            if match := self._start.search(self.text, self.pos):
                 self.pos = match.start()
                 return
             # Keep what may be the first half of a match.
@@ -191,11 +197,18 @@ class _Window:
         return value
 
 
+def _item_start(keys: Sequence[str]) -> re.Pattern[str]:
+    # A key as it is written: a file may escape what is not ASCII, or not.
+    forms = {json.dumps(key, ensure_ascii=escaped) for key in keys for escaped in (True, False)}
+    names = "|".join(map(re.escape, sorted(forms)))
+    return re.compile(rf"\{{\s{{0,64}}(?:{names})\s{{0,64}}:")
+
+
 def iter_array(handle: BinaryIO, on_lost: OnLost) -> Iterator[tuple[int, Any]]:
     """Read the items of a JSON array, as many as are complete.
 
     After damage, reading goes on at the next object whose first key is one that records
-    of the known formats begin with, and that holds turns.
+    of the known formats or the first item of this file begin with, and that holds turns.
 
     Args:
         handle: File opened in binary mode, starting with "[" (after white space or
@@ -223,6 +236,8 @@ def iter_array(handle: BinaryIO, on_lost: OnLost) -> Iterator[tuple[int, Any]]:
             on_lost(_describe_loss(lost_from, start, number))
             lost_from = -1
         number += 1
+        if number == 1:
+            window.learn(found[0])
         yield number, window.take(*found)
     on_lost(_describe_end(lost_from, window.offset, number))
 

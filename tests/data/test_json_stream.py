@@ -5,6 +5,7 @@ import json
 from typing import Any
 from unittest import mock
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -130,3 +131,15 @@ def test_line_above_the_limit() -> None:
         lines = list(iter_lines(io.BytesIO(b'"' + b"x" * 50 + b'"\n1\n')))
     assert lines[0][1].reason == "too_large"
     assert lines[1] == (2, 1)
+
+
+@pytest.mark.parametrize("ascii_only", [True, False])
+@pytest.mark.parametrize("key", ["model", 'a"é\n'])
+def test_damage_is_passed_by_the_first_key_of_the_file(key: str, ascii_only: bool) -> None:
+    rows = [{key: "x", "id": str(n), "conversations": [{"value": "v"}]} for n in range(50)]
+    text = json.dumps(rows, ensure_ascii=ascii_only)
+    at = text.index('"3"')
+    for chunk in (7, 2**20):
+        found, lost = read_array((text[:at] + '"' + text[at:]).encode(), chunk)
+        assert found == rows[:3] + rows[4:]
+        assert len(lost) == 1
