@@ -19,7 +19,8 @@ from dataset_builders.reading.files import locate
 from dataset_builders.reading.json_stream import BadRecord
 from dataset_builders.reading.records import read_records, suffix_of
 
-_TURNS = {"messages": ("content", "text"), "conversations": ("value",)}
+_TURNS = ("messages", "conversations")
+_SAID = ("content", "value", "text", "reasoning", "reasoning_content", "thinking", "tool_calls")
 _CSV = ".csv"
 
 
@@ -132,20 +133,29 @@ def _parts(value: Any, fields: Sequence[str]) -> Iterable[str]:
         return () if fields else _strings(value)
     if fields:
         return (part for name in fields for part in _strings(value.get(name)))
-    for name, keys in _TURNS.items():
+    for name in _TURNS:
         turns = value.get(name)
         if isinstance(turns, list):
-            return _turn_strings(turns, keys)
+            return _turn_strings(turns)
     return _strings(value)
 
 
-def _turn_strings(turns: list[Any], keys: tuple[str, ...]) -> Iterator[str]:
+def _turn_strings(turns: list[Any]) -> Iterator[str]:
     for turn in turns:
         if isinstance(turn, Mapping):
-            content = turn.get(keys[0])
-            # Some messages hold a list of parts, of which the texts count, not the types.
-            for part in content if isinstance(content, list) else [content]:
-                yield from _strings(part.get(keys[-1]) if isinstance(part, Mapping) else part)
+            for key in _SAID:
+                yield from _said(key, turn.get(key))
+        else:
+            yield from _strings(turn)
+
+
+def _said(key: str, value: Any) -> Iterator[str]:
+    # A content may be a list of parts, of which the texts count, not the types.
+    if key == "tool_calls":
+        yield from _strings(value)
+        return
+    for part in value if isinstance(value, list) else [value]:
+        yield from _strings(part.get("text") if isinstance(part, Mapping) else part)
 
 
 def _strings(value: Any) -> Iterator[str]:

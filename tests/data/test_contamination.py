@@ -314,3 +314,26 @@ def test_gsm8ks_test_questions_are_not_in_its_training_half(shared: Path) -> Non
     report = contamination(training, evaluation)
     assert report.counts()["dirty"] == 0
     assert np.mean([found.share for found in report.samples]) < 0.05
+
+
+@pytest.mark.parametrize("name", ["messages", "conversations"])
+@pytest.mark.parametrize(
+    ("turn", "text"),
+    [
+        ({"role": "user", "content": "a b"}, "a b"),
+        ({"from": "gpt", "value": "a b"}, "a b"),
+        ({"role": "user", "content": [{"type": "text", "text": "a b"}, {"type": "image"}]}, "a b"),
+        ({"role": "assistant", "content": "c", "reasoning_content": "a b"}, "c\na b"),
+        (
+            {"role": "assistant", "content": None,
+             "tool_calls": [{"function": {"name": "f", "arguments": '{"q": "a b"}'}}]},
+            'f\n{"q": "a b"}',
+        ),
+    ],
+)  # fmt: skip
+def test_all_that_a_turn_says_is_compared(
+    tmp_path: Path, name: str, turn: dict[str, Any], text: str
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({name: [turn]}) + "\n")
+    assert [found.text for found in read_texts(str(path), TextReport("a"))] == [text]
