@@ -43,6 +43,43 @@ def exchanges(messages: Sequence[Message]) -> list[Exchange]:
         asks = messages[index].role != "assistant" and before.role == "assistant"
         if asks and not before.tool_calls:
             starts.append(index)
+    return _cut(messages, starts)
+
+
+def steps(messages: Sequence[Message]) -> list[Exchange]:
+    """Exchanges, cut also after the results of each tool call that the assistant goes on from.
+
+    A trajectory of calls is one exchange, since only its first turn asks. A call and its
+    results are never parted.
+    """
+    starts = {part.start for part in exchanges(messages)}
+    held: set[int] = set()  # where a cut would part a result from its call
+    call: int | None = None  # of the turn before; none too if that is no result of a call
+    for index, message in enumerate(messages):
+        if message.role == "assistant" and call is not None:
+            starts.add(index)
+        call = _call_of(messages, index) if message.role == "tool" else None
+        if call is not None:
+            held.update(range(call + 1, index + 1))
+    first = leading_system(messages)
+    return _cut(messages, [first, *sorted(starts - held - {first})])
+
+
+def _call_of(messages: Sequence[Message], result: int) -> int | None:
+    """Index of the turn that made the call of a result; none if there is no such call."""
+    wanted, nearest = messages[result].tool_call_id, None
+    for number in range(result - 1, -1, -1):
+        message = messages[number]
+        if wanted and any(call.id == wanted for call in message.tool_calls):
+            return number
+        if nearest is None and message.role == "assistant":
+            nearest = number
+            if not wanted:
+                break
+    return nearest if nearest is not None and messages[nearest].tool_calls else None
+
+
+def _cut(messages: Sequence[Message], starts: Sequence[int]) -> list[Exchange]:
     return [
         Exchange(start, stop, sum(message.trained for message in messages[start:stop]))
         for start, stop in zip(starts, [*starts[1:], len(messages)], strict=True)
@@ -109,11 +146,12 @@ def split(
 def shorten(
     conversation: Conversation, ends: Sequence[int], max_length: int, encode: Encode[Row]
 ) -> tuple[Row, int] | None:
-    """Leave out the oldest exchanges after the instruction, as few as needed.
+    """Leave out the oldest steps after the instruction, as few as needed.
 
-    The instruction is everything up to the first trained turn, which stays with it:
-    system turn, rules and their acknowledgement, worked examples, the task. What is left
-    after it are the latest exchanges, each action with the observation it answers.
+    The instruction is everything up to the first trained turn, which stays with it, and
+    so do the results of its calls: system turn, rules and their acknowledgement, worked
+    examples, the task. What is left after it are the latest steps, each action with the
+    observation it answers, each tool call with its results.
 
     Args:
         conversation: The conversation.
@@ -123,14 +161,19 @@ def shorten(
 
     Returns:
         The row and the number of trained turns left out; none if the instruction and
-        the last exchange alone are too long, or the template refuses them.
+        the last step alone are too long, or the template refuses them.
     """
     messages = conversation.messages
-    parts = exchanges(messages)
+    parts = steps(messages)
     costs = _costs(parts, ends)
     first = next((number for number, part in enumerate(parts) if part.trained), len(parts)) + 1
     for start in range(first + 1, len(parts)):
-        if costs[first] + costs[-1] - costs[start] > max_length:
+        gone = costs[start]
+        if not messages[parts[start].start - 1].trained:
+            # What is between, a tool's results, goes too, but only ends of trained turns
+            # are known: the next one's bounds it from above.
+            gone = next((cost for cost in costs[start:] if cost > gone), costs[-1])
+        if costs[first] + costs[-1] - gone > max_length:
             continue
         kept = messages[: parts[first - 1].stop] + messages[parts[start].start :]
         found = encode(replace(conversation, messages=kept))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataset_builders.conversation import Conversation, Message, ToolCall
-from dataset_builders.encoding.lengths import exchanges, shorten, split
+from dataset_builders.encoding.lengths import exchanges, shorten, split, steps
 from dataset_builders.encoding.tokens import Encoder, TokenReport
 
 Turns = list[tuple[str, int, bool]]
@@ -95,6 +95,74 @@ def test_shorten_keeps_the_instruction_and_the_latest_turns() -> None:
     found = shorten(CHAT, ends(CHAT), 75, encode)
     assert found is not None
     assert numbers(found[0]) == [0, 1, 2, 7, 8]
+
+
+def calls(sizes: list[tuple[int, int]], ids: bool = True, system: bool = True) -> Conversation:
+    """A task, and per step a turn of calls whose results have the sizes given."""
+    messages = [Message("system", "s")] * system + [Message("user", "task")]
+    for n, (number, size) in enumerate(sizes):
+        names = [f"{n}-{k}" if ids else "" for k in range(number)]
+        made = tuple(ToolCall("f", "{}", name) for name in names)
+        messages.append(Message("assistant", "call", True, made))
+        messages += [Message("tool", "r" * size, tool_call_id=name) for name in names]
+    return Conversation.create([*messages, Message("assistant", "done", True)])
+
+
+def test_shorten_leaves_out_tool_calls_with_their_results() -> None:
+    conversation = calls([(1, 50), (2, 500), (1, 50)])
+    # The large results go with their calls, although only trained turns' ends are known.
+    found = shorten(conversation, ends(conversation), 160, encode)
+    assert found is not None
+    messages = conversation.messages
+    assert found[0].messages == messages[:4] + messages[7:]
+    assert found[1] == 1
+    assert len(exchanges(messages)) == 1  # what `split` goes by
+
+
+def test_a_late_result_stays_with_its_call() -> None:
+    two = (ToolCall("f", "{}", "a"), ToolCall("f", "{}", "b"))
+    messages = [
+        *(Message("user", "q"), Message("assistant", "", True, two)),
+        *(Message("tool", "r", tool_call_id="a"), Message("assistant", "wait", True)),
+        *(Message("tool", "r", tool_call_id="b"), Message("assistant", "done", True)),
+    ]
+    assert [(part.start, part.stop) for part in steps(messages)] == [(0, 5), (5, 6)]
+    # Observations without calls: each with the action that answers it, as ever.
+    plain = talk(
+        [("user", 1, False), ("assistant", 1, True)]
+        + [("tool", 1, False), ("assistant", 1, True)] * 2
+    )
+    assert steps(plain.messages) == exchanges(plain.messages)
+
+
+@settings(max_examples=200, deadline=None, database=None)
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 3), st.integers(1, 90)), min_size=1, max_size=8),
+    ids=st.booleans(),
+    system=st.booleans(),
+    limit=st.integers(20, 500),
+)
+def test_shortened_tool_calls_are_valid(
+    sizes: list[tuple[int, int]], ids: bool, system: bool, limit: int
+) -> None:
+    conversation = calls(sizes, ids, system)
+    if encode(conversation)[1] <= limit or len(sizes) == 1:
+        return  # nothing to leave out
+    found = shorten(conversation, ends(conversation), limit, encode)
+    instruction = system + 2 + sizes[0][0]
+    last = encode(Conversation.create(conversation.messages[:instruction]))[1] + 4 + OVERHEAD
+    assert (found is not None) == (last <= limit)
+    if found is None:
+        return
+    kept = list(found[0].messages)
+    assert kept[:instruction] == list(conversation.messages[:instruction])
+    assert sum(message.trained for message in kept) + found[1] == len(sizes) + 1
+    while kept:
+        message = kept.pop(0)
+        assert message.role != "tool"
+        for call in message.tool_calls:
+            result = kept.pop(0)
+            assert (result.role, result.tool_call_id) == ("tool", call.id)
 
 
 any_turns = st.lists(
