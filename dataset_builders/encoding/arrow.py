@@ -7,13 +7,15 @@ in a folder depends on when or where it was made.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +35,9 @@ Arrow = Any
 
 INDEX_FILE = "index.parquet"
 """Table of a dataset's rows, in the dataset's folder."""
+
+_STALE = 24 * 60 * 60
+"""Seconds without a write after which a folder of a killed build is taken for left behind."""
 
 _DATA_FILE = "data-00000-of-00001.arrow"
 
@@ -172,6 +177,10 @@ def _whole_or_not_at_all(folder: Path) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        # Told now: the renaming would tell only when everything has been encoded.
+        if folder.exists() and any(folder.iterdir()):
+            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
+        _remove_stale(folder)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
         yield temporary
         _make_durable(temporary)
@@ -184,6 +193,18 @@ def _whole_or_not_at_all(folder: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_stale(folder: Path) -> None:
+    """Remove what killed builds left; younger ones may be of others that still write."""
+    prefix = f".{folder.name}.partial-"
+    for path in folder.parent.iterdir():
+        if path.name.startswith(prefix) and path.is_dir() and not path.is_symlink():
+            with suppress(OSError):  # gone meanwhile, or not ours
+                # A folder's own time stands still while a file in it grows.
+                newest = max(item.stat().st_mtime for item in [path, *path.iterdir()])
+                if time.time() - newest > _STALE:
+                    shutil.rmtree(path, ignore_errors=True)
 
 
 def _make_durable(folder: Path) -> None:

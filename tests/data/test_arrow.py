@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,34 @@ def test_nothing_is_left_of_a_build_that_fails(encoder: Encoder, tmp_path: Path)
         StorageError, match=r"file/rows: cannot be written: (Not a directory|File exists)$"
     ):
         encode_dataset(talks(3), encoder, folder=tmp_path / "file/rows")
+
+
+def test_an_occupied_folder_is_told_before_anything_is_read(
+    encoder: Encoder, tmp_path: Path
+) -> None:
+    def unread() -> Iterator[Conversation]:
+        pytest.fail("was read")
+        yield from talks(1)
+
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows/mine").touch()
+    with pytest.raises(StorageError, match=r"rows: cannot be written: Directory not empty$"):
+        encode_dataset(unread(), encoder, folder=tmp_path / "rows")
+    assert [path.name for path in tmp_path.rglob("*")] == ["rows", "mine"]
+
+
+def test_only_what_was_left_behind_long_ago_is_removed(encoder: Encoder, tmp_path: Path) -> None:
+    long_ago = time.time() - 2 * 24 * 60 * 60
+    kept = [".other.partial-a", ".rows.partial-writing", ".rows.partial-young"]
+    for name in [*kept, ".rows.partial-stale"]:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "data").touch()
+        if "writing" not in name:
+            os.utime(tmp_path / name / "data", (long_ago, long_ago))
+        if "young" not in name:
+            os.utime(tmp_path / name, (long_ago, long_ago))
+    encode_dataset(talks(3), encoder, folder=tmp_path / "rows")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*kept, "rows"]
 
 
 @pytest.fixture
