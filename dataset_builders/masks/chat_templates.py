@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from functools import cached_property
 from importlib.resources import files
 from typing import Any
@@ -13,6 +14,10 @@ from dataset_builders.errors import ConfigError, MaskError
 
 Row = dict[str, Any]
 """A message in the shape that chat templates take."""
+
+CLOCK = datetime(2024, 7, 26)
+"""What a template is told that it is, whenever a conversation is rendered: the date that
+Llama 3.1's template writes. Rows of different days would otherwise differ."""
 
 # What a template's own code may run into over a conversation that it was not written for.
 _REFUSALS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
@@ -114,7 +119,7 @@ class ChatTemplate:
     def text(
         self, rows: Sequence[Row], tools: list[Any] | None = None, *, prompt: bool = False
     ) -> str:
-        """The template's own rendering, special tokens written out.
+        """The template's own rendering at the time `CLOCK`, special tokens written out.
 
         Args:
             rows: Messages.
@@ -128,9 +133,12 @@ class ChatTemplate:
 
         if self._in_parts:
             rows = [{**row, "content": _parts(row["content"])} for row in rows]
+        # Only where it is asked for: not every tokenizer takes options it does not know.
+        asks = "strftime_now" in str(self._tokenizer.chat_template)
+        clock = {"strftime_now": CLOCK.strftime} if asks else {}
         try:
             text = self._tokenizer.apply_chat_template(
-                rows, tools=tools, tokenize=False, add_generation_prompt=prompt
+                rows, tools=tools, tokenize=False, add_generation_prompt=prompt, **clock
             )
         except (jinja2.TemplateError, *_REFUSALS) as error:
             raise MaskError(f"the chat template refuses the conversation: {error}") from error

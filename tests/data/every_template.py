@@ -13,7 +13,12 @@ from typing import Any
 
 from dataset_builders.conversation import Message
 from dataset_builders.masks.chat import Rendered
-from dataset_builders.masks.chat_templates import load_template, template_message, template_names
+from dataset_builders.masks.chat_templates import (
+    CLOCK,
+    load_template,
+    template_message,
+    template_names,
+)
 
 FOLDERS = {
     "axolotl": "axolotl/utils/chat_templates/templates",
@@ -55,6 +60,7 @@ def rendering(
     rows = [template_message(message, arguments_as_text=as_text) for message in messages]
     if parts:
         rows = [{**row, "content": [{"type": "text", "text": row["content"]}]} for row in rows]
+    options["strftime_now"] = CLOCK.strftime
     text = tokenizer.apply_chat_template(rows, tokenize=False, **options)
     assert isinstance(text, str)
     return text

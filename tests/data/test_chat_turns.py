@@ -206,3 +206,14 @@ def test_the_text_is_the_templates_own(renderer_for: Renderer, small_tokenizer: 
     rendered = renderer_for("llama-2").render(Conversation.create(THOUGHTS))
     assert rendered.text == rendering(tokenizer, THOUGHTS)
     assert (rendered.way, rendered.certified, rendered.off_prompt) == ("marks", False, 0)
+
+
+def test_a_template_that_writes_the_date_writes_one_and_the_same(
+    make_tokenizer: MakeTokenizer,
+) -> None:
+    dated = "{{ strftime_now('%d %b %Y') }}|" + make_tokenizer().chat_template
+    renderer = ChatRenderer(make_tokenizer(dated))
+    messages = (Message("user", "q"), Message("assistant", "a", True))
+    rendered = renderer.render(Conversation.create(messages), certify=True)
+    assert rendered.text.startswith("26 Jul 2024|")
+    assert renderer.prompt(messages[:1]).startswith("26 Jul 2024|")
