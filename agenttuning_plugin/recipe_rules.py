@@ -86,11 +86,19 @@ def _is_sharded(cfg: Mapping[str, Any]) -> bool:
     if cfg.get("fsdp") or cfg.get("fsdp_config"):
         return True
     deepspeed = cfg.get("deepspeed")
+    where = "deepspeed"
     if isinstance(deepspeed, str) and Path(deepspeed).is_file():
-        deepspeed = json.loads(Path(deepspeed).read_text("utf-8"))
+        where = f"deepspeed: {deepspeed}"
+        try:
+            deepspeed = json.loads(Path(deepspeed).read_text("utf-8-sig"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise ConfigError(f"{where}: cannot be read as JSON: {error}") from error
     if not isinstance(deepspeed, Mapping):
         return False
-    return (deepspeed.get("zero_optimization") or {}).get("stage") == 3
+    zero = deepspeed.get("zero_optimization") or {}
+    if not isinstance(zero, Mapping):
+        raise ConfigError(f"{where}: zero_optimization: found {_short(zero)}, expected a mapping")
+    return zero.get("stage") == 3
 
 
 def _check_base_model(name: str) -> None:

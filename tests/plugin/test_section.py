@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -132,6 +133,23 @@ def test_evaluators_of_a_sharded_model_are_refused(keys: dict[str, Any]) -> None
 def test_evaluators_run_under_zero_2() -> None:
     keys = {"deepspeed": {"zero_optimization": {"stage": 2}}}
     assert check_recipe(recipe({"evaluators": [{"type": "agent_task"}]}, **keys)).evaluators
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"zero_opt', "cannot be read as JSON"),
+        (b"\xff\xfe", "cannot be read as JSON"),
+        (b'{"zero_optimization": 3}', "zero_optimization: found 3, expected a mapping"),
+    ],
+)
+def test_a_broken_deepspeed_file_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "zero.json"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        check_recipe(recipe({"evaluators": [{"type": "agent_task"}]}, deepspeed=str(path)))
+    assert str(caught.value).startswith(f"deepspeed: {path}: ")
+    assert message in str(caught.value)
 
 
 def test_two_chat_templates_are_refused() -> None:
