@@ -13,11 +13,14 @@ from dataset_builders.formats.agentinstruct import TASKS
 from dataset_builders.formats.atif import VERSION_PREFIX
 from dataset_builders.formats.dialects import FLAG_FIELDS
 from dataset_builders.reading.files import read_records
-from dataset_builders.reading.json_stream import BadRecord
+from dataset_builders.reading.json_stream import BadRecord, OnLost
 from dataset_builders.reading.sources import Format, SourceSpec, located
 
 _LOOK_AT = 50
 """Records to look at before giving up: a file may begin with broken ones."""
+
+_TELL = 3
+"""Damaged places that an error tells."""
 
 _AGENTINSTRUCT_ID = re.compile(rf"(?:{'|'.join(TASKS)})_\d+")
 
@@ -45,8 +48,12 @@ def detect_format(spec: SourceSpec) -> Format:
     """
     seen = 0
     chat = False
-    for value in islice(_values(spec), _LOOK_AT):
+    causes: list[str] = []
+    lost: list[str] = []
+    for where, value in islice(_values(spec, lost.append), _LOOK_AT):
         seen += 1
+        if isinstance(value, BadRecord) and not causes:
+            causes.append(f"{where}: {value.detail}")
         found = _format_of(value, spec)
         if chat and not (isinstance(value, Mapping) and "conversations" in value):
             continue
@@ -60,13 +67,14 @@ def detect_format(spec: SourceSpec) -> Format:
         f"{spec.path}: format: none of the first {seen} records has a field messages, "
         "conversations, prompt and completion, instruction and output, content (ADP) or steps "
         "(ATIF); expected one, or a format to be named"
+        + "".join(f"; {cause}" for cause in [*causes, *lost[:_TELL]])
     )
 
 
-def _values(spec: SourceSpec) -> Iterator[Any]:
+def _values(spec: SourceSpec, on_lost: OnLost) -> Iterator[tuple[str, Any]]:
     for file in located(spec).files:
-        for record in read_records(file):
-            yield record.value
+        for record in read_records(file, on_lost):
+            yield record.where, record.value
 
 
 def _format_of(value: Any, spec: SourceSpec) -> Format | None:

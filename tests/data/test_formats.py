@@ -274,3 +274,15 @@ def test_shapes_that_cannot_be_told_as_conversations(
     path.write_text(json.dumps(record) + "\n")
     with pytest.raises(DataError, match=message):
         as_spec(path)
+
+
+def test_an_unknown_format_is_told_with_what_could_not_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "cut.jsonl"
+    path.write_text('{"x": 1}\n{"messages": [\n{"messages": [\n', "utf-8")
+    with pytest.raises(DataError, match=r"to be named; cut\.jsonl:2: .+") as caught:
+        detect_format(SourceSpec(str(path)))
+    assert "cut.jsonl:3" not in str(caught.value)
+    array = tmp_path / "cut.json"
+    array.write_text('[{"x": 1}, {"messages": [{"role": "us', "utf-8")
+    with pytest.raises(DataError, match=r"to be named; cut\.json: .+"):
+        detect_format(SourceSpec(str(array)))
