@@ -166,7 +166,10 @@ def write_record(folder: Path, step: int, result: Evaluation) -> None:
 def _put_aside(records: Path) -> None:
     """Keep an earlier run's records out of this one's, but do not lose them."""
     if records.exists():
-        records.replace(records.with_suffix(".previous.jsonl"))
+        number = 1
+        while (kept := records.with_suffix(f".previous-{number}.jsonl")).exists():
+            number += 1
+        records.replace(kept)
 
 
 def _resume(records: Path, state: TrainerState) -> dict[str, int]:
@@ -180,19 +183,32 @@ def _resume(records: Path, state: TrainerState) -> dict[str, int]:
 
     found: list[dict[str, int]] = [{}]
     if state.is_world_process_zero and records.exists():
-        lines = records.read_text(encoding="utf-8").split("\n")
+        lines = records.read_text(encoding="utf-8", errors="replace").split("\n")
         rest = lines.pop()  # empty, unless the process was killed as it wrote
-        rows = [json.loads(line) for line in lines]
-        kept = [n for n, row in enumerate(rows) if row["step"] <= state.global_step]
+        rows = [_read_record(line) for line in lines]
+        kept = [(line, row) for line, row in zip(lines, rows, strict=True) if row]
+        if len(kept) < len(lines):
+            LOG.warning("%s: %d damaged lines left out", records, len(lines) - len(kept))
+        kept = [pair for pair in kept if pair[1]["step"] <= state.global_step]
         if rest or len(kept) < len(lines):
-            LOG.info("%s: %d of later steps left out", records, len(lines) - len(kept))
+            LOG.info("%s: %d of %d lines kept", records, len(kept), len(lines))
             shorter = records.with_suffix(".shorter.jsonl")
-            shorter.write_text("".join(lines[n] + "\n" for n in kept), encoding="utf-8")
+            shorter.write_text("".join(line + "\n" for line, _ in kept), encoding="utf-8")
             shorter.replace(records)
-        names = (rows[n]["evaluator"] for n in kept if rows[n]["step"] == state.global_step)
+        names = (row["evaluator"] for _, row in kept if row["step"] == state.global_step)
         found = [dict.fromkeys(names, state.global_step)]
     broadcast_object_list(found)
     return found[0]
+
+
+def _read_record(line: str) -> dict[str, Any] | None:
+    """A line of the records; none if it is damaged, as by a disk that was full."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    whole = isinstance(row, dict) and isinstance(row.get("step"), int) and "evaluator" in row
+    return row if whole else None
 
 
 def _with_progress(evaluator: Evaluator, subject: Subject, show: bool) -> Evaluation:

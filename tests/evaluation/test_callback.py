@@ -15,8 +15,10 @@ from dataset_builders.errors import ConfigError
 torch = pytest.importorskip("torch", reason="pip install 'agenttuning-plugin[eval]'")
 transformers = pytest.importorskip("transformers")
 
+from transformers import TrainerState  # noqa: E402
+
 from evaluators.agent_tasks import AgentTaskEvaluator  # noqa: E402
-from evaluators.callback import EvaluatorCallback, Schedule  # noqa: E402
+from evaluators.callback import EvaluatorCallback, Schedule, _resume  # noqa: E402
 from evaluators.general_loss import GeneralLossEvaluator  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings(
@@ -191,12 +193,26 @@ def test_an_end_that_was_not_measured_is_measured_on_resume(
 def test_a_second_run_in_the_same_folder_keeps_the_first_aside(
     tiny_model_dir: Path, rows: Any, tmp_path: Path
 ) -> None:
+    (tmp_path / "evaluations.previous-1.jsonl").write_text("before\n", "utf-8")
     for _ in range(2):
         trainer = make_trainer(tiny_model_dir, rows, tmp_path, steps=1)
         EvaluatorCallback.install(trainer, panel(rows)[1:])
         trainer.train()
     assert [line["step"] for line in records(tmp_path)] == [0, 1]
-    assert (tmp_path / "evaluations.previous.jsonl").is_file()
+    assert (tmp_path / "evaluations.previous-1.jsonl").read_text("utf-8") == "before\n"
+    assert (tmp_path / "evaluations.previous-2.jsonl").is_file()
+
+
+def test_damaged_records_are_left_out_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "evaluations.jsonl"
+    good = [json.dumps({"step": step, "evaluator": "a"}) for step in (0, 2, 4)]
+    damaged = [b'{"step": 1, "eval', b"\xff", b"3", b'{"step": "2"}', b""]
+    path.write_bytes(b"\n".join([good[0].encode(), *damaged, *map(str.encode, good[1:]), b""]))
+    assert _resume(path, TrainerState(global_step=2)) == {"a": 2}
+    assert path.read_text("utf-8") == "".join(line + "\n" for line in good[:2])
+    assert "5 damaged lines left out" in caplog.text
 
 
 def test_two_evaluators_of_one_name_are_refused(
