@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 _HIDDEN = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"}  # Unicode's general categories
 _SHOWN = {"\n", "\t"}
@@ -70,6 +71,13 @@ def decode_pieces(
         pieces.append(Piece(text, _within(start, trained)))
         before = whole
     return pieces
+
+
+def message_text(message: Mapping[str, Any]) -> str:
+    """What a stored message says: its content, and its tool calls, if any, as JSON."""
+    calls = message.get("tool_calls")
+    parts = [str(message["content"]), json.dumps(calls, ensure_ascii=False) if calls else ""]
+    return "\n".join(filter(None, parts))
 
 
 def shorten(text: str, limit: int) -> str:

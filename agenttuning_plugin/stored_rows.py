@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agenttuning_plugin.explaining import Example
-from agenttuning_plugin.pieces import Piece, decode_pieces
+from agenttuning_plugin.pieces import Piece, decode_pieces, message_text
 from dataset_builders.manifest.store import Manifest
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class StoredRows:
         row = rows[number]
         if "messages" in row:
             return [
-                Piece(str(message["content"]), bool(message.get("train")))
+                Piece(message_text(message), bool(message.get("train")))
                 for message in row["messages"]
             ]
         if self.tokenizer is None or len(row["input_ids"]) != example.tokens:
@@ -56,6 +57,8 @@ class StoredRows:
 def open_rows(manifest: Manifest) -> StoredRows | None:
     """Open the rows of a manifest; none if they are not there any more.
 
+    A part whose files are incomplete or damaged counts as gone.
+
     Raises:
         DataError: The tokenizer beside the manifest is damaged.
     """
@@ -66,7 +69,9 @@ def open_rows(manifest: Manifest) -> StoredRows | None:
     for key, place in places.items():
         folder = manifest.folder / Path(place)
         if (folder / "state.json").is_file():
-            parts[key] = Dataset.load_from_disk(folder)
+            # What pyarrow raises is an OSError or a ValueError, too.
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                parts[key] = Dataset.load_from_disk(folder)
     return StoredRows(parts, manifest.tokenizer()) if parts else None
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from agenttuning_plugin.pieces import Piece, decode_pieces, shorten
+from agenttuning_plugin.pieces import Piece, decode_pieces, message_text, shorten
 from dataset_builders.manifest.surveys import trained_ranges
 from dataset_builders.mixing.order import MixOrder
 from dataset_builders.mixing.preparation import Prepared
@@ -80,7 +80,7 @@ def _pieces(data: Dataset, number: int, tokenizer: Any) -> list[Piece]:
             for message in row["messages"]
             for piece in (
                 Piece(f"{message['role']}: ", False),
-                Piece(f"{message['content']}\n", bool(message.get("train"))),
+                Piece(f"{message_text(message)}\n", bool(message.get("train"))),
             )
         ]
     if tokenizer is None:

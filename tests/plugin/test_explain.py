@@ -13,7 +13,15 @@ from typing import Any
 import pytest
 
 from agenttuning_plugin.explaining import explain
-from agenttuning_plugin.pieces import Piece, cut, decode_pieces, one_line, reveal, shorten
+from agenttuning_plugin.pieces import (
+    Piece,
+    cut,
+    decode_pieces,
+    message_text,
+    one_line,
+    reveal,
+    shorten,
+)
 from agenttuning_plugin.run_files import MixRun
 from agenttuning_plugin.stored_rows import MIX, open_rows
 from dataset_builders.errors import ConfigError
@@ -148,6 +156,24 @@ def test_the_text_of_spans_is_the_text_that_is_trained(
     assert open_rows(manifest) is None
 
 
+@pytest.mark.parametrize("keep", [None, 0, 100, -1])
+def test_damaged_rows_count_as_gone(
+    run: Run, make_run: MakeRun, tmp_path: Path, keep: int | None
+) -> None:
+    rows, mix = make_run(num_examples=40)
+    rows.save_to_disk(tmp_path)
+    manifest = manifest_of(tmp_path, mix, rows=".")
+    (data,) = tmp_path.glob("data-*.arrow")
+    content = data.read_bytes()
+    data.unlink()
+    if keep is not None:
+        data.write_bytes(content[: len(content) // 2 if keep < 0 else keep])
+    assert open_rows(manifest) is None
+    code, out, _ = run("explain", tmp_path, "--step", 2, "--batch-size", 4)
+    assert code == 0
+    assert "no text: the rows are not on this machine any more" in out
+
+
 # The command
 
 
@@ -226,6 +252,15 @@ def test_pieces_keep_blanks_that_a_decoder_drops(llama2_tokenizer: Any) -> None:
     assert "".join(p.text for p in decode_pieces(ids, whole, llama2_tokenizer.decode)) == (
         llama2_tokenizer.decode(ids)
     )
+
+
+def test_tool_calls_are_part_of_what_a_message_says() -> None:
+    calls = [{"id": "", "type": "function", "function": {"name": "f", "arguments": "é"}}]
+    told = json.dumps(calls, ensure_ascii=False)
+    assert message_text({"content": "", "tool_calls": calls}) == told
+    assert message_text({"content": "a", "tool_calls": calls}) == f"a\n{told}"
+    assert message_text({"content": "a", "tool_calls": []}) == "a"
+    assert message_text({"content": "a"}) == "a"
 
 
 def test_hidden_characters_are_shown() -> None:
