@@ -1,6 +1,6 @@
 """Conversations that a source holds more than once, word for word or nearly so.
 
-Memory is 100 bytes a conversation for the former and 2.5 kB for the latter, whatever
+Memory is 100 bytes a conversation for the former and 2.8 kB for the latter, whatever
 its length: the texts themselves are not kept.
 """
 
@@ -25,6 +25,7 @@ _MIN_SHINGLES = 50
 _BINS = 128
 _BANDS = 18
 _ROWS = 7  # bins of a band; see NearDuplicates
+_MOST_LATER = 64  # conversations of one band compared beside its first
 _DIGEST = 16  # bytes; two of a billion texts collide with probability 1e-21
 
 _EMPTY = np.uint64(2**64 - 1)
@@ -70,7 +71,9 @@ class NearDuplicates:
     bins, which keeps its least; the share of bins that agree estimates the similarity,
     with a standard error of 0.035 at 0.8. Only conversations that agree in all bins of
     one of 18 bands of 7 are compared: with probability 0.99 at a similarity of 0.8, 0.13
-    at 0.5. Empty bins are filled from the next one (Shrivastava, Li 2014).
+    at 0.5. Empty bins are filled from the next one (Shrivastava, Li 2014). What is
+    trained on has to be alike too: a hundred questions about one long document are a
+    hundred examples.
 
     Args:
         threshold: Least similarity refused, above 0 and at most 1.
@@ -88,14 +91,18 @@ class NearDuplicates:
         self.threshold = threshold
         self._where: list[str] = []
         self._sketches = bytearray()
+        self._answers = bytearray()
         self._bands: list[dict[bytes, int]] = [{} for _ in range(_BANDS)]
+        # Those that share a band with its first one but were let pass: few, so kept apart.
+        self._later: dict[bytes, list[int]] = {}
 
-    def check(self, text: str, where: str) -> None:
+    def check(self, text: str, where: str, trained: str | None = None) -> None:
         """Let a conversation pass or refuse it.
 
         Args:
             text: All its turns.
             where: The record, named when a later one is refused for it.
+            trained: Those of its turns that are trained on; None: compare the whole only.
 
         Raises:
             RecordDroppedError: It is like one that was let pass (`near_duplicate`).
@@ -104,23 +111,53 @@ class NearDuplicates:
         if len(shingles) < _MIN_SHINGLES:
             return
         sketch = _sketch(shingles)
+        answers = sketch if trained is None else _sketch(_any_hashes(trained))
         raw = sketch.tobytes()
         width = _ROWS * sketch.itemsize
         keys = [raw[start : start + width] for start in range(0, _BANDS * width, width)]
-        found = {band.get(key, -1) for band, key in zip(self._bands, keys, strict=True)} - {-1}
-        for index in sorted(found):
-            other = self._sketches[index * len(raw) : (index + 1) * len(raw)]
-            alike = float(np.mean(np.frombuffer(other, sketch.dtype) == sketch))
-            if alike >= self.threshold:
+        for index in self._candidates(keys):
+            alike = _share_alike(self._sketches, index, sketch)
+            if min(alike, _share_alike(self._answers, index, answers)) >= self.threshold:
                 raise RecordDroppedError(
                     "near_duplicate",
                     f"about {alike:.0%} like {self._where[index]} in sequences of {SHINGLE} words, "
                     f"expected less than {self.threshold:.0%}",
                 )
-        for band, key in zip(self._bands, keys, strict=True):
-            band.setdefault(key, len(self._where))
-        self._where.append(where)
+        self._remember(keys, where)
         self._sketches += raw
+        self._answers += answers.tobytes()
+
+    def _candidates(self, keys: list[bytes]) -> list[int]:
+        found: set[int] = set()
+        for band, key in zip(self._bands, keys, strict=True):
+            if key in band:
+                found.update((band[key], *self._later.get(key, ())))
+        return sorted(found)
+
+    def _remember(self, keys: list[bytes], where: str) -> None:
+        index = len(self._where)
+        for band, key in zip(self._bands, keys, strict=True):
+            if band.setdefault(key, index) != index:
+                later = self._later.setdefault(key, [])
+                later.append(index)
+                # The oldest goes: what is shared twice mostly stands close by.
+                del later[:-_MOST_LATER]
+        self._where.append(where)
+
+
+def _share_alike(sketches: bytearray, index: int, sketch: npt.NDArray[np.uint16]) -> float:
+    size = sketch.nbytes
+    other = np.frombuffer(bytes(sketches[index * size : (index + 1) * size]), sketch.dtype)
+    return float(np.mean(other == sketch))
+
+
+def _any_hashes(text: str) -> Hashes:
+    """Hash a text's shingles, or one of fewer words as a whole."""
+    hashes = shingle_hashes(text)
+    if len(hashes):
+        return hashes
+    digest = hashlib.blake2b(" ".join(text.lower().split()).encode(), digest_size=8)
+    return np.frombuffer(digest.digest(), np.uint64)
 
 
 def shingle_hashes(text: str) -> Hashes:

@@ -205,7 +205,8 @@ class Cleaner:
         if self._exact is not None:
             self._exact.check(((turn.role, turn.content) for turn in turns), where)
         if self._near is not None:
-            self._near.check("\n".join(turn.content for turn in turns), where)
+            answers = "\n".join(turn.content for turn in turns if turn.role == "assistant")
+            self._near.check("\n".join(turn.content for turn in turns), where, answers)
 
 
 def _with(turn: Turn, content: str) -> Turn:

@@ -115,3 +115,17 @@ def test_a_refused_text_is_not_compared_to() -> None:
 def test_a_similarity_out_of_range_is_refused(threshold: float) -> None:
     with pytest.raises(ConfigError, match="near_duplicates: found"):
         NearDuplicates(threshold)
+
+
+@pytest.mark.parametrize("length", [2, 9, 80])
+def test_different_answers_about_one_document_stay(length: int) -> None:
+    near = NearDuplicates(0.8)
+    document = text(5, 900)
+    for seed in range(30):
+        answer = " ".join(text(100 + seed, length))
+        near.check(" ".join([*document, str(seed), answer]), f"f:{seed}", answer)
+    # A copy of any of them, not of the first alone, is refused.
+    for seed in (0, 17, 29):
+        answer = " ".join(text(100 + seed, length))
+        with pytest.raises(RecordDroppedError, match=f"like f:{seed} in"):
+            near.check(" ".join([*document, "again", answer]), "x", answer.upper())
