@@ -100,7 +100,9 @@ def _values(path: str, report: TextReport) -> Iterator[tuple[str, Any]]:
     for table in tables:
         yield from _rows(table)
     if not tables:
-        for file in locate(path).files:
+        found = locate(path)
+        report.lost.extend(found.unread_lines())
+        for file in found.files:
             for record in read_records(file, report.lost.append):
                 yield record.where, record.value
 

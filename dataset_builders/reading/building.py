@@ -141,6 +141,7 @@ def _stream(
 
 
 def _records(located: Located, report: SourceReport) -> Generator[Record]:
+    report.lost.extend(located.unread_lines())
     for file in located.files:
         with closing(read_records(file, report.lost.append)) as records:
             yield from records

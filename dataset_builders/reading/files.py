@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from dataset_builders.errors import ConfigError, DataError, SourceNotFoundError
-from dataset_builders.reading.records import SUFFIXES, shard_of, suffix_of
+from dataset_builders.reading.records import SUFFIXES, shard_of, stem_of, suffix_of
 from dataset_builders.reading.records import Record as Record
 from dataset_builders.reading.records import read_records as read_records
 from dataset_builders.reading.records import split_of as split_of
@@ -29,10 +29,22 @@ class Located(NamedTuple):
     Attributes:
         root: Folder that the file names are relative to.
         files: Files to read, sorted.
+        unread: Data files of the folder that are not read, for they have another format or
+            repeat a file.
     """
 
     root: Path
     files: tuple[Path, ...]
+    unread: tuple[Path, ...] = ()
+
+    def unread_lines(self) -> list[str]:
+        """One line for a report on each file that is not read."""
+        read = ", ".join(sorted({suffix_of(file) for file in self.files}))
+        return [
+            f"{file.relative_to(self.root).as_posix()}: not read, beside {read} files; "
+            "name it in data_files if it belongs to the data"
+            for file in self.unread
+        ]
 
 
 def locate(
@@ -50,7 +62,7 @@ def locate(
             `owner/name`. A local folder wins over a hub id of the same name.
         revision: Branch, tag or commit of a hub dataset.
         data_files: Glob patterns relative to the folder or dataset; None or empty: all
-            files of the first format found.
+            files of the first format found, compressed or not.
         splits: Splits to read; None or empty: all.
 
     Returns:
@@ -72,7 +84,9 @@ def locate(
         found = _single_file(root, data_files)
     else:
         found = _glob(root, data_files, path) if data_files else _discover(root, path)
-    return Located(found.root, _select_splits(found.files, splits, path))
+    chosen = _select_splits(found.files, splits, path)
+    unread = [file for file in found.unread if not splits or split_of(file) in splits]
+    return Located(found.root, chosen, tuple(unread))
 
 
 def _local_root(path: str, revision: str | None) -> Path | None:
@@ -121,13 +135,31 @@ def _glob(root: Path, patterns: Sequence[str], path: str) -> Located:
 
 
 def _discover(root: Path, path: str) -> Located:
-    for suffix in SUFFIXES:
-        for folder in (root, root / "data"):
-            files = sorted(file for file in folder.glob(f"*{suffix}") if _is_data(file))
-            if files:
+    folders = [
+        sorted(file for file in folder.glob("*") if _is_data(file))
+        for folder in (root, root / "data")
+    ]
+    for format_ in dict.fromkeys(map(_format_of, SUFFIXES)):
+        for present in folders:
+            alike = [file for file in present if _format_of(suffix_of(file)) == format_]
+            if alike:
+                files = _without_packed_copies(alike)
                 _check_shards(files, path)
-                return Located(root, tuple(files))
+                unread = sorted({file for folder in folders for file in folder} - set(files))
+                return Located(root, tuple(files), tuple(unread))
     raise SourceNotFoundError(f"{path}: no data in {root}: {_EXPECTED}")
+
+
+def _format_of(suffix: str) -> str:
+    return "." + suffix.split(".")[1]
+
+
+def _without_packed_copies(files: Sequence[Path]) -> list[Path]:
+    # a.jsonl beside a.jsonl.gz is what `gzip --keep` leaves: the same records twice.
+    chosen: dict[str, Path] = {}
+    for file in sorted(files, key=lambda file: SUFFIXES.index(suffix_of(file))):
+        chosen.setdefault(stem_of(file), file)
+    return sorted(chosen.values())
 
 
 def _check_shards(files: Sequence[Path], path: str) -> None:

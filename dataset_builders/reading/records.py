@@ -25,7 +25,7 @@ SUFFIXES = (
     ".parquet",
     *(suffix + packed for suffix in _TEXT_SUFFIXES for packed in ("", *COMPRESSIONS)),
 )
-"""Endings of readable files; of several in one folder, the first counts."""
+"""Endings of readable files; of several formats in one folder, the first counts."""
 
 _SHARD = re.compile(r"(?P<split>.+)-(?P<index>\d{5})-of-(?P<total>\d{5})")
 _BATCH_ROWS = 256

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from dataset_builders.errors import ConfigError, DataError, SourceNotFoundError
 from dataset_builders.reading.files import content_fingerprint, locate, read_records, split_of
 from dataset_builders.reading.json_stream import BadRecord
+from dataset_builders.reading.sources import SourceSpec, load_source
 
 
 def test_lines(tmp_path: Path) -> None:
@@ -79,12 +81,30 @@ def touch(root: Path, *names: str) -> None:
         (["a.jsonl", "data/t-00000-of-00001.parquet"], ["data/t-00000-of-00001.parquet"]),
         (["x.json", "dataset_infos.json", ".hidden.json"], ["x.json"]),
         (["data/x.json"], ["data/x.json"]),
+        (
+            ["a.jsonl", "b.jsonl.gz", "c.jsonl.xz", "d.json"],
+            ["a.jsonl", "b.jsonl.gz", "c.jsonl.xz"],
+        ),
+        (["a.jsonl", "a.jsonl.gz"], ["a.jsonl"]),
     ],
 )
 def test_locate_chooses_one_format(tmp_path: Path, names: list[str], expected: list[str]) -> None:
     touch(tmp_path, *names)
     found = locate(str(tmp_path))
     assert [file.relative_to(tmp_path).as_posix() for file in found.files] == expected
+    left = {*names} - {*expected, "README.md", "dataset_infos.json", ".hidden.json"}
+    assert {line.split(": not read, ")[0] for line in found.unread_lines()} == left
+
+
+def test_files_of_another_format_are_named_in_the_report(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    for name in ("a.jsonl", "c.json"):
+        (tmp_path / name).write_text(json.dumps({"messages": turns}) + "\n")
+    report = load_source(SourceSpec(str(tmp_path), "messages")).report
+    assert report.kept == 1
+    assert report.lost == [
+        "c.json: not read, beside .jsonl files; name it in data_files if it belongs to the data"
+    ]
 
 
 def test_locate_data_files_and_splits(tmp_path: Path) -> None:
