@@ -35,7 +35,8 @@ class ChatRenderer:
     Attributes:
         end_tokens: Tokens that end an assistant turn: the tokenizer's eos token and
             `end_of_turn`. Generation has to stop at each of them.
-        control_tokens: Tokens that a conversation's own words must not spell.
+        control_tokens: Tokens that a conversation's own words must not spell; those around
+            thoughts and calls, an assistant's may.
 
     Args:
         tokenizer: A fast Hugging Face tokenizer with a chat template.
@@ -65,7 +66,7 @@ class ChatRenderer:
         self._check_shown = ShownCheck(self._template)
         try:
             self._control = ControlTokens(tokenizer, self._template, self.end_tokens)
-            self._finder = TurnFinder(self._template, self.end_tokens, self._control.tokens)
+            self._finder = TurnFinder(self._template, self.end_tokens, self._control.foreign)
             self._check_end_tokens()
         except MaskError as error:
             raise ConfigError(

@@ -15,7 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from dataset_builders.errors import MaskError
-from dataset_builders.masks.chat_templates import ChatTemplate, Row
+from dataset_builders.masks.chat_templates import (
+    CALL_PROBE,
+    CALL_PROBE_TOOLS,
+    ChatTemplate,
+    Row,
+)
 from dataset_builders.masks.spans import Span, unused_characters, words
 
 THOUGHTS = ("<think>", "</think>", "[THINK]", "[/THINK]")
@@ -80,8 +85,13 @@ class Lifted:
 class ControlTokens:
     """The tokens of a tokenizer that words must not spell.
 
-    These are the tokens that it calls special, those that end a turn, and those added
-    tokens, special or not, that the template writes around turns.
+    These are the tokens that it calls special, those that end a turn, those around a
+    thought, and those added tokens, special or not, that the template writes around turns,
+    calls and results. Around thoughts and calls an assistant writes them itself.
+
+    Attributes:
+        tokens: All of them.
+        foreign: Those of them that an assistant's words must not spell either.
 
     Args:
         tokenizer: A fast Hugging Face tokenizer.
@@ -96,10 +106,15 @@ class ControlTokens:
         tokens = {token.content for token in added if token.special}
         tokens |= {token for token in plain if token in around and not token.isalnum()}
         tokens |= {*tokenizer.all_special_tokens, *end_tokens}
+        # A thought is the assistant's own, and so is a call that it writes out as text:
+        # their marks have to stay tokens there.
+        calls = _around_calls(template)
+        own = {token for token in plain - tokens if token in calls and _is_mark(token)}
+        own |= set(THOUGHTS)
+        tokens |= own & {token.content for token in added}
         self.tokens = frozenset(token for token in tokens if token.strip())
-        self._anyone = _pattern(self.tokens)
-        # A thought is the assistant's own, and its marks have to stay tokens.
-        self._assistant = _pattern(self.tokens - set(THOUGHTS))
+        self.foreign = self.tokens - own
+        self._anyone, self._assistant = _pattern(self.tokens), _pattern(self.foreign)
 
     def disguise(self, rows: Sequence[Row], tools: list[Any] | None, text: str) -> Disguise | None:
         """Take the control tokens out of a conversation's words; none if they spell none.
@@ -174,3 +189,16 @@ def _map(value: Any, pattern: re.Pattern[str], replace: Callable[[re.Match[str]]
 def _around_turns(template: ChatTemplate) -> str:
     rows: list[Row] = [{"role": role, "content": "q"} for role in ("user", "assistant", "user")]
     return template.text(rows, prompt=True)
+
+
+def _around_calls(template: ChatTemplate) -> str:
+    """A call, its result and the tools, if the template can write them."""
+    try:
+        return template.text(template.rows(CALL_PROBE), CALL_PROBE_TOOLS)
+    except MaskError:
+        return ""
+
+
+def _is_mark(token: str) -> bool:
+    """Whether a token is more than a word or the punctuation of JSON."""
+    return not token.isalnum() and any(map(str.isalnum, token))
