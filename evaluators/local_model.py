@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 class LocalPolicy:
     """Answers dialogues with batched greedy decoding.
 
-    Prompts are rendered by the same code that renders training rows, so a model is
-    played with exactly the prefix it was trained on. Call it within
+    Prompts are rendered and encoded by the same code as training rows. For most templates a
+    model is so played with the very prefix that it was trained on; the turns for which that
+    is not so are counted in a build's report (`off_prompt`). Call it within
     `evaluators.model_state.borrowed`.
 
     Args:

@@ -154,15 +154,19 @@ class Encoder:
                 report.drop(item.reason, conversation, str(item))
             elif kept := self._fit(item, conversation, report):
                 report.kept += 1
-                report.certified += item.rendered.certified
-                report.off_prompt += item.rendered.off_prompt
+                if item.rendered.certified:
+                    report.certified += 1
+                    report.off_prompt += self._off_prompt(conversation, item)
                 first = 1 if self._policy == "split" and kept[0] is not item else 0
                 origins += (Origin.of(conversation, first + n) for n in range(len(kept)))
                 rows += kept
         return lay_out(rows, origins, report)
 
     def encode_prompt(self, rendered: Rendered) -> list[int]:
-        """Ids of a rendered prompt, as a training row that begins with it has them.
+        """Ids of a rendered prompt, by the code that encodes training rows.
+
+        A row that continues the prompt mostly begins with these ids; see "Turns off their
+        prompt" in docs/masks.md for when it does not, and `TokenReport.off_prompt`.
 
         Args:
             rendered: What `ChatRenderer.render_prompt` gives.
@@ -195,6 +199,17 @@ class Encoder:
             return self.renderer.render(conversation, certify)
         except MaskError as error:
             return error
+
+    def _off_prompt(self, conversation: Conversation, coded: Coded) -> int:
+        """Number of trained turns whose row does not begin with the ids of their prompt."""
+        messages, prompts = conversation.messages, []
+        for end in (number for number, message in enumerate(messages) if message.trained):
+            try:
+                prompts.append(self.renderer.render_prompt(messages[:end], conversation.tools))
+            except MaskError:  # Nothing that could be prompted with comes before the turn.
+                continue
+        off = self._coder.off_prompt(coded.row, prompts)
+        return off + conversation.num_trained - len(prompts)
 
     def _fit(self, coded: Coded, conversation: Conversation, report: TokenReport) -> list[Coded]:
         """The rows that a conversation gives under the length policy; none if it is left out."""

@@ -39,6 +39,15 @@ class TokenRow:
         """Number of tokens that the loss covers."""
         return int(np.count_nonzero(self.labels != IGNORE_INDEX))
 
+    def has_turn_behind(self, prompt: Ints) -> bool:
+        """Whether the row begins with a prompt's ids, and a trained turn follows them."""
+        end = len(prompt)
+        return (
+            0 < end < len(self.input_ids)
+            and self.labels[end - 1] == IGNORE_INDEX != self.labels[end]
+            and np.array_equal(self.input_ids[:end], prompt)
+        )
+
 
 class Origin(NamedTuple):
     """Where a row comes from: fields of `Conversation`, and the piece of it.
@@ -98,8 +107,8 @@ class TokenReport:
         control_tokens: Rows in which a conversation's own words spell a control token;
             they were encoded as plain characters.
         certified: Conversations whose trained turns were located in two ways that agree.
-        off_prompt: Trained turns of these before which the row is not the prompt that
-            generation starts from, see docs/masks.md.
+        off_prompt: Trained turns of the certified conversations before which the ids are
+            not those of the prompt that generation would start from.
         by_reference: Rows that the fast engine left to the reference tokenizer.
         engine: The engine that encoded: "tiktoken" or "huggingface", or "" before use.
         engine_reason: Why it is not the fast one, or "".
@@ -158,10 +167,11 @@ class TokenReport:
         for name in ("shortened", "turns_removed", "truncated"):
             if number := getattr(self, name):
                 line += f", {number} {name.replace('_', ' ')}"
-        if self.off_prompt:
-            line += f", {self.off_prompt} turns off their prompt in {self.certified} looked at"
         if self.control_tokens:
             line += f", {self.control_tokens} with control tokens as text"
+        if self.off_prompt:
+            line += f", {self.off_prompt} turns off their prompt"
+            line += f" (of {self.certified} conversations certified)"
         if self.dropped:
             line += ", dropped " + ", ".join(f"{n} {reason}" for reason, n in self.dropped.items())
         return line

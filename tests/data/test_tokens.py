@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -263,3 +264,32 @@ def test_the_dataset_has_the_columns_that_trainers_read(small_tokenizer: Any) ->
         assert item["input_ids"] == row.input_ids.tolist()
         assert item["labels"] == row.labels.tolist()
         assert item["attention_mask"] == [1] * length
+
+
+def test_turns_off_their_prompt_reach_the_report(make_tokenizer: Callable[..., Any]) -> None:
+    tokenizer = make_tokenizer()
+    report = TokenReport()
+    list(Encoder(tokenizer, max_length=500).encode([AGENT, PLAIN], report))
+    assert (report.certified, report.off_prompt) == (2, 0)
+    assert "off their prompt" not in report.summary()
+    # The prompt opens a thought that no turn has.
+    tokenizer.chat_template = tokenizer.chat_template.replace(
+        "'<|im_start|>assistant\\n'", "'<|im_start|>assistant\\n<think>'"
+    )
+    report = TokenReport()
+    list(Encoder(tokenizer, max_length=500).encode([AGENT, PLAIN], report))
+    assert report.off_prompt == 3
+    assert "3 turns off their prompt (of 2 conversations certified)" in report.summary()
+
+
+def test_a_prompt_of_other_ids_is_off(smollm2_tokenizer: Any) -> None:
+    # Two line breaks are one token at the end of a text and two before a word.
+    tokenizer = copy.deepcopy(smollm2_tokenizer)
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n\n{{ m.content }}<|im_end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n\n{% endif %}"
+    )
+    encoder, report = Encoder(tokenizer, max_length=500), TokenReport()
+    assert encoder.renderer.render(PLAIN, certify=True).off_prompt == 0
+    list(encoder.encode([PLAIN], report))
+    assert report.off_prompt == 1
