@@ -1,6 +1,8 @@
 # Two commands do everything: `make demo` and `make test`. Each sets itself up.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
+# Processes that tests are run in.
+WORKERS ?= 2
 # Sources of the code that is checked.
 CODE := agenttuning_plugin dataset_builders evaluators recipes benchmarks tests
 
@@ -13,11 +15,14 @@ export PYTHONUTF8 := 1
 demo: .venv/.demo  ## Fine-tune a small model on an eta-mix and show what changed.
 	$(BIN)/agenttuning demo
 
+# A file's tests stay together: they share what is dear to make.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+
 test: .venv/.dev  ## Run the tests, but for those marked slow.
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: .venv/.dev  ## Run all tests.
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: .venv/.dev  ## Lint, format check, types.
 	$(BIN)/ruff check $(CODE)

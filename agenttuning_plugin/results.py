@@ -93,27 +93,17 @@ def _paired(
     base: list[Mapping[str, Any]], tuned: list[Mapping[str, Any]], key: str
 ) -> Metric | None:
     """Difference over the items that both evaluations measured."""
-    before = {row["item"]: row for row in base if not row.get("error")}
+    before = {row["item"]: row for row in base if key in row["scores"]}
     pairs = [
         (before[row["item"]], row)
         for row in tuned
-        if row["item"] in before and not row.get("error")
+        if row["item"] in before and key in row["scores"]
     ]
     if not pairs:
         return None
-    if key == "loss":
-        return ratio(
-            [after["loss_sum"] - first["loss_sum"] for first, after in pairs],
-            [float(after["tokens"]) for _, after in pairs],
-        )
-    differences = [_outcome(after, key) - _outcome(first, key) for first, after in pairs]
-    return ratio(differences, [1.0] * len(differences))
-
-
-def _outcome(row: Mapping[str, Any], key: str) -> float:
-    if key == "success":
-        return float(row["reward"] >= 1)
-    return float(row["rounds"] > 0 and row["valid_rounds"] == row["rounds"])
+    weights = [float(after.get("weight", 1.0)) for _, after in pairs]
+    differences = [after["scores"][key] - first["scores"][key] for first, after in pairs]
+    return ratio([d * w for d, w in zip(differences, weights, strict=True)], weights)
 
 
 def table(comparisons: list[Comparison], title: str) -> Table:

@@ -64,3 +64,7 @@ class EndpointError(AgentTuningError, ConnectionError):
 
 class ClusterError(AgentTuningError, RuntimeError):
     """A cluster of machines cannot be reached, or has been lost."""
+
+
+class EvaluatorError(AgentTuningError, RuntimeError):
+    """An evaluator broke, on this process or on another one."""

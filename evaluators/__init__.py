@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from evaluators.agent_tasks import AgentTaskEvaluator
-    from evaluators.base import Evaluation, Evaluator, Metric, Subject
+    from evaluators.base import Evaluation, Evaluator, Metric
     from evaluators.callback import EvaluatorCallback, Schedule
     from evaluators.general_loss import GeneralLossEvaluator
+    from evaluators.subject import Subject
 
 __all__ = [
     "AgentTaskEvaluator",
@@ -34,7 +35,7 @@ _MODULES = {
     "GeneralLossEvaluator": "evaluators.general_loss",
     "Metric": "evaluators.base",
     "Schedule": "evaluators.callback",
-    "Subject": "evaluators.base",
+    "Subject": "evaluators.subject",
 }
 
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from dataset_builders.collection.episode import Trajectory
-from dataset_builders.collection.rollout import play
+from dataset_builders.collection.rollout import ChatPolicy, play
+from dataset_builders.conversation import Message
 from dataset_builders.environments import EnvironmentSpec, load_environment
 from dataset_builders.errors import ConfigError
-from evaluators.base import Evaluation, Metric, Subject
-from evaluators.local_model import LocalPolicy
-from evaluators.model_state import borrowed
-from evaluators.statistics import mean, proportion
+from evaluators.base import Evaluator, Record, Suite
+from evaluators.subject import Decoding, LanguageModel, Subject
 
 
-class AgentTaskEvaluator:
+class AgentTaskEvaluator(Evaluator):
     """Plays tasks of one environment with greedy decoding.
 
     Figures: `success` (share of episodes with full reward), `reward` (mean reward in
@@ -26,10 +23,13 @@ class AgentTaskEvaluator:
     Args:
         environment: The environment, or its registry name, such as "database".
         split: Split to play, by default the one that no training data comes from.
-        num_tasks: The first so many tasks of the split, the same at every evaluation.
+        num_tasks: The first so many tasks of the split, the same at every evaluation; all
+            of them by default.
         batch_size: Episodes played at once, each a row of the generation batch.
         max_new_tokens: Longest turn in tokens; by default what the benchmark sets. A lower
             limit saves time, mostly on models that do not know when to stop.
+        suite: Which of the paper's groups the figures belong to.
+        primary: The paper's figure: "success" or "reward".
 
     Raises:
         ConfigError: The environment or split is unknown, or the split is smaller.
@@ -41,80 +41,101 @@ class AgentTaskEvaluator:
         environment: str | EnvironmentSpec = "database",
         *,
         split: str = "test",
-        num_tasks: int = 32,
+        num_tasks: int | None = None,
         batch_size: int = 16,
         max_new_tokens: int | None = None,
+        suite: Suite = "held-in",
+        primary: str = "success",
     ) -> None:
         if isinstance(environment, str):
             environment = load_environment(environment)
         name = environment.name
         self.name = name if split == "test" else f"{name}_{split}"
+        self.suite, self.primary = suite, primary
         self._environment = environment
         tasks = environment.task_ids(split)
-        if not 1 <= num_tasks <= len(tasks):
+        if num_tasks is not None and not 1 <= num_tasks <= len(tasks):
             raise ConfigError(
                 f"{name}: num_tasks: found {num_tasks}, expected 1 to {len(tasks)} "
                 f"(tasks of split {split!r})"
             )
-        self._tasks = tasks[:num_tasks]
+        self._tasks = tuple(tasks[:num_tasks])
         self._batch_size = batch_size
         self._max_new_tokens = max_new_tokens
 
-    def evaluate(
-        self, subject: Subject, on_progress: Callable[[int, int], None] | None = None
-    ) -> Evaluation:
-        """Play the tasks; see `Evaluator.evaluate`."""
-        started = time.monotonic()
-        mine = self._tasks[subject.rank :: subject.world_size]
-        done = 0
+    def items(self) -> tuple[str, ...]:
+        """Identifiers of the tasks."""
+        return self._tasks
 
-        def finished(_: Trajectory) -> None:
-            nonlocal done
-            done += 1
-            if on_progress is not None:
-                on_progress(done, len(mine))
-
-        with borrowed(subject):
-            played = play(
-                self._environment,
-                mine,
-                LocalPolicy(subject, max_new_tokens=self._max_new_tokens),
-                batch_size=self._batch_size,
-                on_progress=finished,
-            )
-        by_task = {trajectory.task_id: trajectory for trajectory in subject.gather(played)}
-        trajectories = [by_task[task] for task in self._tasks]
-        return Evaluation(
-            evaluator=self.name,
-            metrics=_metrics([t for t in trajectories if not t.error]),
-            num_errors=sum(bool(t.error) for t in trajectories),
-            seconds=time.monotonic() - started,
-            records=tuple(map(_record, trajectories)),
+    def measure(
+        self, subject: Subject, items: Sequence[str], finished: Callable[[Record], None]
+    ) -> None:
+        """Play tasks; see `Evaluator.measure`."""
+        play(
+            self._environment,
+            items,
+            self.policy(subject.language_model()),
+            batch_size=self._batch_size,
+            on_progress=lambda trajectory: finished(record_of(trajectory)),
         )
 
+    def policy(self, model: LanguageModel) -> ChatPolicy:
+        """How the model plays."""
+        return ModelPolicy(model, self._max_new_tokens)
 
-def _metrics(trajectories: list[Trajectory]) -> dict[str, Metric]:
-    if not trajectories:
-        return {}
-    n = len(trajectories)
-    return {
-        "success": proportion(sum(t.success for t in trajectories), n),
-        "reward": mean([t.reward for t in trajectories]),
-        "valid_format": proportion(
-            sum(t.num_rounds > 0 and t.valid_rounds == t.num_rounds for t in trajectories), n
-        ),
+    def about(self) -> dict[str, str]:
+        """The wording, where the data are made up, and further settings."""
+        told = {"prompt": self._environment.wording().label}
+        if stand_in := self._environment.stand_in():
+            told["data"] = stand_in
+        return told | {key: str(value) for key, value in self._environment.options.items()}
+
+
+class ModelPolicy:
+    """A language model as what acts in dialogues.
+
+    Args:
+        model: The model.
+        max_new_tokens: Limit on a turn below the one that the environment sets.
+        decoding: How turns are written, but for their length; greedily by default.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        max_new_tokens: int | None = None,
+        decoding: Decoding | None = None,
+    ) -> None:
+        self._model = model
+        self._limit = max_new_tokens
+        self._decoding = decoding or Decoding(0)
+
+    def complete(
+        self, dialogues: Sequence[Sequence[Message]], max_new_tokens: int
+    ) -> list[str | None]:
+        """See `ChatPolicy.complete`."""
+        from dataclasses import replace
+
+        limit = min(max_new_tokens, self._limit or max_new_tokens)
+        return self._model.chat(dialogues, replace(self._decoding, max_new_tokens=limit))
+
+
+def record_of(trajectory: Trajectory) -> Record:
+    """An episode as the record of its item."""
+    rounds, valid = trajectory.num_rounds, trajectory.valid_rounds
+    scores = {
+        "success": float(trajectory.success),
+        "reward": trajectory.reward,
+        "valid_format": float(rounds > 0 and valid == rounds),
     }
-
-
-def _record(trajectory: Trajectory) -> dict[str, Any]:
     return {
         "item": trajectory.task_id,
-        "reward": trajectory.reward,
+        "scores": {} if trajectory.error else scores,
+        "error": trajectory.error,
         "exit_reason": trajectory.exit_reason,
-        "rounds": trajectory.num_rounds,
-        "valid_rounds": trajectory.valid_rounds,
+        "rounds": rounds,
+        "valid_rounds": valid,
         "prompt": trajectory.prompt,
         **trajectory.details,
-        "error": trajectory.error,
         "messages": [{"role": m.role, "content": m.content} for m in trajectory.messages],
     }

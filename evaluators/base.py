@@ -1,50 +1,48 @@
-"""What an evaluator is, and what it is given."""
+"""What an evaluator is, and what it is given.
+
+An evaluator names its items, measures some of them and sums the records up. Everything
+else is the same for all of them and lives in `running`: which items, on which process,
+what was finished before, errors, time.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from evaluators.statistics import Metric
+from evaluators.subject import Subject
+from evaluators.summaries import summarise
 
 if TYPE_CHECKING:
-    import torch
+    from evaluators.journal import Journal
 
-__all__ = ["RECORDS_FILE", "Evaluation", "Evaluator", "Metric", "Subject"]
+__all__ = [
+    "RECORDS_FILE",
+    "Evaluation",
+    "Evaluator",
+    "Metric",
+    "Progress",
+    "Record",
+    "Subject",
+    "Suite",
+]
 
 RECORDS_FILE = "evaluations.jsonl"
 """File in the trainer's output folder: one line per evaluation, figures and items."""
 
+Record = dict[str, Any]
+"""One item, JSON-ready. Always there: `item`; `scores`, numbers by name, {} where it could
+not be measured; `error`, "" where it could. Where they apply: `weight` (tokens behind a mean
+loss), `group` (for a mean of means), `messages` (the transcript: a list of `{"role",
+"content"}`), `exit_reason`, `prompt` (which wording was used)."""
 
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """The model to measure and the process group it lives in.
+Suite = Literal["held-in", "held-out", "general", "replay"]
 
-    Attributes:
-        model: The bare `PreTrainedModel` or `PeftModel`: not wrapped for distribution.
-        tokenizer: Its fast tokenizer, with the chat template it is trained with.
-        end_of_turn: Tokens beside eos that end a turn.
-        rank: Number of this process.
-        world_size: Number of processes; items are divided among them.
-        gather: Joins the lists of all processes; every process has to call it.
-        autocast: Makes the precision context that the trainer computes in.
-    """
-
-    model: Any
-    tokenizer: Any
-    end_of_turn: tuple[str, ...] = ()
-    rank: int = 0
-    world_size: int = 1
-    gather: Callable[[list[Any]], list[Any]] = field(default=lambda items: items)
-    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
-
-    @property
-    def device(self) -> torch.device:
-        """Where inputs have to be."""
-        device: torch.device = self.model.device
-        return device
+Progress = Callable[[int, int], None]
+"""Told the number of finished items and of all items of this process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +51,26 @@ class Evaluation:
 
     Attributes:
         evaluator: Name of the evaluator.
-        metrics: Figures by name.
+        metrics: Figures by name; none where nothing could be measured.
         num_errors: Items that could not be measured; they are not in the figures.
         seconds: Wall-clock time it took.
-        records: One JSON-ready object per item, in the order of the items, so that two
-            evaluations can be compared item by item.
+        records: One per item, in the order of the items, so that two evaluations can be
+            compared item by item.
+        suite: The evaluator's.
+        primary: Name of the main figure.
+        about: What the figures depend on, such as the wording, backend or data.
+        error: Why nothing was measured, in one line; "" where something was.
     """
 
     evaluator: str
     metrics: dict[str, Metric]
     num_errors: int
     seconds: float
-    records: tuple[dict[str, Any], ...] = ()
+    records: tuple[Record, ...] = ()
+    suite: str = "held-in"
+    primary: str = ""
+    about: Mapping[str, str] = field(default_factory=dict)
+    error: str = ""
 
     def log(self) -> dict[str, float]:
         """Keys and values for a trainer's log, such as `eval_database_success`."""
@@ -77,22 +83,65 @@ class Evaluation:
         return flat
 
 
-class Evaluator(Protocol):
-    """Measures a model.
+class Evaluator(ABC):
+    """Measures a model on items that are the same for every model.
 
     Attributes:
         name: Prefix of its figures in logs.
+        suite: What its figures say something about.
+        primary: Name of its main figure.
+        needs_weights: Whether it has to see the model itself; if not, a server's answers
+            are enough.
+        macro: Whether figures are means over the means of the records' groups.
     """
 
     name: str
+    suite: Suite
+    primary: str
+    needs_weights: ClassVar[bool] = False
+    macro: ClassVar[bool] = False
 
-    def evaluate(
-        self, subject: Subject, on_progress: Callable[[int, int], None] | None = None
-    ) -> Evaluation:
-        """Measure; leaves the model's state as it was.
+    @abstractmethod
+    def items(self) -> tuple[str, ...]:
+        """Identifiers of all items, in the order in which a limit takes the first ones.
+
+        The order is fixed, so that evaluations with a limit measure the same items, and
+        any beginning of it is a fair sample of the whole.
+        """
+
+    @abstractmethod
+    def measure(
+        self, subject: Subject, items: Sequence[str], finished: Callable[[Record], None]
+    ) -> None:
+        """Measure some items; the model is in evaluation mode, without gradients.
+
+        Every process of a distributed run calls this with items of its own, perhaps none,
+        and may take as long as it wants: only `subject` may wait for other processes.
 
         Args:
-            subject: The model. With several processes, each calls this method.
-            on_progress: Called with the number of finished items and of all items of
-                this process.
+            subject: The model.
+            items: Those to measure, some of `items()`.
+            finished: Called with every item's record as soon as it is complete, from the
+                thread that called `measure`.
         """
+
+    def about(self) -> dict[str, str]:
+        """What the figures depend on beside the model, for the record of the score."""
+        return {}
+
+    def metrics(self, records: Sequence[Record]) -> dict[str, Metric]:
+        """Sum up the records that were measured; at least one."""
+        return summarise(records, macro=self.macro)
+
+    def evaluate(
+        self,
+        subject: Subject,
+        on_progress: Progress | None = None,
+        *,
+        limit: int | None = None,
+        journal: Journal | None = None,
+    ) -> Evaluation:
+        """Measure a model; leaves its state as it was. See `running.run_evaluator`."""
+        from evaluators.running import run_evaluator
+
+        return run_evaluator(self, subject, limit=limit, journal=journal, on_progress=on_progress)

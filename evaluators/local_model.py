@@ -1,23 +1,27 @@
-"""A Hugging Face model as the acting part of a dialogue."""
+"""A Hugging Face model as one that answers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dataset_builders.conversation import Message
 from dataset_builders.encoding.coding import Coder
+from dataset_builders.errors import ConfigError
 from dataset_builders.masks.chat import ChatRenderer
+from evaluators.subject import Decoding
 
 if TYPE_CHECKING:
-    from evaluators.base import Subject
+    from evaluators.subject import Subject
+
+_T = TypeVar("_T")
 
 
-class LocalPolicy:
-    """Answers dialogues with batched greedy decoding.
+class LocalModel:
+    """Answers dialogues in batches; a `LanguageModel`.
 
     Prompts are rendered and encoded by the same code as training rows. For most templates a
-    model is so played with the very prefix that it was trained on; the turns for which that
+    model is so asked with the very prefix that it was trained on; the turns for which that
     is not so are counted in a build's report (`off_prompt`). Call it within
     `evaluators.model_state.borrowed`.
 
@@ -25,83 +29,72 @@ class LocalPolicy:
         subject: The model and its tokenizer.
         context_length: Tokens of prompt and answer together; a dialogue whose prompt
             leaves no room is not continued. Taken from the model's config by default.
-        max_new_tokens: Limit on an answer below the one that the environment sets.
 
     Raises:
         ConfigError: The tokenizer cannot be used, see `ChatRenderer`.
     """
 
-    def __init__(
-        self,
-        subject: Subject,
-        context_length: int | None = None,
-        max_new_tokens: int | None = None,
-    ) -> None:
-        self._subject = subject
+    def __init__(self, subject: Subject, context_length: int | None = None) -> None:
+        self._tokenizer = subject.tokenizer
+        self._tokens = subject.tokens()
         self._renderer = ChatRenderer(subject.tokenizer, subject.end_of_turn)
         self._coder = Coder(subject.tokenizer)
         self._context = context_length or _context_length(subject.model.config)
-        self._limit = max_new_tokens
-        tokenizer = subject.tokenizer
-        self._end_ids = [tokenizer.convert_tokens_to_ids(t) for t in self._renderer.end_tokens]
-        pad = tokenizer.pad_token_id
-        self._pad_id = self._end_ids[0] if pad is None else pad
+        self._end_ids = [
+            subject.tokenizer.convert_tokens_to_ids(token) for token in self._renderer.end_tokens
+        ]
 
-    def complete(
-        self, dialogues: Sequence[Sequence[Message]], max_new_tokens: int
-    ) -> list[str | None]:
-        """One answer per dialogue; none where the context has no room for one.
+    def chat(self, dialogues: Sequence[Sequence[Message]], decoding: Decoding) -> list[str | None]:
+        """See `LanguageModel.chat`."""
+        return self._answer([self._prompt_ids(dialogue) for dialogue in dialogues], decoding)
 
-        Args:
-            dialogues: Messages so far of each dialogue, the last one not the model's.
-            max_new_tokens: Longest answer in tokens.
-        """
-        max_new_tokens = min(max_new_tokens, self._limit or max_new_tokens)
+    def continue_text(self, prompts: Sequence[str], decoding: Decoding) -> list[str | None]:
+        """See `LanguageModel.continue_text`."""
+        return self._answer([self._tokenizer(prompt)["input_ids"] for prompt in prompts], decoding)
+
+    def next_token_logprobs(
+        self, dialogues: Sequence[Sequence[Message]], candidates: Sequence[str]
+    ) -> list[list[float] | None]:
+        """See `LanguageModel.next_token_logprobs`."""
+        ids = [self._single(candidate) for candidate in candidates]
+        prompts = [self._prompt_ids(dialogue) for dialogue in dialogues]
+        return self._where_fitting(prompts, 1, lambda rows: self._tokens.next_logprobs(rows, ids))
+
+    def _prompt_ids(self, dialogue: Sequence[Message]) -> list[int]:
         # As training rows are encoded: control tokens that a dialogue spells stay text.
-        prompts = [self._renderer.render_prompt(dialogue) for dialogue in dialogues]
-        ids = [self._coder.prompt_ids(prompt) for prompt in prompts]
-        answers: list[str | None] = [None] * len(dialogues)
-        fits = [i for i, row in enumerate(ids) if len(row) + max_new_tokens <= self._context]
+        return self._coder.prompt_ids(self._renderer.render_prompt(dialogue))
+
+    def _answer(self, prompts: list[list[int]], decoding: Decoding) -> list[str | None]:
+        def generate(rows: list[list[int]]) -> list[str]:
+            answers = self._tokens.generate(rows, decoding, self._end_ids)
+            return [_cut(self._decode(ids), decoding.stop) for ids in answers]
+
+        return self._where_fitting(prompts, decoding.max_new_tokens, generate)
+
+    def _where_fitting(
+        self, prompts: list[list[int]], room: int, ask: Callable[[list[list[int]]], list[_T]]
+    ) -> list[_T | None]:
+        fits = [i for i, row in enumerate(prompts) if len(row) + room <= self._context]
+        answers: list[_T | None] = [None] * len(prompts)
         if fits:
-            texts = self._generate([ids[i] for i in fits], max_new_tokens)
-            for index, text in zip(fits, texts, strict=True):
-                answers[index] = text
+            for index, answer in zip(fits, ask([prompts[i] for i in fits]), strict=True):
+                answers[index] = answer
         return answers
 
-    def _generate(self, ids: list[list[int]], max_new_tokens: int) -> list[str]:
-        import torch
-        from transformers import GenerationConfig
-
-        width = max(map(len, ids))
-        device = self._subject.device
-        # Padded on the left by hand: the tokenizer's own padding side stays untouched.
-        batch = torch.full((len(ids), width), self._pad_id, dtype=torch.long)
-        mask = torch.zeros((len(ids), width), dtype=torch.long)
-        for number, row in enumerate(ids):
-            batch[number, width - len(row) :] = torch.tensor(row)
-            mask[number, width - len(row) :] = 1
-        # Said explicitly: Axolotl sets do_sample on the model's own generation config, and
-        # training switches config.use_cache off.
-        settings = GenerationConfig(  # type: ignore[no-untyped-call]
-            do_sample=False,
-            num_beams=1,
-            max_new_tokens=max_new_tokens,
-            eos_token_id=self._end_ids,
-            pad_token_id=self._pad_id,
-            use_cache=True,
-        )
-        out: Any = self._subject.model.generate(
-            input_ids=batch.to(device),
-            attention_mask=mask.to(device),
-            generation_config=settings,
-        )
-        return [self._decode(row) for row in out[:, width:].tolist()]
+    def _single(self, candidate: str) -> int:
+        ids = self._tokenizer(candidate, add_special_tokens=False)["input_ids"]
+        if len(ids) != 1:
+            raise ConfigError(f"candidate {candidate!r}: found {len(ids)} tokens, expected 1")
+        return int(ids[0])
 
     def _decode(self, ids: list[int]) -> str:
-        ends = [ids.index(end) for end in self._end_ids if end in ids]
-        kept = ids[: min(ends, default=len(ids))]
-        text: Any = self._subject.tokenizer.decode(kept, skip_special_tokens=True)
+        text: Any = self._tokenizer.decode(ids, skip_special_tokens=True)
         return str(text).strip()
+
+
+def _cut(text: str, stop: Sequence[str]) -> str:
+    ends = [place for mark in stop if (place := text.find(mark)) >= 0]
+    return text[: min(ends)].rstrip() if ends else text
 
 
 def _context_length(config: Any) -> int:

@@ -41,21 +41,24 @@ class EnvironmentSpec:
     """Which environment to play, and how; a value that any process can be handed.
 
     Attributes:
-        name: A key of `HELD_IN`.
+        name: A key of `HELD_IN`, or any name where `place` is given.
         prompt: "own" or "published".
         agentinstruct: File, folder or hub id of the copy that holds published wording.
         options: Arguments of the environment's class, such as `data`.
+        place: "module:Class" of a dialogue that is not one of `HELD_IN`: this layer makes
+            no training data from it.
     """
 
     name: str
     prompt: str = "own"
     agentinstruct: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    place: str = ""
 
     @property
     def dialogue(self) -> type[Dialogue]:
         """Class of the conversation."""
-        return _load(self.name)
+        return _load(self.place or HELD_IN[self.name])
 
     @property
     def max_new_tokens(self) -> int:
@@ -174,10 +177,10 @@ def register_environments() -> None:
 
 
 def _make_world(name: str, **options: Any) -> TextEnvironment:
-    return _load(name).world(**options)
+    return _load(HELD_IN[name]).world(**options)
 
 
-def _load(name: str) -> type[Dialogue]:
-    module, _, attribute = HELD_IN[name].partition(":")
+def _load(place: str) -> type[Dialogue]:
+    module, _, attribute = place.partition(":")
     loaded: type[Dialogue] = getattr(import_module(module), attribute)
     return loaded

@@ -22,8 +22,9 @@ transformers = pytest.importorskip("transformers")
 from evaluators.agent_tasks import AgentTaskEvaluator  # noqa: E402
 from evaluators.base import Subject  # noqa: E402
 from evaluators.general_loss import GeneralLossEvaluator  # noqa: E402
-from evaluators.local_model import LocalPolicy  # noqa: E402
+from evaluators.local_model import LocalModel  # noqa: E402
 from evaluators.model_state import borrowed  # noqa: E402
+from evaluators.subject import Decoding  # noqa: E402
 
 
 @pytest.fixture
@@ -117,8 +118,8 @@ def test_generation_is_greedy_though_the_model_is_set_to_sample(subject: Subject
     subject.model.generation_config.temperature = 5.0
     dialogue = [Message("user", "hello")]
     with borrowed(subject):
-        policy = LocalPolicy(subject)
-        answers = {policy.complete([dialogue], 12)[0] for _ in range(4)}
+        policy = LocalModel(subject)
+        answers = {policy.chat([dialogue], Decoding(12))[0] for _ in range(4)}
     assert len(answers) == 1
     # The likeliest token at every step, worked out without generate().
     ids = subject.tokenizer(policy._renderer.prompt(dialogue), add_special_tokens=False)
@@ -138,24 +139,24 @@ def test_a_batch_answers_as_one_by_one(subject: Subject) -> None:
         [Message("user", "two"), Message("assistant", "2"), Message("user", "three")],
     ]
     with borrowed(subject):
-        policy = LocalPolicy(subject)
-        together = policy.complete(dialogues, 10)
-        alone = [policy.complete([dialogue], 10)[0] for dialogue in dialogues]
+        policy = LocalModel(subject)
+        together = policy.chat(dialogues, Decoding(10))
+        alone = [policy.chat([dialogue], Decoding(10))[0] for dialogue in dialogues]
     assert together == alone
 
 
 def test_a_dialogue_without_room_is_not_continued(subject: Subject) -> None:
     with borrowed(subject):
-        policy = LocalPolicy(subject, context_length=40)
+        policy = LocalModel(subject, context_length=40)
         short, long = [Message("user", "hi")], [Message("user", "word " * 60)]
-        answers = policy.complete([long, short], 5)
+        answers = policy.chat([long, short], Decoding(5))
     assert answers[0] is None
     assert answers[1] is not None
 
 
 def test_the_prompt_is_the_prefix_of_training(subject: Subject) -> None:
     messages = (Message("user", "q"), Message("assistant", "a", trained=True))
-    renderer = LocalPolicy(subject)._renderer
+    renderer = LocalModel(subject)._renderer
     rendered = renderer.render(Conversation.create(messages))
     assert rendered.text[: rendered.spans[0].start] == renderer.prompt(messages[:1])
 

@@ -19,9 +19,7 @@ def play(successes: int, n: int) -> Evaluation:
     records: list[dict[str, Any]] = [
         {
             "item": f"t{i}",
-            "reward": float(i < successes),
-            "rounds": 2,
-            "valid_rounds": 2,
+            "scores": {"success": float(i < successes), "valid_format": 1.0},
             "error": "",
         }
         for i in range(n)
@@ -31,7 +29,10 @@ def play(successes: int, n: int) -> Evaluation:
 
 
 def loss(values: list[float]) -> Evaluation:
-    records = [{"item": i, "loss_sum": value, "tokens": 10} for i, value in enumerate(values)]
+    records = [
+        {"item": str(i), "scores": {"loss": value / 10}, "weight": 10, "error": ""}
+        for i, value in enumerate(values)
+    ]
     return Evaluation(
         "general", {"loss": ratio(values, [10.0] * len(values))}, 0, 1.0, tuple(records)
     )

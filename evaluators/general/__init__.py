@@ -1,0 +1,1 @@
+"""General benchmarks: what a model knew before, and should know after."""

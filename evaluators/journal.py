@@ -1,0 +1,88 @@
+"""Finished items on disk, so that an evaluation that was cut off goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from dataset_builders.errors import ConfigError, DataError
+
+
+class Journal:
+    """A JSON Lines file of finished records, each with its transcript.
+
+    The first line tells what was measured and how. A half-written last line, of a process
+    that was killed, is cut off. Records with an error are not finished: they are measured
+    again.
+
+    Args:
+        path: The file; made with its folder by the first record.
+        heading: What was measured and how, JSON-ready.
+
+    Raises:
+        ConfigError: The file tells of another model or other settings.
+        DataError: A line before the last one is damaged.
+    """
+
+    def __init__(self, path: Path, heading: Mapping[str, Any]) -> None:
+        self.path = path
+        self._heading = json.loads(json.dumps(heading))
+        self._file: IO[str] | None = None
+        self.finished: dict[str, dict[str, Any]] = {}
+        if path.exists():
+            self._read()
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Write a record down; it survives the end of this process."""
+        self._open().write(json.dumps(record, ensure_ascii=False) + "\n")
+        self._open().flush()
+
+    def close(self) -> None:
+        """Close the file; may be called more than once."""
+        if self._file is not None:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._file = None
+
+    def _open(self) -> IO[str]:
+        if self._file is None:
+            new = not self.path.exists()
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("a", encoding="utf-8", errors="surrogatepass")
+            if new:
+                self._file.write(json.dumps(self._heading, ensure_ascii=False) + "\n")
+        return self._file
+
+    def _read(self) -> None:
+        content = self.path.read_bytes()
+        whole, _, rest = content.rpartition(b"\n")
+        if rest:
+            os.truncate(self.path, len(whole) + 1 if whole else 0)
+        if not whole:
+            self.path.unlink()
+            return
+        rows = [self._row(number, line) for number, line in enumerate(whole.split(b"\n"), 1)]
+        if rows[0] != self._heading:
+            differs = sorted(
+                key
+                for key in rows[0].keys() | self._heading.keys()
+                if rows[0].get(key) != self._heading.get(key)
+            )
+            raise ConfigError(
+                f"{self.path}: holds another evaluation ({', '.join(differs)} differ): name "
+                "another folder with --out, or delete this file"
+            )
+        self.finished = {row["item"]: row for row in rows[1:] if not row.get("error")}
+
+    def _row(self, number: int, line: bytes) -> dict[str, Any]:
+        try:
+            row = json.loads(line.decode("utf-8", "surrogatepass"))
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{self.path}:{number}: not a record: {error}") from error
+        if not isinstance(row, dict) or (number > 1 and "item" not in row):
+            raise DataError(f"{self.path}:{number}: found no item, expected a record of one")
+        return row
