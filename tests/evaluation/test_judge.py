@@ -9,9 +9,6 @@ from dataset_builders.errors import ConfigError, EndpointError
 from evaluators.judge import Judge
 from tests.collection.endpoint import Endpoint, Fault, serving
 
-sys.path.append(str(Path(__file__).parents[1] / "collection"))
-from endpoint import Endpoint, Fault, serving
-
 pytest.importorskip("openai", reason="pip install 'agenttuning-plugin[collect]'")
 
 ASKED = [[Message("user", f"How good is {n}?")] for n in range(12)]
