@@ -1,0 +1,145 @@
+"""A stronger model that rates answers, asked through an OpenAI-compatible endpoint."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from dataset_builders.collection.client import ChatClient, Endpoint
+from dataset_builders.collection.concurrency import AdaptiveLimit
+from dataset_builders.collection.failures import EpisodeEndedError
+from dataset_builders.collection.ledger import Ending, Reply, Turn
+from dataset_builders.collection.requests import Sampling
+from dataset_builders.conversation import Message
+from dataset_builders.errors import ConfigError, EndpointError, MissingExtraError
+
+_KEYS = ("base_url", "model", "api_key_env")
+_IN_FLIGHT = 8
+_TRIES = 5
+_PATIENCE = 300.0
+"""Seconds without any answer: training waits meanwhile, so less than collecting allows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the judge said.
+
+    Attributes:
+        text: Its answer; "" where there is none.
+        error: Why this request got none, in one line; "" where it got one.
+    """
+
+    text: str
+    error: str = ""
+
+
+class Judge:
+    """Asks the judging model at temperature 0, several requests at a time.
+
+    Args:
+        settings: `model`, its name there; `base_url`, such as "http://127.0.0.1:8000/v1",
+            OpenAI's by default; `api_key_env`, the environment variable that holds the key,
+            OPENAI_API_KEY by default. None for no judge.
+        benchmark: Who asks, for messages.
+
+    Raises:
+        ConfigError: There is no judge, a setting is unknown or lacks, or the key is not set.
+        MissingExtraError: openai is not installed.
+    """
+
+    def __init__(self, settings: Mapping[str, str] | None, benchmark: str) -> None:
+        if not settings:
+            raise ConfigError(
+                f"{benchmark}: needs a judge: name one under `judge` by its "
+                "base_url, model and api_key_env (an OpenAI-compatible endpoint)"
+            )
+        if unknown := sorted(settings.keys() - set(_KEYS)):
+            raise ConfigError(
+                f"{benchmark}: judge: found {', '.join(unknown)}, expected {', '.join(_KEYS)}"
+            )
+        if not settings.get("model"):
+            raise ConfigError(f"{benchmark}: judge: found no model, expected its name")
+        named = settings.get("api_key_env")
+        self._endpoint = Endpoint(
+            settings["model"],
+            settings.get("base_url") or None,
+            key_variable=named or "OPENAI_API_KEY",
+            tries=_TRIES,
+            patience=_PATIENCE,
+        )
+        # Said before the model has answered hours of questions, not after.
+        if (named or self._endpoint.base_url is None) and not self._endpoint.key:
+            raise ConfigError(
+                f"{benchmark}: judge: {self._endpoint.key_variable} is not set, "
+                "expected the endpoint's key in it"
+            )
+        if importlib.util.find_spec("openai") is None:
+            raise MissingExtraError(
+                f"{benchmark}: openai is not installed: pip install 'agenttuning-plugin[collect]'"
+            )
+
+    def __str__(self) -> str:
+        return str(self._endpoint)
+
+    def ask(self, dialogues: Sequence[Sequence[Message]], max_tokens: int = 2048) -> list[Verdict]:
+        """Ask for the next turn of every dialogue.
+
+        Args:
+            dialogues: Each ends in a user turn.
+            max_tokens: Longest answer in tokens.
+
+        Returns:
+            One verdict per dialogue. Failed requests are sent again, as when data are
+            collected; one that still fails alone is a verdict with an error.
+
+        Raises:
+            EndpointError: The endpoint refuses all, or is down.
+        """
+        # In a thread of its own: the caller's may have a running loop, as in a notebook.
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(lambda: asyncio.run(self._ask_all(dialogues, max_tokens))).result()
+
+    async def _ask_all(
+        self, dialogues: Sequence[Sequence[Message]], max_tokens: int
+    ) -> list[Verdict]:
+        limit = AdaptiveLimit(_IN_FLIGHT)
+        async with ChatClient(
+            self._endpoint, Sampling(temperature=0.0), _Forgetful(), limit
+        ) as client:
+
+            async def one(number: int, dialogue: Sequence[Message]) -> Verdict:
+                try:
+                    reply = await client.complete(
+                        dialogue, task_id=str(number), max_tokens=max_tokens, purpose="judge"
+                    )
+                except EpisodeEndedError as error:
+                    return Verdict("", f"judge: {error.reason}: {error}")
+                return Verdict(reply.text)
+
+            try:
+                async with asyncio.TaskGroup() as group:
+                    asked = [group.create_task(one(n, d)) for n, d in enumerate(dialogues)]
+            except* EndpointError as errors:
+                down = errors.exceptions[0]
+            else:
+                return [task.result() for task in asked]
+        raise down
+
+
+class _Forgetful:
+    """A `Ledger` that keeps nothing: verdicts are kept in the evaluation's own records."""
+
+    async def turns(self, task_id: str, attempt: int, purpose: str = "") -> Sequence[Turn]:
+        return ()
+
+    async def reply(self, key: str) -> Reply | None:
+        return None
+
+    async def record(self, turn: Turn) -> bool:
+        return True
+
+    async def end(self, ending: Ending) -> bool:
+        return True
