@@ -74,6 +74,11 @@ class AgentTaskEvaluator(Evaluator):
         self._oracle = oracle
         self._max_new_tokens = max_new_tokens
 
+    @property
+    def plays_oracle(self) -> bool:
+        """Whether an oracle plays, and no model is needed."""
+        return self._oracle
+
     def items(self) -> tuple[str, ...]:
         """Identifiers of the tasks."""
         return self._tasks
