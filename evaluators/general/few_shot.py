@@ -35,15 +35,15 @@ class FewShotPrompt:
     def dialogue(self, num_shots: int) -> list[Message]:
         """Messages with the last so many shots: those before are dropped, from the front."""
         kept = self.shots[len(self.shots) - num_shots :]
-        turns: list[tuple[str, str]] = []
+        turns: list[Message] = []
         for asked, answered in kept:
-            turns += [("user", asked), ("assistant", answered)]
-        turns.append(("user", self.question))
+            turns += [Message("user", asked), Message("assistant", answered)]
+        turns.append(Message("user", self.question))
         if self.instruction and self.system:
-            turns.insert(0, ("system", self.instruction))
-        elif self.instruction:
-            turns[0] = ("user", f"{self.instruction}\n\n{turns[0][1]}")
-        return [Message(role, text) for role, text in turns]
+            return [Message("system", self.instruction), *turns]
+        if self.instruction:
+            turns[0] = Message("user", f"{self.instruction}\n\n{turns[0].content}")
+        return turns
 
 
 @dataclass(frozen=True, slots=True)

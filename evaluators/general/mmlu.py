@@ -149,7 +149,7 @@ def letter_spellings(tokenizer: Any) -> tuple[tuple[str, ...], ...]:
     both = (LETTERS, tuple(f" {letter}" for letter in LETTERS))
     if tokenizer is None:
         return both
-    found = {}
+    found: dict[tuple[int, ...], tuple[str, ...]] = {}
     for spelling in both:
         ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in spelling]
         if all(len(each) == 1 for each in ids):

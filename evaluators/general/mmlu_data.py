@@ -13,7 +13,12 @@ from evaluators.general.data import Row, benchmark_folder, folder_or_hub, hub_ro
 from evaluators.suites import SuiteSettings
 
 LETTERS = ("A", "B", "C", "D")
-_FIELDS = {"subject": str, "question": str, "choices": list, "answer": (str, int)}
+_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "subject": str,
+    "question": str,
+    "choices": list,
+    "answer": (str, int),
+}
 
 
 @dataclass(frozen=True, slots=True)
