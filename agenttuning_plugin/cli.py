@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from agenttuning_plugin import cli_collect, cli_env, cli_instructions, cli_mix
+from agenttuning_plugin import cli_collect, cli_env, cli_instructions, cli_mix, cli_view
 from agenttuning_plugin.terminal import (
     ENVIRONMENT_OPTIONS,
     AgentInstructCopy,
@@ -56,6 +56,8 @@ def main() -> None:
 app.command()(cli_collect.collect)
 app.command()(cli_mix.build)
 app.command()(cli_mix.explain)
+app.command()(cli_view.compare)
+app.command()(cli_view.view)
 
 
 @app.command()

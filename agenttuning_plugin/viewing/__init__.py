@@ -1,0 +1,1 @@
+"""Transcripts of evaluations as a page to read."""

@@ -1,0 +1,114 @@
+"""Reading the transcripts that evaluations leave in a folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agenttuning_plugin.viewing.turns import split_turn
+from dataset_builders.errors import DataError, SourceNotFoundError
+
+TRANSCRIPTS = "transcripts"
+"""Folder within an evaluation's: `<task>.jsonl`, or `step-<number>/<task>.jsonl`."""
+
+_SPENT = {"item", "scores", "error", "messages", "failures", "exit_reason"}
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """The episodes of a folder.
+
+    Attributes:
+        episodes: JSON-ready, in the order of their files.
+        left_out: Number of episodes over the limit, by file.
+    """
+
+    episodes: list[dict[str, Any]]
+    left_out: dict[str, int]
+
+
+def read_episodes(folder: Path, limit: int) -> Shown:
+    """Read the transcripts of a folder.
+
+    Args:
+        folder: What `agenttuning evaluate --out` or a training run wrote.
+        limit: Episodes of one task at one step to take; the others are counted.
+
+    Raises:
+        SourceNotFoundError: There is no transcript.
+        DataError: A line is not what this package writes.
+    """
+    files = sorted((folder / TRANSCRIPTS).rglob("*.jsonl"), key=_place)
+    if not files:
+        raise SourceNotFoundError(
+            f"{folder}: found no {TRANSCRIPTS}/*.jsonl, expected a folder that "
+            "`agenttuning evaluate --out` or a training run with evaluators wrote"
+        )
+    shown = Shown([], {})
+    for file in files:
+        rows = list(_records(file))
+        shown.episodes.extend(_episode(file, row) for row in rows[:limit])
+        if len(rows) > limit:
+            shown.left_out[str(file.relative_to(folder))] = len(rows) - limit
+    return shown
+
+
+def _place(file: Path) -> tuple[int, str]:
+    step = _step(file)
+    return (-1 if step is None else step), file.name
+
+
+def _step(file: Path) -> int | None:
+    head, _, number = file.parent.name.partition("-")
+    return int(number) if head == "step" and number.isdecimal() else None
+
+
+def _records(file: Path) -> Iterator[dict[str, Any]]:
+    """The last record of every item: one that failed may have been measured again."""
+    found: dict[str, dict[str, Any]] = {}
+    lines = file.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, 1):
+        if number == 1 or (number == len(lines) and not line):  # the heading, and the end
+            continue
+        try:
+            row = json.loads(line.decode("utf-8", "surrogatepass"))
+            found[row["item"]] = row
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            if number == len(lines):  # being written, or cut off by a kill
+                continue
+            raise DataError(f"{file}:{number}: not a transcript: {error}") from error
+    yield from found.values()
+
+
+def _episode(file: Path, row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "task": file.stem,
+        "step": _step(file),
+        "item": row["item"],
+        "scores": row.get("scores") or {},
+        "error": row.get("error") or "",
+        "exit": row.get("exit_reason") or "",
+        "failures": row.get("failures") or [],
+        "facts": {key: value for key, value in row.items() if key not in _SPENT},
+        "opening": _opening(row),
+        "turns": [_turn(message) for message in row.get("messages") or []],
+    }
+
+
+def _opening(row: Mapping[str, Any]) -> int:
+    """Number of turns before the task's own: instruction, demonstration, acknowledgement."""
+    roles = [message.get("role") for message in row.get("messages") or []]
+    spoken = [number for number, role in enumerate(roles) if role == "assistant"]
+    given = len(spoken) - int(row.get("rounds", len(spoken)))
+    return spoken[given - 1] + 1 if 0 < given <= len(spoken) else 0
+
+
+def _turn(message: Mapping[str, Any]) -> dict[str, str]:
+    role, text = str(message.get("role")), str(message.get("content"))
+    if role != "assistant":
+        return {"role": role, "text": text}
+    thought, action = split_turn(text)
+    return {"role": role, "thought": thought, "action": action}

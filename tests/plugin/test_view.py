@@ -1,0 +1,195 @@
+"""Transcripts as a page: nothing lost, nothing run, and its filters work in a real browser."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agenttuning_plugin.viewing.episodes import read_episodes
+from agenttuning_plugin.viewing.page import render
+from agenttuning_plugin.viewing.turns import split_turn
+from dataset_builders.errors import DataError, SourceNotFoundError
+from evaluators.journal import Journal
+
+EVIL = (
+    "</script><script>document.title='caught'</script><img src=x onerror=document.title='caught'>"
+)
+
+
+def record(item: str, success: float, reply: str, **more: Any) -> dict[str, Any]:
+    messages = [{"role": "user", "content": "look around"}, {"role": "assistant", "content": reply}]
+    scores = {"success": success, "reward": success}
+    return {"item": item, "scores": scores, "error": "", "messages": messages, **more}
+
+
+def opened(row: dict[str, Any]) -> dict[str, Any]:
+    """The record with an instruction and its acknowledgement before the task."""
+    opening = [{"role": "user", "content": "rules"}, {"role": "assistant", "content": "OK."}]
+    return {**row, "rounds": 1, "messages": [*opening, *row["messages"]]}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two tasks alone, as `evaluate` writes them."""
+    for name, records in {
+        "alfworld": [
+            opened(record("a-1", 1.0, "THOUGHT: a lamp\nACTION: go to desk 1", exit_reason="won")),
+            record("a-2", 0.0, "hm", exit_reason="bad_format", failures=["invalid_action"]),
+            {"item": "a-3", "scores": {}, "error": "game broke", "messages": []},
+        ],
+        "database": [record("d-1", 0.0, EVIL, failures=["short_term_repetition"])],
+    }.items():
+        journal = Journal(tmp_path / "transcripts" / f"{name}.jsonl", {"model": "m"})
+        for row in records:
+            journal.add(row)
+        journal.close()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("turn", "thought", "action"),
+    [
+        ("Think: list it\n\nAct: bash\n```bash\nls\n```", "list it", "Act: bash\n```bash\nls\n```"),
+        (
+            "I look.\nAction: Operation\n```sql\nX\n```",
+            "I look.",
+            "Action: Operation\n```sql\nX\n```",
+        ),
+        ("THOUGHT: go\n ACTION: go to desk 1", "go", "ACTION: go to desk 1"),
+        ("Thought:\nbuy\n\nAction:\nclick[Buy Now]", "buy", "Action:\nclick[Buy Now]"),
+        ("Thought: a\nAction: get_relations(x)", "a", "Action: get_relations(x)"),
+        ("Thought: done\nFinal Answer: #3", "done", "Final Answer: #3"),
+        ("Thought:y\nAnswer: B.\nAction: CLICK", "y", "Answer: B.\nAction: CLICK"),
+        ("Thought 2: s\nAction 2: search[x]", "s", "Action 2: search[x]"),
+        ("just talk of an action: none", "just talk of an action: none", ""),
+        ("", "", ""),
+    ],
+)
+def test_turns_are_taken_apart(turn: str, thought: str, action: str) -> None:
+    assert split_turn(turn) == (thought, action)
+
+
+@given(st.text())
+def test_no_word_of_a_turn_is_lost(turn: str) -> None:
+    thought, action = split_turn(turn)
+    kept = "".join((thought + action).split())
+    assert "".join(turn.split()).endswith(kept)
+
+
+def test_steps_and_repeated_items_are_read(tmp_path: Path) -> None:
+    for step in (20, 3):
+        path = tmp_path / "transcripts" / f"step-{step:06}" / "os.jsonl"
+        journal = Journal(path, {})
+        journal.add({"item": "x", "scores": {}, "error": "box broke"})
+        journal.add(record("x", 1.0, "done"))
+        journal.close()
+    with path.open("a") as file:
+        file.write('{"item": "y", "sco')  # killed as it wrote
+    shown = read_episodes(tmp_path, 10)
+    assert [(e["step"], e["item"], e["error"]) for e in shown.episodes] == [
+        (3, "x", ""), (20, "x", ""),
+    ]  # fmt: skip
+
+
+def test_the_prompt_is_told_from_the_task(folder: Path) -> None:
+    shown = {e["item"]: e["opening"] for e in read_episodes(folder, 9).episodes}
+    assert shown == {"a-1": 2, "a-2": 0, "a-3": 0, "d-1": 0}
+
+
+def test_what_is_over_the_limit_is_counted(folder: Path) -> None:
+    shown = read_episodes(folder, 2)
+    assert len(shown.episodes) == 3
+    assert shown.left_out == {"transcripts/alfworld.jsonl": 1}
+
+
+def test_a_folder_without_transcripts_and_a_damaged_line_are_told(
+    folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(SourceNotFoundError, match="found no transcripts"):
+        read_episodes(tmp_path / "nowhere", 5)
+    path = folder / "transcripts" / "database.jsonl"
+    path.write_text(path.read_text("utf-8").replace('{"item"', '"item"') + "{}\n", "utf-8")
+    with pytest.raises(DataError, match=r"database\.jsonl:2: not a transcript"):
+        read_episodes(folder, 5)
+
+
+def test_surrogates_do_not_stop_the_page(folder: Path) -> None:
+    journal = Journal(folder / "transcripts" / "gsm8k.jsonl", {})
+    journal.add(record("\ud800", 0.0, "broken \udcff piece"))
+    journal.close()
+    page = render(read_episodes(folder, 9), "t")
+    assert "broken \ufffd piece" in page
+    page.encode("utf-8")
+
+
+@pytest.fixture
+def driver(tmp_path: Path) -> Iterator[Any]:
+    webdriver = pytest.importorskip("selenium.webdriver", reason="pip install selenium")
+    program, service = shutil.which("chromium"), shutil.which("chromedriver")
+    if not program or not service:
+        pytest.skip("no Chromium with its driver: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    for option in ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(option)
+    options.add_argument(f"--user-data-dir={tmp_path / 'profile'}")
+    started = webdriver.Chrome(options, webdriver.ChromeService(service))
+    yield started
+    started.quit()
+
+
+def test_the_page_works_in_a_browser(folder: Path, tmp_path: Path, driver: Any) -> None:
+    command = [sys.executable, "-m", "agenttuning_plugin", "view", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "4 episodes" in done.stdout
+    driver.get((folder / "view.html").as_uri())
+
+    def listed() -> list[str]:
+        return [row.text.split("\n")[0] for row in driver.find_elements("css selector", "#list li")]
+
+    def choose(name: str, value: str) -> None:
+        driver.execute_script(
+            "const s = document.getElementById(arguments[0]); s.value = arguments[1];"
+            "s.dispatchEvent(new Event(s.tagName === 'INPUT' ? 'input' : 'change'))",
+            name,
+            value,
+        )
+
+    assert listed() == ["a-1", "a-2", "a-3", "d-1"]
+    shown = driver.find_element("id", "episode").text
+    assert "a lamp" in shown
+    assert "ACTION: go to desk 1" in shown
+    assert "look around" in shown
+    assert "reward 1" in shown
+    assert "prompt: 2 turns before the task" in shown
+    assert "OK." not in shown  # folded away
+    choose("failure", "invalid_action")
+    assert listed() == ["a-2"]
+    choose("failure", "")
+    choose("task", "database")
+    assert listed() == ["d-1"]
+    # A hostile transcript is shown as it is, and has run nothing.
+    assert EVIL in driver.find_element("id", "episode").text
+    assert driver.title == folder.name
+    choose("task", "")
+    choose("outcome", "not measured")
+    assert "game broke" in driver.find_element("id", "episode").text
+    choose("outcome", "")
+    choose("text", "GO TO DESK")
+    assert listed() == ["a-1"]
+    assert driver.find_element("id", "count").text == "1 of 4 episodes"
+    loaded = driver.execute_script("return performance.getEntriesByType('resource').length")
+    assert loaded == 0
+    assert [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"] == []
+    # What the page embeds is what was written.
+    episodes = json.loads(driver.execute_script("return JSON.stringify(data.episodes)"))
+    assert [episode["item"] for episode in episodes] == ["a-1", "a-2", "a-3", "d-1"]
