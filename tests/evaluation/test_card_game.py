@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -17,6 +18,7 @@ from evaluators.held_out.card_game import make
 from evaluators.held_out.card_game.baselines import BASELINES
 from evaluators.held_out.card_game.environment import CardGameEnvironment
 from evaluators.held_out.card_game.rules import FISH, TURN_LIMIT, Fight, living
+from evaluators.subject import Subject
 from evaluators.suites import SuiteSettings
 
 SPRAY, FLAME, EEL, SUNFISH = range(4)
@@ -134,7 +136,9 @@ def _silent() -> ScriptedPolicy:
 def test_turns_are_read_as_the_first_move_that_is_allowed() -> None:
     dialogue = load_held_out("card_game").make()
     dialogue.reset(options={"task_id": "card_game-test-baseline2-first-00"})
-    guess = "Not {'guess_type': 'eel', 'target_position': 9} but {'guess_type': 'eel', 'target_position': 2}"
+    guess = (
+        "{'guess_type': 'eel', 'target_position': 9} or {'guess_type': 'eel', 'target_position': 2}"
+    )
     assert json.loads(dialogue.parse(guess) or "")["target_position"] == 2
     text, _, _, _, info = dialogue.step(guess)
     assert info["valid_format"]
@@ -156,3 +160,15 @@ def test_the_enemy_is_not_shown() -> None:
         world.reset(options={"task_id": "card_game-test-x-first-00"})
     with pytest.raises(ConfigError, match="option 'sed' is unknown"):
         make("card_game", SuiteSettings(options={"card_game": {"sed": 1}}))
+
+
+def test_a_real_model_plays(tiny_model_dir: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    model = transformers.AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model_dir)
+    found = make("card_game", SuiteSettings(max_new_tokens=6)).evaluate(
+        Subject(model, tokenizer), limit=2
+    )
+    assert (found.metrics["success"].value, found.num_errors) == (0.0, 0)
+    # This tokenizer makes a token of nearly every character: the context may end the game.
+    assert {record["exit_reason"] for record in found.records} <= {"bad_action", "context_full"}

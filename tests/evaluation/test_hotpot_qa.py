@@ -156,7 +156,10 @@ def test_completion_mode_ends_where_the_prompt_is_too_long(folder: Path) -> None
 
 @pytest.mark.parametrize("suffix", [".txt", ".py"])
 def test_demonstrations_come_from_a_file(tmp_path: Path, suffix: str) -> None:
-    told = "Question: Q?\nThought 1: T\nmore\nAction 1: Search[A]\nObservation 1: O\nThought 2: U\nAction 2: Finish[B]"
+    told = (
+        "Question: Q?\nThought 1: T\nmore\nAction 1: Search[A]\nObservation 1: O\n"
+        "Thought 2: U\nAction 2: Finish[B]"
+    )
     text = told if suffix == ".txt" else f"X = 1 / 0\nREACT_EXAMPLE = {told!r}\n"
     file = tmp_path / f"shots{suffix}"
     file.write_text(text, "utf-8")
@@ -222,3 +225,17 @@ def test_the_oracle_answers_all_300_real_questions(shared: Path) -> None:
     opening = len(HotpotQaDialogue.own_prompt().opening)
     seen = [m.content for game in played for m in game.messages[opening:]]
     assert not any(text.startswith("Observation: Could not find") for text in seen)
+
+
+@pytest.mark.parametrize("mode", ["chat", "completion"])
+def test_a_real_model_plays_in_both_modes(folder: Path, tiny_model_dir: Path, mode: str) -> None:
+    transformers = pytest.importorskip("transformers")
+    model = transformers.AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model_dir)
+    options = {"hotpot_qa": {"data": str(folder), "mode": mode}}
+    evaluator = make("hotpot_qa", SuiteSettings(options=options, max_new_tokens=6))
+    found = evaluator.evaluate(Subject(model, tokenizer))
+    assert (found.metrics["f1"].value, found.num_errors) == (0.0, 0)
+    # The tokenizer of this model makes more than 1,700 tokens of the prompt alone.
+    ends = {"chat": {"round_limit", "context_full"}, "completion": {"context_full"}}
+    assert {record["exit_reason"] for record in found.records} <= ends[mode]

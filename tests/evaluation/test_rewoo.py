@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,9 +64,14 @@ def test_the_calculator_computes_as_python_does(expression: str) -> None:
 @given(st.text(max_size=40))
 def test_the_calculator_runs_no_code_and_says_what_is_wrong(text: str) -> None:
     try:
-        assert float(calculate(text)) is not None
+        value = calculate(text)
     except ValueError as error:
-        assert str(error)
+        value = "0"
+        said = str(error)
+    else:
+        said = "a value"
+    assert math.isfinite(float(value))
+    assert said
 
 
 def test_the_calculator_takes_inserted_evidence_and_refuses_the_rest() -> None:
@@ -243,3 +249,14 @@ def test_the_right_answers_score_1_on_all_real_sets(shared: Path) -> None:
     found = evaluator.evaluate(Subject(None, None, server=_Model(answer)))
     assert (found.metrics["accuracy"].value, found.metrics["accuracy"].n) == (1.0, 200)
     assert found.about["sets"] == "hotpot_qa, gsm8k, strategy_qa, sports_understanding"
+
+
+def test_a_real_model_is_asked_for_plans(folder: Path, tiny_model_dir: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    model = transformers.AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model_dir)
+    evaluator = make("rewoo", SuiteSettings(data=str(folder), max_new_tokens=6))
+    found = evaluator.evaluate(Subject(model, tokenizer), limit=2)
+    assert (found.metrics["accuracy"].value, found.metrics["planned"].value) == (0.0, 0.0)
+    assert [record["exit_reason"] for record in found.records] == ["no_plan", "no_plan"]
+    assert len(found.records[0]["messages"]) == 6
