@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from dataset_builders.collection.episode import Trajectory
-from dataset_builders.collection.rollout import ChatPolicy, play
+from dataset_builders.collection.rollout import ChatPolicy, play, play_oracle
 from dataset_builders.conversation import Message
 from dataset_builders.environments import EnvironmentSpec, load_environment
 from dataset_builders.errors import ConfigError
@@ -30,6 +32,10 @@ class AgentTaskEvaluator(Evaluator):
             limit saves time, mostly on models that do not know when to stop.
         suite: Which of the paper's groups the figures belong to.
         primary: The paper's figure: "success" or "reward".
+        order_seed: Of a fixed shuffle of the tasks, so that the first ones are a fair sample
+            of a split that is sorted by kind; none keeps the split's order.
+        oracle: Whether the environment's own oracle plays, in place of the model; what is
+            measured then is the environment and this evaluator.
 
     Raises:
         ConfigError: The environment or split is unknown, or the split is smaller.
@@ -46,6 +52,8 @@ class AgentTaskEvaluator(Evaluator):
         max_new_tokens: int | None = None,
         suite: Suite = "held-in",
         primary: str = "success",
+        order_seed: int | None = None,
+        oracle: bool = False,
     ) -> None:
         if isinstance(environment, str):
             environment = load_environment(environment)
@@ -59,8 +67,11 @@ class AgentTaskEvaluator(Evaluator):
                 f"{name}: num_tasks: found {num_tasks}, expected 1 to {len(tasks)} "
                 f"(tasks of split {split!r})"
             )
+        if order_seed is not None:
+            tasks = tuple(random.Random(order_seed).sample(tasks, len(tasks)))
         self._tasks = tuple(tasks[:num_tasks])
         self._batch_size = batch_size
+        self._oracle = oracle
         self._max_new_tokens = max_new_tokens
 
     def items(self) -> tuple[str, ...]:
@@ -71,13 +82,20 @@ class AgentTaskEvaluator(Evaluator):
         self, subject: Subject, items: Sequence[str], finished: Callable[[Record], None]
     ) -> None:
         """Play tasks; see `Evaluator.measure`."""
-        play(
-            self._environment,
-            items,
-            self.policy(subject.language_model()),
-            batch_size=self._batch_size,
-            on_progress=lambda trajectory: finished(record_of(trajectory)),
-        )
+
+        def ended(trajectory: Trajectory) -> None:
+            finished(self.record(trajectory))
+
+        size = self._batch_size
+        if self._oracle:
+            play_oracle(self._environment, items, batch_size=size, on_progress=ended)
+            return
+        policy = self.policy(subject.language_model())
+        play(self._environment, items, policy, batch_size=size, on_progress=ended)
+
+    def record(self, trajectory: Trajectory) -> Record:
+        """An episode as the record of its item; children add its `group`."""
+        return record_of(trajectory)
 
     def policy(self, model: LanguageModel) -> ChatPolicy:
         """How the model plays."""
@@ -88,6 +106,8 @@ class AgentTaskEvaluator(Evaluator):
         told = {"prompt": self._environment.wording().label}
         if stand_in := self._environment.stand_in():
             told["data"] = stand_in
+        if self._oracle:
+            told["player"] = "oracle"
         return told | {key: str(value) for key, value in self._environment.options.items()}
 
 
@@ -114,8 +134,6 @@ class ModelPolicy:
         self, dialogues: Sequence[Sequence[Message]], max_new_tokens: int
     ) -> list[str | None]:
         """See `ChatPolicy.complete`."""
-        from dataclasses import replace
-
         limit = min(max_new_tokens, self._limit or max_new_tokens)
         return self._model.chat(dialogues, replace(self._decoding, max_new_tokens=limit))
 

@@ -99,7 +99,7 @@ class Evaluator(ABC):
     suite: Suite
     primary: str
     needs_weights: ClassVar[bool] = False
-    macro: ClassVar[bool] = False
+    macro: bool = False
 
     @abstractmethod
     def items(self) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ class SuiteSettings:
         judge: Of MT-Bench and ReWOO: `base_url`, `model`, `api_key_env`; none by default.
         options: Further settings by benchmark, such as `{"database": {"backend": "mariadb"}}`.
         seed: Of what is drawn, such as the order in which a limit takes tasks.
+        oracle: Whether environments' own oracles play in place of the model.
     """
 
     data: str | None = None
@@ -36,6 +37,7 @@ class SuiteSettings:
     judge: Mapping[str, str] | None = None
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     seed: int = 0
+    oracle: bool = False
 
 
 @dataclass(frozen=True, slots=True)
