@@ -57,6 +57,7 @@ app.command()(cli_mix.build)
 app.command()(cli_mix.explain)
 app.command()(cli_evaluate.evaluate)
 app.command()(cli_view.compare)
+app.command("errors")(cli_view.list_errors)
 app.command()(cli_view.view)
 
 
