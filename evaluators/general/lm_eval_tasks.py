@@ -214,7 +214,8 @@ def _in_turn(sizes: Mapping[str, int]) -> tuple[str, ...]:
 
 def _means(task: Any) -> tuple[list[str], list[str]]:
     """Names of the metrics that are means over samples, and of the others."""
-    means, others = [], []
+    means: list[str] = []
+    others: list[str] = []
     for metric, aggregation in task.aggregation().items():
         is_mean = getattr(aggregation, "__name__", "") in ("mean", "nanmean")
         (means if is_mean else others).append(metric)
