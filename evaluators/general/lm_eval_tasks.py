@@ -184,7 +184,10 @@ def _load(tasks: list[str], include_path: str | None, num_fewshot: int | None) -
         raise MissingExtraError(
             "lm_eval is not installed: pip install 'agenttuning-plugin[general]'"
         ) from error
-    manager = TaskManager(include_path=include_path)
+    # Reading the thousands of lm_eval's own takes seconds, so only where they are wanted.
+    manager = TaskManager(include_path=include_path, include_defaults=False)
+    if not all(name in manager.all_tasks for name in tasks):
+        manager = TaskManager(include_path=include_path)
     if unknown := [name for name in tasks if name not in manager.all_tasks]:
         where = f" nor in {include_path}" if include_path else ""
         raise ConfigError(f"lm_eval: task {unknown[0]!r} is neither one of lm_eval's{where}")
@@ -214,7 +217,8 @@ def _in_turn(sizes: Mapping[str, int]) -> tuple[str, ...]:
 
 def _means(task: Any) -> tuple[list[str], list[str]]:
     """Names of the metrics that are means over samples, and of the others."""
-    means, others = [], []
+    means: list[str] = []
+    others: list[str] = []
     for metric, aggregation in task.aggregation().items():
         is_mean = getattr(aggregation, "__name__", "") in ("mean", "nanmean")
         (means if is_mean else others).append(metric)

@@ -123,14 +123,12 @@ def test_the_oracle_wins_all_200_games_the_same_way_each_time() -> None:
     assert [game.messages for game in again] == [game.messages for game in games[:8]]
 
 
-def test_who_gives_no_move_loses_after_five_tries() -> None:
-    game = play(load_held_out("card_game"), ["card_game-test-baseline1-first-00"], _silent())[0]
-    assert (game.exit_reason, game.reward, game.num_rounds) == ("bad_action", 0.0, 6)
-    assert game.valid_rounds == 0
-
-
-def _silent() -> ScriptedPolicy:
-    return ScriptedPolicy(["I do not know."])
+def test_who_gives_no_move_loses_after_five_tries_or_the_same_one() -> None:
+    for turns, rounds in ((["I do not know."], 3), ([f"Hm, {n}" for n in range(9)], 6)):
+        spec, task = load_held_out("card_game"), "card_game-test-baseline1-first-00"
+        game = play(spec, [task], ScriptedPolicy(turns))[0]
+        assert (game.exit_reason, game.reward, game.num_rounds) == ("bad_action", 0.0, rounds)
+        assert game.valid_rounds == 0
 
 
 def test_turns_are_read_as_the_first_move_that_is_allowed() -> None:

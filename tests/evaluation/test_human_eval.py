@@ -44,7 +44,7 @@ def tasks() -> list[dict[str, Any]]:
 def checker() -> Iterator[CodeChecker]:
     if reason := engines.missing():
         pytest.skip(f"no box: {reason}")
-    with CodeChecker(seconds=4.0) as checker:
+    with CodeChecker(seconds=3.0) as checker:
         yield checker
 
 

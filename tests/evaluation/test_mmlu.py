@@ -14,6 +14,7 @@ import pytest
 from dataset_builders.conversation import Message
 from dataset_builders.errors import ConfigError, DataError, SourceNotFoundError
 from evaluators.base import Subject
+from evaluators.general.few_shot import takes_system
 from evaluators.general.mmlu import LETTERS, MmluEvaluator, letter_logprobs, letter_spellings, make
 from evaluators.suites import SuiteSettings
 
@@ -228,3 +229,23 @@ def test_the_real_files(shared: Path) -> None:
     assert len(evaluator.items()) == 57 * 20
     subjects = {item.split("/")[0] for item in evaluator.items()[:57]}
     assert len(subjects) > 30  # A beginning is a sample of all subjects.
+
+
+def test_a_template_without_system_messages_gets_the_instruction_in_the_first_turn(
+    make_tokenizer: Callable[..., Any], tmp_path: Path
+) -> None:
+    plain = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + eos_token }}{% endfor %}"
+    plain += "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+    refusing = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no') }}{% endif %}"
+    takes = [
+        takes_system(Subject(model=None, tokenizer=make_tokenizer(template)))
+        for template in (plain, refusing + plain)
+    ]
+    assert takes == [True, False]
+    archive(tmp_path)
+    for shots in (2, 0):
+        first, *rest = made(tmp_path).prompt("umbrellas/0", system=False).dialogue(shots)
+        assert first.role == "user"
+        assert first.content.startswith("You answer multiple-choice questions about umbrellas.")
+        assert "Question: " in first.content
+        assert len(rest) == 2 * shots

@@ -37,6 +37,8 @@ def test_plans_are_read_with_their_reasons() -> None:
         Step("#E3", "Double it.", "Calculator", "2 * #E1"),
     )
     assert read_plan("Plan: a\n#E1 = it is so")[0] == Step("#E1", "a", "", "it is so")
+    assert read_plan("#E1 = LLM[a [b] c].")[0] == Step("#E1", "", "LLM", "a [b] c")
+    assert read_plan("#E1 = LLM[cut o")[0] == Step("#E1", "", "LLM", "cut o")
     assert read_plan("The answer is 7.") == ()
     assert read_plan("Plan: a\n#E1 = LLM[b]\nPlan: without a step") == ()
     assert read_plan("Plan: a\nPlan: b\n#E1 = LLM[c]") == ()

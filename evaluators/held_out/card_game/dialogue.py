@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 from dataset_builders.environments.base import Move, TextEnvironment
 from dataset_builders.environments.dialogue import Dialogue
-from evaluators.held_out.card_game.environment import TRIES, CardGameEnvironment
+from dataset_builders.environments.prompts import Prompt
+from evaluators.held_out.card_game.environment import BAD_ACTION, TRIES, CardGameEnvironment
 from evaluators.held_out.card_game.rules import TURN_LIMIT
 
 _OBJECT = re.compile(r"\{[^{}]*\}")
@@ -20,7 +21,8 @@ class CardGameDialogue(Dialogue):
 
     Of the JSON objects in a turn the first one counts that is a move the rules allow. Where
     there is none, a guess is left out, and an action is asked for again; the fifth failure
-    in a row loses the game, as in AgentBench.
+    in a row loses the game, as in AgentBench, and so does saying the same again, which under
+    greedy decoding all of AgentBench's five tries would.
     """
 
     world: ClassVar[type[TextEnvironment]] = CardGameEnvironment
@@ -29,6 +31,16 @@ class CardGameDialogue(Dialogue):
     max_new_tokens: ClassVar[int] = 512
 
     env: CardGameEnvironment
+
+    def __init__(self, env: CardGameEnvironment, prompt: Prompt) -> None:
+        super().__init__(env, prompt)
+        self._refused = ""
+
+    def stops(self, turn: str) -> str:
+        """A refused turn that comes again loses the game."""
+        again = self.env.refused and turn == self._refused
+        self._refused = turn if self.env.refused else ""
+        return BAD_ACTION if again else ""
 
     def parse(self, turn: str) -> str | None:
         """The move as JSON."""

@@ -21,6 +21,7 @@ TRIES = 5
 """Actions in a row that the rules do not allow, after which the game is lost."""
 SIDES = ("first", "second")
 GUESS, ACT = "guess", "act"
+BAD_ACTION = "bad_action"
 
 
 class CardGameEnvironment(World):
@@ -137,7 +138,7 @@ class CardGameEnvironment(World):
         if winner is None:
             return Outcome(self._seen(), valid=valid)
         won = winner == self._side
-        reason = "bad_action" if lost else "won" if won else "lost"
+        reason = BAD_ACTION if lost else "won" if won else "lost"
         return Outcome(exit_reason=reason, score=float(won), valid=valid)
 
     def _seen(self) -> str:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 _STEP = re.compile(r"^\s*(?:Plan\s*\d*:(?P<why>.*?))?(?P<name>#E\d+)\s*=\s*(?P<call>.*)$")
 _WHY = re.compile(r"^\s*Plan\s*\d*:(.*)$")
-_CALL = re.compile(r"(\w+)\s*\[(.*)\]\s*\.?\s*$")
+# The limit on tokens may have cut the last bracket off.
+_CALL = re.compile(r"(\w+)\s*\[(.*?)\]?\s*\.?\s*$")
 _NAME = re.compile(r"#E\d+")
 
 
