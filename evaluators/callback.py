@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from transformers import TrainerCallback
 
 from dataset_builders.errors import ConfigError
 from evaluators.base import RECORDS_FILE, Evaluation, Evaluator, Subject
+from evaluators.results_file import write_record
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
@@ -153,14 +154,6 @@ class EvaluatorCallback(TrainerCallback):
         control.should_log = should_log
         if state.is_world_process_zero:
             write_record(Path(self._trainer.args.output_dir or "."), state.global_step, result)
-
-
-def write_record(folder: Path, step: int, result: Evaluation) -> None:
-    """Append an evaluation to the folder's `evaluations.jsonl`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    line = json.dumps({"step": step, **asdict(result)}, ensure_ascii=False)
-    with (folder / RECORDS_FILE).open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
 
 
 def _put_aside(records: Path) -> None:

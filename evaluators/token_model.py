@@ -21,11 +21,11 @@ class TokenScores:
 
     Attributes:
         logprobs: (T - 1,) float32, log-probability in nats of every token but the first.
-        greedy: (T - 1,) bool, whether it is the likeliest token at its place.
+        likeliest: (T - 1,) int32, the token that greedy decoding would take in its place.
     """
 
     logprobs: npt.NDArray[np.float32]
-    greedy: npt.NDArray[np.bool_]
+    likeliest: npt.NDArray[np.int32]
 
 
 class TokenModel:
@@ -97,7 +97,7 @@ class TokenModel:
             values = -torch.nn.functional.cross_entropy(
                 logits.float().transpose(1, 2), targets, reduction="none"
             )
-            likeliest = logits.argmax(dim=-1) == targets
+            likeliest = logits.argmax(dim=-1).int()
             for number, row in enumerate(chosen):
                 length = len(rows[row]) - 1
                 found[row] = TokenScores(

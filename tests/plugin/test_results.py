@@ -11,7 +11,7 @@ from rich.console import Console
 from agenttuning_plugin.results import compare, read_evaluations, table
 from dataset_builders.errors import DataError, SourceNotFoundError
 from evaluators.base import Evaluation
-from evaluators.callback import write_record
+from evaluators.results_file import write_record
 from evaluators.statistics import proportion, ratio
 
 
