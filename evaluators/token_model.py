@@ -52,17 +52,20 @@ class TokenModel:
     with a single masked-in pad token is made. Processes that share a model's weights
     override both to stay in step.
 
+    Attributes:
+        reuse: Whether keys and values are kept between calls.
+
     Args:
         model: The bare model.
         pad_id: Token to fill batches with; it is masked.
-        reuse: Whether to keep keys and values between calls.
+        reuse: See above.
         max_rows: Rows of a generation batch.
     """
 
     def __init__(self, model: Any, pad_id: int, *, reuse: bool = True, max_rows: int = 64) -> None:
         self._model = model
         self._pad_id = pad_id
-        self._reuse = reuse
+        self.reuse = reuse
         self._max_rows = max_rows
         self._support: CacheSupport | None = None
         self._prefixes: PrefixCache | None = None
@@ -234,7 +237,7 @@ class TokenModel:
         if self._support is None:
             self._support = cache_support(self._model)
         # Outside a loan weights may change at any time.
-        usable = self._reuse and self._support.kind == "shared" and is_lent()
+        usable = self.reuse and self._support.kind == "shared" and is_lent()
         if usable and self._prefixes is None:
             self._prefixes = PrefixCache(_room_for_prefixes(self._model))
         return Engine(
