@@ -183,6 +183,8 @@ class Browser:
         if kind in _POINTING:
             chain.move_to_element(elements[0]).perform()
             return ""
+        if kind == "clickoption" and elements[0].tag_name != "option":
+            return "it is not an option of a list"
         return self._click_one(elements)
 
     def _named(self, kind: str, argument: str) -> list[Any]:
