@@ -13,6 +13,7 @@ from typing import Any
 
 from dataset_builders.errors import AgentTuningError, ConfigError, EndpointError, EvaluatorError
 from evaluators.base import Evaluation, Evaluator, Progress, Subject, Suite
+from evaluators.endpoint_model import EndpointModel
 from evaluators.journal import Journal
 from evaluators.results_file import replace_record, transcript_path
 from evaluators.suites import BENCHMARKS, SuiteSettings
@@ -23,6 +24,10 @@ ERRORS_FILE = "errors.txt"
 """In the folder of results: tracebacks of evaluators that broke."""
 
 Make = Callable[[], Evaluator]
+
+
+class NoModelError(AgentTuningError):
+    """The model itself cannot be had, so that no task can be measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,42 @@ class Run:
     oracle: bool = False
 
 
+class LazySubject:
+    """The model, loaded when the first task needs it, and once.
+
+    Args:
+        make: Loads it.
+        out: Folder for the traceback of an error that should not be.
+    """
+
+    def __init__(self, make: Callable[[], Subject], out: Path | None = None) -> None:
+        self._make, self._out = make, out
+        self._made: Subject | None = None
+
+    def __call__(self) -> Subject:
+        """The model.
+
+        Raises:
+            NoModelError: It cannot be had.
+        """
+        if self._made is None:
+            try:
+                self._made = self._make()
+            except AgentTuningError as error:
+                raise NoModelError(str(error)) from error
+            except Exception as error:
+                # Whatever libraries raise over files that are not a model's.
+                keep_traceback(self._out, "model")
+                line = " ".join(str(error).split())[:300]
+                raise NoModelError(f"model: {type(error).__name__}: {line}") from error
+        return self._made
+
+    def close(self) -> None:
+        """Close a server's connections."""
+        if self._made is not None and isinstance(self._made.server, EndpointModel):
+            self._made.server.close()
+
+
 def suite_tasks(names: Sequence[str], settings: SuiteSettings) -> list[Task]:
     """Tasks of the paper's panel.
 
@@ -112,11 +153,16 @@ def run_panel(
     Returns:
         A result for every task. `broken` lists those that failed for another reason than
         that something is missing here.
+
+    Raises:
+        NoModelError: The model cannot be had.
     """
     panel = Panel(list(tasks))
     for task in tasks:
         try:
             result = _measure(task, run, progress)
+        except NoModelError:
+            raise
         except (EndpointError, EvaluatorError) as error:
             result = _unmeasured(task, str(error))
             panel.broken.append(task.name)
@@ -125,7 +171,7 @@ def run_panel(
         except Exception as error:
             # The boundary to everything that evaluators are made of: the others go on.
             _log.debug("%s broke", task.name, exc_info=True)
-            _keep_traceback(run.out, task.name)
+            keep_traceback(run.out, task.name)
             result = _unmeasured(task, f"{type(error).__name__}: {error}")
             panel.broken.append(task.name)
         panel.results[task.name] = result
@@ -141,21 +187,33 @@ def _measure(task: Task, run: Run, progress: Callable[[str], Progress] | None) -
     if run.oracle and not getattr(evaluator, "plays_oracle", False):
         raise ConfigError(f"{task.name}: has no oracle to play it")
     subject = Subject(None, None) if run.oracle else run.subject()
-    with _journal(task, evaluator, run) as journal:
-        return evaluator.evaluate(
-            subject,
-            progress(task.name) if progress else None,
-            limit=run.limit,
-            journal=journal,
-        )
+    with _journal(task, evaluator, subject, run) as journal:
+        try:
+            return evaluator.evaluate(
+                subject,
+                progress(task.name) if progress else None,
+                limit=run.limit,
+                journal=journal,
+            )
+        except EndpointError as error:
+            if journal is None:
+                raise
+            raise EndpointError(
+                f"{error} (what was finished is kept: the same command goes on)"
+            ) from error
 
 
 @contextmanager
-def _journal(task: Task, evaluator: Evaluator, run: Run) -> Iterator[Journal | None]:
+def _journal(
+    task: Task, evaluator: Evaluator, subject: Subject, run: Run
+) -> Iterator[Journal | None]:
     if run.out is None:
         yield None
         return
     heading = {"evaluator": task.name, **run.heading, **evaluator.about()}
+    if isinstance(subject.server, EndpointModel):
+        # By its name: a server that was started again may have another address.
+        heading["model"] = subject.server.name
     journal = Journal(transcript_path(run.out, task.name, run.step), heading)
     try:
         yield journal
@@ -163,8 +221,13 @@ def _journal(task: Task, evaluator: Evaluator, run: Run) -> Iterator[Journal | N
         journal.close()
 
 
-def _keep_traceback(out: Path | None, name: str) -> None:
-    """Where an error is ours, its traceback is worth keeping, but not on the terminal."""
+def keep_traceback(out: Path | None, name: str) -> None:
+    """Write the current error down: worth keeping, but not on the terminal.
+
+    Args:
+        out: Folder of results, if there is one.
+        name: What broke.
+    """
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         with (out / ERRORS_FILE).open("a", encoding="utf-8", errors="replace") as file:
@@ -201,7 +264,7 @@ def weights_digest(folder: str) -> str:
         adapter that was copied.
     """
     place = Path(folder).expanduser()
-    if not place.is_dir():
+    if not folder or not place.is_dir():
         return ""
     digest = hashlib.sha256()
     for file in sorted(place.glob("*")):

@@ -144,9 +144,8 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         if not section.evaluators:
             return []
         holdout = self._mix.holdout if self._mix else None
-        return [
-            EvaluatorCallback(trainer, schedules(section, holdout), tuple(cfg.eot_tokens or ()))
-        ]
+        made, policy = schedules(section, holdout)
+        return [EvaluatorCallback(trainer, made, tuple(cfg.eot_tokens or ()), policy)]
 
 
 def encoding_of(cfg: Any, section: AgentTuningSection) -> Encoding:

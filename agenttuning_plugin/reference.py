@@ -9,12 +9,19 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from agenttuning_plugin.args import (
-    AgentTaskConfig,
     AgentTuningSection,
     CleaningConfig,
     EtaStage,
-    GeneralLossConfig,
     SourceConfig,
+)
+from agenttuning_plugin.args_evaluators import (
+    AgentTaskConfig,
+    BenchmarkConfig,
+    BestConfig,
+    EvaluationConfig,
+    FloorConfig,
+    GeneralLossConfig,
+    ReplayConfig,
 )
 
 _PARTS: tuple[tuple[str, type[BaseModel]], ...] = (
@@ -24,6 +31,11 @@ _PARTS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`clean` of a source", CleaningConfig),
     ("An evaluator of `type: agent_task`", AgentTaskConfig),
     ("An evaluator of `type: general_loss`", GeneralLossConfig),
+    ("An evaluator of `type: replay`", ReplayConfig),
+    ("An evaluator of `type: benchmark`", BenchmarkConfig),
+    ("`evaluation`", EvaluationConfig),
+    ("`best` of `evaluation`", BestConfig),
+    ("`stop_if_general_drops` of `evaluation`, and `floor` of `best`", FloorConfig),
 )
 
 _HEAD = """# Keys of a recipe
@@ -66,6 +78,8 @@ def _row(name: str, field: FieldInfo) -> str:
 
 def _default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
+    if isinstance(value, BaseModel):  # a table of its own
+        return ""
     return "" if value in (None, [], {}) else f"`{str(value).lower() if value is True else value}`"
 
 

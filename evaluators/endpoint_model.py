@@ -14,7 +14,7 @@ from typing import Any
 from dataset_builders.collection.client import ChatClient, Endpoint
 from dataset_builders.collection.concurrency import AdaptiveLimit
 from dataset_builders.collection.episode import CONTEXT_FULL
-from dataset_builders.collection.failures import EpisodeEndedError
+from dataset_builders.collection.failures import ENDPOINT_ERROR, EpisodeEndedError
 from dataset_builders.collection.ledger import Reply
 from dataset_builders.collection.pricing import PriceTable
 from dataset_builders.collection.requests import (
@@ -38,7 +38,8 @@ class EndpointModel:
 
     Failed requests are sent again by the collector's rules, see docs/collect.md. A dialogue
     that the server finds too long is None; one that it refuses otherwise, as by a filter of
-    contents, is an empty turn, with a warning.
+    contents, is an empty turn, with a warning. A request that fails again and again is an
+    `EndpointError`: a fault of the server must not lower the model's score.
 
     Args:
         endpoint: Where.
@@ -53,6 +54,11 @@ class EndpointModel:
 
     def __str__(self) -> str:
         return str(self._endpoint)
+
+    @property
+    def name(self) -> str:
+        """Its name on the server."""
+        return self._endpoint.model
 
     def chat(self, dialogues: Sequence[Sequence[Message]], decoding: Decoding) -> list[str | None]:
         """See `LanguageModel.chat`."""
@@ -182,6 +188,8 @@ async def _answer(client: _Client, body: dict[str, Any]) -> str | None:
     except EpisodeEndedError as error:
         if error.reason == CONTEXT_FULL:
             return None
+        if error.reason == ENDPOINT_ERROR:
+            raise EndpointError(f"a request failed again and again: {error}") from error
         _log.warning("a request was refused and counts as an empty answer: %s", error)
         return ""
 
@@ -197,10 +205,9 @@ def _completion(text: str) -> str:
 def _values(text: str, candidates: Sequence[str], endpoint: Endpoint) -> list[float]:
     told = json.loads(text)["choices"][0].get("logprobs") or {}
     try:
-        top = [
-            (str(each["token"]), float(each["logprob"]))
-            for each in told["content"][0]["top_logprobs"]
-        ]
+        # No token at all: the turn ended at once, and some servers do not count its end.
+        first = told["content"][0]["top_logprobs"] if told["content"] else []
+        top = [(str(each["token"]), float(each["logprob"])) for each in first]
     except (LookupError, TypeError, ValueError):
         raise ConfigError(
             f"{endpoint}: the server gives no probabilities of tokens (logprobs, top_logprobs)"

@@ -97,6 +97,7 @@ class ReplayEvaluator(Evaluator):
     suite = "replay"
     primary = "action_match"
     needs_weights: ClassVar[bool] = True
+    cheap: ClassVar[bool] = True
 
     def __init__(
         self,

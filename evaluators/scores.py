@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from evaluators.suites import BENCHMARKS
+from evaluators.base import Evaluation
+from evaluators.suites import BENCHMARKS, SUITES
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,3 +62,22 @@ def overall(scores: Mapping[str, float], suite: str) -> float | None:
     if not names or any(name not in scores for name in names):
         return None
     return math.fsum(scores[name] / WEIGHTS[name].value for name in names) / len(names)
+
+
+def overall_figures(results: Mapping[str, Evaluation]) -> dict[str, float]:
+    """For a log: `eval_held_in_overall` and so on, of suites that were measured whole.
+
+    Args:
+        results: By evaluator.
+    """
+    scores = {
+        benchmark.name: result.metrics[result.primary].value * benchmark.scale
+        for benchmark in BENCHMARKS
+        if (result := results.get(benchmark.name)) and result.primary in result.metrics
+    }
+    found = {suite: overall(scores, suite) for suite in SUITES}
+    return {
+        f"eval_{suite.replace('-', '_')}_overall": value
+        for suite, value in found.items()
+        if value is not None
+    }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar
 
 from dataset_builders.collection.rollout import ChatPolicy, play
 from dataset_builders.environments import EnvironmentSpec
@@ -31,7 +30,7 @@ class HotpotQaEvaluator(AgentTaskEvaluator):
         max_new_tokens: Limit on a turn below the benchmark's.
     """
 
-    macro: ClassVar[bool] = True
+    macro = True
 
     def __init__(
         self,
