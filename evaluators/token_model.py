@@ -266,13 +266,12 @@ def _nothing() -> Work[None]:
 
 
 def _scores(output: Any, batch: Any, lengths: Sequence[int]) -> list[TokenScores]:
-    import torch
-
     logits = output.logits[:, :-1]
     targets = batch[:, 1:].to(logits.device)
-    values = -torch.nn.functional.cross_entropy(
-        logits.float().transpose(1, 2), targets, reduction="none"
-    )
+    values = logits.float()
+    # Not cross_entropy over a transposed vocabulary: on a CPU that is several times slower,
+    # and off by 1e-4 at 49,152 tokens where this is by 2e-6.
+    values = values.gather(-1, targets.unsqueeze(-1)).squeeze(-1) - values.logsumexp(-1)
     likeliest = logits.argmax(dim=-1).int()
     return [
         TokenScores(
