@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from agenttuning_plugin.args_endpoint import EndpointConfig
 from dataset_builders.cleaning.steps import Cleaning
 from dataset_builders.environments import EnvironmentSpec, load_environment
 from dataset_builders.mixing.pools import GPT4_SHARE
@@ -269,6 +270,9 @@ class AgentTuningSection(_Closed):
     )
     evaluators: list[EvaluatorConfig] = Field(
         default_factory=list, description="What is measured during training."
+    )
+    endpoint: EndpointConfig | None = Field(
+        default=None, description="What is measured on a server while training goes on."
     )
 
     @field_validator("agent", "general", mode="before")
