@@ -8,23 +8,22 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from agenttuning_plugin import cli_collect, cli_env, cli_instructions, cli_mix, cli_view
+from agenttuning_plugin import (
+    cli_collect,
+    cli_env,
+    cli_evaluate,
+    cli_instructions,
+    cli_mix,
+    cli_view,
+)
 from agenttuning_plugin.terminal import (
-    ENVIRONMENT_OPTIONS,
-    AgentInstructCopy,
     EndOfTurn,
-    EnvironmentData,
-    EnvironmentOptions,
-    EnvironmentPrompt,
     Json,
     Template,
     console,
     emit,
     errors,
-    naming_options,
-    parse_options,
     plain,
 )
 from dataset_builders.errors import AgentTuningError, ConfigError
@@ -56,7 +55,9 @@ def main() -> None:
 app.command()(cli_collect.collect)
 app.command()(cli_mix.build)
 app.command()(cli_mix.explain)
+app.command()(cli_evaluate.evaluate)
 app.command()(cli_view.compare)
+app.command("errors")(cli_view.list_errors)
 app.command()(cli_view.view)
 
 
@@ -187,68 +188,6 @@ def contamination(
         emit(report)
         return
     steps.show(report, show, console, errors)
-
-
-@app.command()
-@naming_options(ENVIRONMENT_OPTIONS)
-def evaluate(
-    model: Annotated[str, typer.Argument(help="Folder or hub id of a model or adapter.")],
-    adapter: Annotated[str | None, typer.Option(help="Adapter to put on the model.")] = None,
-    environment: Annotated[
-        list[str] | None, typer.Option(help="Environment to play; repeatable. [default: database]")
-    ] = None,
-    num_tasks: Annotated[int, typer.Option(min=1, help="Tasks of each environment.")] = 32,
-    data: EnvironmentData = None,
-    prompt: EnvironmentPrompt = "own",
-    agentinstruct: AgentInstructCopy = None,
-    option: EnvironmentOptions = None,
-    general: Annotated[
-        str | None, typer.Option(help="Chat to measure the loss on: file, folder or hub id.")
-    ] = None,
-    num_conversations: Annotated[
-        int, typer.Option(min=1, help="Conversations of it, chosen as `holdout` does.")
-    ] = 64,
-    max_length: Annotated[
-        int, typer.Option(min=1, help="Longest of them in tokens, the recipe's.")
-    ] = 4096,
-    batch_size: Annotated[int, typer.Option(min=1, help="Episodes played at once.")] = 16,
-    chat_template: Template = None,
-    end_of_turn: EndOfTurn = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for evaluations.jsonl.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Measure a model: agent tasks played, loss on general chat."""
-    from agenttuning_plugin.evaluation import agent_evaluators, run_panel
-    from agenttuning_plugin.models import load_subject
-    from dataset_builders.environments import load_environment
-
-    played = [
-        load_environment(
-            name, prompt=prompt, agentinstruct=agentinstruct, data=data, **parse_options(option)
-        )
-        for name in environment or ["database"]
-    ]
-    panel = agent_evaluators(played, num_tasks, batch_size)
-    results = run_panel(
-        load_subject(
-            model, adapter, chat_template=chat_template, end_of_turn=tuple(end_of_turn or ())
-        ),
-        panel,
-        general=general,
-        num_conversations=num_conversations,
-        max_length=max_length,
-        out=out,
-    )
-    if as_json:
-        emit([result.log() for result in results])
-        return
-    table = Table("", "value", "95 % interval", "n", title=model)
-    for result in results:
-        for name, metric in result.metrics.items():
-            interval = f"{metric.low:.4f} to {metric.high:.4f}"
-            label = f"{result.evaluator} {name}"
-            table.add_row(label, f"{metric.value:.4f}", interval, str(metric.n))
-    console.print(table)
 
 
 @app.command()

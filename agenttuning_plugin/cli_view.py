@@ -1,4 +1,4 @@
-"""`agenttuning view` and `agenttuning compare`: reading what evaluations left."""
+"""`agenttuning view`, `compare` and `errors`: reading what evaluations left."""
 
 from __future__ import annotations
 
@@ -69,3 +69,19 @@ def compare(
         console.print(plain(line), soft_wrap=True)
     for line in comparing.warnings(compared):
         errors.print(plain(line), soft_wrap=True)
+
+
+def list_errors(
+    folder: Annotated[
+        Path, typer.Argument(help="Folder of an evaluation or a training run with evaluators.")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Show how episodes failed: the share of each mode, by task and step."""
+    from agenttuning_plugin import error_analysis
+
+    rows = error_analysis.read_rates(folder)
+    if as_json:
+        emit([row.as_json() for row in rows])
+        return
+    console.print(error_analysis.table(rows))

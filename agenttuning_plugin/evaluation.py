@@ -1,85 +1,282 @@
-"""`agenttuning evaluate`: the evaluators on a model outside of training."""
+"""`agenttuning evaluate`: the panel on a model outside of training."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import logging
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from rich.console import Console
-from rich.progress import Progress
+from dataset_builders.errors import AgentTuningError, ConfigError, EndpointError, EvaluatorError
+from evaluators.base import Evaluation, Evaluator, Progress, Subject, Suite
+from evaluators.endpoint_model import EndpointModel
+from evaluators.journal import Journal
+from evaluators.results_file import replace_record, transcript_path
+from evaluators.suites import BENCHMARKS, SuiteSettings
 
-from dataset_builders.encoding.tokens import Encoder, encode_dataset
-from dataset_builders.environments import EnvironmentSpec
-from dataset_builders.mixing.holdout import split_holdout
-from dataset_builders.mixing.preparation import LENGTH_DEFAULTS
-from dataset_builders.reading.given import as_spec
-from dataset_builders.reading.sources import load_source
-from evaluators.agent_tasks import AgentTaskEvaluator
-from evaluators.base import Evaluation, Evaluator, Subject
-from evaluators.callback import write_record
-from evaluators.general_loss import GeneralLossEvaluator
+_log = logging.getLogger(__name__)
+
+ERRORS_FILE = "errors.txt"
+"""In the folder of results: tracebacks of evaluators that broke."""
+
+Make = Callable[[], Evaluator]
 
 
-def agent_evaluators(
-    environments: Sequence[EnvironmentSpec], num_tasks: int, batch_size: int
-) -> list[AgentTaskEvaluator]:
-    """Evaluators that play the test tasks of environments.
+class NoModelError(AgentTuningError):
+    """The model itself cannot be had, so that no task can be measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A row of the panel before it is measured.
+
+    Attributes:
+        name: The evaluator's name, or the benchmark's.
+        title: As the table shows it.
+        suite: The paper's group.
+        make: Makes the evaluator; raises why it cannot.
+        scale: Factor from its main figure to the table's unit.
+    """
+
+    name: str
+    title: str
+    suite: Suite
+    make: Make
+    scale: float = 1.0
+
+
+@dataclass(slots=True)
+class Panel:
+    """Tasks, and what came of them.
+
+    Attributes:
+        tasks: In the table's order.
+        results: By task name; one that was not measured holds its reason in `error`.
+        broken: Tasks that failed in a way that should not be, by name.
+    """
+
+    tasks: list[Task]
+    results: dict[str, Evaluation] = field(default_factory=dict)
+    broken: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What all tasks of a panel share.
+
+    Attributes:
+        subject: Gives the model when the first task needs it.
+        limit: The first so many items of each task; all by default.
+        out: Folder for results, transcripts and resuming; none keeps nothing.
+        step: Optimizer step that the model is of, where it comes from a training run.
+        heading: What tells one evaluation from another in a folder, such as the model.
+        oracle: Whether environments' oracles play in place of the model.
+    """
+
+    subject: Callable[[], Subject]
+    limit: int | None = None
+    out: Path | None = None
+    step: int | None = None
+    heading: Mapping[str, Any] = field(default_factory=dict)
+    oracle: bool = False
+
+
+class LazySubject:
+    """The model, loaded when the first task needs it, and once.
+
+    Args:
+        make: Loads it.
+        out: Folder for the traceback of an error that should not be.
+    """
+
+    def __init__(self, make: Callable[[], Subject], out: Path | None = None) -> None:
+        self._make, self._out = make, out
+        self._made: Subject | None = None
+
+    def __call__(self) -> Subject:
+        """The model.
+
+        Raises:
+            NoModelError: It cannot be had.
+        """
+        if self._made is None:
+            try:
+                self._made = self._make()
+            except AgentTuningError as error:
+                raise NoModelError(str(error)) from error
+            except Exception as error:
+                # Whatever libraries raise over files that are not a model's.
+                keep_traceback(self._out, "model")
+                line = " ".join(str(error).split())[:300]
+                raise NoModelError(f"model: {type(error).__name__}: {line}") from error
+        return self._made
+
+    def close(self) -> None:
+        """Close a server's connections."""
+        if self._made is not None and isinstance(self._made.server, EndpointModel):
+            self._made.server.close()
+
+
+def suite_tasks(names: Sequence[str], settings: SuiteSettings) -> list[Task]:
+    """Tasks of the paper's panel.
+
+    Args:
+        names: Suites and benchmarks.
+        settings: The user's.
 
     Raises:
-        ConfigError: An environment has fewer tasks.
-        SourceNotFoundError: An environment's data is not there.
+        ConfigError: A name is neither.
     """
+    from evaluators.suites import select
+
+    chosen = select(list(names))
     return [
-        AgentTaskEvaluator(environment, num_tasks=num_tasks, batch_size=batch_size)
-        for environment in environments
+        Task(b.name, b.title, b.suite, lambda b=b: b.evaluator(settings), b.scale)  # type: ignore[misc]
+        for b in chosen
     ]
 
 
 def run_panel(
-    subject: Subject,
-    evaluators: Sequence[Evaluator],
-    *,
-    general: str | None,
-    num_conversations: int,
-    max_length: int,
-    out: Path | None,
-) -> list[Evaluation]:
-    """Run evaluators and measure the loss on general chat, with progress bars.
+    tasks: Sequence[Task], run: Run, progress: Callable[[str], Progress] | None = None
+) -> Panel:
+    """Measure a model on tasks; one that cannot be measured does not stop the others.
 
     Args:
-        subject: The model.
-        evaluators: What else is measured.
-        general: Source of chat, or none.
-        num_conversations: Conversations of it, chosen as training holds them out: the same
-            ones, if number, length and chat template are the recipe's.
-        max_length: Longest of them in tokens.
-        out: Folder whose `evaluations.jsonl` gets the results, or none.
+        tasks: What is measured.
+        run: What they share.
+        progress: Makes what is told of a task's progress.
+
+    Returns:
+        A result for every task. `broken` lists those that failed for another reason than
+        that something is missing here.
 
     Raises:
-        DataError: The chat cannot be read.
-        SourceNotFoundError: There is no such chat.
+        NoModelError: The model cannot be had.
     """
-    panel = list(evaluators)
-    if general is not None:
-        conversations = load_source(as_spec(general)).conversations
-        encoder = Encoder(
-            subject.tokenizer,
-            max_length=max_length,
-            policy=LENGTH_DEFAULTS["general"],
-            end_of_turn=subject.end_of_turn,
-        )
-        made = encode_dataset(conversations, encoder, what=general)
-        _, held_out = split_holdout(made.dataset, made.index, num_conversations)
-        panel.append(GeneralLossEvaluator(made.dataset.select(held_out)))
-    results: list[Evaluation] = []
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        for evaluator in panel:
-            bar = progress.add_task(evaluator.name, total=None)
-            result = evaluator.evaluate(
+    panel = Panel(list(tasks))
+    for task in tasks:
+        try:
+            result = _measure(task, run, progress)
+        except NoModelError:
+            raise
+        except (EndpointError, EvaluatorError) as error:
+            result = _unmeasured(task, str(error))
+            panel.broken.append(task.name)
+        except AgentTuningError as error:
+            result = _unmeasured(task, str(error))
+        except Exception as error:
+            # The boundary to everything that evaluators are made of: the others go on.
+            _log.debug("%s broke", task.name, exc_info=True)
+            keep_traceback(run.out, task.name)
+            result = _unmeasured(task, f"{type(error).__name__}: {error}")
+            panel.broken.append(task.name)
+        panel.results[task.name] = result
+        if result.metrics == {} and result.records:
+            panel.broken.append(task.name)
+        if run.out is not None:
+            replace_record(run.out, run.step or 0, result)
+    return panel
+
+
+def _measure(task: Task, run: Run, progress: Callable[[str], Progress] | None) -> Evaluation:
+    evaluator = task.make()
+    if run.oracle and not getattr(evaluator, "plays_oracle", False):
+        raise ConfigError(f"{task.name}: has no oracle to play it")
+    subject = Subject(None, None) if run.oracle else run.subject()
+    with _journal(task, evaluator, subject, run) as journal:
+        try:
+            return evaluator.evaluate(
                 subject,
-                lambda done, total, bar=bar: progress.update(bar, completed=done, total=total),  # type: ignore[misc]
+                progress(task.name) if progress else None,
+                limit=run.limit,
+                journal=journal,
             )
-            results.append(result)
-            if out is not None:
-                write_record(out, 0, result)
-    return results
+        except EndpointError as error:
+            if journal is None:
+                raise
+            raise EndpointError(
+                f"{error} (what was finished is kept: the same command goes on)"
+            ) from error
+
+
+@contextmanager
+def _journal(
+    task: Task, evaluator: Evaluator, subject: Subject, run: Run
+) -> Iterator[Journal | None]:
+    if run.out is None:
+        yield None
+        return
+    heading = {"evaluator": task.name, **run.heading, **evaluator.about()}
+    if isinstance(subject.server, EndpointModel):
+        # By its name: a server that was started again may have another address.
+        heading["model"] = subject.server.name
+    journal = Journal(transcript_path(run.out, task.name, run.step), heading)
+    try:
+        yield journal
+    finally:
+        journal.close()
+
+
+def keep_traceback(out: Path | None, name: str) -> None:
+    """Write the current error down: worth keeping, but not on the terminal.
+
+    Args:
+        out: Folder of results, if there is one.
+        name: What broke.
+    """
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        with (out / ERRORS_FILE).open("a", encoding="utf-8", errors="replace") as file:
+            file.write(f"{name}\n{traceback.format_exc()}\n")
+
+
+def _unmeasured(task: Task, reason: str) -> Evaluation:
+    line = " ".join(reason.split())
+    return Evaluation(task.name, {}, 0, 0.0, suite=task.suite, error=line)
+
+
+def overalls(panel: Panel) -> dict[str, float]:
+    """The paper's Overall of every suite that was measured whole, by suite."""
+    from evaluators.scores import overall
+
+    scales = {benchmark.name: benchmark.scale for benchmark in BENCHMARKS}
+    scores = {
+        name: result.metrics[result.primary].value * scales[name]
+        for name, result in panel.results.items()
+        if result.primary in result.metrics and name in scales
+    }
+    found = {suite: overall(scores, suite) for suite in ("held-in", "held-out", "general")}
+    return {suite: value for suite, value in found.items() if value is not None}
+
+
+def weights_digest(folder: str) -> str:
+    """What tells one model's files from another's of the same name.
+
+    Args:
+        folder: Folder of a model or adapter; for a hub id the digest is "".
+
+    Returns:
+        Of names, sizes and times of the files; small ones by their content, such as an
+        adapter that was copied.
+    """
+    place = Path(folder).expanduser()
+    if not folder or not place.is_dir():
+        return ""
+    digest = hashlib.sha256()
+    for file in sorted(place.glob("*")):
+        if file.suffix not in (".json", ".safetensors", ".bin", ".jinja") or not file.is_file():
+            continue
+        facts = file.stat()
+        digest.update(f"{file.name} {facts.st_size} ".encode())
+        if facts.st_size <= _SMALL:
+            digest.update(file.read_bytes())
+        else:
+            digest.update(str(facts.st_mtime_ns).encode())
+    return digest.hexdigest()[:16]
+
+
+_SMALL = 64 * 1024 * 1024

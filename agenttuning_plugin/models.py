@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,32 @@ def load_subject(
     from evaluators.base import Subject
 
     return Subject(model=loaded.to(device).eval(), tokenizer=tokenizer, end_of_turn=end_of_turn)
+
+
+def served_subject(url: str, name: str | None, key_variable: str) -> Subject:
+    """A model behind an OpenAI-compatible server.
+
+    Args:
+        url: Such as "http://127.0.0.1:8000/v1".
+        name: The model's name there; may be left out where the server has one model only.
+        key_variable: Environment variable that holds the key.
+
+    Raises:
+        ConfigError: The server has several models, and none is named.
+        EndpointError: The server does not answer.
+        MissingExtraError: openai is not installed.
+    """
+    from dataset_builders.collection.client import Endpoint
+    from evaluators.base import Subject
+    from evaluators.endpoint_model import EndpointModel, served_models
+
+    endpoint = Endpoint(name or "", url, key_variable=key_variable, tries=5, patience=300.0)
+    if name is None:
+        found = served_models(endpoint)
+        if len(found) != 1:
+            raise ConfigError(f"{url}: found models {', '.join(found)}: choose with --model-name")
+        endpoint = replace(endpoint, model=found[0])
+    return Subject(model=None, tokenizer=None, server=EndpointModel(endpoint))
 
 
 def load_tokenizer(path: str, chat_template: str | None = None) -> Any:

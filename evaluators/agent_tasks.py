@@ -11,7 +11,8 @@ from dataset_builders.collection.rollout import ChatPolicy, play, play_oracle
 from dataset_builders.conversation import Message
 from dataset_builders.environments import EnvironmentSpec, load_environment
 from dataset_builders.errors import ConfigError
-from evaluators.base import Evaluator, Record, Suite
+from evaluators.base import Evaluator, Metric, Record, Suite
+from evaluators.failure_modes import failure_modes, failure_rates
 from evaluators.subject import Decoding, LanguageModel, Subject
 
 
@@ -74,6 +75,11 @@ class AgentTaskEvaluator(Evaluator):
         self._oracle = oracle
         self._max_new_tokens = max_new_tokens
 
+    @property
+    def plays_oracle(self) -> bool:
+        """Whether an oracle plays, and no model is needed."""
+        return self._oracle
+
     def items(self) -> tuple[str, ...]:
         """Identifiers of the tasks."""
         return self._tasks
@@ -95,7 +101,14 @@ class AgentTaskEvaluator(Evaluator):
 
     def record(self, trajectory: Trajectory) -> Record:
         """An episode as the record of its item; children add its `group`."""
-        return record_of(trajectory)
+        record = record_of(trajectory)
+        if not record["error"]:
+            record["failures"] = failure_modes(record, trajectory.environment)
+        return record
+
+    def metrics(self, records: Sequence[Record]) -> dict[str, Metric]:
+        """Also the share of episodes that show each mode of failure."""
+        return super().metrics(records) | failure_rates(records)
 
     def policy(self, model: LanguageModel) -> ChatPolicy:
         """How the model plays."""
@@ -103,12 +116,13 @@ class AgentTaskEvaluator(Evaluator):
 
     def about(self) -> dict[str, str]:
         """The wording, where the data are made up, and further settings."""
-        told = {"prompt": self._environment.wording().label}
+        told = {key: str(value) for key, value in self._environment.options.items()}
+        told["prompt"] = self._environment.wording().label
         if stand_in := self._environment.stand_in():
-            told["data"] = stand_in
+            told["data"] = stand_in  # rather than the folder that lacks the real ones
         if self._oracle:
             told["player"] = "oracle"
-        return told | {key: str(value) for key, value in self._environment.options.items()}
+        return told
 
 
 class ModelPolicy:

@@ -32,6 +32,7 @@ class GeneralLossEvaluator(Evaluator):
     suite = "general"
     primary = "loss"
     needs_weights: ClassVar[bool] = True
+    cheap: ClassVar[bool] = True
 
     def __init__(self, rows: Dataset | Sequence[Mapping[str, Any]], name: str = "general") -> None:
         if not len(rows):

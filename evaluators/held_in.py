@@ -74,6 +74,7 @@ def held_in_evaluator(name: str, settings: SuiteSettings) -> Evaluator:
         and _plays(_spec(name, settings, {"tasks": "agentbench"}))
     ):
         spec = _spec(name, settings, {"tasks": "agentbench"})
+    spec.check_real()
     if missing := spec.dialogue.world.missing(spec.options.get("data")):
         raise SourceNotFoundError(missing if missing.startswith(name) else f"{name}: {missing}")
     return HeldInEvaluator(

@@ -16,6 +16,7 @@ from dataset_builders.collection.requests import Sampling
 from dataset_builders.conversation import Message
 from dataset_builders.errors import ConfigError, EndpointError, MissingExtraError
 
+_KEY = "OPENAI_API_KEY"
 _KEYS = ("base_url", "model", "api_key_env")
 _IN_FLIGHT = 8
 _TRIES = 5
@@ -53,8 +54,8 @@ class Judge:
     def __init__(self, settings: Mapping[str, str] | None, benchmark: str) -> None:
         if not settings:
             raise ConfigError(
-                f"{benchmark}: needs a judge: name one under `judge` by its "
-                "base_url, model and api_key_env (an OpenAI-compatible endpoint)"
+                f"{benchmark}: needs a judge (a model behind an OpenAI-compatible endpoint): "
+                "--judge-model and --judge-base-url, or the setting `judge`"
             )
         if unknown := sorted(settings.keys() - set(_KEYS)):
             raise ConfigError(
@@ -62,16 +63,17 @@ class Judge:
             )
         if not settings.get("model"):
             raise ConfigError(f"{benchmark}: judge: found no model, expected its name")
-        named = settings.get("api_key_env")
+        variable = settings.get("api_key_env") or _KEY
         self._endpoint = Endpoint(
             settings["model"],
             settings.get("base_url") or None,
-            key_variable=named or "OPENAI_API_KEY",
+            key_variable=variable,
             tries=_TRIES,
             patience=_PATIENCE,
         )
-        # Said before the model has answered hours of questions, not after.
-        if (named or self._endpoint.base_url is None) and not self._endpoint.key:
+        # Said before the model has answered hours of questions, not after. A local server
+        # may want no key: then none of a name of its own is given.
+        if (variable != _KEY or self._endpoint.base_url is None) and not self._endpoint.key:
             raise ConfigError(
                 f"{benchmark}: judge: {self._endpoint.key_variable} is not set, "
                 "expected the endpoint's key in it"

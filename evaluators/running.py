@@ -46,6 +46,9 @@ def run_evaluator(
     if evaluator.needs_weights and not subject.has_weights:
         raise ConfigError(f"{evaluator.name}: needs the model's weights, not a server's answers")
     finished = {} if journal is None else journal.finished
+    if journal is not None and subject.world_size > 1:
+        # The first process's: others may not see its disk.
+        finished = subject.gather([finished if subject.rank == 0 else {}])[0]
     open_items = [item for item in items if item not in finished]
     mine = open_items[subject.rank :: subject.world_size]
     measured, failure = _measure(evaluator, subject, mine, journal, on_progress)
@@ -67,6 +70,7 @@ def run_evaluator(
         suite=evaluator.suite,
         primary=evaluator.primary,
         about=evaluator.about(),
+        macro=evaluator.macro,
         error="" if good else f"all {len(records)} tasks failed: {records[0]['error']}",
     )
 

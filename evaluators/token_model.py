@@ -33,11 +33,11 @@ class TokenScores:
 
     Attributes:
         logprobs: (T - 1,) float32, log-probability in nats of every token but the first.
-        greedy: (T - 1,) bool, whether it is the likeliest token at its place.
+        likeliest: (T - 1,) int32, the token that greedy decoding would take in its place.
     """
 
     logprobs: npt.NDArray[np.float32]
-    greedy: npt.NDArray[np.bool_]
+    likeliest: npt.NDArray[np.int32]
 
 
 class TokenModel:
@@ -265,14 +265,13 @@ def _nothing() -> Work[None]:
 
 
 def _scores(output: Any, batch: Any, lengths: Sequence[int]) -> list[TokenScores]:
-    import torch
-
     logits = output.logits[:, :-1]
     targets = batch[:, 1:].to(logits.device)
-    values = -torch.nn.functional.cross_entropy(
-        logits.float().transpose(1, 2), targets, reduction="none"
-    )
-    likeliest = logits.argmax(dim=-1) == targets
+    values = logits.float()
+    # Not cross_entropy over a transposed vocabulary: on a CPU that is several times slower,
+    # and off by 1e-4 at 49,152 tokens where this is by 2e-6.
+    values = values.gather(-1, targets.unsqueeze(-1)).squeeze(-1) - values.logsumexp(-1)
+    likeliest = logits.argmax(dim=-1).int()
     return [
         TokenScores(
             values[number, : length - 1].cpu().numpy(),

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agenttuning_plugin.viewing.turns import split_turn
 from dataset_builders.errors import DataError, SourceNotFoundError
+from evaluators.turns import split_turn
 
 TRANSCRIPTS = "transcripts"
 """Folder within an evaluation's: `<task>.jsonl`, or `step-<number>/<task>.jsonl`."""

@@ -14,6 +14,7 @@ HELD_OUT: dict[str, str] = {
     "science_world": "evaluators.held_out.science_world.dialogue:ScienceWorldDialogue",
     "miniwob": "evaluators.held_out.miniwob.dialogue:MiniWobDialogue",
     "hotpot_qa": "evaluators.held_out.hotpot_qa.dialogue:HotpotQaDialogue",
+    "card_game": "evaluators.held_out.card_game.dialogue:CardGameDialogue",
     "web_arena": "evaluators.held_out.web_arena.dialogue:WebArenaDialogue",
 }
 """Name to "module:Class" of the dialogue, of those that are environments."""

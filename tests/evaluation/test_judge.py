@@ -14,13 +14,17 @@ pytest.importorskip("openai", reason="pip install 'agenttuning-plugin[collect]'"
 ASKED = [[Message("user", f"How good is {n}?")] for n in range(12)]
 
 
-def test_asks_greedily_in_order_and_sends_failed_requests_again() -> None:
+def test_asks_greedily_in_order_and_sends_failed_requests_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     server = Endpoint(
         lambda messages: f"Rating of: {messages[-1]['content']}",
         fault=lambda number: Fault(status=503, body=b"{}") if number in (0, 5) else None,
     )
     with serving(server):
-        told = Judge({"base_url": server.url, "model": "j"}, "b").ask(ASKED, max_tokens=7)
+        keyless = {"base_url": server.url, "model": "j", "api_key_env": "OPENAI_API_KEY"}
+        told = Judge(keyless, "b").ask(ASKED, max_tokens=7)
     assert [each.text for each in told] == [f"Rating of: {d[0].content}" for d in ASKED]
     assert not any(each.error for each in told)
     assert len(server.requests) == len(ASKED) + 2

@@ -10,6 +10,12 @@ _ACTION = re.compile(r"^[ \t]*(?:act|action|answer|final answer)[ \t]*\d*[ \t]*:
 _THOUGHT = re.compile(r"^\s*(?:think|thought)[ \t]*\d*[ \t]*:[ \t]*", re.I)
 
 
+def action_start(text: str) -> int | None:
+    """Place of the first character of a turn's action, label included; None without one."""
+    found = _ACTION.search(text)
+    return found.start() if found else None
+
+
 def split_turn(text: str) -> tuple[str, str]:
     """Split an assistant turn into thought and action.
 
@@ -20,6 +26,6 @@ def split_turn(text: str) -> tuple[str, str]:
         The thought without its label, and the action with its own; all of a turn without
         an action's label is thought. Nothing is lost but the label and outer blanks.
     """
-    found = _ACTION.search(text)
-    thought, action = (text[: found.start()], text[found.start() :]) if found else (text, "")
+    start = action_start(text)
+    thought, action = (text, "") if start is None else (text[:start], text[start:])
     return _THOUGHT.sub("", thought).strip(), action.strip()

@@ -1,0 +1,56 @@
+"""Evaluators of `agenttuning evaluate` that read conversations."""
+
+from __future__ import annotations
+
+from dataset_builders.encoding.tokens import Encoder, encode_dataset
+from dataset_builders.mixing.holdout import split_holdout
+from dataset_builders.mixing.preparation import LENGTH_DEFAULTS
+from dataset_builders.reading.given import as_spec
+from dataset_builders.reading.sources import load_source
+from evaluators.base import Evaluator, Subject
+from evaluators.general_loss import GeneralLossEvaluator
+
+
+def loss_evaluator(
+    general: str, subject: Subject, num_conversations: int, max_length: int
+) -> GeneralLossEvaluator:
+    """The loss on chat that training holds out.
+
+    Args:
+        general: Source of chat.
+        subject: Whose tokenizer encodes it.
+        num_conversations: Conversations of it, chosen as training holds them out: the same
+            ones, if number, length and chat template are the recipe's.
+        max_length: Longest of them in tokens.
+
+    Raises:
+        DataError: The chat cannot be read.
+        SourceNotFoundError: There is no such chat.
+    """
+    conversations = load_source(as_spec(general)).conversations
+    encoder = Encoder(
+        subject.tokenizer,
+        max_length=max_length,
+        policy=LENGTH_DEFAULTS["general"],
+        end_of_turn=subject.end_of_turn,
+    )
+    made = encode_dataset(conversations, encoder, what=general)
+    _, held_out = split_holdout(made.dataset, made.index, num_conversations)
+    return GeneralLossEvaluator(made.dataset.select(held_out))
+
+
+def replay_evaluator(data: str, subject: Subject, max_length: int) -> Evaluator:
+    """Expert trajectories, read by the model.
+
+    Args:
+        data: Source of trajectories.
+        subject: Whose tokenizer encodes them.
+        max_length: Longest of them in tokens.
+
+    Raises:
+        DataError: They cannot be read.
+        SourceNotFoundError: There are none.
+    """
+    from evaluators.replay import ReplayEvaluator
+
+    return ReplayEvaluator(load_source(as_spec(data)).conversations, max_length=max_length)

@@ -1,0 +1,89 @@
+"""Where `search` looks: a page of a title, or else titles that are like it."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+SIMILAR = 5
+_WORD = re.compile(r"\w+")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page.
+
+    Attributes:
+        title: Its title.
+        text: Its text, paragraphs on lines of their own.
+    """
+
+    title: str
+    text: str
+
+    def sentences(self) -> list[str]:
+        """Its sentences in order."""
+        return [part for line in self.text.splitlines() for part in _split(line)]
+
+
+def _split(paragraph: str) -> list[str]:
+    return [part.strip() for part in _SENTENCE_END.split(paragraph) if part.strip()]
+
+
+class PageStore(Protocol):
+    """A collection of pages."""
+
+    label: str
+    """What it is, for the record of a score."""
+
+    def find(self, entity: str) -> Page | list[str]:
+        """The page of this title, or up to `SIMILAR` titles of pages that are about it."""
+
+
+class DistractorStore:
+    """The paragraphs that come with the questions, searched by BM25.
+
+    Far smaller than Wikipedia, so finding the right page is easier: its scores are not
+    comparable with published ones.
+
+    Args:
+        paragraphs: Title and text of each; of several with one title all are its page.
+    """
+
+    label = "distractor docstore"
+
+    def __init__(self, paragraphs: Iterable[tuple[str, str]]) -> None:
+        pages: dict[str, dict[str, str]] = {}
+        for title, text in paragraphs:
+            pages.setdefault(title.casefold(), {}).setdefault(text, title)
+        # Searched by one thread at a time; which one may change.
+        self._base = sqlite3.connect(":memory:", check_same_thread=False)
+        self._base.execute("CREATE VIRTUAL TABLE page USING fts5(title, text, key UNINDEXED)")
+        self._base.executemany(
+            "INSERT INTO page VALUES (?, ?, ?)",
+            ((next(iter(texts.values())), "\n".join(texts), key) for key, texts in pages.items()),
+        )
+        self._rows = {key: row for row, key in enumerate(pages, 1)}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def find(self, entity: str) -> Page | list[str]:
+        """See `PageStore.find`; titles are compared in any case."""
+        if row := self._rows.get(entity.strip().casefold()):
+            found = self._base.execute("SELECT title, text FROM page WHERE rowid = ?", (row,))
+            return Page(*found.fetchone())
+        words = dict.fromkeys(_WORD.findall(entity.casefold()))
+        if not words:
+            return []
+        query = " OR ".join(f'"{word}"' for word in words)
+        similar = self._base.execute(
+            "SELECT title FROM page WHERE page MATCH ? "
+            "ORDER BY bm25(page, 3.0, 1.0), rowid LIMIT ?",
+            (query, SIMILAR),
+        )
+        return [title for (title,) in similar]

@@ -1,0 +1,61 @@
+"""A plan: steps that name a tool and what to ask it, each with the evidence it makes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_STEP = re.compile(r"^\s*(?:Plan\s*\d*:(?P<why>.*?))?(?P<name>#E\d+)\s*=\s*(?P<call>.*)$")
+_WHY = re.compile(r"^\s*Plan\s*\d*:(.*)$")
+# The limit on tokens may have cut the last bracket off.
+_CALL = re.compile(r"(\w+)\s*\[(.*?)\]?\s*\.?\s*$")
+_NAME = re.compile(r"#E\d+")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step of a plan.
+
+    Attributes:
+        name: Of its evidence, such as "#E1".
+        why: What it is for.
+        tool: Name of the tool; "" where the step is no call, and is its own evidence.
+        asked: What the tool is asked, with names of earlier evidence in it.
+    """
+
+    name: str
+    why: str
+    tool: str
+    asked: str
+
+    def filled(self, evidence: Mapping[str, str]) -> str:
+        """What the tool is asked, evidence in place of its names."""
+        return _NAME.sub(
+            lambda name: f"[{evidence[name[0]]}]" if name[0] in evidence else name[0], self.asked
+        )
+
+
+def read_plan(text: str) -> tuple[Step, ...]:
+    """The steps of a planner's answer, in its order.
+
+    A step is a line `#E1 = Tool[input]`, after a line `Plan: ...` or on it. Other lines
+    are passed over. A name that comes again counts once, as it was first.
+
+    Returns:
+        The steps; none where the text holds no plan, or a reason without a step.
+    """
+    steps: dict[str, Step] = {}
+    why, open_reason = "", False
+    for line in text.splitlines():
+        if found := _STEP.match(line):
+            call = _CALL.match(found["call"].strip())
+            tool, asked = call.groups() if call else ("", found["call"].strip())
+            reason = (found["why"] or why).strip()
+            steps.setdefault(found["name"], Step(found["name"], reason, tool, asked))
+            why, open_reason = "", False
+        elif reason_line := _WHY.match(line):
+            if open_reason:
+                return ()
+            why, open_reason = reason_line[1], True
+    return () if open_reason else tuple(steps.values())

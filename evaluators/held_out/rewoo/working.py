@@ -1,0 +1,110 @@
+"""One question on its way from plan to answer, and the gathering of evidence."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from evaluators.held_out.rewoo.plans import Step, read_plan
+from evaluators.held_out.rewoo.task_sets import Closed, Question
+from evaluators.held_out.rewoo.tools import LLM, RefusedError, ToolBox
+
+LONGEST_EVIDENCE = 2000
+"""Characters of one tool's answer; what is longer would leave the solver no room."""
+
+
+@dataclass(slots=True)
+class Work:
+    """A question in work.
+
+    Attributes:
+        item: Its name.
+        question: The question.
+        steps: The plan; empty until one could be read.
+        evidence: What the tools said, by name.
+        answer: The solver's; "" where there is none.
+        used: Calls by tool.
+        refused: Calls by tool that brought a refusal.
+        messages: The transcript.
+    """
+
+    item: str
+    question: Question
+    steps: tuple[Step, ...] = ()
+    evidence: dict[str, str] = field(default_factory=dict)
+    answer: str = ""
+    used: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
+    messages: list[dict[str, str]] = field(default_factory=list)
+
+    @property
+    def closed(self) -> Closed:
+        """How answers are compared without a judge."""
+        return self.question.task_set.closed
+
+    def take_plan(self, prompt: str, told: str | None) -> None:
+        """Read the planner's answer; None is one that found no room."""
+        self._say(prompt, told or "")
+        self.steps = read_plan(told or "")
+
+    def take_answer(self, prompt: str, told: str | None) -> None:
+        """Keep the solver's answer."""
+        self._say(prompt, told or "")
+        self.answer = (told or "").strip()
+
+    def take_evidence(self, step: Step, told: str) -> None:
+        """Keep what a tool said."""
+        self.evidence[step.name] = told[:LONGEST_EVIDENCE]
+
+    def next_step(self) -> Step | None:
+        """The first step without evidence."""
+        return next((step for step in self.steps if step.name not in self.evidence), None)
+
+    def log(self) -> str:
+        """Reasons and evidence for the solver."""
+        return "\n".join(
+            f"Plan: {step.why}\nResult: {self.evidence[step.name]}" for step in self.steps
+        )
+
+    def _say(self, prompt: str, told: str) -> None:
+        self.messages.append({"role": "user", "content": prompt})
+        self.messages.append({"role": "assistant", "content": told})
+
+
+def gather(
+    works: Sequence[Work], tools: ToolBox, ask: Callable[[Sequence[str]], list[str | None]]
+) -> None:
+    """Take the steps of all plans; what the model itself is asked goes in batches.
+
+    A step that is no call is its own evidence, and a tool that is not one of the set's
+    finds none, as in the published script. Every other failure says why.
+    """
+    while True:
+        waiting = [(work, step) for work in works if (step := _until_model(work, tools))]
+        if not waiting:
+            return
+        answers = ask([step.filled(work.evidence) for work, step in waiting])
+        for (work, step), answer in zip(waiting, answers, strict=True):
+            work.take_evidence(step, answer or "The request is too long.")
+
+
+def _until_model(work: Work, tools: ToolBox) -> Step | None:
+    """Take steps up to the next one that asks the model; that one, or None at the end."""
+    while step := work.next_step():
+        if not step.tool:
+            work.take_evidence(step, step.asked)
+            continue
+        work.used[step.tool] += 1
+        if step.tool not in work.question.task_set.tools:
+            work.refused[step.tool] += 1
+            work.take_evidence(step, "No evidence found.")
+        elif step.tool == LLM:
+            return step
+        else:
+            try:
+                work.take_evidence(step, tools.use(step.tool, step.filled(work.evidence)))
+            except RefusedError as error:
+                work.refused[step.tool] += 1
+                work.take_evidence(step, str(error))
+    return None

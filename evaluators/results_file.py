@@ -1,0 +1,68 @@
+"""`evaluations.jsonl`: one line per evaluation, and where its transcripts lie."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from dataset_builders.whole_files import replace_text
+from evaluators.base import RECORDS_FILE, Evaluation
+
+TRANSCRIPTS = "transcripts"
+"""Folder beside the file: `<evaluator>.jsonl`, or `step-<number>/<evaluator>.jsonl`."""
+
+
+def transcript_path(folder: Path, evaluator: str, step: int | None = None) -> Path:
+    """Where an evaluation's whole records are, with their messages.
+
+    Args:
+        folder: The run's folder.
+        evaluator: Name of the evaluator.
+        step: Optimizer step; none for an evaluation outside of training.
+    """
+    place = folder / TRANSCRIPTS
+    if step is not None:
+        place /= f"step-{step:06}"
+    return place / f"{evaluator}.jsonl"
+
+
+def row_of(step: int, result: Evaluation) -> dict[str, Any]:
+    """An evaluation as a row of the file: its records without their messages."""
+    row = asdict(result)
+    row["records"] = [
+        {key: value for key, value in record.items() if key != "messages"}
+        for record in row["records"]
+    ]
+    return {"step": step, **row}
+
+
+def write_record(folder: Path, step: int, result: Evaluation) -> None:
+    """Append an evaluation to the folder's `evaluations.jsonl`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / RECORDS_FILE).open("a", encoding="utf-8", errors="replace") as file:
+        file.write(_line(row_of(step, result)))
+
+
+def replace_record(folder: Path, step: int, result: Evaluation) -> None:
+    """Write an evaluation in place of an earlier one of the same evaluator and step."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / RECORDS_FILE
+    lines = path.read_text("utf-8").split("\n") if path.exists() else []
+    kept = [line for line in lines if line and not _is_of(line, step, result.evaluator)]
+    replace_text(path, "".join(f"{line}\n" for line in kept) + _line(row_of(step, result)))
+
+
+def _line(row: dict[str, Any]) -> str:
+    text = json.dumps(row, ensure_ascii=False) + "\n"
+    # A model's broken pieces may be lone surrogates, which UTF-8 has no bytes for.
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _is_of(line: str, step: int, evaluator: str) -> bool:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return False  # Not ours to delete; whoever reads it is told.
+    return isinstance(row, dict) and (row.get("step"), row.get("evaluator")) == (step, evaluator)
