@@ -121,6 +121,8 @@ class AgentTaskEvaluator(Evaluator):
             told["data"] = stand_in
         if self._oracle:
             told["player"] = "oracle"
+        if self._max_new_tokens:
+            told["max_new_tokens"] = str(self._max_new_tokens)
         return told | {key: str(value) for key, value in self._environment.options.items()}
 
 
