@@ -122,6 +122,8 @@ class AgentTaskEvaluator(Evaluator):
             told["data"] = stand_in  # rather than the folder that lacks the real ones
         if self._oracle:
             told["player"] = "oracle"
+        if self._max_new_tokens:
+            told["max_new_tokens"] = str(self._max_new_tokens)
         return told
 
 

@@ -18,6 +18,10 @@ PROBE = 2
 """Items that an evaluator measures when it is not known yet how long one takes."""
 
 
+_GROWTH = 8
+"""A few items tell little of what many at once take."""
+
+
 @dataclass(frozen=True, slots=True)
 class Planned:
     """An evaluator's part in a run.
@@ -90,7 +94,8 @@ class TimeBudget:
 
         Returns:
             Items by name of those due: all of them where time allows, 0 where there is none
-            left, and `PROBE` where it is not known what an item takes.
+            left, and `PROBE` where it is not known what an item takes, or how long training
+            will.
         """
         whole = self.share / (1 - self.share) * self.training_seconds(step, steps)
         left = max(0.0, whole - self.spent)
@@ -101,13 +106,60 @@ class TimeBudget:
         chosen = {}
         for name in due:
             if name not in self._seconds:
-                chosen[name] = min(PROBE, plan[name].items)
+                chosen[name] = min(PROBE, plan[name].items) if left or not whole else 0
                 continue
             number = math.floor(fraction * plan[name].items + 1e-9)
             if not number and self._seconds[name] <= left / max(1, plan[name].runs):
                 number = 1
             chosen[name] = number
         return chosen
+
+    def pace(
+        self,
+        plan: Mapping[str, Planned],
+        name: str,
+        step: int,
+        steps: int,
+        measure: Callable[[int], int],
+        agree: Callable[[int], int] = lambda number: number,
+        finished: int = 0,
+    ) -> int:
+        """Let an evaluator measure as many items as there is time for, a part after another.
+
+        Where time does not allow all, a half is measured before the rest is decided on, so
+        that items that take longer than before are noticed; and where little is known, only
+        `_GROWTH` times what was measured before.
+
+        Args:
+            plan: See `choose`.
+            name: The evaluator.
+            step: See `choose`.
+            steps: See `choose`.
+            measure: Measures up to the first so many items and tells how many of these had
+                not been measured in an earlier life of the run.
+            agree: Makes one number of those that several processes chose: clocks differ.
+            finished: The first so many items were measured in an earlier life of the run.
+
+        Returns:
+            Number of items measured; 0 where there was no time.
+        """
+        done, new, all_items = 0, 0, plan[name].items
+        while done < all_items:
+            number = self.choose(plan, [name], step, steps)[name]
+            if not self.knows(name) and number:
+                number += max(done, finished)
+            elif new:
+                number = min(number, done + _GROWTH * new)
+            elif number < all_items:
+                number -= max(0, number - PROBE) // 2
+            number = agree(min(all_items, max(number, finished)))
+            if number <= done:
+                break
+            begun = self.clock()
+            fresh = measure(number)
+            self.took(name, fresh, self.clock() - begun)
+            done, new = number, new + fresh
+        return done
 
     def knows(self, name: str) -> bool:
         """Whether the evaluator has measured an item."""

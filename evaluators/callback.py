@@ -7,82 +7,31 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
-from dataset_builders.errors import ConfigError
-from evaluators.base import Evaluation, Evaluator, Subject
+from dataset_builders.errors import ConfigError, EvaluatorError
+from evaluators.base import Evaluation, Subject
+from evaluators.best_model import BestModelFigure
 from evaluators.budget import TimeBudget
 from evaluators.comparing import Baseline
-from evaluators.guards import BEST_KEY, BestStep, GeneralFloor
-from evaluators.moment import Moment, failed
+from evaluators.guards import BEST_KEY
+from evaluators.moment import NO_TIME, Found, Moment, Plan, failed
 from evaluators.results_file import write_record
 from evaluators.run_records import forget_later, put_aside
+from evaluators.schedule import Policy, Schedule
 from evaluators.scores import overall_figures
 from evaluators.step_time import estimate_step_seconds
+from evaluators.unfinished import forget
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
+__all__ = ["EvaluatorCallback", "Policy", "Schedule"]
+
 LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """When an evaluator runs.
-
-    Attributes:
-        evaluator: What runs.
-        every: Optimizer steps between runs; none for no runs in between.
-        at_start: Whether it runs before the first step: the base to compare with.
-        at_end: Whether it runs after the last step.
-        limit: The first so many items; all by default.
-    """
-
-    evaluator: Evaluator
-    every: int | None = None
-    at_start: bool = True
-    at_end: bool = True
-    limit: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.every is not None and self.every < 1:
-            raise ConfigError(f"every: found {self.every}, expected at least 1 step")
-
-    def runs_from(self, step: int, steps: int) -> int:
-        """Times that it runs at a step and later, of a run with so many steps."""
-        times = {step}
-        if self.every:
-            times |= set(range(step - step % self.every + self.every, steps + 1, self.every))
-        if self.at_end:
-            times.add(steps)
-        return len(times)
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What holds for all evaluators of a run.
-
-    Attributes:
-        max_time_share: Largest share of the run's wall-clock time that evaluation takes, by
-            measuring fewer items; none for no limit.
-        strict: Whether an evaluator that breaks ends training; else it is recorded.
-        stop: Ends training when the general score has dropped so far.
-        best: Looks for the best step under a floor on the general score.
-        unavailable: Evaluators that cannot run here, and why.
-        watchdog: Seconds that processes wait for one another, then all end with a line that
-            names the evaluator.
-    """
-
-    max_time_share: float | None = None
-    strict: bool = False
-    stop: GeneralFloor | None = None
-    best: BestStep | None = None
-    unavailable: tuple[Evaluation, ...] = ()
-    watchdog: float = 3600.0
 
 
 class EvaluatorCallback(TrainerCallback):
@@ -126,7 +75,9 @@ class EvaluatorCallback(TrainerCallback):
         self._budget = None if share is None else TimeBudget(share)
         self._baseline = Baseline()
         self._last: dict[str, int] = {}
-        self._figures: tuple[int, dict[str, float]] = (0, {})
+        self._found = Found()
+        self._training = False
+        self._best_model = BestModelFigure.of(trainer.args, self._schedules, self._policy)
         _refuse_sharded(trainer)
 
     @classmethod
@@ -149,6 +100,7 @@ class EvaluatorCallback(TrainerCallback):
 
         Measurements later than the checkpoint are forgotten: they will be made again.
         """
+        self._training, self._found = True, Found()
         if self._budget is not None:
             subject = self._subject()
             seconds = subject.gather([estimate_step_seconds(self._trainer, subject)])[0]
@@ -156,6 +108,8 @@ class EvaluatorCallback(TrainerCallback):
         if state.global_step > 0:
             self._resume(state)
             return
+        if self._policy.best is not None:
+            self._policy.best.best = {}
         if state.is_world_process_zero:
             put_aside(self._folder)
             for result in self._policy.unavailable:
@@ -179,24 +133,21 @@ class EvaluatorCallback(TrainerCallback):
         **_: Any,
     ) -> None:
         """Give the trainer this step's figures: it may choose the best checkpoint by one."""
-        wanted = args.metric_for_best_model or ""
-        wanted = wanted if wanted.startswith("eval_") else f"eval_{wanted}"
-        self._run([s for s in self._schedules if self._gives(s, wanted)], state, control)
-        step, figures = self._figures
-        if metrics is not None and step == state.global_step:
-            metrics.update(figures)
+        if metrics is None or not self._training:
+            return
+        wanted = self._best_model
+        self._run([s for s in self._schedules if wanted.comes_from(s)], state, control)
+        metrics.update(self._found.at(state.global_step).figures)
+        wanted.fill(metrics, state.global_step)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Measure the result, unless the cadence has just done so."""
         self._run([s for s in self._schedules if s.at_end], state, control)
-
-    def _gives(self, schedule: Schedule, figure: str) -> bool:
-        best = self._policy.best
-        if figure == BEST_KEY and best is not None:
-            return schedule.evaluator.name in (best.evaluator, best.floor.evaluator)
-        return figure.startswith(f"eval_{schedule.evaluator.name}_")
+        self._training = False
+        if state.is_world_process_zero:
+            forget(self._folder)
 
     @property
     def _folder(self) -> Path:
@@ -211,25 +162,7 @@ class EvaluatorCallback(TrainerCallback):
         moment = Moment(
             self._subject(), self._folder, state.global_step, state.max_steps, self._shows(state)
         )
-        results: dict[str, Evaluation] = {}
-        for schedule in due:
-            name = schedule.evaluator.name
-            self._last[name] = state.global_step
-            try:
-                result = moment.measure(
-                    schedule.evaluator, schedule.limit, self._budget, self._plan(state)
-                )
-            except Exception as error:
-                if self._policy.strict:
-                    raise
-                LOG.warning("evaluator %s failed: %s", name, error, exc_info=True)
-                result = failed(schedule.evaluator, error)
-            results[name] = result
-            self._publish(result, state, control)
-        self._look(results, state, control)
-
-    def _plan(self, state: TrainerState) -> dict[str, tuple[int | None, int, Evaluator]]:
-        return {
+        plan = {
             s.evaluator.name: (
                 s.limit,
                 s.runs_from(state.global_step, state.max_steps),
@@ -237,24 +170,42 @@ class EvaluatorCallback(TrainerCallback):
             )
             for s in self._schedules
         }
+        for schedule in due:
+            self._last[schedule.evaluator.name] = state.global_step
+            self._publish(self._measure(moment, schedule, plan), state, control)
+        self._look({s.evaluator.name for s in due}, state, control)
 
-    def _look(
-        self, results: dict[str, Evaluation], state: TrainerState, control: TrainerControl
-    ) -> None:
-        """What the results of a step say together."""
+    def _measure(self, moment: Moment, schedule: Schedule, plan: Plan) -> Evaluation:
+        evaluator = schedule.evaluator
+        try:
+            result = moment.measure(evaluator, schedule.limit, self._budget, plan)
+        except Exception as error:
+            if self._policy.strict:
+                raise
+            LOG.warning("evaluator %s failed: %s", evaluator.name, error, exc_info=True)
+            return failed(evaluator, error)
+        if result.error and result.error != NO_TIME:
+            if self._policy.strict:
+                raise EvaluatorError(f"{evaluator.name}: {result.error}")
+            LOG.warning("evaluator %s measured nothing: %s", evaluator.name, result.error)
+        return result
+
+    def _look(self, names: set[str], state: TrainerState, control: TrainerControl) -> None:
+        """What the results of a step say together, these new ones among them."""
         step, policy = state.global_step, self._policy
-        changes = {name: c for name, r in results.items() if (c := self._baseline.change(r))}
-        figures = overall_figures(results)
+        found = self._found.at(step)
+        changes = {name: c for name, r in found.results.items() if (c := self._baseline.change(r))}
+        figures = overall_figures(found.results)
         if policy.best is not None:
-            score = policy.best.look(step, results, changes)
+            score = policy.best.look(step, found.results, changes)
             if score is not None:
                 figures[BEST_KEY] = score
             if state.is_world_process_zero:
                 policy.best.save(self._folder)
-        if figures:
+        if figures := {key: value for key, value in figures.items() if key not in found.figures}:
             self._log(figures, state, control)
-        if policy.stop is not None and policy.stop.evaluator in changes:
-            figure = results[policy.stop.evaluator].primary
+        if policy.stop is not None and policy.stop.evaluator in changes.keys() & names:
+            figure = found.results[policy.stop.evaluator].primary
             change = changes[policy.stop.evaluator]
             if policy.stop.broken(change, figure):
                 LOG.warning(
@@ -285,7 +236,10 @@ class EvaluatorCallback(TrainerCallback):
         step = state.global_step
         if not step:
             self._baseline.add(result)
+        self._found.at(step).results[result.evaluator] = result
         figures = result.log()
+        if self._budget is not None:
+            figures[f"eval_{result.evaluator}_num_items"] = float(len(result.records))
         change = self._baseline.change(result) if step else None
         if change is not None:
             key = f"eval_{result.evaluator}_{result.primary}_change"
@@ -297,9 +251,7 @@ class EvaluatorCallback(TrainerCallback):
     def _log(self, figures: dict[str, float], state: TrainerState, control: TrainerControl) -> None:
         from transformers import Trainer
 
-        step, known = self._figures
-        earlier = known if step == state.global_step else {}
-        self._figures = state.global_step, earlier | figures
+        self._found.at(state.global_step).figures.update(figures)
         # Trainer.log on the base class: TRL's own adds its running averages and clears
         # them, so the training log of this step would lose them. Logging also resets
         # should_log, which would swallow that very log.
@@ -321,6 +273,8 @@ class EvaluatorCallback(TrainerCallback):
             if row["step"] == state.global_step
         }
         self._baseline.read(found[0])
+        if self._policy.best is not None:
+            self._policy.best.restore(found[0], self._baseline)
 
 
 def _refuse_sharded(trainer: Trainer) -> None:

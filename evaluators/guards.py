@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from dataset_builders.whole_files import replace_text
 from evaluators.base import Evaluation
+from evaluators.comparing import Baseline
 from evaluators.paired import LOWER_IS_BETTER, Change
+from evaluators.results_file import evaluation_of
 
 BEST_FILE = "best.json"
 """In the output folder: the best step, and why."""
@@ -68,7 +71,9 @@ class BestStep:
             two was not measured at this step.
         """
         held_in, general = results.get(self.evaluator), results.get(self.floor.evaluator)
-        if held_in is None or general is None or not (held_in.metrics and general.metrics):
+        if held_in is None or general is None:
+            return None
+        if held_in.primary not in held_in.metrics or general.primary not in general.metrics:
             return None
         value = held_in.metrics[held_in.primary].value
         change = changes.get(general.evaluator)  # none at step 0 itself
@@ -84,6 +89,19 @@ class BestStep:
                 "floor": {"by": self.floor.by, "p": self.floor.p},
             }
         return value
+
+    def restore(self, rows: Iterable[Mapping[str, Any]], changes: Baseline) -> None:
+        """Look again at what an earlier life of the run measured.
+
+        Args:
+            rows: Of `evaluations.jsonl`, those of a step together.
+            changes: Tells the change of an evaluation against step 0.
+        """
+        self.best = {}
+        for step, found in groupby(rows, key=lambda row: int(row["step"])):
+            results = {row["evaluator"]: evaluation_of(row) for row in found}
+            known = {n: c for n, r in results.items() if (c := changes.change(r))}
+            self.look(step, results, known)
 
     def save(self, folder: Path) -> None:
         """Write `best.json`, if there is a best step."""

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import time
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
 
 from evaluators.base import Evaluation, Evaluator, Progress, Subject
 from evaluators.budget import Planned, TimeBudget
 from evaluators.journal import Journal
 from evaluators.results_file import transcript_path
+from evaluators.unfinished import open_journal
+from evaluators.weights import fingerprint
 
-_GROWTH = 8
-"""A few items tell little of what many at once take: so much more is tried at a time."""
+LOG = logging.getLogger(__name__)
+
+NO_TIME = "no time was left under max_time_share"
 
 Plan = Mapping[str, tuple[int | None, int, Evaluator]]
 """By name: limit, runs that are still to come, evaluator."""
@@ -41,45 +45,78 @@ class Moment:
         self, evaluator: Evaluator, limit: int | None, budget: TimeBudget | None, plan: Plan
     ) -> Evaluation:
         """Measure with an evaluator, on as many items as there is time for."""
+        heading = {
+            "evaluator": evaluator.name,
+            "step": self.step,
+            "weights": fingerprint(self.subject.model),
+            **evaluator.about(),
+        }
         if budget is None:
-            return self._run(evaluator, limit)
+            return self._run(evaluator, limit, heading)[0]
         planned = {name: _planned(*each) for name, each in plan.items()}
-        result: Evaluation | None = None
-        while True:
-            number = self._agreed(budget, planned, evaluator.name)
-            done = len(result.records) if result else 0
-            if done:
-                number = min(number, _GROWTH * done)
-            if number <= done:
-                break
-            begun = time.monotonic()
-            result = self._run(evaluator, number)
-            budget.took(evaluator.name, number - done, time.monotonic() - begun)
-        if result is None:
-            return _unmeasured(evaluator, "no time was left under max_time_share")
-        return result
+        results: list[Evaluation] = []
 
-    def _agreed(self, budget: TimeBudget, planned: dict[str, Planned], name: str) -> int:
-        """The first process's choice: clocks differ."""
-        chosen = budget.choose(planned, [name], self.step, self.steps)[name]
-        return int(self.subject.gather([chosen])[0])
+        def part(number: int) -> int:
+            result, fresh = self._run(evaluator, number, heading)
+            results.append(result)
+            return fresh
 
-    def _run(self, evaluator: Evaluator, limit: int | None) -> Evaluation:
-        heading = {"evaluator": evaluator.name, "step": self.step, **evaluator.about()}
-        path = transcript_path(self.folder, evaluator.name, self.step)
-        journal = Journal(path, heading)
+        journal = self._journal(evaluator, heading)
+        finished = len([*takewhile(journal.finished.__contains__, evaluator.items())])
+        agree = self._first_of_all
+        done = budget.pace(planned, evaluator.name, self.step, self.steps, part, agree, finished)
+        told = "%s: %d of %d items under max_time_share (evaluation %.1f s so far)"
+        LOG.info(told, evaluator.name, done, planned[evaluator.name].items, budget.spent)
+        if not results:
+            LOG.warning("%s is left out at step %d: %s", evaluator.name, self.step, NO_TIME)
+            return unmeasured(evaluator, NO_TIME)
+        return replace(results[-1], seconds=sum(result.seconds for result in results))
+
+    def _first_of_all(self, number: int) -> int:
+        return int(self.subject.gather([number])[0])
+
+    def _run(
+        self, evaluator: Evaluator, limit: int | None, heading: Mapping[str, str | int]
+    ) -> tuple[Evaluation, int]:
+        """Measure the first so many items; with the number of those that were not yet."""
+        journal = self._journal(evaluator, heading)
+        before = set(journal.finished)
         try:
-            return _with_progress(evaluator, self.subject, self.shows, limit, journal)
+            result = _with_progress(evaluator, self.subject, self.shows, limit, journal)
         finally:
             journal.close()
+        return result, sum(record["item"] not in before for record in result.records)
+
+    def _journal(self, evaluator: Evaluator, heading: Mapping[str, str | int]) -> Journal:
+        path = transcript_path(self.folder, evaluator.name, self.step)
+        if self.subject.rank:
+            # Only the first process writes; others get what it read from it.
+            return Journal(path.with_suffix(f".rank-{self.subject.rank}"), heading)
+        return open_journal(path, heading)
+
+
+@dataclass(slots=True)
+class Found:
+    """What was found at one step."""
+
+    step: int = -1
+    results: dict[str, Evaluation] = field(default_factory=dict)
+    figures: dict[str, float] = field(default_factory=dict)
+
+    def at(self, step: int) -> Found:
+        """Itself, emptied where training has moved on."""
+        if step != self.step:
+            self.step, self.results, self.figures = step, {}, {}
+        return self
 
 
 def failed(evaluator: Evaluator, error: Exception) -> Evaluation:
     """What is recorded of an evaluator that broke."""
-    return _unmeasured(evaluator, " ".join(f"{type(error).__name__}: {error}".split()))
+    return unmeasured(evaluator, " ".join(f"{type(error).__name__}: {error}".split()))
 
 
-def _unmeasured(evaluator: Evaluator, reason: str) -> Evaluation:
+def unmeasured(evaluator: Evaluator, reason: str) -> Evaluation:
+    """What is recorded of an evaluator that measured nothing."""
     return Evaluation(
         evaluator.name,
         {},

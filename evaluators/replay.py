@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from hashlib import blake2b
 from typing import Any, ClassVar
 
 import numpy as np
@@ -120,6 +121,12 @@ class ReplayEvaluator(Evaluator):
     def items(self) -> tuple[str, ...]:
         """Identifiers of the trajectories."""
         return tuple(self._conversations)
+
+    def about(self) -> dict[str, str]:
+        """Which trajectories."""
+        texts = [[(m.role, m.content) for m in c.messages] for c in self._conversations.values()]
+        digest = blake2b(repr(texts).encode("utf-8", "replace"), digest_size=4).hexdigest()
+        return {"data": f"{len(texts)} trajectories, {digest}"}
 
     def measure(
         self, subject: Subject, items: Sequence[str], finished: Callable[[Record], None]

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from pathlib import Path
 from typing import Any
 
 from evaluators.base import RECORDS_FILE
+from evaluators.guards import BEST_FILE
 from evaluators.results_file import TRANSCRIPTS
+from evaluators.unfinished import forget, keep_aside
 
 LOG = logging.getLogger(__name__)
 
 
 def put_aside(folder: Path) -> None:
-    """Keep an earlier run's results out of this one's, but do not lose them."""
-    for name in (RECORDS_FILE, TRANSCRIPTS):
+    """Keep an earlier run's results out of this one's, but do not lose them.
+
+    A run that was cut off before it measured anything later than its base is taken up: its
+    transcripts of the base are used where the model is the same.
+    """
+    forget(folder)
+    base = folder / TRANSCRIPTS / "step-000000"
+    if base.is_dir() and not any(row["step"] > 0 for row in _rows(folder / RECORDS_FILE)):
+        keep_aside(folder, base)
+        if not any((folder / TRANSCRIPTS).iterdir()):
+            (folder / TRANSCRIPTS).rmdir()
+    for name in (RECORDS_FILE, TRANSCRIPTS, BEST_FILE):
         path = folder / name
         if path.exists():
             number = 1
@@ -28,6 +39,8 @@ def put_aside(folder: Path) -> None:
 def forget_later(folder: Path, step: int) -> list[dict[str, Any]]:
     """Forget what was measured after a checkpoint: it will be measured again.
 
+    Transcripts are kept aside, for the steps may lead to the same weights again.
+
     Args:
         folder: The output folder.
         step: The checkpoint's.
@@ -38,7 +51,7 @@ def forget_later(folder: Path, step: int) -> list[dict[str, Any]]:
     """
     for place in (folder / TRANSCRIPTS).glob("step-*"):
         if place.name.removeprefix("step-").isdecimal() and int(place.name[5:]) > step:
-            shutil.rmtree(place)
+            keep_aside(folder, place)
     records = folder / RECORDS_FILE
     if not records.exists():
         return []
@@ -55,6 +68,13 @@ def forget_later(folder: Path, step: int) -> list[dict[str, Any]]:
         shorter.write_text("".join(line + "\n" for line, _ in kept), encoding="utf-8")
         shorter.replace(records)
     return [row for _, row in kept]
+
+
+def _rows(records: Path) -> list[dict[str, Any]]:
+    if not records.exists():
+        return []
+    lines = records.read_text(encoding="utf-8", errors="replace").split("\n")
+    return [row for line in lines if (row := _read(line))]
 
 
 def _read(line: str) -> dict[str, Any] | None:
