@@ -17,6 +17,7 @@ from transformers import TrainerCallback
 from dataset_builders.errors import ConfigError
 from evaluators.base import RECORDS_FILE, Evaluation, Evaluator, Subject
 from evaluators.results_file import write_record
+from evaluators.training_subject import subject_of
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
@@ -58,8 +59,7 @@ class EvaluatorCallback(TrainerCallback):
         end_of_turn: Tokens beside eos that end a turn.
 
     Raises:
-        ConfigError: Two evaluators have one name; or the model is sharded over processes,
-            where a generating callback would need all of them in step: not supported.
+        ConfigError: Two evaluators have one name.
     """
 
     def __init__(
@@ -75,7 +75,6 @@ class EvaluatorCallback(TrainerCallback):
                 "would overwrite each other"
             )
         self._last: dict[str, int] = {}
-        _refuse_sharded(trainer)
 
     @classmethod
     def install(
@@ -120,25 +119,11 @@ class EvaluatorCallback(TrainerCallback):
         due = [s for s in schedules if self._last.get(s.evaluator.name) != state.global_step]
         if not due:
             return
-        subject = self._subject()
+        subject = subject_of(self._trainer, self._end_of_turn)
         for schedule in due:
             self._last[schedule.evaluator.name] = state.global_step
             result = _with_progress(schedule.evaluator, subject, self._shows_progress(state))
             self._publish(result, state, control)
-
-    def _subject(self) -> Subject:
-        from accelerate.utils import gather_object
-
-        trainer, accelerator = self._trainer, self._trainer.accelerator
-        return Subject(
-            model=accelerator.unwrap_model(trainer.model),
-            tokenizer=trainer.processing_class,
-            end_of_turn=self._end_of_turn,
-            rank=accelerator.process_index,
-            world_size=accelerator.num_processes,
-            gather=gather_object,
-            autocast=accelerator.autocast,
-        )
 
     def _shows_progress(self, state: TrainerState) -> bool:
         return bool(state.is_world_process_zero and not self._trainer.args.disable_tqdm)
@@ -216,18 +201,3 @@ def _with_progress(evaluator: Evaluator, subject: Subject, show: bool) -> Evalua
             bar.update(done - bar.n)
 
         return evaluator.evaluate(subject, progress)
-
-
-def _refuse_sharded(trainer: Trainer) -> None:
-    from accelerate.utils import DistributedType
-
-    kind = trainer.accelerator.distributed_type
-    plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
-    sharded = kind == DistributedType.FSDP or (
-        kind == DistributedType.DEEPSPEED and getattr(plugin, "zero_stage", 3) == 3
-    )
-    if sharded:
-        raise ConfigError(
-            f"evaluators cannot run while the model is sharded ({kind.value}): remove "
-            "agenttuning.evaluators and run `agenttuning evaluate` on the saved model"
-        )
