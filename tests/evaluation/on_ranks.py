@@ -19,7 +19,6 @@ from typing import Any
 import torch
 import transformers
 from datasets import Dataset
-from torch.distributed.fsdp import FullyShardedDataParallel
 
 from dataset_builders.conversation import Conversation, Message
 from dataset_builders.encoding.tokens import Encoder, encode_dataset
@@ -208,15 +207,10 @@ def shard(trainer: Any, version: int) -> None:
         reshard_after_forward=True if version == 2 else "FULL_SHARD",
         use_orig_params=True,
     )
-    make = FullyShardedDataParallel.__init__
-
-    def make_on_cpu(self: Any, *args: Any, device_id: Any = None, **settings: Any) -> None:
-        make(self, *args, **settings)  # It asks the CPU for its number.
-
-    FullyShardedDataParallel.__init__ = make_on_cpu  # type: ignore[method-assign]
     shared = trainer.accelerator.state._shared_state
     shared["distributed_type"] = DistributedType.FSDP
     shared["fsdp_plugin"] = plugin
+    shared["device"] = torch.device("cpu")  # FSDP 1 takes no number of it.
     trainer.is_fsdp_enabled = True
 
 
