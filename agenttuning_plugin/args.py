@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
+from agenttuning_plugin.args_endpoint import EndpointConfig
 from agenttuning_plugin.args_evaluators import (
     EvaluationConfig,
     EvaluatorConfig,
@@ -212,6 +213,9 @@ class AgentTuningSection(Closed):
     )
     evaluation: EvaluationConfig = Field(
         default_factory=EvaluationConfig, description="What holds for all evaluators."
+    )
+    endpoint: EndpointConfig | None = Field(
+        default=None, description="What is measured on a server while training goes on."
     )
 
     @field_validator("agent", "general", mode="before")

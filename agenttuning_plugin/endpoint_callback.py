@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import time
 from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,6 +76,8 @@ class EndpointCallback(TrainerCallback):
             self._take_up(state.global_step)
         else:
             _put_aside(self._folder)
+            if not _has_evaluators(self._trainer):  # Else that callback does so.
+                _put_aside(self._folder.with_name(RECORDS_FILE))
             if self._settings.at_start:
                 self._measure(0)
         self._go_on(state, control)
@@ -139,8 +142,6 @@ class EndpointCallback(TrainerCallback):
         return Path(self._trainer.args.output_dir or ".").resolve().name
 
     def _finish(self, state: TrainerState, control: TrainerControl) -> None:
-        import time
-
         until = time.monotonic() + self._settings.wait
         self._go_on(state, control)
         while self._running is not None:
@@ -175,7 +176,7 @@ class EndpointCallback(TrainerCallback):
         from transformers import Trainer
 
         figures: dict[str, float] = {"eval_endpoint_step": float(step)}
-        figures["eval_endpoint_failed"] = float(sum(bool(r.error) for r in results))
+        figures["eval_endpoint_not_measured"] = float(sum(bool(r.error) for r in results))
         for result in results:
             if result.metrics:
                 figures |= result.log()
@@ -238,13 +239,19 @@ def _refuse_sharded(trainer: Trainer) -> None:
         )
 
 
-def _put_aside(folder: Path) -> None:
+def _has_evaluators(trainer: Trainer) -> bool:
+    from evaluators.callback import EvaluatorCallback
+
+    return any(isinstance(each, EvaluatorCallback) for each in trainer.callback_handler.callbacks)
+
+
+def _put_aside(path: Path) -> None:
     """Keep an earlier run's files out of this one's, but do not lose them."""
-    if folder.exists():
+    if path.exists():
         number = 1
-        while (kept := folder.with_name(f"{folder.name}.previous-{number}")).exists():
+        while (kept := path.with_name(f"{path.stem}.previous-{number}{path.suffix}")).exists():
             number += 1
-        folder.rename(kept)
+        path.rename(kept)
 
 
 def _step_of(folder: Path) -> int:

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -88,10 +89,8 @@ def load_adapter(job: Job) -> None:
     Raises:
         EndpointError: It does not, in one line.
     """
-    try:
+    with suppress(EndpointError):  # Most often it has none.
         unload_adapter(job)
-    except EndpointError:
-        pass  # It had none: most often so.
     _post(job, "load_lora_adapter", {"lora_name": job.name, "lora_path": job.adapter})
 
 

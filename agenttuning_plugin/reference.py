@@ -14,6 +14,7 @@ from agenttuning_plugin.args import (
     EtaStage,
     SourceConfig,
 )
+from agenttuning_plugin.args_endpoint import EndpointConfig
 from agenttuning_plugin.args_evaluators import (
     AgentTaskConfig,
     BenchmarkConfig,
@@ -35,6 +36,7 @@ _PARTS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("An evaluator of `type: benchmark`", BenchmarkConfig),
     ("`evaluation`", EvaluationConfig),
     ("`best` of `evaluation`", BestConfig),
+    ("`endpoint`", EndpointConfig),
     ("`stop_if_general_drops` of `evaluation`, and `floor` of `best`", FloorConfig),
 )
 

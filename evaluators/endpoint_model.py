@@ -50,6 +50,7 @@ class EndpointModel:
         self._endpoint = endpoint
         self._ceiling = max_concurrency
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
         self._client: _Client | None = None
 
     def __str__(self) -> str:
@@ -88,12 +89,14 @@ class EndpointModel:
 
     def close(self) -> None:
         """Close the connections; may be called more than once."""
-        loop, client = self._loop, self._client
-        self._loop = self._client = None
-        if loop is not None:
+        loop, thread, client = self._loop, self._thread, self._client
+        self._loop = self._thread = self._client = None
+        if loop is not None and thread is not None:
             if client is not None:
                 asyncio.run_coroutine_threadsafe(client.close(), loop).result()
             loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()
 
     def _chat_body(self, dialogue: Sequence[Message], decoding: Decoding) -> dict[str, Any]:
         sampling = Sampling(
@@ -113,7 +116,8 @@ class EndpointModel:
         # caller's thread may have a running loop, as in a notebook.
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
-            threading.Thread(target=self._loop.run_forever, daemon=True).start()
+            self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+            self._thread.start()
         return asyncio.run_coroutine_threadsafe(job(), self._loop).result()
 
     async def _ask_all(self, bodies: Sequence[dict[str, Any]]) -> list[str | None]:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -108,10 +109,8 @@ class SideProcess:
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
     def _signal(self, number: signal.Signals) -> None:
-        try:
+        with suppress(ProcessLookupError, PermissionError):  # Nobody of the group is left.
             os.killpg(self._process.pid, number)
-        except (ProcessLookupError, PermissionError):
-            pass  # Nobody of the group is left.
 
     def _close(self) -> None:
         pipe = self._process.stdin
