@@ -204,10 +204,10 @@ class EvaluationConfig(Closed):
         "which `metric_for_best_model` can name.",
     )
     watchdog: float = Field(
-        default=3600.0,
+        default=1800.0,
         gt=0,
-        description="Seconds that processes wait for one another in an evaluation, before all "
-        "end with a line that names the evaluator.",
+        description="Seconds without a sign of life after which a process of a distributed run "
+        "is given up, with a line that names it and the evaluator.",
     )
 
     def check(self, keys: Sequence[str]) -> None:

@@ -101,6 +101,7 @@ def evaluate(
 ) -> None:
     """Measure a model: held-in and held-out agent tasks, general benchmarks."""
     from agenttuning_plugin import evaluation
+    from agenttuning_plugin.evaluation_folder import resolved, weights_digest
     from agenttuning_plugin.evaluation_table import show_panel
     from evaluators.suites import SuiteSettings
 
@@ -126,9 +127,9 @@ def evaluate(
     if "loss" in names or general is not None:
         tasks.append(_loss(general, subject, num_conversations, max_length))
     heading = {
-        "model": "oracle" if oracle else model_name or place,
-        "weights": evaluation.weights_digest(place),
-        "adapter": evaluation.weights_digest(adapter) if adapter else "",
+        "model": "oracle" if oracle else model_name or resolved(place),
+        "weights": weights_digest(place),
+        "adapter": weights_digest(adapter or ""),
         "chat_template": chat_template or "",
         "end_of_turn": list(end_of_turn or ()),
         "max_new_tokens": max_new_tokens,

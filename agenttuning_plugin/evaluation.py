@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from agenttuning_plugin.evaluation_folder import (
+    MODEL_FILE,
+    CannotMeasureError,
+    claim,
+    keep_traceback,
+)
 from dataset_builders.errors import AgentTuningError, ConfigError, EndpointError, EvaluatorError
 from evaluators.base import Evaluation, Evaluator, Progress, Subject, Suite
 from evaluators.endpoint_model import EndpointModel
@@ -20,14 +24,11 @@ from evaluators.suites import BENCHMARKS, SuiteSettings
 
 _log = logging.getLogger(__name__)
 
-ERRORS_FILE = "errors.txt"
-"""In the folder of results: tracebacks of evaluators that broke."""
-
 Make = Callable[[], Evaluator]
 
 
-class NoModelError(AgentTuningError):
-    """The model itself cannot be had, so that no task can be measured."""
+class _OtherSettingsError(EvaluatorError):
+    """A task was measured in this folder before, in another way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,18 +102,18 @@ class LazySubject:
         """The model.
 
         Raises:
-            NoModelError: It cannot be had.
+            CannotMeasureError: It cannot be had.
         """
         if self._made is None:
             try:
                 self._made = self._make()
             except AgentTuningError as error:
-                raise NoModelError(str(error)) from error
+                raise CannotMeasureError(str(error)) from error
             except Exception as error:
                 # Whatever libraries raise over files that are not a model's.
                 keep_traceback(self._out, "model")
                 line = " ".join(str(error).split())[:300]
-                raise NoModelError(f"model: {type(error).__name__}: {line}") from error
+                raise CannotMeasureError(f"model: {type(error).__name__}: {line}") from error
         return self._made
 
     def close(self) -> None:
@@ -155,14 +156,18 @@ def run_panel(
         that something is missing here.
 
     Raises:
-        NoModelError: The model cannot be had.
+        CannotMeasureError: The model cannot be had.
     """
     panel = Panel(list(tasks))
     for task in tasks:
         try:
             result = _measure(task, run, progress)
-        except NoModelError:
+        except CannotMeasureError:
             raise
+        except _OtherSettingsError as error:
+            panel.results[task.name] = _unmeasured(task, str(error))
+            panel.broken.append(task.name)
+            continue  # The results that are there stay.
         except (EndpointError, EvaluatorError) as error:
             result = _unmeasured(task, str(error))
             panel.broken.append(task.name)
@@ -210,28 +215,20 @@ def _journal(
     if run.out is None:
         yield None
         return
-    heading = {"evaluator": task.name, **run.heading, **evaluator.about()}
+    heading = dict(run.heading)
     if isinstance(subject.server, EndpointModel):
         # By its name: a server that was started again may have another address.
         heading["model"] = subject.server.name
-    journal = Journal(transcript_path(run.out, task.name, run.step), heading)
+    path = transcript_path(run.out, task.name, run.step)
+    claim(path.with_name(MODEL_FILE), heading)
+    try:
+        journal = Journal(path, {"evaluator": task.name, **heading, **evaluator.about()})
+    except ConfigError as error:
+        raise _OtherSettingsError(str(error)) from error
     try:
         yield journal
     finally:
         journal.close()
-
-
-def keep_traceback(out: Path | None, name: str) -> None:
-    """Write the current error down: worth keeping, but not on the terminal.
-
-    Args:
-        out: Folder of results, if there is one.
-        name: What broke.
-    """
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        with (out / ERRORS_FILE).open("a", encoding="utf-8", errors="replace") as file:
-            file.write(f"{name}\n{traceback.format_exc()}\n")
 
 
 def _unmeasured(task: Task, reason: str) -> Evaluation:
@@ -251,32 +248,3 @@ def overalls(panel: Panel) -> dict[str, float]:
     }
     found = {suite: overall(scores, suite) for suite in ("held-in", "held-out", "general")}
     return {suite: value for suite, value in found.items() if value is not None}
-
-
-def weights_digest(folder: str) -> str:
-    """What tells one model's files from another's of the same name.
-
-    Args:
-        folder: Folder of a model or adapter; for a hub id the digest is "".
-
-    Returns:
-        Of names, sizes and times of the files; small ones by their content, such as an
-        adapter that was copied.
-    """
-    place = Path(folder).expanduser()
-    if not folder or not place.is_dir():
-        return ""
-    digest = hashlib.sha256()
-    for file in sorted(place.glob("*")):
-        if file.suffix not in (".json", ".safetensors", ".bin", ".jinja") or not file.is_file():
-            continue
-        facts = file.stat()
-        digest.update(f"{file.name} {facts.st_size} ".encode())
-        if facts.st_size <= _SMALL:
-            digest.update(file.read_bytes())
-        else:
-            digest.update(str(facts.st_mtime_ns).encode())
-    return digest.hexdigest()[:16]
-
-
-_SMALL = 64 * 1024 * 1024

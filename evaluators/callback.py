@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
-from dataset_builders.errors import ConfigError, EvaluatorError
+from dataset_builders.errors import ClusterError, ConfigError, EvaluatorError
 from evaluators.base import Evaluation, Subject
 from evaluators.best_model import BestModelFigure
 from evaluators.budget import TimeBudget
@@ -24,6 +24,7 @@ from evaluators.run_records import forget_later, put_aside
 from evaluators.schedule import Policy, Schedule
 from evaluators.scores import overall_figures
 from evaluators.step_time import estimate_step_seconds
+from evaluators.training_subject import subject_of
 from evaluators.unfinished import forget
 
 if TYPE_CHECKING:
@@ -78,7 +79,6 @@ class EvaluatorCallback(TrainerCallback):
         self._found = Found()
         self._training = False
         self._best_model = BestModelFigure.of(trainer.args, self._schedules, self._policy)
-        _refuse_sharded(trainer)
 
     @classmethod
     def install(
@@ -179,6 +179,8 @@ class EvaluatorCallback(TrainerCallback):
         evaluator = schedule.evaluator
         try:
             result = moment.measure(evaluator, schedule.limit, self._budget, plan)
+        except ClusterError:
+            raise  # Another process is lost, and the run with it.
         except Exception as error:
             if self._policy.strict:
                 raise
@@ -216,18 +218,7 @@ class EvaluatorCallback(TrainerCallback):
                 control.should_training_stop = True
 
     def _subject(self) -> Subject:
-        from accelerate.utils import gather_object
-
-        trainer, accelerator = self._trainer, self._trainer.accelerator
-        return Subject(
-            model=accelerator.unwrap_model(trainer.model),
-            tokenizer=trainer.processing_class,
-            end_of_turn=self._end_of_turn,
-            rank=accelerator.process_index,
-            world_size=accelerator.num_processes,
-            gather=gather_object,
-            autocast=accelerator.autocast,
-        )
+        return subject_of(self._trainer, self._end_of_turn, timeout=self._policy.watchdog)
 
     def _shows(self, state: TrainerState) -> bool:
         return bool(state.is_world_process_zero and not self._trainer.args.disable_tqdm)
@@ -275,18 +266,3 @@ class EvaluatorCallback(TrainerCallback):
         self._baseline.read(found[0])
         if self._policy.best is not None:
             self._policy.best.restore(found[0], self._baseline)
-
-
-def _refuse_sharded(trainer: Trainer) -> None:
-    from accelerate.utils import DistributedType
-
-    kind = trainer.accelerator.distributed_type
-    plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
-    sharded = kind == DistributedType.FSDP or (
-        kind == DistributedType.DEEPSPEED and getattr(plugin, "zero_stage", 3) == 3
-    )
-    if sharded:
-        raise ConfigError(
-            f"evaluators cannot run while the model is sharded ({kind.value}): remove "
-            "agenttuning.evaluators and run `agenttuning evaluate` on the saved model"
-        )

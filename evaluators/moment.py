@@ -45,7 +45,7 @@ class Moment:
         self, evaluator: Evaluator, limit: int | None, budget: TimeBudget | None, plan: Plan
     ) -> Evaluation:
         """Measure with an evaluator, on as many items as there is time for."""
-        heading = {
+        heading: dict[str, str | int] = {
             "evaluator": evaluator.name,
             "step": self.step,
             "weights": fingerprint(self.subject.model),

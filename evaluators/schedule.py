@@ -52,8 +52,8 @@ class Policy:
         stop: Ends training when the general score has dropped so far.
         best: Looks for the best step under a floor on the general score.
         unavailable: Evaluators that cannot run here, and why.
-        watchdog: Seconds that processes wait for one another, then all end with a line that
-            names the evaluator.
+        watchdog: Seconds without a sign of life after which a process of a distributed run is
+            given up, with a line that names it and the evaluator.
     """
 
     max_time_share: float | None = None
@@ -61,4 +61,4 @@ class Policy:
     stop: GeneralFloor | None = None
     best: BestStep | None = None
     unavailable: tuple[Evaluation, ...] = ()
-    watchdog: float = 3600.0
+    watchdog: float = 1800.0

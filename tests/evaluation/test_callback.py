@@ -223,20 +223,6 @@ def test_two_evaluators_of_one_name_are_refused(
     assert AgentTaskEvaluator("database", split="dev", num_tasks=1).name == "database_dev"
 
 
-def test_a_sharded_model_is_refused(tiny_model_dir: Path, rows: Any, tmp_path: Path) -> None:
-    from accelerate.utils import DistributedType
-
-    trainer = make_trainer(tiny_model_dir, rows, tmp_path)
-    state = trainer.accelerator.state
-    before = state._shared_state["distributed_type"]
-    try:
-        state._shared_state["distributed_type"] = DistributedType.FSDP
-        with pytest.raises(ConfigError, match="agenttuning evaluate"):
-            EvaluatorCallback(trainer, panel(rows))
-    finally:
-        state._shared_state["distributed_type"] = before
-
-
 def test_a_cadence_below_one_is_refused(rows: Any) -> None:
     with pytest.raises(ConfigError, match="every: found 0"):
         Schedule(GeneralLossEvaluator(rows), every=0)
