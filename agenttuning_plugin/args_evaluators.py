@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from agenttuning_plugin.closed import Closed
 from dataset_builders.environments import EnvironmentSpec, load_environment
@@ -105,6 +106,17 @@ class BenchmarkConfig(_Scheduled):
 
     type: Literal["benchmark"]
     name: str = Field(description="Name of the task, such as `mmlu` or `science_world`.")
+
+    @field_validator("name")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        from evaluators.suites import BENCHMARKS
+
+        known = [benchmark.name for benchmark in BENCHMARKS]
+        if value not in known:
+            raise ValueError(f"expected one of {', '.join(known)}")
+        return value
+
     limit: int | None = Field(
         default=None, ge=1, description="Items of it, the same ones every time; all if left out."
     )
@@ -198,8 +210,17 @@ class EvaluationConfig(Closed):
         "is given up, with a line that names it and the evaluator.",
     )
 
-    def check(self, keys: set[str]) -> None:
-        """Raise a ValueError where a rule names an evaluator that is not listed."""
+    def check(self, keys: Sequence[str]) -> None:
+        """Check the evaluators' names against one another and against the rules.
+
+        Raises:
+            ValueError: Two have one name, or a rule names one that is not listed.
+        """
+        if twice := sorted({key for key in keys if keys.count(key) > 1}):
+            raise ValueError(
+                f"evaluators: found {twice[0]!r} twice, expected different names: their figures "
+                "would overwrite each other"
+            )
         named = {
             "stop_if_general_drops.evaluator": self.stop_if_general_drops,
             "best.floor.evaluator": self.best.floor if self.best else None,
