@@ -116,12 +116,15 @@ class AgentTaskEvaluator(Evaluator):
 
     def about(self) -> dict[str, str]:
         """The wording, where the data are made up, and further settings."""
-        told = {"prompt": self._environment.wording().label}
+        told = {key: str(value) for key, value in self._environment.options.items()}
+        told["prompt"] = self._environment.wording().label
         if stand_in := self._environment.stand_in():
-            told["data"] = stand_in
+            told["data"] = stand_in  # rather than the folder that lacks the real ones
         if self._oracle:
             told["player"] = "oracle"
-        return told | {key: str(value) for key, value in self._environment.options.items()}
+        if self._max_new_tokens:
+            told["max_new_tokens"] = str(self._max_new_tokens)
+        return told
 
 
 class ModelPolicy:
