@@ -46,7 +46,7 @@ class Ranks:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         # Longer than any evaluation: see the class.
         self._group = dist.new_group(backend="gloo", timeout=timedelta(days=30))
-        store = dist.distributed_c10d._get_default_store()  # type: ignore[no-untyped-call]
+        store = dist.distributed_c10d._get_default_store()
         self.watchdog = Watchdog(store, self.rank, self.size, timeout)
 
     def watching(self, evaluator: str) -> AbstractContextManager[None]:
