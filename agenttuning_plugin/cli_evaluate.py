@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,7 +27,7 @@ from agenttuning_plugin.terminal import (
 from dataset_builders.errors import ConfigError
 
 if TYPE_CHECKING:
-    from agenttuning_plugin.evaluation import Task
+    from agenttuning_plugin.evaluation import LazySubject, Task
     from evaluators.base import Subject
 
 _EXTRA = ("replay", "loss")
@@ -43,8 +44,8 @@ def evaluate(
     suite: Annotated[
         list[str] | None,
         typer.Option(
-            help="held-in, held-out, general, a task such as gsm8k, replay, loss; several with "
-            "commas, repeatable. [default: held-in]"
+            help="held-in, held-out, general, all, a task such as gsm8k, replay, loss; several "
+            "with commas, repeatable. [default: held-in]"
         ),
     ] = None,
     limit: Annotated[
@@ -100,6 +101,7 @@ def evaluate(
 ) -> None:
     """Measure a model: held-in and held-out agent tasks, general benchmarks."""
     from agenttuning_plugin import evaluation
+    from agenttuning_plugin.evaluation_folder import resolved, weights_digest
     from agenttuning_plugin.evaluation_table import show_panel
     from evaluators.suites import SuiteSettings
 
@@ -113,11 +115,11 @@ def evaluate(
         batch_size=batch_size,
         max_new_tokens=max_new_tokens,
         judge={key: value for key, value in judge.items() if value} if judge_model else None,
-        options=_options_by_task(option, names),
+        options=options_by_task(option, names),
         oracle=oracle,
     )
-    subject = _once(
-        lambda: _subject(place, adapter, model_name, api_key_env, chat_template, end_of_turn)
+    subject = evaluation.LazySubject(
+        lambda: _subject(place, adapter, model_name, api_key_env, chat_template, end_of_turn), out
     )
     tasks = evaluation.suite_tasks([name for name in names if name not in _EXTRA], settings)
     if "replay" in names:
@@ -125,14 +127,21 @@ def evaluate(
     if "loss" in names or general is not None:
         tasks.append(_loss(general, subject, num_conversations, max_length))
     heading = {
-        "model": "oracle" if oracle else model_name or place,
-        "weights": evaluation.weights_digest(place),
-        "adapter": evaluation.weights_digest(adapter) if adapter else "",
+        "model": "oracle" if oracle else model_name or resolved(place),
+        "weights": weights_digest(place),
+        "adapter": weights_digest(adapter or ""),
         "chat_template": chat_template or "",
+        "end_of_turn": list(end_of_turn or ()),
         "max_new_tokens": max_new_tokens,
     }
     run = evaluation.Run(subject, limit, out, step, heading, oracle)
-    panel = _with_bars(lambda bars: evaluation.run_panel(tasks, run, bars))
+    try:
+        panel = _with_bars(lambda bars: evaluation.run_panel(tasks, run, bars))
+    except KeyboardInterrupt:
+        errors.print("stopped" + (": the same command goes on from here" if out else ""))
+        raise typer.Exit(130) from None
+    finally:
+        subject.close()
     if as_json:
         emit(show_panel(panel, limit).as_json())
     else:
@@ -153,35 +162,48 @@ def _one_model(positional: str | None, model: str | None, oracle: bool) -> str:
 
 
 def _names(suite: Sequence[str] | None) -> list[str]:
-    given = [name.strip() for text in suite or ["held-in"] for name in text.split(",")]
-    return [name for name in given if name]
+    from evaluators.suites import BENCHMARKS, SUITES
+
+    told = [name.strip() for text in suite or ["held-in"] for name in text.split(",")]
+    given = [each for name in told for each in (SUITES if name == "all" else (name,))]
+    known = [*SUITES, *_EXTRA, *(benchmark.name for benchmark in BENCHMARKS)]
+    names = [name for name in given if name]
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"--suite: found {name!r}, expected any of {', '.join(known)}")
+    if not names:
+        raise ConfigError(f"--suite: found no name, expected any of {', '.join(known)}")
+    return names
 
 
-def _options_by_task(
+def options_by_task(
     option: Sequence[str] | None, names: Sequence[str]
 ) -> dict[str, Mapping[str, Any]]:
-    """Settings by task: `database.backend=mariadb`, or bare where there is one task."""
+    """Settings by task: `database.backend=mariadb`, or bare where there is one task.
+
+    Args:
+        option: As given.
+        names: Suites and tasks to measure.
+
+    Raises:
+        ConfigError: A setting is for a task that is not measured, or for which is not said.
+    """
+    from evaluators.suites import select
+
+    chosen = [task.name for task in select([name for name in names if name not in _EXTRA])]
     found: dict[str, dict[str, Any]] = {}
     for key, value in parse_options(option).items():
         task, dot, name = key.partition(".")
-        if not dot and len(names) != 1:
+        if not dot and len(chosen) != 1:
             raise ConfigError(
-                f"--option: found {key!r} for several tasks, expected such as database.{key}=..."
+                f"--option: found {key!r} for {len(chosen)} tasks, expected the task's name "
+                f"before it, such as database.{key}=..."
             )
-        found.setdefault(task if dot else names[0], {})[name if dot else key] = value
+        task, name = (task, name) if dot else (chosen[0], key)
+        if task not in chosen:
+            raise ConfigError(f"--option: found {key!r}, expected a task of {', '.join(chosen)}")
+        found.setdefault(task, {})[name] = value
     return dict(found)
-
-
-def _once(make: Callable[[], Subject]) -> Callable[[], Subject]:
-    """The model is loaded by the first task that needs it."""
-    made: list[Subject] = []
-
-    def get() -> Subject:
-        if not made:
-            made.append(make())
-        return made[0]
-
-    return get
 
 
 def _subject(
@@ -199,14 +221,17 @@ def _subject(
             raise ConfigError("--adapter: found one beside a URL: the server has to load it")
         return served_subject(place, model_name, api_key_env)
     from agenttuning_plugin.models import load_subject
+    from agenttuning_plugin.quiet import without_bars
 
-    return load_subject(
-        place, adapter, chat_template=chat_template, end_of_turn=tuple(end_of_turn or ())
-    )
+    # A download's bars are worth seeing.
+    with without_bars() if Path(place).expanduser().is_dir() else nullcontext():
+        return load_subject(
+            place, adapter, chat_template=chat_template, end_of_turn=tuple(end_of_turn or ())
+        )
 
 
 def _loss(
-    general: str | None, subject: Callable[[], Subject], num_conversations: int, max_length: int
+    general: str | None, subject: LazySubject, num_conversations: int, max_length: int
 ) -> Task:
     from agenttuning_plugin.evaluation import Task
 
@@ -220,7 +245,7 @@ def _loss(
     return Task("general", "Loss on chat", "general", make)
 
 
-def _replay(data: str | None, subject: Callable[[], Subject], max_length: int) -> Task:
+def _replay(data: str | None, subject: LazySubject, max_length: int) -> Task:
     from agenttuning_plugin.evaluation import Task
 
     def make() -> Any:

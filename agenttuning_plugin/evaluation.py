@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from agenttuning_plugin.evaluation_folder import (
+    MODEL_FILE,
+    CannotMeasureError,
+    claim,
+    keep_traceback,
+)
 from dataset_builders.errors import AgentTuningError, ConfigError, EndpointError, EvaluatorError
 from evaluators.base import Evaluation, Evaluator, Progress, Subject, Suite
+from evaluators.endpoint_model import EndpointModel
 from evaluators.journal import Journal
 from evaluators.results_file import replace_record, transcript_path
 from evaluators.suites import BENCHMARKS, SuiteSettings
 
 _log = logging.getLogger(__name__)
 
-ERRORS_FILE = "errors.txt"
-"""In the folder of results: tracebacks of evaluators that broke."""
-
 Make = Callable[[], Evaluator]
+
+
+class _OtherSettingsError(EvaluatorError):
+    """A task was measured in this folder before, in another way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +86,42 @@ class Run:
     oracle: bool = False
 
 
+class LazySubject:
+    """The model, loaded when the first task needs it, and once.
+
+    Args:
+        make: Loads it.
+        out: Folder for the traceback of an error that should not be.
+    """
+
+    def __init__(self, make: Callable[[], Subject], out: Path | None = None) -> None:
+        self._make, self._out = make, out
+        self._made: Subject | None = None
+
+    def __call__(self) -> Subject:
+        """The model.
+
+        Raises:
+            CannotMeasureError: It cannot be had.
+        """
+        if self._made is None:
+            try:
+                self._made = self._make()
+            except AgentTuningError as error:
+                raise CannotMeasureError(str(error)) from error
+            except Exception as error:
+                # Whatever libraries raise over files that are not a model's.
+                keep_traceback(self._out, "model")
+                line = " ".join(str(error).split())[:300]
+                raise CannotMeasureError(f"model: {type(error).__name__}: {line}") from error
+        return self._made
+
+    def close(self) -> None:
+        """Close a server's connections."""
+        if self._made is not None and isinstance(self._made.server, EndpointModel):
+            self._made.server.close()
+
+
 def suite_tasks(names: Sequence[str], settings: SuiteSettings) -> list[Task]:
     """Tasks of the paper's panel.
 
@@ -112,11 +154,20 @@ def run_panel(
     Returns:
         A result for every task. `broken` lists those that failed for another reason than
         that something is missing here.
+
+    Raises:
+        CannotMeasureError: The model cannot be had.
     """
     panel = Panel(list(tasks))
     for task in tasks:
         try:
             result = _measure(task, run, progress)
+        except CannotMeasureError:
+            raise
+        except _OtherSettingsError as error:
+            panel.results[task.name] = _unmeasured(task, str(error))
+            panel.broken.append(task.name)
+            continue  # The results that are there stay.
         except (EndpointError, EvaluatorError) as error:
             result = _unmeasured(task, str(error))
             panel.broken.append(task.name)
@@ -125,7 +176,7 @@ def run_panel(
         except Exception as error:
             # The boundary to everything that evaluators are made of: the others go on.
             _log.debug("%s broke", task.name, exc_info=True)
-            _keep_traceback(run.out, task.name)
+            keep_traceback(run.out, task.name)
             result = _unmeasured(task, f"{type(error).__name__}: {error}")
             panel.broken.append(task.name)
         panel.results[task.name] = result
@@ -141,34 +192,43 @@ def _measure(task: Task, run: Run, progress: Callable[[str], Progress] | None) -
     if run.oracle and not getattr(evaluator, "plays_oracle", False):
         raise ConfigError(f"{task.name}: has no oracle to play it")
     subject = Subject(None, None) if run.oracle else run.subject()
-    with _journal(task, evaluator, run) as journal:
-        return evaluator.evaluate(
-            subject,
-            progress(task.name) if progress else None,
-            limit=run.limit,
-            journal=journal,
-        )
+    with _journal(task, evaluator, subject, run) as journal:
+        try:
+            return evaluator.evaluate(
+                subject,
+                progress(task.name) if progress else None,
+                limit=run.limit,
+                journal=journal,
+            )
+        except EndpointError as error:
+            if journal is None:
+                raise
+            raise EndpointError(
+                f"{error} (what was finished is kept: the same command goes on)"
+            ) from error
 
 
 @contextmanager
-def _journal(task: Task, evaluator: Evaluator, run: Run) -> Iterator[Journal | None]:
+def _journal(
+    task: Task, evaluator: Evaluator, subject: Subject, run: Run
+) -> Iterator[Journal | None]:
     if run.out is None:
         yield None
         return
-    heading = {"evaluator": task.name, **run.heading, **evaluator.about()}
-    journal = Journal(transcript_path(run.out, task.name, run.step), heading)
+    heading = dict(run.heading)
+    if isinstance(subject.server, EndpointModel):
+        # By its name: a server that was started again may have another address.
+        heading["model"] = subject.server.name
+    path = transcript_path(run.out, task.name, run.step)
+    claim(path.with_name(MODEL_FILE), heading)
+    try:
+        journal = Journal(path, {"evaluator": task.name, **heading, **evaluator.about()})
+    except ConfigError as error:
+        raise _OtherSettingsError(str(error)) from error
     try:
         yield journal
     finally:
         journal.close()
-
-
-def _keep_traceback(out: Path | None, name: str) -> None:
-    """Where an error is ours, its traceback is worth keeping, but not on the terminal."""
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        with (out / ERRORS_FILE).open("a", encoding="utf-8", errors="replace") as file:
-            file.write(f"{name}\n{traceback.format_exc()}\n")
 
 
 def _unmeasured(task: Task, reason: str) -> Evaluation:
@@ -188,32 +248,3 @@ def overalls(panel: Panel) -> dict[str, float]:
     }
     found = {suite: overall(scores, suite) for suite in ("held-in", "held-out", "general")}
     return {suite: value for suite, value in found.items() if value is not None}
-
-
-def weights_digest(folder: str) -> str:
-    """What tells one model's files from another's of the same name.
-
-    Args:
-        folder: Folder of a model or adapter; for a hub id the digest is "".
-
-    Returns:
-        Of names, sizes and times of the files; small ones by their content, such as an
-        adapter that was copied.
-    """
-    place = Path(folder).expanduser()
-    if not place.is_dir():
-        return ""
-    digest = hashlib.sha256()
-    for file in sorted(place.glob("*")):
-        if file.suffix not in (".json", ".safetensors", ".bin", ".jinja") or not file.is_file():
-            continue
-        facts = file.stat()
-        digest.update(f"{file.name} {facts.st_size} ".encode())
-        if facts.st_size <= _SMALL:
-            digest.update(file.read_bytes())
-        else:
-            digest.update(str(facts.st_mtime_ns).encode())
-    return digest.hexdigest()[:16]
-
-
-_SMALL = 64 * 1024 * 1024

@@ -137,16 +137,18 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
 
     def add_callbacks_post_trainer(self, cfg: Any, trainer: Any) -> list[Any]:
         """Evaluators, as the section lists them."""
+        from agenttuning_plugin.endpoint_callback import EndpointCallback
         from agenttuning_plugin.panel import schedules
         from evaluators.callback import EvaluatorCallback
 
         section = section_of(cfg)
+        beside = [EndpointCallback(trainer, section.endpoint)] if section.endpoint else []
         if not section.evaluators:
-            return []
+            return beside
         holdout = self._mix.holdout if self._mix else None
-        return [
-            EvaluatorCallback(trainer, schedules(section, holdout), tuple(cfg.eot_tokens or ()))
-        ]
+        made, policy = schedules(section, holdout)
+        panel = EvaluatorCallback(trainer, made, tuple(cfg.eot_tokens or ()), policy)
+        return [panel, *beside]
 
 
 def encoding_of(cfg: Any, section: AgentTuningSection) -> Encoding:

@@ -30,3 +30,17 @@ def silenced() -> Iterator[None]:
         for number, descriptor in enumerate(saved, 1):
             os.dup2(descriptor, number)
             os.close(descriptor)
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Keep the bars of transformers away, such as that of loading a model from disk."""
+    with silenced():
+        from transformers.utils import logging
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]

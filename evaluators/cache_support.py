@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -72,3 +73,19 @@ def _has_virtual_tokens(model: Any) -> bool:
     if not isinstance(configs, dict):
         return False
     return any(getattr(config, "is_prompt_learning", False) for config in configs.values())
+
+
+def room_for_prefixes(model: Any) -> int:
+    """Tokens whose keys and values take a quarter of the free memory, and 4 GiB at most."""
+    import torch
+
+    config = model.config.get_text_config(decoder=True)
+    heads = config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    held = getattr(config, "num_key_value_heads", None) or heads
+    width = torch.finfo(model.dtype).bits // 8
+    if model.device.type == "cuda":
+        free = torch.cuda.mem_get_info(model.device)[0]
+    else:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return int(min(free // 4, 4 * 2**30) // (2 * config.num_hidden_layers * held * size * width))

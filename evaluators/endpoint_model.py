@@ -14,7 +14,7 @@ from typing import Any
 from dataset_builders.collection.client import ChatClient, Endpoint
 from dataset_builders.collection.concurrency import AdaptiveLimit
 from dataset_builders.collection.episode import CONTEXT_FULL
-from dataset_builders.collection.failures import EpisodeEndedError
+from dataset_builders.collection.failures import ENDPOINT_ERROR, EpisodeEndedError
 from dataset_builders.collection.ledger import Reply
 from dataset_builders.collection.pricing import PriceTable
 from dataset_builders.collection.requests import (
@@ -38,7 +38,8 @@ class EndpointModel:
 
     Failed requests are sent again by the collector's rules, see docs/collect.md. A dialogue
     that the server finds too long is None; one that it refuses otherwise, as by a filter of
-    contents, is an empty turn, with a warning.
+    contents, is an empty turn, with a warning. A request that fails again and again is an
+    `EndpointError`: a fault of the server must not lower the model's score.
 
     Args:
         endpoint: Where.
@@ -49,10 +50,16 @@ class EndpointModel:
         self._endpoint = endpoint
         self._ceiling = max_concurrency
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
         self._client: _Client | None = None
 
     def __str__(self) -> str:
         return str(self._endpoint)
+
+    @property
+    def name(self) -> str:
+        """Its name on the server."""
+        return self._endpoint.model
 
     def chat(self, dialogues: Sequence[Sequence[Message]], decoding: Decoding) -> list[str | None]:
         """See `LanguageModel.chat`."""
@@ -82,12 +89,14 @@ class EndpointModel:
 
     def close(self) -> None:
         """Close the connections; may be called more than once."""
-        loop, client = self._loop, self._client
-        self._loop = self._client = None
-        if loop is not None:
+        loop, thread, client = self._loop, self._thread, self._client
+        self._loop = self._thread = self._client = None
+        if loop is not None and thread is not None:
             if client is not None:
                 asyncio.run_coroutine_threadsafe(client.close(), loop).result()
             loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()
 
     def _chat_body(self, dialogue: Sequence[Message], decoding: Decoding) -> dict[str, Any]:
         sampling = Sampling(
@@ -107,7 +116,8 @@ class EndpointModel:
         # caller's thread may have a running loop, as in a notebook.
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
-            threading.Thread(target=self._loop.run_forever, daemon=True).start()
+            self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+            self._thread.start()
         return asyncio.run_coroutine_threadsafe(job(), self._loop).result()
 
     async def _ask_all(self, bodies: Sequence[dict[str, Any]]) -> list[str | None]:
@@ -182,6 +192,8 @@ async def _answer(client: _Client, body: dict[str, Any]) -> str | None:
     except EpisodeEndedError as error:
         if error.reason == CONTEXT_FULL:
             return None
+        if error.reason == ENDPOINT_ERROR:
+            raise EndpointError(f"a request failed again and again: {error}") from error
         _log.warning("a request was refused and counts as an empty answer: %s", error)
         return ""
 
@@ -197,10 +209,9 @@ def _completion(text: str) -> str:
 def _values(text: str, candidates: Sequence[str], endpoint: Endpoint) -> list[float]:
     told = json.loads(text)["choices"][0].get("logprobs") or {}
     try:
-        top = [
-            (str(each["token"]), float(each["logprob"]))
-            for each in told["content"][0]["top_logprobs"]
-        ]
+        # No token at all: the turn ended at once, and some servers do not count its end.
+        first = told["content"][0]["top_logprobs"] if told["content"] else []
+        top = [(str(each["token"]), float(each["logprob"])) for each in first]
     except (LookupError, TypeError, ValueError):
         raise ConfigError(
             f"{endpoint}: the server gives no probabilities of tokens (logprobs, top_logprobs)"

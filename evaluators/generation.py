@@ -206,6 +206,8 @@ class Engine:
         if self.support.last_only:
             arguments["logits_to_keep"] = 1
         output = yield arguments
+        if isinstance(batch, _OwnBatch):  # Some models give back another than they were given.
+            batch.cache = output.past_key_values
         return output.logits[:, -1]
 
     def _without_cache(

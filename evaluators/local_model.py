@@ -35,14 +35,18 @@ class LocalModel:
         subject: The model and its tokenizer.
         context_length: Tokens of prompt and answer together; a dialogue whose prompt
             leaves no room is not continued. Taken from the model's config by default.
+        reuse: Whether what was read in a former call is kept; see `TokenModel`.
 
     Raises:
         ConfigError: The tokenizer cannot be used, see `ChatRenderer`.
     """
 
-    def __init__(self, subject: Subject, context_length: int | None = None) -> None:
+    def __init__(
+        self, subject: Subject, context_length: int | None = None, *, reuse: bool = True
+    ) -> None:
         self._tokenizer = subject.tokenizer
         self._tokens = subject.tokens()
+        self._tokens.reuse = reuse
         self._renderer = ChatRenderer(subject.tokenizer, subject.end_of_turn)
         self._coder = Coder(subject.tokenizer)
         self._context = context_length or _context_length(subject.model.config)
@@ -52,7 +56,7 @@ class LocalModel:
 
     def chat(self, dialogues: Sequence[Sequence[Message]], decoding: Decoding) -> list[str | None]:
         """See `LanguageModel.chat`."""
-        return self._answer([self._prompt_ids(dialogue) for dialogue in dialogues], decoding)
+        return self._answer([self.prompt_ids(dialogue) for dialogue in dialogues], decoding)
 
     def continue_text(self, prompts: Sequence[str], decoding: Decoding) -> list[str | None]:
         """See `LanguageModel.continue_text`."""
@@ -65,10 +69,11 @@ class LocalModel:
     ) -> list[list[float] | None]:
         """See `LanguageModel.next_token_logprobs`."""
         ids = [self._single(candidate) for candidate in candidates]
-        prompts = [self._prompt_ids(dialogue) for dialogue in dialogues]
+        prompts = [self.prompt_ids(dialogue) for dialogue in dialogues]
         return self._where_fitting(prompts, 1, lambda rows: self._tokens.next_logprobs(rows, ids))
 
-    def _prompt_ids(self, dialogue: Sequence[Message]) -> list[int]:
+    def prompt_ids(self, dialogue: Sequence[Message]) -> list[int]:
+        """Token ids that the next assistant turn is written after."""
         messages = [replace(message, content=_sound(message.content)) for message in dialogue]
         # As training rows are encoded: control tokens that a dialogue spells stay text.
         try:

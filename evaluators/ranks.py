@@ -50,7 +50,7 @@ class Ranks:
         self.watchdog = Watchdog(store, self.rank, self.size, timeout)
 
     def watching(self, evaluator: str) -> AbstractContextManager[None]:
-        """Publish signs of life while an evaluator runs; the methods below need that."""
+        """Publish signs of life while an evaluator runs; `any` needs that."""
         return self.watchdog.watching(evaluator)
 
     def gather(self, items: list[Any]) -> list[Any]:
@@ -62,6 +62,9 @@ class Ranks:
             EvaluatorError: A list cannot be sent; raised on all processes.
             ClusterError: A process has died, or given no sign of life for too long.
         """
+        if not self.watchdog.evaluator:  # Between evaluators, as to agree on what comes next.
+            with self.watching("evaluation"):
+                return self.gather(items)
         try:
             content, fault = pickle.dumps(items), ""
         except Exception as error:  # Whatever an object's own methods raise.

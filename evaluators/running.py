@@ -60,6 +60,7 @@ def run_evaluator(
         suite=evaluator.suite,
         primary=evaluator.primary,
         about=evaluator.about(),
+        macro=evaluator.macro,
         error="" if good else f"all {len(records)} tasks failed: {records[0]['error']}",
     )
 

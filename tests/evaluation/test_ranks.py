@@ -97,7 +97,6 @@ def close(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def test_a_lost_process_is_named(tmp_path: Path) -> None:
     """And none is left hanging. Without torchrun, which would end the others."""
-    script = str(FOLDER / "ranks_apart.py")
     running = {
         (scenario, rank): subprocess.Popen(
             [sys.executable, script, scenario, str(rank), str(tmp_path / scenario)],

@@ -69,6 +69,13 @@ def test_every_field_is_described(model: type[BaseModel]) -> None:
         ({"evaluators": [{"type": "magic"}]}, "agenttuning.evaluators.0"),
         ({"evaluators": [{"type": "agent_task", "every": 0}]}, "every: found 0"),
         ({"evaluators": [{"type": "agent_task", "num_task": 3}]}, "num_task: unknown key"),
+        ({"evaluators": [{"type": "benchmark", "name": "held-in"}]}, "expected one of alfworld, "),
+        (
+            {"evaluators": [{"type": "agent_task"}, {"type": "benchmark", "name": "database"}]},
+            "evaluators: found 'database' twice",
+        ),
+        ({"evaluation": {"max_time_share": 1.0}}, "max_time_share: found 1.0"),
+        ({"evaluation": {"best": {}}}, "best.floor.evaluator: found 'general', expected one of"),
         (
             {"evaluators": [{"type": "general_loss"}], "holdout": 0},
             "general_loss needs a general source and a holdout",

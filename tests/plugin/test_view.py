@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from agenttuning_plugin.viewing.episodes import read_episodes
 from agenttuning_plugin.viewing.page import render
-from evaluators.turns import split_turn
 from dataset_builders.errors import DataError, SourceNotFoundError
 from evaluators.journal import Journal
+from evaluators.turns import split_turn
 
 EVIL = (
     "</script><script>document.title='caught'</script><img src=x onerror=document.title='caught'>"

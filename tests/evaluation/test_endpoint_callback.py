@@ -1,0 +1,274 @@
+"""Training with LoRA, measured meanwhile on a real server that loads each step's adapter."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dataset_builders.conversation import Conversation, Message
+from dataset_builders.encoding.tokens import Encoder, encode_dataset
+from dataset_builders.errors import ConfigError, EndpointError, EvaluatorError
+
+for _module in ("torch", "transformers", "fastapi", "uvicorn", "openai", "peft"):
+    pytest.importorskip(_module)
+
+import peft  # noqa: E402
+import torch  # noqa: E402
+import transformers  # noqa: E402
+from pydantic import ValidationError  # noqa: E402
+
+from agenttuning_plugin import endpoint_callback  # noqa: E402
+from agenttuning_plugin.args_endpoint import EndpointConfig  # noqa: E402
+from agenttuning_plugin.endpoint_callback import EndpointCallback  # noqa: E402
+from agenttuning_plugin.endpoint_job import load_adapter, make_job, unload_adapter  # noqa: E402
+from dataset_builders.collection.client import Endpoint as Place  # noqa: E402
+from evaluators.base import Subject  # noqa: E402
+from evaluators.endpoint_model import EndpointModel  # noqa: E402
+from evaluators.subject import Decoding  # noqa: E402
+from tests.evaluation.served_model import serving_model  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings(
+    # torch's DataLoader, told by Trainer to pin memory on a machine without accelerator.
+    "ignore:'pin_memory' argument is set as true:UserWarning"
+)
+
+NOBODY = "http://127.0.0.1:9/v1"
+
+
+@pytest.fixture(scope="module")
+def address(tiny_model_dir: Path) -> Iterator[str]:
+    with serving_model(tiny_model_dir) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def rows(small_tokenizer: Any) -> Any:
+    talks = [
+        Conversation.create([Message("user", f"{i}?"), Message("assistant", f"{i}!" * 3, True)])
+        for i in range(32)
+    ]
+    return encode_dataset(talks, Encoder(small_tokenizer, max_length=512)).dataset
+
+
+def make_trainer(
+    folder: Path, rows: Any, output: Path, *, steps: int = 4, lora: bool = True, **more: Any
+) -> Any:
+    torch.manual_seed(3)
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    if lora:
+        config = peft.LoraConfig(
+            r=4, lora_dropout=0.2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"
+        )
+        model = peft.get_peft_model(model, config)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    arguments = transformers.TrainingArguments(
+        output_dir=str(output),
+        max_steps=steps,
+        per_device_train_batch_size=2,
+        learning_rate=0.05,
+        logging_steps=1,
+        report_to=[],
+        use_cpu=True,
+        seed=5,
+        disable_tqdm=True,
+        **{"save_strategy": "no", **more},
+    )
+    return transformers.Trainer(
+        model,
+        arguments,
+        data_collator=transformers.DataCollatorForSeq2Seq(tokenizer),
+        train_dataset=rows,
+        processing_class=tokenizer,
+    )
+
+
+def settings(url: str, **more: Any) -> EndpointConfig:
+    given = {"suites": ["database"], "limit": 1, "max_new_tokens": 4, "wait": 120.0, **more}
+    return EndpointConfig(base_url=url, **given)
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    lines = (folder / "evaluations.jsonl").read_text("utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def asked(url: str) -> list[str]:
+    with urllib.request.urlopen(url.removesuffix("v1") + "log") as answer:
+        told: list[str] = json.loads(answer.read())
+    return told
+
+
+def test_training_is_measured_on_the_server_and_not_disturbed(
+    tiny_model_dir: Path, rows: Any, tmp_path: Path, address: str
+) -> None:
+    alone = make_trainer(tiny_model_dir, rows, tmp_path / "alone")
+    alone.train()
+    trainer = make_trainer(tiny_model_dir, rows, tmp_path / "run")
+    EndpointCallback.install(trainer, settings(address, every=3))
+    trainer.train()
+    before, after = alone.model.state_dict(), trainer.model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert [row["loss"] for row in alone.state.log_history if "loss" in row] == [
+        row["loss"] for row in trainer.state.log_history if "loss" in row
+    ]
+    logged = [row for row in trainer.state.log_history if "eval_endpoint_step" in row]
+    assert [row["eval_endpoint_step"] for row in logged] == [0, 3, 4]
+    assert all(row["eval_endpoint_not_measured"] == 0 for row in logged)
+    assert all("eval_endpoint_database_success" in row for row in logged)
+    told = records(tmp_path / "run")
+    assert [(row["step"], row["evaluator"]) for row in told] == [
+        (step, "endpoint_database") for step in (0, 3, 4)
+    ]
+    assert all(len(row["records"]) == 1 and not row["error"] for row in told)
+    for step in (0, 3, 4):
+        name, folder = f"run-step-{step}", tmp_path / f"run/endpoint/step-{step}"
+        mine = [line for line in asked(address) if line.endswith(name)]
+        assert mine[0] == f"load {name}"
+        assert mine[-1] == f"unload {name}"
+        assert f"chat {name}" in mine
+        assert (folder / "transcripts/database.jsonl").is_file()
+        assert not (folder / "adapter").exists()
+
+
+def test_the_server_answers_with_the_adapter(
+    tiny_model_dir: Path, rows: Any, tmp_path: Path, address: str
+) -> None:
+    trainer = make_trainer(tiny_model_dir, rows, tmp_path)
+    trainer.train()
+    trainer.model.save_pretrained(tmp_path / "step-9/adapter")
+    job = make_job(settings(address), "nine", tmp_path / "step-9")
+    load_adapter(job)
+    load_adapter(job)  # again, in place of the first
+    dialogue = [[Message("user", "5?")]]
+    served = EndpointModel(Place("nine", address))
+    with torch.no_grad():
+        mine = Subject(trainer.model.eval(), trainer.processing_class).language_model()
+        expected = mine.chat(dialogue, Decoding(8))
+        with trainer.model.disable_adapter():
+            base = mine.chat(dialogue, Decoding(8))
+    assert served.chat(dialogue, Decoding(8)) == expected != base
+    served.close()
+    unload_adapter(job)
+    with pytest.raises(EndpointError, match="unload_lora_adapter nine: HTTP 404"):
+        unload_adapter(job)
+
+
+def test_a_dead_server_is_recorded_and_training_goes_on(
+    tiny_model_dir: Path, rows: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = make_trainer(tiny_model_dir, rows, tmp_path, steps=2)
+    EndpointCallback.install(trainer, settings(NOBODY, at_start=False))
+    trainer.train()
+    assert trainer.state.global_step == 2
+    (row,) = records(tmp_path)
+    assert (row["step"], row["evaluator"], row["metrics"]) == (2, "endpoint", {})
+    assert "load_lora_adapter" in row["error"]
+    assert "refused" in row["error"]
+    assert "step 2 was not wholly measured" in caplog.text
+    assert (tmp_path / "endpoint/step-2/adapter/adapter_config.json").is_file()
+
+
+def test_strict_ends_training_with_the_reason(
+    tiny_model_dir: Path, rows: Any, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tiny_model_dir, rows, tmp_path, steps=1)
+    EndpointCallback.install(trainer, settings(NOBODY, at_start=False, strict=True))
+    with pytest.raises(EvaluatorError, match=r"endpoint: step 1: .*load_lora_adapter"):
+        trainer.train()
+
+
+def test_results_that_do_not_come_in_time_are_recorded(
+    tiny_model_dir: Path, rows: Any, tmp_path: Path, address: str
+) -> None:
+    trainer = make_trainer(tiny_model_dir, rows, tmp_path, steps=1)
+    EndpointCallback.install(trainer, settings(address, wait=0.0))
+    trainer.train()
+    assert [(row["step"], row["error"]) for row in records(tmp_path)] == [
+        (step, "not finished 0 s after training") for step in (0, 1)
+    ]
+
+
+def test_a_resumed_run_measures_what_was_left_and_nothing_twice(
+    tiny_model_dir: Path, rows: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+
+    class Done:
+        """Stands for the side process, whose own tests are elsewhere."""
+
+        def __init__(self, module: str, arguments: list[str], *_: Any) -> None:
+            started.append(int(json.loads(arguments[0])["name"].rpartition("-")[2]))
+
+        def wait(self, seconds: float) -> int:
+            return 0
+
+        def poll(self) -> int:
+            return 0
+
+        def last_line(self) -> str:
+            return ""
+
+    monkeypatch.setattr(endpoint_callback, "SideProcess", Done)
+    first = make_trainer(tiny_model_dir, rows, tmp_path, save_strategy="steps", save_steps=2)
+    EndpointCallback.install(first, settings(NOBODY, every=1))
+    first.train()
+    assert started == [0, 1, 2, 3, 4]
+    (tmp_path / "endpoint/step-1/adapter").mkdir()  # as if its measurement had been cut off
+    started.clear()
+    second = make_trainer(tiny_model_dir, rows, tmp_path, save_strategy="steps", save_steps=2)
+    EndpointCallback.install(second, settings(NOBODY, every=1))
+    second.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert started == [1, 3, 4]
+    started.clear()
+    third = make_trainer(tiny_model_dir, rows, tmp_path, steps=1)
+    EndpointCallback.install(third, settings(NOBODY))
+    third.train()
+    assert started == [0, 1]
+    assert (tmp_path / "endpoint.previous-1/step-4").is_dir()
+
+
+def test_what_is_no_lora_adapter_is_refused(
+    tiny_model_dir: Path, rows: Any, tmp_path: Path
+) -> None:
+    full = make_trainer(tiny_model_dir, rows, tmp_path, lora=False)
+    with pytest.raises(ConfigError, match="found a full model, expected a LoRA adapter"):
+        EndpointCallback(full, settings(NOBODY))
+    model = transformers.AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+    full.model = peft.get_peft_model(
+        model, peft.PromptTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM")
+    )
+    with pytest.raises(ConfigError, match="PROMPT_TUNING"):
+        EndpointCallback(full, settings(NOBODY))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"base_url": "127.0.0.1:8000"}, "base_url"),
+        ({"suites": ["chess"]}, "found 'chess', expected any of held-in"),
+        ({"suites": []}, "suites"),
+        ({"every": 0}, "every"),
+        ({"lora_route": "tgi"}, "lora_route"),
+        ({"evrey": 3}, "evrey"),
+    ],
+)
+def test_wrong_settings_are_refused(given: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ValidationError, match=expected):
+        EndpointConfig(**{"base_url": NOBODY, **given})
+
+
+def test_settings_become_the_commands_options(tmp_path: Path) -> None:
+    config = settings(
+        NOBODY, suites=["os", "database"], options={"database": {"backend": "mariadb"}}, data="/d"
+    )
+    command = " ".join(make_job(config, "x", tmp_path).command)
+    assert command.startswith(f"evaluate --model {NOBODY} --model-name x ")
+    assert '--option database.backend="mariadb"' in command
+    assert "--suite os,database" in command
+    assert "--data /d" in command
+    assert "judge-model" not in command
