@@ -6,24 +6,24 @@ in one nested section that refuses unknown keys, and the section itself is requi
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from agenttuning_plugin.args_endpoint import EndpointConfig
+from agenttuning_plugin.args_evaluators import (
+    EvaluationConfig,
+    EvaluatorConfig,
+)
+from agenttuning_plugin.closed import Closed
 from dataset_builders.cleaning.steps import Cleaning
-from dataset_builders.environments import EnvironmentSpec, load_environment
 from dataset_builders.mixing.pools import GPT4_SHARE
 from dataset_builders.mixing.rates import Unit
 from dataset_builders.mixing.splitting import Mode
 from dataset_builders.reading.sources import Format, SourceSpec
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class CleaningConfig(_Closed):
+class CleaningConfig(Closed):
     """Steps that make shared chats fit to train on."""
 
     remove_share_banners: bool = Field(
@@ -70,7 +70,7 @@ class CleaningConfig(_Closed):
         return Cleaning(**self.model_dump())
 
 
-class SourceConfig(_Closed):
+class SourceConfig(Closed):
     """Where conversations come from."""
 
     path: str = Field(
@@ -136,67 +136,7 @@ class SourceConfig(_Closed):
         return self.clean.cleaning() if self.clean else Cleaning.none()
 
 
-class _Scheduled(_Closed):
-    every: int | None = Field(
-        default=None, ge=1, description="Optimizer steps between runs; none in between if left out."
-    )
-    at_start: bool = Field(default=True, description="Run before the first step, as the base.")
-    at_end: bool = Field(default=True, description="Run after the last step.")
-
-
-class AgentTaskConfig(_Scheduled):
-    """Plays tasks of an environment with the model in training."""
-
-    type: Literal["agent_task"]
-    environment: str = Field(default="database", description="Name of the environment.")
-    split: str = Field(default="test", description="Split whose tasks are played.")
-    num_tasks: int = Field(
-        default=32, ge=1, description="Number of tasks, the first ones of the split."
-    )
-    batch_size: int = Field(default=16, ge=1, description="Episodes played at once.")
-    max_new_tokens: int | None = Field(
-        default=None, ge=1, description="Longest turn in tokens; the benchmark's if left out."
-    )
-    prompt: Literal["own", "published"] = Field(
-        default="own",
-        description="Words around the environment: ours, or those of an AgentInstruct copy.",
-    )
-    agentinstruct: str | None = Field(
-        default=None, description="Where that copy is: file, folder or hub id."
-    )
-    data: str | None = Field(
-        default=None, description="Folder of the environment's data, where it needs one."
-    )
-    options: dict[str, Any] = Field(
-        default_factory=dict,
-        description="Further settings of the environment, such as `backend: mariadb`.",
-    )
-
-    def spec(self) -> EnvironmentSpec:
-        """The environment as it is to be played.
-
-        Raises:
-            ConfigError: No environment has this name.
-        """
-        return load_environment(
-            self.environment,
-            prompt=self.prompt,
-            agentinstruct=self.agentinstruct,
-            data=self.data,
-            **self.options,
-        )
-
-
-class GeneralLossConfig(_Scheduled):
-    """Measures the loss on the general conversations held out of training."""
-
-    type: Literal["general_loss"]
-
-
-EvaluatorConfig = Annotated[AgentTaskConfig | GeneralLossConfig, Field(discriminator="type")]
-
-
-class EtaStage(_Closed):
+class EtaStage(Closed):
     """A share of agent data that holds from a step on."""
 
     from_step: int = Field(
@@ -207,7 +147,7 @@ class EtaStage(_Closed):
     eta: float = Field(ge=0, le=1, description="Share of agent data from there on.")
 
 
-class AgentTuningSection(_Closed):
+class AgentTuningSection(Closed):
     """Settings of the plugin."""
 
     eta: float = Field(
@@ -271,6 +211,9 @@ class AgentTuningSection(_Closed):
     evaluators: list[EvaluatorConfig] = Field(
         default_factory=list, description="What is measured during training."
     )
+    evaluation: EvaluationConfig = Field(
+        default_factory=EvaluationConfig, description="What holds for all evaluators."
+    )
     endpoint: EndpointConfig | None = Field(
         default=None, description="What is measured on a server while training goes on."
     )
@@ -296,6 +239,7 @@ class AgentTuningSection(_Closed):
         starts = [stage.from_step for stage in self.eta_stages]
         if starts != sorted(set(starts)):
             raise ValueError(f"eta_stages: found from_step {starts}, expected ascending steps")
+        self.evaluation.check([evaluator.key for evaluator in self.evaluators])
         measures_loss = any(e.type == "general_loss" for e in self.evaluators)
         if measures_loss and not (self.general and self.holdout):
             raise ValueError(

@@ -44,8 +44,8 @@ def evaluate(
     suite: Annotated[
         list[str] | None,
         typer.Option(
-            help="held-in, held-out, general, a task such as gsm8k, replay, loss; several with "
-            "commas, repeatable. [default: held-in]"
+            help="held-in, held-out, general, all, a task such as gsm8k, replay, loss; several "
+            "with commas, repeatable. [default: held-in]"
         ),
     ] = None,
     limit: Annotated[
@@ -164,7 +164,8 @@ def _one_model(positional: str | None, model: str | None, oracle: bool) -> str:
 def _names(suite: Sequence[str] | None) -> list[str]:
     from evaluators.suites import BENCHMARKS, SUITES
 
-    given = [name.strip() for text in suite or ["held-in"] for name in text.split(",")]
+    told = [name.strip() for text in suite or ["held-in"] for name in text.split(",")]
+    given = [each for name in told for each in (SUITES if name == "all" else (name,))]
     known = [*SUITES, *_EXTRA, *(benchmark.name for benchmark in BENCHMARKS)]
     names = [name for name in given if name]
     for name in names:

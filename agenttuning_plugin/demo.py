@@ -13,7 +13,8 @@ from rich.progress import Progress
 
 from agenttuning_plugin.demo_assets import CACHE, chat_file, model_folder, quiet_environment
 from agenttuning_plugin.recipes import read_recipe, shipped_recipe
-from agenttuning_plugin.results import Comparison, compare, read_evaluations, table
+from agenttuning_plugin.results import Comparison, compare, read_evaluations, table, unmeasured
+from agenttuning_plugin.terminal import plain
 from dataset_builders.collection.collect import collect, write_jsonl
 from dataset_builders.errors import AgentTuningError, ConfigError
 from dataset_builders.reading.sources import SourceSpec, load_source
@@ -82,14 +83,19 @@ def run(console: Console) -> list[Comparison]:
     command = f"accelerate launch -m axolotl.cli.train {recipe}"
     console.print(f"[bold]3/3[/bold] training: {command}", soft_wrap=True)
     _train(recipe)
-    comparisons = compare(read_evaluations(output))
+    evaluations = read_evaluations(output)
+    comparisons = compare(evaluations)
     if not comparisons:
         raise ConfigError(f"{recipe}: lists no evaluator, so there is nothing to compare")
     console.print()
     console.print(table(comparisons, "SmolLM2-135M-Instruct, 80 % chat and 20 % agent data"))
+    for line in unmeasured(evaluations):
+        console.print(plain(f"not measured: {line}"), soft_wrap=True)
     console.print(f"adapter: {output.resolve()}", soft_wrap=True)
     program = Path(sys.argv[0]) if Path(sys.argv[0]).name == "agenttuning" else "agenttuning"
     console.print(f"talk to it: {program} chat {output}", soft_wrap=True)
+    console.print(f"read its episodes: {program} view {output}", soft_wrap=True)
+    console.print(f"the paper's whole panel: {program} evaluate --model {output} --suite all")
     return comparisons
 
 

@@ -4,38 +4,122 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agenttuning_plugin.args import AgentTaskConfig, AgentTuningSection
-from dataset_builders.errors import ConfigError
+from agenttuning_plugin.args import AgentTuningSection
+from agenttuning_plugin.args_evaluators import (
+    AgentTaskConfig,
+    BenchmarkConfig,
+    FloorConfig,
+    GeneralLossConfig,
+    ReplayConfig,
+)
+from dataset_builders.environments import load_environment
+from dataset_builders.errors import (
+    ConfigError,
+    EnvironmentFailureError,
+    MissingExtraError,
+    SourceNotFoundError,
+)
+from dataset_builders.reading.given import as_spec
+from dataset_builders.reading.sources import load_source
 from evaluators.agent_tasks import AgentTaskEvaluator
-from evaluators.base import Evaluator
-from evaluators.callback import Schedule
+from evaluators.base import Evaluation, Evaluator
+from evaluators.callback import Policy, Schedule
 from evaluators.general_loss import GeneralLossEvaluator
+from evaluators.guards import BestStep, GeneralFloor
+from evaluators.replay import ReplayEvaluator, oracle_trajectories
+from evaluators.suites import SuiteSettings, select
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+Config = AgentTaskConfig | GeneralLossConfig | ReplayConfig | BenchmarkConfig
 
-def schedules(section: AgentTuningSection, holdout: Dataset | None) -> list[Schedule]:
-    """Make the evaluators that a section lists.
+# What a machine lacks; what the recipe says wrongly is an error in any case.
+_LACKING = (SourceNotFoundError, MissingExtraError, EnvironmentFailureError)
+
+
+def schedules(
+    section: AgentTuningSection, holdout: Dataset | None
+) -> tuple[list[Schedule], Policy]:
+    """Make the evaluators that a section lists, and what holds for all of them.
+
+    One that cannot run here, for want of a program or data, is left out; the policy tells
+    why, unless it is strict.
 
     Raises:
         ConfigError: An environment, split or number of tasks is unknown, or the loss is
             to be measured without held-out rows.
+        AgentTuningError: An evaluator cannot run here, and the section is strict.
     """
     made: list[Schedule] = []
+    lacking: list[Evaluation] = []
+    common = section.evaluation
     for config in section.evaluators:
-        evaluator: Evaluator
-        if isinstance(config, AgentTaskConfig):
-            evaluator = AgentTaskEvaluator(
-                config.spec(),
-                split=config.split,
-                num_tasks=config.num_tasks,
-                batch_size=config.batch_size,
-                max_new_tokens=config.max_new_tokens,
-            )
-        elif holdout is None:
-            raise ConfigError("evaluators: general_loss has no held-out conversation")
-        else:
-            evaluator = GeneralLossEvaluator(holdout)
-        made.append(Schedule(evaluator, config.every, config.at_start, config.at_end))
-    return made
+        try:
+            evaluator = _make(config, holdout)
+        except _LACKING as error:
+            if common.strict:
+                raise
+            reason = " ".join(str(error).split())
+            lacking.append(Evaluation(config.key, {}, 0, 0.0, error=reason))
+            continue
+        every = config.every or (common.every if evaluator.cheap else common.every_dear)
+        limit = config.limit if isinstance(config, BenchmarkConfig) else None
+        made.append(Schedule(evaluator, every, config.at_start, config.at_end, limit))
+    return made, _policy(section, tuple(lacking))
+
+
+def _make(config: Config, holdout: Dataset | None) -> Evaluator:
+    if isinstance(config, AgentTaskConfig):
+        return AgentTaskEvaluator(
+            config.spec(),
+            split=config.split,
+            num_tasks=config.num_tasks,
+            batch_size=config.batch_size,
+            max_new_tokens=config.max_new_tokens,
+        )
+    if isinstance(config, ReplayConfig):
+        return _replay(config)
+    if isinstance(config, BenchmarkConfig):
+        return _benchmark(config)
+    if holdout is None:
+        raise ConfigError("evaluators: general_loss has no held-out conversation")
+    return GeneralLossEvaluator(holdout)
+
+
+def _replay(config: ReplayConfig) -> ReplayEvaluator:
+    number = config.num_trajectories
+    if config.data is None:
+        played = oracle_trajectories(load_environment(config.environment), number)
+        return ReplayEvaluator(played, max_length=config.max_length)
+    read = load_source(as_spec(config.data)).conversations
+    return ReplayEvaluator(read, limit=number, max_length=config.max_length)
+
+
+def _benchmark(config: BenchmarkConfig) -> Evaluator:
+    settings = SuiteSettings(
+        data=config.data,
+        batch_size=config.batch_size,
+        max_new_tokens=config.max_new_tokens,
+        judge=config.judge,
+        options={config.name: config.options},
+    )
+    (benchmark,) = select([config.name])
+    return benchmark.evaluator(settings)
+
+
+def _policy(section: AgentTuningSection, lacking: tuple[Evaluation, ...]) -> Policy:
+    common = section.evaluation
+    stop, best = common.stop_if_general_drops, common.best
+    return Policy(
+        max_time_share=common.max_time_share,
+        strict=common.strict,
+        stop=None if stop is None else _floor(stop),
+        best=None if best is None else BestStep(best.evaluator, _floor(best.floor)),
+        unavailable=lacking,
+        watchdog=common.watchdog,
+    )
+
+
+def _floor(config: FloorConfig) -> GeneralFloor:
+    return GeneralFloor(config.evaluator, config.by, config.p)

@@ -146,7 +146,8 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         if not section.evaluators:
             return beside
         holdout = self._mix.holdout if self._mix else None
-        panel = EvaluatorCallback(trainer, schedules(section, holdout), tuple(cfg.eot_tokens or ()))
+        made, policy = schedules(section, holdout)
+        panel = EvaluatorCallback(trainer, made, tuple(cfg.eot_tokens or ()), policy)
         return [panel, *beside]
 
 

@@ -5,7 +5,6 @@ Needs no Axolotl, so that `agenttuning check` can explain a recipe where it is m
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -73,32 +72,21 @@ def check_recipe(cfg: Mapping[str, Any]) -> AgentTuningSection:
             "max_steps: missing, expected a number of steps (or agenttuning.num_examples): "
             "a mix has no epochs, its sources repeat at different rates"
         )
-    if section.evaluators and _is_sharded(cfg):
-        raise ConfigError(
-            "agenttuning.evaluators: cannot run while the model is sharded (FSDP, ZeRO-3): leave "
-            "them out and run `agenttuning evaluate` on the saved model"
-        )
+    if section.evaluators:
+        _check_parallelism(cfg)
     _check_base_model(str(cfg.get("base_model") or ""))
     return section
 
 
-def _is_sharded(cfg: Mapping[str, Any]) -> bool:
-    if cfg.get("fsdp") or cfg.get("fsdp_config"):
-        return True
-    deepspeed = cfg.get("deepspeed")
-    where = "deepspeed"
-    if isinstance(deepspeed, str) and Path(deepspeed).is_file():
-        where = f"deepspeed: {deepspeed}"
-        try:
-            deepspeed = json.loads(Path(deepspeed).read_text("utf-8-sig"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise ConfigError(f"{where}: cannot be read as JSON: {error}") from error
-    if not isinstance(deepspeed, Mapping):
-        return False
-    zero = deepspeed.get("zero_optimization") or {}
-    if not isinstance(zero, Mapping):
-        raise ConfigError(f"{where}: zero_optimization: found {_short(zero)}, expected a mapping")
-    return zero.get("stage") == 3
+def _check_parallelism(cfg: Mapping[str, Any]) -> None:
+    """Evaluators give every process tasks of its own, whether it has the whole model or not."""
+    for key in ("tensor_parallel_size", "context_parallel_size", "sequence_parallel_degree"):
+        size = cfg.get(key)
+        if isinstance(size, int) and size > 1:
+            raise ConfigError(
+                f"agenttuning.evaluators: cannot run with {key}: {size}, where processes share one "
+                "input: leave them out and run `agenttuning evaluate` on the saved model"
+            )
 
 
 def _check_base_model(name: str) -> None:

@@ -9,12 +9,20 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from agenttuning_plugin.args import (
-    AgentTaskConfig,
     AgentTuningSection,
     CleaningConfig,
     EtaStage,
-    GeneralLossConfig,
     SourceConfig,
+)
+from agenttuning_plugin.args_endpoint import EndpointConfig
+from agenttuning_plugin.args_evaluators import (
+    AgentTaskConfig,
+    BenchmarkConfig,
+    BestConfig,
+    EvaluationConfig,
+    FloorConfig,
+    GeneralLossConfig,
+    ReplayConfig,
 )
 
 _PARTS: tuple[tuple[str, type[BaseModel]], ...] = (
@@ -24,6 +32,12 @@ _PARTS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`clean` of a source", CleaningConfig),
     ("An evaluator of `type: agent_task`", AgentTaskConfig),
     ("An evaluator of `type: general_loss`", GeneralLossConfig),
+    ("An evaluator of `type: replay`", ReplayConfig),
+    ("An evaluator of `type: benchmark`", BenchmarkConfig),
+    ("`evaluation`", EvaluationConfig),
+    ("`best` of `evaluation`", BestConfig),
+    ("`endpoint`", EndpointConfig),
+    ("`stop_if_general_drops` of `evaluation`, and `floor` of `best`", FloorConfig),
 )
 
 _HEAD = """# Keys of a recipe
@@ -66,6 +80,8 @@ def _row(name: str, field: FieldInfo) -> str:
 
 def _default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
+    if isinstance(value, BaseModel):  # a table of its own
+        return ""
     return "" if value in (None, [], {}) else f"`{str(value).lower() if value is True else value}`"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from rich.table import Table
 
 from dataset_builders.errors import DataError, SourceNotFoundError
 from evaluators.base import RECORDS_FILE
-from evaluators.statistics import Z95, Metric, ratio
+from evaluators.paired import Change, paired_change
+from evaluators.statistics import Metric
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,26 +23,25 @@ class Comparison:
     """One figure before and after.
 
     Attributes:
+        suite: What it says something about, such as "held-in".
         label: What it is.
         base: At the first evaluation.
         tuned: At the last one.
-        change: Difference over the same items, with its interval; none where the items
-            carry no figure of their own.
+        change: Over the items that both measured.
         percent: Whether the figure reads as a percentage.
     """
 
+    suite: str
     label: str
     base: Metric
     tuned: Metric
-    change: Metric | None
+    change: Change
     percent: bool
 
 
-_SHOWN = {
-    "success": ("success", True),
-    "valid_format": ("format", True),
-    "loss": ("loss", False),
-}
+_WORDS = {"success": "success", "valid_format": "format", "action_match": "actions"}
+_BESIDE = ("valid_format",)
+"""Shown beside an evaluator's main figure."""
 
 
 def read_evaluations(folder: Path) -> list[dict[str, Any]]:
@@ -71,68 +71,77 @@ def compare(evaluations: list[dict[str, Any]]) -> list[Comparison]:
     """Set each evaluator's base, measured at step 0, beside its last evaluation."""
     found: list[Comparison] = []
     for name in dict.fromkeys(row["evaluator"] for row in evaluations):
-        rows = [row for row in evaluations if row["evaluator"] == name]
-        base, tuned = rows[0], rows[-1]
-        if base["step"] != 0:
+        rows = [row for row in evaluations if row["evaluator"] == name and row["metrics"]]
+        if not rows or rows[0]["step"] != 0:
             continue
-        for key, (label, percent) in _SHOWN.items():
-            if key in base["metrics"] and key in tuned["metrics"]:
-                found.append(
-                    Comparison(
-                        label=f"{name} {label}",
-                        base=base["metrics"][key],
-                        tuned=tuned["metrics"][key],
-                        change=_paired(base["records"], tuned["records"], key),
-                        percent=percent,
-                    )
+        base, tuned = rows[0], rows[-1]
+        primary = tuned.get("primary") or next(iter(tuned["metrics"]))
+        for key in (primary, *_BESIDE):
+            if key not in base["metrics"] or key not in tuned["metrics"]:
+                continue
+            macro = bool(tuned.get("macro"))
+            found.append(
+                Comparison(
+                    suite=str(tuned.get("suite", "")),
+                    label=f"{name} {_WORDS.get(key, key)}",
+                    base=base["metrics"][key],
+                    tuned=tuned["metrics"][key],
+                    change=paired_change(base["records"], tuned["records"], key, macro=macro),
+                    percent=_is_share(key, (base, tuned)),
                 )
+            )
     return found
 
 
-def _paired(
-    base: list[Mapping[str, Any]], tuned: list[Mapping[str, Any]], key: str
-) -> Metric | None:
-    """Difference over the items that both evaluations measured."""
-    before = {row["item"]: row for row in base if key in row["scores"]}
-    pairs = [
-        (before[row["item"]], row)
-        for row in tuned
-        if row["item"] in before and key in row["scores"]
-    ]
-    if not pairs:
-        return None
-    weights = [float(after.get("weight", 1.0)) for _, after in pairs]
-    differences = [after["scores"][key] - first["scores"][key] for first, after in pairs]
-    return ratio([d * w for d, w in zip(differences, weights, strict=True)], weights)
+def unmeasured(evaluations: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What could not be measured at all, and why, one line each."""
+    measured = {row["evaluator"] for row in evaluations if row["metrics"]}
+    reasons = {
+        row["evaluator"]: row.get("error", "")
+        for row in evaluations
+        if row["evaluator"] not in measured
+    }
+    return [f"{name}: {reason.removeprefix(f'{name}: ')}" for name, reason in reasons.items()]
+
+
+def _is_share(key: str, rows: Sequence[Mapping[str, Any]]) -> bool:
+    if key == "loss":
+        return False
+    values = [record["scores"].get(key, 0.0) for row in rows for record in row["records"]]
+    return all(0.0 <= value <= 1.0 for value in values)
 
 
 def table(comparisons: list[Comparison], title: str) -> Table:
     """The comparison as a table of 80 columns; brackets hold 95 % intervals."""
-    caption = "(tasks or conversations) [95 % interval]; format: every turn parsed"
+    caption = "(n); change [95 % interval] and p: paired, item by item; format: every turn parsed"
     made = Table(title=title, caption=escape(caption), box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("", "base", "tuned", "change"):
+    for column in ("", "base", "tuned", "change", "p"):
         made.add_column(column, justify="left" if not column else "right", no_wrap=True)
+    shown = ""
     for row in comparisons:
+        if row.suite != shown:
+            made.add_row(f"[bold]{row.suite}[/bold]")
+            shown = row.suite
         made.add_row(
-            f"{row.label} ({row.tuned.n})",
+            f"  {row.label} ({row.change.n})",
             _show(row.base, row.percent),
             _show(row.tuned, row.percent),
-            _show_change(row),
+            escape(_show_change(row)),
+            f"{row.change.p_value:.3f}" if row.change.p_value >= 0.001 else "<.001",
         )
     return made
 
 
 def _show(metric: Metric, percent: bool) -> str:
-    if percent:
-        return escape(f"{metric.value:.1%} [{metric.low:.0%}, {metric.high:.0%}]")
-    return escape(f"{metric.value:.3f} [{metric.low:.2f}, {metric.high:.2f}]")
+    return f"{metric.value:.1%}" if percent else f"{metric.value:.3f}"
 
 
 def _show_change(row: Comparison) -> str:
-    difference = row.tuned.value - row.base.value
-    if row.percent:
-        return f"{100 * difference:+.1f} pts"
-    if not row.base.value:
-        return f"{difference:+.3f}"
-    spread = f" ±{Z95 * row.change.stderr / row.base.value:.1%}" if row.change else ""
-    return f"{difference / row.base.value:+.1%}{spread}"
+    """In points of a percentage, else in percent of the base."""
+    change = row.change
+    unit = 1.0 if row.percent else abs(change.before)
+    if not unit:
+        return f"{change.value:+.3f}"
+    value, low, high = (100 * each / unit for each in (change.value, change.low, change.high))
+    sign = " pts" if row.percent else " %"
+    return f"{value:+.1f}{sign} [{low:+.1f}, {high:+.1f}]"

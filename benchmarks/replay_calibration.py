@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 CACHE = Path("~/.cache/agenttuning").expanduser()
+READ = 32  # trajectories
 FIGURES = ("action_match", "action_logprob", "first_divergence", "parsable", "turn_logprob")
 
 
@@ -63,7 +64,7 @@ def train(out: Path, steps: int, every: int, tasks: int) -> None:
     environment = load_environment("database")
     rollouts = AgentTaskEvaluator(environment, num_tasks=tasks, batch_size=tasks, max_new_tokens=80)
     # Other tasks than those played: the last of the split.
-    others = oracle_trajectories(environment, 200)[-64:]
+    others = oracle_trajectories(environment, 200)[-READ:]
     EvaluatorCallback.install(
         trainer, [Schedule(e, every=every) for e in (ReplayEvaluator(others), rollouts)]
     )
@@ -127,7 +128,7 @@ def main() -> None:
     given = parser.parse_args()
     versions = {m.__name__: m.__version__ for m in (torch, transformers, trl, peft)}
     print(f"{platform.machine()}, {os.cpu_count()} cores, python {platform.python_version()}")
-    print(f"{versions}\n{given.steps} steps, {given.tasks} tasks played, 64 trajectories read")
+    print(f"{versions}\n{given.steps} steps, {given.tasks} tasks played, {READ} trajectories read")
     train(given.out, given.steps, given.every, given.tasks)
     report(points(given.out))
 

@@ -96,7 +96,7 @@ class AgentTaskEvaluator(Evaluator):
         if self._oracle:
             play_oracle(self._environment, items, batch_size=size, on_progress=ended)
             return
-        policy = self.policy(subject.language_model())
+        policy = self.policy(subject)
         play(self._environment, items, policy, batch_size=size, on_progress=ended)
 
     def record(self, trajectory: Trajectory) -> Record:
@@ -110,18 +110,21 @@ class AgentTaskEvaluator(Evaluator):
         """Also the share of episodes that show each mode of failure."""
         return super().metrics(records) | failure_rates(records)
 
-    def policy(self, model: LanguageModel) -> ChatPolicy:
+    def policy(self, subject: Subject) -> ChatPolicy:
         """How the model plays."""
-        return ModelPolicy(model, self._max_new_tokens)
+        return ModelPolicy(subject.language_model(), self._max_new_tokens)
 
     def about(self) -> dict[str, str]:
         """The wording, where the data are made up, and further settings."""
-        told = {"prompt": self._environment.wording().label}
+        told = {key: str(value) for key, value in self._environment.options.items()}
+        told["prompt"] = self._environment.wording().label
         if stand_in := self._environment.stand_in():
-            told["data"] = stand_in
+            told["data"] = stand_in  # rather than the folder that lacks the real ones
         if self._oracle:
             told["player"] = "oracle"
-        return told | {key: str(value) for key, value in self._environment.options.items()}
+        if self._max_new_tokens:
+            told["max_new_tokens"] = str(self._max_new_tokens)
+        return told
 
 
 class ModelPolicy:

@@ -60,6 +60,7 @@ class Evaluation:
         primary: Name of the main figure.
         about: What the figures depend on, such as the wording, backend or data.
         error: Why nothing was measured, in one line; "" where something was.
+        macro: Whether figures are means of the means of groups.
     """
 
     evaluator: str
@@ -71,6 +72,7 @@ class Evaluation:
     primary: str = ""
     about: Mapping[str, str] = field(default_factory=dict)
     error: str = ""
+    macro: bool = False
 
     def log(self) -> dict[str, float]:
         """Keys and values for a trainer's log, such as `eval_database_success`."""
@@ -78,6 +80,8 @@ class Evaluation:
         for name, metric in self.metrics.items():
             flat[f"eval_{self.evaluator}_{name}"] = metric.value
             flat[f"eval_{self.evaluator}_{name}_stderr"] = metric.stderr
+        if self.error:
+            flat[f"eval_{self.evaluator}_failed"] = 1.0
         flat[f"eval_{self.evaluator}_num_errors"] = float(self.num_errors)
         flat[f"eval_{self.evaluator}_seconds"] = round(self.seconds, 2)
         return flat
@@ -92,6 +96,7 @@ class Evaluator(ABC):
         primary: Name of its main figure.
         needs_weights: Whether it has to see the model itself; if not, a server's answers
             are enough.
+        cheap: Whether a run takes seconds, so that it may run often.
         macro: Whether figures are means over the means of the records' groups.
     """
 
@@ -99,6 +104,7 @@ class Evaluator(ABC):
     suite: Suite
     primary: str
     needs_weights: ClassVar[bool] = False
+    cheap: ClassVar[bool] = False
     macro: bool = False
 
     @abstractmethod

@@ -5,44 +5,34 @@ Works with any Hugging Face Trainer, Axolotl's and TRL's included.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
-from dataset_builders.errors import ConfigError
-from evaluators.base import RECORDS_FILE, Evaluation, Evaluator, Subject
+from dataset_builders.errors import ClusterError, ConfigError, EvaluatorError
+from evaluators.base import Evaluation, Subject
+from evaluators.best_model import BestModelFigure
+from evaluators.budget import TimeBudget
+from evaluators.comparing import Baseline
+from evaluators.guards import BEST_KEY
+from evaluators.moment import NO_TIME, Found, Moment, Plan, failed
 from evaluators.results_file import write_record
+from evaluators.run_records import forget_later, put_aside
+from evaluators.schedule import Policy, Schedule
+from evaluators.scores import overall_figures
+from evaluators.step_time import estimate_step_seconds
+from evaluators.training_subject import subject_of
+from evaluators.unfinished import forget
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
+__all__ = ["EvaluatorCallback", "Policy", "Schedule"]
+
 LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """When an evaluator runs.
-
-    Attributes:
-        evaluator: What runs.
-        every: Optimizer steps between runs; none for no runs in between.
-        at_start: Whether it runs before the first step: the base to compare with.
-        at_end: Whether it runs after the last step.
-    """
-
-    evaluator: Evaluator
-    every: int | None = None
-    at_start: bool = True
-    at_end: bool = True
-
-    def __post_init__(self) -> None:
-        if self.every is not None and self.every < 1:
-            raise ConfigError(f"every: found {self.every}, expected at least 1 step")
 
 
 class EvaluatorCallback(TrainerCallback):
@@ -50,39 +40,56 @@ class EvaluatorCallback(TrainerCallback):
 
     Add it to a trainer with `EvaluatorCallback.install(trainer, schedules)`. Figures go
     to the trainer's log, and so to its trackers and `trainer_state.json`, under keys like
-    `eval_database_success`; items also to `evaluations.jsonl` in the output folder.
+    `eval_database_success`; with every item also to `evaluations.jsonl` in the output
+    folder, and with transcripts to `transcripts/`. The change of a main figure against step
+    0 is logged beside it, `_change` and `_change_p`. A figure that `metric_for_best_model`
+    names is measured whenever the trainer evaluates.
 
     Args:
         trainer: The trainer; a callback is not told which one calls it.
         schedules: Evaluators and when they run. At one step they run in this order.
         end_of_turn: Tokens beside eos that end a turn.
+        policy: What holds for all of them.
 
     Raises:
-        ConfigError: Two evaluators have one name; or the model is sharded over processes,
-            where a generating callback would need all of them in step: not supported.
+        ConfigError: Two evaluators have one name.
     """
 
     def __init__(
-        self, trainer: Trainer, schedules: Sequence[Schedule], end_of_turn: Sequence[str] = ()
+        self,
+        trainer: Trainer,
+        schedules: Sequence[Schedule],
+        end_of_turn: Sequence[str] = (),
+        policy: Policy | None = None,
     ) -> None:
         self._trainer = trainer
         self._schedules = tuple(schedules)
         self._end_of_turn = tuple(end_of_turn)
+        self._policy = policy or Policy()
         names = [schedule.evaluator.name for schedule in self._schedules]
         if len(set(names)) < len(names):
             raise ConfigError(
                 f"evaluators: found {', '.join(names)}, expected different names: their figures "
                 "would overwrite each other"
             )
+        share = self._policy.max_time_share
+        self._budget = None if share is None else TimeBudget(share)
+        self._baseline = Baseline()
         self._last: dict[str, int] = {}
-        _refuse_sharded(trainer)
+        self._found = Found()
+        self._training = False
+        self._best_model = BestModelFigure.of(trainer.args, self._schedules, self._policy)
 
     @classmethod
     def install(
-        cls, trainer: Trainer, schedules: Sequence[Schedule], end_of_turn: Sequence[str] = ()
+        cls,
+        trainer: Trainer,
+        schedules: Sequence[Schedule],
+        end_of_turn: Sequence[str] = (),
+        policy: Policy | None = None,
     ) -> EvaluatorCallback:
         """Make a callback and add it to the trainer."""
-        callback = cls(trainer, schedules, end_of_turn)
+        callback = cls(trainer, schedules, end_of_turn, policy)
         trainer.add_callback(callback)
         return callback
 
@@ -93,12 +100,21 @@ class EvaluatorCallback(TrainerCallback):
 
         Measurements later than the checkpoint are forgotten: they will be made again.
         """
-        records = Path(self._trainer.args.output_dir or ".") / RECORDS_FILE
+        self._training, self._found = True, Found()
+        if self._budget is not None:
+            subject = self._subject()
+            seconds = subject.gather([estimate_step_seconds(self._trainer, subject)])[0]
+            self._budget.start(state.global_step, seconds)
         if state.global_step > 0:
-            self._last = _resume(records, state)
+            self._resume(state)
             return
+        if self._policy.best is not None:
+            self._policy.best.best = {}
         if state.is_world_process_zero:
-            _put_aside(records)
+            put_aside(self._folder)
+            for result in self._policy.unavailable:
+                LOG.warning("%s is not measured: %s", result.evaluator, result.error)
+                write_record(self._folder, 0, result)
         self._run([s for s in self._schedules if s.at_start], state, control)
 
     def on_step_end(
@@ -108,11 +124,34 @@ class EvaluatorCallback(TrainerCallback):
         step = state.global_step
         self._run([s for s in self._schedules if s.every and step % s.every == 0], state, control)
 
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        """Give the trainer this step's figures: it may choose the best checkpoint by one."""
+        if metrics is None or not self._training:
+            return
+        wanted = self._best_model
+        self._run([s for s in self._schedules if wanted.comes_from(s)], state, control)
+        metrics.update(self._found.at(state.global_step).figures)
+        wanted.fill(metrics, state.global_step)
+
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Measure the result, unless the cadence has just done so."""
         self._run([s for s in self._schedules if s.at_end], state, control)
+        self._training = False
+        if state.is_world_process_zero:
+            forget(self._folder)
+
+    @property
+    def _folder(self) -> Path:
+        return Path(self._trainer.args.output_dir or ".")
 
     def _run(
         self, schedules: Sequence[Schedule], state: TrainerState, control: TrainerControl
@@ -120,114 +159,110 @@ class EvaluatorCallback(TrainerCallback):
         due = [s for s in schedules if self._last.get(s.evaluator.name) != state.global_step]
         if not due:
             return
-        subject = self._subject()
+        moment = Moment(
+            self._subject(), self._folder, state.global_step, state.max_steps, self._shows(state)
+        )
+        plan = {
+            s.evaluator.name: (
+                s.limit,
+                s.runs_from(state.global_step, state.max_steps),
+                s.evaluator,
+            )
+            for s in self._schedules
+        }
         for schedule in due:
             self._last[schedule.evaluator.name] = state.global_step
-            result = _with_progress(schedule.evaluator, subject, self._shows_progress(state))
-            self._publish(result, state, control)
+            self._publish(self._measure(moment, schedule, plan), state, control)
+        self._look({s.evaluator.name for s in due}, state, control)
+
+    def _measure(self, moment: Moment, schedule: Schedule, plan: Plan) -> Evaluation:
+        evaluator = schedule.evaluator
+        try:
+            result = moment.measure(evaluator, schedule.limit, self._budget, plan)
+        except ClusterError:
+            raise  # Another process is lost, and the run with it.
+        except Exception as error:
+            if self._policy.strict:
+                raise
+            LOG.warning("evaluator %s failed: %s", evaluator.name, error, exc_info=True)
+            return failed(evaluator, error)
+        if result.error and result.error != NO_TIME:
+            if self._policy.strict:
+                raise EvaluatorError(f"{evaluator.name}: {result.error}")
+            LOG.warning("evaluator %s measured nothing: %s", evaluator.name, result.error)
+        return result
+
+    def _look(self, names: set[str], state: TrainerState, control: TrainerControl) -> None:
+        """What the results of a step say together, these new ones among them."""
+        step, policy = state.global_step, self._policy
+        found = self._found.at(step)
+        changes = {name: c for name, r in found.results.items() if (c := self._baseline.change(r))}
+        figures = overall_figures(found.results)
+        if policy.best is not None:
+            score = policy.best.look(step, found.results, changes)
+            if score is not None:
+                figures[BEST_KEY] = score
+            if state.is_world_process_zero:
+                policy.best.save(self._folder)
+        if figures := {key: value for key, value in figures.items() if key not in found.figures}:
+            self._log(figures, state, control)
+        if policy.stop is not None and policy.stop.evaluator in changes.keys() & names:
+            figure = found.results[policy.stop.evaluator].primary
+            change = changes[policy.stop.evaluator]
+            if policy.stop.broken(change, figure):
+                LOG.warning(
+                    "training stops at step %d: %s %s went from %.4f to %.4f (p %.3g)",
+                    *(step, policy.stop.evaluator, figure),
+                    *(change.before, change.after, change.p_value),
+                )
+                control.should_training_stop = True
 
     def _subject(self) -> Subject:
-        from accelerate.utils import gather_object
+        return subject_of(self._trainer, self._end_of_turn, timeout=self._policy.watchdog)
 
-        trainer, accelerator = self._trainer, self._trainer.accelerator
-        return Subject(
-            model=accelerator.unwrap_model(trainer.model),
-            tokenizer=trainer.processing_class,
-            end_of_turn=self._end_of_turn,
-            rank=accelerator.process_index,
-            world_size=accelerator.num_processes,
-            gather=gather_object,
-            autocast=accelerator.autocast,
-        )
-
-    def _shows_progress(self, state: TrainerState) -> bool:
+    def _shows(self, state: TrainerState) -> bool:
         return bool(state.is_world_process_zero and not self._trainer.args.disable_tqdm)
 
     def _publish(self, result: Evaluation, state: TrainerState, control: TrainerControl) -> None:
+        step = state.global_step
+        if not step:
+            self._baseline.add(result)
+        self._found.at(step).results[result.evaluator] = result
+        figures = result.log()
+        if self._budget is not None:
+            figures[f"eval_{result.evaluator}_num_items"] = float(len(result.records))
+        change = self._baseline.change(result) if step else None
+        if change is not None:
+            key = f"eval_{result.evaluator}_{result.primary}_change"
+            figures |= {key: change.value, f"{key}_p": change.p_value}
+        self._log(figures, state, control)
+        if state.is_world_process_zero:
+            write_record(self._folder, step, result)
+
+    def _log(self, figures: dict[str, float], state: TrainerState, control: TrainerControl) -> None:
         from transformers import Trainer
 
+        self._found.at(state.global_step).figures.update(figures)
         # Trainer.log on the base class: TRL's own adds its running averages and clears
         # them, so the training log of this step would lose them. Logging also resets
         # should_log, which would swallow that very log.
         should_log = control.should_log
-        Trainer.log(self._trainer, result.log())
+        Trainer.log(self._trainer, figures)
         control.should_log = should_log
+
+    def _resume(self, state: TrainerState) -> None:
+        """Take up what was measured up to the checkpoint, on every rank the same."""
+        from accelerate.utils import broadcast_object_list
+
+        found: list[Any] = [[]]
         if state.is_world_process_zero:
-            write_record(Path(self._trainer.args.output_dir or "."), state.global_step, result)
-
-
-def _put_aside(records: Path) -> None:
-    """Keep an earlier run's records out of this one's, but do not lose them."""
-    if records.exists():
-        number = 1
-        while (kept := records.with_suffix(f".previous-{number}.jsonl")).exists():
-            number += 1
-        records.replace(kept)
-
-
-def _resume(records: Path, state: TrainerState) -> dict[str, int]:
-    """Forget what was measured after the checkpoint: it will be measured again.
-
-    Returns:
-        The checkpoint's step by name of each evaluator that has run at it, on every rank
-        the same.
-    """
-    from accelerate.utils import broadcast_object_list
-
-    found: list[dict[str, int]] = [{}]
-    if state.is_world_process_zero and records.exists():
-        lines = records.read_text(encoding="utf-8", errors="replace").split("\n")
-        rest = lines.pop()  # empty, unless the process was killed as it wrote
-        rows = [_read_record(line) for line in lines]
-        kept = [(line, row) for line, row in zip(lines, rows, strict=True) if row]
-        if len(kept) < len(lines):
-            LOG.warning("%s: %d damaged lines left out", records, len(lines) - len(kept))
-        kept = [pair for pair in kept if pair[1]["step"] <= state.global_step]
-        if rest or len(kept) < len(lines):
-            LOG.info("%s: %d of %d lines kept", records, len(kept), len(lines))
-            shorter = records.with_suffix(".shorter.jsonl")
-            shorter.write_text("".join(line + "\n" for line, _ in kept), encoding="utf-8")
-            shorter.replace(records)
-        names = (row["evaluator"] for _, row in kept if row["step"] == state.global_step)
-        found = [dict.fromkeys(names, state.global_step)]
-    broadcast_object_list(found)
-    return found[0]
-
-
-def _read_record(line: str) -> dict[str, Any] | None:
-    """A line of the records; none if it is damaged, as by a disk that was full."""
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    whole = isinstance(row, dict) and isinstance(row.get("step"), int) and "evaluator" in row
-    return row if whole else None
-
-
-def _with_progress(evaluator: Evaluator, subject: Subject, show: bool) -> Evaluation:
-    if not show:
-        return evaluator.evaluate(subject)
-    from tqdm import tqdm
-
-    with tqdm(desc=f"evaluating {evaluator.name}", leave=False) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        return evaluator.evaluate(subject, progress)
-
-
-def _refuse_sharded(trainer: Trainer) -> None:
-    from accelerate.utils import DistributedType
-
-    kind = trainer.accelerator.distributed_type
-    plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
-    sharded = kind == DistributedType.FSDP or (
-        kind == DistributedType.DEEPSPEED and getattr(plugin, "zero_stage", 3) == 3
-    )
-    if sharded:
-        raise ConfigError(
-            f"evaluators cannot run while the model is sharded ({kind.value}): remove "
-            "agenttuning.evaluators and run `agenttuning evaluate` on the saved model"
-        )
+            found = [forget_later(self._folder, state.global_step)]
+        broadcast_object_list(found)
+        self._last = {
+            row["evaluator"]: state.global_step
+            for row in found[0]
+            if row["step"] == state.global_step
+        }
+        self._baseline.read(found[0])
+        if self._policy.best is not None:
+            self._policy.best.restore(found[0], self._baseline)

@@ -38,7 +38,8 @@ _INVALID_SHARE = 1 / 3
 
 _CALL = re.compile(r"\w+\s*\([^()]*(?:\([^()]*\)[^()]*)*\)|final answer", re.I)
 _REFUSES = re.compile(
-    r"\b(?:i(?:['\u2019]m| am)? (?:sorry|unable|not able)|i apologi[sz]e|i (?:cannot|can['\u2019]?t)\b"
+    r"\b(?:i(?:['\u2019]m| am)? (?:sorry|unable|not able)|i apologi[sz]e"
+    r"|i (?:cannot|can['\u2019]?t)\b"
     r"|as an? (?:ai|language model)|i do(?:n['\u2019]t| not) have (?:access|the ability))",
     re.I,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -32,6 +33,7 @@ class GeneralLossEvaluator(Evaluator):
     suite = "general"
     primary = "loss"
     needs_weights: ClassVar[bool] = True
+    cheap: ClassVar[bool] = True
 
     def __init__(self, rows: Dataset | Sequence[Mapping[str, Any]], name: str = "general") -> None:
         if not len(rows):
@@ -42,6 +44,11 @@ class GeneralLossEvaluator(Evaluator):
     def items(self) -> tuple[str, ...]:
         """Numbers of the conversations."""
         return tuple(str(number) for number in range(len(self._rows)))
+
+    def about(self) -> dict[str, str]:
+        """Which conversations."""
+        digest = blake2b(repr(self._rows).encode(), digest_size=4).hexdigest()
+        return {"data": f"{len(self._rows)} conversations, {digest}"}
 
     def measure(
         self, subject: Subject, items: Sequence[str], finished: Callable[[Record], None]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dataset_builders.conversation import Message
 from dataset_builders.encoding.coding import Coder
-from dataset_builders.errors import ConfigError
+from dataset_builders.errors import ConfigError, MaskError
 from dataset_builders.masks.chat import ChatRenderer
 from evaluators.subject import Decoding
 
@@ -15,6 +17,10 @@ if TYPE_CHECKING:
     from evaluators.subject import Subject
 
 _T = TypeVar("_T")
+_log = logging.getLogger(__name__)
+
+_SLACK = 8
+"""Tokens beyond a stop text's bytes in which it is looked for."""
 
 
 class LocalModel:
@@ -29,14 +35,18 @@ class LocalModel:
         subject: The model and its tokenizer.
         context_length: Tokens of prompt and answer together; a dialogue whose prompt
             leaves no room is not continued. Taken from the model's config by default.
+        reuse: Whether what was read in a former call is kept; see `TokenModel`.
 
     Raises:
         ConfigError: The tokenizer cannot be used, see `ChatRenderer`.
     """
 
-    def __init__(self, subject: Subject, context_length: int | None = None) -> None:
+    def __init__(
+        self, subject: Subject, context_length: int | None = None, *, reuse: bool = True
+    ) -> None:
         self._tokenizer = subject.tokenizer
         self._tokens = subject.tokens()
+        self._tokens.reuse = reuse
         self._renderer = ChatRenderer(subject.tokenizer, subject.end_of_turn)
         self._coder = Coder(subject.tokenizer)
         self._context = context_length or _context_length(subject.model.config)
@@ -46,28 +56,47 @@ class LocalModel:
 
     def chat(self, dialogues: Sequence[Sequence[Message]], decoding: Decoding) -> list[str | None]:
         """See `LanguageModel.chat`."""
-        return self._answer([self._prompt_ids(dialogue) for dialogue in dialogues], decoding)
+        return self._answer([self.prompt_ids(dialogue) for dialogue in dialogues], decoding)
 
     def continue_text(self, prompts: Sequence[str], decoding: Decoding) -> list[str | None]:
         """See `LanguageModel.continue_text`."""
-        return self._answer([self._tokenizer(prompt)["input_ids"] for prompt in prompts], decoding)
+        return self._answer(
+            [self._tokenizer(_sound(text))["input_ids"] for text in prompts], decoding
+        )
 
     def next_token_logprobs(
         self, dialogues: Sequence[Sequence[Message]], candidates: Sequence[str]
     ) -> list[list[float] | None]:
         """See `LanguageModel.next_token_logprobs`."""
         ids = [self._single(candidate) for candidate in candidates]
-        prompts = [self._prompt_ids(dialogue) for dialogue in dialogues]
+        prompts = [self.prompt_ids(dialogue) for dialogue in dialogues]
         return self._where_fitting(prompts, 1, lambda rows: self._tokens.next_logprobs(rows, ids))
 
-    def _prompt_ids(self, dialogue: Sequence[Message]) -> list[int]:
+    def prompt_ids(self, dialogue: Sequence[Message]) -> list[int]:
+        """Token ids that the next assistant turn is written after."""
+        messages = [replace(message, content=_sound(message.content)) for message in dialogue]
         # As training rows are encoded: control tokens that a dialogue spells stay text.
-        return self._coder.prompt_ids(self._renderer.render_prompt(dialogue))
+        try:
+            return self._coder.prompt_ids(self._renderer.render_prompt(messages))
+        except MaskError:
+            apart = [replace(m, content=self._apart(m.content)) for m in messages]
+            if apart == messages:
+                raise
+        # The template makes something else of a spelling, such as cutting off a thought. A
+        # model may write anything, and one turn of one episode must not end an evaluation.
+        _log.warning("a dialogue's control tokens are shown with a blank in them")
+        return self._coder.prompt_ids(self._renderer.render_prompt(apart))
+
+    def _apart(self, text: str) -> str:
+        for token in sorted(self._renderer.control_tokens, key=len, reverse=True):
+            text = text.replace(token, f"{token[0]} {token[1:]}")
+        return text
 
     def _answer(self, prompts: list[list[int]], decoding: Decoding) -> list[str | None]:
         def generate(rows: list[list[int]]) -> list[str]:
-            answers = self._tokens.generate(rows, decoding, self._end_ids)
-            return [_cut(self._decode(ids), decoding.stop) for ids in answers]
+            stopped = self._stopped(decoding.stop) if decoding.stop else None
+            answers = self._tokens.generate(rows, decoding, self._end_ids, stopped)
+            return [_cut(self._decode(ids), decoding.stop).strip() for ids in answers]
 
         return self._where_fitting(prompts, decoding.max_new_tokens, generate)
 
@@ -89,12 +118,29 @@ class LocalModel:
 
     def _decode(self, ids: list[int]) -> str:
         text: Any = self._tokenizer.decode(ids, skip_special_tokens=True)
-        return str(text).strip()
+        return str(text)
+
+    def _stopped(self, stop: Sequence[str]) -> Callable[[Sequence[int]], bool]:
+        # A token is a byte at least; some more, for a decoder may eat the first blank.
+        length = max(len(mark.encode("utf-8", "replace")) for mark in stop) + _SLACK
+
+        def stopped(ids: Sequence[int]) -> bool:
+            tail = self._decode(list(ids[-length:]))
+            return any(mark in tail for mark in stop)
+
+        return stopped
+
+
+def _sound(text: str) -> str:
+    """The text with halves of characters replaced: they are not Unicode, and no tokenizer's."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _cut(text: str, stop: Sequence[str]) -> str:
     ends = [place for mark in stop if (place := text.find(mark)) >= 0]
-    return text[: min(ends)].rstrip() if ends else text
+    return text[: min(ends)] if ends else text
 
 
 def _context_length(config: Any) -> int:

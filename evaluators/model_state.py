@@ -9,8 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evaluators.prefix_cache import drop_all
+
 if TYPE_CHECKING:
     from evaluators.base import Subject
+
+
+_loans = 0
+
+
+def is_lent() -> bool:
+    """Whether this runs within `borrowed`: weights stay what they are until that ends."""
+    return _loans > 0
 
 
 @contextmanager
@@ -21,10 +31,11 @@ def borrowed(subject: Subject) -> Iterator[None]:
     `train()` would wake modules that training keeps in evaluation mode), gradient
     checkpointing, `config.use_cache`, the tokenizer's padding and truncation sides, and
     the random states of Python, NumPy and torch, so that training draws the same dropout
-    masks with and without evaluation.
+    masks with and without evaluation. What was kept of the model's computations is dropped.
     """
     import torch
 
+    global _loans
     model, tokenizer = subject.model, subject.tokenizer
     training = [(module, module.training) for module in model.modules()]
     checkpointing = [
@@ -35,11 +46,14 @@ def borrowed(subject: Subject) -> Iterator[None]:
     use_cache = getattr(model.config, "use_cache", None)
     sides = tokenizer.padding_side, tokenizer.truncation_side
     states = _random_states()
+    _loans += 1
     try:
         model.eval()
         with torch.no_grad(), subject.autocast():
             yield
     finally:
+        _loans -= 1
+        drop_all()
         for module, flag in training:
             module.training = flag
         for module, flag in checkpointing:

@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from hashlib import blake2b
 from typing import Any, ClassVar
 
 import numpy as np
@@ -97,6 +98,7 @@ class ReplayEvaluator(Evaluator):
     suite = "replay"
     primary = "action_match"
     needs_weights: ClassVar[bool] = True
+    cheap: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -120,6 +122,12 @@ class ReplayEvaluator(Evaluator):
         """Identifiers of the trajectories."""
         return tuple(self._conversations)
 
+    def about(self) -> dict[str, str]:
+        """Which trajectories."""
+        texts = [[(m.role, m.content) for m in c.messages] for c in self._conversations.values()]
+        digest = blake2b(repr(texts).encode("utf-8", "replace"), digest_size=4).hexdigest()
+        return {"data": f"{len(texts)} trajectories, {digest}"}
+
     def measure(
         self, subject: Subject, items: Sequence[str], finished: Callable[[Record], None]
     ) -> None:
@@ -140,8 +148,8 @@ class ReplayEvaluator(Evaluator):
                     rows[item] = row
             scores = tokens.score([row.input_ids.tolist() for row in rows.values()]) if rows else []
             for (item, row), score in zip(rows.items(), scores, strict=True):
-                parse = _parser(self._conversations[item].task)
-                finished(_record(item, reader.turns(row, score, parse), row, score))
+                has_action = _reader_of(self._conversations[item].task)
+                finished(_record(item, reader.turns(row, score, has_action), row, score))
 
 
 def _named(conversations: Sequence[Conversation]) -> dict[str, Conversation]:
@@ -160,11 +168,11 @@ class _Reader:
         self._special = set(tokenizer.all_special_ids)
 
     def turns(
-        self, row: TokenRow, score: TokenScores, parse: Callable[[str], str | None] | None
+        self, row: TokenRow, score: TokenScores, has_action: Callable[[str], bool] | None
     ) -> list[ReplayedTurn]:
         """The trained turns, in order."""
         return [
-            self._turn(row.input_ids, score, start, end, parse)
+            self._turn(row.input_ids, score, start, end, has_action)
             for start, end in _runs(row.labels)
             if start > 0
         ]
@@ -175,14 +183,14 @@ class _Reader:
         score: TokenScores,
         start: int,
         end: int,
-        parse: Callable[[str], str | None] | None,
+        has_action: Callable[[str], bool] | None,
     ) -> ReplayedTurn:
         expert, greedy = ids[start:end], score.likeliest[start - 1 : end - 1]
         first = start + self._action(expert.tolist())
         place = slice(first - 1, end - 1)
         parsable = None
-        if parse is not None:
-            parsable = parse(self._text(greedy.tolist())) is not None
+        if has_action is not None:
+            parsable = has_action(self._text(greedy.tolist()))
         return ReplayedTurn(
             float(score.logprobs[place].sum(dtype=np.float64)),
             end - first,
@@ -233,20 +241,10 @@ def _record(item: str, turns: list[ReplayedTurn], row: TokenRow, score: TokenSco
 
 
 @cache
-def _parser(task: str) -> Callable[[str], str | None] | None:
-    """How the task's environment reads a turn; none where it is not known."""
+def _reader_of(task: str) -> Callable[[str], bool] | None:
+    """What tells whether a turn has an action of the task's environment, where that is known."""
     dialogue = _dialogue(task)
-    if dialogue is None:
-        return None
-
-    def parse(turn: str) -> str | None:
-        try:
-            return dialogue.parse(turn)
-        except Exception:
-            # What an environment that has not begun makes of a turn is not agreed on.
-            return None
-
-    return parse
+    return None if dialogue is None else dialogue.has_action
 
 
 def _dialogue(task: str) -> Dialogue | None:

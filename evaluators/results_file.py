@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from dataset_builders.whole_files import replace_text
-from evaluators.base import RECORDS_FILE, Evaluation
+from evaluators.base import RECORDS_FILE, Evaluation, Metric
 
 TRANSCRIPTS = "transcripts"
 """Folder beside the file: `<evaluator>.jsonl`, or `step-<number>/<evaluator>.jsonl`."""
@@ -36,6 +37,15 @@ def row_of(step: int, result: Evaluation) -> dict[str, Any]:
         for record in row["records"]
     ]
     return {"step": step, **row}
+
+
+def evaluation_of(row: Mapping[str, Any]) -> Evaluation:
+    """A row of the file as the evaluation it was written of, without messages."""
+    known = {each.name for each in fields(Evaluation)}
+    given = {key: value for key, value in row.items() if key in known}
+    metrics = {name: Metric(**figures) for name, figures in row.get("metrics", {}).items()}
+    whole = {"num_errors": 0, "seconds": 0.0, **given}
+    return Evaluation(**{**whole, "metrics": metrics, "records": tuple(row.get("records", ()))})
 
 
 def write_record(folder: Path, step: int, result: Evaluation) -> None:

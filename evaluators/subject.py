@@ -12,6 +12,8 @@ from dataset_builders.conversation import Message
 if TYPE_CHECKING:
     import torch
 
+    from evaluators.in_step import InStep
+    from evaluators.ranks import Ranks
     from evaluators.token_model import TokenModel
 
 
@@ -92,6 +94,10 @@ class Subject:
         gather: Joins the lists of all processes; every process has to call it.
         autocast: Makes the precision context that the trainer computes in.
         server: The model behind a server, in place of `model`.
+        ranks: The processes, where there are several: `rank`, `world_size` and `gather` are
+            theirs.
+        in_step: How to call the model where its weights are spread over the processes: ask
+            `tokens()` or `language_model()` there, and not `model`.
     """
 
     model: Any
@@ -102,6 +108,8 @@ class Subject:
     gather: Callable[[list[Any]], list[Any]] = field(default=lambda items: items)
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
     server: LanguageModel | None = None
+    ranks: Ranks | None = None
+    in_step: InStep | None = None
 
     @property
     def device(self) -> torch.device:
@@ -118,6 +126,10 @@ class Subject:
         """The model at the level of tokens; only where `has_weights`."""
         from evaluators.token_model import TokenModel
 
+        if self.ranks is not None:
+            from evaluators.in_step import RankTokenModel
+
+            return RankTokenModel(self.model, self._pad_id(), self.ranks, self.in_step)
         return TokenModel(self.model, self._pad_id())
 
     def language_model(self, context_length: int | None = None) -> LanguageModel:

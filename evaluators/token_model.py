@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from evaluators.subject import Decoding
 
+if TYPE_CHECKING:
+    from evaluators.cache_support import CacheSupport
+    from evaluators.generation import Engine, Work
+    from evaluators.prefix_cache import PrefixCache
+
+_T = TypeVar("_T")
+_log = logging.getLogger(__name__)
+
 _MAX_BATCH_TOKENS = 2048
 """Padded tokens of a forward pass: bounds the logits' memory (tokens times vocabulary)."""
+
+_MAX_CACHED_TOKENS = 65536
+"""Tokens in play, prompts and answers together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,82 +43,211 @@ class TokenScores:
 class TokenModel:
     """Generation and scoring; call it within `model_state.borrowed`.
 
+    What was read in a former call is not read again: keys and values of prompts and answers
+    are kept until the loan ends, as far as the model's cache allows that (`cache_support`).
+
+    Every model call is one `_forward`, and before each `_any(True)` is asked; where this
+    process has no more calls to make, `_any(False)` is, and as long as it answers True a call
+    with a single masked-in pad token is made. Processes that share a model's weights
+    override both to stay in step.
+
+    Attributes:
+        reuse: Whether keys and values are kept between calls.
+
     Args:
         model: The bare model.
         pad_id: Token to fill batches with; it is masked.
+        reuse: See above.
+        max_rows: Rows of a generation batch.
     """
 
-    def __init__(self, model: Any, pad_id: int) -> None:
+    def __init__(self, model: Any, pad_id: int, *, reuse: bool = True, max_rows: int = 64) -> None:
         self._model = model
         self._pad_id = pad_id
+        self.reuse = reuse
+        self._max_rows = max_rows
+        self._support: CacheSupport | None = None
+        self._prefixes: PrefixCache | None = None
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], decoding: Decoding, end_ids: Sequence[int]
+        self,
+        prompts: Sequence[Sequence[int]],
+        decoding: Decoding,
+        end_ids: Sequence[int],
+        stopped: Callable[[Sequence[int]], bool] | None = None,
     ) -> list[list[int]]:
-        """Continue prompts until one of the end tokens, which is not returned."""
-        from transformers import GenerationConfig
+        """Continue prompts until one of the end tokens, which is not returned.
 
-        batch, mask, width = self._padded(prompts, left=True)
-        # Said explicitly: Axolotl sets do_sample on the model's own generation config, and
-        # training switches config.use_cache off.
-        settings = GenerationConfig(  # type: ignore[no-untyped-call]
-            do_sample=False,
-            num_beams=1,
-            max_new_tokens=decoding.max_new_tokens,
-            eos_token_id=list(end_ids),
-            pad_token_id=self._pad_id,
-            use_cache=True,
-        )
-        out: Any = self._model.generate(
-            input_ids=batch, attention_mask=mask, generation_config=settings
-        )
-        return [_until(row, end_ids) for row in out[:, width:].tolist()]
+        Args:
+            prompts: Token ids of each.
+            decoding: How; `stop` is left to `stopped`.
+            end_ids: Tokens that end an answer.
+            stopped: Told an answer so far; whether it ends here.
+
+        Raises:
+            ConfigError: A prompt is empty.
+        """
+        from evaluators.generation import Writing, check_prompts
+        from evaluators.sampling import TokenChooser
+
+        check_prompts(prompts)
+        answers: list[list[int]] = [[] for _ in prompts]
+        if decoding.max_new_tokens < 1:
+            return answers
+        limit, ends = decoding.max_new_tokens, frozenset(end_ids)
+
+        def write(engine: Engine, batch: Sequence[Sequence[int]]) -> Work[list[list[int]]]:
+            # A chooser of its own for every attempt: one that failed has drawn from it.
+            writing = Writing(TokenChooser(decoding, batch), ends, limit, stopped)
+            return engine.answers(batch, writing)
+
+        for row, answer in self._by_batches(prompts, limit, write):
+            answers[row] = answer
+        return answers
 
     def next_logprobs(
         self, prompts: Sequence[Sequence[int]], candidates: Sequence[int]
     ) -> list[list[float]]:
-        """Log-probability in nats of each candidate after each prompt."""
+        """Log-probability in nats of each candidate after each prompt.
+
+        Raises:
+            ConfigError: A prompt is empty.
+        """
         import torch
 
+        from evaluators.generation import check_prompts
+
+        check_prompts(prompts)
         found: list[list[float]] = [[] for _ in prompts]
-        for rows in _batches(prompts):
-            batch, mask, _ = self._padded([prompts[row] for row in rows], left=True)
-            logits = self._model(
-                input_ids=batch,
-                attention_mask=mask,
-                position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
-                use_cache=False,
-                logits_to_keep=1,
-            ).logits[:, -1]
-            values = torch.log_softmax(logits.float(), dim=-1)[:, list(candidates)].tolist()
-            for row, value in zip(rows, values, strict=True):
-                found[row] = value
+
+        def read(engine: Engine, batch: Sequence[Sequence[int]]) -> Work[Any]:
+            return engine.last_logits(batch)
+
+        for row, logits in self._by_batches(prompts, 0, read):
+            values = torch.log_softmax(logits.float(), dim=-1)
+            found[row] = values[list(candidates)].tolist()
         return found
 
     def score(self, rows: Sequence[Sequence[int]]) -> list[TokenScores]:
         """Read whole rows of at least two tokens and tell how likely each token was."""
-        import torch
-
         found: list[TokenScores | None] = [None] * len(rows)
-        for chosen in _batches(rows):
-            batch, mask, _ = self._padded([rows[row] for row in chosen], left=False)
-            logits = self._model(input_ids=batch, attention_mask=mask, use_cache=False).logits[
-                :, :-1
-            ]
-            targets = batch[:, 1:].to(logits.device)
-            values = -torch.nn.functional.cross_entropy(
-                logits.float().transpose(1, 2), targets, reduction="none"
-            )
-            likeliest = logits.argmax(dim=-1).int()
-            for number, row in enumerate(chosen):
-                length = len(rows[row]) - 1
-                found[row] = TokenScores(
-                    values[number, :length].cpu().numpy(),
-                    likeliest[number, :length].cpu().numpy(),
-                )
+
+        def read() -> Work[None]:
+            for chosen in _batches([len(row) for row in rows]):
+                batch, mask = self._padded([rows[row] for row in chosen])
+                output = yield {"input_ids": batch, "attention_mask": mask, "use_cache": False}
+                lengths = [len(rows[row]) for row in chosen]
+                for row, scores in zip(chosen, _scores(output, batch, lengths), strict=True):
+                    found[row] = scores
+
+        self._run(read())
         return [scores for scores in found if scores is not None]
 
-    def _padded(self, rows: Sequence[Sequence[int]], *, left: bool) -> tuple[Any, Any, int]:
+    def _forward(self, **arguments: Any) -> Any:
+        """Call the model: the only place where that is done."""
+        return self._model(**arguments)
+
+    def _any(self, going: bool) -> bool:
+        """Whether any process that shares the model's weights has a call to make."""
+        return going
+
+    def _run(self, work: Work[_T]) -> _T:
+        import torch
+
+        result: list[_T] = []
+
+        def resume(output: Any) -> dict[str, Any] | None:
+            try:
+                return work.send(output)
+            except StopIteration as end:
+                result.append(end.value)
+                return None
+
+        with torch.no_grad():
+            request = resume(None)
+            while self._any(request is not None):
+                if request is None:
+                    self._forward(**self._idle())
+                else:
+                    request = resume(self._forward(**request))
+        return result[0]
+
+    def _idle(self) -> dict[str, Any]:
+        batch, mask = self._padded([[self._pad_id]])
+        return {"input_ids": batch, "attention_mask": mask, "use_cache": False}
+
+    def _by_batches(
+        self,
+        prompts: Sequence[Sequence[int]],
+        room: int,
+        make: Callable[[Engine, Sequence[Sequence[int]]], Work[Any]],
+    ) -> list[tuple[int, Any]]:
+        """Do work on batches of prompts; its results, with the prompts' numbers."""
+        lengths = [len(prompt) + room for prompt in prompts]
+        waiting = _batches(lengths, _MAX_CACHED_TOKENS, self._max_rows)[::-1]
+        if not waiting:  # Others may still have calls to make.
+            self._run(_nothing())
+        done: list[tuple[int, Any]] = []
+        while waiting:
+            rows = waiting.pop()
+            results = self._attempt([prompts[row] for row in rows], make)
+            if results is None:
+                half = len(rows) // 2
+                waiting += [part for part in (rows[half:], rows[:half]) if part]
+            else:
+                done += zip(rows, results, strict=True)
+        return done
+
+    def _attempt(
+        self,
+        batch: Sequence[Sequence[int]],
+        make: Callable[[Engine, Sequence[Sequence[int]]], Work[Any]],
+    ) -> Any:
+        """The results of a batch; None where it has to be tried again, in halves."""
+        import torch
+
+        from evaluators.generation import ForeignCacheError
+
+        engine = self._engine()
+        held = 0 if engine.prefixes is None else engine.prefixes.num_tokens
+        try:
+            return self._run(make(engine, batch))
+        except ForeignCacheError:
+            self._support = replace(engine.support, kind="own")
+        except torch.OutOfMemoryError:
+            if len(batch) == 1 and not held:
+                raise
+            if len(batch) > 1:
+                self._max_rows = min(self._max_rows, len(batch) // 2)
+                _log.warning("out of memory: at most %d rows from here on", self._max_rows)
+        # Out of the handlers, which hold on to the batch.
+        if engine.prefixes is not None:
+            engine.prefixes.clear()
+        if self._model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return None
+
+    def _engine(self) -> Engine:
+        from evaluators.cache_support import cache_support, room_for_prefixes
+        from evaluators.generation import Engine
+        from evaluators.model_state import is_lent
+        from evaluators.prefix_cache import PrefixCache
+
+        if self._support is None:
+            self._support = cache_support(self._model)
+        # Outside a loan weights may change at any time.
+        usable = self.reuse and self._support.kind == "shared" and is_lent()
+        if usable and self._prefixes is None:
+            self._prefixes = PrefixCache(room_for_prefixes(self._model))
+        return Engine(
+            self._model.config,
+            self._support,
+            self._pad_id,
+            self._model.device,
+            self._prefixes if usable else None,
+        )
+
+    def _padded(self, rows: Sequence[Sequence[int]]) -> tuple[Any, Any]:
         import torch
 
         width = max(map(len, rows))
@@ -114,24 +255,41 @@ class TokenModel:
         batch = torch.full((len(rows), width), self._pad_id, dtype=torch.long)
         mask = torch.zeros((len(rows), width), dtype=torch.long)
         for number, row in enumerate(rows):
-            place = slice(width - len(row), width) if left else slice(0, len(row))
-            batch[number, place] = torch.tensor(row, dtype=torch.long)
-            mask[number, place] = 1
-        device = self._model.device
-        return batch.to(device), mask.to(device), width
+            batch[number, : len(row)] = torch.tensor(row, dtype=torch.long)
+            mask[number, : len(row)] = 1
+        return batch.to(self._model.device), mask.to(self._model.device)
 
 
-def _until(ids: list[int], end_ids: Sequence[int]) -> list[int]:
-    ends = [ids.index(end) for end in end_ids if end in ids]
-    return ids[: min(ends, default=len(ids))]
+def _nothing() -> Work[None]:
+    yield from ()
 
 
-def _batches(rows: Sequence[Sequence[int]]) -> list[list[int]]:
+def _scores(output: Any, batch: Any, lengths: Sequence[int]) -> list[TokenScores]:
+    logits = output.logits[:, :-1]
+    targets = batch[:, 1:].to(logits.device)
+    values = logits.float()
+    # Not cross_entropy over a transposed vocabulary: on a CPU that is several times slower,
+    # and off by 1e-4 at 49,152 tokens where this is by 2e-6.
+    values = values.gather(-1, targets.unsqueeze(-1)).squeeze(-1) - values.logsumexp(-1)
+    likeliest = logits.argmax(dim=-1).int()
+    return [
+        TokenScores(
+            values[number, : length - 1].cpu().numpy(),
+            likeliest[number, : length - 1].cpu().numpy(),
+        )
+        for number, length in enumerate(lengths)
+    ]
+
+
+def _batches(
+    lengths: Sequence[int], max_tokens: int = _MAX_BATCH_TOKENS, max_rows: int | None = None
+) -> list[list[int]]:
     """Numbers of rows, those of a like length together."""
     batches: list[list[int]] = []
-    for row in sorted(range(len(rows)), key=lambda number: len(rows[number])):
-        width = len(rows[row])  # shortest first, so the newcomer sets the padded width
-        if batches and (len(batches[-1]) + 1) * width <= _MAX_BATCH_TOKENS:
+    for row in sorted(range(len(lengths)), key=lambda number: lengths[number]):
+        rows = len(batches[-1]) + 1 if batches else 0
+        # Shortest first, so the newcomer sets the padded width.
+        if rows and rows * lengths[row] <= max_tokens and rows <= (max_rows or rows):
             batches[-1].append(row)
         else:
             batches.append([row])

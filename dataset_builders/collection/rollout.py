@@ -5,20 +5,22 @@ Collection, evaluation and the oracle all take this one path.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar, cast
 
-from dataset_builders.collection.episode import (
-    ENVIRONMENT_ERROR,
-    Episode,
-    Trajectory,
-    close_quietly,
-)
+from dataset_builders.collection.episode import Episode, Trajectory
+from dataset_builders.collection.table import Table
 from dataset_builders.conversation import Message
 from dataset_builders.environments import EnvironmentSpec
-from dataset_builders.environments.dialogue import Dialogue
 from dataset_builders.errors import ConfigError
+
+_T = TypeVar("_T")
+
+_NOTICEABLE = 0.1
+"""Seconds that turns have to take for it to matter what is done meanwhile."""
 
 
 class ChatPolicy(Protocol):
@@ -60,75 +62,54 @@ class ScriptedPolicy:
         return [self.replies[count % len(self.replies)] for count in said]
 
 
-_Respond = Callable[[Sequence[Episode]], Sequence[str | None]]
-
-
-class _Table:
-    """Episodes in play, and environments kept for the next ones: some start slowly."""
-
-    def __init__(self, environment: EnvironmentSpec) -> None:
-        self._spec = environment
-        self._wording = environment.wording()
-        self._idle: list[Dialogue] = []
-        self.active: list[Episode] = []
-
-    def seat(self, episode: Episode) -> None:
-        self.active.append(episode)
-        episode.shield(self._start, episode)
-
-    def _start(self, episode: Episode) -> None:
-        episode.start(self._idle.pop() if self._idle else self._make())
-
-    def _make(self) -> Dialogue:
-        return self._spec.make(self._wording, isolate=True)
-
-    def leave(self, episode: Episode) -> None:
-        """Take the environment back; one that broke is not trusted with another task."""
-        self.active.remove(episode)
-        dialogue, episode.dialogue = episode.dialogue, None
-        if dialogue is None:
-            return
-        if episode.exit_reason == ENVIRONMENT_ERROR:
-            close_quietly(dialogue)
-        else:
-            self._idle.append(dialogue)
-
-    def close(self) -> None:
-        for dialogue in [*self._idle, *(episode.dialogue for episode in self.active)]:
-            if dialogue is not None:
-                close_quietly(dialogue)
+_Respond = Callable[[Sequence[_T]], Sequence[str | None]]
 
 
 def _run(
-    environment: EnvironmentSpec,
+    table: Table[_T],
     task_ids: Iterable[str],
-    respond: _Respond,
+    respond: _Respond[_T],
     batch_size: int,
     on_progress: Callable[[Trajectory], None] | None,
+    name: str,
 ) -> list[Trajectory]:
     if batch_size < 1:
         raise ConfigError(f"batch_size: found {batch_size}, expected at least 1")
     waiting = [Episode(index, task_id) for index, task_id in enumerate(task_ids)]
     waiting.reverse()
     results: dict[int, Trajectory] = {}
-    table = _Table(environment)
+    patience = math.inf
     try:
         while waiting or table.active:
             while waiting and len(table.active) < batch_size:
                 table.seat(waiting.pop())
-            playing = [episode for episode in table.active if not episode.exit_reason]
-            replies = respond(playing) if playing else ()
+            table.settle(patience)
+            if over := table.over():
+                for episode in over:
+                    table.leave(episode)
+                    trajectory = results[episode.index] = episode.trajectory(name)
+                    if on_progress is not None:
+                        on_progress(trajectory)
+                continue  # They are replaced before the others go on.
+            playing = [episode for episode in table.active if episode in table.ready]
+            begun = time.monotonic()
+            replies = respond([cast(_T, table.ready[episode]) for episode in playing])
+            patience = _patience(begun, time.monotonic())
             for episode, reply in zip(playing, replies, strict=True):
-                if not episode.exit_reason:  # The oracle itself may have broken.
-                    episode.shield(episode.act, reply)
-            for episode in [episode for episode in table.active if episode.exit_reason]:
-                table.leave(episode)
-                trajectory = results[episode.index] = episode.trajectory(environment.name)
-                if on_progress is not None:
-                    on_progress(trajectory)
+                table.act(episode, reply)
     finally:
         table.close()
     return [results[index] for index in sorted(results)]
+
+
+def _patience(begun: float, ended: float) -> float:
+    """Until when all environments are waited for after turns that took that long.
+
+    As long as they take no longer than the turns did, waiting is never the slower way:
+    turns of half the episodes may take as long as turns of all.
+    """
+    taken = ended - begun
+    return ended + taken if taken >= _NOTICEABLE else math.inf
 
 
 def play(
@@ -142,7 +123,11 @@ def play(
     """Let a policy play tasks.
 
     Episodes run in lockstep: one call of the policy continues all of them, and a
-    finished one is replaced at once by the next task.
+    finished one is replaced at once by the next task. Environments that are not `inline`
+    work beside each other, each in a thread of its own. Where they take longer than the
+    policy did, it goes on with at least half of the episodes while the others' still work.
+    A policy whose turns depend on the dialogue alone thus brings the same trajectories
+    always.
 
     Args:
         environment: The environment; up to `batch_size` objects are made of it, and all
@@ -150,7 +135,8 @@ def play(
         task_ids: The tasks.
         policy: What acts.
         batch_size: Episodes in play at a time.
-        on_progress: Called with every trajectory, as soon as it is finished.
+        on_progress: Called with every trajectory, as soon as it is finished, from the
+            thread that called this.
 
     Returns:
         One trajectory per task, in the order of `task_ids`. An exception of the
@@ -164,14 +150,14 @@ def play(
         Exception: Whatever else the policy or `on_progress` raises.
     """
 
-    def respond(episodes: Sequence[Episode]) -> Sequence[str | None]:
-        dialogues = [episode.shown() for episode in episodes]
+    def respond(dialogues: Sequence[Sequence[Message]]) -> Sequence[str | None]:
         turns = policy.complete(dialogues, environment.max_new_tokens)
         if len(turns) != len(dialogues):
             raise ValueError(f"policy: {len(turns)} turns for {len(dialogues)} dialogues")
         return turns
 
-    return _run(environment, task_ids, respond, batch_size, on_progress)
+    table = Table(environment, Episode.shown)
+    return _run(table, task_ids, respond, batch_size, on_progress, environment.name)
 
 
 def play_oracle(
@@ -185,8 +171,5 @@ def play_oracle(
 
     Arguments, result and errors are those of `play`, without a policy.
     """
-
-    def respond(episodes: Sequence[Episode]) -> Sequence[str | None]:
-        return [episode.shield(episode.oracle_turn) for episode in episodes]
-
-    return _run(environment, task_ids, respond, batch_size, on_progress)
+    table = Table(environment, Episode.oracle_turn)
+    return _run(table, task_ids, lambda turns: turns, batch_size, on_progress, environment.name)

@@ -70,6 +70,13 @@ class Dialogue(gymnasium.Wrapper[str, str, str, str]):
     def parse(self, turn: str) -> str | None:
         """The action of an assistant turn, or None where it has none."""
 
+    def has_action(self, turn: str) -> bool:
+        """Whether a turn is of the format, in whatever state the world is.
+
+        Children whose `parse` makes something of any turn say what the format asks for.
+        """
+        return self.parse(turn) is not None
+
     @abstractmethod
     def write(self, move: Move) -> str:
         """A turn that `parse` reads as the move's action."""

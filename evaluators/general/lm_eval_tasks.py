@@ -111,6 +111,11 @@ class LmEvalEvaluator(Evaluator):
         """Have lm_eval measure samples; see `Evaluator.measure`."""
         from lm_eval.models.huggingface import HFLM
 
+        if subject.in_step is not None:
+            raise ConfigError(
+                "lm_eval calls the model on its own, which a sharded one (FSDP, ZeRO-3) does not "
+                "survive: measure the saved model with `agenttuning evaluate`"
+            )
         # A copy: it sets the padding side, and a pad token.
         tokenizer = copy.deepcopy(subject.tokenizer)
         model = HFLM(pretrained=subject.model, tokenizer=tokenizer, batch_size=self._batch_size)

@@ -15,11 +15,10 @@ from dataset_builders.errors import ConfigError
 torch = pytest.importorskip("torch", reason="pip install 'agenttuning-plugin[eval]'")
 transformers = pytest.importorskip("transformers")
 
-from transformers import TrainerState  # noqa: E402
-
 from evaluators.agent_tasks import AgentTaskEvaluator  # noqa: E402
-from evaluators.callback import EvaluatorCallback, Schedule, _resume  # noqa: E402
+from evaluators.callback import EvaluatorCallback, Schedule  # noqa: E402
 from evaluators.general_loss import GeneralLossEvaluator  # noqa: E402
+from evaluators.run_records import forget_later  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings(
     # torch's DataLoader, told by Trainer to pin memory on a machine without accelerator.
@@ -210,7 +209,7 @@ def test_damaged_records_are_left_out_with_a_warning(
     good = [json.dumps({"step": step, "evaluator": "a"}) for step in (0, 2, 4)]
     damaged = [b'{"step": 1, "eval', b"\xff", b"3", b'{"step": "2"}', b""]
     path.write_bytes(b"\n".join([good[0].encode(), *damaged, *map(str.encode, good[1:]), b""]))
-    assert _resume(path, TrainerState(global_step=2)) == {"a": 2}
+    assert [row["step"] for row in forget_later(tmp_path, 2)] == [0, 2]
     assert path.read_text("utf-8") == "".join(line + "\n" for line in good[:2])
     assert "5 damaged lines left out" in caplog.text
 
@@ -222,20 +221,6 @@ def test_two_evaluators_of_one_name_are_refused(
     with pytest.raises(ConfigError, match="expected different names"):
         EvaluatorCallback(trainer, [*panel(rows), *panel(rows)])
     assert AgentTaskEvaluator("database", split="dev", num_tasks=1).name == "database_dev"
-
-
-def test_a_sharded_model_is_refused(tiny_model_dir: Path, rows: Any, tmp_path: Path) -> None:
-    from accelerate.utils import DistributedType
-
-    trainer = make_trainer(tiny_model_dir, rows, tmp_path)
-    state = trainer.accelerator.state
-    before = state._shared_state["distributed_type"]
-    try:
-        state._shared_state["distributed_type"] = DistributedType.FSDP
-        with pytest.raises(ConfigError, match="agenttuning evaluate"):
-            EvaluatorCallback(trainer, panel(rows))
-    finally:
-        state._shared_state["distributed_type"] = before
 
 
 def test_a_cadence_below_one_is_refused(rows: Any) -> None:

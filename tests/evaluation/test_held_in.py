@@ -80,6 +80,17 @@ def test_without_data_the_database_plays_generated_tasks(
     assert len(evaluator.items()) == 200
 
 
+def test_made_up_pages_are_named_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a folder is named, which so does not pass for the benchmark's data."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    world = load_environment("mind2web").dialogue.world
+    world.setup(None, lambda _: None)
+    folder = next(tmp_path.rglob("mind2web"))
+    options = {"mind2web": {"made_up": True, "data": str(folder)}}
+    about = made("mind2web", None, options=options).about()
+    assert about["data"] == world.stand_in(str(folder)) != ""
+
+
 @pytest.mark.parametrize("name", [name for name in HELD_IN if name != "database"])
 def test_what_is_missing_is_said_in_one_line(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from dataset_builders.conversation import Conversation, Message
-from dataset_builders.environments import load_environment
+from dataset_builders.environments import HELD_IN, load_environment
 from dataset_builders.errors import ConfigError
+from dataset_builders.reading.given import as_spec
+from dataset_builders.reading.sources import load_source
 
 torch = pytest.importorskip("torch", reason="pip install 'agenttuning-plugin[eval]'")
 transformers = pytest.importorskip("transformers")
@@ -18,7 +20,13 @@ from dataset_builders.encoding.tokens import Encoder, encode_dataset  # noqa: E4
 from dataset_builders.masks.chat import ChatRenderer  # noqa: E402
 from evaluators.base import Subject  # noqa: E402
 from evaluators.model_state import borrowed  # noqa: E402
-from evaluators.replay import ReplayEvaluator, _Reader, _runs, oracle_trajectories  # noqa: E402
+from evaluators.replay import (  # noqa: E402
+    ReplayEvaluator,
+    _Reader,
+    _reader_of,
+    _runs,
+    oracle_trajectories,
+)
 from evaluators.turns import action_start  # noqa: E402
 
 
@@ -124,6 +132,39 @@ def test_a_turn_begins_its_action_at_its_label(smollm2_tokenizer: Any) -> None:
         rest = smollm2_tokenizer.decode(ids[number:])
         assert rest.lstrip("\n").startswith("Action: Operation")
     assert reader._action(smollm2_tokenizer("no action")["input_ids"]) == 0
+
+
+_TURNS = {
+    "alfworld": "THOUGHT: The desk.\n ACTION: go to desk 1",
+    "database": "Look.\nAction: Operation\n```sql\nSELECT 1\n```",
+    "knowledge_graph": "Thought: Its edges.\nAction: get_relations(Ada)",
+    "mind2web": "Thought: The button.\nAnswer: B.\nAction: CLICK",
+    "os": "Think: Count.\n\nAct: bash\n\n```bash\nls | wc -l\n```",
+    "webshop": "Thought:\nA brush.\n\nAction:\nsearch[hair brush]",
+}
+
+
+@pytest.mark.parametrize("name", HELD_IN)
+def test_the_format_is_told_before_any_task_has_begun(name: str) -> None:
+    """Of each environment and AgentInstruct's name of it; some parsers take any turn."""
+    environment = load_environment(name)
+    for task in (name, environment.dialogue.agentinstruct_task):
+        has_action = _reader_of(task)
+        assert has_action is not None
+        assert has_action(_TURNS[name])
+        assert not any(map(has_action, ("", "I will have a look.", "THE END", "Act:\n")))
+    assert _reader_of("chess") is None
+
+
+def test_the_experts_own_turns_have_an_action(shared: Path) -> None:
+    """AgentInstruct's, as they come; so what is not parsable is the model's doing."""
+    for file in sorted((shared / "data/agentinstruct").glob("*.jsonl")):
+        for row in load_source(as_spec(str(file))).conversations[:50]:
+            has_action = _reader_of(row.task)
+            assert has_action is not None
+            turns = [message.content for message in row.messages if message.trained]
+            assert turns
+            assert all(map(has_action, turns)), row.id
 
 
 def test_runs_of_trained_tokens() -> None:

@@ -35,11 +35,15 @@ OVERALL = {
 }
 
 
+# The largest error of the weights; rounding alone explains about 0.005.
+WITHIN = {"held-in": 0.0064, "held-out": 0.0055, "general": 0.0035}
+
+
 @pytest.mark.parametrize("suite", OVERALL)
 @pytest.mark.parametrize("model", range(len(MODELS)), ids=MODELS)
 def test_the_published_overalls_are_recomputed(suite: str, model: int) -> None:
     scores = {task: values[model] for task, values in PUBLISHED.items()}
-    assert overall(scores, suite) == pytest.approx(OVERALL[suite][model], abs=0.01)
+    assert overall(scores, suite) == pytest.approx(OVERALL[suite][model], abs=WITHIN[suite])
 
 
 def test_a_suite_without_one_of_its_tasks_has_no_overall() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from agenttuning_plugin.results import compare, read_evaluations, table
+from agenttuning_plugin.results import compare, read_evaluations, table, unmeasured
 from dataset_builders.errors import DataError, SourceNotFoundError
 from evaluators.base import Evaluation
 from evaluators.results_file import write_record
@@ -25,7 +25,7 @@ def play(successes: int, n: int) -> Evaluation:
         for i in range(n)
     ]
     metrics = {"success": proportion(successes, n), "valid_format": proportion(n, n)}
-    return Evaluation("database", metrics, 0, 1.0, tuple(records))
+    return Evaluation("database", metrics, 0, 1.0, tuple(records), primary="success")
 
 
 def loss(values: list[float]) -> Evaluation:
@@ -34,7 +34,9 @@ def loss(values: list[float]) -> Evaluation:
         for i, value in enumerate(values)
     ]
     return Evaluation(
-        "general", {"loss": ratio(values, [10.0] * len(values))}, 0, 1.0, tuple(records)
+        *("general", {"loss": ratio(values, [10.0] * len(values))}, 0, 1.0, tuple(records)),
+        suite="general",
+        primary="loss",
     )
 
 
@@ -49,20 +51,31 @@ def test_first_and_last_are_set_side_by_side(tmp_path: Path) -> None:
     rows = {row.label: row for row in compare(read_evaluations(tmp_path))}
     success = rows["database success"]
     assert (success.base.value, success.tuned.value) == (0.0, 7 / 8)
-    assert success.change is not None
     assert success.change.value == 7 / 8
+    assert success.change.p_value == 2 / 2**7
     # Each conversation rose by a tenth of a nat a token: the change is certain, though
     # the losses themselves are far apart.
     change = rows["general loss"].change
-    assert change is not None
     assert change.value == pytest.approx(0.1)
     assert change.stderr == pytest.approx(0.0, abs=1e-12)
 
     console = Console(width=80, record=True)
     console.print(table(list(rows.values()), "title"))
     shown = console.export_text()
-    assert "87.5% [53%, 98%]" in shown
-    assert "+6.7% ±0.0%" in shown
+    assert "87.5%   +87.5 pts [+" in shown
+    assert "0.016" in shown
+    assert "+6.7 % [+6.7, +6.7]" in shown
+    assert [word for word in ("held-in", "general\n", "…") if word in shown.replace(" ", "")] == [
+        "held-in",
+        "general\n",
+    ]
+    assert all(len(line) <= 80 for line in shown.split("\n"))
+
+
+def test_what_was_not_measured_is_told(tmp_path: Path) -> None:
+    write_record(tmp_path, 0, play(1, 2))
+    write_record(tmp_path, 0, Evaluation("mmlu", {}, 0, 0.0, error="mmlu: no data"))
+    assert unmeasured(read_evaluations(tmp_path)) == ["mmlu: no data"]
 
 
 def test_a_folder_without_results_is_told(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -70,6 +69,13 @@ def test_every_field_is_described(model: type[BaseModel]) -> None:
         ({"evaluators": [{"type": "magic"}]}, "agenttuning.evaluators.0"),
         ({"evaluators": [{"type": "agent_task", "every": 0}]}, "every: found 0"),
         ({"evaluators": [{"type": "agent_task", "num_task": 3}]}, "num_task: unknown key"),
+        ({"evaluators": [{"type": "benchmark", "name": "held-in"}]}, "expected one of alfworld, "),
+        (
+            {"evaluators": [{"type": "agent_task"}, {"type": "benchmark", "name": "database"}]},
+            "evaluators: found 'database' twice",
+        ),
+        ({"evaluation": {"max_time_share": 1.0}}, "max_time_share: found 1.0"),
+        ({"evaluation": {"best": {}}}, "best.floor.evaluator: found 'general', expected one of"),
         (
             {"evaluators": [{"type": "general_loss"}], "holdout": 0},
             "general_loss needs a general source and a holdout",
@@ -124,32 +130,17 @@ SHARDED: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("keys", SHARDED)
-def test_evaluators_of_a_sharded_model_are_refused(keys: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="agenttuning evaluate"):
-        check_recipe(recipe({"evaluators": [{"type": "agent_task"}]}, **keys))
-    assert check_recipe(recipe(**keys)).evaluators == []
-
-
-def test_evaluators_run_under_zero_2() -> None:
-    keys = {"deepspeed": {"zero_optimization": {"stage": 2}}}
+def test_evaluators_run_while_the_model_is_sharded(keys: dict[str, Any]) -> None:
     assert check_recipe(recipe({"evaluators": [{"type": "agent_task"}]}, **keys)).evaluators
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b'{"zero_opt', "cannot be read as JSON"),
-        (b"\xff\xfe", "cannot be read as JSON"),
-        (b'{"zero_optimization": 3}', "zero_optimization: found 3, expected a mapping"),
-    ],
-)
-def test_a_broken_deepspeed_file_is_named(tmp_path: Path, content: bytes, message: str) -> None:
-    path = tmp_path / "zero.json"
-    path.write_bytes(content)
-    with pytest.raises(ConfigError) as caught:
-        check_recipe(recipe({"evaluators": [{"type": "agent_task"}]}, deepspeed=str(path)))
-    assert str(caught.value).startswith(f"deepspeed: {path}: ")
-    assert message in str(caught.value)
+@pytest.mark.parametrize("key", ["tensor_parallel_size", "context_parallel_size"])
+def test_evaluators_of_processes_that_share_an_input_are_refused(key: str) -> None:
+    keys = {key: 2}
+    with pytest.raises(ConfigError, match=f"evaluators: cannot run with {key}: 2"):
+        check_recipe(recipe({"evaluators": [{"type": "agent_task"}]}, **keys))
+    assert check_recipe(recipe(**keys)).evaluators == []
+    assert check_recipe(recipe({"evaluators": [{"type": "agent_task"}]}, **{key: 1})).evaluators
 
 
 def test_two_chat_templates_are_refused() -> None:

@@ -70,6 +70,10 @@ class AlfworldDialogue(Dialogue):
         """The command that a turn means; see `matching`."""
         return nearest_action(spoken_action(turn), self.env.admissible_actions)
 
+    def has_action(self, turn: str) -> bool:
+        """Whether a turn says `ACTION:`; `parse` takes any turn for a command."""
+        return has_action(turn)
+
     def write(self, move: Move) -> str:
         """The move as AgentBench asks for it, on AgentInstruct's two lines."""
         thought = " ".join(move.thought.replace("ACTION:", "").split())
@@ -110,5 +114,5 @@ class AlfworldDialogue(Dialogue):
         if over and self.stops(turn):
             over = False
         shown, reward, over, cut, info = super().conclude(turn, observation, reward, over, info)
-        valid = has_action(turn) and bool(info["valid_format"])
+        valid = self.has_action(turn) and bool(info["valid_format"])
         return shown, reward, over, cut, info | {"valid_format": valid, "action": self._played}

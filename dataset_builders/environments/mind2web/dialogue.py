@@ -50,6 +50,10 @@ class Mind2WebDialogue(Dialogue):
         """Letter, line break, operation and value; each may be empty."""
         return f"{parse_choice(turn)}\n{parse_operation(turn)}"
 
+    def has_action(self, turn: str) -> bool:
+        """Whether a turn answers with a letter; `parse` takes one without for an answer too."""
+        return bool(parse_choice(turn))
+
     def write(self, move: Move) -> str:
         """The move in AgentInstruct's form."""
         letter, _, action = move.action.partition("\n")

@@ -1,0 +1,221 @@
+"""How fast episodes are played by a model in this process, and what makes the difference.
+
+`python benchmarks/evaluate.py` plays the same episodes, greedily:
+
+1. one by one: a batch of one, `model.generate` on the whole dialogue at every turn;
+2. in lockstep batches, without reuse of what was read before;
+3. in lockstep batches, with it: as evaluators do;
+4. with `--endpoint URL`, by a server that speaks OpenAI's protocol, such as vLLM.
+
+It tells the ratio of 1 to each in wall-clock and CPU time, and whether all turns are the
+same. Ways 1 to 3 take turns in `--repeats` rounds and each counts with its best one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from dataset_builders.collection.episode import Trajectory
+from dataset_builders.collection.rollout import ChatPolicy, play
+from dataset_builders.conversation import Message
+from dataset_builders.environments import EnvironmentSpec, load_environment
+from evaluators.agent_tasks import ModelPolicy
+from evaluators.base import Subject
+from evaluators.local_model import LocalModel
+from evaluators.model_state import borrowed
+
+MODEL = Path("~/.cache/agenttuning/SmolLM2-135M-Instruct")
+
+
+class WholeDialogues:
+    """A policy as one writes it first: the library's `generate` on every whole dialogue."""
+
+    def __init__(self, subject: Subject, max_new_tokens: int) -> None:
+        self._subject, self._limit = subject, max_new_tokens
+        self._local = LocalModel(subject)  # Renders and encodes the prompt.
+
+    def complete(
+        self, dialogues: Sequence[Sequence[Message]], max_new_tokens: int
+    ) -> list[str | None]:
+        """See `ChatPolicy.complete`."""
+        return [self._turn(dialogue, min(max_new_tokens, self._limit)) for dialogue in dialogues]
+
+    def _turn(self, dialogue: Sequence[Message], limit: int) -> str:
+        model, tokenizer = self._subject.model, self._subject.tokenizer
+        ids = torch.tensor([self._local.prompt_ids(dialogue)], device=model.device)
+        out = model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            max_new_tokens=limit,
+            pad_token_id=tokenizer.eos_token_id,
+        )
+        text: str = tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+        return text.strip()
+
+
+class Server:
+    """A policy behind an endpoint, asked for all dialogues at once."""
+
+    def __init__(self, url: str, model: str, max_new_tokens: int) -> None:
+        import openai
+
+        self._client = openai.OpenAI(base_url=url, api_key=os.environ.get("OPENAI_API_KEY", "-"))
+        self._model, self._limit = model, max_new_tokens
+
+    def complete(
+        self, dialogues: Sequence[Sequence[Message]], max_new_tokens: int
+    ) -> list[str | None]:
+        """See `ChatPolicy.complete`."""
+        limit = min(max_new_tokens, self._limit)
+
+        def turn(dialogue: Sequence[Message]) -> str:
+            messages: Any = [{"role": m.role, "content": m.content} for m in dialogue]
+            answer = self._client.chat.completions.create(
+                model=self._model, messages=messages, temperature=0, max_tokens=limit
+            )
+            return (answer.choices[0].message.content or "").strip()
+
+        with ThreadPoolExecutor(len(dialogues)) as pool:
+            return list(pool.map(turn, dialogues))
+
+
+@dataclass
+class Way:
+    """One way of playing, and what it took."""
+
+    name: str
+    batch_size: int
+    wall: float = float("inf")
+    cpu: float = float("inf")
+    turns: int = 0
+    same: int = 0
+
+
+def said(trajectory: Trajectory) -> list[str]:
+    """The model's turns."""
+    return [message.content for message in trajectory.messages if message.trained]
+
+
+def measure(
+    way: Way, make: Callable[[], ChatPolicy], environment: EnvironmentSpec, tasks: Sequence[str]
+) -> list[Trajectory]:
+    """Play the tasks once; the best time counts."""
+    wall, cpu = time.monotonic(), time.process_time()
+    played = play(environment, tasks, make(), batch_size=way.batch_size)
+    way.wall = min(way.wall, time.monotonic() - wall)
+    way.cpu = min(way.cpu, time.process_time() - cpu)
+    way.turns = sum(trajectory.num_rounds for trajectory in played)
+    return played
+
+
+def local(options: argparse.Namespace) -> list[Way]:
+    """Ways 1 to 3, and 4 where asked for."""
+    environment = load_environment(options.environment)
+    tasks = environment.task_ids(options.split)[: options.episodes]
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        options.model.expanduser(), dtype=getattr(torch, options.dtype)
+    ).to(options.device)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(options.model.expanduser())
+    subject, limit = Subject(model, tokenizer), options.max_new_tokens
+    ways: list[tuple[Way, Callable[[], ChatPolicy]]] = [
+        (Way("one by one, model.generate", 1), lambda: WholeDialogues(subject, limit)),
+        (
+            Way("lockstep, nothing reused", options.batch_size),
+            lambda: ModelPolicy(LocalModel(subject, reuse=False), limit),
+        ),
+        (
+            Way("lockstep, prefixes reused", options.batch_size),
+            lambda: ModelPolicy(LocalModel(subject), limit),
+        ),
+    ]
+    if options.endpoint:
+        served = Server(options.endpoint, options.endpoint_model, limit)
+        ways.append((Way("endpoint", options.batch_size), lambda: served))
+    for _, make in ways:  # Loads and compiles what is loaded and compiled once.
+        with borrowed(subject):
+            play(environment, tasks[:1], make(), batch_size=1)
+    expected: list[list[str]] = []
+    for _ in range(options.repeats):
+        for way, make in ways:
+            with borrowed(subject):
+                found = [said(one) for one in measure(way, make, environment, tasks)]
+            expected = expected or found
+            way.same = sum(a == b for a, b in zip(found, expected, strict=True))
+    return [way for way, _ in ways]
+
+
+def describe(options: argparse.Namespace) -> dict[str, Any]:
+    """Where and with what it was measured."""
+    processor = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.processor(),
+    )
+    return {
+        "platform": platform.platform(),
+        "processor": processor,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load": round(os.getloadavg()[0], 1),
+        "gpu": torch.cuda.get_device_name() if options.device == "cuda" else "",
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "transformers": version("transformers"),
+        "settings": {key: str(value) for key, value in vars(options).items() if key != "out"},
+    }
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, default=MODEL)
+    parser.add_argument("--environment", default="database")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--episodes", type=int, default=64)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--max-new-tokens", type=int, default=80)
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--endpoint", default="", help="URL of a server, such as vLLM's")
+    parser.add_argument("--endpoint-model", default="")
+    parser.add_argument("--out", type=Path, help="file to write the figures to, as JSON")
+    options = parser.parse_args()
+    torch.set_float32_matmul_precision("highest")
+    report = describe(options)
+    ways = local(options)
+    first = ways[0]
+    for way in ways:
+        print(
+            f"{way.name:28} {way.wall:8.1f} s, CPU {way.cpu:8.1f} s, {way.turns} turns: "
+            f"{first.wall / way.wall:5.2f} x (CPU {first.cpu / way.cpu:5.2f} x), "
+            f"{way.same} of {options.episodes} episodes say the same",
+            flush=True,
+        )
+    report["ways"] = [
+        asdict(way) | {"ratio_wall": first.wall / way.wall, "ratio_cpu": first.cpu / way.cpu}
+        for way in ways
+    ]
+    if options.out:
+        options.out.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

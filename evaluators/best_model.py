@@ -1,0 +1,76 @@
+"""The trainer's `metric_for_best_model`, where it names a figure of an evaluator."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dataset_builders.errors import ConfigError
+from evaluators.guards import BEST_KEY
+from evaluators.schedule import Policy, Schedule
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class BestModelFigure:
+    """The figure by which the trainer chooses its best checkpoint.
+
+    Attributes:
+        key: Its key among the trainer's metrics; "" where it is none of ours.
+        evaluators: Names of those that it takes.
+        greater: Whether more is better.
+    """
+
+    key: str
+    evaluators: frozenset[str]
+    greater: bool
+
+    @classmethod
+    def of(
+        cls, args: TrainingArguments, schedules: Sequence[Schedule], policy: Policy
+    ) -> BestModelFigure:
+        """Read a trainer's settings.
+
+        Raises:
+            ConfigError: The figure is the best score under a floor, and no floor is set.
+        """
+        key = args.metric_for_best_model or ""
+        key = key if key.startswith("eval_") else f"eval_{key}"
+        if key == BEST_KEY:
+            if policy.best is None:
+                raise ConfigError(
+                    f"metric_for_best_model: found {BEST_KEY}, expected `best` among the settings "
+                    "of the evaluation, which says what it is"
+                )
+            names = frozenset({policy.best.evaluator, policy.best.floor.evaluator})
+        else:
+            ours = [s.evaluator.name for s in schedules]
+            ours += [result.evaluator for result in policy.unavailable]
+            # The longest name: "database" is the beginning of "database_dev".
+            fitting = sorted((n for n in ours if key.startswith(f"eval_{n}_")), key=len)
+            names = frozenset(fitting[-1:])
+        if names and str(getattr(args.eval_strategy, "value", args.eval_strategy)) == "no":
+            LOG.warning(
+                "metric_for_best_model: %s is not looked at while eval_strategy is `no`: the "
+                "trainer chooses a checkpoint only when it evaluates; set eval_strategy and "
+                "eval_steps",
+                key,
+            )
+        return cls(key if names else "", names, bool(args.greater_is_better))
+
+    def comes_from(self, schedule: Schedule) -> bool:
+        """Whether an evaluator has to run when the trainer evaluates."""
+        return schedule.evaluator.name in self.evaluators
+
+    def fill(self, metrics: dict[str, float], step: int) -> None:
+        """Where the figure could not be measured, say the worst one: no end of training."""
+        if self.key and self.key not in metrics:
+            LOG.warning("step %d cannot become the best one: found no %s", step, self.key)
+            metrics[self.key] = -math.inf if self.greater else math.inf

@@ -1,0 +1,91 @@
+"""What a model's cache allows: asked before generation, so that it is never wrong."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from dataclasses import dataclass
+from typing import Any, Literal
+
+CacheKind = Literal["shared", "own", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSupport:
+    """How a model may be generated with.
+
+    Attributes:
+        kind: "shared": keys and values of a token depend on nothing but the tokens before
+            it, so they can be kept, moved between batches and used again. "own": the
+            model has a cache of its own kind (a sliding window, a state), which serves
+            one batch from its beginning to its end. "none": no cache that is known; every
+            token is computed from the whole row.
+        positions: Whether it takes position ids.
+        last_only: Whether it can be asked for the last logits alone.
+    """
+
+    kind: CacheKind
+    positions: bool
+    last_only: bool
+
+
+def cache_support(model: Any) -> CacheSupport:
+    """Look at a model's signature, configuration and layers.
+
+    Args:
+        model: A `PreTrainedModel`, or a `PeftModel` around one.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    names = set(inspect.signature(base.forward).parameters)
+    positions, last_only = "position_ids" in names, "logits_to_keep" in names
+    if _has_virtual_tokens(model):  # They lie in front of the row, or in the cache.
+        return CacheSupport("none", False, False)
+    kind: CacheKind = "none"
+    if "past_key_values" in names and not base.config.is_encoder_decoder:
+        kind = "shared" if positions and _is_plain(base.config) else "own"
+        if getattr(base, "_is_stateful", False) and kind == "own" and not positions:
+            kind = "none"  # States take no padding on their left.
+    return CacheSupport(kind, positions, last_only)
+
+
+def new_cache(config: Any) -> Any:
+    """The library's own cache for a model."""
+    from transformers import DynamicCache
+
+    return DynamicCache(config=config)
+
+
+def _is_plain(config: Any) -> bool:
+    from transformers.cache_utils import DynamicLayer
+
+    text = config.get_text_config(decoder=True)
+    # Angles that depend on the longest row would make keys depend on their batch.
+    scaling = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None)
+    if "dynamic" in str(scaling) or "longrope" in str(scaling):
+        return False
+    layers = new_cache(config).layers
+    number = getattr(text, "num_hidden_layers", None)
+    return len(layers) == number and all(type(layer) is DynamicLayer for layer in layers)
+
+
+def _has_virtual_tokens(model: Any) -> bool:
+    configs = getattr(model, "peft_config", None)
+    if not isinstance(configs, dict):
+        return False
+    return any(getattr(config, "is_prompt_learning", False) for config in configs.values())
+
+
+def room_for_prefixes(model: Any) -> int:
+    """Tokens whose keys and values take a quarter of the free memory, and 4 GiB at most."""
+    import torch
+
+    config = model.config.get_text_config(decoder=True)
+    heads = config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    held = getattr(config, "num_key_value_heads", None) or heads
+    width = torch.finfo(model.dtype).bits // 8
+    if model.device.type == "cuda":
+        free = torch.cuda.mem_get_info(model.device)[0]
+    else:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return int(min(free // 4, 4 * 2**30) // (2 * config.num_hidden_layers * held * size * width))

@@ -1,0 +1,84 @@
+"""Which tasks of MiniWoB++ are played: the 46 that AgentTuning reports, ten times each."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+from dataset_builders.errors import ConfigError
+
+TASKS: tuple[str, ...] = (
+    "choose-list",
+    "click-button",
+    "click-button-sequence",
+    "click-checkboxes",
+    "click-checkboxes-large",
+    "click-checkboxes-soft",
+    "click-checkboxes-transfer",
+    "click-collapsible",
+    "click-collapsible-2",
+    "click-color",
+    "click-dialog",
+    "click-dialog-2",
+    "click-link",
+    "click-menu",
+    "click-option",
+    "click-scroll-list",
+    "click-shades",
+    "click-shape",
+    "click-tab",
+    "click-tab-2",
+    "click-tab-2-hard",
+    "click-test",
+    "click-test-2",
+    "click-widget",
+    "count-shape",
+    "email-inbox",
+    "email-inbox-forward-nl",
+    "email-inbox-forward-nl-turk",
+    "email-inbox-nl-turk",
+    "enter-date",
+    "enter-password",
+    "enter-text",
+    "enter-text-dynamic",
+    "enter-time",
+    "focus-text",
+    "focus-text-2",
+    "grid-coordinate",
+    "login-user",
+    "navigate-tree",
+    "search-engine",
+    "simple-algebra",
+    "social-media",
+    "social-media-all",
+    "social-media-some",
+    "terminal",
+    "use-spinner",
+)
+"""Names as in the `miniwob` package."""
+
+EPISODES = 10
+
+_PREFIX = "miniwob-test-"
+_TASK_ID = re.compile(re.escape(_PREFIX) + r"(.+)-(\d+)")
+
+
+@cache
+def task_ids() -> tuple[str, ...]:
+    """All 460, one of every task, then the second of every task, and so on."""
+    return tuple(f"{_PREFIX}{name}-{number}" for number in range(EPISODES) for name in TASKS)
+
+
+def task_and_seed(task_id: str) -> tuple[str, int]:
+    """Parse an identifier such as "miniwob-test-click-button-3": task and page's seed.
+
+    Raises:
+        ConfigError: It is not one of `task_ids`.
+    """
+    found = _TASK_ID.fullmatch(task_id)
+    if found is None or task_id not in task_ids():
+        raise ConfigError(
+            f"task {task_id!r} is unknown; expected one of miniwob's test split, "
+            f"such as {task_ids()[0]}"
+        )
+    return found.group(1), int(found.group(2))

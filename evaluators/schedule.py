@@ -1,0 +1,64 @@
+"""When evaluators run inside training, and what holds for all of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dataset_builders.errors import ConfigError
+from evaluators.base import Evaluation, Evaluator
+from evaluators.guards import BestStep, GeneralFloor
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """When an evaluator runs.
+
+    Attributes:
+        evaluator: What runs.
+        every: Optimizer steps between runs; none for no runs in between.
+        at_start: Whether it runs before the first step: the base to compare with.
+        at_end: Whether it runs after the last step.
+        limit: The first so many items; all by default.
+    """
+
+    evaluator: Evaluator
+    every: int | None = None
+    at_start: bool = True
+    at_end: bool = True
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.every is not None and self.every < 1:
+            raise ConfigError(f"every: found {self.every}, expected at least 1 step")
+
+    def runs_from(self, step: int, steps: int) -> int:
+        """Times that it runs at a step and later, of a run with so many steps."""
+        times = {step}
+        if self.every:
+            times |= set(range(step - step % self.every + self.every, steps + 1, self.every))
+        if self.at_end:
+            times.add(steps)
+        return len(times)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What holds for all evaluators of a run.
+
+    Attributes:
+        max_time_share: Largest share of the run's wall-clock time that evaluation takes, by
+            measuring fewer items; none for no limit.
+        strict: Whether an evaluator that breaks ends training; else it is recorded.
+        stop: Ends training when the general score has dropped so far.
+        best: Looks for the best step under a floor on the general score.
+        unavailable: Evaluators that cannot run here, and why.
+        watchdog: Seconds without a sign of life after which a process of a distributed run is
+            given up, with a line that names it and the evaluator.
+    """
+
+    max_time_share: float | None = None
+    strict: bool = False
+    stop: GeneralFloor | None = None
+    best: BestStep | None = None
+    unavailable: tuple[Evaluation, ...] = ()
+    watchdog: float = 1800.0

@@ -1,0 +1,60 @@
+"""The model of a trainer as what is measured, whatever the trainer spreads over processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from dataset_builders.errors import ConfigError
+from evaluators.in_step import InStep, sharded_module
+from evaluators.ranks import DEFAULT_TIMEOUT, ranks_here
+from evaluators.subject import Subject
+
+if TYPE_CHECKING:
+    from transformers import Trainer
+
+
+def subject_of(
+    trainer: Trainer, end_of_turn: Sequence[str] = (), *, timeout: float = DEFAULT_TIMEOUT
+) -> Subject:
+    """The model that a trainer trains; every process has to ask for it.
+
+    Ask when the trainer has prepared the model, that is, from `on_train_begin` on.
+
+    Args:
+        trainer: Any Hugging Face Trainer: on one process, under DDP, FSDP or DeepSpeed.
+        end_of_turn: Tokens beside eos that end a turn.
+        timeout: Seconds without a sign of life after which a process is given up.
+
+    Raises:
+        ConfigError: Processes compute on one input together, so that none can have its own.
+    """
+    accelerator = trainer.accelerator
+    parallel = getattr(accelerator, "parallelism_config", None)
+    for kind in ("tp", "cp", "sp"):
+        if getattr(parallel, f"{kind}_enabled", False):
+            raise ConfigError(
+                f"evaluators: found parallelism {kind}, expected data parallelism, sharded or not: "
+                "processes that share one input cannot play tasks of their own"
+            )
+    model = accelerator.unwrap_model(trainer.model)
+    ranks = ranks_here(timeout)
+    if ranks is None:
+        return Subject(
+            model=model,
+            tokenizer=trainer.processing_class,
+            end_of_turn=tuple(end_of_turn),
+            autocast=accelerator.autocast,
+        )
+    module = sharded_module(trainer.model_wrapped, model)
+    return Subject(
+        model=model,
+        tokenizer=trainer.processing_class,
+        end_of_turn=tuple(end_of_turn),
+        rank=ranks.rank,
+        world_size=ranks.size,
+        gather=ranks.gather,
+        autocast=accelerator.autocast,
+        ranks=ranks,
+        in_step=None if module is None else InStep(module, ranks),
+    )

@@ -1,0 +1,97 @@
+"""`agenttuning compare` and `errors`, on folders as evaluations leave them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from agenttuning_plugin.cli import app
+from agenttuning_plugin.comparing import compare_evaluations, pick
+from dataset_builders.errors import ConfigError
+from evaluators.base import Evaluation
+from evaluators.results_file import write_record
+from evaluators.summaries import summarise
+
+
+def evaluation(name: str, values: list[float], macro: bool = False, **more: Any) -> Evaluation:
+    records = [
+        {
+            "item": f"{name}-test-{n}",
+            "scores": {"success": value, "reward": value},
+            "error": "",
+            "group": "even" if n % 2 == 0 and n else "odd",
+            "failures": [] if value else ["refusal"],
+        }
+        for n, value in enumerate(values)
+    ]
+    metrics = summarise(records, macro=macro)
+    return Evaluation(name, metrics, 0, 1.0, tuple(records), primary="success", macro=macro, **more)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    a, b = tmp_path / "base", tmp_path / "tuned"
+    write_record(a, 0, evaluation("os", [0.0] * 6 + [1.0], about={"prompt": "own:1"}))
+    write_record(a, 0, evaluation("database", [1.0, 0.0, 0.0, 0.0], macro=True))
+    write_record(b, 0, evaluation("os", [0.0] * 8))
+    write_record(b, 5, evaluation("os", [1.0] * 6 + [0.0, 1.0], about={"prompt": "own:2"}))
+    write_record(b, 5, evaluation("database", [1.0, 1.0, 1.0, 0.0], macro=True))
+    return a, b
+
+
+def run(*arguments: object) -> Any:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_two_folders_are_compared_task_by_task(folders: tuple[Path, Path]) -> None:
+    done = run("compare", *folders)
+    assert done.exit_code == 0, done.output
+    (system, database) = json.loads(run("compare", *folders, "--json").stdout)
+    assert (system["before"], system["after"], system["n"]) == (
+        pytest.approx(1 / 7),
+        pytest.approx(6 / 7),
+        7,
+    )
+    assert system["better"] == [f"os-test-{n}" for n in range(6)]
+    assert system["worse"] == ["os-test-6"]
+    assert system["only_second"] == 1
+    assert system["differs"] == ["prompt"]
+    # A mean of means, as it was measured: odd (3 tasks), even (1 task).
+    assert (database["before"], database["after"]) == (pytest.approx(1 / 6), pytest.approx(5 / 6))
+    text = done.output
+    assert "os success better (6): os-test-0, os-test-1" in text
+    assert "not measured alike: prompt differ" in text
+    assert "1 only in the second are left out" in " ".join(text.split())
+
+
+def test_one_run_is_compared_with_its_own_start(folders: tuple[Path, Path]) -> None:
+    (system,) = json.loads(run("compare", folders[1], "--json", "--first-step", 0).stdout)
+    assert (system["before"], system["n"]) == (0.0, 8)
+    found = pick(folders[1], None, last=False)
+    assert found["os"]["step"] == 0
+    assert found["database"]["step"] == 5
+
+
+def test_every_figure_on_request(folders: tuple[Path, Path]) -> None:
+    rows = json.loads(run("compare", *folders, "--json", "--all-figures").stdout)
+    assert [row["figure"] for row in rows if row["evaluator"] == "os"] == ["success", "reward"]
+
+
+def test_what_cannot_be_compared_is_said(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"step: found 7, expected one of \[0, 5\]"):
+        pick(folders[1], 7)
+    write_record(tmp_path / "c", 0, evaluation("mmlu", [1.0]))
+    with pytest.raises(ConfigError, match="nothing to compare: the first has os, database"):
+        compare_evaluations(pick(folders[0], None), pick(tmp_path / "c", None))
+
+
+def test_failure_modes_by_task_and_step(folders: tuple[Path, Path]) -> None:
+    done = run("errors", folders[1])
+    assert done.exit_code == 0
+    rows = json.loads(run("errors", folders[1], "--json").stdout)
+    found = {(row["evaluator"], row["step"]): row["failures"]["refusal"]["value"] for row in rows}
+    assert found == {("os", 0): 1.0, ("os", 5): 1 / 8, ("database", 5): 1 / 4}
