@@ -33,6 +33,10 @@ check: .venv/.dev  ## Lint, format check, types.
 environments: .venv/.dev  ## Get what only some environments need, as far as this machine can.
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[alfworld]' \
 	  || echo "make environments: not had: the extra alfworld (it is compiled, with g++ and cmake)"
+	@for program in java:default-jre-headless chromedriver:chromium-driver; do \
+	  command -v $${program%%:*} > /dev/null \
+	    || echo "make environments: not there: $${program%%:*} (apt-get install $${program##*:})"; \
+	done
 	@$(BIN)/python -m dataset_builders.sandbox.rootfs \
 	  || echo "make environments: not had: the file system of the os environment's boxes"
 

@@ -137,6 +137,9 @@ def evaluate(
     run = evaluation.Run(subject, limit, out, step, heading, oracle)
     try:
         panel = _with_bars(lambda bars: evaluation.run_panel(tasks, run, bars))
+    except KeyboardInterrupt:
+        errors.print("stopped" + (": the same command goes on from here" if out else ""))
+        raise typer.Exit(130) from None
     finally:
         subject.close()
     if as_json:

@@ -105,8 +105,6 @@ def unload_adapter(job: Job) -> None:
 
 def main(arguments: Sequence[str]) -> None:
     """Run the job in the first argument; the exit status is that of `agenttuning evaluate`."""
-    from agenttuning_plugin import cli
-
     given = json.loads(arguments[0])
     job = Job(**{**given, "command": tuple(given["command"])})
     try:
@@ -114,6 +112,8 @@ def main(arguments: Sequence[str]) -> None:
     except EndpointError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    from agenttuning_plugin import cli
+
     sys.argv = ["agenttuning", *job.command]
     try:
         cli.main()

@@ -96,7 +96,7 @@ class AgentTaskEvaluator(Evaluator):
         if self._oracle:
             play_oracle(self._environment, items, batch_size=size, on_progress=ended)
             return
-        policy = self.policy(subject.language_model())
+        policy = self.policy(subject)
         play(self._environment, items, policy, batch_size=size, on_progress=ended)
 
     def record(self, trajectory: Trajectory) -> Record:
@@ -110,9 +110,9 @@ class AgentTaskEvaluator(Evaluator):
         """Also the share of episodes that show each mode of failure."""
         return super().metrics(records) | failure_rates(records)
 
-    def policy(self, model: LanguageModel) -> ChatPolicy:
+    def policy(self, subject: Subject) -> ChatPolicy:
         """How the model plays."""
-        return ModelPolicy(model, self._max_new_tokens)
+        return ModelPolicy(subject.language_model(), self._max_new_tokens)
 
     def about(self) -> dict[str, str]:
         """The wording, where the data are made up, and further settings."""

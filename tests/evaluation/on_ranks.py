@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 import transformers
+import transformers.integrations.deepspeed
 from datasets import Dataset
 
 from dataset_builders.conversation import Conversation, Message
@@ -157,12 +158,14 @@ class Panel(transformers.TrainerCallback):
 
 
 def make_trainer(mode: str, model_dir: str, rows: Dataset, output: Path) -> transformers.Trainer:
+    transformers.integrations.deepspeed.unset_hf_deepspeed_config()  # Of the run before this.
     model: Any = transformers.AutoModelForCausalLM.from_pretrained(
         model_dir, attention_dropout=0.1, dtype=torch.float32
     )
     tokenizer = transformers.AutoTokenizer.from_pretrained(model_dir)
     with torch.no_grad():
-        model.get_input_embeddings().weight[:5] = 0  # It would say nothing but control tokens.
+        model.get_input_embeddings().weight[:5] = 0  # Control tokens, which are not text.
+        model.model.norm.weight[::2] = -1  # Or it would say its last token again and again.
     if mode.endswith("lora"):
         import peft
 

@@ -139,19 +139,22 @@ def test_the_server_answers_with_the_adapter(
     tiny_model_dir: Path, rows: Any, tmp_path: Path, address: str
 ) -> None:
     trainer = make_trainer(tiny_model_dir, rows, tmp_path)
-    trainer.train()
+    with torch.no_grad():
+        for name, weight in trainer.model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(weight)
     trainer.model.save_pretrained(tmp_path / "step-9/adapter")
     job = make_job(settings(address), "nine", tmp_path / "step-9")
     load_adapter(job)
     load_adapter(job)  # again, in place of the first
-    dialogue = [[Message("user", "5?")]]
+    texts = ["once upon", "def f(x):", "a b c", "12 + 7 ="]
     served = EndpointModel(Place("nine", address))
     with torch.no_grad():
         mine = Subject(trainer.model.eval(), trainer.processing_class).language_model()
-        expected = mine.chat(dialogue, Decoding(8))
+        expected = mine.continue_text(texts, Decoding(8))
         with trainer.model.disable_adapter():
-            base = mine.chat(dialogue, Decoding(8))
-    assert served.chat(dialogue, Decoding(8)) == expected != base
+            base = mine.continue_text(texts, Decoding(8))
+    assert served.continue_text(texts, Decoding(8)) == expected != base
     served.close()
     unload_adapter(job)
     with pytest.raises(EndpointError, match="unload_lora_adapter nine: HTTP 404"):

@@ -239,3 +239,11 @@ def test_a_real_model_plays_in_both_modes(folder: Path, tiny_model_dir: Path, mo
     # The tokenizer of this model makes more than 1,700 tokens of the prompt alone.
     ends = {"chat": {"round_limit", "context_full"}, "completion": {"context_full"}}
     assert {record["exit_reason"] for record in found.records} <= ends[mode]
+
+
+def test_the_oracle_takes_the_evaluators_own_path(shared: Path) -> None:
+    settings = SuiteSettings(data=str(shared / "data"), oracle=True)
+    result = make("hotpot_qa", settings).evaluate(Subject(None, None), limit=12)
+    assert result.metrics["f1"].value == 1.0
+    assert result.about["player"] == "oracle"
+    assert {record["group"] for record in result.records} == {"easy", "medium", "hard"}

@@ -60,11 +60,11 @@ def test_hostile_turns_are_answered_and_three_rewordings_end_it() -> None:
         "Action: clickxpath //*[",
         "Action: click 999999",
         "Action: clickoption //div",
-        "Action: type \ud800\ue009w\U0001f600" + "x" * 4000,
+        "Action: type \ud800\ue009w\U0001f600" + "x" * 600,
         "Action: clickxpath //nothing",
         "Action: movemouse //head/title",
         "Action: clickid nothing",
-        *["", "<|im_end|>" * 500, "Action: fly", "no"],
+        *["", "<|im_end|>" * 20, "Action: fly", "no"],
     ]
     (end,) = play(load_held_out("miniwob"), [ENTER], ScriptedPolicy(turns), batch_size=1)
     assert end.error == ""

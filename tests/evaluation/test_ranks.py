@@ -99,13 +99,7 @@ def test_a_lost_process_is_named(tmp_path: Path) -> None:
     """And none is left hanging. Without torchrun, which would end the others."""
     running = {
         (scenario, rank): subprocess.Popen(
-            [
-                sys.executable,
-                str(FOLDER / "ranks_apart.py"),
-                scenario,
-                str(rank),
-                str(tmp_path / scenario),
-            ],
+            [sys.executable, script, scenario, str(rank), str(tmp_path / scenario)],
             env=ENVIRONMENT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,6 +17,7 @@ from evaluators.held_out import load_held_out, science_world
 from evaluators.held_out.science_world import actions, demonstrations, selection
 from evaluators.held_out.science_world.dialogue import ScienceWorldDialogue, trim_old_turns
 from evaluators.held_out.science_world.environment import ScienceWorldEnvironment
+from evaluators.held_out.science_world.evaluator import FittingPolicy
 from evaluators.suites import SuiteSettings
 
 VALID = ("open freezer", "close door to hallway", "focus on orange", "focus on ghost", "wait")
@@ -103,6 +105,21 @@ def test_the_demonstration_goes_first_and_keeps_its_task_longest() -> None:
     assert texts[2:4] == ["demo 0", "gold 0"]
     assert "gold 3" in texts
     assert "gold 1" not in texts
+
+
+def test_a_small_context_is_shown_less_and_none_only_the_rest() -> None:
+    class Short:
+        """Has room for 30 segments."""
+
+        def chat(self, dialogues: Any, decoding: Any) -> list[str | None]:
+            del decoding
+            sizes = [sum(count_segments(turn.content) for turn in each) for each in dialogues]
+            return ["Action: wait" if size <= 30 else None for size in sizes]
+
+    long, short = _dialogue(20, 5), _dialogue(0, 1)
+    hopeless = [*short[:-1], Message("user", "a word " * 40)]
+    policy: Any = FittingPolicy(Short())  # type: ignore[arg-type]
+    assert policy.complete([long, hopeless, short], 9) == ["Action: wait", None, "Action: wait"]
 
 
 def test_turns_are_thoughts_or_actions() -> None:

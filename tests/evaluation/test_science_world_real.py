@@ -7,17 +7,18 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
+from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from dataset_builders.collection.rollout import ScriptedPolicy, play
 from dataset_builders.environments.isolated import IsolatedDialogue
 from dataset_builders.errors import EnvironmentFailureError
 from evaluators.base import Evaluation, Subject
 from evaluators.held_out import load_held_out, science_world
 from evaluators.held_out.science_world import demonstrations, selection
-from evaluators.held_out.science_world.evaluator import FittingPolicy
+from evaluators.held_out.science_world.dialogue import ScienceWorldDialogue
 from evaluators.held_out.science_world.simulator import Simulator
 from evaluators.suites import SuiteSettings
 
@@ -50,31 +51,55 @@ def test_the_written_down_test_variations_are_the_simulators(simulator: Simulato
 
 def test_the_oracle_through_the_evaluator_scores_one_and_is_a_mean_over_tasks() -> None:
     evaluator = science_world.make("science_world", SuiteSettings(oracle=True, batch_size=1))
-    tasks = ("lifespan", "find-non-living", "use-thermometer")
+    tasks = ("lifespan", "find-non-living")
     chosen = [item for item in evaluator.items()[:30] if any(task in item for task in tasks)]
     records = []
     evaluator.measure(Subject(None, None), chosen, records.append)
     assert [record["error"] for record in records] == [""] * len(chosen)
     assert all(record["scores"]["reward"] == 1.0 for record in records)
-    assert len({record["group"] for record in records}) == len(chosen) == 5
+    assert len({record["group"] for record in records}) == len(chosen) == 4
     assert evaluator.metrics(records)["reward"].value == 1.0
     assert evaluator.macro
 
 
-def test_hostile_turns_are_played_and_stop_by_the_rules(cache: Path) -> None:
-    turns = ["", "\ud800<|im_end|>\x00", "Think:", "Action: " + "go " * 4000, "Action: eat kitchen"]
-    (end,) = play(load_held_out("science_world"), [LIFESPAN], ScriptedPolicy(turns), batch_size=1)
-    assert end.error == ""
-    assert end.exit_reason in {"repeated_failures", "completed", "round_limit"}
-    assert 0 <= end.reward < 1
-    assert end.valid_rounds < end.num_rounds
-    assert "lifespan" in "".join(path.name for path in cache.glob("demonstration-*.json"))
+def _dialogue(simulator: Simulator) -> ScienceWorldDialogue:
+    """In this process, with a program that runs."""
+    dialogue = load_held_out("science_world").make()
+    assert isinstance(dialogue, ScienceWorldDialogue)
+    dialogue.env._simulator = simulator
+    dialogue.reset(options={"task_id": LIFESPAN})
+    return dialogue
 
 
-def test_two_turns_in_turn_end_as_a_loop() -> None:
-    policy = ScriptedPolicy(["Think: a", "Think: b"])
-    (end,) = play(load_held_out("science_world"), [LIFESPAN], policy, batch_size=1)
-    assert (end.exit_reason, end.num_rounds, end.reward) == ("loop", 5, 0.0)
+def _play(simulator: Simulator, turns: list[str]) -> tuple[int, float, dict[str, Any]]:
+    """Say turns, again and again, until the end."""
+    dialogue = _dialogue(simulator)
+    for number, turn in enumerate(cycle(turns), 1):
+        _, reward, over, truncated, info = dialogue.step(turn)
+        if over or truncated:
+            return number, reward, info
+    raise AssertionError("unreachable")
+
+
+def test_hostile_turns_are_taken_as_actions(simulator: Simulator) -> None:
+    turns = ["", "\ud800<|im_end|>\x00", "Action: " + "go " * 4000, "Action: eat kitchen"]
+    dialogue = _dialogue(simulator)
+    for turn in turns:
+        observation, _, over, truncated, info = dialogue.step(turn)
+        assert observation
+        assert not over | truncated | info["valid_action"] | info["success"]
+
+
+def test_two_turns_in_turn_end_as_a_loop(simulator: Simulator) -> None:
+    rounds, reward, info = _play(simulator, ["Think: a", "Think: b"])
+    assert (rounds, reward, info["exit_reason"]) == (5, 0.0, "loop")
+
+
+def test_ten_failures_end_it_with_the_score_before_the_last(simulator: Simulator) -> None:
+    # Turns that share no word with any action are sent as they are; thoughts break the loop.
+    rounds, reward, info = _play(simulator, ["zzz", "Think: a", "zzzz", "Think: b"])
+    assert (rounds, reward, info["exit_reason"]) == (19, 0.0, "repeated_failures")
+    assert not info["valid_action"]
 
 
 def test_a_demonstration_is_made_once_and_shown(simulator: Simulator, cache: Path) -> None:
@@ -107,21 +132,6 @@ def test_java_that_dies_ends_one_episode_and_none_survives() -> None:
     assert not _runs(java)
 
 
-def test_a_small_context_is_played_with_less_of_the_demonstration() -> None:
-    class Short:
-        """Takes no more than 1,500 characters."""
-
-        def chat(self, dialogues: list[list[object]], decoding: object) -> list[str | None]:
-            del decoding
-            sizes = [sum(len(m.content) for m in dialogue) for dialogue in dialogues]  # type: ignore[attr-defined]
-            return ["Action: wait" if size <= 1500 else None for size in sizes]
-
-    policy = FittingPolicy(Short())  # type: ignore[arg-type]
-    (end,) = play(load_held_out("science_world"), [LIFESPAN], policy, batch_size=1)
-    assert end.num_rounds > 5
-    assert end.exit_reason != "context_full"
-
-
 def _children(pid: int | None) -> list[int]:
     return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
@@ -133,6 +143,7 @@ def _runs(pid: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_the_panel_calls_it(tiny_model_dir: Path) -> None:
     transformers = pytest.importorskip("transformers")
     subject = Subject(

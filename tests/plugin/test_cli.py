@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -210,25 +209,6 @@ def test_inspect_marks_what_is_trained(
     assert len(facts["input_ids"]) == len(facts["labels"])
     beyond = run("inspect", data["agent"], "--tokenizer", tiny_model_dir, "--index", 5)
     assert_one_line_error(beyond, "--index: found 5, expected at most 4")
-
-
-def test_evaluate_measures_a_model(
-    run: Run, data: dict[str, Path], tiny_model_dir: Path, tmp_path: Path
-) -> None:
-    code, out, _ = run(
-        "evaluate", tiny_model_dir, "--num-tasks", 1, "--general", data["general"],
-        "--num-conversations", 3, "--out", tmp_path, "--json",
-    )  # fmt: skip
-    assert code == 0
-    figures: dict[str, Any] = {}
-    for result in json.loads(out):
-        figures |= result
-    assert figures["eval_database_success"] == 0
-    assert figures["eval_general_loss"] > 0
-    assert len((tmp_path / "evaluations.jsonl").read_text().splitlines()) == 2
-    assert_one_line_error(run("evaluate", tmp_path / "no-model"), "no such folder")
-    unknown = run("evaluate", tiny_model_dir, "--environment", "chess")
-    assert_one_line_error(unknown, "chess", "database")
 
 
 def test_chat_answers_a_prompt(run: Run, tiny_model_dir: Path) -> None:

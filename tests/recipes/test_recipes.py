@@ -117,11 +117,13 @@ def test_global_batch_is_the_papers(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", AGENTLM)
-def test_sharded_recipes_have_no_evaluators(name: str) -> None:
+def test_sharded_recipes_only_read(name: str) -> None:
     recipe = read(name)
-    assert bool(recipe["agenttuning"].get("evaluators")) == ("fsdp_config" not in recipe)
+    kinds = {evaluator["type"] for evaluator in recipe["agenttuning"]["evaluators"]}
+    assert ("agent_task" in kinds) == ("fsdp_config" not in recipe)
     if "fsdp_config" in recipe:
-        assert f"agenttuning evaluate {recipe['output_dir']}" in text(name)
+        assert kinds == {"replay", "general_loss"}
+        assert f"agenttuning evaluate --model {recipe['output_dir']}" in text(name)
 
 
 @pytest.mark.parametrize("name", AGENTLM)

@@ -30,6 +30,7 @@ def make(name: str, settings: SuiteSettings) -> AgentTaskEvaluator:
         max_new_tokens=settings.max_new_tokens,
         suite="held-out",
         primary="success",
+        oracle=settings.oracle,
     )
 
 

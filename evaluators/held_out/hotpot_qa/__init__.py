@@ -34,4 +34,5 @@ def make(name: str, settings: SuiteSettings) -> Evaluator:
         mode=mode,
         batch_size=settings.batch_size,
         max_new_tokens=settings.max_new_tokens,
+        oracle=settings.oracle,
     )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
-from dataset_builders.collection.rollout import ChatPolicy, play
+from dataset_builders.collection.episode import Trajectory
+from dataset_builders.collection.rollout import ChatPolicy
 from dataset_builders.environments import EnvironmentSpec
-from evaluators.agent_tasks import AgentTaskEvaluator, ModelPolicy, record_of
+from evaluators.agent_tasks import AgentTaskEvaluator, ModelPolicy
 from evaluators.base import Record
 from evaluators.held_out.hotpot_qa.answers import exact_match
 from evaluators.held_out.hotpot_qa.completion import CHARACTERS_PER_TOKEN, CompletionPolicy
@@ -28,6 +27,7 @@ class HotpotQaEvaluator(AgentTaskEvaluator):
         mode: "chat" for the model's chat template, "completion" for bare text.
         batch_size: Questions in play at once.
         max_new_tokens: Limit on a turn below the benchmark's.
+        oracle: Whether the oracle plays, in place of the model.
     """
 
     macro = True
@@ -39,9 +39,11 @@ class HotpotQaEvaluator(AgentTaskEvaluator):
         mode: str = MODES[0],
         batch_size: int = 16,
         max_new_tokens: int | None = None,
+        oracle: bool = False,
     ) -> None:
         super().__init__(
             environment,
+            oracle=oracle,
             batch_size=batch_size,
             max_new_tokens=max_new_tokens,
             suite="held-out",
@@ -53,19 +55,8 @@ class HotpotQaEvaluator(AgentTaskEvaluator):
         self._world = world
         self._dialogue = HotpotQaDialogue(world, environment.wording())
 
-    def measure(
-        self, subject: Subject, items: Sequence[str], finished: Callable[[Record], None]
-    ) -> None:
-        """See `Evaluator.measure`."""
-        play(
-            self._environment,
-            items,
-            self._player(subject),
-            batch_size=self._batch_size,
-            on_progress=lambda trajectory: finished(self._scored(record_of(trajectory))),
-        )
-
-    def _player(self, subject: Subject) -> ChatPolicy:
+    def policy(self, subject: Subject) -> ChatPolicy:
+        """See `AgentTaskEvaluator.policy`; bare text where that is the mode."""
         model = subject.language_model()
         if self._mode == MODES[0]:
             decoding = Decoding(0, stop=("\nObservation",))
@@ -78,7 +69,9 @@ class HotpotQaEvaluator(AgentTaskEvaluator):
 
         return CompletionPolicy(model, count, self._max_new_tokens)
 
-    def _scored(self, record: Record) -> Record:
+    def record(self, trajectory: Trajectory) -> Record:
+        """See `AgentTaskEvaluator.record`; with F1 and exact match, grouped by level."""
+        record = super().record(trajectory)
         question = self._world.question(record["item"])
         record["group"] = question.level
         if not record["error"]:
@@ -95,8 +88,7 @@ class HotpotQaEvaluator(AgentTaskEvaluator):
 
     def about(self) -> dict[str, str]:
         """Wording, store and mode."""
-        return {
-            "prompt": self._dialogue.prompt.label,
+        return super().about() | {
             "store": self._world.store().label,
             "mode": self._mode,
         }

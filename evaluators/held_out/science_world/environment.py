@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,7 +17,7 @@ from dataset_builders.environments.base import (
     TextEnvironment,
     begun,
 )
-from dataset_builders.errors import ConfigError
+from dataset_builders.errors import ConfigError, EnvironmentFailureError
 from evaluators.held_out.science_world import demonstrations, simulator
 from evaluators.held_out.science_world.actions import (
     LOOP_LENGTH,
@@ -117,10 +119,10 @@ class ScienceWorldEnvironment(TextEnvironment):
         AgentTuning's rule about loops from ending it where it waits.
         """
         episode = begun(self._episode)
-        program = self._program()
-        actions = program.gold_actions(episode.task, episode.variation)
-        limit = max(simulator.STEP_LIMIT, 2 * len(actions))
-        episode.state = program.begin(episode.task, episode.variation, step_limit=limit)
+        with self._driving() as program:
+            actions = program.gold_actions(episode.task, episode.variation)
+            limit = max(simulator.STEP_LIMIT, 2 * len(actions))
+            episode.state = program.begin(episode.task, episode.variation, step_limit=limit)
         for action in actions:
             while len(set(episode.recent[-LOOP_LENGTH + 1 :])) == 2:
                 yield Move("", f"{THINK} {_THOUGHT.format(number=len(episode.recent))}")
@@ -135,9 +137,9 @@ class ScienceWorldEnvironment(TextEnvironment):
 
     def _begin(self, task_id: str) -> Start:
         task, variation = task_and_variation(task_id)
-        program = self._program()
-        solution = demonstrations.solved(program, task) if self.demonstrations is None else []
-        state, description = program.begin(task, variation), program.description()
+        with self._driving() as program:
+            solution = demonstrations.solved(program, task) if self.demonstrations is None else []
+            state, description = program.begin(task, variation), program.description()
         self._episode = _Episode(task, variation, state, solution)
         return Start(f"{one_line(state.observation)}\n{description}", description)
 
@@ -150,7 +152,8 @@ class ScienceWorldEnvironment(TextEnvironment):
         if episode.literal == action:
             possible.add(action)
         taken = near_action(action, possible)
-        episode.state = self._program().step(taken)
+        with self._driving() as program:
+            episode.state = program.step(taken)
         outcome = Outcome(
             observation=one_line(episode.state.observation),
             exit_reason=self._judge(episode),
@@ -177,11 +180,17 @@ class ScienceWorldEnvironment(TextEnvironment):
             return Outcome(outcome.observation, "loop", outcome.score, outcome.valid, outcome.info)
         return outcome
 
-    def _program(self) -> Simulator:
-        # Kept over episodes: it takes seconds to start.
-        if self._simulator is None or not self._simulator.alive:
+    @contextmanager
+    def _driving(self) -> Iterator[Simulator]:
+        """The program, kept over episodes as it takes seconds to start, until it fails."""
+        if self._simulator is None:
             self._simulator = Simulator()
-        return self._simulator
+        try:
+            yield self._simulator
+        except EnvironmentFailureError:
+            program, self._simulator = self._simulator, None
+            program.close()
+            raise
 
     def _end(self) -> None:
         self._episode = None

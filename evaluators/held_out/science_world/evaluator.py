@@ -14,7 +14,7 @@ from evaluators.held_out import load_held_out
 from evaluators.held_out.science_world import demonstrations, simulator
 from evaluators.held_out.science_world.dialogue import trim_old_turns
 from evaluators.held_out.science_world.selection import task_and_variation
-from evaluators.subject import LanguageModel
+from evaluators.subject import Subject
 from evaluators.suites import SuiteSettings
 
 MAX_PROGRAMS = 4
@@ -30,9 +30,9 @@ class ScienceWorldEvaluator(AgentTaskEvaluator):
         """An episode's record; its group is the task."""
         return super().record(trajectory) | {"group": task_and_variation(trajectory.task_id)[0]}
 
-    def policy(self, model: LanguageModel) -> ChatPolicy:
+    def policy(self, subject: Subject) -> ChatPolicy:
         """The model, shown no more than it has room for."""
-        return FittingPolicy(model, self._max_new_tokens)
+        return FittingPolicy(subject.language_model(), self._max_new_tokens)
 
     def about(self) -> dict[str, str]:
         """Also which demonstrations are shown."""

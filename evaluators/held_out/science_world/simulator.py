@@ -88,11 +88,6 @@ class Simulator:
         """Of the Java program."""
         return int(self._env._gateway.java_process.pid)
 
-    @property
-    def alive(self) -> bool:
-        """Whether the Java program runs."""
-        return self._env._gateway.java_process.poll() is None
-
     def begin(self, task: str, variation: int, *, step_limit: int = STEP_LIMIT) -> State:
         """Start a variation of a task.
 
@@ -163,6 +158,10 @@ def _stop(env: Any) -> None:
     """End the Java program; it may be dead, or stuck."""
     process = env._gateway.java_process
     with suppress(Exception):  # A foreign program's end: it is killed in any case.
+        env._obj_tree_tempdir.cleanup()
         env.close()
     process.kill()
     process.wait()
+    for pipe in (process.stdin, process.stdout):
+        with suppress(OSError):  # What was not written to it never will be.
+            pipe.close()

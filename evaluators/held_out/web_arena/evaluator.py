@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataset_builders.environments import EnvironmentSpec
 from evaluators.agent_tasks import AgentTaskEvaluator, ModelPolicy
 from evaluators.held_out.web_arena.environment import WebArenaEnvironment
-from evaluators.subject import Decoding, LanguageModel
+from evaluators.subject import Decoding, Subject
 
 TEMPERATURE = 1.0
 TOP_P = 0.9
@@ -46,10 +46,10 @@ class WebArenaEvaluator(AgentTaskEvaluator):
         self._left_out = len(every) - len(self._tasks)
         self._judged, self._seed = judged, seed
 
-    def policy(self, model: LanguageModel) -> ModelPolicy:
+    def policy(self, subject: Subject) -> ModelPolicy:
         """Samples as the benchmark does."""
         decoding = Decoding(0, temperature=TEMPERATURE, top_p=TOP_P, seed=self._seed)
-        return ModelPolicy(model, self._max_new_tokens, decoding)
+        return ModelPolicy(subject.language_model(), self._max_new_tokens, decoding)
 
     def about(self) -> dict[str, str]:
         """Wording, decoding and what was left out."""
