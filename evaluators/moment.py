@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
+from typing import TypeVar
 
+from dataset_builders.errors import ClusterError, EvaluatorError
 from evaluators.base import Evaluation, Evaluator, Progress, Subject
 from evaluators.budget import Planned, TimeBudget
 from evaluators.journal import Journal
@@ -16,6 +18,11 @@ from evaluators.unfinished import open_journal
 from evaluators.weights import fingerprint
 
 LOG = logging.getLogger(__name__)
+
+Heading = Mapping[str, str | int]
+"""What was measured, of which weights, and how: the first line of its transcripts."""
+
+_T = TypeVar("_T")
 
 NO_TIME = "no time was left under max_time_share"
 
@@ -45,12 +52,7 @@ class Moment:
         self, evaluator: Evaluator, limit: int | None, budget: TimeBudget | None, plan: Plan
     ) -> Evaluation:
         """Measure with an evaluator, on as many items as there is time for."""
-        heading: dict[str, str | int] = {
-            "evaluator": evaluator.name,
-            "step": self.step,
-            "weights": fingerprint(self.subject.model),
-            **evaluator.about(),
-        }
+        heading = self._together(lambda: self._heading(evaluator))
         if budget is None:
             return self._run(evaluator, limit, heading)[0]
         planned = {name: _planned(*each) for name, each in plan.items()}
@@ -61,7 +63,7 @@ class Moment:
             results.append(result)
             return fresh
 
-        journal = self._journal(evaluator, heading)
+        journal = self._together(lambda: self._journal(evaluator, heading))
         finished = len([*takewhile(journal.finished.__contains__, evaluator.items())])
         agree = self._first_of_all
         done = budget.pace(planned, evaluator.name, self.step, self.steps, part, agree, finished)
@@ -76,18 +78,45 @@ class Moment:
         return int(self.subject.gather([number])[0])
 
     def _run(
-        self, evaluator: Evaluator, limit: int | None, heading: Mapping[str, str | int]
+        self, evaluator: Evaluator, limit: int | None, heading: Heading
     ) -> tuple[Evaluation, int]:
         """Measure the first so many items; with the number of those that were not yet."""
-        journal = self._journal(evaluator, heading)
+        journal = self._together(lambda: self._journal(evaluator, heading))
         before = set(journal.finished)
         try:
-            result = _with_progress(evaluator, self.subject, self.shows, limit, journal)
+            result = self._together(
+                lambda: _with_progress(evaluator, self.subject, self.shows, limit, journal)
+            )
         finally:
             journal.close()
         return result, sum(record["item"] not in before for record in result.records)
 
-    def _journal(self, evaluator: Evaluator, heading: Mapping[str, str | int]) -> Journal:
+    def _together(self, action: Callable[[], _T]) -> _T:
+        """Do what may fail on one process, as for want of disk: then all of them raise."""
+        failure: Exception | None = None
+        try:
+            made = action()
+        except ClusterError:
+            raise
+        except Exception as error:
+            if self.subject.world_size == 1:
+                raise
+            failure = error
+        if self.subject.world_size > 1:
+            told = [failure and f"{type(failure).__name__}: {failure}"]
+            others = [text for text in self.subject.gather(told) if text]
+            if failure is not None:
+                raise failure
+            if others:
+                raise EvaluatorError(others[0])
+        return made
+
+    def _heading(self, evaluator: Evaluator) -> Heading:
+        about = evaluator.about()
+        weights = fingerprint(self.subject.model)
+        return {"evaluator": evaluator.name, "step": self.step, "weights": weights, **about}
+
+    def _journal(self, evaluator: Evaluator, heading: Heading) -> Journal:
         path = transcript_path(self.folder, evaluator.name, self.step)
         if self.subject.rank:
             # Only the first process writes; others get what it read from it.

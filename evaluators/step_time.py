@@ -27,8 +27,10 @@ def estimate_step_seconds(trainer: Trainer, subject: Subject) -> float:
 
     Returns:
         The estimate; 0 where the data cannot be had by their numbers, as when they are
-        streamed, or the pass fails.
+        streamed, the pass fails, or the model is sharded.
     """
+    if subject.in_step is not None:
+        return 0.0
     size = trainer.args.per_device_train_batch_size
     try:
         data: Any = trainer.train_dataset

@@ -59,7 +59,7 @@ def open_journal(path: Path, heading: Mapping[str, Any]) -> Journal:
     try:
         return Journal(path, heading)
     except (ConfigError, DataError) as error:
-        aside = path.with_suffix(".other.jsonl")
+        aside = path.with_suffix(".jsonl.other")
         LOG.warning("%s; it is kept as %s", error, aside.name)
         path.replace(aside)
         return Journal(path, heading)
