@@ -15,6 +15,7 @@ from rich.table import Table
 from dataset_builders.errors import DataError, SourceNotFoundError
 from evaluators.base import RECORDS_FILE
 from evaluators.paired import Change, paired_change
+from evaluators.results_file import metric_of
 from evaluators.statistics import Metric
 
 
@@ -60,7 +61,7 @@ def read_evaluations(folder: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines if lines[-1] else lines[:-1], 1):
         try:
             row = json.loads(line)
-            row["metrics"] = {key: Metric(**value) for key, value in row["metrics"].items()}
+            row["metrics"] = {key: metric_of(value) for key, value in row["metrics"].items()}
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path}:{number}: not an evaluation: {error}") from error
         rows.append(row)

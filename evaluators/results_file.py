@@ -36,7 +36,22 @@ def row_of(step: int, result: Evaluation) -> dict[str, Any]:
         {key: value for key, value in record.items() if key != "messages"}
         for record in row["records"]
     ]
+    # JSON has no infinity, which is the standard error of a single item.
+    row["metrics"] = {
+        name: {key: value if math.isfinite(value) else None for key, value in metric.items()}
+        for name, metric in row["metrics"].items()
+    }
     return {"step": step, **row}
+
+
+def metric_of(row: Mapping[str, Any]) -> Metric:
+    """A figure as `row_of` has written it.
+
+    Raises:
+        TypeError: It is none.
+    """
+    without = {"stderr": math.inf, "low": -math.inf, "high": math.inf}
+    return Metric(**{key: without[key] if v is None else v for key, v in row.items()})
 
 
 def evaluation_of(row: Mapping[str, Any]) -> Evaluation:

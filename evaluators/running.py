@@ -98,8 +98,8 @@ def _agree(
     for rank, (_, others, _, _) in enumerate(told):
         if others != items:
             raise EvaluatorError(
-                f"{evaluator.name}: found {len(others)} tasks on process {rank}, and {len(items)} or "
-                f"others on process {subject.rank}, expected the same data on all machines"
+                f"{evaluator.name}: found {len(others)} tasks on process {rank}, and {len(items)} "
+                f"or others on process {subject.rank}, expected the same data on all machines"
             )
     return items, told[0][2]
 

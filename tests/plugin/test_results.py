@@ -72,6 +72,14 @@ def test_first_and_last_are_set_side_by_side(tmp_path: Path) -> None:
     assert all(len(line) <= 80 for line in shown.split("\n"))
 
 
+def test_a_single_item_has_no_spread_and_the_file_stays_json(tmp_path: Path) -> None:
+    single = loss([10.0])
+    write_record(tmp_path, 0, single)
+    line = (tmp_path / "evaluations.jsonl").read_text("utf-8")
+    assert "Infinity" not in line
+    assert read_evaluations(tmp_path)[0]["metrics"] == single.metrics
+
+
 def test_what_was_not_measured_is_told(tmp_path: Path) -> None:
     write_record(tmp_path, 0, play(1, 2))
     write_record(tmp_path, 0, Evaluation("mmlu", {}, 0, 0.0, error="mmlu: no data"))
