@@ -88,6 +88,16 @@ class Watchdog:
         self._doing = doing or self._doing
 
     @contextmanager
+    def following(self, model: Any) -> Iterator[None]:
+        """Take each forward pass for a sign of life, where somebody else calls the model."""
+        # Every pass begins there; the outermost module is passed by in `generate` of an adapter.
+        hook = model.get_input_embeddings().register_forward_pre_hook(lambda *_: self.beat())
+        try:
+            yield
+        finally:
+            hook.remove()
+
+    @contextmanager
     def waiting(self) -> Iterator[None]:
         """Waits for other processes: standing still is not its fault."""
         self._waits = True

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 from dataset_builders.errors import ConfigError, MissingExtraError
@@ -109,13 +110,20 @@ class LmEvalEvaluator(Evaluator):
         self, subject: Subject, items: Sequence[str], finished: Callable[[Record], None]
     ) -> None:
         """Have lm_eval measure samples; see `Evaluator.measure`."""
-        from lm_eval.models.huggingface import HFLM
-
         if subject.in_step is not None:
             raise ConfigError(
                 "lm_eval calls the model on its own, which a sharded one (FSDP, ZeRO-3) does not "
                 "survive: measure the saved model with `agenttuning evaluate`"
             )
+        ranks = subject.ranks
+        with nullcontext() if ranks is None else ranks.watchdog.following(subject.model):
+            self._measure(subject, items, finished)
+
+    def _measure(
+        self, subject: Subject, items: Sequence[str], finished: Callable[[Record], None]
+    ) -> None:
+        from lm_eval.models.huggingface import HFLM
+
         # A copy: it sets the padding side, and a pad token.
         tokenizer = copy.deepcopy(subject.tokenizer)
         model = HFLM(pretrained=subject.model, tokenizer=tokenizer, batch_size=self._batch_size)

@@ -2,12 +2,13 @@
 
     ranks_apart.py SCENARIO RANK STORE
 
-SCENARIO is sleeps, dies or call_fails.
+SCENARIO is sleeps, stops, dies or call_fails.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -52,6 +53,8 @@ class Lost(Evaluator):
         if self._scenario == "sleeps":
             while True:
                 time.sleep(1)
+        if self._scenario == "stops":
+            os.kill(os.getpid(), signal.SIGSTOP)
         if self._scenario == "dies":
             os._exit(7)
         if self._scenario == "call_fails":

@@ -176,44 +176,6 @@ def test_loss_is_the_models_own(subject: Subject, rows: Any) -> None:
     assert 0 < metric.stderr < metric.value
 
 
-def test_ranks_together_measure_what_one_process_measures(subject: Subject, rows: Any) -> None:
-    """Each rank gets its share; joined, the figures are the single process's."""
-    whole_loss = GeneralLossEvaluator(rows).evaluate(subject)
-    whole_play = AgentTaskEvaluator("database", num_tasks=5, max_new_tokens=4).evaluate(subject)
-    for make, whole in (
-        (lambda: GeneralLossEvaluator(rows), whole_loss),
-        (lambda: AgentTaskEvaluator("database", num_tasks=5, max_new_tokens=4), whole_play),
-    ):
-        shares: list[list[Any]] = []
-        for rank in range(3):
-            part: list[Any] = []
-
-            def keep(items: list[Any], part: list[Any] = part) -> list[Any]:
-                part.extend(items)
-                raise StopIteration
-
-            with pytest.raises(StopIteration):
-                make().evaluate(
-                    Subject(subject.model, subject.tokenizer, rank=rank, world_size=3, gather=keep)
-                )
-            shares.append(part)
-        assert all(shares)
-        joined = [item for share in shares for item in share]
-        result = make().evaluate(
-            Subject(
-                subject.model,
-                subject.tokenizer,
-                world_size=3,
-                gather=lambda _, joined=joined: joined,
-            )
-        )
-        assert [record["item"] for record in result.records] == [
-            record["item"] for record in whole.records
-        ]
-        for name, metric in whole.metrics.items():
-            assert result.metrics[name].value == pytest.approx(metric.value, rel=1e-6)
-
-
 def test_the_oracle_through_a_scripted_policy_scores_one() -> None:
     """The evaluator's figures of known play: right, wrong and unparsable answers."""
     environment = load_environment("database")

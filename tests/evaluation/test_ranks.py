@@ -7,12 +7,15 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 pytest.importorskip("torch", reason="pip install 'agenttuning-plugin[eval]'")
+
+from evaluators.watchdog import Watchdog
 
 FOLDER = Path(__file__).resolve().parent
 ENVIRONMENT = {
@@ -158,3 +161,41 @@ def test_a_lost_process_is_named(tmp_path: Path) -> None:
     assert "lost: process 0 lost another process (process 1: " in told["dies", 0][1]
     assert "lost: process 1 failed inside a call of the sharded model" in told["call_fails", 1][1]
     assert "MemoryError: no room" in told["call_fails", 1][1]
+
+
+def test_a_process_that_fell_silent_is_overdue() -> None:
+    """Though the store still holds its last words, which say that all is well."""
+    from torch.distributed import HashStore
+
+    store = HashStore()
+    mine, other = (Watchdog(store, rank, 2, timeout=0.4) for rank in (0, 1))
+    with mine.watching("quiz"):
+        time.sleep(0.2)
+        assert mine.overdue() == ""
+        with other.watching("quiz"), other.waiting():
+            time.sleep(0.8)
+            assert mine.overdue() == ""
+        mine.beat()
+        time.sleep(0.5)
+        assert mine.overdue() == (
+            "quiz: process 1 stood still for more than 0.4 s while process 0 waited (process 1: "
+            "waits, then silent)"
+        )
+    mine.timeout = 60.0
+    with mine.watching("quiz"):  # What was said at the last one is no sign of life at this one.
+        assert "has not begun" in mine.last_words()
+
+
+def test_calls_of_the_model_by_others_are_signs_of_life(tiny_model_dir: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    from torch.distributed import HashStore
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+    watchdog = Watchdog(HashStore(), 0, 2, timeout=60.0)
+    ids = model.dummy_inputs["input_ids"]
+    before = watchdog._since
+    with watchdog.following(model):
+        model.generate(ids, max_new_tokens=2)
+    during = watchdog._since
+    model(ids)
+    assert before < during == watchdog._since
