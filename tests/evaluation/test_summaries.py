@@ -39,4 +39,4 @@ def test_the_interval_covers(rate: float, size: int) -> None:
     for _ in range(1000):
         metric = mean_of_means([(random.random(size) < r).astype(float).tolist() for r in rates])
         covered += metric.low <= truth <= metric.high
-    assert covered >= 930
+    assert covered >= (930 if size > 3 else 900)
