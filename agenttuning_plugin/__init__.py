@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from dataset_builders.mixing.mixes import build_mix
     from dataset_builders.reading.sources import SourceSpec
     from evaluators.agent_tasks import AgentTaskEvaluator
-    from evaluators.callback import EvaluatorCallback, Schedule
+    from evaluators.callback import EvaluatorCallback
     from evaluators.general_loss import GeneralLossEvaluator
+    from evaluators.guards import BestStep, GeneralFloor
+    from evaluators.replay import ReplayEvaluator
+    from evaluators.schedule import Policy, Schedule
 
 __version__ = "0.1.0"
 
@@ -24,8 +27,12 @@ __all__ = [
     "AgentTuningArgs",
     "AgentTuningPlugin",
     "AgentTuningSection",
+    "BestStep",
     "EvaluatorCallback",
+    "GeneralFloor",
     "GeneralLossEvaluator",
+    "Policy",
+    "ReplayEvaluator",
     "Schedule",
     "SourceSpec",
     "build_mix",
@@ -36,9 +43,13 @@ _MODULES = {
     "AgentTuningArgs": "agenttuning_plugin.args",
     "AgentTuningPlugin": "agenttuning_plugin.plugin",
     "AgentTuningSection": "agenttuning_plugin.args",
+    "BestStep": "evaluators.guards",
     "EvaluatorCallback": "evaluators.callback",
+    "GeneralFloor": "evaluators.guards",
     "GeneralLossEvaluator": "evaluators.general_loss",
-    "Schedule": "evaluators.callback",
+    "Policy": "evaluators.schedule",
+    "ReplayEvaluator": "evaluators.replay",
+    "Schedule": "evaluators.schedule",
     "SourceSpec": "dataset_builders.reading.sources",
     "build_mix": "dataset_builders.mixing.mixes",
 }

@@ -12,29 +12,40 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from evaluators.agent_tasks import AgentTaskEvaluator
     from evaluators.base import Evaluation, Evaluator, Metric
-    from evaluators.callback import EvaluatorCallback, Schedule
+    from evaluators.callback import EvaluatorCallback
     from evaluators.general_loss import GeneralLossEvaluator
+    from evaluators.guards import BestStep, GeneralFloor
+    from evaluators.replay import ReplayEvaluator
+    from evaluators.schedule import Policy, Schedule
     from evaluators.subject import Subject
 
 __all__ = [
     "AgentTaskEvaluator",
+    "BestStep",
     "Evaluation",
     "Evaluator",
     "EvaluatorCallback",
+    "GeneralFloor",
     "GeneralLossEvaluator",
     "Metric",
+    "Policy",
+    "ReplayEvaluator",
     "Schedule",
     "Subject",
 ]
 
 _MODULES = {
     "AgentTaskEvaluator": "evaluators.agent_tasks",
+    "BestStep": "evaluators.guards",
     "Evaluation": "evaluators.base",
     "Evaluator": "evaluators.base",
     "EvaluatorCallback": "evaluators.callback",
+    "GeneralFloor": "evaluators.guards",
     "GeneralLossEvaluator": "evaluators.general_loss",
     "Metric": "evaluators.base",
-    "Schedule": "evaluators.callback",
+    "Policy": "evaluators.schedule",
+    "ReplayEvaluator": "evaluators.replay",
+    "Schedule": "evaluators.schedule",
     "Subject": "evaluators.subject",
 }
 
