@@ -92,8 +92,7 @@ class EndpointModel:
         loop, thread, client = self._loop, self._thread, self._client
         self._loop = self._thread = self._client = None
         if loop is not None and thread is not None:
-            if client is not None:
-                asyncio.run_coroutine_threadsafe(client.close(), loop).result()
+            asyncio.run_coroutine_threadsafe(_wind_up(client), loop).result()
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
             loop.close()
@@ -160,6 +159,16 @@ def served_models(endpoint: Endpoint) -> list[str]:
 
 
 _PATH = "path of the request"
+
+
+async def _wind_up(client: _Client | None) -> None:
+    """End what an interrupt has left in flight, then the connections."""
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
+    if client is not None:
+        await client.close()
 
 
 class _Client(ChatClient):

@@ -87,17 +87,21 @@ def _agree(
     finished = {} if journal is None else journal.finished
     if subject.world_size == 1:
         return items, finished
-    told = subject.gather([(items, finished if subject.rank == 0 else {}, _spelt(failure))])
+    own = evaluator.name, items, finished if subject.rank == 0 else {}, _spelt(failure)
+    told = subject.gather([own])
+    if any(name != told[0][0] for name, *_ in told):
+        places = ", ".join(f"process {rank} {name}" for rank, (name, *_) in enumerate(told))
+        raise ClusterError(f"processes run different evaluators: {places}")
     if failure is not None:
         raise failure
-    _raise_any(evaluator, [text for _, _, text in told])
-    for rank, (others, _, _) in enumerate(told):
-        if others != told[0][0]:
+    _raise_any(evaluator, [text for *_, text in told])
+    for rank, (_, others, _, _) in enumerate(told):
+        if others != items:
             raise EvaluatorError(
-                f"{evaluator.name}: process {rank} has {len(others)} tasks and process 0 has "
-                f"{len(told[0][0])}, or others: expected the same data on all machines"
+                f"{evaluator.name}: found {len(others)} tasks on process {rank}, and {len(items)} or "
+                f"others on process {subject.rank}, expected the same data on all machines"
             )
-    return items, told[0][1]
+    return items, told[0][2]
 
 
 def _check(evaluator: Evaluator, subject: Subject, items: tuple[str, ...]) -> None:

@@ -1,10 +1,10 @@
 """Trains a tiny model on several processes with and without evaluators; started by torchrun.
 
-    on_ranks.py MODE MODEL_DIR OUTPUT
+    on_ranks.py MODES MODEL_DIR OUTPUT
 
-MODE is ddp, fsdp1, fsdp2, fsdp1-lora, fsdp2-lora or zero3. Process 0 writes OUTPUT/found.json:
-what each evaluator found, how the model was called, and whether the weights are the same as
-without evaluators, bit by bit and on all processes.
+MODES are some of ddp, fsdp1, fsdp2, fsdp1-lora, fsdp2-lora, and zero3, with commas. Process 0
+writes OUTPUT/MODE.json: what each evaluator found, how the model was called, and whether the
+weights are the same as without evaluators, bit by bit and on all processes.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from typing import Any
 import torch
 import transformers
 import transformers.integrations.deepspeed
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, gather_object
 from datasets import Dataset
 
 from dataset_builders.conversation import Conversation, Message
@@ -158,7 +160,8 @@ class Panel(transformers.TrainerCallback):
 
 
 def make_trainer(mode: str, model_dir: str, rows: Dataset, output: Path) -> transformers.Trainer:
-    transformers.integrations.deepspeed.unset_hf_deepspeed_config()  # Of the run before this.
+    transformers.integrations.deepspeed.unset_hf_deepspeed_config()  # Of the run before this,
+    AcceleratorState._reset_state()  # as this.
     model: Any = transformers.AutoModelForCausalLM.from_pretrained(
         model_dir, attention_dropout=0.1, dtype=torch.float32
     )
@@ -201,8 +204,6 @@ def make_trainer(mode: str, model_dir: str, rows: Dataset, output: Path) -> tran
 
 def shard(trainer: Any, version: int) -> None:
     """Accelerate takes FSDP on accelerators only; past that door, all of it runs on the CPU."""
-    from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
-
     plugin = FullyShardedDataParallelPlugin(
         fsdp_version=version,
         auto_wrap_policy="transformer_based_wrap",
@@ -248,15 +249,14 @@ def main(mode: str, model_dir: str, output: Path) -> None:
     _, plain = train(mode, model_dir, output, evaluates=False)
     same = [digest == plain]
     if torch.distributed.is_initialized():
-        from accelerate.utils import gather_object
-
         same = gather_object(same)
     if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
         told = {"same_weights": same, "found": found}
-        (output / "found.json").write_text(json.dumps(told), "utf-8")
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+        (output / f"{mode}.json").write_text(json.dumps(told, default=repr), "utf-8")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
+    for each in sys.argv[1].split(","):
+        main(each, sys.argv[2], Path(sys.argv[3]))
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -1,4 +1,9 @@
-"""Two processes of which one is lost in an evaluator: ranks_apart.py SCENARIO RANK STORE."""
+"""Two processes of which one is lost in an evaluator, but one that is only slow is not.
+
+    ranks_apart.py SCENARIO RANK STORE
+
+SCENARIO is sleeps, dies or call_fails.
+"""
 
 from __future__ import annotations
 
@@ -84,9 +89,11 @@ def main(scenario: str, rank: int, store: str) -> None:
         ranks=ranks,
         in_step=InStep(Summing(), ranks) if scenario == "call_fails" else None,
     )
-    result = Lost(scenario).evaluate(subject)
-    large = ranks.gather([os.urandom(rank * 20 * 2**20)]) if scenario == "slow" else []
-    print("measured", result.metrics["score"].n, [len(part) for part in large])
+    if scenario == "sleeps":
+        result = Lost("slow").evaluate(subject)
+        large = ranks.gather([os.urandom(rank * 20 * 2**20)])
+        print("measured", result.metrics["score"].n, [len(part) for part in large], flush=True)
+    Lost(scenario).evaluate(subject)
 
 
 if __name__ == "__main__":
