@@ -15,8 +15,8 @@ from transformers import TrainerCallback
 from agenttuning_plugin.args_endpoint import EndpointConfig
 from agenttuning_plugin.endpoint_job import make_job
 from dataset_builders.errors import ConfigError, EvaluatorError
-from evaluators.base import RECORDS_FILE, Evaluation, Metric
-from evaluators.results_file import replace_record
+from evaluators.base import RECORDS_FILE, Evaluation
+from evaluators.results_file import metric_of, replace_record
 from evaluators.side_process import SideProcess
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ def _results(folder: Path) -> list[Evaluation]:
     for line in path.read_text("utf-8").splitlines():
         row = json.loads(line)
         row.pop("step")
-        row["metrics"] = {name: Metric(**values) for name, values in row["metrics"].items()}
+        row["metrics"] = {name: metric_of(values) for name, values in row["metrics"].items()}
         row["records"] = tuple(row["records"])
         found.append(Evaluation(**{**row, "evaluator": PREFIX + row["evaluator"]}))
     return found

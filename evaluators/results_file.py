@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -51,14 +52,15 @@ def metric_of(row: Mapping[str, Any]) -> Metric:
         TypeError: It is none.
     """
     without = {"stderr": math.inf, "low": -math.inf, "high": math.inf}
-    return Metric(**{key: without[key] if v is None else v for key, v in row.items()})
+    known: dict[str, Any] = {k: without[k] if v is None else v for k, v in row.items()}
+    return Metric(**known)
 
 
 def evaluation_of(row: Mapping[str, Any]) -> Evaluation:
     """A row of the file as the evaluation it was written of, without messages."""
     known = {each.name for each in fields(Evaluation)}
     given = {key: value for key, value in row.items() if key in known}
-    metrics = {name: Metric(**figures) for name, figures in row.get("metrics", {}).items()}
+    metrics = {name: metric_of(figures) for name, figures in row.get("metrics", {}).items()}
     whole = {"num_errors": 0, "seconds": 0.0, **given}
     return Evaluation(**{**whole, "metrics": metrics, "records": tuple(row.get("records", ()))})
 

@@ -43,17 +43,37 @@ def _figure(name: str, records: Sequence[Mapping[str, Any]], macro: bool) -> Met
 def mean_of_means(groups: Sequence[Sequence[float]]) -> Metric:
     """Mean over the means of groups, each counting the same.
 
-    A group of one item tells nothing of its spread; its variance is taken to be the mean
-    of the others'. With no group of two items or more the standard error is infinite.
+    Where all values are 0 or 1, the interval is that of rates with two successes and two
+    failures added, in equal parts to the groups (Agresti and Coull's way), so that a group
+    that is all 0 is not taken for certain. Elsewhere a group of one item tells nothing of
+    its spread: its variance is taken to be the mean of the others', and with no group of two
+    items or more the standard error is infinite.
     """
     means = [math.fsum(group) / len(group) for group in groups]
-    variances = [
-        math.fsum((value - center) ** 2 for value in group) / (len(group) - 1) / len(group)
-        for group, center in zip(groups, means, strict=True)
-        if len(group) > 1
-    ]
+    binary = all(value in (0.0, 1.0) for group in groups for value in group)
+    added = 2 / len(groups) if binary else 0.0
+    variances = [_variance(group, added) for group in groups if added or len(group) > 1]
     known = math.fsum(variances) * len(groups) / len(variances) if variances else math.inf
     stderr = math.sqrt(known) / len(groups)
     value = math.fsum(means) / len(means)
-    n = sum(map(len, groups))
-    return Metric(value, stderr, value - Z95 * stderr, value + Z95 * stderr, n)
+    low, high = value - Z95 * stderr, value + Z95 * stderr
+    if binary:
+        center = math.fsum(_shrunk(g, 2 / len(groups))[0] for g in groups) / len(groups)
+        low = min(value, max(0.0, center - Z95 * stderr))
+        high = max(value, min(1.0, center + Z95 * stderr))
+    return Metric(value, stderr, low, high, sum(map(len, groups)))
+
+
+def _shrunk(group: Sequence[float], added: float) -> tuple[float, float]:
+    """Rate and size of a group with so many successes and failures added."""
+    n = len(group) + 2 * added
+    return (math.fsum(group) + added) / n, n
+
+
+def _variance(group: Sequence[float], added: float) -> float:
+    """Of the mean of a group."""
+    if added:
+        rate, size = _shrunk(group, added)
+        return rate * (1 - rate) / size
+    n, total = len(group), math.fsum(group)
+    return math.fsum((value - total / n) ** 2 for value in group) / (n - 1) / n

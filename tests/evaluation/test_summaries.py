@@ -1,0 +1,42 @@
+"""From records to figures: shares, means, weighted means and means of means."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from evaluators.summaries import mean_of_means, summarise
+
+
+def test_groups_count_the_same_whatever_their_size() -> None:
+    records = [{"scores": {"a": 1.0}, "group": "x"}] + [
+        {"scores": {"a": 0.0}, "group": "y"} for _ in range(9)
+    ]
+    assert summarise(records, macro=True)["a"].value == 0.5
+    assert summarise(records)["a"].value == 0.1
+
+
+def test_weights_are_those_of_a_mean_per_token() -> None:
+    records = [{"scores": {"loss": 2.0}, "weight": 30}, {"scores": {"loss": 1.0}, "weight": 10}]
+    assert summarise(records)["loss"].value == pytest.approx(1.75)
+
+
+def test_groups_without_a_success_are_not_certain() -> None:
+    metric = mean_of_means([[0.0], [0.0, 0.0]])
+    assert metric.value == metric.low == 0.0
+    assert metric.high > 0.3
+    assert math.isinf(mean_of_means([[0.25], [0.5]]).stderr)
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.5])
+@pytest.mark.parametrize("size", [3, 20])
+def test_the_interval_covers(rate: float, size: int) -> None:
+    random = np.random.default_rng(size)
+    rates = [rate * 0.5, rate, rate * 1.5]
+    truth, covered = sum(rates) / 3, 0
+    for _ in range(1000):
+        metric = mean_of_means([(random.random(size) < r).astype(float).tolist() for r in rates])
+        covered += metric.low <= truth <= metric.high
+    assert covered >= (930 if size > 3 else 900)
