@@ -169,13 +169,12 @@ def test_a_process_that_fell_silent_is_overdue() -> None:
 
     store = HashStore()
     mine, other = (Watchdog(store, rank, 2, timeout=0.4) for rank in (0, 1))
-    with mine.watching("quiz"):
+    with mine.watching("quiz"), mine.waiting():
         time.sleep(0.2)
         assert mine.overdue() == ""
         with other.watching("quiz"), other.waiting():
             time.sleep(0.8)
             assert mine.overdue() == ""
-        mine.beat()
         time.sleep(0.5)
         assert mine.overdue() == (
             "quiz: process 1 stood still for more than 0.4 s while process 0 waited (process 1: "
