@@ -7,7 +7,7 @@ from typing import Any
 
 from dataset_builders.collection.episode import Trajectory
 from dataset_builders.environments import EnvironmentSpec, load_environment
-from dataset_builders.errors import SourceNotFoundError
+from dataset_builders.errors import ConfigError, SourceNotFoundError
 from evaluators.agent_tasks import AgentTaskEvaluator
 from evaluators.base import Evaluator, Record
 from evaluators.suites import SuiteSettings
@@ -74,7 +74,11 @@ def held_in_evaluator(name: str, settings: SuiteSettings) -> Evaluator:
         and _plays(_spec(name, settings, {"tasks": "agentbench"}))
     ):
         spec = _spec(name, settings, {"tasks": "agentbench"})
-    spec.check_real()
+    try:
+        spec.check_real()
+    except ConfigError as error:  # Here an option names its task.
+        told = str(error).replace("--option made_up", f"--option {name}.made_up")
+        raise ConfigError(told) from None
     if missing := spec.dialogue.world.missing(spec.options.get("data")):
         raise SourceNotFoundError(missing if missing.startswith(name) else f"{name}: {missing}")
     return HeldInEvaluator(
