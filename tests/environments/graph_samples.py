@@ -48,6 +48,10 @@ def write_rows(path: Path, rows: list[tuple[str, ...]]) -> None:
         file.writelines("\t".join(row) + "\n" for row in rows)
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # a batch of episodes asks at once
+
+
 class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         import pyoxigraph
@@ -79,7 +83,7 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def sparql_server(answer: object) -> Iterator[str]:
     """Serve a pyoxigraph store by SPARQL, or: bytes to say, a status, seconds of silence."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    server = _Server(("127.0.0.1", 0), _Handler)
     server.answer = answer  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()

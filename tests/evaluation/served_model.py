@@ -118,7 +118,7 @@ def make_app(served: Served) -> Any:
         return {"model": asked["model"], "choices": [choice]}
 
     def first_token(subject: Any, dialogue: Any) -> Any:
-        prompt = subject.language_model()._prompt_ids(dialogue)
+        prompt = subject.language_model().prompt_ids(dialogue)
         everything = range(len(subject.tokenizer))
         (values,) = subject.tokens().next_logprobs([prompt], everything)
         best = sorted(everything, key=lambda i: -values[i])[:TOP]

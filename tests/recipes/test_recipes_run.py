@@ -61,10 +61,13 @@ def test_recipe_trains(
     assert (Path(cfg.output_dir) / f"{weights}.safetensors").is_file()
     assert (Path(cfg.output_dir) / f"checkpoint-2/{weights}.safetensors").is_file()
 
-    measured = ["eval_loss"]
-    if yaml.safe_load(recipe.read_text())["agenttuning"].get("evaluators"):
-        measured = ["eval_database_success", "eval_general_loss"]
-    for figure in measured:
+    listed = yaml.safe_load(recipe.read_text())["agenttuning"]["evaluators"]
+    figure_of = {
+        "agent_task": "eval_database_success",
+        "general_loss": "eval_general_loss",
+        "replay": "eval_replay_action_match",
+    }
+    for figure in (figure_of[evaluator["type"]] for evaluator in listed):
         assert sorted(figures(trainer, figure)) == [0, 2], figure
     if "qlora" in name:
         assert any(type(m).__name__ == "Linear4bit" for m in trainer.model.modules())

@@ -25,7 +25,7 @@ from dataset_builders.errors import StorageError
 MAX_HITS = 50
 """Products that WebShop shows for a search, over all its pages."""
 
-_VERSION = 1  # of the file's layout; another one is built anew
+_VERSION = 2  # of the file's layout and what it says; another one is built anew
 _MAX_WORDS = 256
 
 # Lucene's EnglishAnalyzer, whose list this is, drops them from queries and texts.
