@@ -20,6 +20,7 @@ from evaluators.base import Evaluation, Evaluator, Progress, Subject, Suite
 from evaluators.endpoint_model import EndpointModel
 from evaluators.journal import Journal
 from evaluators.results_file import replace_record, transcript_path
+from evaluators.running import run_evaluator
 from evaluators.suites import BENCHMARKS, SuiteSettings
 
 _log = logging.getLogger(__name__)
@@ -194,11 +195,12 @@ def _measure(task: Task, run: Run, progress: Callable[[str], Progress] | None) -
     subject = Subject(None, None) if run.oracle else run.subject()
     with _journal(task, evaluator, subject, run) as journal:
         try:
-            return evaluator.evaluate(
+            return run_evaluator(
+                evaluator,
                 subject,
-                progress(task.name) if progress else None,
                 limit=run.limit,
                 journal=journal,
+                on_progress=progress(task.name) if progress else None,
             )
         except EndpointError as error:
             if journal is None:

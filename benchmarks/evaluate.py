@@ -40,12 +40,17 @@ from evaluators.model_state import borrowed
 MODEL = Path("~/.cache/agenttuning/SmolLM2-135M-Instruct")
 
 
+def local_model(subject: Subject, *, reuse: bool = True) -> LocalModel:
+    """The model as one that answers, with or without what it has read before."""
+    return LocalModel(subject.tokens(reuse=reuse), subject.tokenizer)
+
+
 class WholeDialogues:
     """A policy as one writes it first: the library's `generate` on every whole dialogue."""
 
     def __init__(self, subject: Subject, max_new_tokens: int) -> None:
         self._subject, self._limit = subject, max_new_tokens
-        self._local = LocalModel(subject)  # Renders and encodes the prompt.
+        self._local = local_model(subject)  # Renders and encodes the prompt.
 
     def complete(
         self, dialogues: Sequence[Sequence[Message]], max_new_tokens: int
@@ -135,11 +140,11 @@ def local(options: argparse.Namespace) -> list[Way]:
         (Way("one by one, model.generate", 1), lambda: WholeDialogues(subject, limit)),
         (
             Way("lockstep, nothing reused", options.batch_size),
-            lambda: ModelPolicy(LocalModel(subject, reuse=False), limit),
+            lambda: ModelPolicy(local_model(subject, reuse=False), limit),
         ),
         (
             Way("lockstep, prefixes reused", options.batch_size),
-            lambda: ModelPolicy(LocalModel(subject), limit),
+            lambda: ModelPolicy(local_model(subject), limit),
         ),
     ]
     if options.endpoint:

@@ -10,14 +10,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from evaluators.statistics import Metric
 from evaluators.subject import Subject
 from evaluators.summaries import summarise
-
-if TYPE_CHECKING:
-    from evaluators.journal import Journal
 
 __all__ = [
     "RECORDS_FILE",
@@ -138,16 +135,3 @@ class Evaluator(ABC):
     def metrics(self, records: Sequence[Record]) -> dict[str, Metric]:
         """Sum up the records that were measured; at least one."""
         return summarise(records, macro=self.macro)
-
-    def evaluate(
-        self,
-        subject: Subject,
-        on_progress: Progress | None = None,
-        *,
-        limit: int | None = None,
-        journal: Journal | None = None,
-    ) -> Evaluation:
-        """Measure a model; leaves its state as it was. See `running.run_evaluator`."""
-        from evaluators.running import run_evaluator
-
-        return run_evaluator(self, subject, limit=limit, journal=journal, on_progress=on_progress)

@@ -89,8 +89,16 @@ class RankTokenModel(TokenModel):
         in_step: How to call the model where it is sharded.
     """
 
-    def __init__(self, model: Any, pad_id: int, ranks: Ranks, in_step: InStep | None) -> None:
-        super().__init__(model, pad_id)
+    def __init__(
+        self,
+        model: Any,
+        pad_id: int,
+        ranks: Ranks,
+        in_step: InStep | None,
+        *,
+        reuse: bool = True,
+    ) -> None:
+        super().__init__(model, pad_id, reuse=reuse)
         self._ranks = ranks
         self._in_step = in_step
 

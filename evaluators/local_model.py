@@ -11,10 +11,10 @@ from dataset_builders.conversation import Message
 from dataset_builders.encoding.coding import Coder
 from dataset_builders.errors import ConfigError, MaskError
 from dataset_builders.masks.chat import ChatRenderer
-from evaluators.subject import Decoding
+from evaluators.decoding import Decoding
 
 if TYPE_CHECKING:
-    from evaluators.subject import Subject
+    from evaluators.token_model import TokenModel
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
@@ -32,26 +32,30 @@ class LocalModel:
     `evaluators.model_state.borrowed`.
 
     Args:
-        subject: The model and its tokenizer.
+        tokens: The model.
+        tokenizer: Its fast tokenizer, with its chat template.
+        end_of_turn: Tokens beside eos that end a turn.
         context_length: Tokens of prompt and answer together; a dialogue whose prompt
             leaves no room is not continued. Taken from the model's config by default.
-        reuse: Whether what was read in a former call is kept; see `TokenModel`.
 
     Raises:
         ConfigError: The tokenizer cannot be used, see `ChatRenderer`.
     """
 
     def __init__(
-        self, subject: Subject, context_length: int | None = None, *, reuse: bool = True
+        self,
+        tokens: TokenModel,
+        tokenizer: Any,
+        end_of_turn: Sequence[str] = (),
+        context_length: int | None = None,
     ) -> None:
-        self._tokenizer = subject.tokenizer
-        self._tokens = subject.tokens()
-        self._tokens.reuse = reuse
-        self._renderer = ChatRenderer(subject.tokenizer, subject.end_of_turn)
-        self._coder = Coder(subject.tokenizer)
-        self._context = context_length or _context_length(subject.model.config)
+        self._tokenizer = tokenizer
+        self._tokens = tokens
+        self._renderer = ChatRenderer(tokenizer, end_of_turn)
+        self._coder = Coder(tokenizer)
+        self._context = context_length or tokens.context_length
         self._end_ids = [
-            subject.tokenizer.convert_tokens_to_ids(token) for token in self._renderer.end_tokens
+            tokenizer.convert_tokens_to_ids(token) for token in self._renderer.end_tokens
         ]
 
     def chat(self, dialogues: Sequence[Sequence[Message]], decoding: Decoding) -> list[str | None]:
@@ -141,8 +145,3 @@ def _sound(text: str) -> str:
 def _cut(text: str, stop: Sequence[str]) -> str:
     ends = [place for mark in stop if (place := text.find(mark)) >= 0]
     return text[: min(ends)] if ends else text
-
-
-def _context_length(config: Any) -> int:
-    length = getattr(config, "max_position_embeddings", None)
-    return int(length) if length else 4096

@@ -5,22 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from evaluators.prefix_cache import drop_all
-
-if TYPE_CHECKING:
-    from evaluators.base import Subject
-
-
-_loans = 0
-
-
-def is_lent() -> bool:
-    """Whether this runs within `borrowed`: weights stay what they are until that ends."""
-    return _loans > 0
+from evaluators.prefix_cache import lent
+from evaluators.subject import Subject
 
 
 @contextmanager
@@ -35,7 +25,6 @@ def borrowed(subject: Subject) -> Iterator[None]:
     """
     import torch
 
-    global _loans
     model, tokenizer = subject.model, subject.tokenizer
     training = [(module, module.training) for module in model.modules()]
     checkpointing = [
@@ -46,14 +35,11 @@ def borrowed(subject: Subject) -> Iterator[None]:
     use_cache = getattr(model.config, "use_cache", None)
     sides = tokenizer.padding_side, tokenizer.truncation_side
     states = _random_states()
-    _loans += 1
     try:
         model.eval()
-        with torch.no_grad(), subject.autocast():
+        with lent(), torch.no_grad(), subject.autocast():
             yield
     finally:
-        _loans -= 1
-        drop_all()
         for module, flag in training:
             module.training = flag
         for module, flag in checkpointing:

@@ -14,6 +14,7 @@ from evaluators.base import Evaluation, Evaluator, Progress, Subject
 from evaluators.budget import Planned, TimeBudget
 from evaluators.journal import Journal
 from evaluators.results_file import transcript_path
+from evaluators.running import run_evaluator
 from evaluators.unfinished import open_journal
 from evaluators.weights import fingerprint
 
@@ -166,12 +167,12 @@ def _with_progress(
     evaluator: Evaluator, subject: Subject, show: bool, limit: int | None, journal: Journal
 ) -> Evaluation:
     if not show:
-        return evaluator.evaluate(subject, limit=limit, journal=journal)
+        return run_evaluator(evaluator, subject, limit=limit, journal=journal)
     from tqdm import tqdm
 
     with tqdm(desc=f"evaluating {evaluator.name}", leave=False) as bar:
         progress: Progress = _mover(bar)
-        return evaluator.evaluate(subject, progress, limit=limit, journal=journal)
+        return run_evaluator(evaluator, subject, limit=limit, journal=journal, on_progress=progress)
 
 
 def _mover(bar: object) -> Progress:

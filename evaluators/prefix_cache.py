@@ -7,7 +7,8 @@ all episodes of a task or the former rounds of one, is held once.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -16,6 +17,7 @@ KeyValues = list[tuple[Any, Any]]
 """For every layer keys and values of a piece of a row: (H, T, D) tensors."""
 
 _live: weakref.WeakSet[PrefixCache] = weakref.WeakSet()
+_loans = 0
 
 
 @dataclass(eq=False, slots=True)
@@ -123,10 +125,22 @@ class PrefixCache:
         return found
 
 
-def drop_all() -> None:
-    """Clear every store of this process: weights may change from here on."""
-    for cache in list(_live):
-        cache.clear()
+@contextmanager
+def lent() -> Iterator[None]:
+    """Weights stay what they are within this; after it every store is empty."""
+    global _loans
+    _loans += 1
+    try:
+        yield
+    finally:
+        _loans -= 1
+        for cache in list(_live):
+            cache.clear()
+
+
+def is_lent() -> bool:
+    """Whether this runs within `lent`, so that what is kept stays true."""
+    return _loans > 0
 
 
 def _common(piece: Sequence[int], tokens: Sequence[int], place: int) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluators.subject import Decoding
+from evaluators.decoding import Decoding
 
 
 class TokenChooser:

@@ -1,13 +1,13 @@
-"""The model to measure, and the ways of asking it."""
+"""The model to measure, and where it is."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from dataset_builders.conversation import Message
+from evaluators.decoding import Decoding, LanguageModel
 
 if TYPE_CHECKING:
     import torch
@@ -16,68 +16,7 @@ if TYPE_CHECKING:
     from evaluators.ranks import Ranks
     from evaluators.token_model import TokenModel
 
-
-@dataclass(frozen=True, slots=True)
-class Decoding:
-    """How an answer is written.
-
-    Attributes:
-        max_new_tokens: Longest answer in tokens.
-        temperature: 0 takes the likeliest token; greedy decoding.
-        top_p: Probability mass that sampling draws from.
-        stop: Texts that end an answer; they are not part of it.
-        seed: Of the sampling, so that an answer does not depend on its batch.
-    """
-
-    max_new_tokens: int
-    temperature: float = 0.0
-    top_p: float = 1.0
-    stop: tuple[str, ...] = ()
-    seed: int = 0
-
-
-class LanguageModel(Protocol):
-    """A model that answers: in this process or behind a server."""
-
-    def chat(self, dialogues: Sequence[Sequence[Message]], decoding: Decoding) -> list[str | None]:
-        """Write the next assistant turn of every dialogue.
-
-        Args:
-            dialogues: Messages so far of each, the last one not the model's.
-            decoding: How.
-
-        Returns:
-            One turn per dialogue, blanks around it removed; None where the context has no
-            room for one.
-
-        Raises:
-            EndpointError: The server does not answer.
-        """
-
-    def continue_text(self, prompts: Sequence[str], decoding: Decoding) -> list[str | None]:
-        """Go on with bare texts, without a chat template; otherwise as `chat`.
-
-        Raises:
-            EndpointError: The server does not answer, or knows no such route.
-        """
-
-    def next_token_logprobs(
-        self, dialogues: Sequence[Sequence[Message]], candidates: Sequence[str]
-    ) -> list[list[float] | None]:
-        """Log-probability of each candidate as the first token of the next assistant turn.
-
-        Args:
-            dialogues: As for `chat`.
-            candidates: Texts of a single token each, such as "A".
-
-        Returns:
-            For every dialogue one value per candidate, in nats, -inf where a server does
-            not tell; None where the context has no room.
-
-        Raises:
-            ConfigError: A candidate is not a single token.
-            EndpointError: The server does not answer, or gives no probabilities.
-        """
+__all__ = ["Decoding", "LanguageModel", "Subject"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,15 +61,19 @@ class Subject:
         """Whether the model itself is here."""
         return self.model is not None
 
-    def tokens(self) -> TokenModel:
-        """The model at the level of tokens; only where `has_weights`."""
+    def tokens(self, *, reuse: bool = True) -> TokenModel:
+        """The model at the level of tokens; only where `has_weights`.
+
+        Args:
+            reuse: Whether what it read is kept between calls; see `TokenModel`.
+        """
         from evaluators.token_model import TokenModel
 
         if self.ranks is not None:
             from evaluators.in_step import RankTokenModel
 
-            return RankTokenModel(self.model, self._pad_id(), self.ranks, self.in_step)
-        return TokenModel(self.model, self._pad_id())
+            return RankTokenModel(self.model, self._pad_id(), self.ranks, self.in_step, reuse=reuse)
+        return TokenModel(self.model, self._pad_id(), reuse=reuse)
 
     def language_model(self, context_length: int | None = None) -> LanguageModel:
         """The model as one that answers.
@@ -142,7 +85,7 @@ class Subject:
             return self.server
         from evaluators.local_model import LocalModel
 
-        return LocalModel(self, context_length)
+        return LocalModel(self.tokens(), self.tokenizer, self.end_of_turn, context_length)
 
     def _pad_id(self) -> int:
         pad = self.tokenizer.pad_token_id

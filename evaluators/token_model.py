@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from evaluators.subject import Decoding
+from evaluators.decoding import Decoding
 
 if TYPE_CHECKING:
     from evaluators.cache_support import CacheSupport
@@ -22,6 +22,9 @@ _log = logging.getLogger(__name__)
 
 _MAX_BATCH_TOKENS = 2048
 """Padded tokens of a forward pass: bounds the logits' memory (tokens times vocabulary)."""
+
+_UNSAID_CONTEXT = 4096
+"""Tokens of context where a model's config names none, as for a recurrent one."""
 
 _MAX_CACHED_TOKENS = 65536
 """Tokens in play, prompts and answers together."""
@@ -68,6 +71,12 @@ class TokenModel:
         self._max_rows = max_rows
         self._support: CacheSupport | None = None
         self._prefixes: PrefixCache | None = None
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of prompt and answer together that the model has positions for."""
+        length = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
+        return int(length) if length else _UNSAID_CONTEXT
 
     def generate(
         self,
@@ -230,8 +239,7 @@ class TokenModel:
     def _engine(self) -> Engine:
         from evaluators.cache_support import cache_support, room_for_prefixes
         from evaluators.generation import Engine
-        from evaluators.model_state import is_lent
-        from evaluators.prefix_cache import PrefixCache
+        from evaluators.prefix_cache import PrefixCache, is_lent
 
         if self._support is None:
             self._support = cache_support(self._model)

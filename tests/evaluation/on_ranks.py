@@ -33,6 +33,7 @@ from dataset_builders.environments.prompts import Prompt
 from evaluators.agent_tasks import AgentTaskEvaluator
 from evaluators.base import Evaluator, Record, Subject
 from evaluators.general_loss import GeneralLossEvaluator
+from evaluators.running import run_evaluator
 from evaluators.subject import Decoding
 from evaluators.training_subject import subject_of
 
@@ -148,7 +149,7 @@ class Panel(transformers.TrainerCallback):
             subject = subject_of(self._trainer, timeout=60)
             row: dict[str, Any] = {"name": evaluator.name, "error": ""}
             try:
-                result = evaluator.evaluate(subject)
+                result = run_evaluator(evaluator, subject)
             except Exception as error:
                 row["error"] = f"{type(error).__name__}: {error}"
             else:

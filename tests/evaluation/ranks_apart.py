@@ -21,6 +21,7 @@ import torch.distributed as dist
 from evaluators.base import Evaluator, Record, Subject
 from evaluators.in_step import InStep
 from evaluators.ranks import ranks_here
+from evaluators.running import run_evaluator
 
 TIMEOUT = 3.0
 
@@ -93,10 +94,10 @@ def main(scenario: str, rank: int, store: str) -> None:
         in_step=InStep(Summing(), ranks) if scenario == "call_fails" else None,
     )
     if scenario == "sleeps":
-        result = Lost("slow").evaluate(subject)
+        result = run_evaluator(Lost("slow"), subject)
         large = ranks.gather([os.urandom(rank * 20 * 2**20)])
         print("measured", result.metrics["score"].n, [len(part) for part in large], flush=True)
-    Lost(scenario).evaluate(subject)
+    run_evaluator(Lost(scenario), subject)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from evaluators.base import Subject  # noqa: E402
 from evaluators.general_loss import GeneralLossEvaluator  # noqa: E402
 from evaluators.local_model import LocalModel  # noqa: E402
 from evaluators.model_state import borrowed  # noqa: E402
+from evaluators.running import run_evaluator  # noqa: E402
 from evaluators.subject import Decoding  # noqa: E402
 
 
@@ -92,7 +93,7 @@ def test_evaluation_leaves_no_trace(subject: Subject, rows: Any, kind: str) -> N
         if kind == "agent"
         else GeneralLossEvaluator(rows)
     )
-    evaluator.evaluate(subject)
+    run_evaluator(evaluator, subject)
     assert_same(before, state_of(subject))
 
 
@@ -118,7 +119,7 @@ def test_generation_is_greedy_though_the_model_is_set_to_sample(subject: Subject
     subject.model.generation_config.temperature = 5.0
     dialogue = [Message("user", "hello")]
     with borrowed(subject):
-        policy = LocalModel(subject)
+        policy = LocalModel(subject.tokens(), subject.tokenizer)
         answers = {policy.chat([dialogue], Decoding(12))[0] for _ in range(4)}
     assert len(answers) == 1
     # The likeliest token at every step, worked out without generate().
@@ -139,7 +140,7 @@ def test_a_batch_answers_as_one_by_one(subject: Subject) -> None:
         [Message("user", "two"), Message("assistant", "2"), Message("user", "three")],
     ]
     with borrowed(subject):
-        policy = LocalModel(subject)
+        policy = LocalModel(subject.tokens(), subject.tokenizer)
         together = policy.chat(dialogues, Decoding(10))
         alone = [policy.chat([dialogue], Decoding(10))[0] for dialogue in dialogues]
     assert together == alone
@@ -147,7 +148,7 @@ def test_a_batch_answers_as_one_by_one(subject: Subject) -> None:
 
 def test_a_dialogue_without_room_is_not_continued(subject: Subject) -> None:
     with borrowed(subject):
-        policy = LocalModel(subject, context_length=40)
+        policy = LocalModel(subject.tokens(), subject.tokenizer, context_length=40)
         short, long = [Message("user", "hi")], [Message("user", "word " * 60)]
         answers = policy.chat([long, short], Decoding(5))
     assert answers[0] is None
@@ -156,13 +157,13 @@ def test_a_dialogue_without_room_is_not_continued(subject: Subject) -> None:
 
 def test_the_prompt_is_the_prefix_of_training(subject: Subject) -> None:
     messages = (Message("user", "q"), Message("assistant", "a", trained=True))
-    renderer = LocalModel(subject)._renderer
+    renderer = LocalModel(subject.tokens(), subject.tokenizer)._renderer
     rendered = renderer.render(Conversation.create(messages))
     assert rendered.text[: rendered.spans[0].start] == renderer.prompt(messages[:1])
 
 
 def test_loss_is_the_models_own(subject: Subject, rows: Any) -> None:
-    metric = GeneralLossEvaluator(rows).evaluate(subject).metrics["loss"]
+    metric = run_evaluator(GeneralLossEvaluator(rows), subject).metrics["loss"]
     total, count = 0.0, 0
     subject.model.eval()
     for row in rows:

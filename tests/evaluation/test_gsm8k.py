@@ -15,6 +15,7 @@ from dataset_builders.conversation import Message
 from dataset_builders.errors import DataError, SourceNotFoundError
 from evaluators.base import Subject
 from evaluators.general.gsm8k import gold_answer, last_integer, last_number, make
+from evaluators.running import run_evaluator
 from evaluators.subject import Decoding
 from evaluators.suites import SuiteSettings
 
@@ -94,7 +95,7 @@ def settings(data: Path, **options: object) -> SuiteSettings:
 def test_items_are_measured_with_shots_that_fit(tmp_path: Path) -> None:
     evaluator = make("gsm8k", settings(folder(tmp_path), shots=3))
     solver = Solver(room=6)  # a system message, two of the three shots and the question
-    result = evaluator.evaluate(Subject(model=None, tokenizer=None, server=solver))
+    result = run_evaluator(evaluator, Subject(model=None, tokenizer=None, server=solver))
     assert result.metrics["accuracy_corrected"].value == 1.0
     # The paper's rule loses what stands before the comma.
     assert result.metrics["accuracy"].value == 0.0
@@ -107,7 +108,7 @@ def test_items_are_measured_with_shots_that_fit(tmp_path: Path) -> None:
 
 def test_no_room_even_without_shots_is_an_error(tmp_path: Path) -> None:
     evaluator = make("gsm8k", settings(folder(tmp_path), shots=1))
-    result = evaluator.evaluate(Subject(model=None, tokenizer=None, server=Solver(room=1)))
+    result = run_evaluator(evaluator, Subject(model=None, tokenizer=None, server=Solver(room=1)))
     assert result.num_errors == 3
     assert "no room" in result.error
 

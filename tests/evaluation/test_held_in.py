@@ -12,6 +12,7 @@ from dataset_builders.environments import load_environment
 from dataset_builders.errors import ConfigError, SourceNotFoundError
 from evaluators.base import Evaluation, Subject
 from evaluators.held_in import HeldInEvaluator, held_in_evaluator
+from evaluators.running import run_evaluator
 from evaluators.suites import BENCHMARKS, SuiteSettings
 
 HELD_IN = [benchmark.name for benchmark in BENCHMARKS if benchmark.suite == "held-in"]
@@ -42,7 +43,7 @@ def test_the_oracle_takes_the_evaluators_own_path(
     try:
         evaluator = made(name, shared / "data", oracle=True, options=options, batch_size=1)
         limit = 2 if name == "alfworld" else 6
-        result: Evaluation = evaluator.evaluate(Subject(None, None), limit=limit)
+        result: Evaluation = run_evaluator(evaluator, Subject(None, None), limit=limit)
     except SourceNotFoundError as error:
         pytest.skip(str(error))
     assert len(evaluator.items()) == SIZES.get(name, 12)

@@ -21,6 +21,7 @@ from evaluators.held_out.hotpot_qa.demonstrations import react_text, with_demons
 from evaluators.held_out.hotpot_qa.dialogue import HotpotQaDialogue
 from evaluators.held_out.hotpot_qa.environment import HotpotQaEnvironment
 from evaluators.held_out.hotpot_qa.questions import LEVELS
+from evaluators.running import run_evaluator
 from evaluators.subject import Decoding, Subject
 from evaluators.suites import SuiteSettings
 from tests.evaluation.json_server import serving_json
@@ -120,7 +121,7 @@ def evaluate(folder: Path, texts: Sequence[str], **options: Any) -> tuple[Any, _
     model = _Scripted(texts)
     options = {"hotpot_qa": {"data": str(folder), **options}}
     evaluator = make("hotpot_qa", SuiteSettings(options=options, batch_size=1))
-    return evaluator.evaluate(Subject(None, None, server=model)), model
+    return run_evaluator(evaluator, Subject(None, None, server=model)), model
 
 
 def test_the_figure_is_the_mean_of_the_levels(folder: Path) -> None:
@@ -234,7 +235,7 @@ def test_a_real_model_plays_in_both_modes(folder: Path, tiny_model_dir: Path, mo
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model_dir)
     options = {"hotpot_qa": {"data": str(folder), "mode": mode}}
     evaluator = make("hotpot_qa", SuiteSettings(options=options, max_new_tokens=6))
-    found = evaluator.evaluate(Subject(model, tokenizer))
+    found = run_evaluator(evaluator, Subject(model, tokenizer))
     assert (found.metrics["f1"].value, found.num_errors) == (0.0, 0)
     # The tokenizer of this model makes more than 1,700 tokens of the prompt alone.
     ends = {"chat": {"round_limit", "context_full"}, "completion": {"context_full"}}
@@ -243,7 +244,7 @@ def test_a_real_model_plays_in_both_modes(folder: Path, tiny_model_dir: Path, mo
 
 def test_the_oracle_takes_the_evaluators_own_path(shared: Path) -> None:
     settings = SuiteSettings(data=str(shared / "data"), oracle=True)
-    result = make("hotpot_qa", settings).evaluate(Subject(None, None), limit=12)
+    result = run_evaluator(make("hotpot_qa", settings), Subject(None, None), limit=12)
     assert result.metrics["f1"].value == 1.0
     assert result.about["player"] == "oracle"
     assert {record["group"] for record in result.records} == {"easy", "medium", "hard"}

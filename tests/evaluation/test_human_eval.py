@@ -27,6 +27,7 @@ from evaluators.general.human_eval import (
     make,
     pass_at_k,
 )
+from evaluators.running import run_evaluator
 from evaluators.subject import Decoding
 from evaluators.suites import SuiteSettings
 
@@ -232,13 +233,13 @@ def test_the_evaluator_samples_runs_and_records(
     del checker  # only for its reason to skip
     evaluator = HumanEvalEvaluator(tasks[:3], Sampling(samples=4), seconds=8)
     model = Coder(tasks)
-    result = evaluator.evaluate(Subject(model=None, tokenizer=None, server=model))
+    result = run_evaluator(evaluator, Subject(model=None, tokenizer=None, server=model))
     assert result.metrics["pass@1"].value == 0.5
     assert [(d.seed, d.temperature) for d in model.decodings] == [(n, 0.8) for n in range(4)]
     assert result.records[0]["checks"][0] == "passed"
     assert "passed" not in result.records[0]["checks"][1]
-    greedy = HumanEvalEvaluator(tasks[:3]).evaluate(
-        Subject(model=None, tokenizer=None, server=Coder(tasks))
+    greedy = run_evaluator(
+        HumanEvalEvaluator(tasks[:3]), Subject(model=None, tokenizer=None, server=Coder(tasks))
     )
     assert greedy.metrics["pass@1"].value == 1.0
     assert set(greedy.metrics) == {"pass@1"}

@@ -20,6 +20,7 @@ with warnings.catch_warnings():
     pytest.importorskip("lm_eval", reason="pip install 'agenttuning-plugin[general]'")
 
 from evaluators.general.lm_eval_tasks import LmEvalEvaluator
+from evaluators.running import run_evaluator
 
 # lm_eval's and its dependencies' own.
 pytestmark = pytest.mark.filterwarnings("ignore::Warning")
@@ -96,10 +97,10 @@ def test_agrees_with_our_own_scoring_of_the_same_prompts(folder: Path, subject: 
             return replace(super().prompt(item, system), instruction="")
 
     shots = {"tea": tuple(questions("dev", 2).values())}
-    ours = Bare(MmluData(questions("test", 7), shots, "test"), num_shots=2).evaluate(subject)
+    ours = run_evaluator(Bare(MmluData(questions("test", 7), shots, "test"), num_shots=2), subject)
     theirs = LmEvalEvaluator(["tea_choice"], include_path=str(folder), chat=True)
     side = subject.tokenizer.padding_side
-    found = theirs.evaluate(subject)
+    found = run_evaluator(theirs, subject)
     assert subject.tokenizer.padding_side == side
     assert (found.num_errors, len(found.records)) == (0, 7)
     assert found.primary == "acc"
@@ -144,7 +145,7 @@ def test_tasks_are_mixed_filtered_limited_and_dealt(folder: Path, subject: Subje
     )
     assert evaluator.items()[:3] == ("tea_written/0", "tea_choice/0", "tea_written/1")
     assert len(evaluator.items()) == 6
-    whole = evaluator.evaluate(subject)
+    whole = run_evaluator(evaluator, subject)
     names = {"exact_match_first", "exact_match_letter", "acc"}
     assert set(whole.metrics) == names
     assert whole.primary == "exact_match_first"
@@ -157,7 +158,7 @@ def test_tasks_are_mixed_filtered_limited_and_dealt(folder: Path, subject: Subje
 def test_what_cannot_work_is_one_line(folder: Path) -> None:
     made = LmEvalEvaluator(["tea_choice"], include_path=str(folder))
     with pytest.raises(ConfigError, match="needs the model's weights"):
-        made.evaluate(Subject(model=None, tokenizer=None))
+        run_evaluator(made, Subject(model=None, tokenizer=None))
     with pytest.raises(ConfigError, match="task 'no_such' is neither one of lm_eval's nor in"):
         LmEvalEvaluator(["no_such"], include_path=str(folder))
     with pytest.raises(ConfigError, match="expected a list of names"):

@@ -16,6 +16,7 @@ from dataset_builders.errors import ConfigError, DataError, SourceNotFoundError
 from evaluators.base import Subject
 from evaluators.general.few_shot import takes_system
 from evaluators.general.mmlu import LETTERS, MmluEvaluator, letter_logprobs, letter_spellings, make
+from evaluators.running import run_evaluator
 from evaluators.suites import SuiteSettings
 
 Rows = list[dict[str, Any]]
@@ -115,7 +116,7 @@ class Parrot:
 def test_accuracy_is_over_items_and_subjects_are_in_the_records(tmp_path: Path) -> None:
     archive(tmp_path)
     model = Parrot(room=8)  # a system message, three shots and the question
-    result = made(tmp_path).evaluate(Subject(model=None, tokenizer=None, server=model))
+    result = run_evaluator(made(tmp_path), Subject(model=None, tokenizer=None, server=model))
     assert result.metrics["accuracy"].value == 1.0
     assert result.metrics["accuracy"].n == 12
     assert {record["group"] for record in result.records} == {"tea_pots", "umbrellas"}
@@ -131,7 +132,7 @@ def test_what_cannot_be_measured_is_an_error_and_no_wrong_answer(
     model: Parrot, said: str, tmp_path: Path
 ) -> None:
     archive(tmp_path)
-    result = made(tmp_path).evaluate(Subject(model=None, tokenizer=None, server=model))
+    result = run_evaluator(made(tmp_path), Subject(model=None, tokenizer=None, server=model))
     assert (result.num_errors, result.metrics) == (12, {})
     assert said in result.records[0]["error"]
     json.dumps(result.records, allow_nan=False)
@@ -175,7 +176,7 @@ def test_the_model_is_asked_at_most_2048_tokens(tmp_path: Path, tiny_model_dir: 
         tokenizer=transformers.AutoTokenizer.from_pretrained(tiny_model_dir),
     )
     evaluator = made(tmp_path)
-    result = evaluator.evaluate(subject_, limit=4)
+    result = run_evaluator(evaluator, subject_, limit=4)
     assert (result.num_errors, len(result.records)) == (0, 4)
     for record in result.records:
         kept = record["shots"]

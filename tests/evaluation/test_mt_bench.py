@@ -14,6 +14,7 @@ from dataset_builders.conversation import Message
 from dataset_builders.errors import ConfigError, DataError, SourceNotFoundError
 from evaluators.base import Subject
 from evaluators.general.mt_bench import TEMPERATURES, make, read_rating
+from evaluators.running import run_evaluator
 from evaluators.subject import Decoding
 from evaluators.suites import SuiteSettings
 from tests.collection.endpoint import Endpoint, Fault, serving
@@ -92,7 +93,7 @@ def test_both_turns_are_rated_with_fastchats_prompts_and_temperatures(folder: Pa
     model = Talker()
     with serving(Endpoint(rate)) as server:
         evaluator = make("mt_bench", settings(folder, server))
-        result = evaluator.evaluate(subject(model))
+        result = run_evaluator(evaluator, subject(model))
     # Five categories of (6, 8) and three with references of (7, 9).
     assert result.metrics["score"].value == pytest.approx((5 * 7 + 3 * 8) / 8)
     assert result.metrics["turn_1"].value == pytest.approx((5 * 6 + 3 * 7) / 8)
@@ -121,7 +122,7 @@ def test_what_is_not_rated_is_an_error(folder: Path) -> None:
 
     with serving(Endpoint(refuse)) as server:
         evaluator = make("mt_bench", settings(folder, server))
-        result = evaluator.evaluate(subject(Talker(full="stem")))
+        result = run_evaluator(evaluator, subject(Talker(full="stem")))
     errors = {record["group"]: record["error"] for record in result.records if record["error"]}
     assert errors == {
         "writing": "the judge gave turn 1 no rating from 1 to 10",
@@ -136,7 +137,7 @@ def test_a_judge_that_fails_once_is_an_error_of_that_question(folder: Path) -> N
     server = Endpoint(rate, fault=lambda number: fault if number == 20 else None)
     with serving(server):
         evaluator = make("mt_bench", replace(settings(folder, server), batch_size=4))
-        result = evaluator.evaluate(subject(Talker()))
+        result = run_evaluator(evaluator, subject(Talker()))
     assert result.num_errors == 1
     [error] = [record["error"] for record in result.records if record["error"]]
     assert error.startswith("judge: bad_request")
@@ -180,7 +181,7 @@ def test_the_real_files(shared: Path) -> None:
         evaluator = make("mt_bench", given)
         model = Talker()
         model.chat = lambda dialogues, decoding: ["I am not sure."] * len(dialogues)  # type: ignore
-        result = evaluator.evaluate(subject(model))
+        result = run_evaluator(evaluator, subject(model))
     assert (result.metrics["score"].value, result.metrics["score"].n) == (4.0, 80)
     assert len(server.requests) == 160
     # Thirty questions have references, asked about in both turns.

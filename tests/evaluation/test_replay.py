@@ -27,6 +27,7 @@ from evaluators.replay import (  # noqa: E402
     _runs,
     oracle_trajectories,
 )
+from evaluators.running import run_evaluator  # noqa: E402
 from evaluators.turns import action_start  # noqa: E402
 
 
@@ -50,7 +51,7 @@ def test_figures_are_those_of_the_models_own_logits(
     subject: Subject, trajectories: list[Conversation]
 ) -> None:
     """Worked out without the evaluator's batches and ranges, for one trajectory."""
-    result = ReplayEvaluator(trajectories[:1]).evaluate(subject)
+    result = run_evaluator(ReplayEvaluator(trajectories[:1]), subject)
     tokenizer = subject.tokenizer
     rendered = ChatRenderer(tokenizer).render(trajectories[0])
     logprobs, matches, turns = 0.0, 0, []
@@ -82,20 +83,20 @@ def test_a_model_that_knows_the_trajectory_matches_it(
     known, unknown = trajectories[:2], trajectories[4:]
     rows = encode_dataset(known, Encoder(subject.tokenizer, max_length=4096)).dataset
     optimizer = torch.optim.AdamW(subject.model.parameters(), lr=5e-3)
-    before = ReplayEvaluator(known).evaluate(subject)
+    before = run_evaluator(ReplayEvaluator(known), subject)
     for _ in range(60):
         for row in rows:
             batch = {key: torch.tensor([row[key]]) for key in ("input_ids", "labels")}
             subject.model(**batch).loss.backward()
             optimizer.step()
             optimizer.zero_grad()
-    after = ReplayEvaluator(known).evaluate(subject).metrics
+    after = run_evaluator(ReplayEvaluator(known), subject).metrics
     assert before.metrics["action_match"].value == 0
     assert after["action_match"].value == 1
     assert after["parsable"].value == 1
     assert after["first_divergence"].value == 1
     assert after["action_logprob"].value > -0.1
-    other = ReplayEvaluator(unknown).evaluate(subject).metrics
+    other = run_evaluator(ReplayEvaluator(unknown), subject).metrics
     assert other["action_logprob"].value < after["action_logprob"].value
 
 
@@ -107,7 +108,7 @@ def test_an_item_that_is_too_long_is_an_error_of_its_own(
         for c in trajectories
     }
     limit = sorted(lengths.values())[2]
-    result = ReplayEvaluator(trajectories, max_length=limit).evaluate(subject)
+    result = run_evaluator(ReplayEvaluator(trajectories, max_length=limit), subject)
     assert result.num_errors == sum(length > limit for length in lengths.values()) > 0
     assert all("long" in r["error"] for r in result.records if r["error"])
 

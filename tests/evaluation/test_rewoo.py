@@ -19,6 +19,7 @@ from evaluators.held_out.rewoo.calculator import calculate
 from evaluators.held_out.rewoo.plans import Step, read_plan
 from evaluators.held_out.rewoo.scoring import closed_match, judged_correct
 from evaluators.held_out.rewoo.tools import RefusedError, ToolBox
+from evaluators.running import run_evaluator
 from evaluators.subject import Decoding, Subject
 from evaluators.suites import SuiteSettings
 from tests.evaluation.json_server import serving_json
@@ -189,7 +190,7 @@ def reply(prompt: str, decoding: Decoding) -> str | None:
 def test_questions_go_through_planner_tools_and_solver(folder: Path) -> None:
     evaluator = make("rewoo", SuiteSettings(data=str(folder), batch_size=4))
     model = _Model(reply)
-    found = evaluator.evaluate(Subject(None, None, server=model))
+    found = run_evaluator(evaluator, Subject(None, None, server=model))
     assert found.metrics["accuracy"].value == 0.5
     assert found.metrics["planned"].value == pytest.approx(5 / 6)
     assert found.metrics["tool_refused"].value == pytest.approx(5 / 6)
@@ -219,7 +220,7 @@ def test_a_judge_scores_open_answers(folder: Path) -> None:
     with serving(Endpoint(verdict)) as server:
         judge = {"base_url": server.url, "model": "j"}
         evaluator = make("rewoo", SuiteSettings(data=str(folder), judge=judge))
-        found = evaluator.evaluate(Subject(None, None, server=_Model(always)))
+        found = run_evaluator(evaluator, Subject(None, None, server=_Model(always)))
     scored = {record["group"]: record["scores"]["accuracy"] for record in found.records}
     assert scored == {"strategy_qa": 0.0, "physics_question": 1.0}
     assert found.about["scoring"].startswith("judge j at")
@@ -248,7 +249,7 @@ def test_the_right_answers_score_1_on_all_real_sets(shared: Path) -> None:
             return "Plan: none\n#E1 = nothing"
         return gold[prompt.rpartition("\nQuestion: ")[2].removesuffix("\nAnswer:")]
 
-    found = evaluator.evaluate(Subject(None, None, server=_Model(answer)))
+    found = run_evaluator(evaluator, Subject(None, None, server=_Model(answer)))
     assert (found.metrics["accuracy"].value, found.metrics["accuracy"].n) == (1.0, 200)
     assert found.about["sets"] == "hotpot_qa, gsm8k, strategy_qa, sports_understanding"
 
@@ -258,7 +259,7 @@ def test_a_real_model_is_asked_for_plans(folder: Path, tiny_model_dir: Path) -> 
     model = transformers.AutoModelForCausalLM.from_pretrained(tiny_model_dir)
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model_dir)
     evaluator = make("rewoo", SuiteSettings(data=str(folder), max_new_tokens=6))
-    found = evaluator.evaluate(Subject(model, tokenizer), limit=2)
+    found = run_evaluator(evaluator, Subject(model, tokenizer), limit=2)
     assert (found.metrics["accuracy"].value, found.metrics["planned"].value) == (0.0, 0.0)
     assert [record["exit_reason"] for record in found.records] == ["no_plan", "no_plan"]
     assert len(found.records[0]["messages"]) == 6

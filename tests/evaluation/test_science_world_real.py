@@ -20,6 +20,7 @@ from evaluators.held_out import load_held_out, science_world
 from evaluators.held_out.science_world import demonstrations, selection
 from evaluators.held_out.science_world.dialogue import ScienceWorldDialogue
 from evaluators.held_out.science_world.simulator import Simulator
+from evaluators.running import run_evaluator
 from evaluators.suites import SuiteSettings
 
 pytest.importorskip("scienceworld", reason="scienceworld is not installed")
@@ -152,7 +153,7 @@ def test_the_panel_calls_it(tiny_model_dir: Path) -> None:
     )
     settings = SuiteSettings(max_new_tokens=4)
     evaluator = science_world.make("science_world", settings)
-    evaluation: Evaluation = evaluator.evaluate(subject, limit=1)
+    evaluation: Evaluation = run_evaluator(evaluator, subject, limit=1)
     (record,) = evaluation.records
     assert evaluation.num_errors == 0
     assert record["group"] == "boil"
