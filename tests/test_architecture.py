@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,36 @@ def test_dependencies_point_one_way(package: str) -> None:
 )
 def test_an_upward_import_would_be_found(source: str) -> None:
     assert violations("dataset_builders", source)
+
+
+def imported_modules(source: str) -> set[str]:
+    """Dotted names that any import names, those within functions and for types included."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def order_of(sources: dict[str, str]) -> list[str]:
+    """The modules in an order in which each comes after all that it imports."""
+    graph = {
+        name: (imported_modules(text) & set(sources)) - {name} for name, text in sources.items()
+    }
+    return list(TopologicalSorter(graph).static_order())
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    files = [file for package in FORBIDDEN for file in (ROOT / package).rglob("*.py")]
+    sources = {
+        ".".join(file.relative_to(ROOT).with_suffix("").parts): file.read_text("utf-8")
+        for file in files
+    }
+    assert len(order_of(sources)) == len(files)
+    with pytest.raises(CycleError):
+        order_of({"a": "from b import c", "b": "def f():\n    import a"})
 
 
 def loaded_after(statement: str, *modules: str) -> set[str]:
