@@ -45,7 +45,8 @@ class EndpointCallback(TrainerCallback):
         settings: What is measured, when, and where.
 
     Raises:
-        ConfigError: The model is no LoRA adapter, or is sharded over processes.
+        ConfigError: The model is no LoRA adapter, or is sharded over processes; or a figure
+            from the server is to choose checkpoints.
     """
 
     def __init__(self, trainer: Trainer, settings: EndpointConfig) -> None:
@@ -54,6 +55,7 @@ class EndpointCallback(TrainerCallback):
         self._model = trainer.accelerator.unwrap_model(trainer.model)
         self._adapter = _lora_name(self._model)
         _refuse_sharded(trainer)
+        _refuse_as_best(trainer.args.metric_for_best_model or "")
         self._folder = Path(trainer.args.output_dir or ".") / FOLDER
         self._waiting: deque[int] = deque()
         self._running: tuple[int, SideProcess] | None = None
@@ -236,6 +238,15 @@ def _refuse_sharded(trainer: Trainer) -> None:
         raise ConfigError(
             f"agenttuning.endpoint: found a model sharded by {kind.value}, of which no process has "
             "the whole adapter; expected one process or DDP"
+        )
+
+
+def _refuse_as_best(figure: str) -> None:
+    """Such figures come when training is steps further, too late to choose a checkpoint by."""
+    if figure.removeprefix("eval_").startswith(PREFIX):
+        raise ConfigError(
+            f"metric_for_best_model: found {figure}, which comes from agenttuning.endpoint, after "
+            "the trainer has chosen; expected a figure of agenttuning.evaluators"
         )
 
 

@@ -249,6 +249,15 @@ def test_what_is_no_lora_adapter_is_refused(
         EndpointCallback(full, settings(NOBODY))
 
 
+def test_a_figure_that_comes_too_late_cannot_choose_checkpoints(
+    tiny_model_dir: Path, rows: Any, tmp_path: Path
+) -> None:
+    best = {"metric_for_best_model": "eval_endpoint_database_success"}
+    trainer = make_trainer(tiny_model_dir, rows, tmp_path, **best)
+    with pytest.raises(ConfigError, match="expected a figure of agenttuning.evaluators"):
+        EndpointCallback(trainer, settings(NOBODY))
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
