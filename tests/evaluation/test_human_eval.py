@@ -73,6 +73,14 @@ def test_every_canonical_solution_is_found_in_an_answer(
         assert ast.dump(program.body[-1]) == wanted, task["task_id"]
 
 
+def test_imports_from_the_future_stand_before_those_of_the_prompt() -> None:
+    prompt = "from typing import List\n\n\ndef double(x: List[int]) -> int:\n"
+    names: dict[str, Any] = {}
+    answer = f"```python\nfrom __future__ import annotations\n\n{GOOD}```"
+    exec(program_in(answer, prompt, "double"), names)
+    assert names["double"](2) == 4
+
+
 @pytest.mark.slow
 def test_every_canonical_solution_passes(checker: CodeChecker, tasks: list[dict[str, Any]]) -> None:
     for task in tasks:
