@@ -8,6 +8,8 @@ from evaluators.held_out.hotpot_qa.answers import exact_match, normalise
 from evaluators.held_out.rewoo.task_sets import Closed
 
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+_VERDICT = re.compile(r"\W*(CORRECT|INCORRECT)\b")
+_NOT_PLAUSIBLE = re.compile(r"\b(?:not|isnt) plausible\b")
 _CHOICES: dict[str, tuple[str, ...]] = {
     "yes_no": ("yes", "no"),
     "plausible": ("implausible", "plausible"),
@@ -34,13 +36,17 @@ def closed_match(answer: str, gold: str, closed: Closed) -> bool:
     raise ValueError("only a judge can tell whether this answer is right")
 
 
-def judged_correct(verdict: str) -> bool:
-    """Whether a judge's answer begins with CORRECT, which INCORRECT does not."""
-    return verdict.strip().lstrip("*\"'` ").upper().startswith("CORRECT")
+def judged_correct(verdict: str) -> bool | None:
+    """Whether a judge's answer begins with CORRECT or INCORRECT; None where with neither.
+
+    So one that is cut off, as that of a judge that thinks aloud, is not taken for a no.
+    """
+    found = _VERDICT.match(verdict.upper())
+    return None if found is None else found[1] == "CORRECT"
 
 
 def _choice(answer: str, choices: tuple[str, ...]) -> str:
-    words = normalise(answer.replace("not plausible", "implausible")).split()
+    words = _NOT_PLAUSIBLE.sub("implausible", normalise(answer)).split()
     return next((word for word in words if word in choices), "")
 
 

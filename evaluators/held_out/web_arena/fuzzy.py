@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from dataset_builders.conversation import Message
 from dataset_builders.errors import EnvironmentFailureError
+from evaluators.held_out.rewoo.scoring import judged_correct
 from evaluators.judge import Judge
 
 _ASKED = """\
@@ -34,7 +35,7 @@ class JudgedSame:
         """Whether the answer means the same.
 
         Raises:
-            EnvironmentFailureError: The judge did not answer.
+            EnvironmentFailureError: The judge did not answer, or neither yes nor no.
         """
         if self._judge is None:
             self._judge = Judge(self._settings, "web_arena")
@@ -44,4 +45,7 @@ class JudgedSame:
         verdict = self._judge.ask([[Message("user", asked)]], max_tokens=16)[0]
         if verdict.error:
             raise EnvironmentFailureError(f"web_arena: {verdict.error}")
-        return verdict.text.strip().upper().startswith("CORRECT")
+        same = judged_correct(verdict.text)
+        if same is None:
+            raise EnvironmentFailureError("web_arena: the judge said neither CORRECT nor INCORRECT")
+        return same
