@@ -249,6 +249,16 @@ def test_bad_settings_and_files_are_one_line(folder: Path, tmp_path: Path) -> No
         make("rewoo", SuiteSettings(data=str(folder)))
 
 
+def test_questions_are_those_that_pandas_samples(folder: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    rows = "".join(f"is {n} even?,{'Yes' if n % 2 == 0 else 'No'}\n" for n in range(90))
+    (folder / "rewoo/strategy_qa.csv").write_text(f"input,target\n{rows}", "utf-8")
+    evaluator = make("rewoo", SuiteSettings(data=str(folder)))
+    frame = pandas.read_csv(folder / "rewoo/strategy_qa.csv")
+    drawn = frame.sample(50, random_state=2024)["input"].tolist()
+    assert [evaluator.question(item).text for item in evaluator.items()] == drawn
+
+
 def test_the_right_answers_score_1_on_all_real_sets(shared: Path) -> None:
     evaluator = make("rewoo", SuiteSettings(data=str(shared / "data")))
     gold = {

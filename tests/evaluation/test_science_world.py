@@ -49,6 +49,14 @@ def test_possible_actions_lack_doors_rooms_and_what_is_not_in_sight() -> None:
     assert {"open freezer", "focus on orange", "open door to kitchen"} <= possible
 
 
+def test_only_a_first_look_around_is_taken_out_of_what_is_possible() -> None:
+    """The log's other entries hold observations too, and so are nobody's action."""
+    log = ["look around", "(wait, a)", "(wait, b)"]
+    valid = ("look around", "wait")
+    assert "look around" not in actions.possible_actions(valid, "", "", log)
+    assert {*valid} <= actions.possible_actions(valid, "", "", [*log, "(wait, c)"])
+
+
 def test_a_near_action_shares_most_words_and_is_the_shortest() -> None:
     possible = {"open freezer", "open freezer door", "pick up red cup", "go to greenhouse"}
     assert actions.near_action("go to green house", possible) == "go to greenhouse"
