@@ -82,6 +82,21 @@ def test_rules_of_function_calls(found: dict[str, Any], modes: list[str]) -> Non
     assert failure_modes(found, "knowledge_graph") == modes
 
 
+@pytest.mark.parametrize(
+    ("environment", "turn"),
+    [
+        ("science_world", "Think: I cannot find it. I go on."),
+        ("web_arena", "I can't see it. My next action is ```click [7]```"),
+        ("card_game", 'I am unable to hit it.\n{"pick_fish": "eel"}'),
+        ("hotpot_qa", "I'm sorry, I do not recall it.\nSearch[Wales]"),
+    ],
+)
+def test_what_acts_without_a_label_has_not_refused(environment: str, turn: str) -> None:
+    assert failure_modes(record(turn), environment) == []
+    assert failure_modes(record("I'm sorry, I can't do that."), environment) == ["refusal"]
+    assert failure_modes(record(turn), "alfworld") == ["refusal"]
+
+
 def test_rates_are_shares_of_episodes() -> None:
     records = [
         {"item": "alfworld-test-1", "failures": ["refusal"]},
