@@ -14,7 +14,7 @@ from dataset_builders.conversation import Message
 from dataset_builders.environments.history import count_segments
 from dataset_builders.errors import ConfigError, DataError, SourceNotFoundError
 from evaluators.held_out import load_held_out, science_world
-from evaluators.held_out.science_world import actions, demonstrations, selection
+from evaluators.held_out.science_world import actions, demonstrations, selection, simulator
 from evaluators.held_out.science_world.dialogue import ScienceWorldDialogue, trim_old_turns
 from evaluators.held_out.science_world.environment import ScienceWorldEnvironment
 from evaluators.held_out.science_world.evaluator import FittingPolicy
@@ -30,6 +30,15 @@ def test_270_episodes_each_beginning_covers_the_tasks_evenly() -> None:
     assert set(tasks[:30]) == set(selection.TASKS) == set(tasks[30:60]) | {"identify-life-stages-2"}
     assert tasks.count("inclined-plane-friction-named-surfaces") == 9
     assert tasks.count("power-component") == 5
+
+
+def test_limits_are_agent_tunings() -> None:
+    """`eval.py`: steps of the simulator, twice as many turns, and its room for the prompt."""
+    assert (simulator.STEP_LIMIT, simulator.SIMPLIFICATION) == (100, "easy")
+    assert ScienceWorldDialogue.round_limit == 2 * simulator.STEP_LIMIT
+    assert ScienceWorldDialogue.max_new_tokens == 256
+    assert ScienceWorldEnvironment().prompt_segments == 4096 - 60
+    assert (actions.MAX_FAILURES, actions.LOOP_LENGTH) == (10, 5)
 
 
 def test_an_unknown_task_or_split_is_one_line() -> None:
