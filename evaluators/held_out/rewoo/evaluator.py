@@ -180,6 +180,7 @@ class RewooEvaluator(Evaluator):
 
     def _record(self, work: Work, right: bool, error: str) -> Record:
         gold = work.question.answer
+        unanswered = "no_answer" if work.planned else "no_plan"
         scores = {
             "accuracy": float(right),
             "exact_match": float(exact_match(work.answer, gold)),
@@ -192,11 +193,7 @@ class RewooEvaluator(Evaluator):
             "scores": {} if error else scores,
             "error": error,
             "group": work.question.task_set.name,
-            "exit_reason": "answered"
-            if work.answer
-            else "no_answer"
-            if work.planned
-            else "no_plan",
+            "exit_reason": "answered" if work.answer else unanswered,
             "prompt": self._wording,
             "tools": dict(work.used),
             "refused": dict(work.refused),
