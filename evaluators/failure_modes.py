@@ -37,6 +37,13 @@ _LONGEST_CYCLE = 8
 _INVALID_SHARE = 1 / 3
 
 _CALL = re.compile(r"\w+\s*\([^()]*(?:\([^()]*\)[^()]*)*\)|final answer", re.I)
+_ACTS = {
+    "science_world": re.compile(r"\A\s*Think:"),
+    "web_arena": re.compile(r"```.+?```", re.S),
+    "card_game": re.compile(r"\{[^{}]*\}"),
+    "hotpot_qa": re.compile(r"^\s*(?:search|lookup|finish)\s*\[", re.I | re.M),
+}
+"""How a turn acts, or openly thinks, in environments where it needs no action's label."""
 _REFUSES = re.compile(
     r"\b(?:i(?:['\u2019]m| am)? (?:sorry|unable|not able)|i apologi[sz]e"
     r"|i (?:cannot|can['\u2019]?t)\b"
@@ -68,7 +75,7 @@ def failure_modes(record: Mapping[str, Any], environment: str) -> list[str]:
         or (min(missing, invalid) if calls else invalid) > _INVALID_SHARE * len(turns),
         SHORT_REPETITION: _longest_run(actions) >= _IN_A_ROW,
         LONG_REPETITION: _has_cycle(actions),
-        REFUSAL: any(map(_refuses, turns)),
+        REFUSAL: any(_refuses(turn, environment) for turn in turns),
         CALL_ERROR: calls and invalid > missing,
         CALL_REPETITION: calls and _calls_again(actions),
     }
@@ -124,9 +131,12 @@ def _has_cycle(actions: Sequence[str]) -> bool:
     return False
 
 
-def _refuses(turn: str) -> bool:
+def _refuses(turn: str, environment: str) -> bool:
     # A thought may well say "I cannot find it": what acts has not refused.
-    return action_start(turn) is None and _REFUSES.search(turn) is not None
+    acts = _ACTS.get(environment)
+    if action_start(turn) is not None or (acts is not None and acts.search(turn)):
+        return False
+    return _REFUSES.search(turn) is not None
 
 
 def _calls_again(actions: Sequence[str]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from dataset_builders.errors import ConfigError, EndpointError, MissingExtraErro
 
 _KEY = "OPENAI_API_KEY"
 _KEYS = ("base_url", "model", "api_key_env")
+_CORRECT = re.compile(r"\W*(CORRECT|INCORRECT)\b")
 _IN_FLIGHT = 8
 _TRIES = 5
 _PATIENCE = 300.0
@@ -35,6 +37,15 @@ class Verdict:
 
     text: str
     error: str = ""
+
+    @property
+    def correct(self) -> bool | None:
+        """Whether it begins with CORRECT or INCORRECT; None where with neither.
+
+        So one that is cut off, as that of a judge that thinks aloud, is not taken for a no.
+        """
+        found = _CORRECT.match(self.text.upper())
+        return None if found is None else found[1] == "CORRECT"
 
 
 class Judge:

@@ -107,8 +107,15 @@ class Episode:
         return self.dialogue.trim(self.messages) if self.dialogue else tuple(self.messages)
 
     def act(self, reply: str | None) -> None:
-        """Take the policy's turn; None is one that found no room."""
-        if self.dialogue is None or reply is None:
+        """Take the policy's turn; None is one that found no room: what is reached counts."""
+        if self.dialogue is None:
+            self.exit_reason = CONTEXT_FULL
+            return
+        if reply is None:
+            _, reward, _, _, info = self.dialogue.stop(
+                CONTEXT_FULL, valid_format=False, truncated=True
+            )
+            self.reward, self.success = float(reward), bool(info["success"])
             self.exit_reason = CONTEXT_FULL
             return
         self.messages.append(Message("assistant", self.dialogue.kept(reply), trained=True))

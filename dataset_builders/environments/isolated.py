@@ -115,6 +115,15 @@ class IsolatedDialogue(Dialogue):
         feedback, reward, over, truncated, info = self._call("step", turn)
         return feedback, reward, over, truncated, info
 
+    def stop(
+        self, exit_reason: str, *, valid_format: bool, truncated: bool = False
+    ) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        """See `Dialogue.stop`; raises what `reset` raises."""
+        ended: tuple[str, float, bool, bool, dict[str, Any]] = self._call(
+            "stop", exit_reason, valid_format=valid_format, truncated=truncated
+        )
+        return ended
+
     def oracle(self) -> Generator[str, str, None]:
         """See `Dialogue.oracle`."""
         turn: str | None = self._call("oracle")

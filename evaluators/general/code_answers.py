@@ -57,8 +57,9 @@ def _unfenced(answer: str) -> str:
 
 def _after(before: str, code: str) -> str:
     # What an answer imports from the future has to stay in front.
-    future = [line for line in code.splitlines() if line.startswith("from __future__ ")]
-    return "\n".join([*future, before, code])
+    lines = code.split("\n")
+    future = [line for line in lines if line.startswith("from __future__ ")]
+    return "\n".join([*future, before, *(line for line in lines if line not in future)])
 
 
 def _body(code: str) -> str:

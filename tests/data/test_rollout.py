@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given, settings
@@ -47,6 +47,10 @@ class CountdownEnvironment(TextEnvironment):
             raise KeyError("no oracle")
         for _ in range(1 if "short" in self._task_id else self.left):
             yield Move("", "down")
+
+    def failed(self, exit_reason: str) -> dict[str, Any]:
+        gained = 0.25 if "partial" in self._task_id else 0.0
+        return super().failed(exit_reason) | {"score": gained}
 
     def _begin(self, task_id: str) -> Start:
         if "config" in task_id:
@@ -239,6 +243,12 @@ def test_none_ends_the_episode_as_context_full() -> None:
     (trajectory,) = play(COUNTDOWN, numbered("3"), ScriptedPolicy(["down", None]))
     assert (trajectory.exit_reason, trajectory.reward) == (CONTEXT_FULL, 0.0)
     assert trajectory.num_rounds == 1
+
+
+def test_what_was_reached_counts_where_the_context_is_full() -> None:
+    (trajectory,) = play(COUNTDOWN, numbered("3-partial"), ScriptedPolicy(["down", None]))
+    assert (trajectory.exit_reason, trajectory.reward) == (CONTEXT_FULL, 0.25)
+    assert not trajectory.success
 
 
 def test_an_environment_that_never_ends_is_stopped_at_its_limit() -> None:

@@ -66,6 +66,15 @@ def test_it_plays_as_the_dialogue_itself_does(dialogue: IsolatedDialogue) -> Non
         there.send("")
 
 
+def test_it_is_stopped_as_the_dialogue_itself_is(dialogue: IsolatedDialogue) -> None:
+    inline, options = SPEC.make(), {"task_id": "database-train-0003"}
+    inline.reset(options=options)
+    dialogue.reset(options=options)
+    ended = dialogue.stop("context_full", valid_format=False, truncated=True)
+    assert ended == inline.stop("context_full", valid_format=False, truncated=True)
+    assert ended[4]["exit_reason"] == "context_full"
+
+
 def test_errors_of_ours_come_back_as_they_are(dialogue: IsolatedDialogue) -> None:
     with pytest.raises(ConfigError, match="task 'x' is unknown"):
         dialogue.reset(options={"task_id": "x"})

@@ -254,7 +254,7 @@ def test_a_figure_that_comes_too_late_cannot_choose_checkpoints(
 ) -> None:
     best = {"metric_for_best_model": "eval_endpoint_database_success"}
     trainer = make_trainer(tiny_model_dir, rows, tmp_path, **best)
-    with pytest.raises(ConfigError, match="expected a figure of agenttuning.evaluators"):
+    with pytest.raises(ConfigError, match="expected a figure of agenttuning"):
         EndpointCallback(trainer, settings(NOBODY))
 
 

@@ -45,6 +45,9 @@ def go(*places: str) -> list[str]:
         (record(*go("a", "b", "a", "b", "a", "b")), ["long_term_repetition"]),
         (record(*go("x", *"abcabcabc", "y")), ["long_term_repetition"]),
         (record(*go(*"abab", "c", *"ab")), []),
+        (record(*go(*"abcdefgh" * 3)), ["long_term_repetition"]),
+        (record(*go(*"abcdefghi" * 3)), []),
+        (record(*go(*"abcabc")), []),
         (record("what?", exit_reason="bad_format", valid=0), ["invalid_action"]),
         (record(*go("a", "b", "c"), valid=2), []),
         (record(*go("a", "b"), valid=1), ["invalid_action"]),
@@ -77,6 +80,21 @@ def test_rules(found: dict[str, Any], modes: list[str]) -> None:
 )
 def test_rules_of_function_calls(found: dict[str, Any], modes: list[str]) -> None:
     assert failure_modes(found, "knowledge_graph") == modes
+
+
+@pytest.mark.parametrize(
+    ("environment", "turn"),
+    [
+        ("science_world", "Think: I cannot find it. I go on."),
+        ("web_arena", "I can't see it. My next action is ```click [7]```"),
+        ("card_game", 'I am unable to hit it.\n{"pick_fish": "eel"}'),
+        ("hotpot_qa", "I'm sorry, I do not recall it.\nSearch[Wales]"),
+    ],
+)
+def test_what_acts_without_a_label_has_not_refused(environment: str, turn: str) -> None:
+    assert failure_modes(record(turn), environment) == []
+    assert failure_modes(record("I'm sorry, I can't do that."), environment) == ["refusal"]
+    assert failure_modes(record(turn), "alfworld") == ["refusal"]
 
 
 def test_rates_are_shares_of_episodes() -> None:

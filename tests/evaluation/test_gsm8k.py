@@ -67,7 +67,7 @@ class Solver:
         self.asked: list[Sequence[Message]] = []
 
     def chat(self, dialogues: Sequence[Sequence[Message]], decoding: Decoding) -> list[str | None]:
-        assert (decoding.max_new_tokens, decoding.temperature) == (512, 0.0)
+        assert decoding == Decoding(512, stop=("Question:",))
         self.asked += dialogues
         answers: list[str | None] = []
         for dialogue in dialogues:

@@ -59,7 +59,9 @@ def test_f1_is_symmetric_between_0_and_1_and_1_for_the_same(one: str, other: str
 def test_f1_counts_words_and_takes_yes_for_nothing_else() -> None:
     assert token_f1("The Red Kite!", "red kite") == 1.0
     assert token_f1("red kite of Wales", "kite") == pytest.approx(0.4)
-    assert token_f1("yes it is", "yes") == 0.0
+    assert token_f1("yes it is", "yes") == token_f1("no", "no one") == 0.0
+    assert exact_match("An owl, a kite", "the owl kite!")
+    assert not exact_match("Ana", "Na")
 
 
 def test_search_shows_five_sentences_and_lookup_goes_through_the_page(folder: Path) -> None:
@@ -126,10 +128,15 @@ def evaluate(folder: Path, texts: Sequence[str], **options: Any) -> tuple[Any, _
 
 def test_the_figure_is_the_mean_of_the_levels(folder: Path) -> None:
     answers = ["Action: finish[Cardiff]", "Action: finish[Cardiff city]", "no"] + ["no"] * 9
-    found, model = evaluate(folder, answers)
+    # Two easy questions more, so that a mean over questions is another figure.
+    easy = folder / "easy.jsonl"
+    easy.write_text(easy.read_text("utf-8") * 3, "utf-8")
+    # The last turn names the answer without giving it.
+    answers[-1] = "Action: search[Cardiff]"
+    found, model = evaluate(folder, [*answers, *answers[:1] * 2])
     assert found.metrics["f1"].value == pytest.approx((1 + 2 / 3) / 3)
     assert found.metrics["exact_match"].value == pytest.approx(1 / 3)
-    assert [record["group"] for record in found.records] == list(LEVELS)
+    assert [record["group"] for record in found.records] == [*LEVELS, "easy", "easy"]
     assert (found.primary, found.about["store"]) == ("f1", "distractor docstore")
     assert model.asked[0][1] == Decoding(256, stop=("\nObservation",))
 
@@ -150,9 +157,12 @@ def test_completion_mode_asks_for_thought_and_action_up_to_the_line(folder: Path
 
 
 def test_completion_mode_ends_where_the_prompt_is_too_long(folder: Path) -> None:
-    texts = ["so " * 3000, "search[Wales]"] * 3
-    found, _ = evaluate(folder, texts, mode="completion")
-    assert {record["exit_reason"] for record in found.records} == {"context_full"}
+    # Looked at between steps: the action of a long thought is still asked for.
+    texts = ["so " * 3000, "search[Wales]"] * 2 + ["so " * 3000, "finish[Cardiff]"]
+    found, model = evaluate(folder, texts, mode="completion")
+    ends = [record["exit_reason"] for record in found.records]
+    assert ends == ["context_full", "context_full", "answered"]
+    assert len(model.asked) == 6
 
 
 @pytest.mark.parametrize("suffix", [".txt", ".py"])

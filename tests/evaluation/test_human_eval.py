@@ -74,6 +74,21 @@ def test_every_canonical_solution_is_found_in_an_answer(
         assert ast.dump(program.body[-1]) == wanted, task["task_id"]
 
 
+def test_a_body_that_is_one_block_is_indented_as_a_whole() -> None:
+    for body in ("if True:\n    return x * 2", "if True:\n        return x * 2"):
+        names: dict[str, Any] = {}
+        exec(program_in(body, "def double(x):\n", "double"), names)
+        assert names["double"](2) == 4
+
+
+def test_imports_from_the_future_stand_before_those_of_the_prompt() -> None:
+    prompt = "from typing import List\n\n\ndef double(x: List[int]) -> int:\n"
+    names: dict[str, Any] = {}
+    answer = f"```python\nfrom __future__ import annotations\n\n{GOOD}```"
+    exec(program_in(answer, prompt, "double"), names)
+    assert names["double"](2) == 4
+
+
 @pytest.mark.slow
 def test_every_canonical_solution_passes(checker: CodeChecker, tasks: list[dict[str, Any]]) -> None:
     for task in tasks:
@@ -238,8 +253,10 @@ def test_the_evaluator_samples_runs_and_records(
     assert [(d.seed, d.temperature) for d in model.decodings] == [(n, 0.8) for n in range(4)]
     assert result.records[0]["checks"][0] == "passed"
     assert "passed" not in result.records[0]["checks"][1]
+    # The tests of the last one call a helper that stands in its prompt.
     greedy = run_evaluator(
-        HumanEvalEvaluator(tasks[:3]), Subject(model=None, tokenizer=None, server=Coder(tasks))
+        HumanEvalEvaluator([*tasks[:3], tasks[38]]),
+        Subject(model=None, tokenizer=None, server=Coder(tasks)),
     )
     assert greedy.metrics["pass@1"].value == 1.0
     assert set(greedy.metrics) == {"pass@1"}

@@ -99,6 +99,10 @@ def test_both_turns_are_rated_with_fastchats_prompts_and_temperatures(folder: Pa
     assert result.metrics["turn_1"].value == pytest.approx((5 * 6 + 3 * 7) / 8)
     assert result.metrics["turn_2"].value == pytest.approx((5 * 8 + 3 * 9) / 8)
     assert model.temperatures == dict(TEMPERATURES)
+    drawn = {category for category, each in TEMPERATURES.items() if each == 0.7}
+    assert drawn == {"writing", "roleplay"}
+    assert TEMPERATURES["stem"] == TEMPERATURES["humanities"] == 0.1
+    assert sum(TEMPERATURES.values()) == pytest.approx(1.6)
     assert len(server.requests) == 32
     assert {request["temperature"] for request in server.requests} == {0.0}
     asked = {tuple(m["content"] for m in request["messages"]) for request in server.requests}

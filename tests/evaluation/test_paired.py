@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -67,6 +68,33 @@ def test_groups_count_the_same() -> None:
     change = paired_change(before, after, "success", macro=True)
     assert change.value == pytest.approx(0.5)
     assert paired_change(before, after, "success").value == pytest.approx(0.25)
+
+
+def test_the_uncertainty_within_groups_by_hand() -> None:
+    group = ["a", "a", "b", "b", "b"]
+    old, new = [0.0] * 5, [0.1, 0.3, 0.2, 0.4, -0.9]
+    change = paired_change(
+        records(old, group=group), records(new, group=group), "success", macro=True
+    )
+    mean_b = -0.1
+    squares = sum((value - mean_b) ** 2 for value in new[2:])
+    stderr = math.sqrt(0.02 / 2 + squares / 2 / 3) / 2
+    assert change.value == pytest.approx((0.2 + mean_b) / 2)
+    assert change.stderr == pytest.approx(stderr)
+    # Five tasks less two means: three degrees of freedom.
+    assert change.high - change.value == pytest.approx(3.1824 * stderr, rel=1e-4)
+    # A sign is that of a task's part of the score, 1/4 in the one group, 1/6 in the other.
+    parts = [0.1 / 4, 0.3 / 4, 0.2 / 6, 0.4 / 6, -0.9 / 6]
+    flips = [
+        abs(sum(s * p for s, p in zip(signs, parts, strict=True)))
+        for signs in itertools.product((1, -1), repeat=5)
+    ]
+    assert change.p_value == sum(each >= abs(sum(parts)) - 1e-12 for each in flips) / 32
+
+
+def test_no_p_value_drawn_at_random_is_zero() -> None:
+    change = paired_change(records([0.0] * 60), records([0.5] * 60), "success")
+    assert 0 < change.p_value < 1e-3
 
 
 def test_sign_flips_exact_and_at_random_agree() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from dataset_builders.collection.rollout import play_oracle
 from dataset_builders.conversation import Conversation, Message
 from dataset_builders.environments import HELD_IN, load_environment
 from dataset_builders.errors import ConfigError
@@ -16,6 +19,7 @@ from dataset_builders.reading.sources import load_source
 torch = pytest.importorskip("torch", reason="pip install 'agenttuning-plugin[eval]'")
 transformers = pytest.importorskip("transformers")
 
+from dataset_builders.encoding.token_rows import TokenReport  # noqa: E402
 from dataset_builders.encoding.tokens import Encoder, encode_dataset  # noqa: E402
 from dataset_builders.masks.chat import ChatRenderer  # noqa: E402
 from evaluators.base import Subject  # noqa: E402
@@ -28,6 +32,7 @@ from evaluators.replay import (  # noqa: E402
     oracle_trajectories,
 )
 from evaluators.running import run_evaluator  # noqa: E402
+from evaluators.token_model import TokenScores  # noqa: E402
 from evaluators.turns import action_start  # noqa: E402
 
 
@@ -55,6 +60,7 @@ def test_figures_are_those_of_the_models_own_logits(
     tokenizer = subject.tokenizer
     rendered = ChatRenderer(tokenizer).render(trajectories[0])
     logprobs, matches, turns = 0.0, 0, []
+    spoken: list[float] = []
     for span in rendered.spans:
         turn = rendered.text[span.start : span.end]
         begin = span.start + (action_start(turn) or 0)
@@ -66,6 +72,8 @@ def test_figures_are_those_of_the_models_own_logits(
         values = torch.log_softmax(logits, -1)
         picked = [values[i - 1, whole[i]].item() for i in range(len(head), len(whole))]
         logprobs += sum(picked)
+        start = len(tokenizer(rendered.text[: span.start], add_special_tokens=False)["input_ids"])
+        spoken += [values[i - 1, whole[i]].item() for i in range(start, len(whole))]
         turns.append(len(picked))
         matches += all(
             int(logits[i - 1].argmax()) == whole[i] for i in range(len(head), len(whole))
@@ -74,6 +82,7 @@ def test_figures_are_those_of_the_models_own_logits(
     assert record["scores"]["action_logprob"] == pytest.approx(logprobs / sum(turns), rel=1e-4)
     assert record["scores"]["action_match"] == matches / len(turns)
     assert record["rounds"] == len(turns) > 1
+    assert record["scores"]["turn_logprob"] == pytest.approx(sum(spoken) / len(spoken), rel=3e-6)
 
 
 def test_a_model_that_knows_the_trajectory_matches_it(
@@ -168,9 +177,30 @@ def test_the_experts_own_turns_have_an_action(shared: Path) -> None:
             assert all(map(has_action, turns)), row.id
 
 
-def test_runs_of_trained_tokens() -> None:
-    import numpy as np
+def test_what_is_parsed_are_the_tokens_in_the_places_of_the_experts(
+    subject: Subject, trajectories: list[Conversation]
+) -> None:
+    """Of a model that would have written just what the expert did."""
+    row = next(Encoder(subject.tokenizer, max_length=4096).encode(trajectories[:1], TokenReport()))
+    ids = row.input_ids[1:]
+    heard: list[str] = []
+    turns = _Reader(subject.tokenizer).turns(
+        row, TokenScores(np.zeros(len(ids), np.float32), ids), lambda text: not heard.append(text)
+    )
+    assert all(turn.agrees and turn.parsable for turn in turns)
+    said = [message.content for message in trajectories[0].messages if message.trained]
+    assert [text.strip() for text in heard] == [text.strip() for text in said]
 
+
+def test_what_the_oracle_does_not_solve_is_no_experts(monkeypatch: pytest.MonkeyPatch) -> None:
+    played = play_oracle(load_environment("database"), ["database-dev-0000", "database-dev-0001"])
+    half = [played[0], replace(played[1], success=False)]
+    monkeypatch.setattr("evaluators.replay.play_oracle", lambda *given: half)
+    found = oracle_trajectories(load_environment("database"), 2, split="dev")
+    assert [conversation.id for conversation in found] == [played[0].task_id]
+
+
+def test_runs_of_trained_tokens() -> None:
     labels = np.array([-100, 1, 2, -100, -100, 3, -100, 4], dtype=np.int32)
     assert _runs(labels) == [(1, 3), (5, 6), (7, 8)]
     assert _runs(np.array([-100], dtype=np.int32)) == []

@@ -14,7 +14,7 @@ from dataset_builders.conversation import Message
 from dataset_builders.environments.history import count_segments
 from dataset_builders.errors import ConfigError, DataError, SourceNotFoundError
 from evaluators.held_out import load_held_out, science_world
-from evaluators.held_out.science_world import actions, demonstrations, selection
+from evaluators.held_out.science_world import actions, demonstrations, selection, simulator
 from evaluators.held_out.science_world.dialogue import ScienceWorldDialogue, trim_old_turns
 from evaluators.held_out.science_world.environment import ScienceWorldEnvironment
 from evaluators.held_out.science_world.evaluator import FittingPolicy
@@ -32,6 +32,15 @@ def test_270_episodes_each_beginning_covers_the_tasks_evenly() -> None:
     assert tasks.count("power-component") == 5
 
 
+def test_limits_are_agent_tunings() -> None:
+    """`eval.py`: steps of the simulator, twice as many turns, and its room for the prompt."""
+    assert (simulator.STEP_LIMIT, simulator.SIMPLIFICATION) == (100, "easy")
+    assert ScienceWorldDialogue.round_limit == 2 * simulator.STEP_LIMIT
+    assert ScienceWorldDialogue.max_new_tokens == 256
+    assert ScienceWorldEnvironment().prompt_segments == 4096 - 60
+    assert (actions.MAX_FAILURES, actions.LOOP_LENGTH) == (10, 5)
+
+
 def test_an_unknown_task_or_split_is_one_line() -> None:
     spec = load_held_out("science_world")
     with pytest.raises(ConfigError, match="test only"):
@@ -47,6 +56,14 @@ def test_possible_actions_lack_doors_rooms_and_what_is_not_in_sight() -> None:
     assert "close door to hallway" not in possible
     assert "focus on ghost" not in possible
     assert {"open freezer", "focus on orange", "open door to kitchen"} <= possible
+
+
+def test_only_a_first_look_around_is_taken_out_of_what_is_possible() -> None:
+    """The log's other entries hold observations too, and so are nobody's action."""
+    log = ["look around", "(wait, a)", "(wait, b)"]
+    valid = ("look around", "wait")
+    assert "look around" not in actions.possible_actions(valid, "", "", log)
+    assert {*valid} <= actions.possible_actions(valid, "", "", [*log, "(wait, c)"])
 
 
 def test_a_near_action_shares_most_words_and_is_the_shortest() -> None:

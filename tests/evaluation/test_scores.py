@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from evaluators.scores import WEIGHTS, overall
+from evaluators.base import Evaluation, Metric
+from evaluators.scores import WEIGHTS, overall, overall_figures
 from evaluators.suites import BENCHMARKS, SUITES, select
 
 MODELS = ("GPT-3.5", "GPT-4", "L2-7B", "L2-13B", "L2-70B", "ALM-7B", "ALM-13B", "ALM-70B")
@@ -50,6 +51,20 @@ def test_a_suite_without_one_of_its_tasks_has_no_overall() -> None:
     scores = {task: values[0] for task, values in PUBLISHED.items() if task != "os"}
     assert overall(scores, "held-in") is None
     assert overall(scores, "general") is not None
+
+
+def test_a_logs_overall_is_in_the_papers_units() -> None:
+    """Shares become percent; MT-Bench's points stay what they are."""
+    values = {task: PUBLISHED[task][0] for task in ("mmlu", "human_eval", "gsm8k", "mt_bench")}
+    shares = {task: value if task == "mt_bench" else value / 100 for task, value in values.items()}
+    results = {
+        task: Evaluation(task, {"x": Metric(share, 0, 0, 0, 1)}, 0, 0.0, primary="x")
+        for task, share in shares.items()
+    }
+    figures = overall_figures(results)
+    assert list(figures) == ["eval_general_overall"]
+    assert figures["eval_general_overall"] == pytest.approx(overall(values, "general"))
+    assert overall_figures({"mmlu": results["mmlu"]}) == {}
 
 
 def test_every_task_has_a_weight_and_its_place_in_the_table() -> None:

@@ -115,6 +115,12 @@ def folder(tmp_path: Path) -> Path:
         row(1, eval_types=["url_match"], reference_url="__SHOPPING__/kettle"),
         row(2, eval_types=["program_html"]),
         row(3, eval_types=["string_match"], reference_answers={"fuzzy_match": ["x"]}),
+        row(
+            4,
+            eval_types=["string_match", "url_match"],
+            reference_answers={"must_include": ["42"]},
+            reference_url="__SHOPPING__/kettle",
+        ),
     ]
     (tmp_path / "test.raw.json").write_text(json.dumps(rows), "utf-8")
     return tmp_path
@@ -147,6 +153,9 @@ def play(folder: Path, number: int, turns: list[str]) -> tuple[Episode, list[Sho
         (1, ["```stop []```"], 0.0),
         (2, ["```click [7]```", "```stop```"], 1.0),
         (2, ["```go_back```", "```stop [x]```"], 0.0),
+        (4, ["```click [7]```", "```stop [42]```"], 1.0),
+        (4, ["```click [7]```", "```stop [41]```"], 0.0),
+        (4, ["```stop [42]```"], 0.0),
     ],
 )
 def test_tasks_of_each_kind_are_scored(
@@ -228,9 +237,10 @@ def test_what_is_missing_is_one_line_that_names_the_sites(
 
 def test_without_a_judge_its_tasks_are_left_out_and_told(folder: Path) -> None:
     evaluator = WebArenaEvaluator(load_held_out("web_arena", data=folder))
-    assert sorted(evaluator.items()) == [f"web_arena-test-{n}" for n in range(3)]
+    assert sorted(evaluator.items()) == [f"web_arena-test-{n}" for n in (0, 1, 2, 4)]
+    assert evaluator.about()["decoding"] == "temperature 1.0, top-p 0.9, seed 0"
     assert evaluator.about()["left_out"] == "1 tasks that need a judge"
-    assert len(WebArenaEvaluator(load_held_out("web_arena", data=folder), judged=True).items()) == 4
+    assert len(WebArenaEvaluator(load_held_out("web_arena", data=folder), judged=True).items()) == 5
 
 
 def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from dataset_builders.errors import EnvironmentFailureError
+from evaluators.held_out.web_arena.fuzzy import JudgedSame
 from evaluators.held_out.web_arena.scoring import string_score, url_score
 from evaluators.held_out.web_arena.tasks import Task, find_tasks, read_tasks
+from tests.collection.endpoint import Endpoint, serving
 
 SITE = "http://shop.test"
 
@@ -85,3 +87,18 @@ def test_rules_of_comparing_addresses() -> None:
     assert url_score(task, f"{SITE}/c?x=1&y=2", sites) == 1.0
     assert url_score(task, f"{SITE}/a/b?x=1", sites) == 0.0
     assert url_score(task, "http://other.test/a/b?x=1&y=2", sites) == 0.0
+
+
+def test_a_judge_says_yes_no_or_nothing_of_use() -> None:
+    pytest.importorskip("openai", reason="pip install 'agenttuning-plugin[collect]'")
+
+    def verdict(messages: list[dict[str, Any]]) -> str:
+        text = messages[-1]["content"]
+        return next(said for said in ("INCORRECT", "Correct.", "Hm.") if f"[{said}]" in text)
+
+    with serving(Endpoint(verdict)) as server:
+        judged = JudgedSame({"base_url": server.url, "model": "j"})
+        assert judged("[Correct.]", "3 h", "how long?") is True
+        assert judged("[INCORRECT]", "3 h", "how long?") is False
+        with pytest.raises(EnvironmentFailureError, match="neither CORRECT nor INCORRECT"):
+            judged("[Hm.]", "3 h", "how long?")

@@ -9,7 +9,8 @@ from evaluators.held_out.hotpot_qa.demonstrations import react_text
 from evaluators.subject import Decoding, LanguageModel
 
 CONTEXT = 1700
-"""Tokens of the prompt after which an episode ends."""
+"""Tokens of the prompt of a thought after which an episode ends; an action's may have more, as
+in the published script, which looks between steps only."""
 CHARACTERS_PER_TOKEN = 4
 
 
@@ -39,23 +40,27 @@ class CompletionPolicy:
         decoding = Decoding(min(max_new_tokens, self._limit or max_new_tokens), stop=("\n",))
         steps = [1 + sum(message.trained for message in dialogue) for dialogue in dialogues]
         prompts = [_prompt(d, step) for d, step in zip(dialogues, steps, strict=True)]
-        thoughts = self._continue(prompts, decoding)
+        fits = [self._count(prompt) <= CONTEXT for prompt in prompts]
+        thoughts = self._continue(prompts, fits, decoding)
         prompts = [
             f"{prompt} {thought or ''}\nAction {step}:"
             for prompt, thought, step in zip(prompts, thoughts, steps, strict=True)
         ]
-        actions = self._continue(prompts, decoding)
+        has_thought = [thought is not None for thought in thoughts]
+        actions = self._continue(prompts, has_thought, decoding)
         return [
             None if thought is None or action is None else f"Thought: {thought}\nAction: {action}"
             for thought, action in zip(thoughts, actions, strict=True)
         ]
 
-    def _continue(self, prompts: list[str], decoding: Decoding) -> list[str | None]:
-        fits = [index for index, text in enumerate(prompts) if self._count(text) <= CONTEXT]
+    def _continue(
+        self, prompts: Sequence[str], wanted: Sequence[bool], decoding: Decoding
+    ) -> list[str | None]:
+        places = [index for index, each in enumerate(wanted) if each]
         answers: list[str | None] = [None] * len(prompts)
-        if fits:
-            told = self._model.continue_text([prompts[index] for index in fits], decoding)
-            for index, answer in zip(fits, told, strict=True):
+        if places:
+            told = self._model.continue_text([prompts[index] for index in places], decoding)
+            for index, answer in zip(places, told, strict=True):
                 answers[index] = answer
         return answers
 

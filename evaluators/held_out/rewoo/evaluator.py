@@ -14,11 +14,11 @@ from dataset_builders.conversation import Message
 from dataset_builders.errors import SourceNotFoundError
 from evaluators.base import Evaluator, Record, Suite
 from evaluators.held_out.hotpot_qa.answers import exact_match, token_f1
-from evaluators.held_out.rewoo.scoring import closed_match, judged_correct
+from evaluators.held_out.rewoo.scoring import closed_match
 from evaluators.held_out.rewoo.task_sets import TASK_SETS, Question, find_folder, read_sets
 from evaluators.held_out.rewoo.tools import CALCULATOR, DESCRIPTIONS, GOOGLE, WOLFRAM, ToolBox
 from evaluators.held_out.rewoo.working import Work, gather
-from evaluators.judge import Judge
+from evaluators.judge import Judge, Verdict
 from evaluators.subject import Decoding, LanguageModel, Subject
 
 MAX_NEW_TOKENS = 256
@@ -121,7 +121,7 @@ class RewooEvaluator(Evaluator):
 
     def _plan(self, model: LanguageModel, works: Sequence[Work]) -> None:
         for number in range(TRIES):
-            waiting = [work for work in works if not work.steps]
+            waiting = [work for work in works if not work.planned]
             asked = [self._planner_prompt(work.question) for work in waiting]
             decoding = self._decoding
             if number:
@@ -132,7 +132,8 @@ class RewooEvaluator(Evaluator):
                 work.take_plan(prompt, told)
 
     def _solve(self, model: LanguageModel, works: Sequence[Work]) -> None:
-        planned = [work for work in works if work.steps]
+        # As in the published script, one without a plan is answered without evidence.
+        planned = [work for work in works if work.planned]
         asked = [
             self._fill("solver", log=work.log(), question=work.question.text) for work in planned
         ]
@@ -173,13 +174,13 @@ class RewooEvaluator(Evaluator):
         ]
         verdicts = self._judge.ask(dialogues, max_tokens=16) if dialogues else []
         told = {
-            work.item: (judged_correct(verdict.text), verdict.error)
-            for work, verdict in zip(answered, verdicts, strict=True)
+            work.item: _graded(verdict) for work, verdict in zip(answered, verdicts, strict=True)
         }
         return [told.get(work.item, (False, "")) for work in works]
 
     def _record(self, work: Work, right: bool, error: str) -> Record:
         gold = work.question.answer
+        unanswered = "no_answer" if work.planned else "no_plan"
         scores = {
             "accuracy": float(right),
             "exact_match": float(exact_match(work.answer, gold)),
@@ -192,7 +193,7 @@ class RewooEvaluator(Evaluator):
             "scores": {} if error else scores,
             "error": error,
             "group": work.question.task_set.name,
-            "exit_reason": "answered" if work.answer else "no_answer" if work.steps else "no_plan",
+            "exit_reason": "answered" if work.answer else unanswered,
             "prompt": self._wording,
             "tools": dict(work.used),
             "refused": dict(work.refused),
@@ -211,6 +212,11 @@ class RewooEvaluator(Evaluator):
             head, _, text = text.partition("{" + name + "}")
             before += head + value
         return before + text
+
+
+def _graded(verdict: Verdict) -> tuple[bool, str]:
+    neither = "the judge said neither CORRECT nor INCORRECT" if verdict.correct is None else ""
+    return bool(verdict.correct), verdict.error or neither
 
 
 def _in_turn(sets: dict[str, list[Question]]) -> dict[str, Question]:

@@ -36,14 +36,15 @@ class Step:
         )
 
 
-def read_plan(text: str) -> tuple[Step, ...]:
+def read_plan(text: str) -> tuple[Step, ...] | None:
     """The steps of a planner's answer, in its order.
 
     A step is a line `#E1 = Tool[input]`, after a line `Plan: ...` or on it. Other lines
     are passed over. A name that comes again counts once, as it was first.
 
     Returns:
-        The steps; none where the text holds no plan, or a reason without a step.
+        The steps; () where the text holds no plan, and None where a reason lacks its step,
+        on which the published script breaks off.
     """
     steps: dict[str, Step] = {}
     why, open_reason = "", False
@@ -56,6 +57,6 @@ def read_plan(text: str) -> tuple[Step, ...]:
             why, open_reason = "", False
         elif reason_line := _WHY.match(line):
             if open_reason:
-                return ()
+                return None
             why, open_reason = reason_line[1], True
-    return () if open_reason else tuple(steps.values())
+    return None if open_reason else tuple(steps.values())

@@ -8,6 +8,7 @@ from evaluators.held_out.hotpot_qa.answers import exact_match, normalise
 from evaluators.held_out.rewoo.task_sets import Closed
 
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+_NOT_PLAUSIBLE = re.compile(r"\b(?:not|isnt) plausible\b")
 _CHOICES: dict[str, tuple[str, ...]] = {
     "yes_no": ("yes", "no"),
     "plausible": ("implausible", "plausible"),
@@ -34,13 +35,8 @@ def closed_match(answer: str, gold: str, closed: Closed) -> bool:
     raise ValueError("only a judge can tell whether this answer is right")
 
 
-def judged_correct(verdict: str) -> bool:
-    """Whether a judge's answer begins with CORRECT, which INCORRECT does not."""
-    return verdict.strip().lstrip("*\"'` ").upper().startswith("CORRECT")
-
-
 def _choice(answer: str, choices: tuple[str, ...]) -> str:
-    words = normalise(answer.replace("not plausible", "implausible")).split()
+    words = _NOT_PLAUSIBLE.sub("implausible", normalise(answer)).split()
     return next((word for word in words if word in choices), "")
 
 

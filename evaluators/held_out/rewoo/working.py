@@ -21,7 +21,8 @@ class Work:
     Attributes:
         item: Its name.
         question: The question.
-        steps: The plan; empty until one could be read.
+        steps: The plan; empty where there is none.
+        planned: Whether the planner is done: its plan can be carried out, or it made none.
         evidence: What the tools said, by name.
         answer: The solver's; "" where there is none.
         used: Calls by tool.
@@ -32,6 +33,7 @@ class Work:
     item: str
     question: Question
     steps: tuple[Step, ...] = ()
+    planned: bool = False
     evidence: dict[str, str] = field(default_factory=dict)
     answer: str = ""
     used: Counter[str] = field(default_factory=Counter)
@@ -46,7 +48,8 @@ class Work:
     def take_plan(self, prompt: str, told: str | None) -> None:
         """Read the planner's answer; None is one that found no room."""
         self._say(prompt, told or "")
-        self.steps = read_plan(told or "")
+        plan = read_plan(told or "")
+        self.steps, self.planned = plan or (), plan is not None
 
     def take_answer(self, prompt: str, told: str | None) -> None:
         """Keep the solver's answer."""

@@ -34,7 +34,7 @@ class JudgedSame:
         """Whether the answer means the same.
 
         Raises:
-            EnvironmentFailureError: The judge did not answer.
+            EnvironmentFailureError: The judge did not answer, or neither yes nor no.
         """
         if self._judge is None:
             self._judge = Judge(self._settings, "web_arena")
@@ -44,4 +44,6 @@ class JudgedSame:
         verdict = self._judge.ask([[Message("user", asked)]], max_tokens=16)[0]
         if verdict.error:
             raise EnvironmentFailureError(f"web_arena: {verdict.error}")
-        return verdict.text.strip().upper().startswith("CORRECT")
+        if verdict.correct is None:
+            raise EnvironmentFailureError("web_arena: the judge said neither CORRECT nor INCORRECT")
+        return verdict.correct
