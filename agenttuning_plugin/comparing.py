@@ -161,7 +161,7 @@ def table(compared: Sequence[Compared], first: str, second: str) -> Table:
             f"{change.before:.3f}",
             f"{change.after:.3f}",
             escape(f"{change.value:+.3f} [{change.low:+.2f}, {change.high:+.2f}]"),
-            f"{change.p_value:.3f}" if change.p_value >= 0.001 else "<0.001",
+            "<0.001" if change.p_value < 0.001 else f"{change.p_value:.3f}",
             str(change.n),
             f"{len(change.better)}/{len(change.worse)}",
         )
