@@ -182,6 +182,30 @@ def warnings(compared: Sequence[Compared]) -> list[str]:
     return list(dict.fromkeys(told))
 
 
+def unpaired(
+    first: Mapping[str, Row], second: Mapping[str, Row], compared: Sequence[Compared]
+) -> list[str]:
+    """Evaluators of either that are not in the comparison, and why, one line each.
+
+    Args:
+        first: Evaluations by evaluator.
+        second: Likewise.
+        compared: What came of them.
+    """
+    told = []
+    for name in dict.fromkeys((*first, *second)):
+        if any(row.evaluator == name for row in compared):
+            continue
+        lacking = [
+            word
+            for word, rows in (("first", first), ("second", second))
+            if not rows.get(name, {}).get("metrics")
+        ]
+        why = f"not measured in the {' and the '.join(lacking)}" if lacking else "no task in common"
+        told.append(f"{name}: {why}")
+    return told
+
+
 def flips(compared: Sequence[Compared], most: int) -> list[str]:
     """Which tasks changed, by evaluator, at most so many each way."""
     told = []
