@@ -67,7 +67,7 @@ def compare(
     console.print(comparing.table(compared, *names))
     for line in comparing.flips(compared, show) if show else []:
         console.print(plain(line), soft_wrap=True)
-    for line in comparing.warnings(compared):
+    for line in comparing.warnings(compared) + comparing.unpaired(one, two, compared):
         errors.print(plain(line), soft_wrap=True)
 
 

@@ -161,7 +161,7 @@ def table(compared: Sequence[Compared], first: str, second: str) -> Table:
             f"{change.before:.3f}",
             f"{change.after:.3f}",
             escape(f"{change.value:+.3f} [{change.low:+.2f}, {change.high:+.2f}]"),
-            f"{change.p_value:.3f}" if change.p_value >= 0.001 else "<0.001",
+            "<0.001" if change.p_value < 0.001 else f"{change.p_value:.3f}",
             str(change.n),
             f"{len(change.better)}/{len(change.worse)}",
         )
@@ -180,6 +180,30 @@ def warnings(compared: Sequence[Compared]) -> list[str]:
                 f"{row.only[1]} only in the second are left out"
             )
     return list(dict.fromkeys(told))
+
+
+def unpaired(
+    first: Mapping[str, Row], second: Mapping[str, Row], compared: Sequence[Compared]
+) -> list[str]:
+    """Evaluators of either that are not in the comparison, and why, one line each.
+
+    Args:
+        first: Evaluations by evaluator.
+        second: Likewise.
+        compared: What came of them.
+    """
+    told = []
+    for name in dict.fromkeys((*first, *second)):
+        if any(row.evaluator == name for row in compared):
+            continue
+        lacking = [
+            word
+            for word, rows in (("first", first), ("second", second))
+            if not rows.get(name, {}).get("metrics")
+        ]
+        why = f"not measured in the {' and the '.join(lacking)}" if lacking else "no task in common"
+        told.append(f"{name}: {why}")
+    return told
 
 
 def flips(compared: Sequence[Compared], most: int) -> list[str]:

@@ -128,7 +128,7 @@ def table(comparisons: list[Comparison], title: str) -> Table:
             _show(row.base, row.percent),
             _show(row.tuned, row.percent),
             escape(_show_change(row)),
-            f"{row.change.p_value:.3f}" if row.change.p_value >= 0.001 else "<.001",
+            "<.001" if row.change.p_value < 0.001 else f"{row.change.p_value:.3f}",
         )
     return made
 

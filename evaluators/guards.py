@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -39,6 +40,8 @@ class GeneralFloor:
 
     def broken(self, change: Change, figure: str) -> bool:
         """Whether more than that is lost."""
+        if math.isnan(change.after):
+            return not math.isnan(change.before)  # It has diverged: no test can tell more.
         lost = change.value if figure in LOWER_IS_BETTER else -change.value
         return lost > self.by * abs(change.before) and change.p_value < self.p
 

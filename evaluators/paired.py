@@ -38,7 +38,7 @@ class Change:
         low: Lower end of the 95 % interval of `value`.
         high: Upper end of it.
         p_value: Two-sided, of no change. Exact binomial (McNemar) where every task scores
-            0 or 1, a sign-flip permutation test elsewhere.
+            0 or 1, a sign-flip permutation test elsewhere; NaN where a score is.
         n: Number of common tasks.
         better: Tasks that got better.
         worse: Tasks that got worse.
@@ -189,6 +189,8 @@ def _mcnemar(difference: Floats) -> float:
 
 def _sign_flips(parts: Floats) -> float:
     """Share of sign patterns under which the sum is at least as far from 0."""
+    if np.isnan(parts).any():
+        return math.nan  # No pattern is as far from 0 as what has no size: not a p of 0.
     moved = parts[parts != 0]
     if not len(moved):
         return 1.0

@@ -37,7 +37,8 @@ def row_of(step: int, result: Evaluation) -> dict[str, Any]:
         {key: value for key, value in record.items() if key != "messages"}
         for record in row["records"]
     ]
-    # JSON has no infinity, which is the standard error of a single item.
+    # JSON has no infinity, which is the standard error of a single item, and no NaN, which is
+    # the loss of a model that has diverged.
     row["metrics"] = {
         name: {key: value if math.isfinite(value) else None for key, value in metric.items()}
         for name, metric in row["metrics"].items()
@@ -51,7 +52,7 @@ def metric_of(row: Mapping[str, Any]) -> Metric:
     Raises:
         TypeError: It is none.
     """
-    without = {"stderr": math.inf, "low": -math.inf, "high": math.inf}
+    without = {"value": math.nan, "stderr": math.inf, "low": -math.inf, "high": math.inf}
     known: dict[str, Any] = {k: without[k] if v is None else v for k, v in row.items()}
     return Metric(**known)
 

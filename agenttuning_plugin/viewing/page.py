@@ -7,6 +7,7 @@ the script shows them as text, never as markup.
 from __future__ import annotations
 
 import json
+import math
 from importlib import resources
 from typing import Any
 
@@ -31,8 +32,17 @@ def render(shown: Shown, title: str) -> str:
 
 def _embedded(shown: Shown) -> str:
     data: dict[str, Any] = {"episodes": shown.episodes, "left_out": shown.left_out}
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(_finite(data), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     # Within a script element only "<" can begin what ends it. Lone surrogates, which a
     # broken tokenizer can emit, cannot be written as UTF-8.
     safe = text.replace("<", "\\u003c").encode("utf-16", "surrogatepass")
     return safe.decode("utf-16", "replace")
+
+
+def _finite(value: Any) -> Any:
+    """The same with figures that JSON lacks as words: a browser would refuse the whole page."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list) else value

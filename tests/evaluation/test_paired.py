@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from evaluators.guards import GeneralFloor
 from evaluators.paired import _t95, paired_change
 
 
@@ -146,3 +147,11 @@ def test_students_interval_covers(n: int) -> None:
         change = paired_change(records(before), records(after), "success")
         covered += change.low <= 0.3 <= change.high
     assert covered / 1000 >= 0.93
+
+
+def test_a_score_that_is_no_number_is_no_evidence_but_breaks_the_floor() -> None:
+    sound, diverged = records([1.0, 2.0, 3.0], "loss"), records([math.nan] * 3, "loss")
+    change = paired_change(sound, diverged, "loss")
+    assert math.isnan(change.p_value)
+    assert GeneralFloor().broken(change, "loss")
+    assert not GeneralFloor().broken(paired_change(diverged, diverged, "loss"), "loss")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,20 @@ def test_what_cannot_be_compared_is_said(folders: tuple[Path, Path], tmp_path: P
     write_record(tmp_path / "c", 0, evaluation("mmlu", [1.0]))
     with pytest.raises(ConfigError, match="nothing to compare: the first has os, database"):
         compare_evaluations(pick(folders[0], None), pick(tmp_path / "c", None))
+
+
+def test_what_only_one_of_them_measured_is_said(folders: tuple[Path, Path]) -> None:
+    write_record(folders[0], 0, evaluation("alfworld", [1.0]))
+    write_record(folders[1], 5, Evaluation("alfworld", {}, 0, 0.0, error="no game data"))
+    write_record(folders[1], 5, evaluation("webshop", [1.0]))
+    other = evaluation("mmlu", [1.0, 0.0])
+    write_record(folders[0], 0, replace(other, records=other.records[:1]))
+    write_record(folders[1], 5, replace(other, records=other.records[1:]))
+    text = run("compare", *folders).stderr
+    assert "alfworld: not measured in the second\n" in text
+    assert "webshop: not measured in the first\n" in text
+    assert "mmlu: no task in common\n" in text
+    assert "database:" not in text
 
 
 def test_failure_modes_by_task_and_step(folders: tuple[Path, Path]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,18 @@ def test_a_single_item_has_no_spread_and_the_file_stays_json(tmp_path: Path) -> 
     line = (tmp_path / "evaluations.jsonl").read_text("utf-8")
     assert "Infinity" not in line
     assert read_evaluations(tmp_path)[0]["metrics"] == single.metrics
+
+
+def test_a_model_that_diverged_can_be_read_and_compared(tmp_path: Path) -> None:
+    write_record(tmp_path, 0, loss([10.0, 20.0]))
+    write_record(tmp_path, 5, loss([math.nan, math.nan]))
+    (row,) = compare(read_evaluations(tmp_path))
+    assert math.isnan(row.tuned.value)
+    # No number is no evidence of a change.
+    assert math.isnan(row.change.p_value)
+    console = Console(width=80, record=True)
+    console.print(table([row], "title"))
+    assert "<.001" not in console.export_text()
 
 
 def test_what_was_not_measured_is_told(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -129,6 +130,21 @@ def test_surrogates_do_not_stop_the_page(folder: Path) -> None:
     page = render(read_episodes(folder, 9), "t")
     assert "broken \ufffd piece" in page
     page.encode("utf-8")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_figures_that_json_lacks_do_not_stop_the_page(folder: Path, value: float) -> None:
+    journal = Journal(folder / "transcripts" / "general.jsonl", {})
+    journal.add({"item": "0", "scores": {"loss": value}, "error": "", "weight": value})
+    journal.close()
+    page = render(read_episodes(folder, 9), "t")
+    data = page.partition('type="application/json">')[2].partition("</script>")[0]
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    told = json.loads(data, parse_constant=refuse)["episodes"][-1]
+    assert told["scores"] == {"loss": str(value)}
 
 
 @pytest.fixture
