@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,11 +23,29 @@ class CacheSupport:
             token is computed from the whole row.
         positions: Whether it takes position ids.
         last_only: Whether it can be asked for the last logits alone.
+        turn: Longest row whose angles are the short ones, under LongRoPE: a longer one has
+            others at all of its places, and so has what shares a batch with it.
     """
 
     kind: CacheKind
     positions: bool
     last_only: bool
+    turn: int | None = None
+
+    def apart(self, lengths: Sequence[int], room: int) -> list[list[int]]:
+        """Numbers of rows that may share a batch.
+
+        Args:
+            lengths: Tokens of each prompt.
+            room: Tokens of the longest answer.
+        """
+        numbers = range(len(lengths))
+        if self.turn is None:
+            return [list(numbers)]
+        short = [n for n in numbers if lengths[n] + room <= self.turn]
+        long = [n for n in numbers if lengths[n] > self.turn]
+        turning = [[n] for n in numbers if lengths[n] <= self.turn < lengths[n] + room]
+        return [short, long, *turning]
 
 
 def cache_support(model: Any) -> CacheSupport:
@@ -43,9 +62,11 @@ def cache_support(model: Any) -> CacheSupport:
     kind: CacheKind = "none"
     if "past_key_values" in names and not base.config.is_encoder_decoder:
         kind = "shared" if positions and _is_plain(base.config) else "own"
+        if not getattr(base, "_supports_default_dynamic_cache", lambda: True)():
+            kind = "none"  # It refuses the library's cache.
         if getattr(base, "_is_stateful", False) and kind == "own" and not positions:
             kind = "none"  # States take no padding on their left.
-    return CacheSupport(kind, positions, last_only)
+    return CacheSupport(kind, positions, last_only, _turn(base.config))
 
 
 def new_cache(config: Any) -> Any:
@@ -63,9 +84,25 @@ def _is_plain(config: Any) -> bool:
     scaling = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None)
     if "dynamic" in str(scaling) or "longrope" in str(scaling):
         return False
+    # GPT-Neo's windows count columns, and a row that is continued has foreign ones in it.
+    if "local" in (getattr(text, "attention_layers", None) or ()):
+        return False
     layers = new_cache(config).layers
     number = getattr(text, "num_hidden_layers", None)
     return len(layers) == number and all(type(layer) is DynamicLayer for layer in layers)
+
+
+def _turn(config: Any) -> int | None:
+    text = config.get_text_config(decoder=True)
+    scaling = getattr(text, "rope_parameters", None) or {}
+    # One for all layers, or one for each type of layer.
+    several = [scaling, *(value for value in scaling.values() if isinstance(value, dict))]
+    turns = [
+        int(one["original_max_position_embeddings"])
+        for one in several
+        if one.get("rope_type") == "longrope"
+    ]
+    return min(turns, default=None)
 
 
 def _has_virtual_tokens(model: Any) -> bool:

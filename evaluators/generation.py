@@ -111,7 +111,16 @@ class Engine:
                 batch.select(staying)
                 slots = [slots[slot] for slot in staying]
                 tokens = [tokens[slot] for slot in staying]
+            if self._turns(prompts, answers):
+                slots, batch, logits = yield from self._read_at_once([[*prompts[0], *answers[0]]])
+                continue
             logits = yield from self._next(batch, slots, tokens)
+
+    def _turns(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> bool:
+        """Whether the row, which is alone then, gets other angles, so that its cache is void."""
+        if self.support.turn is None or len(prompts) > 1:
+            return False
+        return bool(answers[0]) and len(prompts[0]) + len(answers[0]) == self.support.turn + 1
 
     def last_logits(self, prompts: Sequence[Sequence[int]]) -> Work[Any]:
         """Logits after each prompt: (B, V)."""
@@ -207,7 +216,9 @@ class Engine:
             arguments["logits_to_keep"] = 1
         output = yield arguments
         if isinstance(batch, _OwnBatch):  # Some models give back another than they were given.
-            batch.cache = output.past_key_values
+            batch.cache = getattr(output, "past_key_values", None)
+            if batch.cache is None:
+                raise ForeignCacheError
         return output.logits[:, -1]
 
     def _without_cache(

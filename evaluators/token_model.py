@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from evaluators.batching import reading_batches, writing_batches
 from evaluators.decoding import Decoding
 
 if TYPE_CHECKING:
@@ -20,14 +21,8 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
-_MAX_BATCH_TOKENS = 2048
-"""Padded tokens of a forward pass: bounds the logits' memory (tokens times vocabulary)."""
-
 _UNSAID_CONTEXT = 4096
 """Tokens of context where a model's config names none, as for a recurrent one."""
-
-_MAX_CACHED_TOKENS = 65536
-"""Tokens in play, prompts and answers together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +137,8 @@ class TokenModel:
         found: list[TokenScores | None] = [None] * len(rows)
 
         def read() -> Work[None]:
-            for chosen in _batches([len(row) for row in rows]):
+            apart = self._engine().support.apart
+            for chosen in reading_batches([len(row) for row in rows], apart):
                 batch, mask = self._padded([rows[row] for row in chosen])
                 output = yield {"input_ids": batch, "attention_mask": mask, "use_cache": False}
                 lengths = [len(rows[row]) for row in chosen]
@@ -192,8 +188,9 @@ class TokenModel:
         make: Callable[[Engine, Sequence[Sequence[int]]], Work[Any]],
     ) -> list[tuple[int, Any]]:
         """Do work on batches of prompts; its results, with the prompts' numbers."""
-        lengths = [len(prompt) + room for prompt in prompts]
-        waiting = _batches(lengths, _MAX_CACHED_TOKENS, self._max_rows)[::-1]
+        lengths = [len(prompt) for prompt in prompts]
+        apart = self._engine().support.apart
+        waiting = writing_batches(lengths, room, self._max_rows, apart)[::-1]
         if not waiting:  # Others may still have calls to make.
             self._run(_nothing())
         done: list[tuple[int, Any]] = []
@@ -222,7 +219,8 @@ class TokenModel:
         try:
             return self._run(make(engine, batch))
         except ForeignCacheError:
-            self._support = replace(engine.support, kind="own")
+            shared = engine.support.kind == "shared"
+            self._support = replace(engine.support, kind="own" if shared else "none")
         except torch.OutOfMemoryError:
             if len(batch) == 1 and not held:
                 raise
@@ -273,7 +271,8 @@ def _nothing() -> Work[None]:
 
 
 def _scores(output: Any, batch: Any, lengths: Sequence[int]) -> list[TokenScores]:
-    logits = output.logits[:, :-1]
+    # From the end: virtual tokens (prompt tuning) have logits too, in front of the row's.
+    logits = output.logits[:, -batch.shape[1] : -1]
     targets = batch[:, 1:].to(logits.device)
     values = logits.float()
     # Not cross_entropy over a transposed vocabulary: on a CPU that is several times slower,
@@ -287,18 +286,3 @@ def _scores(output: Any, batch: Any, lengths: Sequence[int]) -> list[TokenScores
         )
         for number, length in enumerate(lengths)
     ]
-
-
-def _batches(
-    lengths: Sequence[int], max_tokens: int = _MAX_BATCH_TOKENS, max_rows: int | None = None
-) -> list[list[int]]:
-    """Numbers of rows, those of a like length together."""
-    batches: list[list[int]] = []
-    for row in sorted(range(len(lengths)), key=lambda number: lengths[number]):
-        rows = len(batches[-1]) + 1 if batches else 0
-        # Shortest first, so the newcomer sets the padded width.
-        if rows and rows * lengths[row] <= max_tokens and rows <= (max_rows or rows):
-            batches[-1].append(row)
-        else:
-            batches.append([row])
-    return batches
