@@ -147,7 +147,35 @@ def _with_adapter(model: Any, adapter: str) -> Any:
         raise MissingExtraError("peft is missing: pip install 'agenttuning-plugin[trl]'") from error
     if not (Path(adapter).expanduser() / _ADAPTER_FILE).is_file():
         raise SourceNotFoundError(f"{adapter}: found no {_ADAPTER_FILE}, expected an adapter")
-    return PeftModel.from_pretrained(model, str(Path(adapter).expanduser()))
+    place = Path(adapter).expanduser()
+    rows = _embedded_tokens(place, _name_of(model.get_input_embeddings(), model))
+    if rows not in (None, model.get_input_embeddings().num_embeddings):
+        # Training added tokens to the base; their rows come with the adapter.
+        model.resize_token_embeddings(rows, mean_resizing=False)
+    return PeftModel.from_pretrained(model, str(place))
+
+
+def _name_of(module: Any, model: Any) -> str:
+    return next(str(name) for name, one in model.named_modules() if one is module)
+
+
+def _embedded_tokens(adapter: Path, name: str) -> int | None:
+    """Rows of the embedding that an adapter was saved with; None where it holds none."""
+    from safetensors import safe_open
+
+    weights = adapter / "adapter_model.safetensors"
+    if not weights.is_file():
+        return None
+    with safe_open(str(weights), "pt") as tensors:
+        for key in tensors.keys():  # noqa: SIM118 (not a mapping)
+            if f".{name}." not in key:
+                continue
+            shape = tensors.get_slice(key).get_shape()
+            if key.endswith("weight"):
+                return int(shape[0])
+            if key.endswith("lora_embedding_A"):
+                return int(shape[1])
+    return None
 
 
 def _first_line(error: Exception) -> str:

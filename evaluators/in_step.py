@@ -111,7 +111,9 @@ class RankTokenModel(TokenModel):
 
     def _check(self, ids: Any) -> None:
         """Refuse here what would fail in a call that others have joined."""
-        size = self._model.get_input_embeddings().num_embeddings
+        embedding = self._model.get_input_embeddings()
+        # LoRA on the embedding wraps it, and tells nothing of what it wraps.
+        size = getattr(embedding, "base_layer", embedding).num_embeddings
         low, high = int(ids.min()), int(ids.max())
         if low < 0 or high >= size:
             raise ConfigError(

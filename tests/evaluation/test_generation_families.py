@@ -12,6 +12,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="pip install 'agenttuning-plugin[eval]'")
 transformers = pytest.importorskip("transformers")
 
+from dataset_builders.errors import ConfigError  # noqa: E402
+from evaluators.in_step import RankTokenModel  # noqa: E402
 from evaluators.model_state import borrowed  # noqa: E402
 from evaluators.subject import Decoding, Subject  # noqa: E402
 from evaluators.token_model import TokenModel  # noqa: E402
@@ -152,3 +154,15 @@ def test_a_batch_is_scored_as_each_row_alone(make: Any) -> None:
             expected = logits.gather(-1, ids[0, 1:, None])[:, 0]
             assert scores.logprobs.tolist() == pytest.approx(expected.tolist(), abs=1e-4)
             assert scores.likeliest.tolist() == logits.argmax(-1).tolist()
+
+
+@pytest.mark.parametrize("targets", [["q_proj"], ["embed_tokens"]])
+def test_an_unknown_token_is_refused_before_others_join_the_call(targets: list[str]) -> None:
+    peft = pytest.importorskip("peft")
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**COMMON))
+    nobody: Any = None
+    adapted = peft.get_peft_model(model, peft.LoraConfig(target_modules=targets))
+    tokens = RankTokenModel(adapted, 0, nobody, None)
+    tokens._check(torch.tensor([[0, VOCABULARY - 1]]))
+    with pytest.raises(ConfigError, match=f"found 0 to {VOCABULARY}, expected 0 to 96"):
+        tokens._check(torch.tensor([[0, VOCABULARY]]))
