@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from evaluators.base import Subject
 
 _ADAPTER_FILE = "adapter_config.json"
+_ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+_LORA = ".lora_"
 
 
 def load_subject(
@@ -40,7 +43,7 @@ def load_subject(
     Raises:
         SourceNotFoundError: A folder is missing, or the hub cannot be reached.
         MissingExtraError: torch, transformers or peft is not installed.
-        ConfigError: The chat template is unknown.
+        ConfigError: The chat template is unknown, or the adapter is of another model.
     """
     torch, transformers = _libraries()
     model, adapter = _resolve(model, adapter)
@@ -81,7 +84,8 @@ def served_subject(url: str, name: str | None, key_variable: str) -> Subject:
     if name is None:
         found = served_models(endpoint)
         if len(found) != 1:
-            raise ConfigError(f"{url}: found models {', '.join(found)}: choose with --model-name")
+            names = ", ".join(found) or "none"
+            raise ConfigError(f"{url}: found models {names}: choose with --model-name")
         endpoint = replace(endpoint, model=found[0])
     return Subject(model=None, tokenizer=None, server=EndpointModel(endpoint))
 
@@ -127,7 +131,11 @@ def _resolve(model: str, adapter: str | None) -> tuple[str, str | None]:
         return (str(place) if place.is_dir() else model), adapter
     if adapter is not None:
         raise ConfigError(f"{model} is an adapter itself, so --adapter {adapter} cannot be added")
-    base = json.loads((place / _ADAPTER_FILE).read_text("utf-8")).get("base_model_name_or_path")
+    try:
+        config = json.loads((place / _ADAPTER_FILE).read_text("utf-8"))
+        base = config.get("base_model_name_or_path")
+    except (ValueError, AttributeError) as error:
+        raise ConfigError(f"{place / _ADAPTER_FILE}: found no JSON object: {error}") from error
     if not base:
         raise ConfigError(f"{place / _ADAPTER_FILE}: base_model_name_or_path: found nothing")
     return base, str(place)
@@ -142,41 +150,48 @@ def _tokenizer_place(model: str, adapter: str | None) -> str:
 
 def _with_adapter(model: Any, adapter: str) -> Any:
     try:
-        from peft import PeftModel
+        with silenced():
+            from peft import PeftModel, get_peft_model_state_dict
+            from peft.utils.save_and_load import load_peft_weights
     except ImportError as error:
         raise MissingExtraError("peft is missing: pip install 'agenttuning-plugin[trl]'") from error
-    if not (Path(adapter).expanduser() / _ADAPTER_FILE).is_file():
-        raise SourceNotFoundError(f"{adapter}: found no {_ADAPTER_FILE}, expected an adapter")
     place = Path(adapter).expanduser()
-    rows = _embedded_tokens(place, _name_of(model.get_input_embeddings(), model))
-    if rows not in (None, model.get_input_embeddings().num_embeddings):
-        # Training added tokens to the base; their rows come with the adapter.
-        model.resize_token_embeddings(rows, mean_resizing=False)
-    return PeftModel.from_pretrained(model, str(place))
+    if not (place / _ADAPTER_FILE).is_file():
+        raise SourceNotFoundError(f"{adapter}: found no {_ADAPTER_FILE}, expected an adapter")
+    if not any((place / name).is_file() for name in _ADAPTER_WEIGHTS):
+        raise SourceNotFoundError(
+            f"{adapter}: found no {' or '.join(_ADAPTER_WEIGHTS)}, expected the adapter's weights"
+        )
+    saved = load_peft_weights(str(place), device="cpu")
+    _make_room(model, saved)
+    with silenced():  # Kernels that are missing here; what does not fit is checked below.
+        loaded = PeftModel.from_pretrained(model, str(place))
+    # Of another base peft loads what it can and says nothing, or little.
+    own = get_peft_model_state_dict(loaded, save_embedding_layers=False)
+    found, expected = (sum(_LORA in name for name in names) for names in (saved, own))
+    if found != expected:
+        raise ConfigError(
+            f"{adapter}: found {found} LoRA weights, expected {expected}: it is of another model"
+        )
+    return loaded
 
 
-def _name_of(module: Any, model: Any) -> str:
-    return next(str(name) for name, one in model.named_modules() if one is module)
-
-
-def _embedded_tokens(adapter: Path, name: str) -> int | None:
-    """Rows of the embedding that an adapter was saved with; None where it holds none."""
-    from safetensors import safe_open
-
-    weights = adapter / "adapter_model.safetensors"
-    if not weights.is_file():
-        return None
-    with safe_open(str(weights), "pt") as tensors:
-        for key in tensors.keys():  # noqa: SIM118 (not a mapping)
-            if f".{name}." not in key:
-                continue
-            shape = tensors.get_slice(key).get_shape()
-            if key.endswith("weight"):
-                return int(shape[0])
-            if key.endswith("lora_embedding_A"):
-                return int(shape[1])
-    return None
+def _make_room(model: Any, saved: Mapping[str, Any]) -> None:
+    """Give a model as many tokens as an adapter has rows for that was trained on added ones."""
+    for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+        names = [name for name, module in model.named_modules() if module is layer]
+        whole = tuple(f"{name}.weight" for name in names)
+        low_rank = tuple(f"{name}.lora_embedding_A" for name in names)
+        for name, weight in saved.items():
+            # A LoRA on the embedding has a column for each token.
+            if name.endswith(whole) or name.endswith(low_rank):
+                rows = weight.shape[1 if name.endswith(low_rank) else 0]
+                if rows != len(layer.weight):
+                    model.resize_token_embeddings(rows, mean_resizing=False)
+                    return
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0]
+    first, _, rest = str(error).strip().partition("\n")
+    # Such as "... from one of:", which says nothing without what follows.
+    return " ".join(f"{first} {rest}".split())[:300] if first.rstrip().endswith(":") else first
