@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from evaluators.base import Subject
 
 _ADAPTER_FILE = "adapter_config.json"
+_ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+_LORA = ".lora_"
 
 
 def load_subject(
@@ -40,7 +43,7 @@ def load_subject(
     Raises:
         SourceNotFoundError: A folder is missing, or the hub cannot be reached.
         MissingExtraError: torch, transformers or peft is not installed.
-        ConfigError: The chat template is unknown.
+        ConfigError: The chat template is unknown, or the adapter is of another model.
     """
     torch, transformers = _libraries()
     model, adapter = _resolve(model, adapter)
@@ -127,7 +130,11 @@ def _resolve(model: str, adapter: str | None) -> tuple[str, str | None]:
         return (str(place) if place.is_dir() else model), adapter
     if adapter is not None:
         raise ConfigError(f"{model} is an adapter itself, so --adapter {adapter} cannot be added")
-    base = json.loads((place / _ADAPTER_FILE).read_text("utf-8")).get("base_model_name_or_path")
+    try:
+        config = json.loads((place / _ADAPTER_FILE).read_text("utf-8"))
+        base = config.get("base_model_name_or_path")
+    except (ValueError, AttributeError) as error:
+        raise ConfigError(f"{place / _ADAPTER_FILE}: found no JSON object: {error}") from error
     if not base:
         raise ConfigError(f"{place / _ADAPTER_FILE}: base_model_name_or_path: found nothing")
     return base, str(place)
@@ -142,13 +149,43 @@ def _tokenizer_place(model: str, adapter: str | None) -> str:
 
 def _with_adapter(model: Any, adapter: str) -> Any:
     try:
-        from peft import PeftModel
+        with silenced():
+            from peft import PeftModel, get_peft_model_state_dict
+            from peft.utils.save_and_load import load_peft_weights
     except ImportError as error:
         raise MissingExtraError("peft is missing: pip install 'agenttuning-plugin[trl]'") from error
-    if not (Path(adapter).expanduser() / _ADAPTER_FILE).is_file():
+    place = Path(adapter).expanduser()
+    if not (place / _ADAPTER_FILE).is_file():
         raise SourceNotFoundError(f"{adapter}: found no {_ADAPTER_FILE}, expected an adapter")
-    return PeftModel.from_pretrained(model, str(Path(adapter).expanduser()))
+    if not any((place / name).is_file() for name in _ADAPTER_WEIGHTS):
+        raise SourceNotFoundError(
+            f"{adapter}: found no {' or '.join(_ADAPTER_WEIGHTS)}, expected the adapter's weights"
+        )
+    saved = load_peft_weights(str(place), device="cpu")
+    _make_room(model, saved)
+    with silenced():  # Kernels that are missing here; what does not fit is checked below.
+        loaded = PeftModel.from_pretrained(model, str(place))
+    # Of another base peft loads what it can and says nothing, or little.
+    own = get_peft_model_state_dict(loaded, save_embedding_layers=False)
+    found, expected = (sum(_LORA in name for name in names) for names in (saved, own))
+    if found != expected:
+        raise ConfigError(
+            f"{adapter}: found {found} LoRA weights, expected {expected}: it is of another model"
+        )
+    return loaded
+
+
+def _make_room(model: Any, saved: Mapping[str, Any]) -> None:
+    """Give a model as many tokens as an adapter has rows for that was trained on added ones."""
+    for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+        ends = [f"{name}.weight" for name, module in model.named_modules() if module is layer]
+        for name, weight in saved.items():
+            if name.endswith(tuple(ends)) and len(weight) != len(layer.weight):
+                model.resize_token_embeddings(len(weight), mean_resizing=False)
+                return
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0]
+    first, _, rest = str(error).strip().partition("\n")
+    # Such as "... from one of:", which says nothing without what follows.
+    return " ".join(f"{first} {rest}".split())[:300] if first.rstrip().endswith(":") else first
