@@ -23,6 +23,7 @@ from agenttuning_plugin.terminal import (
     naming_options,
     parse_options,
     plain,
+    writing,
 )
 from dataset_builders.errors import ConfigError
 
@@ -136,7 +137,8 @@ def evaluate(
     }
     run = evaluation.Run(subject, limit, out, step, heading, oracle)
     try:
-        panel = _with_bars(lambda bars: evaluation.run_panel(tasks, run, bars))
+        with writing(out):
+            panel = _with_bars(lambda bars: evaluation.run_panel(tasks, run, bars))
     except KeyboardInterrupt:
         errors.print("stopped" + (": the same command goes on from here" if out else ""))
         raise typer.Exit(130) from None

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from agenttuning_plugin.terminal import Json, console, emit, errors, plain
+from agenttuning_plugin.terminal import Json, console, emit, errors, plain, writing
 
 
 def view(
@@ -28,8 +28,9 @@ def view(
 
     shown = read_episodes(folder, limit)
     target = out or folder / "view.html"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    replace_text(target, render(shown, folder.resolve().name))
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(target, render(shown, folder.resolve().name))
     for file, number in shown.left_out.items():
         errors.print(plain(f"{file}: {number} more episodes; --limit shows them"), soft_wrap=True)
     console.print(plain(f"{len(shown.episodes)} episodes: {target}"), soft_wrap=True)

@@ -19,7 +19,7 @@ from dataset_builders.errors import AgentTuningError, ConfigError, EndpointError
 from evaluators.base import Evaluation, Evaluator, Progress, Subject, Suite
 from evaluators.endpoint_model import EndpointModel
 from evaluators.journal import Journal
-from evaluators.results_file import replace_record, transcript_path
+from evaluators.results_file import has_figures, replace_record, transcript_path
 from evaluators.running import run_evaluator
 from evaluators.suites import BENCHMARKS, SuiteSettings
 
@@ -184,8 +184,14 @@ def run_panel(
         if result.metrics == {} and result.records:
             panel.broken.append(task.name)
         if run.out is not None:
-            replace_record(run.out, run.step or 0, result)
+            _write(run.out, run.step or 0, result)
     return panel
+
+
+def _write(out: Path, step: int, result: Evaluation) -> None:
+    # What was measured before outlives a rerun that cannot: without its data, say.
+    if result.metrics or not has_figures(out, step, result.evaluator):
+        replace_record(out, step, result)
 
 
 def _measure(task: Task, run: Run, progress: Callable[[str], Progress] | None) -> Evaluation:

@@ -7,13 +7,14 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import yaml
 from rich.console import Console
 
-from dataset_builders.errors import ConfigError
+from dataset_builders.errors import AgentTuningError, ConfigError, StorageError
 
 console = Console()
 """Results."""
@@ -96,6 +97,26 @@ def naming_options(options: Mapping[str, str]) -> Iterator[None]:
         setting = rf"^((?:\S+: )?)({names})(?=: )|(?<=\()({names})(?=\)$)"
         text = re.sub(setting, lambda at: (at[1] or "") + options[at[2] or at[3]], str(error))
         raise type(error)(text) from error
+
+
+@contextmanager
+def writing(place: Path | None) -> Iterator[None]:
+    """Say in one line that a place cannot be written, as on a full disk.
+
+    Args:
+        place: What is written within; none where nothing is.
+
+    Raises:
+        StorageError: It cannot be.
+    """
+    try:
+        yield
+    except AgentTuningError:
+        raise
+    except OSError as error:
+        if place is None:
+            raise
+        raise StorageError(f"{place}: cannot be written: {error.strerror or error}") from error
 
 
 def plain(text: str) -> str:

@@ -82,6 +82,15 @@ def replace_record(folder: Path, step: int, result: Evaluation) -> None:
     replace_text(path, "".join(f"{line}\n" for line in kept) + _line(row_of(step, result)))
 
 
+def has_figures(folder: Path, step: int, evaluator: str) -> bool:
+    """Whether the folder holds an evaluation of the evaluator at the step that measured it."""
+    path = folder / RECORDS_FILE
+    lines = path.read_text("utf-8").split("\n") if path.exists() else []
+    return any(
+        json.loads(line).get("metrics") for line in lines if line and _is_of(line, step, evaluator)
+    )
+
+
 def _line(row: dict[str, Any]) -> str:
     text = json.dumps(row, ensure_ascii=False) + "\n"
     # A model's broken pieces may be lone surrogates, which UTF-8 has no bytes for.

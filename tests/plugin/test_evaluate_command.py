@@ -17,7 +17,7 @@ import pytest
 
 from agenttuning_plugin.cli_evaluate import options_by_task
 from agenttuning_plugin.evaluation import Run, Task, run_panel
-from dataset_builders.errors import ConfigError
+from dataset_builders.errors import ConfigError, SourceNotFoundError
 from evaluators.base import Evaluator, Record, Subject
 from evaluators.suites import BENCHMARKS
 from tests.collection.endpoint import ANSWER, Endpoint, Fault, serving
@@ -256,6 +256,34 @@ def test_a_server_that_dies_midway_loses_nothing(
         assert server.counts.total() == 2
     assert len(rows(tmp_path)["database"]["records"]) == 5
     assert rows(tmp_path)["database"]["error"] == ""
+
+
+def test_a_rerun_that_cannot_measure_keeps_what_was_measured(
+    server: Endpoint, run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(*on(server, tmp_path))[0] == 0
+    before = rows(tmp_path)["database"]
+
+    def absent(name: str, settings: Any) -> Any:
+        raise SourceNotFoundError("database: no data here today")
+
+    monkeypatch.setattr("evaluators.held_in.held_in_evaluator", absent)
+    code, out, _ = run(*on(server, tmp_path, "--json"))
+    assert json.loads(out)["tasks"][0]["reason"] == "database: no data here today"
+    assert code == 0
+    assert rows(tmp_path)["database"] == before
+
+
+def test_a_place_that_cannot_be_written_is_told(
+    server: Endpoint, run: Command, tmp_path: Path
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    assert_one_line_error(run(*on(server, file)), f"{file}: cannot be written")
+    assert run(*on(server, tmp_path / "out"))[0] == 0
+    (tmp_path / "page").mkdir()
+    told = run("view", tmp_path / "out", "--out", tmp_path / "page")
+    assert_one_line_error(told, "page: cannot be written")
 
 
 def test_one_that_breaks_stops_no_other(
