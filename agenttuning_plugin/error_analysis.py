@@ -12,8 +12,27 @@ from rich.table import Table
 
 from agenttuning_plugin.results import read_evaluations
 from dataset_builders.errors import SourceNotFoundError
-from evaluators.failure_modes import MODES, failure_rates
+from evaluators.failure_modes import (
+    CALL_ERROR,
+    CALL_REPETITION,
+    INVALID_ACTION,
+    LONG_REPETITION,
+    MODES,
+    REFUSAL,
+    SHORT_REPETITION,
+    failure_rates,
+)
 from evaluators.statistics import Metric
+
+_HEADINGS = {
+    INVALID_ACTION: "invalid\naction",
+    SHORT_REPETITION: "short\nrepeat",
+    LONG_REPETITION: "long\nrepeat",
+    REFUSAL: "refusal",
+    CALL_ERROR: "call\nerror",
+    CALL_REPETITION: "call\nrepeat",
+}
+"""Short enough for all of them and a task's name in 80 columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +75,13 @@ def read_rates(folder: Path) -> list[Rates]:
 def table(rows: Sequence[Rates]) -> Table:
     """A table of 80 columns: percent of episodes."""
     made = Table(
-        title="Episodes that show a failure mode, in percent", box=box.SIMPLE_HEAD, pad_edge=False
+        title="Episodes that show a failure mode, in percent",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
     )
-    made.add_column("task")
-    for column in ("step", "n", *(mode.replace("_", " ") for mode in MODES)):
+    made.add_column("task", overflow="fold")  # Never cut off: names are what tells rows apart.
+    for column in ("step", "n", *(_HEADINGS[mode] for mode in MODES)):
         made.add_column(column, justify="right")
     for row in rows:
         n = next(iter(row.rates.values())).n

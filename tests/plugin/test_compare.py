@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from agenttuning_plugin.cli import app
 from agenttuning_plugin.comparing import compare_evaluations, pick
+from agenttuning_plugin.error_analysis import read_rates, table
 from dataset_builders.errors import ConfigError
 from evaluators.base import Evaluation
 from evaluators.results_file import write_record
@@ -110,3 +112,14 @@ def test_failure_modes_by_task_and_step(folders: tuple[Path, Path]) -> None:
     rows = json.loads(run("errors", folders[1], "--json").stdout)
     found = {(row["evaluator"], row["step"]): row["failures"]["refusal"]["value"] for row in rows}
     assert found == {("os", 0): 1.0, ("os", 5): 1 / 8, ("database", 5): 1 / 4}
+
+
+def test_the_table_of_failure_modes_is_readable_in_80_columns(tmp_path: Path) -> None:
+    for name in ("knowledge_graph", "science_world"):
+        write_record(tmp_path, 1000, evaluation(name, [0.0]))
+    console = Console(width=80, record=True)
+    console.print(table(read_rates(tmp_path)))
+    shown = console.export_text()
+    assert "knowledge_graph" in shown
+    assert "science_world" in shown
+    assert "\u2026" not in shown

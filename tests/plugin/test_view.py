@@ -209,3 +209,25 @@ def test_the_page_works_in_a_browser(folder: Path, tmp_path: Path, driver: Any) 
     # What the page embeds is what was written.
     episodes = json.loads(driver.execute_script("return JSON.stringify(data.episodes)"))
     assert [episode["item"] for episode in episodes] == ["a-1", "a-2", "a-3", "d-1"]
+
+
+def test_outcomes_of_tasks_that_score_otherwise(tmp_path: Path, driver: Any) -> None:
+    journal = Journal(tmp_path / "transcripts" / "mixed.jsonl", {})
+    for item, scores in {
+        "passes": {"pass@1": 1.0},
+        "fails": {"pass@1": 0.0},
+        "half": {"reward": 0.5},
+        "rated": {"score": 7.0},
+        "diverged": {"loss": math.nan},
+    }.items():
+        journal.add({"item": item, "scores": scores, "error": "", "messages": []})
+    journal.close()
+    page = tmp_path / "view.html"
+    page.write_text(render(read_episodes(tmp_path, 9), "t"), "utf-8")
+    driver.get(page.as_uri())
+    listed = driver.find_elements("css selector", "#list li")
+    rows = [row.text.split(" \u00b7 ")[-1] for row in listed]
+    assert rows == ["solved", "not solved", "partly solved", "measured", "measured"]
+    assert [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"] == []
+    listed[-1].click()
+    assert "loss nan" in driver.find_element("id", "episode").text
