@@ -84,7 +84,8 @@ def served_subject(url: str, name: str | None, key_variable: str) -> Subject:
     if name is None:
         found = served_models(endpoint)
         if len(found) != 1:
-            raise ConfigError(f"{url}: found models {', '.join(found)}: choose with --model-name")
+            names = ", ".join(found) or "none"
+            raise ConfigError(f"{url}: found models {names}: choose with --model-name")
         endpoint = replace(endpoint, model=found[0])
     return Subject(model=None, tokenizer=None, server=EndpointModel(endpoint))
 

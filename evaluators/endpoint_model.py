@@ -150,7 +150,9 @@ def served_models(endpoint: Endpoint) -> list[str]:
         except Exception as error:
             # Whatever breaks here: nothing can be asked of this server.
             line = " ".join(str(error).split())[:300]
-            raise EndpointError(f"{endpoint.address}: no list of models: {line}") from error
+            raise EndpointError(
+                f"{endpoint.address}: no list of models at /models: {line}"
+            ) from error
         finally:
             await client.close()
 
