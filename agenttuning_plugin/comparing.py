@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from evaluators.paired import Change
 
 Row = Mapping[str, Any]
+
+_HEADING = 8
+"""Letters of a folder's name in a line of the table's head."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,10 +154,11 @@ def _is_macro(row: Row, figure: str) -> bool:
 def table(compared: Sequence[Compared], first: str, second: str) -> Table:
     """The comparison as a table of 80 columns."""
     caption = "n: tasks that both measured; [95 % interval]; + better, - worse"
-    made = Table(caption=escape(caption), box=box.SIMPLE_HEAD, pad_edge=False)
-    made.add_column("", no_wrap=True)
+    made = Table(caption=escape(caption), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    made.add_column("", overflow="fold")  # Names give way, never figures.
     for column in (first, second, "change", "p", "n", "+/-"):
-        made.add_column(escape(column), justify="right", no_wrap=True, max_width=22)
+        heading = "\n".join(textwrap.wrap(column, _HEADING)) or column
+        made.add_column(escape(heading), justify="right", no_wrap=True)
     for row in compared:
         change = row.change
         made.add_row(

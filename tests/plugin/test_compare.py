@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from agenttuning_plugin import comparing
 from agenttuning_plugin.cli import app
 from agenttuning_plugin.comparing import compare_evaluations, pick
 from agenttuning_plugin.error_analysis import read_rates, table
@@ -123,3 +124,14 @@ def test_the_table_of_failure_modes_is_readable_in_80_columns(tmp_path: Path) ->
     assert "knowledge_graph" in shown
     assert "science_world" in shown
     assert "\u2026" not in shown
+
+
+def test_figures_are_not_cut_in_80_columns(tmp_path: Path) -> None:
+    write_record(tmp_path, 0, evaluation("endpoint_knowledge_graph", [0.0, 1.0] * 60))
+    rows = pick(tmp_path, None)
+    console = Console(width=80, record=True)
+    console.print(comparing.table(compare_evaluations(rows, rows), "a" * 30, "results-of-step-900"))
+    shown = console.export_text()
+    assert "\u2026" not in shown
+    assert all(len(line) <= 80 for line in shown.split("\n"))
+    assert "1.000" in shown
