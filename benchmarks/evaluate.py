@@ -65,6 +65,7 @@ class WholeDialogues:
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             do_sample=False,
+            repetition_penalty=1.0,  # A model's own config may say otherwise.
             max_new_tokens=limit,
             pad_token_id=tokenizer.eos_token_id,
         )

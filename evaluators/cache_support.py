@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -114,6 +113,7 @@ def _has_virtual_tokens(model: Any) -> bool:
 
 def room_for_prefixes(model: Any) -> int:
     """Tokens whose keys and values take a quarter of the free memory, and 4 GiB at most."""
+    import psutil
     import torch
 
     config = model.config.get_text_config(decoder=True)
@@ -124,5 +124,5 @@ def room_for_prefixes(model: Any) -> int:
     if model.device.type == "cuda":
         free = torch.cuda.mem_get_info(model.device)[0]
     else:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        free = psutil.virtual_memory().available  # Files that are kept in memory give way.
     return int(min(free // 4, 4 * 2**30) // (2 * config.num_hidden_layers * held * size * width))

@@ -11,6 +11,7 @@ import numpy as np
 from dataset_builders.encoding.tokens import IGNORE_INDEX
 from dataset_builders.errors import ConfigError
 from evaluators.base import Evaluator, Record, Subject
+from evaluators.model_facts import num_positions
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -54,8 +55,17 @@ class GeneralLossEvaluator(Evaluator):
         self, subject: Subject, items: Sequence[str], finished: Callable[[Record], None]
     ) -> None:
         """Measure the loss; see `Evaluator.measure`."""
-        scores = subject.tokens().score([self._rows[int(item)][0] for item in items])
-        for item, score in zip(items, scores, strict=True):
+        room = num_positions(subject.model)
+        fitting: list[str] = []
+        for item in items:
+            length = len(self._rows[int(item)][0])
+            if room is None or length <= room:
+                fitting.append(item)
+            else:
+                error = f"has {length} tokens, the model has positions for {room}"
+                finished({"item": item, "scores": {}, "error": error})
+        scores = subject.tokens().score([self._rows[int(item)][0] for item in fitting])
+        for item, score in zip(fitting, scores, strict=True):
             trained = np.asarray(self._rows[int(item)][1][1:]) != IGNORE_INDEX
             count = int(trained.sum())
             if not count:

@@ -276,12 +276,24 @@ def _chunks(lengths: Sequence[int]) -> list[list[int]]:
     return chunks
 
 
-def check_prompts(prompts: Sequence[Sequence[int]]) -> None:
-    """Refuse a prompt without tokens: nothing follows from nothing.
+def check_prompts(prompts: Sequence[Sequence[int]], vocabulary: int) -> None:
+    """Refuse a prompt without tokens, from which nothing follows, and tokens of another model.
+
+    The latter end in an error of the library on a CPU; on a GPU they end the process's work
+    there for good, training's too.
+
+    Args:
+        prompts: Token ids of each.
+        vocabulary: Tokens that the model has vectors for.
 
     Raises:
-        ConfigError: One is empty.
+        ConfigError: A prompt is empty, or has a token that is none of the model's.
     """
     for number, prompt in enumerate(prompts):
-        if not prompt:
+        if not len(prompt):
             raise ConfigError(f"prompt {number}: found no tokens, expected at least one")
+        if not 0 <= min(prompt) <= max(prompt) < vocabulary:
+            raise ConfigError(
+                f"token ids: found {min(prompt)} to {max(prompt)}, expected 0 to {vocabulary - 1}: "
+                "the tokenizer is not the model's"
+            )

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from dataset_builders.errors import ClusterError, ConfigError
+from dataset_builders.errors import ClusterError
 from evaluators.ranks import Ranks
 from evaluators.token_model import TokenModel
 
@@ -106,20 +106,7 @@ class RankTokenModel(TokenModel):
         self._ranks.watchdog.beat()
         if self._in_step is None:
             return super()._forward(**arguments)
-        self._check(arguments["input_ids"])
         return self._in_step(**arguments)
-
-    def _check(self, ids: Any) -> None:
-        """Refuse here what would fail in a call that others have joined."""
-        embedding = self._model.get_input_embeddings()
-        # LoRA on the embedding wraps it, and tells nothing of what it wraps.
-        size = getattr(embedding, "base_layer", embedding).num_embeddings
-        low, high = int(ids.min()), int(ids.max())
-        if low < 0 or high >= size:
-            raise ConfigError(
-                f"token ids: found {low} to {high}, expected 0 to {size - 1}: the tokenizer is not "
-                "the model's"
-            )
 
 
 def sharded_module(wrapped: Any, bare: Any) -> Any:

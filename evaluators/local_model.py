@@ -34,7 +34,8 @@ class LocalModel:
     Args:
         tokens: The model.
         tokenizer: Its fast tokenizer, with its chat template.
-        end_of_turn: Tokens beside eos that end a turn.
+        end_of_turn: Tokens beside eos, and those of the model's generation config, that end
+            a turn.
         context_length: Tokens of prompt and answer together; a dialogue whose prompt
             leaves no room is not continued. Taken from the model's config by default.
 
@@ -57,6 +58,8 @@ class LocalModel:
         self._end_ids = [
             tokenizer.convert_tokens_to_ids(token) for token in self._renderer.end_tokens
         ]
+        # As `model.generate` does; but a config made by hand may name an ordinary word.
+        self._end_ids += [i for i in tokens.end_ids if i in tokenizer.added_tokens_decoder]
 
     def chat(self, dialogues: Sequence[Sequence[Message]], decoding: Decoding) -> list[str | None]:
         """See `LanguageModel.chat`."""

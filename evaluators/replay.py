@@ -24,7 +24,8 @@ from dataset_builders.environments import HELD_IN, EnvironmentSpec
 from dataset_builders.environments.dialogue import Dialogue
 from dataset_builders.errors import ConfigError
 from evaluators.base import Evaluator, Record, Subject
-from evaluators.token_model import TokenScores
+from evaluators.model_facts import num_positions
+from evaluators.token_scores import TokenScores
 from evaluators.turns import action_start
 
 _BATCH = 8
@@ -88,7 +89,8 @@ class ReplayEvaluator(Evaluator):
             the expert's. `task` names the environment, by its own or AgentInstruct's name.
         limit: The first so many, after a shuffle with `seed`.
         name: Prefix of the figures in logs.
-        max_length: Longest trajectory in tokens; a longer one is an error of its own item.
+        max_length: Longest trajectory in tokens, if the model has positions for so many; a
+            longer one is an error of its own item.
         seed: Of the shuffle.
 
     Raises:
@@ -132,9 +134,8 @@ class ReplayEvaluator(Evaluator):
         self, subject: Subject, items: Sequence[str], finished: Callable[[Record], None]
     ) -> None:
         """Read trajectories; see `Evaluator.measure`."""
-        encoder = Encoder(
-            subject.tokenizer, max_length=self._max_length, end_of_turn=subject.end_of_turn
-        )
+        length = min(self._max_length, num_positions(subject.model) or self._max_length)
+        encoder = Encoder(subject.tokenizer, max_length=length, end_of_turn=subject.end_of_turn)
         reader = _Reader(subject.tokenizer)
         tokens = subject.tokens()
         for start in range(0, len(items), _BATCH):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
-
-import numpy as np
-import numpy.typing as npt
 
 from evaluators.batching import reading_batches, writing_batches
 from evaluators.decoding import Decoding
+from evaluators.model_facts import UNSAID_CONTEXT, end_ids, num_positions, vocabulary_size
+from evaluators.token_scores import TokenScores, token_scores
 
 if TYPE_CHECKING:
     from evaluators.cache_support import CacheSupport
@@ -20,22 +19,6 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
-
-_UNSAID_CONTEXT = 4096
-"""Tokens of context where a model's config names none, as for a recurrent one."""
-
-
-@dataclass(frozen=True, slots=True)
-class TokenScores:
-    """What a model says about the tokens of a row, read in one forward pass.
-
-    Attributes:
-        logprobs: (T - 1,) float32, log-probability in nats of every token but the first.
-        likeliest: (T - 1,) int32, the token that greedy decoding would take in its place.
-    """
-
-    logprobs: npt.NDArray[np.float32]
-    likeliest: npt.NDArray[np.int32]
 
 
 class TokenModel:
@@ -61,7 +44,8 @@ class TokenModel:
 
     def __init__(self, model: Any, pad_id: int, *, reuse: bool = True, max_rows: int = 64) -> None:
         self._model = model
-        self._pad_id = pad_id
+        # One that was added to the tokenizer alone would be looked up like any other.
+        self._pad_id = pad_id if pad_id < vocabulary_size(model) else 0
         self.reuse = reuse
         self._max_rows = max_rows
         self._support: CacheSupport | None = None
@@ -70,8 +54,12 @@ class TokenModel:
     @property
     def context_length(self) -> int:
         """Tokens of prompt and answer together that the model has positions for."""
-        length = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
-        return int(length) if length else _UNSAID_CONTEXT
+        return num_positions(self._model) or UNSAID_CONTEXT
+
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """Tokens that the model's generation config ends an answer with."""
+        return end_ids(self._model)
 
     def generate(
         self,
@@ -89,12 +77,12 @@ class TokenModel:
             stopped: Told an answer so far; whether it ends here.
 
         Raises:
-            ConfigError: A prompt is empty.
+            ConfigError: A prompt is empty, or has a token that is none of the model's.
         """
         from evaluators.generation import Writing, check_prompts
         from evaluators.sampling import TokenChooser
 
-        check_prompts(prompts)
+        check_prompts(prompts, vocabulary_size(self._model))
         answers: list[list[int]] = [[] for _ in prompts]
         if decoding.max_new_tokens < 1:
             return answers
@@ -115,13 +103,13 @@ class TokenModel:
         """Log-probability in nats of each candidate after each prompt.
 
         Raises:
-            ConfigError: A prompt is empty.
+            ConfigError: A prompt is empty, or has a token that is none of the model's.
         """
         import torch
 
         from evaluators.generation import check_prompts
 
-        check_prompts(prompts)
+        check_prompts(prompts, vocabulary_size(self._model))
         found: list[list[float]] = [[] for _ in prompts]
 
         def read(engine: Engine, batch: Sequence[Sequence[int]]) -> Work[Any]:
@@ -133,7 +121,14 @@ class TokenModel:
         return found
 
     def score(self, rows: Sequence[Sequence[int]]) -> list[TokenScores]:
-        """Read whole rows of at least two tokens and tell how likely each token was."""
+        """Read whole rows of at least two tokens and tell how likely each token was.
+
+        Raises:
+            ConfigError: A row has a token that is none of the model's.
+        """
+        from evaluators.generation import check_prompts
+
+        check_prompts(rows, vocabulary_size(self._model))
         found: list[TokenScores | None] = [None] * len(rows)
 
         def read() -> Work[None]:
@@ -142,7 +137,7 @@ class TokenModel:
                 batch, mask = self._padded([rows[row] for row in chosen])
                 output = yield {"input_ids": batch, "attention_mask": mask, "use_cache": False}
                 lengths = [len(rows[row]) for row in chosen]
-                for row, scores in zip(chosen, _scores(output, batch, lengths), strict=True):
+                for row, scores in zip(chosen, token_scores(output, batch, lengths), strict=True):
                     found[row] = scores
 
         self._run(read())
@@ -268,21 +263,3 @@ class TokenModel:
 
 def _nothing() -> Work[None]:
     yield from ()
-
-
-def _scores(output: Any, batch: Any, lengths: Sequence[int]) -> list[TokenScores]:
-    # From the end: virtual tokens (prompt tuning) have logits too, in front of the row's.
-    logits = output.logits[:, -batch.shape[1] : -1]
-    targets = batch[:, 1:].to(logits.device)
-    values = logits.float()
-    # Not cross_entropy over a transposed vocabulary: on a CPU that is several times slower,
-    # and off by 1e-4 at 49,152 tokens where this is by 2e-6.
-    values = values.gather(-1, targets.unsqueeze(-1)).squeeze(-1) - values.logsumexp(-1)
-    likeliest = logits.argmax(dim=-1).int()
-    return [
-        TokenScores(
-            values[number, : length - 1].cpu().numpy(),
-            likeliest[number, : length - 1].cpu().numpy(),
-        )
-        for number, length in enumerate(lengths)
-    ]

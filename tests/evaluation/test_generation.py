@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,63 +18,18 @@ from evaluators.prefix_cache import PrefixCache  # noqa: E402
 from evaluators.sampling import TokenChooser  # noqa: E402
 from evaluators.subject import Decoding, Subject  # noqa: E402
 from evaluators.token_model import TokenModel  # noqa: E402
-
-VOCABULARY = 97
-ENDS = list(range(10))  # Random models are to end their answers at random places.
-COMMON = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 512,
-}
-
-
-def llama(**options: Any) -> Any:
-    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**COMMON, **options))
-
-
-def lora() -> Any:
-    peft = pytest.importorskip("peft")
-    config = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
-    return peft.get_peft_model(llama(), config)
-
-
-def gpt2() -> Any:
-    return transformers.GPT2LMHeadModel(
-        transformers.GPT2Config(
-            vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=512
-        )
-    )
-
-
-def mistral() -> Any:
-    config = transformers.MistralConfig(**COMMON, sliding_window=8)
-    return transformers.MistralForCausalLM(config)
-
-
-def mamba() -> Any:
-    config = transformers.MambaConfig(
-        vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=1, state_size=4
-    )
-    return transformers.MambaForCausalLM(config)
-
-
-class Stubborn(transformers.LlamaForCausalLM):  # type: ignore[misc, name-defined]
-    """Fills a cache of its own instead of the one it is given."""
-
-    def forward(
-        self, input_ids: Any, position_ids: Any = None, past_key_values: Any = None, **rest: Any
-    ) -> Any:
-        if not getattr(past_key_values, "mine", False):
-            past_key_values = transformers.DynamicCache()
-            past_key_values.mine = True
-        return super().forward(
-            input_ids=input_ids, position_ids=position_ids, past_key_values=past_key_values, **rest
-        )
-
+from tests.evaluation.tiny_models import (  # noqa: E402
+    COMMON,
+    ENDS,
+    VOCABULARY,
+    Stubborn,
+    gpt2,
+    llama,
+    lora,
+    mamba,
+    mistral,
+    subject_of,
+)
 
 MODELS = {
     "llama": (llama, "shared"),
@@ -93,15 +47,8 @@ MODELS = {
 
 
 def made(kind: str) -> tuple[Any, Subject]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(3)
-        model = MODELS[kind][0]().eval()
-        with torch.no_grad():  # Larger weights: answers differ, and none is a near tie.
-            for parameter in model.parameters():
-                if parameter.dim() > 1:
-                    parameter.mul_(3)
-    tokenizer = SimpleNamespace(padding_side="left", truncation_side="left")
-    return model, Subject(model, tokenizer)
+    subject = subject_of(MODELS[kind][0])
+    return subject.model, subject
 
 
 def reference(model: Any, row: Sequence[int], limit: int) -> list[int]:

@@ -1,0 +1,48 @@
+"""How likely a model finds the tokens of a row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScores:
+    """What a model says about the tokens of a row, read in one forward pass.
+
+    Attributes:
+        logprobs: (T - 1,) float32, log-probability in nats of every token but the first.
+        likeliest: (T - 1,) int32, the token that greedy decoding would take in its place.
+    """
+
+    logprobs: npt.NDArray[np.float32]
+    likeliest: npt.NDArray[np.int32]
+
+
+def token_scores(output: Any, batch: Any, lengths: Sequence[int]) -> list[TokenScores]:
+    """What a forward pass says about the rows of a batch.
+
+    Args:
+        output: The model's, with logits (B, T, V).
+        batch: (B, T) token ids, padded on the right.
+        lengths: Tokens of each row.
+    """
+    # From the end: virtual tokens (prompt tuning) have logits too, in front of the row's.
+    logits = output.logits[:, -batch.shape[1] : -1]
+    targets = batch[:, 1:].to(logits.device)
+    values = logits.float()
+    # Not cross_entropy over a transposed vocabulary: on a CPU that is several times slower,
+    # and off by 1e-4 at 49,152 tokens where this is by 2e-6.
+    values = values.gather(-1, targets.unsqueeze(-1)).squeeze(-1) - values.logsumexp(-1)
+    likeliest = logits.argmax(dim=-1).int()
+    return [
+        TokenScores(
+            values[number, : length - 1].cpu().numpy(),
+            likeliest[number, : length - 1].cpu().numpy(),
+        )
+        for number, length in enumerate(lengths)
+    ]
