@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from evaluators.base import Subject
 
 _EXTRA = ("replay", "loss")
+_SECONDS_BETWEEN_LINES = 30.0
 
 
 @naming_options(ENVIRONMENT_OPTIONS)
@@ -148,8 +151,11 @@ def evaluate(
         emit(show_panel(panel, limit).as_json())
     else:
         show_panel(panel, limit).print(console, title=str(heading["model"]))
-    if panel.broken:
-        errors.print(plain(f"not measured as it should be: {', '.join(panel.broken)}"))
+    failed = f"not measured as it should be: {', '.join(panel.broken)}" if panel.broken else ""
+    if not any(result.metrics for result in panel.results.values()):
+        failed = failed or "nothing was measured"
+    if failed:
+        errors.print(plain(failed))
         raise typer.Exit(1)
 
 
@@ -263,6 +269,8 @@ def _replay(data: str | None, subject: LazySubject, max_length: int) -> Task:
 def _with_bars(run: Callable[[Any], Any]) -> Any:
     from rich.progress import Progress
 
+    if not errors.is_terminal:
+        return run(_lines)
     with Progress(console=errors, transient=True) as progress:
 
         def bar(name: str) -> Callable[[int, int], None]:
@@ -270,3 +278,17 @@ def _with_bars(run: Callable[[Any], Any]) -> Any:
             return lambda done, total: progress.update(task, completed=done, total=total)
 
         return run(bar)
+
+
+def _lines(name: str) -> Callable[[int, int], None]:
+    """Progress for a log, which shows no bars."""
+    told = -math.inf
+
+    def line(done: int, total: int) -> None:
+        nonlocal told
+        now = time.monotonic()
+        if done == total or now - told >= _SECONDS_BETWEEN_LINES:
+            told = now
+            errors.print(plain(f"{name}: {done} of {total}"))
+
+    return line

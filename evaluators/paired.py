@@ -66,8 +66,8 @@ def paired_change(
     """Compare a score over the tasks that both measured.
 
     The interval is Newcombe's for paired proportions (his method 10, 1998), which holds at
-    small n and at rates near 0 and 1, or Student's elsewhere; with a single task that does
-    not score 0 or 1 it is infinite.
+    small n and at rates near 0 and 1, or Student's elsewhere, cut to what a share can change;
+    with a single task that does not score 0 or 1 that is all there is.
 
     Args:
         before: Records, see `base.Record`; tasks without the score are left out.
@@ -91,11 +91,14 @@ def paired_change(
     new = np.array([float(record["scores"][score]) for _, record in pairs])
     groups = [str(record.get("group", "")) if macro else "" for _, record in pairs]
     shares = _shares([record for _, record in pairs], groups)
-    binary = len(set(shares)) == 1 and bool(np.isin(np.stack([old, new]), (0.0, 1.0)).all())
+    both = np.stack([old, new])
+    binary = len(set(shares)) == 1 and bool(np.isin(both, (0.0, 1.0)).all())
     difference = new - old
     value = float(shares @ difference)
     stderr = _stderr(difference, shares, groups)
     low, high = _newcombe(old, new) if binary else _student(value, stderr, len(items), groups)
+    if score not in LOWER_IS_BETTER and bool(((both >= 0) & (both <= 1)).all()):
+        low, high = max(-1.0, low), min(1.0, high)  # A share changes by no more than all of it.
     gain = -difference if score in LOWER_IS_BETTER else difference
     return Change(
         before=float(shares @ old),

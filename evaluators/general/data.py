@@ -80,7 +80,9 @@ def hub_rows(dataset: str, config: str, split: str) -> list[Row]:
         return [dict(row) for row in load_dataset(dataset, config, split=split)]
     except Exception as error:  # Without a network the hub's client raises errors of many kinds.
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise SourceNotFoundError(f"{dataset} cannot be loaded from the hub: {said}") from error
+        raise SourceNotFoundError(
+            f"{dataset} cannot be loaded from the hub (is there a network?): {said}"
+        ) from error
 
 
 def folder_or_hub(

@@ -107,8 +107,10 @@ def test_sign_flips_exact_and_at_random_agree() -> None:
 
 
 def test_a_single_task_has_no_finite_interval() -> None:
-    change = paired_change(records([0.2]), records([0.7]), "success")
+    change = paired_change(records([-0.2]), records([0.7]), "success")
     assert (change.low, change.high, change.stderr) == (-math.inf, math.inf, math.inf)
+    share = paired_change(records([0.2]), records([0.7]), "success")
+    assert (share.low, share.high, share.stderr) == (-1.0, 1.0, math.inf)
 
 
 @pytest.mark.parametrize(("freedom", "quantile"), [(6, 2.4469), (9, 2.2622), (30, 2.0423)])

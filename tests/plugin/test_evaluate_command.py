@@ -132,13 +132,22 @@ def test_the_panel_with_data(run: Command, tiny_model_dir: Path, shared: Path) -
 def test_the_table_has_scores_reasons_and_no_bars(
     run: Command, server: Endpoint, tmp_path: Path
 ) -> None:
-    code, out, _ = run(*on(server, tmp_path, "--suite", "mt_bench"))
+    code, out, err = run(*on(server, tmp_path, "--suite", "mt_bench"))
     assert code == 0
+    assert "database: 2 of 2" in err.splitlines()
     lines = out.splitlines()
     assert any("Database" in line and "2" in line for line in lines)
     assert any("MT-Bench" in line and "not measured" in line for line in lines)
     assert any(line.startswith("MT-Bench: needs a judge") for line in lines)
     assert "Overall" not in out  # Neither suite is whole.
+
+
+def test_nothing_measured_is_no_success(run: Command, server: Endpoint, tmp_path: Path) -> None:
+    given = on(server, tmp_path)
+    code, out, err = run(*("mt_bench" if each == "database" else each for each in given))
+    assert code == 1
+    assert "MT-Bench: needs a judge" in out
+    assert err.splitlines()[-1] == "nothing was measured"
 
 
 def test_json_is_for_machines(run: Command, server: Endpoint, tmp_path: Path) -> None:
@@ -270,7 +279,7 @@ def test_a_rerun_that_cannot_measure_keeps_what_was_measured(
     monkeypatch.setattr("evaluators.held_in.held_in_evaluator", absent)
     code, out, _ = run(*on(server, tmp_path, "--json"))
     assert json.loads(out)["tasks"][0]["reason"] == "database: no data here today"
-    assert code == 0
+    assert code == 1  # nothing was measured, this time
     assert rows(tmp_path)["database"] == before
 
 
