@@ -2,7 +2,8 @@
 
 Standard input is the lifeline: nothing is written to it, and it closes when the parent
 ends, in whatever way. The kernel then sends SIGIO, which ends this process even in the
-middle of a library call that holds the interpreter.
+middle of a library call that holds the interpreter. What it has started itself, such as a
+browser and its driver, is ended by a guard: a second process that waits for nothing else.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ _STDIN = 0
 
 def main() -> None:
     """Serve calls until the parent closes the pipe, whose number is the only argument."""
+    _guard()
     _end_with_parent()
     pipe: Connection[Any, Any] = Connection(int(sys.argv[1]))
     try:
@@ -67,6 +69,23 @@ class _Host:
             return self._oracle.send(*observation)
         except StopIteration:
             return None
+
+
+def _guard() -> None:
+    """See that nothing of this process group is left when this process is no more."""
+    if os.getpgrp() != os.getpid():
+        return  # Not a session of its own: others would be ended, too.
+    alive, _mine = os.pipe()  # `_mine` is closed by the kernel, at the latest.
+    if os.fork():
+        os.close(alive)
+        return
+    # Whatever else it held open, others would wait for in vain.
+    os.closerange(0, alive)
+    os.closerange(alive + 1, min(os.sysconf("SC_OPEN_MAX"), 2**16))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    os.read(alive, 1)
+    os.killpg(0, signal.SIGKILL)
 
 
 def _end_with_parent() -> None:

@@ -153,6 +153,7 @@ def test_a_forgotten_child_ends_with_its_object() -> None:
 
 BUSY = """
 import re
+import subprocess
 from dataset_builders.environments import EnvironmentSpec
 from dataset_builders.environments.database.dialogue import DatabaseDialogue
 
@@ -160,6 +161,8 @@ class BusyDialogue(DatabaseDialogue):
     own_prompt = DatabaseDialogue.own_prompt
 
     def parse(self, turn):
+        if turn == "start":
+            return str(subprocess.Popen(["sleep", "600"]).pid)
         if turn == "hold":  # One call into C that keeps the interpreter for ages.
             re.match("(a+)+$", "a" * 60 + "b")
         return super().parse(turn)
@@ -177,12 +180,13 @@ dialogue = IsolatedDialogue(spec, spec.wording())
 dialogue.reset(options={"split": "train", "index": 0})
 dialogue._child.pipe.send(("parse", (sys.argv[1],), {}))
 time.sleep(0.3)
-print(dialogue.process_id, flush=True)
+started = dialogue._child.pipe.recv()[1] if sys.argv[1] == "start" else dialogue.process_id
+print(dialogue.process_id, started, flush=True)
 time.sleep(60)
 """
 
 
-@pytest.mark.parametrize("turn", ["idle", "hold"])
+@pytest.mark.parametrize("turn", ["idle", "hold", "start"])
 def test_the_child_dies_with_its_parent_even_by_kill_9(tmp_path: Path, turn: str) -> None:
     (tmp_path / "busy.py").write_text(BUSY)
     paths = os.pathsep.join([str(tmp_path), str(REPO)])
@@ -192,7 +196,7 @@ def test_the_child_dies_with_its_parent_even_by_kill_9(tmp_path: Path, turn: str
         env=os.environ | {"PYTHONPATH": paths},
     ) as parent:
         assert parent.stdout is not None
-        pid = int(parent.stdout.readline())
-        assert alive(pid)
+        pids = [int(word) for word in parent.stdout.readline().split()]
+        assert all(map(alive, pids))
         parent.kill()
-    assert wait_until_dead(pid)
+    assert all(map(wait_until_dead, pids))

@@ -265,6 +265,18 @@ def test_a_fingerprint_tells_weights_apart(tiny_model_dir: Path) -> None:
     assert fingerprint(models[0]) != fingerprint(models[1])
 
 
+def told_wandb(log: Path) -> bytes:
+    """What W&B's own file holds, without the heads of 7 bytes that stand between its pieces."""
+    data, block, told = log.read_bytes(), 2**15, b""
+    for start in range(0, len(data), block):
+        place, end = start + 7 * (start == 0), min(start + block, len(data))
+        while place + 7 <= end:
+            length = int.from_bytes(data[place + 4 : place + 6], "little")
+            told += data[place + 7 : place + 7 + length]
+            place += 7 + length
+    return told
+
+
 @pytest.mark.slow
 def test_figures_reach_wandb_without_a_network(
     make: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -275,4 +287,4 @@ def test_figures_reach_wandb_without_a_network(
     make([Schedule(Scored("a", 0.0, 1.0))], steps=1, report_to=["wandb"]).train()
     wandb.finish()  # ends the program that writes
     (log,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
-    assert b"eval/a_success" in log.read_bytes()
+    assert told_wandb(log).count(b"eval/a_success") >= 2
