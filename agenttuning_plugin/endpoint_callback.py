@@ -16,6 +16,7 @@ from agenttuning_plugin.args_endpoint import EndpointConfig
 from agenttuning_plugin.endpoint_job import make_job
 from dataset_builders.errors import ConfigError, EvaluatorError
 from evaluators.base import RECORDS_FILE, Evaluation
+from evaluators.best_model import best_is_loaded
 from evaluators.results_file import metric_of, replace_record
 from evaluators.side_process import SideProcess
 
@@ -74,6 +75,7 @@ class EndpointCallback(TrainerCallback):
         """Measure the base; a resumed run goes on with what was not finished."""
         if not state.is_world_process_zero:
             return
+        self._forget()
         if state.global_step > 0:
             self._take_up(state.global_step)
         else:
@@ -95,15 +97,39 @@ class EndpointCallback(TrainerCallback):
             self._measure(state.global_step)
         self._go_on(state, control)
 
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Save the last step before the trainer loads its best checkpoint in its place."""
+        if args.load_best_model_at_end and control.should_training_stop:
+            self._measure_result(state)
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Likewise, where it was the epoch's evaluation that ended training."""
+        self.on_epoch_end(args, state, control)
+
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Measure the result, and wait for all that is still to come."""
-        if not state.is_world_process_zero:
-            return
-        if self._settings.at_end and self._last != state.global_step:
+        if not best_is_loaded(args, state):
+            self._measure_result(state)
+        if state.is_world_process_zero:
+            self._finish(state, control)
+
+    def _measure_result(self, state: TrainerState) -> None:
+        wanted = self._settings.at_end and self._last != state.global_step
+        if wanted and state.is_world_process_zero:
             self._measure(state.global_step)
-        self._finish(state, control)
+
+    def _forget(self) -> None:
+        """Drop what is left of an earlier `train()` of this trainer, as after Ctrl-C."""
+        if self._running is not None:
+            self._running[1].stop()
+        self._running, self._last = None, None
+        self._waiting.clear()
 
     def _measure(self, step: int) -> None:
         """Save the adapter as it is now; it is measured when its turn comes."""

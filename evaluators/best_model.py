@@ -13,7 +13,7 @@ from evaluators.guards import BEST_KEY
 from evaluators.schedule import Policy, Schedule
 
 if TYPE_CHECKING:
-    from transformers import TrainingArguments
+    from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 
 LOG = logging.getLogger(__name__)
 
@@ -74,3 +74,30 @@ class BestModelFigure:
         if self.key and self.key not in metrics:
             LOG.warning("step %d cannot become the best one: found no %s", step, self.key)
             metrics[self.key] = -math.inf if self.greater else math.inf
+
+
+def best_is_loaded(args: TrainingArguments, state: TrainerState) -> bool:
+    """Whether, at the end of training, the model has an earlier step's weights.
+
+    Figures of them would be recorded as the last step's.
+    """
+    chosen = args.load_best_model_at_end and state.best_model_checkpoint is not None
+    return bool(chosen and state.best_global_step != state.global_step)
+
+
+def go_before_early_stopping(trainer: Trainer, callback: TrainerCallback) -> None:
+    """Have a callback called before `EarlyStoppingCallback`, which needs the figure.
+
+    That one gives up, with a warning, where the metrics do not hold it yet, and it comes
+    first where a trainer was made with it.
+    """
+    from transformers import EarlyStoppingCallback
+
+    handler = trainer.callback_handler
+    stops = [isinstance(each, EarlyStoppingCallback) for each in handler.callbacks]
+    if True not in stops or callback not in handler.callbacks[stops.index(True) :]:
+        return
+    others = [each for each in handler.callbacks if each is not callback]
+    # A new list: the handler may be on its way through the old one.
+    first = stops.index(True)
+    handler.callbacks = [*others[:first], callback, *others[first:]]

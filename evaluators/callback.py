@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 
 from dataset_builders.errors import ClusterError, ConfigError, EvaluatorError
 from evaluators.base import Evaluation, Subject
-from evaluators.best_model import BestModelFigure
+from evaluators.best_model import BestModelFigure, best_is_loaded, go_before_early_stopping
 from evaluators.budget import TimeBudget
 from evaluators.comparing import Baseline
 from evaluators.guards import BEST_KEY
@@ -100,7 +100,9 @@ class EvaluatorCallback(TrainerCallback):
 
         Measurements later than the checkpoint are forgotten: they will be made again.
         """
-        self._training, self._found = True, Found()
+        self._training, self._found, self._last = True, Found(), {}
+        self._baseline = Baseline()
+        go_before_early_stopping(self._trainer, self)
         if self._budget is not None:
             subject = self._subject()
             seconds = subject.gather([estimate_step_seconds(self._trainer, subject)])[0]
@@ -140,11 +142,25 @@ class EvaluatorCallback(TrainerCallback):
         metrics.update(self._found.at(state.global_step).figures)
         wanted.fill(metrics, state.global_step)
 
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Measure the last step before the trainer loads its best checkpoint in its place."""
+        if args.load_best_model_at_end and control.should_training_stop:
+            self._run([s for s in self._schedules if s.at_end], state, control)
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Likewise, where it was the epoch's evaluation that ended training."""
+        self.on_epoch_end(args, state, control)
+
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Measure the result, unless the cadence has just done so."""
-        self._run([s for s in self._schedules if s.at_end], state, control)
+        """Measure the result, unless it has just been done."""
+        if not best_is_loaded(args, state):
+            self._run([s for s in self._schedules if s.at_end], state, control)
         self._training = False
         if state.is_world_process_zero:
             forget(self._folder)

@@ -83,6 +83,7 @@ def make_trainer(
         arguments,
         data_collator=transformers.DataCollatorForSeq2Seq(tokenizer),
         train_dataset=rows,
+        eval_dataset=rows.select(range(2)),
         processing_class=tokenizer,
     )
 

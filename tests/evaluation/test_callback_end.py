@@ -1,0 +1,113 @@
+"""The end of training: the last step, the best checkpoint, and a trainer that is used again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="pip install 'agenttuning-plugin[eval]'")
+transformers = pytest.importorskip("transformers")
+
+from agenttuning_plugin.endpoint_callback import EndpointCallback  # noqa: E402
+from evaluators.base import Subject  # noqa: E402
+from evaluators.callback import Schedule  # noqa: E402
+from evaluators.weights import fingerprint  # noqa: E402
+from tests.evaluation.test_callback_resume import Scored, logged, make, rows_of  # noqa: E402
+from tests.evaluation.test_endpoint_callback import (  # noqa: E402
+    NOBODY,
+    make_trainer,
+    records,
+    rows,
+    settings,
+)
+
+__all__ = ["make", "rows"]  # fixtures
+
+pytestmark = pytest.mark.filterwarnings(
+    # torch's DataLoader, told by Trainer to pin memory on a machine without accelerator.
+    "ignore:'pin_memory' argument is set as true:UserWarning"
+)
+
+
+def choosing(**more: Any) -> dict[str, Any]:
+    """Settings of a trainer that ends with the best checkpoint by the figure of `a`."""
+    at = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "a_success"}
+    return {**at, **best, "greater_is_better": True, **more}
+
+
+@pytest.mark.parametrize("when", ["steps", "epoch"])
+def test_the_last_step_is_measured_before_the_best_one_is_loaded(
+    make: Callable[..., Any], when: str
+) -> None:
+    class Seeing(Scored):
+        """Keeps the fingerprints of what it measures."""
+
+        def measure(self, subject: Subject, *rest: Any) -> None:
+            seen.append(fingerprint(subject.model))
+            super().measure(subject, *rest)
+
+    seen: list[str] = []
+    settings = choosing(eval_strategy=when, save_strategy=when)
+    epochs = {"steps": -1, "num_train_epochs": 3, "gradient_accumulation_steps": 8}
+    trainer = make(
+        [Schedule(Scored("a", 0.0, 1.0, 0.5)), Schedule(Seeing("b", 1.0))], **settings, **epochs
+    )
+    trainer.add_callback(transformers.EarlyStoppingCallback(1))
+    trainer.train()
+    assert trainer.state.best_global_step < trainer.state.global_step < trainer.state.max_steps
+    assert list(logged(trainer, "eval_b_success")) == [0, trainer.state.global_step]
+    loaded = fingerprint(trainer.model)  # the best step's
+    assert len({*seen, loaded}) == 3
+
+
+def test_early_stopping_that_the_trainer_was_made_with_sees_the_figure(
+    make: Callable[..., Any],
+) -> None:
+    trainer = make([Schedule(Scored("a", 0.0, 1.0, 0.5))], steps=6, **choosing())
+    callbacks = trainer.callback_handler.callbacks
+    callbacks.insert(len(callbacks) - 1, transformers.EarlyStoppingCallback(1))
+    trainer.train()
+    assert trainer.state.global_step == 2  # one step after the best one
+    assert len(trainer.callback_handler.callbacks) == len(callbacks)
+
+
+def test_training_again_after_an_interrupt_measures_the_base(
+    make: Callable[..., Any], tmp_path: Path
+) -> None:
+    """In a notebook the trainer, and its callback, outlive Ctrl-C."""
+    trainer = make([Schedule(Scored("a", 0.5, killed_at=(0, 4)))], steps=1)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    trainer.train()
+    assert [row["step"] for row in rows_of(tmp_path)] == [0, 1]
+    assert 1 in logged(trainer, "eval_a_success_change")
+
+
+def test_the_server_is_given_the_last_step_and_not_the_best_one(
+    tiny_model_dir: Path, rows: Any, tmp_path: Path
+) -> None:
+    # The loss falls, so the first evaluation stays the "best" one.
+    wrong_way = choosing(metric_for_best_model="eval_loss", greater_is_better=True)
+    trainer = make_trainer(tiny_model_dir, rows, tmp_path, steps=2, **wrong_way)
+    EndpointCallback.install(trainer, settings(NOBODY, at_start=False))
+    trainer.train()
+    assert trainer.state.best_global_step == 1
+    places = "checkpoint-1", "checkpoint-2", "endpoint/step-2/adapter"
+    best, last, sent = [
+        (tmp_path / place / "adapter_model.safetensors").read_bytes() for place in places
+    ]
+    assert sent == last != best
+
+
+def test_a_second_training_is_measured_at_its_own_end(
+    tiny_model_dir: Path, rows: Any, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tiny_model_dir, rows, tmp_path, steps=1)
+    EndpointCallback.install(trainer, settings(NOBODY, at_start=False))
+    for _ in range(2):
+        trainer.train()
+        assert [row["step"] for row in records(tmp_path)] == [1]
