@@ -52,7 +52,7 @@ class EvaluatorCallback(TrainerCallback):
         policy: What holds for all of them.
 
     Raises:
-        ConfigError: Two evaluators have one name.
+        ConfigError: Two evaluators have one name, or a rule of the policy names none of them.
     """
 
     def __init__(
@@ -72,6 +72,7 @@ class EvaluatorCallback(TrainerCallback):
                 f"evaluators: found {', '.join(names)}, expected different names: their figures "
                 "would overwrite each other"
             )
+        self._policy.check(self._schedules)
         share = self._policy.max_time_share
         self._budget = None if share is None else TimeBudget(share)
         self._baseline = Baseline()
