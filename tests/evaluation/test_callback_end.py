@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -148,3 +149,17 @@ def test_a_second_training_is_measured_at_its_own_end(
     for _ in range(2):
         trainer.train()
         assert [row["step"] for row in records(tmp_path)] == [1]
+
+
+def test_runs_in_folders_of_one_name_do_not_take_each_others_adapter(
+    tiny_model_dir: Path, rows: Any, tmp_path: Path
+) -> None:
+    """Axolotl's examples all write to `outputs/out`; a server may be shared."""
+    names = set()
+    for team in ("a", "b"):
+        trainer = make_trainer(tiny_model_dir, rows, tmp_path / team / "out", steps=1)
+        EndpointCallback.install(trainer, settings(NOBODY, at_end=False))
+        trainer.train()
+        reason = records(tmp_path / team / "out")[0]["error"]
+        names.add(re.search(r"out-\w+-step-0", reason).group())  # type: ignore[union-attr]
+    assert len(names) == 2
