@@ -89,7 +89,17 @@ class EvaluatorCallback(TrainerCallback):
         end_of_turn: Sequence[str] = (),
         policy: Policy | None = None,
     ) -> EvaluatorCallback:
-        """Make a callback and add it to the trainer."""
+        """Make a callback and add it to the trainer.
+
+        Raises:
+            ConfigError: See the class; or the trainer has one, as when a notebook's cell is
+                run again: each would put the other's results aside.
+        """
+        if any(isinstance(each, cls) for each in trainer.callback_handler.callbacks):
+            raise ConfigError(
+                "trainer: found an EvaluatorCallback that it has already, expected one with all "
+                "evaluators; trainer.remove_callback(EvaluatorCallback) takes it away"
+            )
         callback = cls(trainer, schedules, end_of_turn, policy)
         trainer.add_callback(callback)
         return callback

@@ -74,7 +74,7 @@ class Policy:
         """
         primary = {s.evaluator.name: s.evaluator.primary for s in schedules}
         known = {*primary, *(result.evaluator for result in self.unavailable)}
-        named = {
+        named: dict[str, GeneralFloor | BestStep | None] = {
             "stop.evaluator": self.stop,
             "best.evaluator": self.best,
             "best.floor.evaluator": self.best and self.best.floor,

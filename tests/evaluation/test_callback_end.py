@@ -16,7 +16,7 @@ transformers = pytest.importorskip("transformers")
 
 from agenttuning_plugin.endpoint_callback import EndpointCallback  # noqa: E402
 from evaluators.base import Subject  # noqa: E402
-from evaluators.callback import Policy, Schedule  # noqa: E402
+from evaluators.callback import EvaluatorCallback, Policy, Schedule  # noqa: E402
 from evaluators.guards import BestStep, GeneralFloor  # noqa: E402
 from evaluators.suites import BENCHMARKS  # noqa: E402
 from evaluators.weights import fingerprint  # noqa: E402
@@ -106,6 +106,14 @@ def test_a_rule_that_could_never_act_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=expected):
         make([Schedule(Scored("a", 1.0), **schedule)], policy)
+
+
+def test_a_second_callback_is_refused(make: Callable[..., Any]) -> None:
+    trainer = make([Schedule(Scored("a", 1.0))])
+    with pytest.raises(ConfigError, match="found an EvaluatorCallback that it has already"):
+        EvaluatorCallback.install(trainer, [Schedule(Scored("b", 1.0))])
+    trainer.remove_callback(EvaluatorCallback)
+    EvaluatorCallback.install(trainer, [Schedule(Scored("b", 1.0))])
 
 
 def test_a_loss_cannot_be_the_best_score(make: Callable[..., Any]) -> None:
