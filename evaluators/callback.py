@@ -52,7 +52,7 @@ class EvaluatorCallback(TrainerCallback):
         policy: What holds for all of them.
 
     Raises:
-        ConfigError: Two evaluators have one name.
+        ConfigError: Two evaluators have one name, or a rule of the policy names none of them.
     """
 
     def __init__(
@@ -72,6 +72,7 @@ class EvaluatorCallback(TrainerCallback):
                 f"evaluators: found {', '.join(names)}, expected different names: their figures "
                 "would overwrite each other"
             )
+        self._policy.check(self._schedules)
         share = self._policy.max_time_share
         self._budget = None if share is None else TimeBudget(share)
         self._baseline = Baseline()
@@ -88,7 +89,17 @@ class EvaluatorCallback(TrainerCallback):
         end_of_turn: Sequence[str] = (),
         policy: Policy | None = None,
     ) -> EvaluatorCallback:
-        """Make a callback and add it to the trainer."""
+        """Make a callback and add it to the trainer.
+
+        Raises:
+            ConfigError: See the class; or the trainer has one, as when a notebook's cell is
+                run again: each would put the other's results aside.
+        """
+        if any(isinstance(each, cls) for each in trainer.callback_handler.callbacks):
+            raise ConfigError(
+                "trainer: found an EvaluatorCallback that it has already, expected one with all "
+                "evaluators; trainer.remove_callback(EvaluatorCallback) takes it away"
+            )
         callback = cls(trainer, schedules, end_of_turn, policy)
         trainer.add_callback(callback)
         return callback
