@@ -86,8 +86,8 @@ class Policy:
                     f"{', '.join(sorted(known)) or 'none is listed'}"
                 )
         no_base = {s.evaluator.name for s in schedules if not s.at_start}
-        for floor in filter(None, (self.stop, self.best and self.best.floor)):
-            if floor.evaluator in no_base:
+        for floor in (self.stop, self.best.floor if self.best else None):
+            if floor is not None and floor.evaluator in no_base:
                 raise ConfigError(
                     f"at_start of {floor.evaluator}: found false, expected true: a floor on its "
                     "score is one below its base"
