@@ -69,6 +69,16 @@ class BestModelFigure:
         """Whether an evaluator has to run when the trainer evaluates."""
         return schedule.evaluator.name in self.evaluators
 
+    def cadence(
+        self, schedule: Schedule, args: TrainingArguments, state: TrainerState
+    ) -> int | None:
+        """Optimizer steps between runs that the trainer's evaluations ask of an evaluator."""
+        if not self.comes_from(schedule):
+            return None
+        if args.eval_strategy == "epoch":
+            return max(1, math.ceil(state.max_steps / max(1, state.num_train_epochs)))
+        return int(state.eval_steps or 0) or None if args.eval_strategy == "steps" else None
+
     def fill(self, metrics: dict[str, float], step: int) -> None:
         """Where the figure could not be measured, say the worst one: no end of training."""
         if self.key and self.key not in metrics:

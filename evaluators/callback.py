@@ -179,17 +179,17 @@ class EvaluatorCallback(TrainerCallback):
             self._subject(), self._folder, state.global_step, state.max_steps, self._shows(state)
         )
         plan = {
-            s.evaluator.name: (
-                s.limit,
-                s.runs_from(state.global_step, state.max_steps),
-                s.evaluator,
-            )
-            for s in self._schedules
+            s.evaluator.name: (s.limit, self._runs(s, state), s.evaluator) for s in self._schedules
         }
         for schedule in due:
             self._last[schedule.evaluator.name] = state.global_step
             self._publish(self._measure(moment, schedule, plan), state, control)
         self._look({s.evaluator.name for s in due}, state, control)
+
+    def _runs(self, schedule: Schedule, state: TrainerState) -> int:
+        """Times that an evaluator runs from here on, those for the best checkpoint among them."""
+        beside = self._best_model.cadence(schedule, self._trainer.args, state)
+        return schedule.runs_from(state.global_step, state.max_steps, beside)
 
     def _measure(self, moment: Moment, schedule: Schedule, plan: Plan) -> Evaluation:
         evaluator = schedule.evaluator

@@ -31,11 +31,17 @@ class Schedule:
         if self.every is not None and self.every < 1:
             raise ConfigError(f"every: found {self.every}, expected at least 1 step")
 
-    def runs_from(self, step: int, steps: int) -> int:
-        """Times that it runs at a step and later, of a run with so many steps."""
+    def runs_from(self, step: int, steps: int, beside: int | None = None) -> int:
+        """Times that it runs at a step and later, of a run with so many steps.
+
+        Args:
+            step: Optimizer steps made.
+            steps: Optimizer steps of the whole run.
+            beside: A second cadence, that of the trainer's evaluations where it runs at these.
+        """
         times = {step}
-        if self.every:
-            times |= set(range(step - step % self.every + self.every, steps + 1, self.every))
+        for every in filter(None, (self.every, beside)):
+            times |= set(range(step - step % every + every, steps + 1, every))
         if self.at_end:
             times.add(steps)
         return len(times)

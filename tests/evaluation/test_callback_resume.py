@@ -19,6 +19,7 @@ transformers = pytest.importorskip("transformers")
 from evaluators.base import Evaluator, Record, Subject  # noqa: E402
 from evaluators.callback import EvaluatorCallback, Policy, Schedule  # noqa: E402
 from evaluators.guards import BEST_KEY, BestStep, GeneralFloor  # noqa: E402
+from evaluators.moment import Moment  # noqa: E402
 from evaluators.unfinished import KEPT  # noqa: E402
 from evaluators.weights import fingerprint  # noqa: E402
 
@@ -208,6 +209,34 @@ def test_a_figure_that_could_not_be_measured_is_the_worst_one(
     assert trainer.state.best_global_step is None
     assert trainer.state.best_metric == -math.inf
     assert "found no eval_agent_success" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("steps", "evaluates", "expected"),
+    [
+        (8, {"eval_strategy": "steps", "eval_steps": 2}, [5, 4, 3, 2, 1]),
+        (-1, {"eval_strategy": "epoch", "num_train_epochs": 2}, [3, 2, 1]),
+    ],
+)
+def test_the_budget_knows_of_the_runs_that_choose_the_checkpoint(
+    make: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    steps: int,
+    evaluates: dict[str, Any],
+    expected: list[int],
+) -> None:
+    """Else each of them takes half of the time that is left, and later steps have no tasks."""
+    seen, measure = [], Moment.measure
+
+    def spy(moment: Moment, evaluator: Any, limit: Any, budget: Any, plan: Any) -> Any:
+        seen.append(plan["a"][1])
+        return measure(moment, evaluator, limit, budget, plan)
+
+    monkeypatch.setattr(Moment, "measure", spy)
+    policy = Policy(max_time_share=0.5)
+    best = {"metric_for_best_model": "a_success", "greater_is_better": True}
+    make([Schedule(Scored("a", 1.0))], policy, steps=steps, **evaluates, **best).train()
+    assert seen == expected
 
 
 def test_a_best_model_that_is_never_looked_for_is_told(
