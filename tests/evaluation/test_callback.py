@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch", reason="pip install 'agenttuning-plugin[eva
 transformers = pytest.importorskip("transformers")
 
 from evaluators.agent_tasks import AgentTaskEvaluator  # noqa: E402
-from evaluators.callback import EvaluatorCallback, Schedule  # noqa: E402
+from evaluators.callback import EvaluatorCallback, Policy, Schedule  # noqa: E402
 from evaluators.general_loss import GeneralLossEvaluator  # noqa: E402
 from evaluators.run_records import forget_later  # noqa: E402
 
@@ -112,6 +112,21 @@ def test_training_is_bit_identical_with_and_without(
         trainer = make_trainer(tiny_model_dir, rows, tmp_path / str(number), dropout=0.2)
         if schedules:
             EvaluatorCallback.install(trainer, schedules)
+        trainer.train()
+        weights.append(trainer.model.state_dict())
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_an_estimate_of_the_time_of_a_step_draws_nothing(
+    tiny_model_dir: Path, rows: Any, tmp_path: Path
+) -> None:
+    """A collator may draw, as one that masks tokens; the budget asks it for a batch."""
+    weights = []
+    for number, share in enumerate((None, 0.5)):
+        trainer = make_trainer(tiny_model_dir, rows, tmp_path / str(number), dropout=0.2)
+        collate = trainer.data_collator
+        trainer.data_collator = lambda given, collate=collate: (torch.rand(1), collate(given))[1]
+        EvaluatorCallback.install(trainer, panel(rows), policy=Policy(max_time_share=share))
         trainer.train()
         weights.append(trainer.model.state_dict())
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
