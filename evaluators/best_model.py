@@ -80,8 +80,11 @@ class BestModelFigure:
         return int(state.eval_steps or 0) or None if args.eval_strategy == "steps" else None
 
     def fill(self, metrics: dict[str, float], step: int) -> None:
-        """Where the figure could not be measured, say the worst one: no end of training."""
-        if self.key and self.key not in metrics:
+        """Where the figure could not be measured, say the worst one: no end of training.
+
+        Likewise where it is no number: the trainer would keep a first one for good.
+        """
+        if self.key and math.isnan(metrics.get(self.key, math.nan)):
             LOG.warning("step %d cannot become the best one: found no %s", step, self.key)
             metrics[self.key] = -math.inf if self.greater else math.inf
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,6 @@ transformers = pytest.importorskip("transformers")
 from evaluators.base import Evaluator, Record, Subject  # noqa: E402
 from evaluators.callback import EvaluatorCallback, Policy, Schedule  # noqa: E402
 from evaluators.guards import BEST_KEY, BestStep, GeneralFloor  # noqa: E402
-from evaluators.moment import Moment  # noqa: E402
 from evaluators.unfinished import KEPT  # noqa: E402
 from evaluators.weights import fingerprint  # noqa: E402
 
@@ -211,34 +211,6 @@ def test_a_figure_that_could_not_be_measured_is_the_worst_one(
     assert "found no eval_agent_success" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("steps", "evaluates", "expected"),
-    [
-        (8, {"eval_strategy": "steps", "eval_steps": 2}, [5, 4, 3, 2, 1]),
-        (-1, {"eval_strategy": "epoch", "num_train_epochs": 2}, [3, 2, 1]),
-    ],
-)
-def test_the_budget_knows_of_the_runs_that_choose_the_checkpoint(
-    make: Callable[..., Any],
-    monkeypatch: pytest.MonkeyPatch,
-    steps: int,
-    evaluates: dict[str, Any],
-    expected: list[int],
-) -> None:
-    """Else each of them takes half of the time that is left, and later steps have no tasks."""
-    seen, measure = [], Moment.measure
-
-    def spy(moment: Moment, evaluator: Any, limit: Any, budget: Any, plan: Any) -> Any:
-        seen.append(plan["a"][1])
-        return measure(moment, evaluator, limit, budget, plan)
-
-    monkeypatch.setattr(Moment, "measure", spy)
-    policy = Policy(max_time_share=0.5)
-    best = {"metric_for_best_model": "a_success", "greater_is_better": True}
-    make([Schedule(Scored("a", 1.0))], policy, steps=steps, **evaluates, **best).train()
-    assert seen == expected
-
-
 def test_a_best_model_that_is_never_looked_for_is_told(
     make: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -316,4 +288,7 @@ def test_figures_reach_wandb_without_a_network(
     make([Schedule(Scored("a", 0.0, 1.0))], steps=1, report_to=["wandb"]).train()
     wandb.finish()  # ends the program that writes
     (log,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    until = time.monotonic() + 30
+    while told_wandb(log).count(b"eval/a_success") < 2 and time.monotonic() < until:
+        time.sleep(0.1)  # The program that writes may outlive `finish` on a busy machine.
     assert told_wandb(log).count(b"eval/a_success") >= 2
