@@ -24,7 +24,7 @@ from evaluators.run_records import forget_later, put_aside
 from evaluators.schedule import Policy, Schedule
 from evaluators.scores import overall_figures
 from evaluators.step_time import estimate_step_seconds
-from evaluators.training_subject import subject_of
+from evaluators.training_subject import subject_of, tokenizer_of
 from evaluators.unfinished import forget
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class EvaluatorCallback(TrainerCallback):
         policy: What holds for all of them.
 
     Raises:
-        ConfigError: Two evaluators have one name.
+        ConfigError: Two evaluators have one name; or the trainer has no tokenizer.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class EvaluatorCallback(TrainerCallback):
         end_of_turn: Sequence[str] = (),
         policy: Policy | None = None,
     ) -> None:
+        tokenizer_of(trainer)  # Said now, not when the first evaluation is due.
         self._trainer = trainer
         self._schedules = tuple(schedules)
         self._end_of_turn = tuple(end_of_turn)

@@ -19,6 +19,7 @@ from evaluators.agent_tasks import AgentTaskEvaluator  # noqa: E402
 from evaluators.callback import EvaluatorCallback, Policy, Schedule  # noqa: E402
 from evaluators.general_loss import GeneralLossEvaluator  # noqa: E402
 from evaluators.run_records import forget_later  # noqa: E402
+from evaluators.training_subject import subject_of  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings(
     # torch's DataLoader, told by Trainer to pin memory on a machine without accelerator.
@@ -236,6 +237,24 @@ def test_two_evaluators_of_one_name_are_refused(
     with pytest.raises(ConfigError, match="expected different names"):
         EvaluatorCallback(trainer, [*panel(rows), *panel(rows)])
     assert AgentTaskEvaluator("database", split="dev", num_tasks=1).name == "database_dev"
+
+
+class Processor(transformers.ProcessorMixin):  # type: ignore[misc]  # transformers is untyped
+    """As of a model that sees images."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+
+
+def test_a_trainer_without_tokenizer_is_refused_at_once(
+    tiny_model_dir: Path, rows: Any, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tiny_model_dir, rows, tmp_path)
+    tokenizer, trainer.processing_class = trainer.processing_class, None
+    with pytest.raises(ConfigError, match="without processing_class, expected the model's"):
+        EvaluatorCallback.install(trainer, panel(rows, every=250, at_start=False))
+    trainer.processing_class = Processor(tokenizer)
+    assert subject_of(trainer).tokenizer is tokenizer
 
 
 def test_a_cadence_below_one_is_refused(rows: Any) -> None:
