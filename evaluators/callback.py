@@ -6,7 +6,7 @@ Works with any Hugging Face Trainer, Axolotl's and TRL's included.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -220,7 +220,7 @@ class EvaluatorCallback(TrainerCallback):
             if score is not None:
                 figures[BEST_KEY] = score
             if state.is_world_process_zero:
-                policy.best.save(self._folder)
+                self._write(lambda best=policy.best: best.save(self._folder))
         if figures := {key: value for key, value in figures.items() if key not in found.figures}:
             self._log(figures, state, control)
         if policy.stop is not None and policy.stop.evaluator in changes.keys() & names:
@@ -254,7 +254,16 @@ class EvaluatorCallback(TrainerCallback):
             figures |= {key: change.value, f"{key}_p": change.p_value}
         self._log(figures, state, control)
         if state.is_world_process_zero:
-            write_record(self._folder, step, result)
+            self._write(lambda: write_record(self._folder, step, result))
+
+    def _write(self, action: Callable[[], None]) -> None:
+        """Write results down; a full disk does not end training, nor leave other ranks waiting."""
+        try:
+            action()
+        except OSError as error:
+            if self._policy.strict:
+                raise
+            LOG.warning("what was measured is in the log only: %s", error)
 
     def _log(self, figures: dict[str, float], state: TrainerState, control: TrainerControl) -> None:
         from transformers import Trainer

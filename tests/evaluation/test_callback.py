@@ -239,6 +239,32 @@ def test_two_evaluators_of_one_name_are_refused(
     assert AgentTaskEvaluator("database", split="dev", num_tasks=1).name == "database_dev"
 
 
+class Blocks(transformers.TrainerCallback):  # type: ignore[misc]  # transformers is untyped
+    """Puts a folder where the records are to be written."""
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        (Path(args.output_dir) / "evaluations.jsonl").mkdir(exist_ok=True)
+
+
+def test_results_that_cannot_be_written_do_not_end_training(
+    tiny_model_dir: Path, rows: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where the disk is full: the figures are in the log."""
+    for strict in (False, True):
+        trainer = make_trainer(tiny_model_dir, rows, tmp_path / str(strict), steps=2)
+        EvaluatorCallback.install(
+            trainer, panel(rows, at_start=False), policy=Policy(strict=strict)
+        )
+        trainer.add_callback(Blocks())
+        if strict:
+            with pytest.raises(IsADirectoryError):
+                trainer.train()
+        else:
+            trainer.train()
+            assert steps_logged(trainer, "eval_general_loss") == [2]
+            assert "what was measured is in the log only: [Errno" in caplog.text
+
+
 class Processor(transformers.ProcessorMixin):  # type: ignore[misc]  # transformers is untyped
     """As of a model that sees images."""
 
