@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -220,7 +221,7 @@ class EvaluatorCallback(TrainerCallback):
             if score is not None:
                 figures[BEST_KEY] = score
             if state.is_world_process_zero:
-                self._write(lambda best=policy.best: best.save(self._folder))
+                self._write(partial(policy.best.save, self._folder))
         if figures := {key: value for key, value in figures.items() if key not in found.figures}:
             self._log(figures, state, control)
         if policy.stop is not None and policy.stop.evaluator in changes.keys() & names:
@@ -254,7 +255,7 @@ class EvaluatorCallback(TrainerCallback):
             figures |= {key: change.value, f"{key}_p": change.p_value}
         self._log(figures, state, control)
         if state.is_world_process_zero:
-            self._write(lambda: write_record(self._folder, step, result))
+            self._write(partial(write_record, self._folder, step, result))
 
     def _write(self, action: Callable[[], None]) -> None:
         """Write results down; a full disk does not end training, nor leave other ranks waiting."""
@@ -290,5 +291,9 @@ class EvaluatorCallback(TrainerCallback):
             if row["step"] == state.global_step
         }
         self._baseline.read(found[0])
+        for name in {
+            f.evaluator for f in self._policy.floors if not self._baseline.knows(f.evaluator)
+        }:
+            LOG.warning("the floor on %s cannot act: found no record of its base, step 0", name)
         if self._policy.best is not None:
             self._policy.best.restore(found[0], self._baseline)

@@ -68,3 +68,9 @@ class Policy:
     best: BestStep | None = None
     unavailable: tuple[Evaluation, ...] = ()
     watchdog: float = 1800.0
+
+    @property
+    def floors(self) -> tuple[GeneralFloor, ...]:
+        """Those of both rules."""
+        rules = self.stop, None if self.best is None else self.best.floor
+        return tuple(floor for floor in rules if floor is not None)

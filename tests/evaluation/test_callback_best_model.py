@@ -1,4 +1,4 @@
-"""What is measured so that the trainer can choose its best checkpoint, and what it chooses."""
+"""What is measured so that the best checkpoint can be chosen, and what is chosen; floors."""
 
 from __future__ import annotations
 
@@ -83,3 +83,17 @@ def test_what_is_no_number_is_never_the_best(
     trainer.train()
     assert trainer.state.best_global_step == 4
     assert json.loads((tmp_path / "best.json").read_text("utf-8"))["step"] == 4
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_floor_whose_base_is_lost_is_told_on_resume(
+    make: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture, lost: bool
+) -> None:
+    """As in a new output folder: training would go on with no guard, and not say so."""
+    policy, saving = Policy(stop=GeneralFloor("a")), {"save_strategy": "steps", "save_steps": 2}
+    make([Schedule(Scored("a", 1.0), every=1)], policy, steps=2, **saving).train()
+    if lost:
+        (tmp_path / "evaluations.jsonl").unlink()
+    again = make([Schedule(Scored("a", 1.0), every=1)], policy, steps=3, **saving)
+    again.train(resume_from_checkpoint=True)
+    assert ("the floor on a cannot act: found no record of its base" in caplog.text) == lost
