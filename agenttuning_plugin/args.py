@@ -239,7 +239,7 @@ class AgentTuningSection(Closed):
         starts = [stage.from_step for stage in self.eta_stages]
         if starts != sorted(set(starts)):
             raise ValueError(f"eta_stages: found from_step {starts}, expected ascending steps")
-        self.evaluation.check([evaluator.key for evaluator in self.evaluators])
+        self.evaluation.check(self.evaluators)
         measures_loss = any(e.type == "general_loss" for e in self.evaluators)
         if measures_loss and not (self.general and self.holdout):
             raise ValueError(

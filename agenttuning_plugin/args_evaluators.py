@@ -210,12 +210,15 @@ class EvaluationConfig(Closed):
         "is given up, with a line that names it and the evaluator.",
     )
 
-    def check(self, keys: Sequence[str]) -> None:
+    def check(self, evaluators: Sequence[EvaluatorConfig]) -> None:
         """Check the evaluators' names against one another and against the rules.
 
         Raises:
-            ValueError: Two have one name, or a rule names one that is not listed.
+            ValueError: Two have one name, or a rule names one that is not listed, or a floor
+                one that has no base.
         """
+        keys = [evaluator.key for evaluator in evaluators]
+        no_base = [evaluator.key for evaluator in evaluators if not evaluator.at_start]
         if twice := sorted({key for key in keys if keys.count(key) > 1}):
             raise ValueError(
                 f"evaluators: found {twice[0]!r} twice, expected different names: their figures "
@@ -231,4 +234,9 @@ class EvaluationConfig(Closed):
                 raise ValueError(
                     f"evaluation.{where}: found {rule.evaluator!r}, expected one of the "
                     f"evaluators: {', '.join(sorted(keys)) or 'none is listed'}"
+                )
+            if isinstance(rule, FloorConfig) and rule.evaluator in no_base:
+                raise ValueError(
+                    f"evaluation.{where}: found {rule.evaluator!r} with at_start false, expected "
+                    "true: a floor is one below the base"
                 )

@@ -7,6 +7,7 @@ import logging
 import shutil
 import time
 from collections import deque
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -166,8 +167,9 @@ class EndpointCallback(TrainerCallback):
         LOG.info("step %d is measured at %s: %s", step, self._settings.base_url, log)
 
     def _name(self) -> str:
-        """Prefix of adapters on the server, which other runs may use too."""
-        return Path(self._trainer.args.output_dir or ".").resolve().name
+        """Prefix of adapters on the server, which other runs use, from folders of this name too."""
+        folder = Path(self._trainer.args.output_dir or ".").resolve()
+        return f"{folder.name}-{blake2b(str(folder).encode(), digest_size=3).hexdigest()}"
 
     def _finish(self, state: TrainerState, control: TrainerControl) -> None:
         until = time.monotonic() + self._settings.wait

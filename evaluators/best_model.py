@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from dataset_builders.errors import ConfigError
 from evaluators.guards import BEST_KEY
 from evaluators.schedule import Policy, Schedule
+from evaluators.scores import overall_key
+from evaluators.suites import BENCHMARKS, SUITES
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
@@ -39,7 +41,8 @@ class BestModelFigure:
         """Read a trainer's settings.
 
         Raises:
-            ConfigError: The figure is the best score under a floor, and no floor is set.
+            ConfigError: The figure is the best score under a floor, and no floor is set; or a
+                suite's Overall, and not all tasks of the suite are measured.
         """
         key = args.metric_for_best_model or ""
         key = key if key.startswith("eval_") else f"eval_{key}"
@@ -55,7 +58,7 @@ class BestModelFigure:
             ours += [result.evaluator for result in policy.unavailable]
             # The longest name: "database" is the beginning of "database_dev".
             fitting = sorted((n for n in ours if key.startswith(f"eval_{n}_")), key=len)
-            names = frozenset(fitting[-1:])
+            names = _tasks_of_overall(key, ours) or frozenset(fitting[-1:])
         if names and str(getattr(args.eval_strategy, "value", args.eval_strategy)) == "no":
             LOG.warning(
                 "metric_for_best_model: %s is not looked at while eval_strategy is `no`: the "
@@ -69,15 +72,14 @@ class BestModelFigure:
         """Whether an evaluator has to run when the trainer evaluates."""
         return schedule.evaluator.name in self.evaluators
 
-    def cadence(
-        self, schedule: Schedule, args: TrainingArguments, state: TrainerState
-    ) -> int | None:
-        """Optimizer steps between runs that the trainer's evaluations ask of an evaluator."""
-        if not self.comes_from(schedule):
-            return None
-        if args.eval_strategy == "epoch":
-            return max(1, math.ceil(state.max_steps / max(1, state.num_train_epochs)))
-        return int(state.eval_steps or 0) or None if args.eval_strategy == "steps" else None
+    def runs_from(self, schedule: Schedule, args: TrainingArguments, state: TrainerState) -> int:
+        """Times that an evaluator runs at this step and later, for this figure, too."""
+        every = None
+        if self.comes_from(schedule) and args.eval_strategy == "epoch":
+            every = max(1, math.ceil(state.max_steps / max(1, state.num_train_epochs)))
+        elif self.comes_from(schedule) and args.eval_strategy == "steps":
+            every = int(state.eval_steps or 0) or None
+        return schedule.runs_from(state.global_step, state.max_steps, every)
 
     def fill(self, metrics: dict[str, float], step: int) -> None:
         """Where the figure could not be measured, say the worst one: no end of training.
@@ -87,6 +89,18 @@ class BestModelFigure:
         if self.key and math.isnan(metrics.get(self.key, math.nan)):
             LOG.warning("step %d cannot become the best one: found no %s", step, self.key)
             metrics[self.key] = -math.inf if self.greater else math.inf
+
+
+def _tasks_of_overall(key: str, ours: Sequence[str]) -> frozenset[str]:
+    """The tasks behind a suite's Overall; none where the figure is no Overall."""
+    suite = next((suite for suite in SUITES if overall_key(suite) == key), None)
+    tasks = [each.name for each in BENCHMARKS if each.suite == suite]
+    if missing := [name for name in tasks if name not in ours]:
+        raise ConfigError(
+            f"metric_for_best_model: found {key}, expected all its tasks among the evaluators; "
+            f"{', '.join(missing)} are not"
+        )
+    return frozenset(tasks)
 
 
 def best_is_loaded(args: TrainingArguments, state: TrainerState) -> bool:

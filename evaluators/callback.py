@@ -6,7 +6,7 @@ Works with any Hugging Face Trainer, Axolotl's and TRL's included.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from evaluators.comparing import Baseline
 from evaluators.guards import BEST_KEY
 from evaluators.moment import NO_TIME, Found, Moment, Plan, failed
 from evaluators.results_file import write_record
-from evaluators.run_records import forget_later, put_aside
+from evaluators.run_records import forget_later, put_aside, write_down
 from evaluators.schedule import Policy, Schedule
 from evaluators.scores import overall_figures
 from evaluators.step_time import estimate_step_seconds
@@ -53,7 +53,8 @@ class EvaluatorCallback(TrainerCallback):
         policy: What holds for all of them.
 
     Raises:
-        ConfigError: Two evaluators have one name; or the trainer has no tokenizer.
+        ConfigError: Two evaluators have one name, a rule of the policy names none of them, or
+            the trainer has no tokenizer.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class EvaluatorCallback(TrainerCallback):
                 f"evaluators: found {', '.join(names)}, expected different names: their figures "
                 "would overwrite each other"
             )
+        self._policy.check(self._schedules)
         share = self._policy.max_time_share
         self._budget = None if share is None else TimeBudget(share)
         self._baseline = Baseline()
@@ -90,7 +92,17 @@ class EvaluatorCallback(TrainerCallback):
         end_of_turn: Sequence[str] = (),
         policy: Policy | None = None,
     ) -> EvaluatorCallback:
-        """Make a callback and add it to the trainer."""
+        """Make a callback and add it to the trainer.
+
+        Raises:
+            ConfigError: See the class; or the trainer has one, as when a notebook's cell is
+                run again: each would put the other's results aside.
+        """
+        if any(isinstance(each, cls) for each in trainer.callback_handler.callbacks):
+            raise ConfigError(
+                "trainer: found an EvaluatorCallback that it has already, expected one with all "
+                "evaluators; trainer.remove_callback(EvaluatorCallback) takes it away"
+            )
         callback = cls(trainer, schedules, end_of_turn, policy)
         trainer.add_callback(callback)
         return callback
@@ -180,18 +192,12 @@ class EvaluatorCallback(TrainerCallback):
         moment = Moment(
             self._subject(), self._folder, state.global_step, state.max_steps, self._shows(state)
         )
-        plan = {
-            s.evaluator.name: (s.limit, self._runs(s, state), s.evaluator) for s in self._schedules
-        }
+        runs = partial(self._best_model.runs_from, args=self._trainer.args, state=state)
+        plan = {s.evaluator.name: (s.limit, runs(s), s.evaluator) for s in self._schedules}
         for schedule in due:
             self._last[schedule.evaluator.name] = state.global_step
             self._publish(self._measure(moment, schedule, plan), state, control)
         self._look({s.evaluator.name for s in due}, state, control)
-
-    def _runs(self, schedule: Schedule, state: TrainerState) -> int:
-        """Times that an evaluator runs from here on, those for the best checkpoint among them."""
-        beside = self._best_model.cadence(schedule, self._trainer.args, state)
-        return schedule.runs_from(state.global_step, state.max_steps, beside)
 
     def _measure(self, moment: Moment, schedule: Schedule, plan: Plan) -> Evaluation:
         evaluator = schedule.evaluator
@@ -221,7 +227,7 @@ class EvaluatorCallback(TrainerCallback):
             if score is not None:
                 figures[BEST_KEY] = score
             if state.is_world_process_zero:
-                self._write(partial(policy.best.save, self._folder))
+                write_down(partial(policy.best.save, self._folder), strict=policy.strict)
         if figures := {key: value for key, value in figures.items() if key not in found.figures}:
             self._log(figures, state, control)
         if policy.stop is not None and policy.stop.evaluator in changes.keys() & names:
@@ -255,16 +261,8 @@ class EvaluatorCallback(TrainerCallback):
             figures |= {key: change.value, f"{key}_p": change.p_value}
         self._log(figures, state, control)
         if state.is_world_process_zero:
-            self._write(partial(write_record, self._folder, step, result))
-
-    def _write(self, action: Callable[[], None]) -> None:
-        """Write results down; a full disk does not end training, nor leave other ranks waiting."""
-        try:
-            action()
-        except OSError as error:
-            if self._policy.strict:
-                raise
-            LOG.warning("what was measured is in the log only: %s", error)
+            write = partial(write_record, self._folder, step, result)
+            write_down(write, strict=self._policy.strict)
 
     def _log(self, figures: dict[str, float], state: TrainerState, control: TrainerControl) -> None:
         from transformers import Trainer

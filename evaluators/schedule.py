@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dataset_builders.errors import ConfigError
 from evaluators.base import Evaluation, Evaluator
 from evaluators.guards import BestStep, GeneralFloor
+from evaluators.paired import LOWER_IS_BETTER
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,3 +76,36 @@ class Policy:
         """Those of both rules."""
         rules = self.stop, None if self.best is None else self.best.floor
         return tuple(floor for floor in rules if floor is not None)
+
+    def check(self, schedules: Sequence[Schedule]) -> None:
+        """Check the rules against the evaluators: one that names none would never act.
+
+        Raises:
+            ConfigError: A rule names an evaluator that does not run, or whose score it has no
+                base of; or the best step is to be chosen by a loss, the highest of all.
+        """
+        primary = {s.evaluator.name: s.evaluator.primary for s in schedules}
+        known = {*primary, *(result.evaluator for result in self.unavailable)}
+        named: dict[str, GeneralFloor | BestStep | None] = {
+            "stop.evaluator": self.stop,
+            "best.evaluator": self.best,
+            "best.floor.evaluator": self.best and self.best.floor,
+        }
+        for where, rule in named.items():
+            if rule is not None and rule.evaluator not in known:
+                raise ConfigError(
+                    f"{where}: found {rule.evaluator!r}, expected one of the evaluators: "
+                    f"{', '.join(sorted(known)) or 'none is listed'}"
+                )
+        no_base = {s.evaluator.name for s in schedules if not s.at_start}
+        for floor in self.floors:
+            if floor.evaluator in no_base:
+                raise ConfigError(
+                    f"at_start of {floor.evaluator}: found false, expected true: a floor on its "
+                    "score is one below its base"
+                )
+        if self.best is not None and primary.get(self.best.evaluator) in LOWER_IS_BETTER:
+            raise ConfigError(
+                f"best.evaluator: found {self.best.evaluator!r}, a loss, expected an evaluator "
+                "whose main figure is better the higher it is"
+            )

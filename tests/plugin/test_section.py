@@ -77,6 +77,13 @@ def test_every_field_is_described(model: type[BaseModel]) -> None:
         ({"evaluation": {"max_time_share": 1.0}}, "max_time_share: found 1.0"),
         ({"evaluation": {"best": {}}}, "best.floor.evaluator: found 'general', expected one of"),
         (
+            {
+                "evaluators": [{"type": "general_loss", "at_start": False}],
+                "evaluation": {"stop_if_general_drops": {}},
+            },
+            "evaluation.stop_if_general_drops.evaluator: found 'general' with at_start false",
+        ),
+        (
             {"evaluators": [{"type": "general_loss"}], "holdout": 0},
             "general_loss needs a general source and a holdout",
         ),
