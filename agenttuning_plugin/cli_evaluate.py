@@ -174,7 +174,7 @@ def _names(suite: Sequence[str] | None) -> list[str]:
 
     told = [name.strip() for text in suite or ["held-in"] for name in text.split(",")]
     given = [each for name in told for each in (SUITES if name == "all" else (name,))]
-    known = [*SUITES, *_EXTRA, *(benchmark.name for benchmark in BENCHMARKS)]
+    known = ["all", *SUITES, *_EXTRA, *(benchmark.name for benchmark in BENCHMARKS)]
     names = [name for name in given if name]
     for name in names:
         if name not in known:

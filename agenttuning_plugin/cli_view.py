@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from agenttuning_plugin.terminal import Json, console, emit, errors, plain, writing
+from dataset_builders.errors import ConfigError
 
 
 def view(
@@ -60,6 +61,10 @@ def compare(
     alone = second is None
     one = comparing.pick(first, first_step, last=not alone)
     two = comparing.pick(second or first, second_step)
+    if alone and all(one[name]["step"] == two[name]["step"] for name in one.keys() & two.keys()):
+        raise ConfigError(
+            f"{first}: found one step, expected several, or another folder to compare it with"
+        )
     compared = comparing.compare_evaluations(one, two, every_figure=all_figures)
     if as_json:
         emit([row.as_json() for row in compared])

@@ -178,7 +178,8 @@ def warnings(compared: Sequence[Compared]) -> list[str]:
     told = []
     for row in compared:
         if row.differs:
-            told.append(f"{row.evaluator}: not measured alike: {', '.join(row.differs)} differ")
+            verb = "differ" if len(row.differs) > 1 else "differs"
+            told.append(f"{row.evaluator}: not measured alike: {' and '.join(row.differs)} {verb}")
         if any(row.only):
             told.append(
                 f"{row.evaluator} {row.figure}: {row.only[0]} tasks only in the first and "

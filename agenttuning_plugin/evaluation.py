@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ class Task:
         suite: The paper's group.
         make: Makes the evaluator; raises why it cannot.
         scale: Factor from its main figure to the table's unit.
+        configured: Whether the user gave it settings of its own, which may be wrong.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Task:
     suite: Suite
     make: Make
     scale: float = 1.0
+    configured: bool = False
 
 
 @dataclass(slots=True)
@@ -137,7 +140,10 @@ def suite_tasks(names: Sequence[str], settings: SuiteSettings) -> list[Task]:
 
     chosen = select(list(names))
     return [
-        Task(b.name, b.title, b.suite, lambda b=b: b.evaluator(settings), b.scale)  # type: ignore[misc]
+        Task(
+            *(b.name, b.title, b.suite, partial(b.evaluator, settings), b.scale),
+            configured=b.name in settings.options,
+        )
         for b in chosen
     ]
 
@@ -174,6 +180,8 @@ def run_panel(
             panel.broken.append(task.name)
         except AgentTuningError as error:
             result = _unmeasured(task, str(error))
+            if task.configured and isinstance(error, ConfigError):
+                panel.broken.append(task.name)
         except Exception as error:
             # The boundary to everything that evaluators are made of: the others go on.
             _log.debug("%s broke", task.name, exc_info=True)

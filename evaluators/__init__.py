@@ -13,15 +13,18 @@ if TYPE_CHECKING:
     from evaluators.agent_tasks import AgentTaskEvaluator
     from evaluators.base import Evaluation, Evaluator, Metric
     from evaluators.callback import EvaluatorCallback
+    from evaluators.decoding import Decoding
     from evaluators.general_loss import GeneralLossEvaluator
     from evaluators.guards import BestStep, GeneralFloor
     from evaluators.replay import ReplayEvaluator
+    from evaluators.running import run_evaluator
     from evaluators.schedule import Policy, Schedule
     from evaluators.subject import Subject
 
 __all__ = [
     "AgentTaskEvaluator",
     "BestStep",
+    "Decoding",
     "Evaluation",
     "Evaluator",
     "EvaluatorCallback",
@@ -32,11 +35,13 @@ __all__ = [
     "ReplayEvaluator",
     "Schedule",
     "Subject",
+    "run_evaluator",
 ]
 
 _MODULES = {
     "AgentTaskEvaluator": "evaluators.agent_tasks",
     "BestStep": "evaluators.guards",
+    "Decoding": "evaluators.decoding",
     "Evaluation": "evaluators.base",
     "Evaluator": "evaluators.base",
     "EvaluatorCallback": "evaluators.callback",
@@ -47,6 +52,7 @@ _MODULES = {
     "ReplayEvaluator": "evaluators.replay",
     "Schedule": "evaluators.schedule",
     "Subject": "evaluators.subject",
+    "run_evaluator": "evaluators.running",
 }
 
 

@@ -7,6 +7,7 @@ what was finished before, errors, time.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -76,7 +77,8 @@ class Evaluation:
         flat: dict[str, float] = {}
         for name, metric in self.metrics.items():
             flat[f"eval_{self.evaluator}_{name}"] = metric.value
-            flat[f"eval_{self.evaluator}_{name}_stderr"] = metric.stderr
+            if math.isfinite(metric.stderr):  # A single item's is not, and JSON has no infinity.
+                flat[f"eval_{self.evaluator}_{name}_stderr"] = metric.stderr
         if self.error:
             flat[f"eval_{self.evaluator}_failed"] = 1.0
         flat[f"eval_{self.evaluator}_num_errors"] = float(self.num_errors)

@@ -204,3 +204,14 @@ def test_bad_settings_are_refused(options: dict[str, Any], message: str) -> None
 def test_loss_without_rows_is_refused() -> None:
     with pytest.raises(ConfigError, match="no held-out conversation"):
         GeneralLossEvaluator([])
+
+
+def test_the_evaluator_in_the_documentation_measures(subject: Subject) -> None:
+    text = (Path(__file__).parents[2] / "docs/evaluation.md").read_text("utf-8")
+    section = text.partition("## Your own evaluator")[2].partition("\n## ")[0]
+    blocks = [part.partition("```")[0] for part in section.split("```python\n")[1:]]
+    names = {"model": subject.model, "tokenizer": subject.tokenizer}
+    exec("\n".join(blocks), names)  # our own text
+    found: Any = names["found"]
+    assert found.metrics["accuracy"].n == 3
+    assert not found.num_errors

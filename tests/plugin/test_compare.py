@@ -135,3 +135,11 @@ def test_figures_are_not_cut_in_80_columns(tmp_path: Path) -> None:
     assert "\u2026" not in shown
     assert all(len(line) <= 80 for line in shown.split("\n"))
     assert "1.000" in shown
+
+
+def test_one_step_alone_has_nothing_to_be_compared_with(tmp_path: Path) -> None:
+    write_record(tmp_path, 0, evaluation("database", [1.0, 0.0]))
+    done = run("compare", tmp_path)
+    assert done.exit_code == 1
+    assert isinstance(done.exception, ConfigError)
+    assert "found one step, expected several" in str(done.exception)

@@ -150,6 +150,16 @@ def test_nothing_measured_is_no_success(run: Command, server: Endpoint, tmp_path
     assert err.splitlines()[-1] == "nothing was measured"
 
 
+def test_a_wrong_setting_of_a_task_is_no_success(
+    run: Command, server: Endpoint, tmp_path: Path
+) -> None:
+    given = on(server, tmp_path, "--suite", "gsm8k", "--option", "gsm8k.shotz=2")
+    code, out, err = run(*given)
+    assert code == 1
+    assert "GSM8K: found option shotz" in " ".join(out.split())
+    assert "not measured as it should be: gsm8k" in err
+
+
 def test_json_is_for_machines(run: Command, server: Endpoint, tmp_path: Path) -> None:
     code, out, _ = run(*on(server, tmp_path, "--json"))
     assert code == 0
