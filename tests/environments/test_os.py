@@ -292,7 +292,7 @@ def test_scores(data: Path, number: int, action: str, score: float) -> None:
 
 def test_observations(data: Path) -> None:
     needs_box()
-    world = OperatingSystemEnvironment(data, silence_seconds=0.5)
+    world = OperatingSystemEnvironment(data, silence_seconds=3.0)  # longer than a busy stall
     try:
         observation, info = world.reset(options={"task_id": "os-train-0002"})
         assert observation == info["instruction"] == "What is $word?"

@@ -120,12 +120,12 @@ def test_java_that_dies_ends_one_episode_and_none_survives() -> None:
     opening = dialogue.opening()
     assert opening[-1].role == "assistant"
     assert opening[-1].content.startswith("Action:")
-    (java,) = _children(dialogue.process_id)
+    (java,) = _javas(dialogue.process_id)
     os.kill(java, signal.SIGKILL)
     with pytest.raises(EnvironmentFailureError, match="Java failed"):
         dialogue.step("Action: look around")
     dialogue.reset(options={"task_id": LIFESPAN})
-    (java,) = [pid for pid in _children(dialogue.process_id) if _runs(pid)]
+    (java,) = [pid for pid in _javas(dialogue.process_id) if _runs(pid)]
     dialogue.close()
     deadline = time.monotonic() + 10
     while _runs(java) and time.monotonic() < deadline:
@@ -133,8 +133,10 @@ def test_java_that_dies_ends_one_episode_and_none_survives() -> None:
     assert not _runs(java)
 
 
-def _children(pid: int | None) -> list[int]:
-    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+def _javas(pid: int | None) -> list[int]:
+    """Children of a process that are Java: another one guards them."""
+    children = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    return [each for each in children if Path(f"/proc/{each}/comm").read_text() == "java\n"]
 
 
 def _runs(pid: int) -> bool:
