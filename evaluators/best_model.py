@@ -72,9 +72,21 @@ class BestModelFigure:
         """Whether an evaluator has to run when the trainer evaluates."""
         return schedule.evaluator.name in self.evaluators
 
+    def runs_from(self, schedule: Schedule, args: TrainingArguments, state: TrainerState) -> int:
+        """Times that an evaluator runs at this step and later, for this figure, too."""
+        every = None
+        if self.comes_from(schedule) and args.eval_strategy == "epoch":
+            every = max(1, math.ceil(state.max_steps / max(1, state.num_train_epochs)))
+        elif self.comes_from(schedule) and args.eval_strategy == "steps":
+            every = int(state.eval_steps or 0) or None
+        return schedule.runs_from(state.global_step, state.max_steps, every)
+
     def fill(self, metrics: dict[str, float], step: int) -> None:
-        """Where the figure could not be measured, say the worst one: no end of training."""
-        if self.key and self.key not in metrics:
+        """Where the figure could not be measured, say the worst one: no end of training.
+
+        Likewise where it is no number: the trainer would keep a first one for good.
+        """
+        if self.key and math.isnan(metrics.get(self.key, math.nan)):
             LOG.warning("step %d cannot become the best one: found no %s", step, self.key)
             metrics[self.key] = -math.inf if self.greater else math.inf
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +21,11 @@ from evaluators.comparing import Baseline
 from evaluators.guards import BEST_KEY
 from evaluators.moment import NO_TIME, Found, Moment, Plan, failed
 from evaluators.results_file import write_record
-from evaluators.run_records import forget_later, put_aside
+from evaluators.run_records import forget_later, put_aside, write_down
 from evaluators.schedule import Policy, Schedule
 from evaluators.scores import overall_figures
 from evaluators.step_time import estimate_step_seconds
-from evaluators.training_subject import subject_of
+from evaluators.training_subject import subject_of, tokenizer_of
 from evaluators.unfinished import forget
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ class EvaluatorCallback(TrainerCallback):
         policy: What holds for all of them.
 
     Raises:
-        ConfigError: Two evaluators have one name, or a rule of the policy names none of them.
+        ConfigError: Two evaluators have one name, a rule of the policy names none of them, or
+            the trainer has no tokenizer.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class EvaluatorCallback(TrainerCallback):
         end_of_turn: Sequence[str] = (),
         policy: Policy | None = None,
     ) -> None:
+        tokenizer_of(trainer)  # Said now, not when the first evaluation is due.
         self._trainer = trainer
         self._schedules = tuple(schedules)
         self._end_of_turn = tuple(end_of_turn)
@@ -189,14 +192,8 @@ class EvaluatorCallback(TrainerCallback):
         moment = Moment(
             self._subject(), self._folder, state.global_step, state.max_steps, self._shows(state)
         )
-        plan = {
-            s.evaluator.name: (
-                s.limit,
-                s.runs_from(state.global_step, state.max_steps),
-                s.evaluator,
-            )
-            for s in self._schedules
-        }
+        runs = partial(self._best_model.runs_from, args=self._trainer.args, state=state)
+        plan = {s.evaluator.name: (s.limit, runs(s), s.evaluator) for s in self._schedules}
         for schedule in due:
             self._last[schedule.evaluator.name] = state.global_step
             self._publish(self._measure(moment, schedule, plan), state, control)
@@ -230,7 +227,7 @@ class EvaluatorCallback(TrainerCallback):
             if score is not None:
                 figures[BEST_KEY] = score
             if state.is_world_process_zero:
-                policy.best.save(self._folder)
+                write_down(partial(policy.best.save, self._folder), strict=policy.strict)
         if figures := {key: value for key, value in figures.items() if key not in found.figures}:
             self._log(figures, state, control)
         if policy.stop is not None and policy.stop.evaluator in changes.keys() & names:
@@ -264,7 +261,8 @@ class EvaluatorCallback(TrainerCallback):
             figures |= {key: change.value, f"{key}_p": change.p_value}
         self._log(figures, state, control)
         if state.is_world_process_zero:
-            write_record(self._folder, step, result)
+            write = partial(write_record, self._folder, step, result)
+            write_down(write, strict=self._policy.strict)
 
     def _log(self, figures: dict[str, float], state: TrainerState, control: TrainerControl) -> None:
         from transformers import Trainer
@@ -291,5 +289,9 @@ class EvaluatorCallback(TrainerCallback):
             if row["step"] == state.global_step
         }
         self._baseline.read(found[0])
+        for name in {
+            f.evaluator for f in self._policy.floors if not self._baseline.knows(f.evaluator)
+        }:
+            LOG.warning("the floor on %s cannot act: found no record of its base, step 0", name)
         if self._policy.best is not None:
             self._policy.best.restore(found[0], self._baseline)

@@ -29,6 +29,10 @@ class Baseline:
             if row["step"] == 0 and row.get("records"):
                 self._records[row["evaluator"]] = list(row["records"])
 
+    def knows(self, evaluator: str) -> bool:
+        """Whether an evaluator measured something at step 0."""
+        return bool(self._records.get(evaluator))
+
     def change(self, result: Evaluation) -> Change | None:
         """Change of the main figure since; none where there is nothing in common."""
         before = self._records.get(result.evaluator)

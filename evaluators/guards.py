@@ -70,8 +70,8 @@ class BestStep:
             changes: Of main figures against step 0, by evaluator.
 
         Returns:
-            The score, or -1 where the general score did not hold; None where one of the
-            two was not measured at this step.
+            The score, or -1 where the general score did not hold or the score is no number;
+            None where one of the two was not measured at this step.
         """
         held_in, general = results.get(self.evaluator), results.get(self.floor.evaluator)
         if held_in is None or general is None:
@@ -80,7 +80,8 @@ class BestStep:
             return None
         value = held_in.metrics[held_in.primary].value
         change = changes.get(general.evaluator)  # none at step 0 itself
-        if change is not None and self.floor.broken(change, general.primary):
+        lost = change is not None and self.floor.broken(change, general.primary)
+        if lost or math.isnan(value):  # No later score would be above one that is no number.
             return -1.0
         if not self.best or value > self.best["score"]:
             self.best = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,21 @@ def forget_later(folder: Path, step: int) -> list[dict[str, Any]]:
         shorter.write_text("".join(line + "\n" for line, _ in kept), encoding="utf-8")
         shorter.replace(records)
     return [row for _, row in kept]
+
+
+def write_down(write: Callable[[], None], *, strict: bool) -> None:
+    """Write results; a full disk does not end training, nor leave other ranks waiting.
+
+    Args:
+        write: Writes them.
+        strict: Whether it does end training.
+    """
+    try:
+        write()
+    except OSError as error:
+        if strict:
+            raise
+        LOG.warning("what was measured is in the log only: %s", error)
 
 
 def _rows(records: Path) -> list[dict[str, Any]]:

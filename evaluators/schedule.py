@@ -33,11 +33,17 @@ class Schedule:
         if self.every is not None and self.every < 1:
             raise ConfigError(f"every: found {self.every}, expected at least 1 step")
 
-    def runs_from(self, step: int, steps: int) -> int:
-        """Times that it runs at a step and later, of a run with so many steps."""
+    def runs_from(self, step: int, steps: int, beside: int | None = None) -> int:
+        """Times that it runs at a step and later, of a run with so many steps.
+
+        Args:
+            step: Optimizer steps made.
+            steps: Optimizer steps of the whole run.
+            beside: A second cadence, that of the trainer's evaluations where it runs at these.
+        """
         times = {step}
-        if self.every:
-            times |= set(range(step - step % self.every + self.every, steps + 1, self.every))
+        for every in filter(None, (self.every, beside)):
+            times |= set(range(step - step % every + every, steps + 1, every))
         if self.at_end:
             times.add(steps)
         return len(times)
@@ -65,6 +71,12 @@ class Policy:
     unavailable: tuple[Evaluation, ...] = ()
     watchdog: float = 1800.0
 
+    @property
+    def floors(self) -> tuple[GeneralFloor, ...]:
+        """Those of both rules."""
+        rules = self.stop, None if self.best is None else self.best.floor
+        return tuple(floor for floor in rules if floor is not None)
+
     def check(self, schedules: Sequence[Schedule]) -> None:
         """Check the rules against the evaluators: one that names none would never act.
 
@@ -86,8 +98,8 @@ class Policy:
                     f"{', '.join(sorted(known)) or 'none is listed'}"
                 )
         no_base = {s.evaluator.name for s in schedules if not s.at_start}
-        for floor in (self.stop, self.best.floor if self.best else None):
-            if floor is not None and floor.evaluator in no_base:
+        for floor in self.floors:
+            if floor.evaluator in no_base:
                 raise ConfigError(
                     f"at_start of {floor.evaluator}: found false, expected true: a floor on its "
                     "score is one below its base"

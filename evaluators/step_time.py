@@ -33,14 +33,14 @@ def estimate_step_seconds(trainer: Trainer, subject: Subject) -> float:
         return 0.0
     size = trainer.args.per_device_train_batch_size
     try:
-        data: Any = trainer.train_dataset
-        batch = trainer.data_collator([data[number] for number in range(min(size, len(data)))])
-        inputs = {
-            key: value.to(subject.device)
-            for key, value in batch.items()
-            if key in ("input_ids", "attention_mask", "position_ids")
-        }
-        with borrowed(subject):
+        with borrowed(subject):  # The collator, too: it may draw, as for masked tokens.
+            data: Any = trainer.train_dataset
+            batch = trainer.data_collator([data[number] for number in range(min(size, len(data)))])
+            inputs = {
+                key: value.to(subject.device)
+                for key, value in batch.items()
+                if key in ("input_ids", "attention_mask", "position_ids")
+            }
             subject.model(**inputs, use_cache=False)  # once for what is only made once
             begun = time.monotonic()
             subject.model(**inputs, use_cache=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dataset_builders.errors import ConfigError
 from evaluators.in_step import InStep, sharded_module
@@ -27,7 +27,8 @@ def subject_of(
         timeout: Seconds without a sign of life after which a process is given up.
 
     Raises:
-        ConfigError: Processes compute on one input together, so that none can have its own.
+        ConfigError: Processes compute on one input together, so that none can have its own; or
+            the trainer has no tokenizer.
     """
     accelerator = trainer.accelerator
     parallel = getattr(accelerator, "parallelism_config", None)
@@ -42,14 +43,14 @@ def subject_of(
     if ranks is None:
         return Subject(
             model=model,
-            tokenizer=trainer.processing_class,
+            tokenizer=tokenizer_of(trainer),
             end_of_turn=tuple(end_of_turn),
             autocast=accelerator.autocast,
         )
     module = sharded_module(trainer.model_wrapped, model)
     return Subject(
         model=model,
-        tokenizer=trainer.processing_class,
+        tokenizer=tokenizer_of(trainer),
         end_of_turn=tuple(end_of_turn),
         rank=ranks.rank,
         world_size=ranks.size,
@@ -58,3 +59,21 @@ def subject_of(
         ranks=ranks,
         in_step=None if module is None else InStep(module, ranks),
     )
+
+
+def tokenizer_of(trainer: Trainer) -> Any:
+    """The trainer's tokenizer; of a processor, as for models that see images, its own.
+
+    Raises:
+        ConfigError: The trainer was made without one.
+    """
+    from transformers import ProcessorMixin
+
+    processing: Any = trainer.processing_class
+    if processing is None:
+        raise ConfigError(
+            "evaluators: found a trainer without processing_class, expected the model's tokenizer: "
+            "Trainer(..., processing_class=tokenizer)"
+        )
+    # Some tokenizers have a `tokenizer` inside, too, which is none of transformers'.
+    return processing.tokenizer if isinstance(processing, ProcessorMixin) else processing

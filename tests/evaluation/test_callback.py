@@ -16,9 +16,10 @@ torch = pytest.importorskip("torch", reason="pip install 'agenttuning-plugin[eva
 transformers = pytest.importorskip("transformers")
 
 from evaluators.agent_tasks import AgentTaskEvaluator  # noqa: E402
-from evaluators.callback import EvaluatorCallback, Schedule  # noqa: E402
+from evaluators.callback import EvaluatorCallback, Policy, Schedule  # noqa: E402
 from evaluators.general_loss import GeneralLossEvaluator  # noqa: E402
 from evaluators.run_records import forget_later  # noqa: E402
+from evaluators.training_subject import subject_of  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings(
     # torch's DataLoader, told by Trainer to pin memory on a machine without accelerator.
@@ -112,6 +113,21 @@ def test_training_is_bit_identical_with_and_without(
         trainer = make_trainer(tiny_model_dir, rows, tmp_path / str(number), dropout=0.2)
         if schedules:
             EvaluatorCallback.install(trainer, schedules)
+        trainer.train()
+        weights.append(trainer.model.state_dict())
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_an_estimate_of_the_time_of_a_step_draws_nothing(
+    tiny_model_dir: Path, rows: Any, tmp_path: Path
+) -> None:
+    """A collator may draw, as one that masks tokens; the budget asks it for a batch."""
+    weights = []
+    for number, share in enumerate((None, 0.5)):
+        trainer = make_trainer(tiny_model_dir, rows, tmp_path / str(number), dropout=0.2)
+        collate = trainer.data_collator
+        trainer.data_collator = lambda given, collate=collate: (torch.rand(1), collate(given))[1]
+        EvaluatorCallback.install(trainer, panel(rows), policy=Policy(max_time_share=share))
         trainer.train()
         weights.append(trainer.model.state_dict())
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
@@ -221,6 +237,50 @@ def test_two_evaluators_of_one_name_are_refused(
     with pytest.raises(ConfigError, match="expected different names"):
         EvaluatorCallback(trainer, [*panel(rows), *panel(rows)])
     assert AgentTaskEvaluator("database", split="dev", num_tasks=1).name == "database_dev"
+
+
+class Blocks(transformers.TrainerCallback):  # type: ignore[misc]  # transformers is untyped
+    """Puts a folder where the records are to be written."""
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        (Path(args.output_dir) / "evaluations.jsonl").mkdir(exist_ok=True)
+
+
+def test_results_that_cannot_be_written_do_not_end_training(
+    tiny_model_dir: Path, rows: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where the disk is full: the figures are in the log."""
+    for strict in (False, True):
+        trainer = make_trainer(tiny_model_dir, rows, tmp_path / str(strict), steps=2)
+        EvaluatorCallback.install(
+            trainer, panel(rows, at_start=False), policy=Policy(strict=strict)
+        )
+        trainer.add_callback(Blocks())
+        if strict:
+            with pytest.raises(IsADirectoryError):
+                trainer.train()
+        else:
+            trainer.train()
+            assert steps_logged(trainer, "eval_general_loss") == [2]
+            assert "what was measured is in the log only: [Errno" in caplog.text
+
+
+class Processor(transformers.ProcessorMixin):  # type: ignore[misc]  # transformers is untyped
+    """As of a model that sees images."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+
+
+def test_a_trainer_without_tokenizer_is_refused_at_once(
+    tiny_model_dir: Path, rows: Any, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tiny_model_dir, rows, tmp_path)
+    tokenizer, trainer.processing_class = trainer.processing_class, None
+    with pytest.raises(ConfigError, match="without processing_class, expected the model's"):
+        EvaluatorCallback.install(trainer, panel(rows, every=250, at_start=False))
+    trainer.processing_class = Processor(tokenizer)
+    assert subject_of(trainer).tokenizer is tokenizer
 
 
 def test_a_cadence_below_one_is_refused(rows: Any) -> None:
