@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import posixpath
 import subprocess
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
@@ -15,6 +17,8 @@ _END_SECONDS = 10.0
 """Time for a killed command to be gone."""
 _EXIT_SECONDS = 0.5
 """Time for a shell that has closed its output to be gone by itself."""
+_STOP_AGAIN_SECONDS = 0.1
+"""Time for what leads to a killed command to be gone, before the box is stopped again."""
 
 
 class EngineSandbox(ABC):
@@ -85,10 +89,10 @@ class EngineSandbox(ABC):
                 process, data, self.limits.output, self.limits.flood, seconds
             )
         except BaseException:
-            self._stop_all()
+            self._stop_all(process)
             raise
         if early:
-            self._stop_all()
+            self._stop_all(process)
         return self._reap(process), out, err, early
 
     def run_shell(
@@ -172,22 +176,36 @@ class EngineSandbox(ABC):
         while self._processes:
             self._reap(next(iter(self._processes)))
 
-    def _stop_all(self) -> None:
+    def _stop_all(self, *leading: subprocess.Popen[bytes]) -> None:
+        """Kill all of the box until these processes of ours, and the shell's, have ended.
+
+        Once is not enough: one that has not yet come to its command would start it afterwards.
+        """
+        shell, self._shell = self._shell, None
+        if shell:
+            leading = (*leading, shell.process)
+        deadline = time.monotonic() + _END_SECONDS
         self._stop()
-        self._end_shell(at_once=False)
+        while left := [process for process in leading if process.poll() is None]:
+            if time.monotonic() > deadline:
+                raise SandboxError(f"a command of the box does not end (pid {left[0].pid})")
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                left[0].wait(_STOP_AGAIN_SECONDS)
+                continue
+            self._stop()
+        if shell:
+            self._reap(shell.process)
 
     def _end_shell(self, at_once: bool) -> None:
-        shell, self._shell = self._shell, None
-        if shell is None:
+        if self._shell is None:
             return
-        try:
-            if not at_once:
-                shell.process.wait(_EXIT_SECONDS)
-        except subprocess.TimeoutExpired:
-            at_once = True
-        if at_once:
-            self._stop()
-        self._reap(shell.process)
+        if not at_once:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._shell.process.wait(_EXIT_SECONDS)
+                self._reap(self._shell.process)
+                self._shell = None
+                return
+        self._stop_all()
 
     def _check(self) -> None:
         if self._closed:

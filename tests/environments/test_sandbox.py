@@ -99,6 +99,16 @@ def test_a_command_that_takes_too_long_is_stopped(box: Sandbox, script: str) -> 
     assert box.run_shell("cat /root/file").output == "kept\n"
 
 
+@pytest.mark.parametrize("seconds", [0.0, 0.001, 0.003, 0.006, 0.01, 0.02])
+def test_a_command_stopped_on_its_way_into_the_box_never_starts(
+    box: Sandbox, seconds: float
+) -> None:
+    """The programs that lead a command into the box outlive the killing of those in it."""
+    assert box.exec(["sleep", "60"], timeout=seconds).timed_out
+    assert box.run_shell("sleep 60", timeout=seconds).timed_out
+    assert box.exec(["pgrep", "-c", "sleep"]).stdout == "0\n"
+
+
 def test_silence_ends_a_command_and_output_keeps_it(box: Sandbox) -> None:
     talker = "for i in 1 2 3 4 5 6; do sleep 0.15; echo $i; done"
     assert box.run_shell(talker, silence=2).output == "1\n2\n3\n4\n5\n6\n"

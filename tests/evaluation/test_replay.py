@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -91,14 +92,22 @@ def test_a_model_that_knows_the_trajectory_matches_it(
     """Trained on two trajectories until it has them by heart, and untrained on others."""
     known, unknown = trajectories[:2], trajectories[4:]
     rows = encode_dataset(known, Encoder(subject.tokenizer, max_length=4096)).dataset
-    optimizer = torch.optim.AdamW(subject.model.parameters(), lr=5e-3)
+    batches = [{key: torch.tensor([row[key]]) for key in ("input_ids", "labels")} for row in rows]
+    optimizer = torch.optim.AdamW(subject.model.parameters(), lr=2e-3)
     before = run_evaluator(ReplayEvaluator(known), subject)
-    for _ in range(60):
-        for row in rows:
-            batch = {key: torch.tensor([row[key]]) for key in ("input_ids", "labels")}
-            subject.model(**batch).loss.backward()
+    # How many steps it takes differs with the processor.
+    worst = math.inf
+    for _ in range(400):
+        losses = []
+        for batch in batches:
+            loss = subject.model(**batch).loss
+            loss.backward()
             optimizer.step()
             optimizer.zero_grad()
+            losses.append(loss.item())
+        if (worst := max(losses)) < 0.01:
+            break
+    assert worst < 0.01
     after = run_evaluator(ReplayEvaluator(known), subject).metrics
     assert before.metrics["action_match"].value == 0
     assert after["action_match"].value == 1
