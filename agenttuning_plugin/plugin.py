@@ -95,6 +95,15 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             total_num_steps=self._mix.steps,
         )
 
+    def pre_model_load(self, cfg: Any) -> None:
+        """Seed what loading draws, such as an adapter's first weights, or no run could be repeated.
+
+        Axolotl leaves that to the trainer, which is made when they are drawn.
+        """
+        from transformers import TrainingArguments, set_seed
+
+        set_seed(TrainingArguments.seed if cfg.seed is None else cfg.seed)
+
     def get_training_args(self, cfg: Any) -> dict[str, Any]:
         """Keep Axolotl's own packer out: rows come packed, in the mix's order."""
         return dict(AXOLOTL_ARGUMENTS) if cfg.sample_packing else {}

@@ -9,7 +9,7 @@ Other than the YAML recipe, a row is one conversation: 64 of them a step, not 64
 
 import torch
 from peft import LoraConfig
-from transformers import BitsAndBytesConfig
+from transformers import BitsAndBytesConfig, set_seed
 from trl import SFTConfig, SFTTrainer
 
 from agenttuning_plugin import AgentTaskEvaluator, EvaluatorCallback, GeneralLossEvaluator, Schedule
@@ -22,6 +22,7 @@ from dataset_builders.mixing.preparation import Encoding, prepare
 MODEL = "meta-llama/Llama-2-7b-chat-hf"  # gated: log in to the hub
 AGENT = "zai-org/AgentInstruct"
 GENERAL = "anon8231489123/ShareGPT_Vicuna_unfiltered"
+SEED = 42
 STEPS, BATCH = 2000, 64  # the paper's; BATCH in conversations
 PLAN = Plan(eta=0.2, block=BATCH)  # the paper's share, held in each batch
 EVERY, NUM_TASKS = 250, 32  # steps between evaluations, tasks played in each
@@ -34,6 +35,7 @@ QUANTIZED = BitsAndBytesConfig(
     bnb_4bit_compute_dtype="bfloat16" if torch.cuda.is_available() else "float32",
 )
 SETTINGS = {
+    "seed": SEED,
     "output_dir": "outputs/trl-agentlm-7b-qlora",
     "per_device_train_batch_size": 2,
     "gradient_accumulation_steps": 32,  # 2 x 32 x 1 GPU = BATCH
@@ -52,7 +54,8 @@ def make_trainer() -> SFTTrainer:
     tokenizer = load_tokenizer(MODEL, chat_template="llama-2")
     tokenizer.pad_token = "<unk>"  # Llama 2 has none; this one is in its vocabulary
     data = prepare(AGENT, GENERAL, plan=PLAN, tokenizer=tokenizer, encoding=ENCODING)
-    rows, planned = mix(data, PLAN, seed=42, num_examples=STEPS * BATCH)
+    rows, planned = mix(data, PLAN, seed=SEED, num_examples=STEPS * BATCH)
+    set_seed(SEED)  # The trainer does so too, but only after the adapter's first weights are drawn.
     trainer = SFTTrainer(
         MODEL,
         SFTConfig(max_steps=STEPS, **SETTINGS),

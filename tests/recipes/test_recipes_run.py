@@ -80,6 +80,25 @@ def test_recipe_trains(
     assert len(trainer.processing_class) == trainer.model.get_input_embeddings().num_embeddings
 
 
+def test_an_adapter_begins_with_the_seeds_weights(
+    on_cpu: Callable[..., Path], load: Callable[..., tuple[Any, Any]]
+) -> None:
+    import torch
+    from axolotl.train import setup_model_and_tokenizer
+
+    def begin(seed: int | None, before: int) -> dict[str, Any]:
+        torch.manual_seed(before)  # what another process would have come to
+        cfg, _ = load(on_cpu("agentlm-7b-qlora", seed=seed))
+        model = setup_model_and_tokenizer(cfg)[0]
+        return {n: w.detach().clone() for n, w in model.named_parameters() if "lora_A" in n}
+
+    first, again, default, other = begin(42, 1), begin(42, 2), begin(None, 3), begin(7, 1)
+    assert first
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert all(torch.equal(first[name], default[name]) for name in first)  # the trainer's, too
+    assert not any(torch.equal(first[name], other[name]) for name in first)
+
+
 def test_packed_rows_hold_the_mix_window_by_window(
     on_cpu: Callable[..., Path], load: Callable[[Path], tuple[Any, Any]]
 ) -> None:
