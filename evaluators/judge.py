@@ -20,6 +20,8 @@ from dataset_builders.errors import ConfigError, EndpointError, MissingExtraErro
 _KEY = "OPENAI_API_KEY"
 _KEYS = ("base_url", "model", "api_key_env")
 _CORRECT = re.compile(r"\W*(CORRECT|INCORRECT)\b")
+UNDECIDED = "the judge said neither CORRECT nor INCORRECT"
+"""Of a `Verdict` whose `correct` is None."""
 _IN_FLIGHT = 8
 _TRIES = 5
 _PATIENCE = 300.0

@@ -165,7 +165,7 @@ class EngineSandbox(ABC):
         try:
             status = process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
-            raise SandboxError(f"a command of the box does not end (pid {process.pid})") from None
+            raise _endless(process) from None
         self._processes.discard(process)
         for stream in (process.stdin, process.stdout, process.stderr):
             if stream:
@@ -188,11 +188,12 @@ class EngineSandbox(ABC):
         self._stop()
         while left := [process for process in leading if process.poll() is None]:
             if time.monotonic() > deadline:
-                raise SandboxError(f"a command of the box does not end (pid {left[0].pid})")
-            with contextlib.suppress(subprocess.TimeoutExpired):
+                raise _endless(left[0])
+            try:
                 left[0].wait(_STOP_AGAIN_SECONDS)
-                continue
-            self._stop()
+            except subprocess.TimeoutExpired:
+                if self._alive:
+                    self._stop()
         if shell:
             self._reap(shell.process)
 
@@ -212,3 +213,7 @@ class EngineSandbox(ABC):
             raise SandboxError("the box is closed")
         if not self._alive:
             raise SandboxError("the box has ended: its first process is gone")
+
+
+def _endless(process: subprocess.Popen[bytes]) -> SandboxError:
+    return SandboxError(f"a command of the box does not end (pid {process.pid})")

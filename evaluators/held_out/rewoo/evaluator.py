@@ -18,7 +18,7 @@ from evaluators.held_out.rewoo.scoring import closed_match
 from evaluators.held_out.rewoo.task_sets import TASK_SETS, Question, find_folder, read_sets
 from evaluators.held_out.rewoo.tools import CALCULATOR, DESCRIPTIONS, GOOGLE, WOLFRAM, ToolBox
 from evaluators.held_out.rewoo.working import Work, gather
-from evaluators.judge import Judge, Verdict
+from evaluators.judge import UNDECIDED, Judge, Verdict
 from evaluators.subject import Decoding, LanguageModel, Subject
 
 MAX_NEW_TOKENS = 256
@@ -215,8 +215,8 @@ class RewooEvaluator(Evaluator):
 
 
 def _graded(verdict: Verdict) -> tuple[bool, str]:
-    neither = "the judge said neither CORRECT nor INCORRECT" if verdict.correct is None else ""
-    return bool(verdict.correct), verdict.error or neither
+    undecided = UNDECIDED if verdict.correct is None else ""
+    return bool(verdict.correct), verdict.error or undecided
 
 
 def _in_turn(sets: dict[str, list[Question]]) -> dict[str, Question]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from dataset_builders.conversation import Message
 from dataset_builders.errors import EnvironmentFailureError
-from evaluators.judge import Judge
+from evaluators.judge import UNDECIDED, Judge
 
 _ASKED = """\
 A task was given to an assistant. Compare its answer with the right one. If the right one is a \
@@ -45,5 +45,5 @@ class JudgedSame:
         if verdict.error:
             raise EnvironmentFailureError(f"web_arena: {verdict.error}")
         if verdict.correct is None:
-            raise EnvironmentFailureError("web_arena: the judge said neither CORRECT nor INCORRECT")
+            raise EnvironmentFailureError(f"web_arena: {UNDECIDED}")
         return verdict.correct
