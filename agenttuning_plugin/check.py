@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agenttuning_plugin.overrides import apply_overrides
 from agenttuning_plugin.quiet import silenced
 from agenttuning_plugin.recipe_rules import PLUGIN, check_recipe
 from agenttuning_plugin.recipes import read_recipe
@@ -55,6 +56,7 @@ def check(path: Path) -> list[Finding]:
 
 def _check(path: Path) -> list[Finding]:
     cfg = read_recipe(path)
+    apply_overrides(cfg)
     findings = [_check_plugins(cfg)]
     section = check_recipe(cfg)
     findings.append(Finding("section", f"agenttuning: eta {section.eta}"))
