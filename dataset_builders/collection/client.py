@@ -30,7 +30,8 @@ from dataset_builders.collection.requests import (
     request_key,
 )
 from dataset_builders.conversation import Message
-from dataset_builders.errors import ConfigError, EndpointError, MissingExtraError
+from dataset_builders.errors import ConfigError, EndpointError
+from dataset_builders.extras import needs_extra, require_modules
 
 _LONGEST_BACK_OFF = 60.0
 _OPENAI = "https://api.openai.com/v1"
@@ -75,29 +76,33 @@ class Endpoint:
         """The key, or ""."""
         return os.environ.get(self.key_variable, "")
 
-    def connect(self) -> Any:
-        """Make openai's client.
+    def check(self) -> None:
+        """Look for what would keep `connect` from making a client; nothing is sent.
 
         Raises:
             MissingExtraError: openai is not installed.
             ConfigError: The variable with the key is not set, or `base_url` is no address.
         """
-        try:
-            import openai
-        except ImportError as error:
-            raise MissingExtraError(
-                "openai is not installed: pip install 'agenttuning-plugin[collect]'"
-            ) from error
+        require_modules(("openai",), "collect")
         if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
             raise ConfigError(
                 f"base_url: found {self.base_url!r}, expected one such as http://127.0.0.1:8000/v1"
             )
-        key = self.key
-        if not key and self.base_url is None:
+        if not self.key and self.base_url is None:
             raise ConfigError(f"{self.key_variable}: not set, expected the endpoint's key")
+
+    def connect(self) -> Any:
+        """Make openai's client.
+
+        Raises:
+            MissingExtraError, ConfigError: As `check`.
+        """
+        self.check()
+        with needs_extra("collect"):
+            import openai
         # Another source of retries would multiply ours, and hide 429s from the limit.
         return openai.AsyncOpenAI(
-            api_key=key or "none",
+            api_key=self.key or "none",
             base_url=self.base_url,
             max_retries=0,
             timeout=self.timeout,
