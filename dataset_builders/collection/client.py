@@ -14,6 +14,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from dataset_builders.collection.concurrency import AdaptiveLimit
+from dataset_builders.collection.episode import CONTEXT_FULL
 from dataset_builders.collection.failures import (
     ENDPOINT_ERROR,
     REFUSED,
@@ -21,13 +22,14 @@ from dataset_builders.collection.failures import (
     Failure,
     judge,
 )
+from dataset_builders.collection.finish import BrokenResponseError, is_filter
 from dataset_builders.collection.ledger import ACT, Ledger, Reply, Turn
 from dataset_builders.collection.pricing import PriceTable
 from dataset_builders.collection.requests import (
-    BrokenResponseError,
     Sampling,
     read_reply,
     request_key,
+    token_limit,
 )
 from dataset_builders.conversation import Message
 from dataset_builders.errors import ConfigError, EndpointError
@@ -202,8 +204,8 @@ class ChatClient:
                 f"{self._endpoint}: the endpoint does not say how many tokens it used, "
                 "so limits on tokens or cost cannot be kept"
             )
-        if filtered(reply):
-            raise EpisodeEndedError(REFUSED)
+        if reason := ends_episode(reply):
+            raise EpisodeEndedError(reason)
         return reply
 
     async def _ask(self, body: dict[str, Any]) -> Reply:
@@ -235,7 +237,7 @@ class ChatClient:
             # Not `chat.completions.create`: building its objects takes as long as the rest,
             # and what broken answers hold would be raised as errors of many kinds.
             text = await self._client.post("/chat/completions", body=body, cast_to=str)
-        return read_reply(text, self._endpoint.model, self._prices)
+        return read_reply(text, self._endpoint.model, self._prices, token_limit(body))
 
     def _slow_down(self, failure: Failure, slot: int) -> None:
         if failure.overload:
@@ -274,9 +276,14 @@ class ChatClient:
         return longest * random.uniform(0.5, 1.0)
 
 
-def filtered(reply: Reply) -> bool:
-    """Whether the endpoint's filter cut a turn: it is paid for, and ends the episode."""
-    return reply.finish_reason == "content_filter"
+def ends_episode(reply: Reply) -> str:
+    """Exit reason of the episode that a reply ends, though it is paid for; "" if none.
+
+    A filter of the endpoint cut the turn, or the end of the context did.
+    """
+    if is_filter(reply.finish_reason):
+        return REFUSED
+    return CONTEXT_FULL if reply.finish_reason == CONTEXT_FULL else ""
 
 
 def _transport(openai: Any) -> Any:
