@@ -70,6 +70,8 @@ def detect_format(spec: SourceSpec) -> Format:
         chat = chat or found == "sharegpt"
     if chat:
         return "sharegpt"
+    if not seen and not lost:
+        raise DataError(f"{spec.path}: found no records, expected at least one conversation")
     raise DataError(
         f"{spec.path}: format: none of the first {seen} records has a field messages, "
         "conversations, prompt and completion, instruction and output, content (ADP) or steps "
