@@ -15,6 +15,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from dataset_builders.collection.concurrency import AdaptiveLimit
+from dataset_builders.collection.episode import CONTEXT_FULL
 from dataset_builders.collection.failures import (
     ENDPOINT_ERROR,
     REFUSED,
@@ -23,16 +24,18 @@ from dataset_builders.collection.failures import (
     UnprovenError,
     judge,
 )
+from dataset_builders.collection.finish import BrokenResponseError, is_filter
 from dataset_builders.collection.ledger import ACT, Ledger, Reply, Turn
 from dataset_builders.collection.pricing import PriceTable
 from dataset_builders.collection.requests import (
-    BrokenResponseError,
     Sampling,
     read_reply,
     request_key,
+    token_limit,
 )
 from dataset_builders.conversation import Message
-from dataset_builders.errors import ConfigError, EndpointError, MissingExtraError
+from dataset_builders.errors import ConfigError, EndpointError
+from dataset_builders.extras import needs_extra, require_modules
 
 _LONGEST_BACK_OFF = 60.0
 _OPENAI = "https://api.openai.com/v1"
@@ -77,29 +80,33 @@ class Endpoint:
         """The key, or ""."""
         return os.environ.get(self.key_variable, "")
 
-    def connect(self) -> Any:
-        """Make openai's client.
+    def check(self) -> None:
+        """Look for what would keep `connect` from making a client; nothing is sent.
 
         Raises:
             MissingExtraError: openai is not installed.
             ConfigError: The variable with the key is not set, or `base_url` is no address.
         """
-        try:
-            import openai
-        except ImportError as error:
-            raise MissingExtraError(
-                "openai is not installed: pip install 'agenttuning-plugin[collect]'"
-            ) from error
+        require_modules(("openai",), "collect")
         if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
             raise ConfigError(
                 f"base_url: found {self.base_url!r}, expected one such as http://127.0.0.1:8000/v1"
             )
-        key = self.key
-        if not key and self.base_url is None:
+        if not self.key and self.base_url is None:
             raise ConfigError(f"{self.key_variable}: not set, expected the endpoint's key")
+
+    def connect(self) -> Any:
+        """Make openai's client.
+
+        Raises:
+            MissingExtraError, ConfigError: As `check`.
+        """
+        self.check()
+        with needs_extra("collect"):
+            import openai
         # Another source of retries would multiply ours, and hide 429s from the limit.
         return openai.AsyncOpenAI(
-            api_key=key or "none",
+            api_key=self.key or "none",
             base_url=self.base_url,
             max_retries=0,
             timeout=self.timeout,
@@ -247,8 +254,8 @@ class ChatClient:
                 f"{self._endpoint}: the endpoint does not say how many tokens it used, "
                 "so limits on tokens or cost cannot be kept"
             )
-        if filtered(reply):
-            raise EpisodeEndedError(REFUSED)
+        if reason := ends_episode(reply):
+            raise EpisodeEndedError(reason)
         return reply
 
     async def _ask(self, body: dict[str, Any]) -> Reply:
@@ -284,7 +291,7 @@ class ChatClient:
             # Not `chat.completions.create`: building its objects takes as long as the rest,
             # and what broken answers hold would be raised as errors of many kinds.
             text = await self._client.post("/chat/completions", body=body, cast_to=str)
-        return read_reply(text, self._endpoint.model, self._prices)
+        return read_reply(text, self._endpoint.model, self._prices, token_limit(body))
 
     def _slow_down(self, failure: Failure, slot: int, *, alone: bool) -> None:
         """Heed a complaint; `alone`: only for this request, as the others are answered."""
@@ -337,9 +344,14 @@ class ChatClient:
         return longest * random.uniform(0.5, 1.0)
 
 
-def filtered(reply: Reply) -> bool:
-    """Whether the endpoint's filter cut a turn: it is paid for, and ends the episode."""
-    return reply.finish_reason == "content_filter"
+def ends_episode(reply: Reply) -> str:
+    """Exit reason of the episode that a reply ends, though it is paid for; "" if none.
+
+    A filter of the endpoint cut the turn, or the end of the context did.
+    """
+    if is_filter(reply.finish_reason):
+        return REFUSED
+    return CONTEXT_FULL if reply.finish_reason == CONTEXT_FULL else ""
 
 
 def _transport(openai: Any) -> Any:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
-from dataset_builders.collection.client import ChatClient, filtered
+from dataset_builders.collection.client import ChatClient, ends_episode
 from dataset_builders.collection.episode import ENVIRONMENT_ERROR, Episode
 from dataset_builders.collection.failures import OF_ENDPOINT, REFUSED, EpisodeEndedError
 from dataset_builders.collection.ledger import Ending, Ledger, Reply, Spent, Turn
@@ -164,8 +164,8 @@ async def _replay(episode: Episode, seat: Seat, turns: Sequence[Turn]) -> None:
         if episode.exit_reason or not agree(turn.shown, fresh.content):
             _end(episode, REPLAY_DIVERGED)
             return
-        if filtered(turn.reply):  # It was paid for, and never played.
-            _end(episode, REFUSED)
+        if reason := ends_episode(turn.reply):  # It was paid for, and never played.
+            _end(episode, reason)
             return
         if fresh is episode.messages[-1]:  # Else there was no room to show it.
             episode.messages[-1] = Message(fresh.role, turn.shown)

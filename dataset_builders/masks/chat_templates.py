@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import datetime
 from functools import cached_property
 from importlib.resources import files
 from typing import Any
 
 from dataset_builders.conversation import Message, ToolCall
 from dataset_builders.errors import ConfigError, MaskError
+from dataset_builders.masks.clock import with_fixed_clock
 
 Row = dict[str, Any]
 """A message in the shape that chat templates take."""
-
-CLOCK = datetime(2024, 7, 26)
-"""What a template is told that it is, whenever a conversation is rendered: the date that
-Llama 3.1's template writes. Rows of different days would otherwise differ."""
 
 # What a template's own code may run into over a conversation that it was not written for.
 _REFUSALS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
@@ -73,6 +69,8 @@ def template_message(message: Message, *, arguments_as_text: bool = False) -> Ro
         ]
     if message.tool_call_id:
         row["tool_call_id"] = message.tool_call_id
+    if message.name:
+        row["name"] = message.name
     return row
 
 
@@ -119,7 +117,7 @@ class ChatTemplate:
     def text(
         self, rows: Sequence[Row], tools: list[Any] | None = None, *, prompt: bool = False
     ) -> str:
-        """The template's own rendering at the time `CLOCK`, special tokens written out.
+        """The template's own rendering on the date `clock.CLOCK`, special tokens written out.
 
         Args:
             rows: Messages.
@@ -133,16 +131,23 @@ class ChatTemplate:
 
         if self._in_parts:
             rows = [{**row, "content": _parts(row["content"])} for row in rows]
-        # Only where it is asked for: not every tokenizer takes options it does not know.
-        asks = "strftime_now" in str(self._tokenizer.chat_template)
-        clock = {"strftime_now": CLOCK.strftime} if asks else {}
         try:
             text = self._tokenizer.apply_chat_template(
-                rows, tools=tools, tokenize=False, add_generation_prompt=prompt, **clock
+                rows,
+                tools=tools,
+                chat_template=self._dated(tools),
+                tokenize=False,
+                add_generation_prompt=prompt,
             )
         except (jinja2.TemplateError, *_REFUSALS) as error:
             raise MaskError(f"the chat template refuses the conversation: {error}") from error
         return str(text)
+
+    def _dated(self, tools: list[Any] | None) -> str | None:
+        """The template's text with a fixed date; None where it writes no date."""
+        if "strftime_now" not in str(self._tokenizer.chat_template):
+            return None
+        return with_fixed_clock(self._tokenizer.get_chat_template(tools=tools))
 
     def _wants_parts(self) -> bool:
         """Whether the template takes contents as lists of parts alone (vision models')."""

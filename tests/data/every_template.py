@@ -13,12 +13,8 @@ from typing import Any
 
 from dataset_builders.conversation import Message
 from dataset_builders.masks.chat import Rendered
-from dataset_builders.masks.chat_templates import (
-    CLOCK,
-    load_template,
-    template_message,
-    template_names,
-)
+from dataset_builders.masks.chat_templates import load_template, template_message, template_names
+from dataset_builders.masks.clock import CLOCK
 
 FOLDERS = {
     "axolotl": "axolotl/utils/chat_templates/templates",
@@ -36,6 +32,8 @@ _CONTROL = re.compile(
     r"<\|[^|<>\s]+\|>|<｜[^｜<>]+｜>|<\|?[a-z_]+\|>|<\|[a-z_]+>|</?s>|<(?:start|end)_of_[a-z]+>"  # noqa: RUF001
     r"|\[/?[A-Z_]+\]|\[\|[a-z]+\|\]"
 )
+
+_DATE = re.compile(r"strftime_now\((['\"])(.*?)\1\)")
 
 Shape = tuple[Message, ...]
 
@@ -60,8 +58,8 @@ def rendering(
     rows = [template_message(message, arguments_as_text=as_text) for message in messages]
     if parts:
         rows = [{**row, "content": [{"type": "text", "text": row["content"]}]} for row in rows]
-    options["strftime_now"] = CLOCK.strftime
-    text = tokenizer.apply_chat_template(rows, tokenize=False, **options)
+    dated = _DATE.sub(lambda call: repr(CLOCK.strftime(call[2])), tokenizer.chat_template)
+    text = tokenizer.apply_chat_template(rows, chat_template=dated, tokenize=False, **options)
     assert isinstance(text, str)
     return text
 

@@ -217,3 +217,20 @@ def test_a_template_that_writes_the_date_writes_one_and_the_same(
     rendered = renderer.render(Conversation.create(messages), certify=True)
     assert rendered.text.startswith("26 Jul 2024|")
     assert renderer.prompt(messages[:1]).startswith("26 Jul 2024|")
+
+
+@pytest.mark.parametrize("lead", ["", "\n", "  {% if true %}\n", " {#- x -#} "])
+def test_the_date_changes_nothing_else_of_a_template(
+    make_tokenizer: MakeTokenizer, lead: str
+) -> None:
+    end = "{% endif %}" if "if" in lead else ""
+    asks = "{% macro day() %}{{ strftime_now('%d%%%-d %A') }}{% endmacro %}{{ day() }}|"
+    plain = "{% macro day() %}26%26 Friday{% endmacro %}{{ day() }}|"
+    texts = [
+        ChatRenderer(make_tokenizer(lead + date + make_tokenizer().chat_template + end)).prompt(
+            [Message("user", "q")]
+        )
+        for date in (asks, plain)
+    ]
+    assert "26%26 Friday|" in texts[0]
+    assert texts[0] == texts[1]

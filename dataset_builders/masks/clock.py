@@ -1,0 +1,61 @@
+"""A fixed date for chat templates that write today's date.
+
+Llama 3.2's, Llama 4's, gpt-oss's and Mistral's templates call `strftime_now(format)`. With
+the real date, rows built on different days would differ. A function cannot be passed to the
+template: transformers 5.22.2 and later turn its arguments into plain data. So a Jinja macro
+of the same name is put in front of the template's text, which works with every version.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from functools import cache
+from itertools import product
+
+CLOCK = datetime(2024, 7, 26)
+"""The date of every rendering: the one that Llama 3.1's template writes itself. Rows of
+different days would otherwise differ."""
+
+_FUNCTION = "strftime_now"
+_DIRECTIVES = "aAbBcCdDeFgGhHIjklmMnpPrRsStTuUVwWxXyYzZ"
+_FLAGS = ("", "-", "_", "0", "^", "#")  # Extensions of glibc: `%-d` is the day without a zero.
+_ESCAPED = "\ue000"  # Stands for `%%` while the directives are replaced.
+
+
+def with_fixed_clock(template: str) -> str:
+    """The template with `strftime_now` answering from `CLOCK`; others as they are.
+
+    Args:
+        template: Text of a chat template.
+    """
+    # The line break behind the macro goes with its end tag (`trim_blocks`), and the
+    # template's own first line stays the start of a line (`lstrip_blocks`).
+    return f"{_macro()}\n{template}" if _FUNCTION in template else template
+
+
+@cache
+def _macro() -> str:
+    answers = json.dumps([["%%", _ESCAPED], *_answers(), [_ESCAPED, "%"]])
+    return (
+        f"{{%- macro {_FUNCTION}(format) -%}}"
+        "{%- set clock = namespace(text=format) -%}"
+        f"{{%- for directive, answer in {answers} -%}}"
+        "{%- set clock.text = clock.text.replace(directive, answer) -%}"
+        "{%- endfor -%}"
+        "{{- clock.text -}}"
+        "{%- endmacro %}"
+    )
+
+
+def _answers() -> list[list[str]]:
+    answers = []
+    for flag, letter in product(_FLAGS, _DIRECTIVES):
+        directive = f"%{flag}{letter}"
+        try:
+            answer = CLOCK.strftime(directive)
+        except ValueError:  # Not known to this system's C library.
+            continue
+        if answer not in (directive, directive[1:]):
+            answers.append([directive, answer])
+    return answers
