@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 from dataset_builders.collection.client import ChatClient, ends_episode
 from dataset_builders.collection.episode import ENVIRONMENT_ERROR, Episode
-from dataset_builders.collection.failures import OF_ENDPOINT, REFUSED, EpisodeEndedError
+from dataset_builders.collection.failures import OF_ENDPOINT, EpisodeEndedError
 from dataset_builders.collection.ledger import Ending, Ledger, Reply, Spent, Turn
 from dataset_builders.collection.limits import (
     COST_LIMIT,
