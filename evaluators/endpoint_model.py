@@ -18,10 +18,10 @@ from dataset_builders.collection.failures import ENDPOINT_ERROR, EpisodeEndedErr
 from dataset_builders.collection.ledger import Reply
 from dataset_builders.collection.pricing import PriceTable
 from dataset_builders.collection.requests import (
-    BrokenResponseError,
     Sampling,
     plain_unicode,
     read_reply,
+    token_limit,
 )
 from dataset_builders.conversation import Message
 from dataset_builders.errors import AgentTuningError, ConfigError, EndpointError
@@ -194,12 +194,13 @@ class _Client(ChatClient):
         if path == "logprobs":
             read_reply(text, self._endpoint.model, PriceTable())  # raises if it is broken
             return Reply(text=text)
-        return Reply(text=_completion(text))
+        return read_reply(text, self._endpoint.model, PriceTable(), token_limit(body))
 
 
 async def _answer(client: _Client, body: dict[str, Any]) -> str | None:
     try:
-        return (await client.ask(body)).text
+        reply = await client.ask(body)
+        return None if reply.finish_reason == CONTEXT_FULL else reply.text
     except EpisodeEndedError as error:
         if error.reason == CONTEXT_FULL:
             return None
@@ -207,14 +208,6 @@ async def _answer(client: _Client, body: dict[str, Any]) -> str | None:
             raise EndpointError(f"a request failed again and again: {error}") from error
         _log.warning("a request was refused and counts as an empty answer: %s", error)
         return ""
-
-
-def _completion(text: str) -> str:
-    try:
-        said = json.loads(text)["choices"][0]["text"]
-    except (ValueError, LookupError, TypeError) as error:
-        raise BrokenResponseError(f"{type(error).__name__} in {text[:80]!r}") from None
-    return plain_unicode(str(said or ""))
 
 
 def _values(text: str, candidates: Sequence[str], endpoint: Endpoint) -> list[float]:
