@@ -1,9 +1,10 @@
 """Turns as trainers and APIs write them, brought into the plain shape.
 
-The plain shape is `role`, `content`, `train`, `tool_calls` and `tool_call_id`. Understood
-beside it are `from` and `value` (ShareGPT, Axolotl's mappings), `train`, `training` and
-`loss` as true or false, `weight` as 0 or 1 (OpenAI), content as one text part, and
-reasoning in a field of its own. What has no certain meaning is refused.
+The plain shape is `role`, `content`, `train`, `tool_calls`, `tool_call_id` and
+`reasoning_content`. Understood beside it are `from` and `value` (ShareGPT, Axolotl's
+mappings), `train`, `training` and `loss` as true or false, `weight` as 0 or 1 (OpenAI),
+content as one text part, and reasoning named `reasoning` or `thinking`. What has no certain
+meaning is refused.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dataset_builders.conversation import TRAIN_FIELD
-from dataset_builders.formats.shapes import check_media, text_of, with_reasoning
+from dataset_builders.conversation import REASONING_FIELD, TRAIN_FIELD
+from dataset_builders.formats.shapes import check_media, text_of
 from dataset_builders.reading.building import RecordDroppedError
 
 # Axolotl's own defaults for names of roles.
@@ -83,16 +84,13 @@ def _plain_turn(index: int, raw: Any, changes: dict[str, int]) -> Any:
             raise RecordDroppedError("unsupported_field", f"{where}{name}: found a value: {why}")
     role = raw.get("role", raw.get("from"))
     content = text_of(raw.get("content", raw.get("value")), f"{where}content")
-    reasoning = _reasoning_of(raw, where)
-    if reasoning:
-        content = with_reasoning(content or "", reasoning)
-        changes["reasoning_as_text"] = changes.get("reasoning_as_text", 0) + 1
     return {
         "role": _ROLES.get(role, role) if isinstance(role, str) else role,
         "content": content,
         TRAIN_FIELD: flag_of(raw, where),
         "tool_calls": raw.get("tool_calls"),
         "tool_call_id": raw.get("tool_call_id"),
+        REASONING_FIELD: _reasoning_of(raw, where),
     }
 
 
