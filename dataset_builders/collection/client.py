@@ -31,6 +31,7 @@ from dataset_builders.collection.requests import (
     request_key,
     token_limit,
 )
+from dataset_builders.collection.system_message import SystemFallback
 from dataset_builders.conversation import Message
 from dataset_builders.errors import ConfigError, EndpointError, MissingExtraError
 
@@ -122,6 +123,8 @@ class ChatClient:
 
     Attributes:
         retries: Failed requests that were sent again, by class.
+        proven: Whether a request that is refused is to blame itself, and not the settings,
+            before any was answered, too.
     """
 
     def __init__(
@@ -137,6 +140,7 @@ class ChatClient:
     ) -> None:
         self.limit = limit
         self.retries: Counter[str] = Counter()
+        self.proven = False
         self._endpoint = endpoint
         self._sampling = sampling
         self._ledger = ledger
@@ -144,6 +148,7 @@ class ChatClient:
         self._may_send = may_send
         self._must_count = must_count
         self._client = endpoint.connect()
+        self._system = SystemFallback()
         self._answered_at = 0.0  # 0: never
         self._asked: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -211,9 +216,10 @@ class ChatClient:
                 self._may_send()
                 sent = time.monotonic()
                 try:
-                    reply = await self._send(body)
+                    reply = await self._system.send(body, self._send)
                 except _failures() as error:
-                    failure = judge(error, proven=self._answered_at > 0, secret=self._endpoint.key)
+                    proven = self.proven or self._answered_at > 0
+                    failure = judge(error, proven=proven, secret=self._endpoint.key)
                     self._slow_down(failure, slot)
                 else:
                     self._answered_at = time.monotonic()
