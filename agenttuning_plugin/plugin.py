@@ -17,10 +17,12 @@ from axolotl.common.datasets import TrainDatasetMeta
 from axolotl.integrations.base import BasePlugin
 
 from agenttuning_plugin.args import AgentTuningSection
+from agenttuning_plugin.axolotl_keys import unknown_keys
 from agenttuning_plugin.collators import PackedCollator
 from agenttuning_plugin.data import Budget, Mix, load_mix
+from agenttuning_plugin.overrides import apply_overrides, check_command_line
 from agenttuning_plugin.packing import AXOLOTL_ARGUMENTS
-from agenttuning_plugin.recipe_rules import check_recipe, section_of
+from agenttuning_plugin.recipe_rules import REPLACED_KEYS, check_recipe, section_of
 from agenttuning_plugin.run_files import MixRun, write_run_files
 from dataset_builders.errors import AgentTuningError
 from dataset_builders.manifest.records import Batch
@@ -29,6 +31,8 @@ from dataset_builders.mixing.packing import WINDOW
 from dataset_builders.mixing.preparation import Encoding, report_lines
 
 LOG = logging.getLogger("axolotl.agenttuning")
+
+_PLACEHOLDER = "agenttuning"
 
 
 class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
@@ -42,14 +46,21 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         """Check the recipe before Axolotl does, and fill in what the mix implies.
 
         Raises:
-            ConfigError: A setting contradicts the plugin's; names both.
+            ConfigError: A setting contradicts the plugin's, or is misspelt; names each.
         """
         _say_errors_in_one_line()
-        check_recipe(cfg)
+        if _is_registered(cfg):
+            return  # a Ray worker registers again, with the recipe that the driver validated
+        check_command_line(sys.argv)
+        apply_overrides(cfg)
+        unknown = unknown_keys(cfg, ignored=REPLACED_KEYS)
+        check_recipe(cfg, [key.message for key in unknown if key.misspelt])
+        for key in unknown:
+            LOG.warning("%s", key.message)
         section = cfg["agenttuning"] if isinstance(cfg.get("agenttuning"), dict) else {}
         # Axolotl insists on an entry. A recipe has none of its own, so that it cannot
         # train when this plugin is missing.
-        cfg["datasets"] = [{"path": "agenttuning", "type": "chat_template"}]
+        cfg["datasets"] = [{"path": _PLACEHOLDER, "type": "chat_template"}]
         cfg["curriculum_sampling"] = True
         if cfg.get("sample_packing") and cfg.get("sample_packing_group_size") is None:
             cfg["sample_packing_group_size"] = WINDOW  # Axolotl's own default is 100,000
@@ -188,6 +199,12 @@ def batch_of(cfg: Any) -> Batch:
         accumulation=cfg.gradient_accumulation_steps,
         world=max(1, cfg.batch_size // each),
     )
+
+
+def _is_registered(cfg: Any) -> bool:
+    """Whether this recipe has been through `register` already."""
+    entries = cfg.get("datasets") or []
+    return [entry.get("path") for entry in entries if isinstance(entry, dict)] == [_PLACEHOLDER]
 
 
 def _say_errors_in_one_line() -> None:

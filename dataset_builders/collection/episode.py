@@ -51,8 +51,7 @@ class Trajectory:
         prompt: Which wording was played, such as "own:1f0c9a3e".
         details: What a record of the score should tell beside it, where the environment
             says so: `kind` of the task, `backend`.
-        error: What broke, where the exit reason is "environment_error"; or why the server
-            refused a request of an evaluation.
+        error: What broke, where the environment or the endpoint did.
         cut_turns: Turns that were cut at the limit of tokens.
     """
 
