@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
+from evaluators.compiled import original
+
 CacheKind = Literal["shared", "own", "none"]
+
+_CACHE_NAMES = ("cache", "past_key_values")
+"""Names of the cache in a forward's arguments and outputs: from transformers 5.24 on, and
+before. A call with the old name warns on the new versions, and fails from 5.40 on."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +34,14 @@ class CacheSupport:
         last_only: Whether it can be asked for the last logits alone.
         turn: Longest row whose angles are the short ones, under LongRoPE: a longer one has
             others at all of its places, and so has what shares a batch with it.
+        name: Name of the cache in the model's arguments and outputs.
     """
 
     kind: CacheKind
     positions: bool
     last_only: bool
     turn: int | None = None
+    name: str = _CACHE_NAMES[0]
 
     def apart(self, lengths: Sequence[int], room: int) -> list[list[int]]:
         """Numbers of rows that may share a batch.
@@ -50,22 +62,53 @@ class CacheSupport:
 def cache_support(model: Any) -> CacheSupport:
     """Look at a model's signature, configuration and layers.
 
+    A model that has to be generated from without a cache is warned of once, with the reason:
+    each of its tokens costs a pass over the whole row.
+
     Args:
-        model: A `PreTrainedModel`, or a `PeftModel` around one.
+        model: A `PreTrainedModel`, or a `PeftModel` around one, compiled or not.
     """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    model = original(model)
+    base = original(model.get_base_model() if hasattr(model, "get_base_model") else model)
     names = set(inspect.signature(base.forward).parameters)
     positions, last_only = "position_ids" in names, "logits_to_keep" in names
     if _has_virtual_tokens(model):  # They lie in front of the row, or in the cache.
+        warn_no_cache(base, "its adapter puts virtual tokens in front of the row")
         return CacheSupport("none", False, False)
-    kind: CacheKind = "none"
-    if "past_key_values" in names and not base.config.is_encoder_decoder:
-        kind = "shared" if positions and _is_plain(base.config) else "own"
-        if not getattr(base, "_supports_default_dynamic_cache", lambda: True)():
-            kind = "none"  # It refuses the library's cache.
-        if getattr(base, "_is_stateful", False) and kind == "own" and not positions:
-            kind = "none"  # States take no padding on their left.
-    return CacheSupport(kind, positions, last_only, _turn(base.config))
+    name = next((name for name in _CACHE_NAMES if name in names), None)
+    kind: CacheKind = "shared" if positions and _is_plain(base.config) else "own"
+    if reason := _why_none(base, name, stateful=kind == "own" and not positions):
+        kind = "none"
+        warn_no_cache(base, reason)
+    return CacheSupport(kind, positions, last_only, _turn(base.config), name or _CACHE_NAMES[0])
+
+
+def _why_none(base: Any, name: str | None, *, stateful: bool) -> str | None:
+    """Why a model cannot be generated from with a cache; None where it can."""
+    if name is None:
+        return f"its forward takes none of the arguments {', '.join(_CACHE_NAMES)}"
+    if base.config.is_encoder_decoder:
+        return "it is an encoder-decoder"
+    if not getattr(base, "_supports_default_dynamic_cache", lambda: True)():
+        return "it refuses transformers' DynamicCache"
+    if stateful and getattr(base, "_is_stateful", False):
+        return "its states take no padding on the left"
+    return None
+
+
+def warn_no_cache(model: Any, reason: str) -> None:
+    """Say once that a kind of model is generated from without a cache."""
+    _warn_once(type(original(model)).__name__, reason)
+
+
+@cache
+def _warn_once(kind: str, reason: str) -> None:
+    _log.warning(
+        "%s is evaluated without a key-value cache: %s. Each new token is computed from the "
+        "whole row, one row at a time; expect generation to be many times slower",
+        kind,
+        reason,
+    )
 
 
 def new_cache(config: Any) -> Any:

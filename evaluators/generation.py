@@ -205,7 +205,7 @@ class Engine:
         arguments = {
             "input_ids": torch.tensor(ids).to(self.device),
             "attention_mask": batch.mask,
-            "past_key_values": batch.cache,
+            self.support.name: batch.cache,
             "use_cache": True,
         }
         if self.support.positions:
@@ -216,7 +216,7 @@ class Engine:
             arguments["logits_to_keep"] = 1
         output = yield arguments
         if isinstance(batch, _OwnBatch):  # Some models give back another than they were given.
-            batch.cache = getattr(output, "past_key_values", None)
+            batch.cache = getattr(output, self.support.name, None)
             if batch.cache is None:
                 raise ForeignCacheError
         return output.logits[:, -1]

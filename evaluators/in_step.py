@@ -23,10 +23,13 @@ class InStep:
     Args:
         module: The model as it has to be called: FSDP's own wrapper where there is one.
         ranks: The processes that share it.
+
+    Attributes:
+        module: See above.
     """
 
     def __init__(self, module: Any, ranks: Ranks) -> None:
-        self._module = module
+        self.module = module
         self._ranks = ranks
         self._broken: ClusterError | None = None
         self._lock = threading.Lock()
@@ -56,12 +59,12 @@ class InStep:
             while self._ranks.any(False):
                 self.num_joined += 1
                 self._call(self._single_token())
-        _reshard(self._module)
+        _reshard(self.module)
 
     def _call(self, arguments: dict[str, Any]) -> Any:
         self._ranks.watchdog.beat()
         try:
-            return self._module(**arguments)
+            return self.module(**arguments)
         except Exception as error:
             # Which of the pass's collectives others are in is not known, so this process
             # cannot join them, and has to end.
@@ -75,7 +78,7 @@ class InStep:
     def _single_token(self) -> dict[str, Any]:
         import torch
 
-        ids = torch.zeros((1, 1), dtype=torch.long, device=next(self._module.parameters()).device)
+        ids = torch.zeros((1, 1), dtype=torch.long, device=next(self.module.parameters()).device)
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
 
 

@@ -9,8 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from evaluators.compiled import uncompiled
 from evaluators.prefix_cache import lent
 from evaluators.subject import Subject
+
+_CHECKPOINTING = ("activation_checkpointing", "gradient_checkpointing")
+"""Flags of layers that are recomputed in the backward pass. transformers renames them since
+5.23; up to 5.24 the layers still have the old name."""
 
 
 @contextmanager
@@ -22,28 +27,31 @@ def borrowed(subject: Subject) -> Iterator[None]:
     checkpointing, `config.use_cache`, the tokenizer's padding and truncation sides, and
     the random states of Python, NumPy and torch, so that training draws the same dropout
     masks with and without evaluation. What was kept of the model's computations is dropped.
+    Compiled modules run as they were before compilation, see `uncompiled`.
     """
     import torch
 
     model, tokenizer = subject.model, subject.tokenizer
     training = [(module, module.training) for module in model.modules()]
     checkpointing = [
-        (module, module.gradient_checkpointing)
+        (module, name, flag)
         for module in model.modules()
-        if isinstance(getattr(module, "gradient_checkpointing", None), bool)
+        for name in _CHECKPOINTING
+        if isinstance(flag := getattr(module, name, None), bool)
     ]
     use_cache = getattr(model.config, "use_cache", None)
     sides = tokenizer.padding_side, tokenizer.truncation_side
     states = _random_states()
     try:
         model.eval()
-        with lent(), torch.no_grad(), subject.autocast():
+        called = (model, None if subject.in_step is None else subject.in_step.module)
+        with lent(), uncompiled(*called), torch.no_grad(), subject.autocast():
             yield
     finally:
         for module, flag in training:
             module.training = flag
-        for module, flag in checkpointing:
-            module.gradient_checkpointing = flag
+        for module, name, flag in checkpointing:
+            setattr(module, name, flag)
         if use_cache is not None:
             model.config.use_cache = use_cache
         tokenizer.padding_side, tokenizer.truncation_side = sides

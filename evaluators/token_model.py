@@ -207,6 +207,7 @@ class TokenModel:
         """The results of a batch; None where it has to be tried again, in halves."""
         import torch
 
+        from evaluators.cache_support import warn_no_cache
         from evaluators.generation import ForeignCacheError
 
         engine = self._engine()
@@ -216,6 +217,8 @@ class TokenModel:
         except ForeignCacheError:
             shared = engine.support.kind == "shared"
             self._support = replace(engine.support, kind="own" if shared else "none")
+            if not shared:
+                warn_no_cache(self._model, "it does not return the cache that it is given")
         except torch.OutOfMemoryError:
             if len(batch) == 1 and not held:
                 raise

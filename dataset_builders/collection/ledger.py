@@ -22,7 +22,8 @@ class Reply:
 
     Attributes:
         text: The turn; "" where the model said nothing, such as with a tool call alone.
-        finish_reason: The endpoint's, such as "stop", "length" or "content_filter".
+        finish_reason: The endpoint's, such as "stop", "length" or "content_filter";
+            "context_full" where the context's end cut the turn before the request's limit.
         model: Name of the model that the endpoint says has answered.
         prompt_tokens: Tokens read, those from the endpoint's cache included.
         cached_tokens: Tokens read from the endpoint's cache.

@@ -8,14 +8,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
-from dataset_builders.collection.client import ChatClient, filtered
+from dataset_builders.collection.client import ChatClient, ends_episode
 from dataset_builders.collection.episode import ENVIRONMENT_ERROR, Episode
-from dataset_builders.collection.failures import (
-    BAD_REQUEST,
-    ENDPOINT_ERROR,
-    REFUSED,
-    EpisodeEndedError,
-)
+from dataset_builders.collection.failures import OF_ENDPOINT, EpisodeEndedError
 from dataset_builders.collection.ledger import Ending, Ledger, Reply, Spent, Turn
 from dataset_builders.collection.limits import (
     COST_LIMIT,
@@ -33,7 +28,7 @@ REPLAY_DIVERGED = "replay_diverged"
 UNFINISHED = frozenset(
     {
         *(STEP_LIMIT, TOKEN_LIMIT, COST_LIMIT, TIME_LIMIT),
-        *(BAD_REQUEST, ENDPOINT_ERROR, REFUSED),
+        *OF_ENDPOINT,
         *(ENVIRONMENT_ERROR, REPLAY_DIVERGED),
     }
 )
@@ -145,6 +140,7 @@ async def play_episode(
             # A reply that ends the episode is paid and recorded, as any.
             spent = _total(await ledger.turns(task_id, attempt))
             _end(episode, error.reason)
+            episode.error = str(error)
             break
         if reply is not None:
             if reply.model:  # An oracle has none, and costs nothing.
@@ -168,8 +164,8 @@ async def _replay(episode: Episode, seat: Seat, turns: Sequence[Turn]) -> None:
         if episode.exit_reason or not agree(turn.shown, fresh.content):
             _end(episode, REPLAY_DIVERGED)
             return
-        if filtered(turn.reply):  # It was paid for, and never played.
-            _end(episode, REFUSED)
+        if reason := ends_episode(turn.reply):  # It was paid for, and never played.
+            _end(episode, reason)
             return
         if fresh is episode.messages[-1]:  # Else there was no room to show it.
             episode.messages[-1] = Message(fresh.role, turn.shown)

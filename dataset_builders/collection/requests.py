@@ -8,16 +8,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from dataset_builders.collection.episode import CONTEXT_FULL
+from dataset_builders.collection.finish import (
+    BrokenResponseError,
+    check_error,
+    check_finish,
+    cut_by_context,
+)
 from dataset_builders.collection.ledger import Reply
 from dataset_builders.collection.pricing import PriceTable
 from dataset_builders.conversation import Message
 from dataset_builders.errors import ConfigError
 
 TOKEN_FIELDS = ("max_tokens", "max_completion_tokens")
-
-
-class BrokenResponseError(Exception):
-    """The endpoint answered with something that holds no turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,31 +96,44 @@ def request_key(body: Mapping[str, Any], attempt: int) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def read_reply(text: str, model: str, prices: PriceTable) -> Reply:
-    """Read an endpoint's answer.
+def read_reply(text: str, model: str, prices: PriceTable, limit: int = 0) -> Reply:
+    """Read an endpoint's answer to a chat or text completion.
 
     Null content is a valid outcome: a model that calls tools nobody offered, or that has
     spent all its tokens on hidden thoughts, has said nothing. A refusal is its text.
 
+    Args:
+        text: The body of the response.
+        model: Name of the model in the request.
+        prices: What requests cost.
+        limit: Tokens that the request allowed for the turn; 0 if that is not known. A turn
+            that was cut before has `finish_reason` "context_full".
+
     Raises:
-        BrokenResponseError: It is no JSON, or has no choice with a message.
+        BrokenResponseError: It is no JSON, has no choice with a turn, tells of an error, or
+            has a `finish_reason` of a turn that the server gave up.
     """
     try:
         content = json.loads(text)
+        check_error(content)
         choice = content["choices"][0]
-        message = choice["message"]
-        said = message.get("content") or message.get("refusal") or ""
+        said = _said(choice)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         shown = text[:80] + "..." * (len(text) > 80)
         raise BrokenResponseError(f"{type(error).__name__} in {shown!r}") from None
+    check_error(choice, whole=False)
+    finish = str(choice.get("finish_reason") or "")
+    check_finish(finish)
     usage = _fields(content.get("usage"))
     read = _number(usage.get("prompt_tokens"))
     cached = _number(_fields(usage.get("prompt_tokens_details")).get("cached_tokens"))
     written = _number(usage.get("completion_tokens"))
     counted = read + written > 0
+    # Some endpoints leave hidden thoughts out of `completion_tokens`, and not of the total.
+    spent = max(written, _number(usage.get("total_tokens")) - read)
     return Reply(
         text=plain_unicode(_text(said)),
-        finish_reason=str(choice.get("finish_reason") or ""),
+        finish_reason=CONTEXT_FULL if cut_by_context(finish, spent, limit) else finish,
         model=str(content.get("model") or model),
         prompt_tokens=read,
         cached_tokens=cached,
@@ -125,6 +141,18 @@ def read_reply(text: str, model: str, prices: PriceTable) -> Reply:
         cost=prices.cost(model, read, cached, written) if counted else None,
         counted=counted,
     )
+
+
+def _said(choice: Any) -> Any:
+    if "message" not in choice and "text" in choice:  # Of /v1/completions.
+        return choice["text"] or ""
+    message = choice["message"]
+    return message.get("content") or message.get("refusal") or ""
+
+
+def token_limit(body: Mapping[str, Any]) -> int:
+    """Tokens that a request allows for the turn; 0 if it does not say."""
+    return max((_number(body.get(name)) for name in TOKEN_FIELDS), default=0)
 
 
 def _fields(value: Any) -> Mapping[str, Any]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from dataset_builders.environments import EnvironmentSpec, load_environment
+from dataset_builders.environments.database.answers import answer_matches
 from dataset_builders.environments.database.engine import SqliteDatabase
 from dataset_builders.environments.database.environment import (
     AGENTBENCH,
@@ -24,7 +25,6 @@ from dataset_builders.environments.database.environment import (
 )
 from dataset_builders.environments.database.pairs import FILE
 from dataset_builders.environments.database.problems import CHANGES
-from dataset_builders.environments.database.scoring import answers_match, parse_answer
 from dataset_builders.environments.database.tables import (
     Column,
     StatementError,
@@ -119,9 +119,8 @@ class DatabaseTasks:
             return SOLUTION_FAILS
         finally:
             database.close()
-        found = [str(cell) for row in rows for cell in row]
-        expected = parse_answer(json.dumps(record["answer"]))
-        return "" if answers_match(expected, found) else ANSWER_DIFFERS
+        answer = json.dumps(record["answer"])
+        return "" if answer_matches(answer, rows) else ANSWER_DIFFERS
 
     def write(self, folder: Path, records: Iterable[Record]) -> None:
         """Write tasks as the environment's file of pairs."""

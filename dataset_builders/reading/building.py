@@ -7,10 +7,11 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from dataset_builders.conversation import Conversation, Role
+from dataset_builders.conversation import Conversation, Role, metadata_text
 from dataset_builders.reading.files import Located, Record, read_records
 from dataset_builders.reading.json_stream import BadRecord
 from dataset_builders.reading.report import SourceReport
+from dataset_builders.reading.turn_lists import turn_list
 
 _PROGRESS_EVERY = 1000  # records
 
@@ -71,11 +72,13 @@ class Turn(NamedTuple):
         position: Its place in the stored record, from 0.
         role: Who speaks.
         content: What is said, verbatim.
+        flag: Whether the record says that the loss covers it; None where it does not say.
     """
 
     position: int
     role: Role
     content: str
+    flag: bool | None = None
 
 
 class RecordDroppedError(Exception):
@@ -141,7 +144,7 @@ def _stream(
 
 
 def _records(located: Located, report: SourceReport) -> Generator[Record]:
-    report.lost.extend(located.unread_lines())
+    report.unread.extend(located.unread_lines())
     for file in located.files:
         with closing(read_records(file, report.lost.append)) as records:
             yield from records
@@ -178,14 +181,9 @@ def id_of(value: Mapping[str, Any]) -> str:
     """Return the identifier of a record, "" if it has none.
 
     Raises:
-        RecordDroppedError: It is neither text nor an integer (`bad_id`).
+        RecordDroppedError: It holds a lone surrogate (`not_unicode`).
     """
-    found = value.get("id")
-    if found is None:
-        return ""
-    if isinstance(found, bool) or not isinstance(found, str | int):
-        raise RecordDroppedError("bad_id", f"id: found {type(found).__name__}, expected text")
-    text = str(found)
+    text = metadata_text(value.get("id"))
     check_unicode(text, "id")
     return text
 
@@ -197,7 +195,7 @@ def turns_of(value: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         RecordDroppedError: There is none (`no_turns`), or they are not a list of objects
             (`bad_turns`).
     """
-    turns = value.get("conversations")
+    turns = turn_list(value.get("conversations"))
     if turns is None or (isinstance(turns, Sequence) and not turns):
         found = "an empty list" if "conversations" in value and turns is not None else "none"
         raise RecordDroppedError("no_turns", f"conversations: found {found}, expected turns")

@@ -35,7 +35,7 @@ Format = Literal[
 ]
 """Name of a builder."""
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised when a builder makes other conversations of the same files."""
 
 BUILDERS: dict[str, str] = {
@@ -65,7 +65,7 @@ class SourceSpec:
     Attributes:
         path: A file, a folder or a hub dataset id; see `files.locate`.
         format: Name of the builder; None: not known yet (see `detection`), refused here.
-        splits: Splits to read; empty: all.
+        splits: Splits to read; empty: all but those for evaluation, see `files.locate`.
         data_files: Glob patterns inside the source; empty: all files of one format.
         revision: Branch, tag or commit of a hub dataset.
         limit: Number of conversations to take from the start; None: all.
@@ -215,7 +215,9 @@ def _part(
     )
 
 
-def _features(*, tool_calls: bool, tools: bool, model: bool, reasoning: bool) -> Features:
+def _features(
+    *, tool_calls: bool, names: bool, tools: bool, model: bool, reasoning: bool
+) -> Features:
     from datasets import Features, List, Value
 
     text = Value("string")
@@ -224,6 +226,8 @@ def _features(*, tool_calls: bool, tools: bool, model: bool, reasoning: bool) ->
         function = {"name": text, "arguments": text}
         message["tool_calls"] = List({"id": text, "type": text, "function": function})
         message["tool_call_id"] = text
+    if names:
+        message["name"] = text
     if reasoning:
         message[REASONING_FIELD] = text
     row: dict[str, Any] = {"id": text, "source": text, "task": text, "messages": List(message)}

@@ -120,7 +120,13 @@ class Endpoint:
         message = {"role": "assistant", **({"content": said} if isinstance(said, str) else said)}
         reason = message.pop("finish_reason", "stop")
         words = sum(len(each["content"] or "") for each in request["messages"]) // 4
-        usage = {"prompt_tokens": words, "completion_tokens": len(str(said)) // 4}
+        # A turn that was cut has all the tokens that it may have, unless the reply says fewer.
+        limit = request.get("max_tokens") or request.get("max_completion_tokens")
+        count = limit if reason == "length" else len(str(said)) // 4
+        usage = {
+            "prompt_tokens": words,
+            "completion_tokens": message.pop("completion_tokens", count),
+        }
         content: dict[str, Any] = {
             "id": "chatcmpl-1",
             "object": "chat.completion",

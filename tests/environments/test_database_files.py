@@ -241,6 +241,43 @@ def test_a_change_beside_the_asked_one_scores_nothing(tmp_path: Path) -> None:
     assert (asked.reward, more.reward) == (1.0, 0.0)
 
 
+def test_only_the_state_that_was_asked_for_scores(tmp_path: Path) -> None:
+    table = {"name": "t", "columns": ["a", "b"], "rows": [["x", None], ["y", "z"]]}
+    sql = "UPDATE t SET a = NULL, b = 'x' WHERE a = 'x'"
+    spec = pairs(tmp_path, [{"question": "Move x to b.", "sql": sql, "tables": [table]}])
+    turn = "Go.\nAction: Operation\n```sql\n{}\n```"
+    end = "Done.\nFinal Answer: done"
+    for statement, expected in ((sql, 1.0), ("SELECT 1", 0.0)):
+        policy = ScriptedPolicy([turn.format(statement), end])
+        (played,) = play(spec, spec.task_ids("train"), policy)
+        assert played.reward == expected
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "REPLACE INTO ships VALUES ('Fox', 13)",
+        "WITH x AS (SELECT 'Fox' AS n) UPDATE ships SET age = 1 WHERE name IN (SELECT n FROM x)",
+    ],
+)
+def test_every_statement_that_changes_rows_is_scored_by_the_state(tmp_path: Path, sql: str) -> None:
+    spec = pairs(tmp_path, [PAIRS[0] | {"sql": sql}])
+    idle = ScriptedPolicy(["Nothing to do.\nFinal Answer: []"])
+    (idled,) = play(spec, spec.task_ids("train"), idle)
+    (solved,) = play_oracle(spec, spec.task_ids("train"))
+    assert (idled.reward, solved.reward) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("sql", ["-- a note", "CREATE TABLE t (a)", "PRAGMA table_info(ships)"])
+def test_a_statement_that_neither_asks_nor_changes_rows_is_refused(
+    tmp_path: Path, sql: str
+) -> None:
+    # Its result is empty, which is what an agent that answers [] states.
+    spec = pairs(tmp_path, [PAIRS[0] | {"sql": sql}])
+    with pytest.raises(DataError, match=r"line 1: sql: found a statement .* expected SELECT"):
+        spec.world().reset(options={"task_id": "database-train-pairs-00000"})
+
+
 def test_pairs_on_sqlite_files(tmp_path: Path) -> None:
     file = tmp_path / "databases" / "fleet" / "fleet.sqlite"
     file.parent.mkdir(parents=True)

@@ -99,6 +99,23 @@ def test_both_backends_hash_alike(database: Database) -> None:
     sqlite.close()
 
 
+def test_the_exact_state_differs_where_agentbench_sees_no_difference(database: Database) -> None:
+    state = database.exact_state(BOATS)
+    database.observe(
+        "UPDATE boats SET boat_name = NULL, `50%``` = 'Iron Fox' WHERE `crew size` = 10"
+    )
+    moved = database.exact_state(BOATS)
+    database.observe(
+        "UPDATE boats SET boat_name = 'Iron Fox', `50%``` = NULL WHERE `crew size` = 10"
+    )
+    assert database.exact_state(BOATS) == state is not None
+    assert moved not in (state, None)
+    database.observe("DELETE FROM boats")
+    assert database.exact_state(BOATS) not in (state, moved, None)
+    database.observe("DROP TABLE boats")
+    assert database.exact_state(BOATS) is None
+
+
 @pytest.mark.parametrize(
     "sql",
     [

@@ -83,7 +83,9 @@ def test_evaluation_leaves_no_trace(subject: Subject, rows: Any, kind: str) -> N
     # As Axolotl leaves a model: training, checkpointing, cache off, sampling forced.
     subject.model.train()
     subject.model.model.layers[0].eval()
-    subject.model.gradient_checkpointing_enable()
+    model = subject.model
+    new = getattr(model, "activation_checkpointing_enable", None)  # From transformers 5.23 on.
+    (new or model.gradient_checkpointing_enable)()
     subject.model.config.use_cache = False
     subject.model.generation_config.do_sample = True
     subject.tokenizer.padding_side = "right"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +26,14 @@ COMMON = {
     "max_position_embeddings": 512,
     "pad_token_id": 0,
 }
+
+
+CACHE_NAME = next(
+    name
+    for name in ("cache", "past_key_values")
+    if name in inspect.signature(transformers.LlamaForCausalLM.forward).parameters
+)
+"""What the installed transformers calls the cache."""
 
 
 def llama(**options: Any) -> Any:
@@ -60,15 +69,27 @@ def mamba() -> Any:
 class Stubborn(transformers.LlamaForCausalLM):  # type: ignore[misc, name-defined]
     """Fills a cache of its own instead of the one it is given."""
 
-    def forward(
-        self, input_ids: Any, position_ids: Any = None, past_key_values: Any = None, **rest: Any
-    ) -> Any:
-        if not getattr(past_key_values, "mine", False):
-            past_key_values = transformers.DynamicCache()
-            past_key_values.mine = True
-        return super().forward(
-            input_ids=input_ids, position_ids=position_ids, past_key_values=past_key_values, **rest
-        )
+    def _with_own(self, name: str, given: Any, **rest: Any) -> Any:
+        if not getattr(given, "mine", False):
+            given = transformers.DynamicCache()
+            given.mine = True
+        return super().forward(**{name: given}, **rest)
+
+    if CACHE_NAME == "cache":
+
+        def forward(
+            self, input_ids: Any, position_ids: Any = None, cache: Any = None, **rest: Any
+        ) -> Any:
+            ids = {"input_ids": input_ids, "position_ids": position_ids}
+            return self._with_own("cache", cache, **ids, **rest)
+
+    else:
+
+        def forward(
+            self, input_ids: Any, position_ids: Any = None, past_key_values: Any = None, **rest: Any
+        ) -> Any:
+            ids = {"input_ids": input_ids, "position_ids": position_ids}
+            return self._with_own("past_key_values", past_key_values, **ids, **rest)
 
 
 def subject_of(make: Callable[[], Any]) -> Subject:

@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
-from dataset_builders.environments.database.scoring import table_hash
+from dataset_builders.environments.database.scoring import exact_hash, table_hash
 from dataset_builders.environments.database.tables import (
     SMALL,
     Limits,
@@ -178,6 +178,11 @@ class SqliteDatabase:
         """Hash a table's content; see `scoring.table_hash`. None where `state` is None."""
         rows = self.state(table)
         return None if rows is None else table_hash(rows, cut)
+
+    def exact_state(self, table: Table) -> str | None:
+        """Hash a table's content; see `scoring.exact_hash`. None where `state` is None."""
+        rows = self.state(table)
+        return None if rows is None else exact_hash(rows)
 
     def close(self) -> None:
         """Free the database; may be called more than once."""

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 from dataset_builders.environments.base import Move, Oracle, Outcome, Start, TextEnvironment, begun
 from dataset_builders.environments.database.agentbench import DATA_NAMES, AgentBenchSource
+from dataset_builders.environments.database.answers import answer_matches
 from dataset_builders.environments.database.engine import Sqlite
 from dataset_builders.environments.database.generated import GeneratedSource
 from dataset_builders.environments.database.mariadb import MariaDB
@@ -25,10 +26,9 @@ from dataset_builders.environments.database.problems import Problem, ProblemSour
 from dataset_builders.environments.database.scoring import (
     GROUP_CONCAT_CHARS,
     agentbench_match,
-    answers_match,
-    parse_answer,
 )
 from dataset_builders.environments.database.tables import Backend, Database, StatementError
+from dataset_builders.environments.database.tasks import CHANGE_ANSWER
 from dataset_builders.errors import AgentTuningError, ConfigError, DataError, SourceNotFoundError
 
 OPERATION = "Operation"
@@ -43,6 +43,7 @@ class _Episode:
     problem: Problem
     database: Database
     label: tuple[str, ...]
+    result: tuple[tuple[object, ...], ...]
     state: str | None
 
 
@@ -50,8 +51,9 @@ class DatabaseEnvironment(TextEnvironment):
     """Questions about, and changes to, small tables.
 
     An action is `Operation` or `Answer`, a line break and the statement or the answer.
-    The score is 1 if the answer equals the label or, for a change, if the tables' content
-    equals the content after the reference statement; else 0. AgentBench's tasks are scored
+    The score is 1 if the answer states the rows of the reference statement's result
+    (`answers.answer_matches`) or, for a change, if the tables' content equals the content
+    after the reference statement; else 0. AgentBench's tasks are scored
     by its rules to the letter: answers by `scoring.agentbench_match`, and a change by its
     recorded hash however the episode ends. `info` carries, beyond what the base class
     promises, `kind` (such as "count" or "INSERT"), `backend` ("sqlite" or "mariadb") and,
@@ -141,14 +143,21 @@ class DatabaseEnvironment(TextEnvironment):
 
     def _begin(self, task_id: str) -> Start:
         problem = self.problem(task_id)
-        label, state = problem.label, problem.state
-        if (label is None and not problem.changes) or (problem.changes and state is None):
-            label, state = self._solve(problem, task_id)
+        result, state = problem.result, problem.state
+        if not problem.agentbench and (state if problem.changes else result) is None:
+            result, state = self._solve(problem, task_id)
+        result = result or ()
+        label = problem.label
+        if label is None:
+            texts = tuple(str(value) for row in result for value in row)
+            label = (CHANGE_ANSWER,) if problem.changes else texts
         database = self._backend.open(problem.tables, problem.limits, problem.file)
-        self._episode = _Episode(problem, database, label or (), state)
+        self._episode = _Episode(problem, database, label, result, state)
         return Start(problem.observation, problem.question, self._facts(problem))
 
-    def _solve(self, problem: Problem, task_id: str) -> tuple[tuple[str, ...], str | None]:
+    def _solve(
+        self, problem: Problem, task_id: str
+    ) -> tuple[tuple[tuple[object, ...], ...], str | None]:
         """Run the reference statement on tables of its own."""
         database = self._backend.open(problem.tables, problem.limits, problem.file)
         try:
@@ -160,9 +169,7 @@ class DatabaseEnvironment(TextEnvironment):
             database.close()
         if len(rows) > _MAX_LABEL:
             raise DataError(f"{task_id}: reference statement: found over {_MAX_LABEL} rows")
-        if problem.changes:
-            return problem.label or ("done",), state
-        return tuple(str(value) for row in rows for value in row), None
+        return tuple(rows), state
 
     def _act(self, action: str) -> Outcome:
         episode = self._current()
@@ -189,7 +196,7 @@ class DatabaseEnvironment(TextEnvironment):
             return float(_state(problem, episode.database) == episode.state is not None)
         if problem.agentbench:
             return float(agentbench_match(answer, episode.label))
-        return float(answers_match(parse_answer(answer), episode.label))
+        return float(answer_matches(answer, episode.result))
 
     def _facts(self, problem: Problem) -> dict[str, Any]:
         facts = {"kind": problem.kind, "backend": self.backend}
@@ -207,8 +214,12 @@ class DatabaseEnvironment(TextEnvironment):
 
 def _state(problem: Problem, database: Database) -> str | None:
     """One hash for all tables; None where one of them is gone."""
-    cut = GROUP_CONCAT_CHARS if problem.agentbench else None
-    hashes = [database.state_hash(table, cut) for table in problem.tables]
+    hashes = [
+        database.state_hash(table, GROUP_CONCAT_CHARS)
+        if problem.agentbench
+        else database.exact_state(table)
+        for table in problem.tables
+    ]
     return None if None in hashes or not hashes else "_".join(map(str, hashes))
 
 

@@ -37,5 +37,6 @@ class GeneratedSource:
             changes=task.changes,
             sql=task.sql,
             label=task.label,
+            result=None if task.changes else task.result,
             thought=task.thought,
         )

@@ -20,6 +20,7 @@ from dataset_builders.environments.database.mariadb_server import (
     shared_server,
     telling_loss,
 )
+from dataset_builders.environments.database.scoring import exact_hash
 from dataset_builders.environments.database.server_url import parse_url
 from dataset_builders.environments.database.tables import (
     Limits,
@@ -245,6 +246,16 @@ class _Database:
         except load_client().MySQLError:
             return None
         return str(found)
+
+    def exact_state(self, table: Table) -> str | None:
+        """Hash a table's rows here; see `scoring.exact_hash`. None as in `state_hash`."""
+        columns = ", ".join(quote(column.name) for column in table.columns)
+        source, most = f"{self._name}.{quote(table.name)}", self._limits.state_rows
+        try:
+            rows = self._server.run(f"SELECT {columns} FROM {source} LIMIT {most + 1}")
+        except load_client().MySQLError:
+            return None
+        return exact_hash(rows) if len(rows) <= most else None
 
     def close(self) -> None:
         """Drop the database and the account; may be called more than once."""

@@ -40,6 +40,8 @@ _WHAT = "a JSON Lines file of questions, SQL and tables (docs/environments.md sa
 
 _TASK_ID = re.compile(r"database-train-pairs-(\d{5,})")
 _TYPES = {"INT": "INTEGER"} | dict.fromkeys(("REAL", "FLOA", "DOUB", "NUM", "DEC"), "REAL")
+_ASKING = ("SELECT", "VALUES")
+_CHANGE_AFTER_WITH = re.compile(r"\)\s*(?:INSERT|UPDATE|DELETE|REPLACE)\s", re.IGNORECASE)
 _MAX_COPIED_BYTES = 64 * 2**20
 
 
@@ -78,15 +80,15 @@ class PairSource:
             raise ConfigError(f"task {task_id!r} is unknown; expected {expected}")
         where, record = self._records[int(found.group(1))]
         sql = _statement(record, where)
-        kind = sql.split(maxsplit=1)[0].upper()
-        tables, file = _tables(record, where, self.file.parent, copied=kind in CHANGES)
+        kind, changes = _kind(sql, where)
+        tables, file = _tables(record, where, self.file.parent, copied=changes)
         question = "\n".join(filter(None, (record["question"], record.get("evidence"))))
         return Problem(
             kind=kind,
             question=question,
             observation=f"{question}\n{describe(tables)}",
             tables=tables,
-            changes=kind in CHANGES,
+            changes=changes,
             sql=sql,
             thought=record.get("thought") or "I put the question into one statement.",
             file=file,
@@ -123,6 +125,23 @@ def _statement(record: dict[str, Any], where: str) -> str:
     if not sql:
         raise DataError(f"{where}: {key}: found no statement, expected SQL")
     return sql
+
+
+def _kind(sql: str, where: str) -> tuple[str, bool]:
+    """First word of a statement, and whether it changes tables.
+
+    Raises:
+        DataError: It neither asks nor changes rows: it would have an empty result, which an
+            agent that does nothing states as well.
+    """
+    kind = sql.split(maxsplit=1)[0].upper().lstrip("(")
+    changes = kind in (*CHANGES, "REPLACE")
+    if kind == "WITH":
+        changes = _CHANGE_AFTER_WITH.search(sql) is not None
+    elif not changes and not kind.startswith(_ASKING):
+        expected = ", ".join((*_ASKING, "WITH", *sorted(CHANGES), "REPLACE"))
+        raise DataError(f"{where}: sql: found a statement {kind[:40]}, expected {expected}")
+    return kind, changes
 
 
 def _tables(

@@ -12,6 +12,7 @@ from dataset_builders.environments.database.tables import SMALL, Limits, Table
 from dataset_builders.errors import DataError
 
 CHANGES = frozenset({"INSERT", "UPDATE", "DELETE"})
+"""First words of statements whose outcome is the tables' state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,10 @@ class Problem:
         tables: The tables as the episode begins with them.
         changes: Whether the tables' state is compared, not the answer.
         sql: The reference statement; "" where none is known.
-        label: Right answers; None where the reference statement has to be run for them.
+        label: Values of the right answer as text; None where the reference statement has to
+            be run for them.
+        result: Rows of the right answer, which `answers.answer_matches` compares; None
+            where the reference statement has to be run for them.
         state: Hash of the tables after the change; None where the reference statement has
             to be run for it.
         thought: A sentence that leads to the statement.
@@ -42,6 +46,7 @@ class Problem:
     changes: bool
     sql: str = ""
     label: tuple[str, ...] | None = None
+    result: tuple[tuple[object, ...], ...] | None = None
     state: str | None = None
     thought: str = "I run one statement on the table."
     file: Path | None = None

@@ -1,109 +1,21 @@
 """AgentBench's DB metric: compare an answer with its label, and a table with a table.
 
-Written from the rule, not from the code (AgentBench, task dbbench, result processor).
+It scores AgentBench's own tasks only; `answers` has the strict rule for all others. Written
+from the rule, not from the code (AgentBench, task dbbench, result processor).
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
-import json
-import math
-import re
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
-
-TOLERANCE = 1e-2
-"""Largest absolute difference of two numbers that count as equal."""
 
 GROUP_CONCAT_CHARS = 1024
 """Characters of its joined row hashes that AgentBench's MySQL looks at."""
 
 _MAX_ANSWER_CHARS = 2000
-_EMPTY_VALUES = frozenset(
-    {"", "none", "null", "undefined", "nan", "inf", "infinity", "-inf", "-infinity"}
-)
-_LOOSE_ITEM = re.compile(r"\"[^\"]*\"|'[^']*'|[^,]+")
-
-
-def normalise(value: object) -> str:
-    """Bring one value of an answer into the form that is compared.
-
-    Quotes, surrounding blanks, commas (AgentBench takes every one as a thousands
-    separator) and a closing percent sign go; what stands for "no value" becomes "0".
-    """
-    text = str(value).strip().strip("'\"").strip()
-    text = text.removesuffix("%").replace(",", "").strip()
-    return "0" if text.lower() in _EMPTY_VALUES else text
-
-
-def parse_answer(text: str) -> list[str]:
-    """Read what follows `Final Answer:`.
-
-    Args:
-        text: A JSON or Python list, such as `["12"]` or `[('x',)]`, or anything else.
-
-    Returns:
-        The normalised values. Text that is no list is one value; a bracketed list that
-        neither syntax accepts is cut at its commas.
-    """
-    text = text.strip()[:_MAX_ANSWER_CHARS]
-    value = _literal(text)
-    if isinstance(value, list | tuple):
-        return [normalise(_unwrap(item)) for item in value]
-    if value is None and text.startswith("[") and text.endswith("]"):
-        return [normalise(item) for item in _LOOSE_ITEM.findall(text[1:-1])]
-    return [normalise(text)]
-
-
-def _unwrap(item: object) -> object:
-    """Take the value out of a one-column row, which models copy with its brackets."""
-    if isinstance(item, list | tuple) and len(item) == 1:
-        return item[0]
-    return item
-
-
-def _literal(text: str) -> object:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        pass
-    try:
-        # An unknown escape such as "\d" is a matter of the answer, not of this program.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return None
-
-
-def answers_match(answer: Sequence[str], label: Sequence[str]) -> bool:
-    """Whether an answer equals its label.
-
-    Args:
-        answer: Values from `parse_answer`.
-        label: Values as the data gives them.
-
-    Returns:
-        If all values on both sides are numbers: whether they pair off within
-        `TOLERANCE`. Otherwise whether both hold the same set of texts.
-    """
-    expected = [normalise(value) for value in label]
-    left, right = _numbers(answer), _numbers(expected)
-    if left is not None and right is not None:
-        return len(left) == len(right) and all(
-            abs(a - b) <= TOLERANCE for a, b in zip(sorted(left), sorted(right), strict=True)
-        )
-    return set(answer) == set(expected)
-
-
-def _numbers(values: Iterable[str]) -> list[float] | None:
-    try:
-        numbers = [float(value) for value in values]
-    except ValueError:
-        return None
-    return numbers if all(map(math.isfinite, numbers)) else None
 
 
 def table_hash(rows: Iterable[Sequence[object]], cut: int | None = None) -> str:
@@ -124,6 +36,16 @@ def table_hash(rows: Iterable[Sequence[object]], cut: int | None = None) -> str:
     return _md5(",".join(sorted(_md5(_joined(row))[:5] for row in rows))[:cut])
 
 
+def exact_hash(rows: Iterable[Sequence[object]]) -> str:
+    """Hash a table's content so that only equal tables are equal, whatever their order of rows.
+
+    `table_hash` leaves NULLs out, joins values by a character that may be in them, and keeps
+    20 bits of a row.
+    """
+    text = "\n".join(sorted(repr(tuple(row)) for row in rows))
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+
+
 def _joined(row: Sequence[object]) -> str:
     texts = (
         value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
@@ -140,11 +62,10 @@ def _md5(text: str) -> str:
 def agentbench_match(answer: str, label: Sequence[str]) -> bool:
     """Whether an answer equals its label by AgentBench.old's rule.
 
-    It is stricter than `answers_match`: the answer is a Python list; one value is compared
-    as a number, exactly, or else as text; several are compared as a set, where the number
-    12 is not the text "12". Anything that is no list is one text, leading blank included.
-    One difference: AgentBench evaluates the model's text as a Python expression, here only
-    literals are read.
+    The answer is a Python list; one value is compared as a number, exactly, or else as
+    text; several are compared as a set, where the number 12 is not the text "12". Anything
+    that is no list is one text, leading blank included. One difference: AgentBench evaluates
+    the model's text as a Python expression, here only literals are read.
 
     Args:
         answer: What follows `Final Answer:`, unchanged.

@@ -94,7 +94,10 @@ class Database(Protocol):
         """Run one statement and tell the outcome, as AgentBench shows it."""
 
     def state_hash(self, table: Table, cut: int | None = None) -> str | None:
-        """Hash a table; None where it, or one of its first columns, is gone."""
+        """AgentBench's hash of a table; None where it, or one of its first columns, is gone."""
+
+    def exact_state(self, table: Table) -> str | None:
+        """A hash that differs wherever the content does; None as in `state_hash`."""
 
     def close(self) -> None:
         """Free the database; may be called more than once."""

@@ -19,7 +19,7 @@ from dataset_builders.environments.database.scenes import (
     draw_value,
     literal,
 )
-from dataset_builders.environments.database.tables import Table
+from dataset_builders.environments.database.tables import Table, Value
 from dataset_builders.environments.database.themes import themes
 
 SPLIT_SIZES = {"train": 2000, "dev": 100, "test": 200}
@@ -41,8 +41,8 @@ class DatabaseTask:
         question: What is asked, naming the columns.
         thought: One sentence that leads to the statement.
         sql: The statement that solves the task, in one line.
-        label: Answers that count as right; for a change, `CHANGE_ANSWER`.
         changes: Whether the table's state is compared, not the answer.
+        result: Rows that the statement returns; none for a change.
     """
 
     table: Table
@@ -50,8 +50,13 @@ class DatabaseTask:
     question: str
     thought: str
     sql: str
-    label: tuple[str, ...]
     changes: bool
+    result: tuple[tuple[Value, ...], ...]
+
+    @property
+    def label(self) -> tuple[str, ...]:
+        """The values of the right answer as text; for a change, `CHANGE_ANSWER`."""
+        return (CHANGE_ANSWER,) if self.changes else tuple(str(row[0]) for row in self.result)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,14 +218,14 @@ def make_task(split: str, index: int) -> DatabaseTask:
         question=draft.question,
         thought=draft.thought,
         sql=draft.sql,
-        label=(CHANGE_ANSWER,) if kind in _CHANGES else _run_label(scene.table, draft.sql),
         changes=kind in _CHANGES,
+        result=() if kind in _CHANGES else _run(scene.table, draft.sql),
     )
 
 
-def _run_label(table: Table, sql: str) -> tuple[str, ...]:
+def _run(table: Table, sql: str) -> tuple[tuple[Value, ...], ...]:
     database = SqliteDatabase([table])
     try:
-        return tuple(str(row[0]) for row in database.query(sql, len(table.rows)))
+        return tuple(database.query(sql, len(table.rows)))
     finally:
         database.close()

@@ -1,0 +1,98 @@
+"""How a turn ended, as a server says it: by the model, a filter, a limit, or not at all.
+
+`finish_reason` beyond OpenAI's "stop", "length", "tool_calls" and "content_filter": vLLM and
+SGLang have "abort", OpenRouter "error" with an `error` on the choice, DeepSeek
+"insufficient_system_resource", Gemini's filters names of their own.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+_GIVEN_UP = re.compile(
+    r"abort|error|cancel|interrupt|time.?out|timed|fail|insufficient|overload|disconnect"
+    r"|unavailable|network",
+    re.IGNORECASE,
+)
+_FILTERS = frozenset(
+    {"content_filter", "safety", "recitation", "blocklist", "prohibited_content", "sensitive"}
+)
+_LENGTH = frozenset({"length", "max_tokens", "model_length", "model_context_window_exceeded"})
+_CONTEXT = frozenset({"model_length", "model_context_window_exceeded"})
+
+
+class BrokenResponseError(Exception):
+    """The endpoint answered with something that holds no turn of the model.
+
+    Attributes:
+        status_code: HTTP status that the error in the response stands for; None if it
+            names none, which is a fault of the server and no fault of the request.
+        body: The error object in the response, if there is one.
+    """
+
+    def __init__(self, message: str, status_code: int | None = None, body: Any = None) -> None:
+        super().__init__(message)
+        self.status_code = status_code
+        self.body = body
+
+
+def check_error(part: Any, *, whole: bool = True) -> None:
+    """Look for an `error` in a response with status 200, or in one of its choices.
+
+    Args:
+        part: The response, or the choice.
+        whole: Whether it is the response. Its error may say that the request is to blame; one
+            of a choice that was begun is the server's.
+
+    Raises:
+        BrokenResponseError: There is one.
+    """
+    error = part.get("error") if isinstance(part, dict) else None
+    if not error:
+        return
+    known = error if isinstance(error, dict) else {}
+    code = str(known.get("code"))
+    status = int(code) if re.fullmatch(r"[45]\d\d", code, re.ASCII) else None
+    if status is not None and status < 500 and status != 429 and not whole:
+        status = None
+    line = " ".join(str(known.get("message") or error).split())[:300]
+    raise BrokenResponseError(
+        f"a response with status 200 holds an error: {line}", status, known or None
+    )
+
+
+def check_finish(reason: str) -> None:
+    """Refuse a turn that the server gave up.
+
+    Raises:
+        BrokenResponseError: It did: what was written until then is not the model's answer.
+    """
+    if _GIVEN_UP.search(reason):
+        raise BrokenResponseError(f"the server gave the turn up: finish_reason {reason!r}")
+
+
+def is_filter(reason: str) -> bool:
+    """Whether a filter of contents cut the turn."""
+    return reason.lower() in _FILTERS
+
+
+def is_cut(reason: str) -> bool:
+    """Whether the turn was cut at a limit of tokens."""
+    return reason.lower() in _LENGTH
+
+
+def cut_by_context(reason: str, written: int, limit: int) -> bool:
+    """Whether a turn was cut before the limit that the request set.
+
+    vLLM shortens the limit to what the context has room for, and does not refuse the
+    request; such a turn is not the model's answer.
+
+    Args:
+        reason: The `finish_reason`.
+        written: Tokens of the turn; 0 if the server does not say.
+        limit: Tokens that the request allowed; 0 if that is not known.
+    """
+    if reason.lower() in _CONTEXT:
+        return True
+    return is_cut(reason) and 0 < written < limit

@@ -1,0 +1,112 @@
+"""Turns that a server gave up, or cut for want of room, are not the model's answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from endpoint import Endpoint, Fault, serving
+from test_faults import Notes, ask
+
+from dataset_builders.collection.client import ChatClient
+from dataset_builders.collection.client import Endpoint as Model
+from dataset_builders.collection.concurrency import AdaptiveLimit
+from dataset_builders.collection.failures import EpisodeEndedError
+from dataset_builders.collection.finish import cut_by_context
+from dataset_builders.collection.ledger import Reply
+from dataset_builders.collection.requests import Sampling
+from dataset_builders.conversation import Message
+from dataset_builders.errors import EndpointError
+
+pytest.importorskip("openai")
+
+
+def body(finish: Any = "stop", **choice: Any) -> bytes:
+    """A response with status 200 and half a turn."""
+    message = {"role": "assistant", "content": "First we add"}
+    return json.dumps(
+        {"choices": [{"finish_reason": finish, "message": message, **choice}]}
+    ).encode()
+
+
+GIVEN_UP = {
+    "abort": body("abort"),
+    "error": body("error"),
+    "upper case": body("ERROR"),
+    "resources": body("insufficient_system_resource"),
+    "error of the choice": body(None, error={"code": 502, "message": "provider disconnected"}),
+    "error of a choice that blames the request": body("stop", error={"code": 400, "message": "?"}),
+    "error as text": body("stop", error="internal"),
+    "error of the response": b'{"error": {"message": "overloaded", "code": 503}}',
+    "error beside choices": json.dumps(json.loads(body()) | {"error": {"message": "x"}}).encode(),
+    "no choices": b'{"choices": []}',
+    "null choices": b'{"choices": null}',
+}
+
+
+@pytest.mark.parametrize("kind", GIVEN_UP)
+def test_a_turn_that_the_server_gave_up_is_asked_for_again(kind: str) -> None:
+    fault = Fault(body=GIVEN_UP[kind])
+    endpoint = Endpoint(lambda messages: "Hi", lambda number: fault if number == 0 else None)
+    (reply,), client, _ = ask(endpoint)
+    assert isinstance(reply, Reply), reply
+    assert (reply.text, endpoint.counts.total(), client.retries.total()) == ("Hi", 2, 1)
+
+
+def test_one_that_is_given_up_always_is_never_written_down() -> None:
+    notes = Notes()
+
+    async def run(url: str) -> None:
+        model = Model("m", url, tries=2, back_off=0.01)
+        async with ChatClient(model, Sampling(), notes, AdaptiveLimit(8)) as client:
+            await client.complete([Message("user", "Hello")], task_id="t")
+
+    endpoint = Endpoint(lambda messages: {"content": "First we", "finish_reason": "abort"})
+    with serving(endpoint), pytest.raises(EndpointError, match="finish_reason 'abort'"):
+        asyncio.run(run(endpoint.url))
+    assert (notes.kept, endpoint.counts.total()) == ({}, 2)
+
+
+@pytest.mark.parametrize("finish", ["stop", "length", "tool_calls", "eos_token", "", None])
+def test_other_reasons_are_answers(finish: str | None) -> None:
+    endpoint = Endpoint(lambda messages: {"content": "Hi", "finish_reason": finish}, usage=False)
+    (reply,), _, _ = ask(endpoint)
+    assert isinstance(reply, Reply)
+    assert reply.finish_reason == (finish or "")
+
+
+@pytest.mark.parametrize(
+    ("reason", "written", "limit", "cut"),
+    [
+        ("length", 41, 512, True),
+        ("length", 511, 512, True),
+        ("length", 512, 512, False),
+        ("length", 0, 512, False),  # The server does not say how many there are.
+        ("length", 41, 0, False),
+        ("stop", 41, 512, False),
+        ("model_length", 0, 0, True),  # Mistral's name of it.
+    ],
+)
+def test_cut_by_the_end_of_the_context(reason: str, written: int, limit: int, cut: bool) -> None:
+    assert cut_by_context(reason, written, limit) is cut
+
+
+@pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
+def test_a_turn_that_found_no_room_ends_the_episode_and_is_paid_once(field: str) -> None:
+    notes = Notes()
+
+    async def run(url: str) -> None:
+        sampling = Sampling(max_tokens=50, token_field=field)
+        async with ChatClient(Model("m", url), sampling, notes, AdaptiveLimit(8)) as client:
+            for _ in range(2):
+                with pytest.raises(EpisodeEndedError) as raised:
+                    await client.complete([Message("user", "Hello")], task_id="t")
+                assert raised.value.reason == "context_full"
+
+    said = {"content": "So " * 30, "finish_reason": "length", "completion_tokens": 41}
+    endpoint = Endpoint(lambda messages: dict(said))
+    with serving(endpoint):
+        asyncio.run(run(endpoint.url))
+    assert (len(notes.kept), endpoint.counts.total()) == (1, 1)
