@@ -160,18 +160,27 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             batch=batch_of(cfg),
             packing=self._mix.packing,
             packing_facts=self._mix.report.get("packing"),
+            loss_normalization=section.loss_normalization,
         )
+        if run.loss:
+            LOG.info(
+                "loss: normalized by %(normalization)s, so that agent data have %(agent_share).4f "
+                "of it",
+                run.loss,
+            )
         write_run_files(Path(cfg.output_dir), run)
 
     def add_callbacks_post_trainer(self, cfg: Any, trainer: Any) -> list[Any]:
-        """The check of packed rows, and evaluators, as the section lists them."""
+        """What a step's loss is divided by, the check of packed rows, and evaluators."""
         from agenttuning_plugin.endpoint_callback import EndpointCallback
+        from agenttuning_plugin.loss_normalization import LossNormalization
         from agenttuning_plugin.packing_check import PackingCheck
         from agenttuning_plugin.panel import schedules
         from evaluators.callback import EvaluatorCallback
 
         section = section_of(cfg)
         first: list[Any] = [PackingCheck()] if cfg.sample_packing else []
+        first.append(LossNormalization(trainer, section.loss_normalization))
         beside = [EndpointCallback(trainer, section.endpoint)] if section.endpoint else []
         if not section.evaluators:
             return [*first, *beside]
