@@ -22,6 +22,9 @@ ROLES: tuple[str, ...] = get_args(Role)
 TRAIN_FIELD = "train"
 """Column of a message that tells whether the loss covers it."""
 
+REASONING_FIELD = "reasoning_content"
+"""Column of a message for what the assistant thought, as inference servers name it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -34,6 +37,9 @@ class Message:
             (AgentInstruct's `loss` field).
         tool_calls: Function calls of an assistant turn.
         tool_call_id: The call that a tool message answers, or "".
+        reasoning: What the assistant thought before it spoke or called, without any tags,
+            where the source keeps it apart from the content; None if it does not. A chat
+            template decides how it is written, see `ChatTemplate.rows`.
     """
 
     role: Role
@@ -41,6 +47,7 @@ class Message:
     trained: bool = False
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str = ""
+    reasoning: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +134,14 @@ def _check_message(index: int, message: Message) -> None:
         )
     if message.tool_calls and message.role != "assistant":
         raise DataError(f"{where}: tool_calls: on a {message.role} turn, expected assistant")
+    if message.reasoning is not None:
+        if not isinstance(message.reasoning, str):
+            found = type(message.reasoning).__name__
+            raise DataError(f"{where}: {REASONING_FIELD}: found {found}, expected text")
+        if message.role != "assistant":
+            raise DataError(
+                f"{where}: {REASONING_FIELD}: on a {message.role} turn, expected assistant"
+            )
 
 
 def parse_messages(raw: object) -> tuple[Message, ...]:
@@ -153,7 +168,9 @@ def _parse_message(index: int, raw: object) -> Message:
         calls = parse_tool_calls(raw.get("tool_calls"))
     except DataError as error:
         raise DataError(f"message {index}: {error}") from error
-    if content is None and calls:
+    # An empty text is what serializers write for no reasoning.
+    reasoning: Any = raw.get(REASONING_FIELD) or None
+    if content is None and (calls or reasoning):
         content = ""
     trained: Any = raw.get(TRAIN_FIELD)
     if trained is None:
@@ -165,6 +182,7 @@ def _parse_message(index: int, raw: object) -> Message:
         trained=trained,
         tool_calls=calls,
         tool_call_id="" if call_id is None else str(call_id),
+        reasoning=reasoning,
     )
     _check_message(index, message)
     return message
@@ -176,6 +194,7 @@ def to_row(
     tool_calls: bool = False,
     tools: bool = False,
     model: bool = False,
+    reasoning: bool = False,
 ) -> dict[str, Any]:
     """Turn a conversation into a dataset row.
 
@@ -188,6 +207,8 @@ def to_row(
         tool_calls: Whether messages carry `tool_calls` and `tool_call_id`.
         tools: Whether the row carries `tools`.
         model: Whether the row carries `model`.
+        reasoning: Whether every message carries `reasoning_content`; else those that have
+            reasoning do.
 
     Returns:
         A row with `id`, `source`, `task` and `messages`.
@@ -196,7 +217,9 @@ def to_row(
         "id": conversation.id,
         "source": conversation.source,
         "task": conversation.task,
-        "messages": [to_message_row(message, tool_calls) for message in conversation.messages],
+        "messages": [
+            to_message_row(message, tool_calls, reasoning) for message in conversation.messages
+        ],
     }
     if tools:
         row["tools"] = conversation.tools
@@ -205,7 +228,9 @@ def to_row(
     return row
 
 
-def to_message_row(message: Message, tool_calls: bool = False) -> dict[str, Any]:
+def to_message_row(
+    message: Message, tool_calls: bool = False, reasoning: bool = False
+) -> dict[str, Any]:
     """A message as JSON values; `parse_messages` reads a list of them."""
     row: dict[str, Any] = {
         "role": message.role,
@@ -222,6 +247,8 @@ def to_message_row(message: Message, tool_calls: bool = False) -> dict[str, Any]
             for call in message.tool_calls
         ]
         row["tool_call_id"] = message.tool_call_id
+    if reasoning or message.reasoning is not None:
+        row[REASONING_FIELD] = message.reasoning
     return row
 
 
@@ -267,4 +294,9 @@ def optional_columns(conversations: Sequence[Conversation]) -> dict[str, bool]:
         "tool_calls": uses_tools(conversations),
         "tools": any(conversation.tools for conversation in conversations),
         "model": any(conversation.model for conversation in conversations),
+        "reasoning": any(
+            message.reasoning is not None
+            for conversation in conversations
+            for message in conversation.messages
+        ),
     }

@@ -14,6 +14,7 @@ from dataset_builders.errors import ConfigError
 from evaluators.base import Evaluator, Metric, Record, Suite
 from evaluators.failure_modes import failure_modes, failure_rates
 from evaluators.subject import Decoding, LanguageModel, Subject
+from evaluators.turns import message_record
 
 
 class AgentTaskEvaluator(Evaluator):
@@ -171,5 +172,5 @@ def record_of(trajectory: Trajectory) -> Record:
         "valid_rounds": valid,
         "prompt": trajectory.prompt,
         **trajectory.details,
-        "messages": [{"role": m.role, "content": m.content} for m in trajectory.messages],
+        "messages": [message_record(m.role, m.content, m.reasoning) for m in trajectory.messages],
     }

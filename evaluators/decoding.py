@@ -40,7 +40,8 @@ class LanguageModel(Protocol):
 
         Returns:
             One turn per dialogue, blanks around it removed; None where the context has no
-            room for one.
+            room for one. What the model thought is no part of the text: turns are
+            `reasoning.Answer`, which keeps it beside.
 
         Raises:
             EndpointError: The server does not answer.

@@ -25,6 +25,7 @@ from dataset_builders.collection.requests import (
 )
 from dataset_builders.conversation import Message
 from dataset_builders.errors import AgentTuningError, ConfigError, EndpointError
+from dataset_builders.reasoning import Answer
 from evaluators.subject import Decoding
 
 _log = logging.getLogger(__name__)
@@ -63,8 +64,7 @@ class EndpointModel:
 
     def chat(self, dialogues: Sequence[Sequence[Message]], decoding: Decoding) -> list[str | None]:
         """See `LanguageModel.chat`."""
-        bodies = [self._chat_body(dialogue, decoding) for dialogue in dialogues]
-        return [None if text is None else text.strip() for text in self._ask(bodies)]
+        return list(self._ask([self._chat_body(dialogue, decoding) for dialogue in dialogues]))
 
     def continue_text(self, prompts: Sequence[str], decoding: Decoding) -> list[str | None]:
         """See `LanguageModel.continue_text`."""
@@ -74,7 +74,7 @@ class EndpointModel:
             {_PATH: "/completions", **settings, "prompt": plain_unicode(prompt)}
             for prompt in prompts
         ]
-        return [None if text is None else text.strip() for text in self._ask(bodies)]
+        return list(self._ask(bodies))
 
     def next_token_logprobs(
         self, dialogues: Sequence[Sequence[Message]], candidates: Sequence[str]
@@ -106,8 +106,8 @@ class EndpointModel:
         )
         return sampling.request(self._endpoint.model, dialogue, decoding.max_new_tokens, 0)
 
-    def _ask(self, bodies: Sequence[dict[str, Any]]) -> list[str | None]:
-        answers: list[str | None] = self._run(lambda: self._ask_all(bodies))
+    def _ask(self, bodies: Sequence[dict[str, Any]]) -> list[Answer | None]:
+        answers: list[Answer | None] = self._run(lambda: self._ask_all(bodies))
         return answers
 
     def _run(self, job: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
@@ -119,7 +119,7 @@ class EndpointModel:
             self._thread.start()
         return asyncio.run_coroutine_threadsafe(job(), self._loop).result()
 
-    async def _ask_all(self, bodies: Sequence[dict[str, Any]]) -> list[str | None]:
+    async def _ask_all(self, bodies: Sequence[dict[str, Any]]) -> list[Answer | None]:
         if self._client is None:
             self._client = _Client(self._endpoint, self._ceiling)
         client = self._client
@@ -197,17 +197,18 @@ class _Client(ChatClient):
         return read_reply(text, self._endpoint.model, PriceTable(), token_limit(body))
 
 
-async def _answer(client: _Client, body: dict[str, Any]) -> str | None:
+async def _answer(client: _Client, body: dict[str, Any]) -> Answer | None:
     try:
         reply = await client.ask(body)
-        return None if reply.finish_reason == CONTEXT_FULL else reply.text
+        cut = reply.finish_reason == CONTEXT_FULL
+        return None if cut else Answer(reply.text.strip(), reply.reasoning)
     except EpisodeEndedError as error:
         if error.reason == CONTEXT_FULL:
             return None
         if error.reason == ENDPOINT_ERROR:
             raise EndpointError(f"a request failed again and again: {error}") from error
         _log.warning("a request was refused and counts as an empty answer: %s", error)
-        return ""
+        return Answer("")
 
 
 def _values(text: str, candidates: Sequence[str], endpoint: Endpoint) -> list[float]:

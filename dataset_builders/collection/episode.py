@@ -18,6 +18,7 @@ from dataset_builders.errors import (
     MissingExtraError,
     SourceNotFoundError,
 )
+from dataset_builders.reasoning import read_answer
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -107,7 +108,10 @@ class Episode:
         return self.dialogue.trim(self.messages) if self.dialogue else tuple(self.messages)
 
     def act(self, reply: str | None) -> None:
-        """Take the policy's turn; None is one that found no room: what is reached counts."""
+        """Take the policy's turn; None is one that found no room: what is reached counts.
+
+        Thoughts are kept with the turn, and are no part of what is played.
+        """
         if self.dialogue is None:
             self.exit_reason = CONTEXT_FULL
             return
@@ -118,9 +122,17 @@ class Episode:
             self.reward, self.success = float(reward), bool(info["success"])
             self.exit_reason = CONTEXT_FULL
             return
-        self.messages.append(Message("assistant", self.dialogue.kept(reply), trained=True))
+        said = read_answer(reply)
+        self.messages.append(
+            Message(
+                "assistant",
+                self.dialogue.kept(said),
+                trained=True,
+                reasoning=said.reasoning or None,
+            )
+        )
         self.num_rounds += 1
-        observation, reward, terminated, truncated, info = self.dialogue.step(reply)
+        observation, reward, terminated, truncated, info = self.dialogue.step(said)
         self.valid_rounds += bool(info["valid_format"])
         if terminated or truncated:
             self.reward, self.success = float(reward), bool(info["success"])

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from dataset_builders.collection.episode import Trajectory
+from dataset_builders.reasoning import Answer, read_answer
 
 ACT = "act"
 """Purpose of a request for the acting model's next turn."""
@@ -32,6 +33,8 @@ class Reply:
         seconds: From sending to the last byte, of the try that succeeded.
         tries: Requests sent until this one succeeded, itself included.
         counted: Whether the endpoint said how many tokens it used.
+        reasoning: What the model thought before it spoke, from marks in the text or from the
+            server's own field; "" if it did not.
     """
 
     text: str
@@ -44,6 +47,12 @@ class Reply:
     seconds: float = 0.0
     tries: int = 1
     counted: bool = True
+    reasoning: str = ""
+
+    @property
+    def answer(self) -> Answer:
+        """The turn as an episode takes it."""
+        return read_answer(self.text, self.reasoning)
 
 
 @dataclass(frozen=True, slots=True)

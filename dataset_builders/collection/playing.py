@@ -149,7 +149,7 @@ async def play_episode(
         if reply is not None:
             if reply.model:  # An oracle has none, and costs nothing.
                 spent = spent.plus(reply)
-            await _shielded(episode, seat, episode.act, reply.text)
+            await _shielded(episode, seat, episode.act, reply.answer)
     return Ending(episode.trajectory(environment), attempt, True, spent)
 
 
@@ -173,7 +173,7 @@ async def _replay(episode: Episode, seat: Seat, turns: Sequence[Turn]) -> None:
             return
         if fresh is episode.messages[-1]:  # Else there was no room to show it.
             episode.messages[-1] = Message(fresh.role, turn.shown)
-        await _shielded(episode, seat, episode.act, turn.reply.text)
+        await _shielded(episode, seat, episode.act, turn.reply.answer)
 
 
 def agree(recorded: str, fresh: str) -> bool:

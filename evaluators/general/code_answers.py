@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import textwrap
 
+from dataset_builders.reasoning import spoken
+
 _FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.DOTALL)
 _START = re.compile(
     r"^(?:from \S+ import|import \w|(?:async )?def |class \w+[:(]|@\w)", re.MULTILINE
@@ -34,6 +36,7 @@ def program_in(answer: str, prompt: str, entry_point: str) -> str:
         prompt: The task's: imports, helpers, signature and docstring.
         entry_point: The function's name.
     """
+    answer = spoken(answer)
     defines = re.compile(rf"^(?:async )?def {re.escape(entry_point)}\b", re.MULTILINE)
     blocks = [match[1] for match in _FENCE.finditer(answer)]
     # A block within a list item is indented as a whole.

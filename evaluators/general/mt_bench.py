@@ -20,6 +20,7 @@ from evaluators.general.mt_bench_data import MtBenchData, load_mt_bench
 from evaluators.judge import Judge, Verdict
 from evaluators.subject import Decoding, LanguageModel, Subject
 from evaluators.suites import SuiteSettings
+from evaluators.turns import message_record
 
 TEMPERATURES: Mapping[str, float] = {
     "writing": 0.7,
@@ -153,7 +154,7 @@ class MtBenchEvaluator(Evaluator):
             "judgements": [verdict.text for verdict in verdicts],
             "ratings": ratings,
             "messages": [
-                {"role": message.role, "content": message.content}
+                message_record(message.role, message.content)
                 for message in self._dialogue(item, answers)
             ],
         }

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from evaluators.held_out.rewoo.plans import Step, read_plan
 from evaluators.held_out.rewoo.task_sets import Closed, Question
 from evaluators.held_out.rewoo.tools import LLM, RefusedError, ToolBox
+from evaluators.turns import message_record
 
 LONGEST_EVIDENCE = 2000
 """Characters of one tool's answer; what is longer would leave the solver no room."""
@@ -71,8 +72,7 @@ class Work:
         )
 
     def _say(self, prompt: str, told: str) -> None:
-        self.messages.append({"role": "user", "content": prompt})
-        self.messages.append({"role": "assistant", "content": told})
+        self.messages += [message_record("user", prompt), message_record("assistant", told)]
 
 
 def gather(
