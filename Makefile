@@ -1,5 +1,9 @@
 # Two commands do everything: `make demo` and `make test`. Each sets itself up.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# 3.13 is not among them: a release that Axolotl pins, zstandard 0.22, has no wheel for it.
+SUPPORTED := sys.version_info[:2] in ((3, 11), (3, 12))
+# A name may be there and not run, such as a shim of pyenv.
+PYTHON ?= $(shell for name in python3.11 python3.12 python3; do \
+  $$name -c 'import sys; sys.exit(not $(SUPPORTED))' 2> /dev/null && echo $$name && break; done)
 BIN := .venv/bin
 # Processes that tests are run in.
 WORKERS ?= 2
@@ -50,7 +54,9 @@ clean:  ## Remove what the targets above made.
 # torch comes first and through pip: a machine may be set up to hand pip a CPU build.
 # Elsewhere this is the registry's default, the CUDA build on Linux.
 .venv/.torch: Makefile
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found " + sys.version)'
+	@test -n "$(PYTHON)" || \
+	  { echo "make: Python 3.11 or 3.12 is needed, found neither; name one with PYTHON=..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not $(SUPPORTED) and "make: Python 3.11 or 3.12 is needed, found " + sys.version.split()[0])'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv

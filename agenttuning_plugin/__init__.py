@@ -56,9 +56,16 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used."""
+    """Import a public name when it is first used.
+
+    Raises:
+        MissingExtraError: What it needs is not installed; the message names the extra.
+    """
     from importlib import import_module
+
+    from dataset_builders.extras import needs_extra
 
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+    with needs_extra("axolotl" if name == "AgentTuningPlugin" else "eval"):
+        return getattr(import_module(_MODULES[name]), name)

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from agenttuning_plugin import (
+    __version__,
     cli_collect,
     cli_env,
     cli_evaluate,
@@ -29,7 +30,6 @@ from agenttuning_plugin.terminal import (
 from dataset_builders.errors import AgentTuningError, ConfigError
 
 app = typer.Typer(
-    help="AgentTuning for Axolotl and TRL: agent skill without forgetting how to talk.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -50,6 +50,24 @@ def main() -> None:
     except KeyboardInterrupt:
         errors.print("stopped")
         sys.exit(130)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        console.print(f"agenttuning-plugin {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """AgentTuning for Axolotl and TRL: agent skill without forgetting how to talk."""
 
 
 app.command()(cli_collect.collect)

@@ -207,6 +207,7 @@ def collect(
         limits=most,
         cluster=_cluster(engine, ray_address),
     )
+    config.check()  # Before anything is shown or made.
     finish = ThoughtAdder(play.environment) if add_thoughts else None
     with showing(errors, play.endpoint) as progress:
         report = run(config, watch=progress.watch, finish=finish)

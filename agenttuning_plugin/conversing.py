@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from dataset_builders.collection.answer import read_answer
 from dataset_builders.conversation import Message
 from dataset_builders.encoding.coding import Coder
 from dataset_builders.errors import MaskError
 from dataset_builders.masks.chat import ChatRenderer
-from dataset_builders.reasoning import opens_thought, read_answer
+from dataset_builders.reasoning import opens_thought
 
 if TYPE_CHECKING:
     from evaluators.base import Subject

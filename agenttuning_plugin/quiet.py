@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from dataset_builders.extras import needs_extra
+
 
 @contextmanager
 def silenced() -> Iterator[None]:
@@ -34,8 +36,12 @@ def silenced() -> Iterator[None]:
 
 @contextmanager
 def without_bars() -> Iterator[None]:
-    """Keep the bars of transformers away, such as that of loading a model from disk."""
-    with silenced():
+    """Keep the bars of transformers away, such as that of loading a model from disk.
+
+    Raises:
+        MissingExtraError: transformers is not installed.
+    """
+    with needs_extra("eval"), silenced():
         from transformers.utils import logging
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]

@@ -5,7 +5,7 @@ Needs no Axolotl, so that `agenttuning check` can explain a recipe where it is m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,89 +13,167 @@ from pydantic import ValidationError
 
 from agenttuning_plugin.args import AgentTuningSection
 from agenttuning_plugin.demo_assets import CACHE
+from agenttuning_plugin.near_keys import keys_beside, suggestion
 from dataset_builders.errors import ConfigError
 
 PLUGIN = "agenttuning_plugin.AgentTuningPlugin"
 
-# Key, and why it cannot stand in a recipe of this plugin.
+_DATA = "the plugin supplies the data: list sources under agenttuning"
+_MASKS = "the plugin trains the model's own turns, each with its end token"
+_PACKS = "the plugin packs the rows itself, in the mix's order"
+_ORDER = "the plugin decides on the order of the rows"
+_POSE = "the plugin makes the rows, without PoSE"
+_TUNING = "eta-sampling is for supervised fine-tuning"
+
+# Key, and why it cannot stand in a recipe of this plugin. False or nothing is what the plugin does.
 _REFUSED = {
-    "datasets": "the plugin supplies the data: list sources under agenttuning",
-    "pretraining_dataset": "the plugin supplies the data: list sources under agenttuning",
+    "datasets": _DATA,
+    "pretraining_dataset": _DATA,
     "test_datasets": "the plugin supplies the evaluation set: use agenttuning.holdout",
     "val_set_size": "the plugin supplies the evaluation set: use agenttuning.holdout",
-    "rl": "eta-sampling is for supervised fine-tuning",
+    "rl": _TUNING,
+    "reward_model": _TUNING,
+    "process_reward_model": _TUNING,
     "streaming": "the mix has to be known before the first step",
     "group_by_length": "it would reorder the mix",
     "train_on_inputs": "the loss covers the model's own turns only",
     "skip_prepare_dataset": "the plugin prepares the data itself",
+    "dataset_exact_deduplication": "the plugin reads the data: set clean of a source",
+    "dataset_shard_num": "the plugin reads the data: set splits, data_files or limit of a source",
+    "dataset_shard_idx": "the plugin reads the data: set splits, data_files or limit of a source",
+    "num_dataset_shards_to_save": "the plugin keeps the encoded data itself",
+    "push_dataset_to_hub": "the plugin uploads no data",
+    "min_sample_len": "the plugin drops no row for being short",
+    "eval_sequence_len": "the holdout is as long as sequence_len allows",
+    "use_pose": _POSE,
+    "pose_max_context_len": _POSE,
+    "pose_num_chunks": _POSE,
+    "pose_split_on_token_ids": _POSE,
+    "processor_type": "the plugin makes rows of text, without images",
+    "role_boundaries": _MASKS,
+    "multipack_real_batches": _PACKS,
+    "sample_packing_bin_size": _PACKS,
+    "sample_packing_eff_est": _PACKS,
+    "sample_packing_mp_start_method": _PACKS,
+    "sample_packing_sequentially": _PACKS,
+    "pretrain_multipack_attn": _PACKS,
+    "pretrain_multipack_buffer_size": _PACKS,
+    "pretraining_sample_concatenation": _PACKS,
+    "streaming_multipack_buffer_size": _PACKS,
 }
+# Likewise, whatever the value: it would be void.
+_VOID = {
+    "shuffle_merged_datasets": _ORDER,
+    "shuffle_before_merging_datasets": _ORDER,
+    # Keys of an entry of `datasets`, which Axolotl drops at the top.
+    "train_on_eos": _MASKS,
+    "train_on_eot": _MASKS,
+    "roles_to_train": _MASKS,
+    "message_field_training": "the plugin reads the flags of a source's own format",
+    "message_field_training_detail": "the plugin reads the flags of a source's own format",
+    "field_messages": "the plugin reads a source by its format: set format of a source",
+    "message_property_mappings": "the plugin reads a source by its format: set format of a source",
+    "drop_system_message": "the plugin keeps system messages",
+}
+REPLACED_KEYS = frozenset(_REFUSED) | frozenset(_VOID)
+"""Keys that the plugin makes void."""
 
 
-def check_recipe(cfg: Mapping[str, Any]) -> AgentTuningSection:
+def check_recipe(cfg: Mapping[str, Any], others: Sequence[str] = ()) -> AgentTuningSection:
     """Check a raw recipe, before Axolotl validates it.
 
     Args:
-        cfg: The recipe as read from YAML.
+        cfg: The recipe as read from YAML, its overrides applied (`overrides.apply_overrides`).
+        others: What is known to be wrong already, one line each.
 
     Returns:
         The section.
 
     Raises:
-        ConfigError: The section is missing or invalid, or another key contradicts it.
+        ConfigError: The section is missing or invalid, or other keys contradict it; names all.
     """
     if "agenttuning" not in cfg:
-        raise ConfigError(
+        missing = (
             "agenttuning: the section is missing, expected at least agenttuning.agent and "
             "agenttuning.general"
         )
+        raise ConfigError("; ".join([*others, missing]))
     section = section_of(cfg)
-    for key, why in _REFUSED.items():
-        if cfg.get(key):
-            raise ConfigError(f"{key}: found {_short(cfg[key])}, expected nothing: {why}")
-    if cfg.get("curriculum_sampling") is False:
-        raise ConfigError(
-            "curriculum_sampling: found false, expected true or nothing: a shuffling sampler "
-            "would undo the mix's order"
-        )
-    if section.chat_template and cfg.get("chat_template"):
-        raise ConfigError(
-            f"chat_template: found {cfg['chat_template']!r} beside agenttuning.chat_template "
-            f"{section.chat_template!r}, expected one of the two"
-        )
-    if cfg.get("sample_packing") and not cfg.get("max_steps"):
-        raise ConfigError(
-            "max_steps: missing, expected a number of steps: with sample_packing a number of "
-            "examples does not decide it"
-        )
-    if not cfg.get("max_steps") and section.num_examples is None:
-        raise ConfigError(
-            "max_steps: missing, expected a number of steps (or agenttuning.num_examples): "
-            "a mix has no epochs, its sources repeat at different rates"
-        )
-    if section.evaluators:
-        _check_parallelism(cfg)
-    _check_base_model(str(cfg.get("base_model") or ""))
+    if found := [*others, *problems(cfg, section)]:
+        raise ConfigError("; ".join(found))
     return section
 
 
-def _check_parallelism(cfg: Mapping[str, Any]) -> None:
+def problems(cfg: Mapping[str, Any], section: AgentTuningSection) -> list[str]:
+    """What of a recipe contradicts the plugin, one line each."""
+    rules = (_refused_keys, _one_template, _run_length, _parallelism, _base_model)
+    return [line for rule in rules for line in rule(cfg, section)]
+
+
+def _refused_keys(cfg: Mapping[str, Any], _: AgentTuningSection) -> Iterator[str]:
+    for key, why in _REFUSED.items():
+        if cfg.get(key):
+            yield f"{key}: found {short(cfg[key])}, expected nothing: {why}"
+    for key, why in _VOID.items():
+        if cfg.get(key) is not None:
+            yield f"{key}: found {short(cfg[key])}, expected nothing: {why}"
+    if cfg.get("curriculum_sampling") is False:
+        yield (
+            "curriculum_sampling: found false, expected true or nothing: a shuffling sampler "
+            "would undo the mix's order"
+        )
+
+
+def _one_template(cfg: Mapping[str, Any], section: AgentTuningSection) -> Iterator[str]:
+    for key in ("chat_template", "chat_template_jinja"):
+        if section.chat_template and cfg.get(key):
+            yield (
+                f"{key}: found {short(cfg[key])} beside agenttuning.chat_template "
+                f"{section.chat_template!r}, expected one of the two"
+            )
+
+
+def _run_length(cfg: Mapping[str, Any], section: AgentTuningSection) -> Iterator[str]:
+    if cfg.get("max_steps"):
+        return
+    if cfg.get("sample_packing"):
+        yield (
+            "max_steps: missing, expected a number of steps: with sample_packing a number of "
+            "examples does not decide it"
+        )
+    elif section.num_examples is None:
+        yield (
+            "max_steps: missing, expected a number of steps (or agenttuning.num_examples): "
+            "a mix has no epochs, its sources repeat at different rates"
+        )
+    elif cfg.get("num_epochs") not in (None, 1):
+        yield (
+            f"num_epochs: found {short(cfg['num_epochs'])}, expected nothing: it would repeat the "
+            "same order; set agenttuning.num_examples or max_steps"
+        )
+
+
+def _parallelism(cfg: Mapping[str, Any], section: AgentTuningSection) -> Iterator[str]:
     """Evaluators give every process tasks of its own, whether it has the whole model or not."""
+    if not section.evaluators:
+        return
     for key in ("tensor_parallel_size", "context_parallel_size", "sequence_parallel_degree"):
         size = cfg.get(key)
         if isinstance(size, int) and size > 1:
-            raise ConfigError(
+            yield (
                 f"agenttuning.evaluators: cannot run with {key}: {size}, where processes share one "
                 "input: leave them out and run `agenttuning evaluate` on the saved model"
             )
 
 
-def _check_base_model(name: str) -> None:
+def _base_model(cfg: Mapping[str, Any], _: AgentTuningSection) -> Iterator[str]:
     """A path that leads nowhere would be looked up on the hub, and fail there obscurely."""
+    name = str(cfg.get("base_model") or "")
     place = Path(name).expanduser()
     if name.startswith(("~", "/", "./", "../")) and not place.is_dir():
         demo = CACHE.expanduser() in place.parents
         hint = ": run `agenttuning demo --prepare`" if demo else ""
-        raise ConfigError(f"base_model: found no folder {place}{hint}")
+        yield f"base_model: found no folder {place}{hint}"
 
 
 def section_of(cfg: Mapping[str, Any]) -> AgentTuningSection:
@@ -117,12 +195,14 @@ def _describe(item: Any) -> str:
     where = ".".join(str(part) for part in ("agenttuning", *item["loc"]))
     message = str(item["msg"]).removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":
-        return f"{where}: unknown key"
+        near = suggestion(str(item["loc"][-1]), keys_beside(AgentTuningSection, item["loc"]))
+        return f"{where}: unknown key{near}"
     if item["type"] in {"value_error", "missing"}:
         return f"{where}: {message}"
-    return f"{where}: found {_short(item['input'])}, {message[:1].lower()}{message[1:]}"
+    return f"{where}: found {short(item['input'])}, {message[:1].lower()}{message[1:]}"
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A value as an error names it."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

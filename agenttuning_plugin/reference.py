@@ -45,8 +45,19 @@ _HEAD = """# Keys of a recipe
 A recipe is an Axolotl YAML with `plugins: [agenttuning_plugin.AgentTuningPlugin]` and the
 section `agenttuning:`. Unknown keys in the section are refused. The recipe has no `datasets:`:
 the plugin supplies the data, and without the plugin Axolotl then stops instead of training
-something else. A source may be written as its path alone. On the command line,
-`--agenttuning__eta 0.3` overrides a key of the section's first level.
+something else. A source may be written as its path alone.
+
+A key of the section may also stand beside it, as `agenttuning__eta` or `agenttuning.eta`, at any
+depth (`agenttuning__evaluators__0__every`); it replaces the section's value. So a file of
+Axolotl's `--sweep` may say `agenttuning__eta: [0, 0.2]`, and on the command line
+`accelerate launch -m axolotl.cli.train recipe.yaml --agenttuning__eta 0.3` overrides it.
+`axolotl train` passes no flag of a plugin on; this plugin and the launcher refuse it there. Any
+other key that begins with `agenttuning` is refused.
+
+Keys of Axolotl that the plugin makes void, such as `dataset_exact_deduplication`,
+`shuffle_merged_datasets` or `train_on_eos`, are refused with the reason. So is a top-level key
+that is nearly one of Axolotl's, such as `gradient_acumulation_steps`, which Axolotl itself drops
+in silence; of another unknown key the run warns, and `agenttuning check` refuses it.
 
 From Axolotl's own keys the plugin takes `sequence_len`, `excess_length_strategy`,
 `sample_packing`, `eot_tokens`, `max_steps`, the batch sizes, `seed` and

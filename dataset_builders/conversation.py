@@ -8,6 +8,7 @@ column of `role`, `content` and the flag `train`, which Axolotl reads through
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -37,6 +38,8 @@ class Message:
             (AgentInstruct's `loss` field).
         tool_calls: Function calls of an assistant turn.
         tool_call_id: The call that a tool message answers, or "".
+        name: The function whose result a tool message is, where the record says so, or "";
+            some chat templates write it.
         reasoning: What the assistant thought before it spoke or called, without any tags,
             where the source keeps it apart from the content; None if it does not. A chat
             template decides how it is written, see `ChatTemplate.rows`.
@@ -47,6 +50,7 @@ class Message:
     trained: bool = False
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str = ""
+    name: str = ""
     reasoning: str | None = None
 
 
@@ -175,13 +179,13 @@ def _parse_message(index: int, raw: object) -> Message:
     trained: Any = raw.get(TRAIN_FIELD)
     if trained is None:
         trained = role == "assistant"
-    call_id = raw.get("tool_call_id")
     message = Message(
         role=role,
         content=content,
         trained=trained,
         tool_calls=calls,
-        tool_call_id="" if call_id is None else str(call_id),
+        tool_call_id=metadata_text(raw.get("tool_call_id")),
+        name=metadata_text(raw.get("name")) if role == "tool" else "",
         reasoning=reasoning,
     )
     _check_message(index, message)
@@ -192,6 +196,7 @@ def to_row(
     conversation: Conversation,
     *,
     tool_calls: bool = False,
+    names: bool = False,
     tools: bool = False,
     model: bool = False,
     reasoning: bool = False,
@@ -205,6 +210,7 @@ def to_row(
     Args:
         conversation: The conversation.
         tool_calls: Whether messages carry `tool_calls` and `tool_call_id`.
+        names: Whether messages carry `name`.
         tools: Whether the row carries `tools`.
         model: Whether the row carries `model`.
         reasoning: Whether every message carries `reasoning_content`; else those that have
@@ -218,7 +224,8 @@ def to_row(
         "source": conversation.source,
         "task": conversation.task,
         "messages": [
-            to_message_row(message, tool_calls, reasoning) for message in conversation.messages
+            to_message_row(message, tool_calls, names, reasoning)
+            for message in conversation.messages
         ],
     }
     if tools:
@@ -229,7 +236,7 @@ def to_row(
 
 
 def to_message_row(
-    message: Message, tool_calls: bool = False, reasoning: bool = False
+    message: Message, tool_calls: bool = False, names: bool = False, reasoning: bool = False
 ) -> dict[str, Any]:
     """A message as JSON values; `parse_messages` reads a list of them."""
     row: dict[str, Any] = {
@@ -247,6 +254,8 @@ def to_message_row(
             for call in message.tool_calls
         ]
         row["tool_call_id"] = message.tool_call_id
+    if names:
+        row["name"] = message.name
     if reasoning or message.reasoning is not None:
         row[REASONING_FIELD] = message.reasoning
     return row
@@ -262,21 +271,27 @@ def from_row(row: Mapping[str, Any], *, source: str = "") -> Conversation:
         raise DataError(f"messages: missing, found only {', '.join(map(repr, row)) or 'nothing'}")
     return Conversation.create(
         parse_messages(row["messages"]),
-        id=_text(row, "id"),
-        source=_text(row, "source") or source,
-        task=_text(row, "task"),
+        id=metadata_text(row.get("id")),
+        source=metadata_text(row.get("source")) or source,
+        task=metadata_text(row.get("task")),
         tools=parse_tools(row.get("tools")),
-        model=_text(row, "model"),
+        model=metadata_text(row.get("model")),
     )
 
 
-def _text(row: Mapping[str, Any], name: str) -> str:
-    value = row.get(name)
+def metadata_text(value: object) -> str:
+    """Return a field that only describes a record as text: "" for null, else its JSON.
+
+    Data sets hold numbers, lists and objects in `id`, `source`, `task` and `model`; none of
+    them is a reason to lose a record. A number is the same text as an integer and a float.
+    """
     if value is None:
         return ""
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise DataError(f"{name}: found {type(value).__name__}, expected text")
-    return str(value)
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def uses_tools(conversations: Iterable[Conversation]) -> bool:
@@ -292,6 +307,9 @@ def optional_columns(conversations: Sequence[Conversation]) -> dict[str, bool]:
     """Which of the optional columns of `to_row` the conversations need, by argument name."""
     return {
         "tool_calls": uses_tools(conversations),
+        "names": any(
+            message.name for conversation in conversations for message in conversation.messages
+        ),
         "tools": any(conversation.tools for conversation in conversations),
         "model": any(conversation.model for conversation in conversations),
         "reasoning": any(

@@ -39,44 +39,20 @@ _FRAME = re.compile(
 )
 
 
-class Answer(str):
-    """What a model said in a turn, as text; and what it thought before.
-
-    Attributes:
-        reasoning: Its thoughts without their marks, "" where there are none.
-    """
-
-    __slots__ = ("reasoning",)
-
-    reasoning: str
-
-    def __new__(cls, said: str, reasoning: str = "") -> Answer:
-        """Text and reasoning; nothing is looked for in either."""
-        answer = super().__new__(cls, said)
-        answer.reasoning = reasoning
-        return answer
-
-    def __reduce__(self) -> tuple[type[Answer], tuple[str, str]]:
-        return Answer, (str(self), self.reasoning)
-
-
-def read_answer(text: str, reasoning: str = "", *, opened: bool = False) -> Answer:
+def split_reasoning(text: str, *, opened: bool = False) -> tuple[str, str]:
     """Take the thoughts off a turn.
 
     Args:
         text: The turn as the model wrote it.
-        reasoning: Thoughts that a server has taken off already.
         opened: Whether the prompt ended within a thought (`opens_thought`), so that the turn
             begins there.
 
     Returns:
-        What was said; where there was a thought, without blanks around it. A thought that
-        nothing closes makes the turn empty: the model did not come to speak. A text that
-        closes a thought it did not open is a thought up to there: templates open one in the
-        prompt.
+        What was said, and the thoughts without their marks. Where there was a thought, what
+        was said has no blanks around it. A thought that nothing closes makes the turn empty:
+        the model did not come to speak. A text that closes a thought it did not open is a
+        thought up to there: templates open one in the prompt.
     """
-    if isinstance(text, Answer):
-        reasoning = "\n\n".join(filter(None, (text.reasoning, reasoning)))
     if opened and not _OPENING.match(text.lstrip()):
         text = f"<think>{text}"
     thoughts: list[str] = []
@@ -87,16 +63,16 @@ def read_answer(text: str, reasoning: str = "", *, opened: bool = False) -> Answ
         found, said = _split(left)
         said = left if said == left else said.strip()
         thoughts += found
-    return Answer(said, "\n\n".join(filter(None, (reasoning, *thoughts))))
+    return said, "\n\n".join(filter(None, thoughts))
 
 
 def spoken(turn: str) -> str:
     """What a turn says beside its thoughts; the same text where it has no mark of a thought."""
-    return str(read_answer(turn)) if _has_marks(turn) else turn
+    return split_reasoning(turn)[0] if _has_marks(turn) else turn
 
 
 def with_tags(said: str, reasoning: str | None) -> str:
-    """A turn as text for formats that have no field for thoughts; `read_answer` reads it."""
+    """A turn as text for formats that have no field for thoughts; `split_reasoning` reads it."""
     return f"<think>\n{reasoning.strip()}\n</think>\n\n{said}" if reasoning else said
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
+from dataset_builders.collection.answer import Answer
 from dataset_builders.conversation import REASONING_FIELD
-from dataset_builders.reasoning import Answer, said_from
+from dataset_builders.reasoning import said_from
 
 # Where the action begins, in the formats of the paper's agent tasks: `Act: bash`,
 # `Action: Operation`, `ACTION: go to desk 1`, `Answer: B.`, `Final Answer: #3`.

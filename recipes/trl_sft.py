@@ -1,5 +1,6 @@
 """AgentLM-7B by QLoRA with TRL: the mix, masks and evaluators of agentlm-7b-qlora.yaml.
 
+    pip install 'agenttuning-plugin[trl]'
     python trl_sft.py
 
 Hardware: one GPU of 24 GB. Memory: estimate 14 GB. Not run here at this size.
@@ -45,6 +46,7 @@ SETTINGS = {
     "optim": "paged_adamw_32bit",
     "bf16": torch.cuda.is_available(),  # TRL's default is true, on a CPU too
     "train_sampling_strategy": "sequential",  # or the mix would be shuffled
+    "max_length": None,  # or TRL before 1.8 would cut rows at 1,024 tokens
     "dataset_kwargs": {"skip_prepare_dataset": True},  # rows are ids and labels already
 }
 

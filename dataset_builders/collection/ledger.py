@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from dataset_builders.collection.answer import Answer, read_answer
 from dataset_builders.collection.episode import Trajectory
-from dataset_builders.reasoning import Answer, read_answer
 
 ACT = "act"
 """Purpose of a request for the acting model's next turn."""

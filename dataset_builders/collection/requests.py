@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from dataset_builders.collection.answer import read_answer
 from dataset_builders.collection.episode import CONTEXT_FULL
 from dataset_builders.collection.finish import (
     BrokenResponseError,
@@ -19,7 +20,6 @@ from dataset_builders.collection.ledger import Reply
 from dataset_builders.collection.pricing import PriceTable
 from dataset_builders.conversation import Message
 from dataset_builders.errors import ConfigError
-from dataset_builders.reasoning import read_answer
 
 TOKEN_FIELDS = ("max_tokens", "max_completion_tokens")
 

@@ -55,8 +55,11 @@ class CollectConfig:
 
         Raises:
             ConfigError: A setting is out of range, or needs another one.
+            MissingExtraError: The client of the endpoint is not installed.
         """
         play = self.play
+        if play.endpoint is not None:
+            play.endpoint.check()
         if self.split != TRAIN:
             raise ConfigError(
                 f"split {self.split!r} is for evaluation; only {TRAIN!r} may be collected"

@@ -71,6 +71,7 @@ async def asking(
         ConfigError: Another process or other settings have the folder.
         MissingExtraError: openai is not installed.
     """
+    writer.endpoint.check()
     store = Store(out / REPLIES)
     try:
         store.agree({"model": writer.endpoint.model, **asdict(writer.sampling), **settings})

@@ -35,7 +35,7 @@ Format = Literal[
 ]
 """Name of a builder."""
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised when a builder makes other conversations of the same files."""
 
 BUILDERS: dict[str, str] = {
@@ -215,7 +215,9 @@ def _part(
     )
 
 
-def _features(*, tool_calls: bool, tools: bool, model: bool, reasoning: bool) -> Features:
+def _features(
+    *, tool_calls: bool, names: bool, tools: bool, model: bool, reasoning: bool
+) -> Features:
     from datasets import Features, List, Value
 
     text = Value("string")
@@ -224,6 +226,8 @@ def _features(*, tool_calls: bool, tools: bool, model: bool, reasoning: bool) ->
         function = {"name": text, "arguments": text}
         message["tool_calls"] = List({"id": text, "type": text, "function": function})
         message["tool_call_id"] = text
+    if names:
+        message["name"] = text
     if reasoning:
         message[REASONING_FIELD] = text
     row: dict[str, Any] = {"id": text, "source": text, "task": text, "messages": List(message)}

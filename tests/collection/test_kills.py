@@ -16,6 +16,7 @@ KILLS = 105
 def test_killed_at_any_moment_every_task_ends_once_and_nothing_is_paid_twice(
     tmp_path: Path,
 ) -> None:
+    pytest.importorskip("openai")  # Of the client that is killed.
     processes = [
         subprocess.Popen(
             [

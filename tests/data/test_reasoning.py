@@ -10,13 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dataset_builders.collection.answer import Answer, read_answer
 from dataset_builders.environments import load_environment
 from dataset_builders.environments.dialogue import Dialogue
 from dataset_builders.reasoning import (
-    Answer,
     mark_tokens,
     opens_thought,
-    read_answer,
     said_from,
     spoken,
     with_tags,
@@ -102,8 +101,9 @@ def test_nothing_is_left_to_be_taken_off(parts: list[str]) -> None:
 
 def test_an_answer_survives_copies_and_other_processes() -> None:
     for made in (copy.deepcopy, lambda a: pickle.loads(pickle.dumps(a))):
-        answer = made(Answer("said", "thought"))
-        assert (answer, answer.reasoning) == ("said", "thought")
+        answer = made(Answer("said", reasoning="thought", cut=True))
+        assert (answer, answer.reasoning, answer.cut) == ("said", "thought", True)
+    assert read_answer(Answer("<think>a", cut=True)).cut
     answer = read_answer(with_tags("said", "thought"))
     assert (answer, answer.reasoning) == ("said", "thought")
     assert with_tags("said", None) == "said"

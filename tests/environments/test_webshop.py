@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,10 @@ from dataset_builders.environments import EnvironmentSpec, load_environment
 from dataset_builders.environments.base import Move
 from dataset_builders.environments.webshop.dialogue import WebShopDialogue
 from dataset_builders.environments.webshop.environment import WebShopEnvironment
+
+pytestmark = pytest.mark.skipif(
+    find_spec("rapidfuzz") is None, reason="the extra webshop is not installed: no rapidfuzz"
+)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,10 @@ from dataset_builders.errors import (
     MissingExtraError,
     SourceNotFoundError,
     StorageError,
+)
+
+pytestmark = pytest.mark.skipif(
+    find_spec("rapidfuzz") is None, reason="the extra webshop is not installed: no rapidfuzz"
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.util import find_spec
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,10 @@ from dataset_builders.environments.webshop.catalogue import Product
 from dataset_builders.environments.webshop.colours import plain_colour
 from dataset_builders.environments.webshop.goals import Goal, product_price
 from dataset_builders.environments.webshop.reward import alike, reward, title_words, type_factor
+
+pytestmark = pytest.mark.skipif(
+    find_spec("rapidfuzz") is None, reason="the extra webshop is not installed: no rapidfuzz"
+)
 
 KETTLE = Product(
     asin="B1",

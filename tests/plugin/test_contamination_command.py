@@ -106,6 +106,8 @@ def test_errors_are_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    if "--tokenizer" in more:
+        pytest.importorskip("transformers")
     assert run(monkeypatch, *arguments(files, *more)) == 1
     shown = capsys.readouterr()
     assert not shown.out

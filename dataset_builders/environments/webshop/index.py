@@ -14,7 +14,7 @@ import re
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,6 @@ class ProductIndex:
 
     def __init__(self, file: Path) -> None:
         self._uri = f"{file.resolve().as_uri()}?mode=ro&immutable=1"
-        self._local = threading.local()
 
     def search(self, query: str) -> tuple[str, ...]:
         """Identifiers of at most `MAX_HITS` products that share a word, best first."""
@@ -112,18 +111,20 @@ class ProductIndex:
         if not words:
             return ()
         match = " OR ".join(f'"{word}"' for word in words)
-        rows = self._connection().execute(
-            "SELECT asin FROM products JOIN (SELECT rowid AS number, rank AS score FROM texts "
-            "WHERE texts MATCH ? ORDER BY rank LIMIT ?) ON products.rowid = number "
-            "ORDER BY score, number",
-            (match, MAX_HITS),
-        )
-        return tuple(asin for (asin,) in rows)
+        with closing(self._open()) as database:
+            rows = database.execute(
+                "SELECT asin FROM products JOIN (SELECT rowid AS number, rank AS score FROM texts "
+                "WHERE texts MATCH ? ORDER BY rank LIMIT ?) ON products.rowid = number "
+                "ORDER BY score, number",
+                (match, MAX_HITS),
+            )
+            return tuple(asin for (asin,) in rows)
 
     def product(self, asin: str) -> Product:
         """The product of an identifier; KeyError where there is none."""
         select = "SELECT data FROM products WHERE asin = ?"
-        row = self._connection().execute(select, (asin,)).fetchone()
+        with closing(self._open()) as database:
+            row = database.execute(select, (asin,)).fetchone()
         if row is None:
             raise KeyError(asin)
         return _from_json(row[0])
@@ -131,14 +132,14 @@ class ProductIndex:
     def wished(self) -> Iterator[Product]:
         """Products that somebody wishes for, in the catalogue's order."""
         select = "SELECT data FROM products WHERE wished ORDER BY rowid"
-        return (_from_json(data) for (data,) in self._connection().execute(select))
+        with closing(self._open()) as database:
+            for (data,) in database.execute(select):
+                yield _from_json(data)
 
-    def _connection(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = sqlite3.connect(self._uri, uri=True)
-            self._local.connection = connection
-        return connection
+    def _open(self) -> sqlite3.Connection:
+        # For each look-up: a connection belongs to the thread that opened it, and one that
+        # a thread keeps is never closed.
+        return sqlite3.connect(self._uri, uri=True)
 
 
 def _from_json(text: str) -> Product:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
@@ -62,6 +63,7 @@ class DistractorStore:
             pages.setdefault(title.casefold(), {}).setdefault(text, title)
         # Searched by one thread at a time; which one may change.
         self._base = sqlite3.connect(":memory:", check_same_thread=False)
+        weakref.finalize(self, self._base.close)
         self._base.execute("CREATE VIRTUAL TABLE page USING fts5(title, text, key UNINDEXED)")
         self._base.executemany(
             "INSERT INTO page VALUES (?, ?, ?)",

@@ -8,6 +8,7 @@ import re
 import sqlite3
 import urllib.parse
 import urllib.request
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,6 +64,8 @@ class ToolBox:
         url = WIKIPEDIA if wikipedia == "live" else wikipedia
         self._wikipedia = WikipediaStore(url) if url else None
         self._passages = _index(document.read_text("utf-8")) if document else None
+        if self._passages is not None:
+            weakref.finalize(self, self._passages.close)
         self._tools: dict[str, Callable[[str], str]] = {
             CALCULATOR: calculate,
             "Google": self._google,
