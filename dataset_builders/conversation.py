@@ -8,13 +8,13 @@ column of `role`, `content` and the flag `train`, which Axolotl reads through
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from dataset_builders.errors import DataError
 from dataset_builders.tools import ToolCall as ToolCall
+from dataset_builders.tools import metadata_text as metadata_text
 from dataset_builders.tools import parse_tool_calls, parse_tools
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -40,9 +40,8 @@ class Message:
         tool_call_id: The call that a tool message answers, or "".
         name: The function whose result a tool message is, where the record says so, or "";
             some chat templates write it.
-        reasoning: What the assistant thought before it spoke or called, without any tags,
-            where the source keeps it apart from the content; None if it does not. A chat
-            template decides how it is written, see `ChatTemplate.rows`.
+        reasoning: What the assistant thought before it spoke or called, without any tags, if
+            kept apart from the content; the chat template writes it, see `ChatTemplate.rows`.
     """
 
     role: Role
@@ -138,14 +137,11 @@ def _check_message(index: int, message: Message) -> None:
         )
     if message.tool_calls and message.role != "assistant":
         raise DataError(f"{where}: tool_calls: on a {message.role} turn, expected assistant")
-    if message.reasoning is not None:
-        if not isinstance(message.reasoning, str):
-            found = type(message.reasoning).__name__
-            raise DataError(f"{where}: {REASONING_FIELD}: found {found}, expected text")
-        if message.role != "assistant":
-            raise DataError(
-                f"{where}: {REASONING_FIELD}: on a {message.role} turn, expected assistant"
-            )
+    if not isinstance(message.reasoning, str | None):
+        found = type(message.reasoning).__name__
+        raise DataError(f"{where}: {REASONING_FIELD}: found {found}, expected text")
+    if message.reasoning is not None and message.role != "assistant":
+        raise DataError(f"{where}: {REASONING_FIELD}: on a {message.role} turn, expected assistant")
 
 
 def parse_messages(raw: object) -> tuple[Message, ...]:
@@ -279,21 +275,6 @@ def from_row(row: Mapping[str, Any], *, source: str = "") -> Conversation:
     )
 
 
-def metadata_text(value: object) -> str:
-    """Return a field that only describes a record as text: "" for null, else its JSON.
-
-    Data sets hold numbers, lists and objects in `id`, `source`, `task` and `model`; none of
-    them is a reason to lose a record. A number is the same text as an integer and a float.
-    """
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return json.dumps(value, ensure_ascii=False, default=str)
-
-
 def uses_tools(conversations: Iterable[Conversation]) -> bool:
     """Whether any turn calls a tool or answers a call."""
     return any(
@@ -312,9 +293,5 @@ def optional_columns(conversations: Sequence[Conversation]) -> dict[str, bool]:
         ),
         "tools": any(conversation.tools for conversation in conversations),
         "model": any(conversation.model for conversation in conversations),
-        "reasoning": any(
-            message.reasoning is not None
-            for conversation in conversations
-            for message in conversation.messages
-        ),
+        "reasoning": any(m.reasoning is not None for c in conversations for m in c.messages),
     }
