@@ -27,6 +27,7 @@ HONOURED = {
     *("fsdp", "fsdp_config", "fsdp_version", "deepspeed", "dp_shard_size", "dp_replicate_size"),
     *("tensor_parallel_size", "context_parallel_size", "expert_parallel_size", "use_ray"),
     *("torch_compile", "torch_compile_backend", "bf16", "fp16", "fp8", "pad_to_sequence_len"),
+    *("attn_implementation", "lora_fp32_gradients", "torch_compile_regional"),
 }
 DATA_CODE = ("utils/data/sft.py", "utils/data/shared.py", "utils/data/utils.py")
 DATA_CODE += ("utils/data/wrappers.py", "utils/data/streaming.py", "utils/trainer.py")
