@@ -68,6 +68,13 @@ def budget_of(cfg: Any) -> Budget:
     )
 
 
+def seed_of(cfg: Any) -> int:
+    """Seed of the order, and of an adapter's first weights: the trainer's own if left out."""
+    from transformers import TrainingArguments
+
+    return int(TrainingArguments.seed if cfg.seed is None else cfg.seed)
+
+
 def batch_of(cfg: Any) -> Batch:
     """How Axolotl cuts the stream into steps; processes that share data count as one."""
     each = cfg.micro_batch_size * cfg.gradient_accumulation_steps
