@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from dataset_builders.collection.answer import Answer, read_answer
 from dataset_builders.collection.episode import Trajectory
 
 ACT = "act"
@@ -48,11 +47,6 @@ class Reply:
     tries: int = 1
     counted: bool = True
     reasoning: str = ""
-
-    @property
-    def answer(self) -> Answer:
-        """The turn as an episode takes it."""
-        return read_answer(self.text, self.reasoning)
 
 
 @dataclass(frozen=True, slots=True)

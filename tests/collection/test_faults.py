@@ -283,7 +283,6 @@ def test_thoughts_are_kept_beside_the_turn(
     replies, _, _ = ask(Endpoint(lambda messages: dict(message)))
     assert isinstance(replies[0], Reply), replies[0]
     assert (replies[0].text, replies[0].reasoning) == (text, reasoning)
-    assert (replies[0].answer, replies[0].answer.reasoning) == (text, reasoning)
 
 
 @pytest.mark.parametrize(
