@@ -8,6 +8,7 @@ column of `role`, `content` and the flag `train`, which Axolotl reads through
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -34,6 +35,8 @@ class Message:
             (AgentInstruct's `loss` field).
         tool_calls: Function calls of an assistant turn.
         tool_call_id: The call that a tool message answers, or "".
+        name: The function whose result a tool message is, where the record says so, or "";
+            some chat templates write it.
     """
 
     role: Role
@@ -41,6 +44,7 @@ class Message:
     trained: bool = False
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str = ""
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,13 +162,13 @@ def _parse_message(index: int, raw: object) -> Message:
     trained: Any = raw.get(TRAIN_FIELD)
     if trained is None:
         trained = role == "assistant"
-    call_id = raw.get("tool_call_id")
     message = Message(
         role=role,
         content=content,
         trained=trained,
         tool_calls=calls,
-        tool_call_id="" if call_id is None else str(call_id),
+        tool_call_id=metadata_text(raw.get("tool_call_id")),
+        name=metadata_text(raw.get("name")) if role == "tool" else "",
     )
     _check_message(index, message)
     return message
@@ -174,6 +178,7 @@ def to_row(
     conversation: Conversation,
     *,
     tool_calls: bool = False,
+    names: bool = False,
     tools: bool = False,
     model: bool = False,
 ) -> dict[str, Any]:
@@ -186,6 +191,7 @@ def to_row(
     Args:
         conversation: The conversation.
         tool_calls: Whether messages carry `tool_calls` and `tool_call_id`.
+        names: Whether messages carry `name`.
         tools: Whether the row carries `tools`.
         model: Whether the row carries `model`.
 
@@ -196,7 +202,9 @@ def to_row(
         "id": conversation.id,
         "source": conversation.source,
         "task": conversation.task,
-        "messages": [to_message_row(message, tool_calls) for message in conversation.messages],
+        "messages": [
+            to_message_row(message, tool_calls, names) for message in conversation.messages
+        ],
     }
     if tools:
         row["tools"] = conversation.tools
@@ -205,7 +213,9 @@ def to_row(
     return row
 
 
-def to_message_row(message: Message, tool_calls: bool = False) -> dict[str, Any]:
+def to_message_row(
+    message: Message, tool_calls: bool = False, names: bool = False
+) -> dict[str, Any]:
     """A message as JSON values; `parse_messages` reads a list of them."""
     row: dict[str, Any] = {
         "role": message.role,
@@ -222,6 +232,8 @@ def to_message_row(message: Message, tool_calls: bool = False) -> dict[str, Any]
             for call in message.tool_calls
         ]
         row["tool_call_id"] = message.tool_call_id
+    if names:
+        row["name"] = message.name
     return row
 
 
@@ -235,21 +247,27 @@ def from_row(row: Mapping[str, Any], *, source: str = "") -> Conversation:
         raise DataError(f"messages: missing, found only {', '.join(map(repr, row)) or 'nothing'}")
     return Conversation.create(
         parse_messages(row["messages"]),
-        id=_text(row, "id"),
-        source=_text(row, "source") or source,
-        task=_text(row, "task"),
+        id=metadata_text(row.get("id")),
+        source=metadata_text(row.get("source")) or source,
+        task=metadata_text(row.get("task")),
         tools=parse_tools(row.get("tools")),
-        model=_text(row, "model"),
+        model=metadata_text(row.get("model")),
     )
 
 
-def _text(row: Mapping[str, Any], name: str) -> str:
-    value = row.get(name)
+def metadata_text(value: object) -> str:
+    """Return a field that only describes a record as text: "" for null, else its JSON.
+
+    Data sets hold numbers, lists and objects in `id`, `source`, `task` and `model`; none of
+    them is a reason to lose a record. A number is the same text as an integer and a float.
+    """
     if value is None:
         return ""
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise DataError(f"{name}: found {type(value).__name__}, expected text")
-    return str(value)
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def uses_tools(conversations: Iterable[Conversation]) -> bool:
@@ -265,6 +283,9 @@ def optional_columns(conversations: Sequence[Conversation]) -> dict[str, bool]:
     """Which of the optional columns of `to_row` the conversations need, by argument name."""
     return {
         "tool_calls": uses_tools(conversations),
+        "names": any(
+            message.name for conversation in conversations for message in conversation.messages
+        ),
         "tools": any(conversation.tools for conversation in conversations),
         "model": any(conversation.model for conversation in conversations),
     }

@@ -85,7 +85,15 @@ def _parse_tool_call(raw: object) -> ToolCall:
     parsed = _parse_json(arguments, where) if isinstance(arguments, str) else arguments
     if not isinstance(parsed, Mapping):
         raise DataError(f"{where}: found {arguments!r:.200}, expected a JSON object")
-    return ToolCall(name=name, arguments=_to_json(parsed, where), id=str(raw.get("id") or ""))
+    return ToolCall(name=name, arguments=_to_json(parsed, where), id=_id_of(raw))
+
+
+def _id_of(raw: Mapping[str, Any]) -> str:
+    # 0 is an identifier, too.
+    value = raw.get("id")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return "" if value is None else str(value)
 
 
 def _parse_json(text: str, where: str) -> Any:

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from dataset_builders.conversation import Conversation
-from dataset_builders.reading.building import RecordDroppedError, check_unicode
+from dataset_builders.conversation import Conversation, metadata_text
+from dataset_builders.reading.building import check_unicode
 from dataset_builders.reading.report import SourceReport
 
 MODEL_FIELD = "model"
@@ -43,17 +43,11 @@ def model_of(record: Mapping[str, Any]) -> str:
     """Return the name of the model as a record spells it, "" if it names none.
 
     Raises:
-        RecordDroppedError: The field is not text (`bad_model`).
+        RecordDroppedError: It holds a lone surrogate (`not_unicode`).
     """
-    found = record.get(MODEL_FIELD)
-    if found is None:
-        return ""
-    if not isinstance(found, str):
-        raise RecordDroppedError(
-            "bad_model", f"{MODEL_FIELD}: found {type(found).__name__}, expected text"
-        )
-    check_unicode(found, MODEL_FIELD)
-    return found
+    name = metadata_text(record.get(MODEL_FIELD))
+    check_unicode(name, MODEL_FIELD)
+    return name
 
 
 def attributed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import random
 import re
@@ -20,6 +21,7 @@ from dataset_builders.collection.failures import (
     REFUSED,
     EpisodeEndedError,
     Failure,
+    UnprovenError,
     judge,
 )
 from dataset_builders.collection.finish import BrokenResponseError, is_filter
@@ -112,6 +114,43 @@ class Endpoint:
         )
 
 
+@dataclass(slots=True)
+class _Trail:
+    """What became of a request so far.
+
+    Attributes:
+        begun: When it was sent first, by the monotonic clock.
+        tries: Times that it failed.
+        failures: Those that were more than a wish to wait (429).
+        passed_over: Times that it was told to wait while others were answered.
+        others: Whether others were answered since it failed: since the time before, where it
+            is put aside if in doubt, else since the first time.
+    """
+
+    begun: float
+    parks: bool = False
+    tries: int = 0
+    failures: int = 0
+    passed_over: int = 0
+    others: bool = False
+    _failed_at: float = math.inf
+
+    def note(self, failure: Failure, answered_at: float) -> None:
+        """Add a failure.
+
+        Args:
+            failure: What it means.
+            answered_at: When anybody was answered last.
+        """
+        # Since it failed, not since it was sent: a server that dies had answered others until then.
+        self.others = answered_at > self._failed_at
+        self.tries += 1
+        self.failures += not failure.limited
+        self.passed_over += failure.limited and self.others
+        if self.parks or self.tries == 1:
+            self._failed_at = time.monotonic()
+
+
 class ChatClient:
     """Asks a model, and writes every answer down before anybody sees it.
 
@@ -124,9 +163,14 @@ class ChatClient:
         may_send: Called before each request is sent; raises what has to stop it.
         must_count: Whether replies without a count of tokens stop everything, because
             limits could not be kept.
+        parks: Whether the caller puts a task aside at an `UnprovenError`, and asks again later.
 
     Attributes:
         retries: Failed requests that were sent again, by class.
+        answers: Requests that were answered.
+        proven: Whether such requests were answered in an earlier session.
+        again: Where requests are those of a task that was put aside: the number of answers
+            that there were then.
     """
 
     def __init__(
@@ -139,9 +183,14 @@ class ChatClient:
         prices: PriceTable | None = None,
         may_send: Callable[[], None] = lambda: None,
         must_count: bool = False,
+        parks: bool = False,
     ) -> None:
         self.limit = limit
         self.retries: Counter[str] = Counter()
+        self.answers = 0
+        self.proven = False
+        self.again: int | None = None
+        self._parks = parks
         self._endpoint = endpoint
         self._sampling = sampling
         self._ledger = ledger
@@ -187,6 +236,7 @@ class ChatClient:
 
         Raises:
             EpisodeEndedError: This episode cannot go on; its exit reason says why.
+            UnprovenError: It cannot, and nobody was answered meanwhile: perhaps none can.
             EndpointError: No episode can go on.
         """
         body = self._sampling.request(self._endpoint.model, messages, max_tokens, attempt)
@@ -209,27 +259,31 @@ class ChatClient:
         return reply
 
     async def _ask(self, body: dict[str, Any]) -> Reply:
-        begun, tries, failures = time.monotonic(), 0, 0
+        trail = _Trail(time.monotonic(), parks=self._parks)
         while True:
-            tries += 1
             async with self.limit.slot() as slot:
                 self._may_send()
                 sent = time.monotonic()
                 try:
                     reply = await self._send(body)
                 except _failures() as error:
-                    failure = judge(error, proven=self._answered_at > 0, secret=self._endpoint.key)
-                    self._slow_down(failure, slot)
+                    proven = self.proven or self.answers > 0
+                    failure = judge(error, proven=proven, secret=self._endpoint.key)
+                    trail.note(failure, self._answered_at)
+                    self._slow_down(failure, slot, alone=trail.passed_over >= self._endpoint.tries)
                 else:
                     self._answered_at = time.monotonic()
+                    self.answers += 1
                     self.limit.succeeded()
-                    return replace(reply, seconds=self._answered_at - sent, tries=tries)
-            failures += not failure.limited
-            self._give_up(failure, begun, failures)
+                    seconds = self._answered_at - sent
+                    return replace(reply, seconds=seconds, tries=trail.tries + 1)
+            self._give_up(failure, trail)
             self.retries[failure.reason] += 1
             # "Retry-After: 0" is no leave to send without end.
-            if (failure.wait or 0.0) < self._endpoint.back_off:
-                await asyncio.sleep(self._back_off(tries))
+            if trail.passed_over >= self._endpoint.tries:
+                await asyncio.sleep(max(failure.wait or 0.0, self._back_off(trail.tries)))
+            elif (failure.wait or 0.0) < self._endpoint.back_off:
+                await asyncio.sleep(self._back_off(trail.tries))
 
     async def _send(self, body: dict[str, Any]) -> Reply:
         # The client's own timeout starts anew with every byte; this one does not.
@@ -239,8 +293,9 @@ class ChatClient:
             text = await self._client.post("/chat/completions", body=body, cast_to=str)
         return read_reply(text, self._endpoint.model, self._prices, token_limit(body))
 
-    def _slow_down(self, failure: Failure, slot: int) -> None:
-        if failure.overload:
+    def _slow_down(self, failure: Failure, slot: int, *, alone: bool) -> None:
+        """Heed a complaint; `alone`: only for this request, as the others are answered."""
+        if failure.overload and not alone:
             self.limit.overloaded(slot)
         if failure.wait is not None:
             if failure.wait > self._endpoint.patience:
@@ -249,26 +304,39 @@ class ChatClient:
                     f"{self._endpoint}: the endpoint asks to wait {hours:.1f} hours; "
                     f"start again then: {failure.message}"
                 )
-            self.limit.block(failure.wait)
+            if not alone:
+                self.limit.block(failure.wait)
 
-    def _give_up(self, failure: Failure, begun: float, failures: int) -> None:
+    def _give_up(self, failure: Failure, trail: _Trail) -> None:
         """Raise what a failure means, unless the request may be sent again."""
+        line = f"{self._endpoint}: {failure.message}"
         if failure.verdict == "episode":
             raise EpisodeEndedError(failure.reason, failure.message)
         if failure.verdict == "run":
-            raise EndpointError(f"{self._endpoint}: {failure.message}")
-        silent = time.monotonic() - max(begun, self._answered_at)
+            raise UnprovenError(line) if failure.doubtful else EndpointError(line)
+        silent = time.monotonic() - max(trail.begun, self._answered_at)
         if silent > self._endpoint.patience:
             raise EndpointError(f"{self._endpoint}: no answer for long: {failure.message}")
-        if failures < self._endpoint.tries:
-            return
-        if self._answered_at > begun:
-            # Others were answered meanwhile: it is this request.
+        tries = self._endpoint.tries
+        if trail.tries >= tries and self._own_fault(failure):
             raise EpisodeEndedError(ENDPOINT_ERROR, failure.message)
-        raise EndpointError(
-            f"{self._endpoint}: {failures} tries and no answer to anybody meanwhile: "
-            f"{failure.message}"
-        )
+        if self._parks and trail.passed_over >= 2 * tries:
+            raise UnprovenError(f"{line} (others were answered meanwhile)")
+        if trail.failures < tries:
+            return
+        if trail.others:  # It is this request.
+            raise EpisodeEndedError(ENDPOINT_ERROR, failure.message)
+        down = f"{self._endpoint}: {trail.failures} tries and no answer to anybody meanwhile: "
+        kind = EndpointError if failure.absent else UnprovenError
+        raise kind(down + failure.message)
+
+    def _own_fault(self, failure: Failure) -> bool:
+        """Whether a task that was put aside and fails again is to blame, not the endpoint."""
+        if self.again is None or failure.absent:
+            return False
+        # A gateway's status or no answer in time may be an outage; any other one is a reply.
+        spoke = failure.reason.startswith("http_") and not failure.overload
+        return self.answers > self.again or (spoke and self.answers > 0)
 
     def _back_off(self, tries: int) -> float:
         longest = min(_LONGEST_BACK_OFF, self._endpoint.back_off * 2.0 ** (tries - 1))

@@ -123,7 +123,7 @@ async def _play(
 
     limits = (config.limits, config.play.limits)
     counts = any(each.tokens is not None or each.cost is not None for each in limits)
-    play = replace(config.play, counts_tokens=counts)
+    play = replace(config.play, counts_tokens=counts, proven=store.spent().requests > 0)
     ledger = WatchedLedger(store, tally, spent)
     engine = (
         Engine(play, ledger, finish, wording)

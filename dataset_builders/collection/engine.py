@@ -14,9 +14,10 @@ from dataclasses import dataclass, field, replace
 from dataset_builders.collection.client import ChatClient, Endpoint
 from dataset_builders.collection.concurrency import AdaptiveLimit
 from dataset_builders.collection.episode import CONTEXT_FULL, Trajectory
-from dataset_builders.collection.failures import EpisodeEndedError
+from dataset_builders.collection.failures import OF_ENDPOINT, EpisodeEndedError, UnprovenError
 from dataset_builders.collection.ledger import Ending, Ledger
 from dataset_builders.collection.limits import Limits
+from dataset_builders.collection.parking import Parked, Parking
 from dataset_builders.collection.playing import (
     UNFINISHED,
     ModelPlayer,
@@ -29,7 +30,7 @@ from dataset_builders.collection.requests import Sampling
 from dataset_builders.collection.seats import Seats
 from dataset_builders.environments import EnvironmentSpec
 from dataset_builders.environments.prompts import Prompt
-from dataset_builders.errors import AgentTuningError
+from dataset_builders.errors import AgentTuningError, EndpointError
 
 Finish = Callable[[ChatClient, Trajectory], Awaitable[Trajectory]]
 """What is done to a trajectory that earned its reward, such as adding thoughts."""
@@ -53,6 +54,7 @@ class Play:
         max_concurrency: Most episodes in play.
         prices: What requests cost.
         counts_tokens: Whether some limit needs to know what requests take.
+        proven: Whether the endpoint has answered in an earlier session, with these settings.
     """
 
     environment: EnvironmentSpec
@@ -64,6 +66,7 @@ class Play:
     max_concurrency: int = 64
     prices: PriceTable = field(default_factory=PriceTable)
     counts_tokens: bool = False
+    proven: bool = False
 
 
 class Engine:
@@ -96,6 +99,7 @@ class Engine:
         self._finish = finish
         self._wording = wording
         self._suspended = False
+        self._parking = Parking()
         self._room = asyncio.Event()
         self._client: ChatClient | None = None
         self._seats: Seats | None = None
@@ -132,7 +136,9 @@ class Engine:
             if self._play.endpoint is not None:
                 self._client = await stack.enter_async_context(self._connect(self._play.endpoint))
             try:
-                await self._play_all(tasks, self._player())
+                player = self._player()
+                await self._play_all(tasks, player)
+                await self._play_parked(player)
             except* AgentTuningError as errors:
                 # One is enough: it would break every episode alike.
                 raise _first(errors) from None
@@ -146,6 +152,7 @@ class Engine:
             prices=self._play.prices,
             may_send=self._may_send,
             must_count=self._play.counts_tokens,
+            parks=True,
         )
 
     def _player(self) -> Player:
@@ -174,14 +181,39 @@ class Engine:
                 attempt += 1
         except SuspendedError:
             pass
+        except UnprovenError as error:
+            self._parking.add(Parked(task_id, attempt, error, self._answers()))
         finally:
             self.in_play -= 1
             self._look()
+
+    def _answers(self) -> int:
+        return self._client.answers if self._client else 0
+
+    async def _play_parked(self, player: Player) -> None:
+        """Play what was put aside once more, one by one: by now others may have been answered."""
+        for parked in self._parking.take():
+            if self.stopped or self._client is None:
+                return
+            self._client.proven = self._play.proven
+            self._client.again = parked.answers
+            attempt = parked.attempt
+            try:
+                while not await self._attempt(parked.task_id, attempt, player):
+                    if self.stopped:
+                        return
+                    attempt += 1
+            except SuspendedError:
+                return
+            except UnprovenError as error:
+                raise EndpointError(f"{error} (task {parked.task_id}, which stays open)") from error
 
     async def _attempt(self, task_id: str, attempt: int, player: Player) -> bool:
         """Play an attempt; returns whether the task has ended with it."""
         ending = await self._played(task_id, attempt, player)
         trajectory = ending.trajectory
+        if self._doubtful(trajectory):
+            raise UnprovenError(f"{self._play.endpoint}: {trajectory.error}")
         over = trajectory.exit_reason not in UNFINISHED
         earned = over and trajectory.reward >= self._play.min_reward
         if earned and self._finish is not None and self._client is not None:
@@ -191,6 +223,13 @@ class Engine:
         final = earned or attempt + 1 >= self._play.attempts
         await self._ledger.end(replace(ending, trajectory=trajectory, final=final))
         return final
+
+    def _doubtful(self, trajectory: Trajectory) -> bool:
+        """Whether the endpoint refused a task's first request, and has answered none so far."""
+        client = self._client
+        if client is None or client.proven or client.answers or trajectory.num_rounds:
+            return False
+        return trajectory.exit_reason in OF_ENDPOINT | {CONTEXT_FULL}
 
     async def _played(self, task_id: str, attempt: int, player: Player) -> Ending:
         assert self._seats is not None

@@ -50,7 +50,7 @@ class Trajectory:
         prompt: Which wording was played, such as "own:1f0c9a3e".
         details: What a record of the score should tell beside it, where the environment
             says so: `kind` of the task, `backend`.
-        error: What broke, where the exit reason is "environment_error".
+        error: What broke, where the environment or the endpoint did.
     """
 
     task_id: str

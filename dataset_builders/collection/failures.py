@@ -5,30 +5,26 @@ docs/collect.md has these rules as a table.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from typing import Any, Literal
+from socket import gaierror
+from typing import Literal
 
 from dataset_builders.collection.episode import CONTEXT_FULL
+from dataset_builders.collection.refusals import Refusal
+from dataset_builders.errors import EndpointError
 
 REFUSED = "refused_by_endpoint"
 BAD_REQUEST = "bad_request"
 ENDPOINT_ERROR = "endpoint_error"
+TOO_LARGE = "request_too_large"
+"""Larger than what the account may send in a minute: waiting does not help."""
 
-_CONTEXT = re.compile(
-    r"context.{0,3}(?:length|window|size)|maximum context|too many tokens|too long"
-    r"|max_model_len|reduce the length|must be <=|string_above_max_length",
-    re.IGNORECASE,
-)
-_CONTENT = re.compile(
-    r"content.{0,3}(?:filter|policy|management)|moderation|flagged|safety system", re.IGNORECASE
-)
-_QUOTA = re.compile(r"insufficient_quota|billing|credit|payment", re.IGNORECASE)
-_OVERLOAD = frozenset({429, 502, 503, 504, 529})
+OF_ENDPOINT = frozenset({REFUSED, BAD_REQUEST, ENDPOINT_ERROR, TOO_LARGE})
+"""Exit reasons for which the endpoint is the cause, not what the model wrote."""
+
 _SHORTEST_SECRET = 6  # A shorter one is a placeholder, and may be a part of any word.
+_OVERLOAD = frozenset({429, 502, 503, 504, 529})
 _RETRIED = frozenset({408, 409, 425})
 
 
@@ -44,6 +40,10 @@ class EpisodeEndedError(Exception):
         self.reason = reason
 
 
+class UnprovenError(EndpointError):
+    """A request failed for good while nobody was answered: the task's fault, or the endpoint's."""
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """What a failed request means.
@@ -55,6 +55,8 @@ class Failure:
         overload: Whether fewer requests should be in flight.
         limited: Whether the endpoint works and only asks to slow down (429).
         wait: Seconds that the endpoint asks everybody to wait; None if it does not.
+        doubtful: Of a "run": whether it may be the request's own fault, not that of all.
+        absent: Whether nobody listens at the endpoint's address.
     """
 
     verdict: Literal["retry", "episode", "run"]
@@ -63,10 +65,12 @@ class Failure:
     overload: bool = False
     limited: bool = False
     wait: float | None = None
+    doubtful: bool = False
+    absent: bool = False
 
 
 def judge(error: Exception, *, proven: bool, secret: str = "") -> Failure:
-    """Say what a failed request means.
+    """Say what a failed request means: by status, then codes, then hints to wait, then words.
 
     Args:
         error: What the client raised.
@@ -80,32 +84,43 @@ def judge(error: Exception, *, proven: bool, secret: str = "") -> Failure:
     text = f"{error} {code if code and str(code) not in str(error) else ''}"
     if len(secret) >= _SHORTEST_SECRET:
         text = text.replace(secret, "[the key]")
-    line = " ".join(text.split())[:400]
+    text = " ".join(text.split())
     if status is None:
-        # By what is beneath: openai over aiohttp calls a dropped connection a timeout, too.
-        slow = any(isinstance(each, TimeoutError) for each in _causes(error))
-        reason = "timeout" if slow else "broken_response"
-        if not slow and isinstance(error, _connection_errors()):
-            reason = "connection"
-        return Failure("retry", reason, f"{type(error).__name__}: {line}", overload=slow)
-    headers = getattr(getattr(error, "response", None), "headers", {})
-    message = f"HTTP {status}: {line}"
-    if status == 429 and _QUOTA.search(line):
+        return _without_answer(error, text[:400])
+    refusal = Refusal(status, getattr(getattr(error, "response", None), "headers", {}), body, text)
+    message = f"HTTP {status}: {text[:400]}"
+    if refusal.too_large:
+        return Failure("episode", TOO_LARGE, message)
+    if status == 429 and refusal.out_of_quota:
         return Failure("run", "quota", message)
     if status >= 500 or status == 429 or status in _RETRIED:
         return Failure(
             *("retry", f"http_{status}", message),
             overload=status in _OVERLOAD,
             limited=status == 429,
-            wait=retry_after(headers),
+            wait=refusal.wait,
         )
-    if status in (400, 413, 422) and (status == 413 or _CONTEXT.search(line)):
+    if refusal.context_full:
         return Failure("episode", CONTEXT_FULL, message)
-    if status in (400, 403, 422) and _CONTENT.search(line):
+    if refusal.filtered:
         return Failure("episode", REFUSED, message)
-    if status in (400, 422) and proven:
-        return Failure("episode", BAD_REQUEST, message)
+    if status in (400, 422):
+        if proven:
+            return Failure("episode", BAD_REQUEST, message)
+        return Failure("run", BAD_REQUEST, message, doubtful=True)
     return Failure("run", f"http_{status}", message)
+
+
+def _without_answer(error: Exception, line: str) -> Failure:
+    # By what is beneath: openai over aiohttp calls a dropped connection a timeout, too.
+    causes = list(_causes(error))
+    slow = any(isinstance(each, TimeoutError) for each in causes)
+    reason = "timeout" if slow else "broken_response"
+    if not slow and isinstance(error, _connection_errors()):
+        reason = "connection"
+    absent = any(isinstance(each, ConnectionRefusedError | gaierror) for each in causes)
+    message = f"{type(error).__name__}: {line}"
+    return Failure("retry", reason, message, overload=slow, absent=absent)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -118,33 +133,3 @@ def _connection_errors() -> tuple[type[Exception], ...]:
     from openai import APIConnectionError
 
     return APIConnectionError, OSError
-
-
-def retry_after(headers: Mapping[str, Any], now: datetime | None = None) -> float | None:
-    """Seconds that a response asks to wait: `retry-after-ms`, seconds, or an HTTP date.
-
-    Returns:
-        At least 0; None where nothing is asked, or nothing that can be read.
-    """
-    milliseconds = _seconds(headers.get("retry-after-ms"))
-    if milliseconds is not None:
-        return milliseconds / 1000
-    text = headers.get("retry-after")
-    seconds = _seconds(text)
-    if seconds is not None or not text:
-        return seconds
-    try:
-        date = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    # A date without a zone is GMT by the rules of HTTP.
-    date = date if date.tzinfo else date.replace(tzinfo=UTC)
-    return max(0.0, (date - (now or datetime.now(UTC))).total_seconds())
-
-
-def _seconds(text: Any) -> float | None:
-    try:
-        value = float(text)
-    except (TypeError, ValueError):
-        return None
-    return value if 0 <= value < float("inf") else None

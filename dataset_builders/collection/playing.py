@@ -10,12 +10,7 @@ from typing import Protocol, TypeVar
 
 from dataset_builders.collection.client import ChatClient, ends_episode
 from dataset_builders.collection.episode import ENVIRONMENT_ERROR, Episode
-from dataset_builders.collection.failures import (
-    BAD_REQUEST,
-    ENDPOINT_ERROR,
-    REFUSED,
-    EpisodeEndedError,
-)
+from dataset_builders.collection.failures import OF_ENDPOINT, EpisodeEndedError
 from dataset_builders.collection.ledger import Ending, Ledger, Reply, Spent, Turn
 from dataset_builders.collection.limits import (
     COST_LIMIT,
@@ -33,7 +28,7 @@ REPLAY_DIVERGED = "replay_diverged"
 UNFINISHED = frozenset(
     {
         *(STEP_LIMIT, TOKEN_LIMIT, COST_LIMIT, TIME_LIMIT),
-        *(BAD_REQUEST, ENDPOINT_ERROR, REFUSED),
+        *OF_ENDPOINT,
         *(ENVIRONMENT_ERROR, REPLAY_DIVERGED),
     }
 )
@@ -145,6 +140,7 @@ async def play_episode(
             # A reply that ends the episode is paid and recorded, as any.
             spent = _total(await ledger.turns(task_id, attempt))
             _end(episode, error.reason)
+            episode.error = str(error)
             break
         if reply is not None:
             if reply.model:  # An oracle has none, and costs nothing.

@@ -16,18 +16,20 @@ All actions are trained. An observation that answers an `api_action` becomes a t
 them. `reasoning_content` is put in front of the action, see `shapes.with_reasoning`. Turns
 of one role in a row are joined. For chat templates without tools, the setting
 `calls_as_text` turns calls into text and tool turns into user turns. Screenshots beside a
-page's text are left out and counted. Refused: pictures without text, and texts whose source
-is an agent, of which the schema does not say who speaks.
+page's text, names of participants and links to calls that are not there are left out and
+counted. Refused: pictures without text, and texts whose source is an agent, of which the
+schema does not say who speaks.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from dataset_builders.conversation import Conversation, Message, Role, ToolCall
 from dataset_builders.errors import DataError
+from dataset_builders.formats.meaning import check_row, check_turn
 from dataset_builders.formats.shapes import finish, merge_turns, with_reasoning
 from dataset_builders.reading.building import (
     BuildResult,
@@ -47,6 +49,8 @@ _OBSERVATIONS = ("text_observation", "json_observation", "web_observation", "ima
 CLASSES = (*_ACTIONS, *_OBSERVATIONS)
 """Values of `class_`, which also tell the format."""
 
+_HONOURED_BY_ACTIONS = ("reasoning_content", "tool_call_id", "name")
+_HONOURED_BY_OBSERVATIONS = ("tool_call_id", "name")
 _SOURCES: dict[str, Role] = {"user": "user", "environment": "user", "system": "system"}
 
 
@@ -74,6 +78,7 @@ def build(
 
 def _convert(record: Record) -> Converted:
     value = object_of(record)
+    check_row(value)
     items = value.get("content")
     if not isinstance(items, list) or not items:
         raise RecordDroppedError(
@@ -99,11 +104,14 @@ def _turns(items: Sequence[Any], changes: dict[str, int]) -> Iterator[Message]:
             raise RecordDroppedError(
                 "bad_adp", f"{where}class_: found {kind!r:.40}, expected one of {CLASSES}"
             )
+        _count_left_out(item, answerable, changes)
         if kind in _ACTIONS:
+            check_turn(item, where, _HONOURED_BY_ACTIONS)
             message = _action(item, where, index, changes)
             last_call = message.tool_calls[0].id if message.tool_calls else ""
             answerable.update(call.id for call in message.tool_calls)
         else:
+            check_turn(item, where, _HONOURED_BY_OBSERVATIONS)
             link = _optional_text(item, "tool_call_id", where)
             answers = link if link in answerable else "" if link else last_call
             message = _observation(item, where, answers)
@@ -111,6 +119,19 @@ def _turns(items: Sequence[Any], changes: dict[str, int]) -> Iterator[Message]:
             shown = kind == "web_observation" and item.get("image_observation") is not None
             changes["screenshots_left_out"] = changes.get("screenshots_left_out", 0) + shown
         yield message
+
+
+def _count_left_out(
+    item: Mapping[str, Any], answerable: Collection[str], changes: dict[str, int]
+) -> None:
+    """Count names of participants, and links to calls that no call has."""
+    link = item.get("tool_call_id") if item["class_"] != "api_action" else None
+    found = {
+        "names_left_out": bool(item.get("name")),
+        "links_left_out": isinstance(link, str) and bool(link) and link not in answerable,
+    }
+    for step, is_there in found.items():
+        changes[step] = changes.get(step, 0) + is_there
 
 
 def _action(item: Mapping[str, Any], where: str, index: int, changes: dict[str, int]) -> Message:

@@ -15,6 +15,7 @@ from typing import Any
 
 from dataset_builders.conversation import Conversation, Message, Role
 from dataset_builders.formats.loss_rule import reconstruct_loss
+from dataset_builders.formats.meaning import check_row, check_turn
 from dataset_builders.reading.building import (
     BuildResult,
     Converted,
@@ -69,8 +70,11 @@ def build(
 
 def _convert(record: Record, *, reconstruct: bool = False) -> Converted:
     value = object_of(record)
+    check_row(value)
     id_ = id_of(value)
     raw = turns_of(value)
+    for index, turn in enumerate(raw):
+        check_turn(turn, f"turn {index}: ", ("loss",))
     turns = [parse_turn(index, turn, _ROLES) for index, turn in enumerate(raw)]
     check_filled(turns, "empty_content")
     prefix = _ID.fullmatch(id_)

@@ -1,7 +1,8 @@
 """Pairs of a prompt and its answer: TRL's `prompt` and `completion`, and Alpaca's shape.
 
 `prompt` and `completion` are lists of messages, of which the loss covers the completion's
-assistant turns, or two texts, which become a user turn and an assistant turn.
+assistant turns, or two texts, which become a user turn and an assistant turn; `system`
+becomes a system turn.
 
 Alpaca's `instruction`, `input` (may be empty) and `output` become a user turn, the first
 two joined by a line break as Axolotl's chat layout does, and an assistant turn; `system`
@@ -16,7 +17,9 @@ from typing import Any
 
 from dataset_builders.conversation import TRAIN_FIELD
 from dataset_builders.formats.dialects import plain_turns
-from dataset_builders.formats.shapes import check_row, from_raw
+from dataset_builders.formats.meaning import check_row
+from dataset_builders.formats.messages import HONOURED
+from dataset_builders.formats.shapes import from_raw, system_turn
 from dataset_builders.reading.building import (
     BuildResult,
     Converted,
@@ -58,10 +61,12 @@ def build_alpaca(
 
 def _convert_pair(record: Record, *, source: str) -> Converted:
     row = object_of(record)
-    check_row(row)
+    check_row(row, HONOURED)
+    system = row.get("system")
     prompt, completion = row.get("prompt"), row.get("completion")
     if isinstance(prompt, str) and isinstance(completion, str):
-        return from_raw(row, _pair(prompt, completion), source, {})
+        turns = _pair(prompt, completion)
+        return from_raw(row, [*system_turn(system, turns), *turns], source, {})
     if not isinstance(prompt, list) or not isinstance(completion, list):
         kinds = f"{type(prompt).__name__} and {type(completion).__name__}"
         raise RecordDroppedError(
@@ -76,16 +81,13 @@ def _convert_pair(record: Record, *, source: str) -> Converted:
                     "conflicting_flags", f"prompt: message {index}: found a flag that is true"
                 )
             turn[TRAIN_FIELD] = False
-    return from_raw(row, [*context, *plain_turns(completion, changes)], source, changes)
+    turns = [*system_turn(system, context), *context, *plain_turns(completion, changes)]
+    return from_raw(row, turns, source, changes)
 
 
 def _convert_alpaca(record: Record, *, source: str) -> Converted:
     row = object_of(record)
-    check_row(row)
-    if row.get("history"):
-        raise RecordDroppedError(
-            "unsupported_field", "history: found earlier turns, expected them in messages"
-        )
+    check_row(row, HONOURED)
     instruction, output = _text(row, "instruction"), _text(row, "output")
     parts = [part for part in (instruction, _text(row, "input", optional=True)) if part.strip()]
     turns = _pair("\n".join(parts), output)

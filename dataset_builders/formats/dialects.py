@@ -1,9 +1,10 @@
 """Turns as trainers and APIs write them, brought into the plain shape.
 
-The plain shape is `role`, `content`, `train`, `tool_calls` and `tool_call_id`. Understood
-beside it are `from` and `value` (ShareGPT, Axolotl's mappings), `train`, `training` and
-`loss` as true or false, `weight` as 0 or 1 (OpenAI), content as one text part, and
-reasoning in a field of its own. What has no certain meaning is refused.
+The plain shape is `role`, `content`, `train`, `tool_calls`, `tool_call_id` and, of a tool
+turn, `name`. Understood beside it are `from` and `value` (ShareGPT, Axolotl's mappings),
+`train`, `training`, `loss` and `trainable` as true or false, `masked` as their opposite,
+`weight` as 0 or 1 (OpenAI), content as one text part, and reasoning in a field of its own.
+What has no certain meaning is refused.
 """
 
 from __future__ import annotations
@@ -12,22 +13,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dataset_builders.conversation import TRAIN_FIELD
-from dataset_builders.formats.shapes import check_media, text_of, with_reasoning
+from dataset_builders.formats.meaning import (
+    CALLS,
+    FLAG_FIELDS,
+    FLAGS,
+    MASKED,
+    REASONING,
+    WEIGHT,
+    check_turn,
+)
+from dataset_builders.formats.shapes import text_of, with_reasoning
 from dataset_builders.reading.building import RecordDroppedError
 
 # Axolotl's own defaults for names of roles.
 _ROLES = {"human": "user", "gpt": "assistant", "developer": "system"}
-_REASONING = ("reasoning_content", "reasoning", "thinking")
-_FLAGS = (TRAIN_FIELD, "training", "loss")
-_WEIGHT = "weight"
-_REFUSED = {
-    "function_call": "the old shape of tool_calls",
-    "train_detail": "flags on parts of a turn",
-    "training_detail": "flags on parts of a turn",
-}
-
-FLAG_FIELDS = (*_FLAGS, _WEIGHT)
-"""Fields of a turn that tell whether the loss covers it."""
+_IN_PARTS = ("reasoning_details", "thinking_blocks")
+_HONOURED = (*FLAG_FIELDS, *REASONING, *CALLS)
 
 
 def plain_turns(raw: Any, changes: dict[str, int]) -> Any:
@@ -53,21 +54,21 @@ def flag_of(raw: Mapping[str, Any], where: str) -> bool | None:
             (`conflicting_flags`).
     """
     found: dict[str, bool] = {}
-    for name in _FLAGS:
+    for name in (*FLAGS, MASKED):
         value = raw.get(name)
         if value is not None:
             if not isinstance(value, bool):
                 raise RecordDroppedError(
                     "bad_flag", f"{where}{name}: found {value!r:.40}, expected true or false"
                 )
-            found[name] = value
-    weight = raw.get(_WEIGHT)
+            found[name] = value != (name == MASKED)
+    weight = raw.get(WEIGHT)
     if weight is not None:
         if not isinstance(weight, int | float) or weight not in (0, 1):
             raise RecordDroppedError(
-                "bad_flag", f"{where}{_WEIGHT}: found {weight!r:.40}, expected 0 or 1"
+                "bad_flag", f"{where}{WEIGHT}: found {weight!r:.40}, expected 0 or 1"
             )
-        found[_WEIGHT] = bool(weight)
+        found[WEIGHT] = bool(weight)
     if len(set(found.values())) > 1:
         raise RecordDroppedError("conflicting_flags", f"{where}found {found}, expected one value")
     return next(iter(found.values()), None)
@@ -77,31 +78,52 @@ def _plain_turn(index: int, raw: Any, changes: dict[str, int]) -> Any:
     if not isinstance(raw, Mapping):
         return raw
     where = f"message {index}: "
-    check_media(raw, where)
-    for name, why in _REFUSED.items():
-        if raw.get(name):
-            raise RecordDroppedError("unsupported_field", f"{where}{name}: found a value: {why}")
-    role = raw.get("role", raw.get("from"))
-    content = text_of(raw.get("content", raw.get("value")), f"{where}content")
     reasoning = _reasoning_of(raw, where)
+    # Some APIs give the same reasoning as text and in parts.
+    check_turn(raw, where, (*_HONOURED, *_IN_PARTS) if reasoning else _HONOURED)
+    role = raw.get("role", raw.get("from"))
+    role = _ROLES.get(role, role) if isinstance(role, str) else role
+    content = text_of(raw.get("content", raw.get("value")), f"{where}content")
     if reasoning:
         content = with_reasoning(content or "", reasoning)
         changes["reasoning_as_text"] = changes.get("reasoning_as_text", 0) + 1
     return {
-        "role": _ROLES.get(role, role) if isinstance(role, str) else role,
+        "role": role,
         "content": content,
         TRAIN_FIELD: flag_of(raw, where),
         "tool_calls": raw.get("tool_calls"),
         "tool_call_id": raw.get("tool_call_id"),
+        "name": _name_of(raw, role, where),
     }
 
 
+def _name_of(raw: Mapping[str, Any], role: Any, where: str) -> str | None:
+    """Name of the function whose result a tool turn is; of other turns it is refused.
+
+    Raises:
+        RecordDroppedError: It is not text, or names who speaks: chat templates show no
+            names of speakers.
+    """
+    name = raw.get("name")
+    if name is None or name == "" or name in (role, raw.get("role"), raw.get("from")):
+        return None
+    if role != "tool":
+        raise RecordDroppedError(
+            "unsupported_field",
+            f"{where}name: found {name!r:.40} on the turn of a {role!s:.20}: chat templates show "
+            "no names of speakers; write it into the content, or leave it out",
+        )
+    if not isinstance(name, str):
+        raise RecordDroppedError("bad_messages", f"{where}name: found {name!r:.40}, expected text")
+    return name
+
+
 def _reasoning_of(raw: Mapping[str, Any], where: str) -> str:
-    found = {raw[name] for name in _REASONING if isinstance(raw.get(name), str) and raw[name]}
-    other = [name for name in _REASONING if raw.get(name) and not isinstance(raw[name], str)]
+    found = {raw[name] for name in REASONING if isinstance(raw.get(name), str) and raw[name]}
+    other = [name for name in REASONING if raw.get(name) and not isinstance(raw[name], str)]
     if other or len(found) > 1:
         raise RecordDroppedError(
             "unsupported_field",
-            f"{where}{', '.join(other or _REASONING)}: found more than one text, expected one",
+            f"{where}{', '.join(other or REASONING)}: found more than one text, expected one",
         )
     return next(iter(found), "")

@@ -14,7 +14,8 @@ from functools import partial
 from typing import Any
 
 from dataset_builders.formats.dialects import plain_turns
-from dataset_builders.formats.shapes import check_row, from_raw
+from dataset_builders.formats.meaning import check_row
+from dataset_builders.formats.shapes import from_raw, system_turn
 from dataset_builders.reading.building import (
     BuildResult,
     Converted,
@@ -27,6 +28,9 @@ from dataset_builders.reading.files import Located, Record
 
 SOURCE = "messages"
 _FIELDS = ("messages", "conversations")
+
+HONOURED = ("system", "tools")
+"""Fields of a record that carry meaning and are taken into account."""
 
 
 def build(
@@ -65,7 +69,7 @@ def convert_row(row: Mapping[str, Any], *, source: str) -> Converted:
         RecordDroppedError: It is not of this shape, trains nothing, or holds something
             that a conversation cannot tell.
     """
-    check_row(row)
+    check_row(row, HONOURED)
     field = next((name for name in _FIELDS if row.get(name) is not None), None)
     if field is None:
         found = ", ".join(repr(name)[:40] for name in list(row)[:10]) or "nothing"
@@ -73,22 +77,5 @@ def convert_row(row: Mapping[str, Any], *, source: str) -> Converted:
     changes: dict[str, int] = {}
     turns = plain_turns(row[field], changes)
     if isinstance(turns, list):
-        turns = [*_system_turn(row.get("system"), turns), *turns]
+        turns = [*system_turn(row.get("system"), turns), *turns]
     return from_raw(row, turns, source, changes)
-
-
-def _system_turn(system: Any, turns: list[Any]) -> list[dict[str, Any]]:
-    if system is None or system == "":
-        return []
-    if not isinstance(system, str):
-        raise RecordDroppedError(
-            "bad_messages", f"system: found {type(system).__name__}, expected text"
-        )
-    first = turns[0] if turns and isinstance(turns[0], Mapping) else {}
-    if first.get("role") != "system":
-        return [{"role": "system", "content": system}]
-    if first.get("content") != system:
-        raise RecordDroppedError(
-            "bad_messages", "system: differs from the system turn, expected one of them"
-        )
-    return []

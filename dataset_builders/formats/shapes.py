@@ -1,9 +1,4 @@
-"""What the formats that users bring have in common.
-
-Fields that these formats may hold and that change what is trained on, such as weights
-between 0 and 1 or pictures, cannot be told by a `Conversation`: they are refused, never
-left out in silence.
-"""
+"""What the formats that users bring have in common."""
 
 from __future__ import annotations
 
@@ -15,36 +10,31 @@ from dataset_builders.conversation import TRAIN_FIELD, Conversation, Message, fr
 from dataset_builders.errors import DataError
 from dataset_builders.reading.building import Converted, RecordDroppedError, check_unicode
 
-_MEDIA = ("images", "image", "videos", "video", "audio", "audios")
-_ROW_FIELDS = {
-    "chat_template_kwargs": "it changes how the conversation is rendered",
-    "functions": "the old shape of tools",
-    "documents": "they would be rendered into the prompt",
-}
 
+def system_turn(system: Any, turns: Sequence[Any]) -> list[dict[str, Any]]:
+    """A record's field `system` as the turns to put in front of its turns: one or none.
 
-def check_row(row: Mapping[str, Any]) -> None:
-    """Refuse fields of a record that change its meaning and that are not understood.
+    Args:
+        system: The field.
+        turns: The turns in the plain shape.
 
     Raises:
-        RecordDroppedError: There is one that is not empty (`multimodal`,
-            `unsupported_field`).
+        RecordDroppedError: It is not text, or differs from the system turn that is there.
     """
-    check_media(row, "")
-    for name, why in _ROW_FIELDS.items():
-        if row.get(name):
-            raise RecordDroppedError("unsupported_field", f"{name}: found a value: {why}")
-
-
-def check_media(value: Mapping[str, Any], where: str) -> None:
-    """Refuse pictures, sounds and films.
-
-    Raises:
-        RecordDroppedError: There is one (`multimodal`).
-    """
-    for name in _MEDIA:
-        if value.get(name):
-            raise RecordDroppedError("multimodal", f"{where}{name}: found a value, expected text")
+    if system is None or system == "":
+        return []
+    if not isinstance(system, str):
+        raise RecordDroppedError(
+            "bad_messages", f"system: found {type(system).__name__}, expected text"
+        )
+    first = turns[0] if turns and isinstance(turns[0], Mapping) else {}
+    if first.get("role") != "system":
+        return [{"role": "system", "content": system}]
+    if first.get("content") != system:
+        raise RecordDroppedError(
+            "bad_messages", "system: differs from the system turn, expected one of them"
+        )
+    return []
 
 
 def text_of(content: Any, where: str) -> Any:

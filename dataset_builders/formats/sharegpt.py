@@ -16,12 +16,14 @@ from typing import Any
 from dataset_builders.cleaning.provenance import model_of
 from dataset_builders.cleaning.steps import Cleaner, Cleaning
 from dataset_builders.conversation import Conversation, Message, Role
-from dataset_builders.formats.shapes import check_media, check_row
+from dataset_builders.formats.dialects import flag_of
+from dataset_builders.formats.meaning import FLAG_FIELDS, check_row, check_turn
 from dataset_builders.reading.building import (
     BuildResult,
     Converted,
     Progress,
     RecordDroppedError,
+    Turn,
     build_from_files,
     check_alternation,
     check_filled,
@@ -56,7 +58,9 @@ def build(
     on_progress: Progress | None = None,
     clean: Cleaning | None = None,
 ) -> BuildResult:
-    """Build conversations from ShareGPT files; every assistant turn is trained.
+    """Build conversations from ShareGPT files.
+
+    Every assistant turn is trained, but for those with a flag that says otherwise.
 
     Args:
         located: Files to read.
@@ -80,10 +84,9 @@ def build(
 def _convert(record: Record, *, cleaner: Cleaner) -> Converted:
     value = object_of(record)
     check_row(value)
-    _check_plain(value)
     id_ = id_of(value)
     model = model_of(value)
-    turns = [parse_turn(index, raw, _ROLES) for index, raw in enumerate(turns_of(value))]
+    turns = [_turn(index, raw) for index, raw in enumerate(turns_of(value))]
     turns, changes = cleaner.repair(turns)
     if not any(turn.role == "assistant" for turn in turns):
         raise RecordDroppedError(
@@ -91,24 +94,30 @@ def _convert(record: Record, *, cleaner: Cleaner) -> Converted:
         )
     check_filled(turns, "empty_turn")
     check_alternation(turns)
-    cleaner.check(turns, record.where)
     messages = [
-        Message(turn.role, turn.content, trained=turn.role == "assistant") for turn in turns
+        Message(
+            turn.role, turn.content, trained=turn.role == "assistant" and turn.flag is not False
+        )
+        for turn in turns
     ]
+    if not any(message.trained for message in messages):
+        raise RecordDroppedError(
+            "no_trained_turn", "found a flag that is false on every gpt turn, expected one without"
+        )
+    cleaner.check(turns, record.where)
     return Converted(Conversation.create(messages, id=id_, source=SOURCE, model=model), changes)
 
 
-def _check_plain(value: Mapping[str, Any]) -> None:
-    """Refuse what this shape cannot hold and the format `messages` can."""
-    turns = value.get("conversations")
-    found = [name for name in ("system", "tools") if value.get(name)]
-    if isinstance(turns, list):
-        calls = any(isinstance(turn, Mapping) and turn.get("tool_calls") for turn in turns)
-        found += ["tool_calls"] if calls else []
-        for index, turn in enumerate(turns):
-            if isinstance(turn, Mapping):
-                check_media(turn, f"turn {index}: ")
-    if found:
+def _is_trained(turn: Turn) -> bool:
+    return turn.role == "assistant" and turn.flag is not False
+
+
+def _turn(index: int, raw: Mapping[str, Any]) -> Turn:
+    where = f"turn {index}: "
+    check_turn(raw, where, FLAG_FIELDS)
+    turn, flag = parse_turn(index, raw, _ROLES), flag_of(raw, where)
+    if flag and turn.role != "assistant":
         raise RecordDroppedError(
-            "unsupported_field", f"{found[0]}: found a value; read it as format messages"
+            "bad_flag", f"{where}found a flag that is true on a {turn.role} turn, expected none"
         )
+    return turn._replace(flag=flag)

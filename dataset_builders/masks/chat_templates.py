@@ -69,6 +69,8 @@ def template_message(message: Message, *, arguments_as_text: bool = False) -> Ro
         ]
     if message.tool_call_id:
         row["tool_call_id"] = message.tool_call_id
+    if message.name:
+        row["name"] = message.name
     return row
 
 

@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from dataset_builders.conversation import Conversation, Role
+from dataset_builders.conversation import Conversation, Role, metadata_text
 from dataset_builders.reading.files import Located, Record, read_records
 from dataset_builders.reading.json_stream import BadRecord
 from dataset_builders.reading.report import SourceReport
@@ -71,11 +71,13 @@ class Turn(NamedTuple):
         position: Its place in the stored record, from 0.
         role: Who speaks.
         content: What is said, verbatim.
+        flag: Whether the record says that the loss covers it; None where it does not say.
     """
 
     position: int
     role: Role
     content: str
+    flag: bool | None = None
 
 
 class RecordDroppedError(Exception):
@@ -178,14 +180,9 @@ def id_of(value: Mapping[str, Any]) -> str:
     """Return the identifier of a record, "" if it has none.
 
     Raises:
-        RecordDroppedError: It is neither text nor an integer (`bad_id`).
+        RecordDroppedError: It holds a lone surrogate (`not_unicode`).
     """
-    found = value.get("id")
-    if found is None:
-        return ""
-    if isinstance(found, bool) or not isinstance(found, str | int):
-        raise RecordDroppedError("bad_id", f"id: found {type(found).__name__}, expected text")
-    text = str(found)
+    text = metadata_text(value.get("id"))
     check_unicode(text, "id")
     return text
 

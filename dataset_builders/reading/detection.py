@@ -11,7 +11,14 @@ from dataset_builders.errors import DataError
 from dataset_builders.formats.adp import CLASSES
 from dataset_builders.formats.agentinstruct import TASKS
 from dataset_builders.formats.atif import VERSION_PREFIX
-from dataset_builders.formats.dialects import FLAG_FIELDS
+from dataset_builders.formats.meaning import (
+    CALLS,
+    FLAG_FIELDS,
+    REASONING,
+    ROW_FIELDS,
+    TURN_FIELDS,
+    carried,
+)
 from dataset_builders.reading.files import read_records
 from dataset_builders.reading.json_stream import BadRecord, OnLost
 from dataset_builders.reading.sources import Format, SourceSpec, located
@@ -108,9 +115,12 @@ def _format_of_turns(value: Mapping[str, Any]) -> Format | None:
     if not isinstance(turns, list):
         return None
     turns = [turn for turn in turns if isinstance(turn, Mapping)]
-    if any("role" in turn or turn.get("tool_calls") for turn in turns):
+    # What only `messages` honours.
+    if any("role" in turn or turn.get("from") == "tool" for turn in turns):
         return "messages"
-    if value.get("system") or value.get("tools"):
+    if any(carried(turn, TURN_FIELDS, (*CALLS, *REASONING)) for turn in turns):
+        return "messages"
+    if carried(value, ROW_FIELDS, ("system", "tools")):
         return "messages"
     id_ = value.get("id")
     if isinstance(id_, str) and _AGENTINSTRUCT_ID.fullmatch(id_):

@@ -29,7 +29,7 @@ Format = Literal[
 ]
 """Name of a builder."""
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised when a builder makes other conversations of the same files."""
 
 BUILDERS: dict[str, str] = {
@@ -209,7 +209,7 @@ def _part(
     )
 
 
-def _features(*, tool_calls: bool, tools: bool, model: bool) -> Features:
+def _features(*, tool_calls: bool, names: bool, tools: bool, model: bool) -> Features:
     from datasets import Features, List, Value
 
     text = Value("string")
@@ -218,6 +218,8 @@ def _features(*, tool_calls: bool, tools: bool, model: bool) -> Features:
         function = {"name": text, "arguments": text}
         message["tool_calls"] = List({"id": text, "type": text, "function": function})
         message["tool_call_id"] = text
+    if names:
+        message["name"] = text
     row: dict[str, Any] = {"id": text, "source": text, "task": text, "messages": List(message)}
     row |= {"tools": text} if tools else {}
     row |= {"model": text} if model else {}

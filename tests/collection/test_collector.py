@@ -462,3 +462,54 @@ def test_threads_keep_their_environments_and_one_that_breaks_ends_one_episode(
 def _alive(thread: threading.Thread) -> bool:
     thread.join(2)
     return thread.is_alive()
+
+
+@pytest.mark.parametrize("status", [400, 500])
+@pytest.mark.parametrize("place", ["first", "last"])
+def test_a_task_that_is_always_refused_alone_does_not_stop_the_run(
+    tmp_path: Path, status: int, place: str
+) -> None:
+    order: list[str] = []
+
+    def fault(number: int) -> Fault | None:
+        asked = endpoint.requests[-1]["messages"][-1]["content"]
+        if asked not in order:
+            order.append(asked)
+        wanted = 0 if place == "first" else 4
+        refused = len(order) > wanted and asked == order[wanted]
+        return Fault(status, body=b'{"error": {"message": "odd"}}') if refused else None
+
+    endpoint = Endpoint(lambda messages: ANSWER, fault)
+    with serving(endpoint):
+        report = run(config(tmp_path, endpoint.url, 5, max_concurrency=1))
+    assert report["done"] == 5
+    reason = "bad_request" if status == 400 else "endpoint_error"
+    assert report["dropped"][reason] == 1
+
+
+@pytest.mark.parametrize("told", ["unknown setting", "maximum context length is 1 token"])
+def test_several_tasks_that_are_refused_stop_the_run_and_stay_open(
+    tmp_path: Path, told: str
+) -> None:
+    body = json.dumps({"error": {"message": told}}).encode()
+    endpoint = Endpoint(lambda messages: ANSWER, lambda n: Fault(400, body=body))
+    with serving(endpoint):
+        with pytest.raises(EndpointError, match=rf"{told}.*3 different tasks"):
+            run(config(tmp_path, endpoint.url, 20, max_concurrency=2))
+        assert endpoint.counts.total() <= 4
+        assert not endings(tmp_path)
+        endpoint.fault = lambda number: None
+        assert run(config(tmp_path, endpoint.url, 20))["done"] == 20
+
+
+def test_the_last_open_task_ends_where_an_earlier_session_was_answered(tmp_path: Path) -> None:
+    endpoint = Endpoint(lambda messages: ANSWER)
+    with serving(endpoint):
+        run(config(tmp_path, endpoint.url, 3))
+        endpoint.fault = lambda number: Fault(400, body=b'{"error": {"message": "odd"}}')
+        assert run(config(tmp_path, endpoint.url, 4))["dropped"]["bad_request"] == 1
+        endpoint.fault = lambda number: Fault(500, body=b"{}")
+        with pytest.raises(EndpointError, match=r"task database-train-.*stays open"):
+            run(config(tmp_path, endpoint.url, 5))
+        endpoint.fault = lambda number: None
+        assert run(config(tmp_path, endpoint.url, 5))["done"] == 5

@@ -15,8 +15,9 @@ from endpoint import Endpoint, Fault, serving
 from dataset_builders.collection.client import ChatClient
 from dataset_builders.collection.client import Endpoint as Model
 from dataset_builders.collection.concurrency import AdaptiveLimit
-from dataset_builders.collection.failures import EpisodeEndedError, retry_after
+from dataset_builders.collection.failures import EpisodeEndedError, UnprovenError
 from dataset_builders.collection.ledger import Reply, Turn
+from dataset_builders.collection.refusals import Refusal, retry_after
 from dataset_builders.collection.requests import Sampling
 from dataset_builders.conversation import Message
 from dataset_builders.errors import EndpointError
@@ -320,3 +321,165 @@ def test_retry_after_is_read_in_all_its_forms() -> None:
     for nonsense in ("", "soon", "-5", "nan", "inf"):
         assert retry_after({"retry-after": nonsense}, now) is None
     assert retry_after({}) is None
+
+
+def refusal(
+    status: int, message: str, headers: dict[str, str] | None = None, **error: object
+) -> Refusal:
+    return Refusal(status, headers or {}, {"message": message, **error}, message)
+
+
+@pytest.mark.parametrize(
+    ("told", "out_of_quota", "wait"),
+    [
+        # Codes come first, whatever the words and whatever is asked to be waited.
+        (refusal(429, "add a payment method", code="rate_limit_exceeded"), False, None),
+        (refusal(429, "slow down", {"retry-after": "5"}, code="insufficient_quota"), True, 5.0),
+        (refusal(429, "x", type="insufficient_quota", code=None), True, None),
+        (refusal(429, "buy credits for more", type="rate_limit_error"), False, None),
+        (refusal(429, "see your billing page", type="tokens", code=429), False, None),
+        # Then hints to wait.
+        (refusal(429, "Over your quota: see billing", {"retry-after": "2"}), False, 2.0),
+        (refusal(429, "Quota is over, see billing. Please retry in 37.5s."), False, 37.5),
+        (refusal(429, "No credit left for now, try again in 1m30s"), False, 90.0),
+        (refusal(429, "payment tier 1: try again in 20ms."), False, 0.02),
+        (refusal(429, "quota: {'retryDelay': '12s'}"), False, 12.0),
+        (refusal(429, "quota: try again in 2 hours and buy credits"), False, 7200.0),
+        # Then words: those of a rate before those of an account.
+        (refusal(429, "free-models-per-min. Add 10 credits to unlock 1000 a day"), False, None),
+        (refusal(429, "You exceeded your current quota, check plan and billing"), True, None),
+        (refusal(429, "Your credit balance is too low"), True, None),
+        (refusal(429, "slow down"), False, None),
+        (refusal(429, ""), False, None),
+    ],
+)  # fmt: skip
+def test_codes_come_before_hints_and_hints_before_words(
+    told: Refusal, out_of_quota: bool, wait: float | None
+) -> None:
+    assert told.out_of_quota is out_of_quota
+    assert told.wait == (None if wait is None else pytest.approx(wait))
+
+
+def test_codes_are_found_where_proxies_put_them() -> None:
+    for body in (
+        [{"error": {"status": "RESOURCE_EXHAUSTED", "code": "rate_limit"}}],
+        {"error": {"error": {"type": "rate_limit_error"}}},
+    ):
+        assert not Refusal(429, {}, body, "billing").out_of_quota
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "error", "full"),
+    [
+        (400, "prompt is too long: 205017 tokens > 200000 maximum", {}, True),
+        (400, "The input (9000 tokens) is longer than the model's context length", {}, True),
+        (400, "`inputs` must have less than 1024 tokens. Given: 1400", {}, True),
+        (400, "x", {"code": "context_length_exceeded"}, True),
+        (400, "'max_tokens' is too large: 512. This model's maximum context length is 2048",
+         {"param": "max_tokens"}, True),
+        (400, "decoder prompt (length 70) is longer than the maximum model length of 64", {}, True),
+        (400, "Invalid 'stop': array too long. Expected an array with maximum length 4",
+         {"param": "stop"}, False),
+        (400, "Invalid 'stop': array too long. Expected an array with maximum length 4", {}, False),
+        (400, "1 validation error: temperature must be <= 2.0", {}, False),
+        (422, "body.top_logprobs: value must be <= 20", {}, False),
+        (400, "stop sequence 3 too long", {}, False),
+        (400, "Unrecognized request argument: context_length", {}, False),
+        (400, "string too long", {"param": "user", "code": "string_above_max_length"}, False),
+        (400, "string too long", {"param": "messages[1].content",
+         "code": "string_above_max_length"}, True),
+        (400, "max_tokens must be <= 4096", {"param": "max_tokens"}, False),
+    ],
+)  # fmt: skip
+def test_a_setting_that_is_too_long_is_no_full_context(
+    status: int, message: str, error: dict[str, object], full: bool
+) -> None:
+    assert refusal(status, message, **error).context_full is full
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "code"),
+    [
+        (429, "Request too large for m on tokens per min (TPM): Limit 10,000, Requested 15,000.",
+         "rate_limit_exceeded"),
+        (429, "tokens per minute: limit: 6000, requested: 7000", ""),
+        (413, "Request too large for m: Limit 6000, Requested 7000", "rate_limit_exceeded"),
+    ],
+)  # fmt: skip
+def test_a_request_larger_than_a_minute_ends_its_episode_and_holds_nobody(
+    status: int, message: str, code: str
+) -> None:
+    large = Fault(status, {"Retry-After": "60"}, error(message, code))
+
+    def fault(number: int) -> Fault | None:
+        last = endpoint.requests[-1]["messages"][0]["content"]
+        return large if last == "Hello 3" else None
+
+    endpoint = Endpoint(lambda messages: "Hi", fault)
+    replies, client, seconds = ask(endpoint, times=8)
+    assert isinstance(replies[3], EpisodeEndedError)
+    assert replies[3].reason == "request_too_large"
+    assert sum(isinstance(reply, Reply) for reply in replies) == 7
+    assert (client.limit.cuts, client.retries) == (0, {})
+    assert seconds < 10
+
+
+def test_a_limit_that_some_room_is_left_under_is_waited_for() -> None:
+    told = "Limit 3, Used 3, Requested 1. Add a payment method: see billing"
+    endpoint = Endpoint(lambda messages: "Hi", first(Fault(429, body=error(told))))
+    replies, client, _ = ask(endpoint)
+    assert isinstance(replies[0], Reply)
+    assert client.retries == {"http_429": 1}
+
+
+def test_one_request_that_is_always_told_to_wait_does_not_hold_the_others() -> None:
+    def fault(number: int) -> Fault | None:
+        last = endpoint.requests[-1]["messages"][0]["content"]
+        return Fault(429, {"Retry-After": "0.1"}, error("wait")) if last == "Hello 0" else None
+
+    async def run(url: str) -> tuple[BaseException | None, int]:
+        model = Model("m", url, tries=3, back_off=0.01)
+        async with ChatClient(model, Sampling(), Notes(), AdaptiveLimit(8), parks=True) as client:
+
+            async def others() -> None:
+                for number in range(400):
+                    await client.complete([Message("user", f"{number}")], task_id="o")
+                    await asyncio.sleep(0.005)
+                    if held.done():
+                        return
+
+            held = asyncio.ensure_future(client.complete([Message("user", "Hello 0")], task_id="h"))
+            await others()
+            await asyncio.wait([held], timeout=10)
+            return held.exception(), client.limit.cuts
+
+    endpoint = Endpoint(lambda messages: "Hi", fault)
+    with serving(endpoint):
+        failure, cuts = asyncio.run(run(endpoint.url))
+    assert isinstance(failure, UnprovenError)
+    assert "others were answered" in str(failure)
+    refused = sum("Hello 0" in str(request["messages"]) for request in endpoint.requests)
+    assert cuts <= refused - 3
+
+
+def test_a_server_that_dies_after_answering_leaves_the_request_open() -> None:
+    # Others were answered after this one was sent first, but not since it failed.
+    def fault(number: int) -> Fault | None:
+        last = endpoint.requests[-1]["messages"][0]["content"]
+        return Fault(wait=0.4, drop=True) if last == "slow" or number > 4 else None
+
+    async def run(url: str) -> BaseException | None:
+        model = Model("m", url, tries=3, back_off=0.01)
+        async with ChatClient(model, Sampling(), Notes(), AdaptiveLimit(8)) as client:
+            slow = asyncio.ensure_future(client.complete([Message("user", "slow")], task_id="s"))
+            await asyncio.sleep(0.05)
+            for number in range(4):
+                await client.complete([Message("user", f"{number}")], task_id="q")
+            await asyncio.wait([slow], timeout=10)
+            return slow.exception()
+
+    endpoint = Endpoint(lambda messages: "Hi", fault)
+    with serving(endpoint):
+        failure = asyncio.run(run(endpoint.url))
+    assert isinstance(failure, EndpointError), failure
+    assert "no answer to anybody" in str(failure)

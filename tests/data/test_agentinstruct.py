@@ -77,7 +77,7 @@ def test_trained_turns_match_the_card(shared: Path) -> None:
         ({"conversations": {"from": ["human"]}}, "bad_turns", "found dict, expected a list"),
         ({"conversations": "x"}, "bad_turns", "found str, expected a list"),
         ({"conversations": [HUMAN, "x"]}, "bad_turns", "turn 1: found str, expected an object"),
-        ({"id": 1.5, "conversations": [HUMAN, GPT]}, "bad_id", "id: found float, expected text"),
+        ({"id": "\ud800", "conversations": [HUMAN, GPT]}, "not_unicode", "id: lone surrogate"),
         ([{**HUMAN, "from": "system"}], "unknown_role", "turn 0: from: found 'system', expected"),
         ([{"value": "x"}], "unknown_role", "turn 0: from: found nothing, expected one of human"),
         (

@@ -222,7 +222,7 @@ def test_real_duplicate_ids(shared: Path) -> None:
         ('{"conversations": [1]}', "bad_turns"),
         ('{"conversations": [{"from": {"a": 1}, "value": "x"}]}', "unknown_role"),
         ('{"conversations": [{"from": "human", "value": {"a": 1}}]}', "content_not_text"),
-        ('{"id": [1], "conversations": [{"from": "human", "value": "x"}]}', "bad_id"),
+        ('{"id": [1], "conversations": [{"from": "human", "value": "x"}]}', "no_assistant_turn"),
         ("3", "not_an_object"),
         ("null", "not_an_object"),
         ("NaN", "not_an_object"),

@@ -120,8 +120,12 @@ def test_tools_of_another_shape(raw: Any) -> None:
 def test_optional_columns() -> None:
     named = replace(PLAIN, tools=parse_tools(SCHEMAS), model="gpt-4")
     assert not any(optional_columns([PLAIN]).values())
-    assert optional_columns([PLAIN, named]) == {"tool_calls": False, "tools": True, "model": True}
+    none = {"tool_calls": False, "names": False, "tools": False, "model": False}
+    assert optional_columns([PLAIN, named]) == none | {"tools": True, "model": True}
     assert from_row(to_row(named, **optional_columns([named]))) == named
+    answered = replace(PLAIN, messages=(*PLAIN.messages, Message("tool", "r", name="f")))
+    assert optional_columns([answered]) == none | {"names": True}
+    assert from_row(to_row(answered, names=True)) == answered
     assert set(to_row(PLAIN)) == {"id", "source", "task", "messages"}
 
 
@@ -131,6 +135,10 @@ def test_place_is_not_what_a_conversation_is() -> None:
 
 
 @pytest.mark.parametrize("field", ["id", "source", "task", "model"])
-def test_names_are_text(field: str) -> None:
-    with pytest.raises(DataError, match=f"{field}: found list, expected text"):
-        from_row({"messages": [{"role": "user", "content": "u"}], field: ["x"]})
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(["x", 1], '["x", 1]'), ({"é": 1}, '{"é": 1}'), (12.0, "12"), (0, "0"), (True, "true")],
+)
+def test_metadata_of_any_type_become_text(field: str, value: Any, text: str) -> None:
+    row = {"messages": [{"role": "user", "content": "u"}], field: value}
+    assert getattr(from_row(row), field) == text

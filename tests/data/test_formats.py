@@ -202,7 +202,6 @@ def test_turns_are_refused_not_guessed(tmp_path: Path, fields: dict[str, Any], r
         ("messages", {"messages": [USER, REPLY], "tools": "{"}, "tools: not JSON"),
         ("messages", {"messages": [USER, REPLY], "tools": {"a": 1}}, "tools: found dict"),
         ("messages", {"messages": [USER, REPLY], "tools": [{}]}, "schema 0: function name"),
-        ("messages", {"messages": [USER, REPLY], "id": 1.5}, "id: found float"),
         (
             "messages",
             {"messages": [USER, REPLY], "chat_template_kwargs": {"enable_thinking": False}},

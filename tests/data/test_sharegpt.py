@@ -64,7 +64,7 @@ def test_repairs(tmp_path: Path, letters: str, kept: str, changed: dict[str, int
             {"conversations": [{"from": r, "value": ""} for r in ("human", "gpt")]},
             "no_assistant_turn",
         ),
-        ({**record("hg"), "model": 4}, "bad_model"),
+        ({**record("hg"), "model": "\ud800"}, "not_unicode"),
         (record("hggh"), "not_alternating"),
         (record("hgsg"), "not_alternating"),
         (record("h"), "no_assistant_turn"),

@@ -1,0 +1,183 @@
+"""Fields that carry meaning: a reader honours each of them, or refuses the record.
+
+Beside the fields of its own shape, a record may hold others that decide on what the model is
+shown or trained on: flags of turns, tools, pictures, labels of preference data. A reader that
+does not know one must not drop it in silence. The two tables here are what all readers check;
+each names the fields that it honours. Fields in no table are metadata, and are ignored.
+
+The names are those of the OpenAI API, TRL, Axolotl, LLaMA-Factory, ms-swift and torchtune.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple
+
+from dataset_builders.reading.building import RecordDroppedError
+
+FLAGS = ("train", "training", "loss", "trainable")
+"""Fields of a turn that say true or false of whether the loss covers it."""
+
+MASKED = "masked"
+"""Field of a turn that says the opposite of `FLAGS` (torchtune)."""
+
+WEIGHT = "weight"
+"""Field of a turn that says it as 0 or 1 (OpenAI)."""
+
+FLAG_FIELDS = (*FLAGS, MASKED, WEIGHT)
+"""All fields of a turn that tell whether the loss covers it."""
+
+REASONING = ("reasoning_content", "reasoning", "thinking")
+"""Fields of a turn that hold its reasoning as text."""
+
+CALLS = ("tool_calls", "tool_call_id", "name")
+"""Fields of a turn that belong to tool calls and their results."""
+
+_MESSAGES = (*FLAG_FIELDS, *REASONING, *CALLS)
+_MEDIA = ("images", "image", "videos", "video", "audio", "audios")
+
+
+class Field(NamedTuple):
+    """What is known of a field.
+
+    Attributes:
+        why: What it means.
+        carries: Whether a value of it means anything: an empty list of pictures does not.
+        reason: Name under which a record refused for it is counted.
+    """
+
+    why: str
+    carries: Callable[[Any], bool] = bool
+    reason: str = "unsupported_field"
+
+
+def _is_given(value: Any) -> bool:
+    return value is not None
+
+
+def _is_filled(value: Any) -> bool:
+    # Numbers and booleans always say something, here.
+    return value is not None and value not in ("", [], {})
+
+
+def _is_false(value: Any) -> bool:
+    # Only the boolean: a class label or a measured loss of 0 is metadata.
+    return value is False
+
+
+def _is_weight(value: Any) -> bool:
+    return isinstance(value, int | float) and value != 1
+
+
+def _is_text(value: Any) -> bool:
+    # Some data sets name a mode of reasoning here, "on" or "off".
+    return isinstance(value, str) and len(value.split()) > 1
+
+
+def _is_recipient(value: Any) -> bool:
+    return _is_filled(value) and value != "all"
+
+
+_MEDIA_FIELDS = {name: Field("it is no text", bool, "multimodal") for name in _MEDIA}
+_PAIR = "a preference pair; keep only the messages to learn"
+_UNWANTED = "an answer marked as undesirable (KTO)"
+_UNTRAINED = "the record is not to be trained"
+
+ROW_FIELDS: dict[str, Field] = {
+    **_MEDIA_FIELDS,
+    "system": Field("a system prompt"),
+    "system_prompt": Field("a system prompt; name it system if the model is to see it"),
+    "system_message": Field("a system prompt; name it system if the model is to see it"),
+    "tools": Field("functions that the model may call"),
+    "functions": Field("the old shape of tools"),
+    "documents": Field("they would be rendered into the prompt"),
+    "chat_template_kwargs": Field("it changes how the conversation is rendered"),
+    "history": Field("earlier turns, expected in messages"),
+    "chosen": Field(_PAIR, bool, "preference"),
+    "rejected": Field(_PAIR, bool, "preference"),
+    "label": Field(_UNWANTED, _is_false, "undesirable"),
+    "kto_tag": Field(_UNWANTED, _is_false, "undesirable"),
+    **{name: Field(_UNTRAINED, _is_false) for name in FLAGS},
+    WEIGHT: Field("a weight of the record", _is_weight),
+    "loss_weight": Field("a weight of the record", _is_weight),
+    "sample_weight": Field("a weight of the record", _is_weight),
+    **{name: Field("reasoning outside of the turns", _is_text) for name in REASONING},
+}
+"""Fields of a record. `prompt` is none: many data sets repeat the first turn there."""
+
+TURN_FIELDS: dict[str, Field] = {
+    **_MEDIA_FIELDS,
+    **{name: Field("a flag of training", _is_given) for name in FLAG_FIELDS},
+    **{
+        name: Field("flags on parts of a turn, or weights of it", _is_filled)
+        for name in ("train_detail", "training_detail", "mask", "loss_mask", "loss_weight")
+    },
+    "loss_scale": Field("a weight of the turn", _is_weight),
+    **{name: Field("reasoning", _is_filled) for name in REASONING},
+    "reasoning_details": Field("reasoning in parts; give it as reasoning_content"),
+    "thinking_blocks": Field("reasoning in parts; give it as reasoning_content"),
+    "tool_calls": Field("tool calls", _is_filled),
+    "tool_call_id": Field("the call that is answered", _is_filled),
+    "name": Field("who speaks, or whose result it is", _is_filled),
+    "function_call": Field("the old shape of tool_calls"),
+    "tools": Field("functions that the model may call; give them in the record's tools"),
+    "functions": Field("the old shape of tools; give them in the record's tools"),
+    "documents": Field("they would be rendered into the prompt"),
+    "refusal": Field("a refusal in place of content"),
+    "channel": Field("a channel of the harmony format", lambda value: value not in (None, "final")),
+    "recipient": Field("a recipient of the harmony format", _is_recipient),
+}
+"""Fields of a turn."""
+
+
+def check_row(row: Mapping[str, Any], honours: Collection[str] = ()) -> None:
+    """Refuse a record with a field that carries meaning and that its reader does not honour.
+
+    Args:
+        row: The record.
+        honours: Fields of `ROW_FIELDS` that the reader takes into account.
+
+    Raises:
+        RecordDroppedError: There is one (`unsupported_field`, `multimodal`, `preference`,
+            `undesirable`).
+    """
+    for name, field in ROW_FIELDS.items():
+        if name in row and name not in honours and field.carries(row[name]):
+            remedy = _remedy(name, honours, ("system", "tools"))
+            found = "found false" if row[name] is False else "found a value"
+            raise RecordDroppedError(field.reason, f"{name}: {found}: {field.why}{remedy}")
+
+
+def check_turn(turn: Mapping[str, Any], where: str, honours: Collection[str] = ()) -> None:
+    """Refuse a turn with a field that carries meaning and that its reader does not honour.
+
+    Args:
+        turn: The turn as it was read.
+        where: What to put in front of a field's name, such as "turn 3: ".
+        honours: Fields of `TURN_FIELDS` that the reader takes into account.
+
+    Raises:
+        RecordDroppedError: There is one (`unsupported_field`, `multimodal`).
+    """
+    for name, field in TURN_FIELDS.items():
+        if name in turn and name not in honours and field.carries(turn[name]):
+            remedy = _remedy(name, honours, _MESSAGES)
+            found = f"found {turn[name]!r:.40}"
+            raise RecordDroppedError(field.reason, f"{where}{name}: {found}: {field.why}{remedy}")
+
+
+def carried(values: Mapping[str, Any], table: Mapping[str, Field], names: Collection[str]) -> bool:
+    """Whether one of these fields of a record or turn carries meaning.
+
+    Args:
+        values: The record or turn.
+        table: `ROW_FIELDS` or `TURN_FIELDS`.
+        names: Fields to look at.
+    """
+    return any(name in values and table[name].carries(values[name]) for name in names)
+
+
+def _remedy(name: str, honours: Collection[str], others: Collection[str]) -> str:
+    # The format `messages` honours these, and names them all.
+    known = name in others and not set(others) <= set(honours)
+    return "; read it as format messages" if known else ""
