@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from dataset_builders.cleaning.provenance import attributed
 from dataset_builders.cleaning.steps import Cleaning
-from dataset_builders.conversation import TRAIN_FIELD, Conversation, optional_columns, to_row
+from dataset_builders.conversation import (
+    REASONING_FIELD,
+    TRAIN_FIELD,
+    Conversation,
+    optional_columns,
+    to_row,
+)
 from dataset_builders.errors import ConfigError, DataError
 from dataset_builders.formats import agentinstruct, messages, sharegpt
 from dataset_builders.formats.calls_as_text import stream_calls_as_text
@@ -59,7 +65,7 @@ class SourceSpec:
     Attributes:
         path: A file, a folder or a hub dataset id; see `files.locate`.
         format: Name of the builder; None: not known yet (see `detection`), refused here.
-        splits: Splits to read; empty: all.
+        splits: Splits to read; empty: all but those for evaluation, see `files.locate`.
         data_files: Glob patterns inside the source; empty: all files of one format.
         revision: Branch, tag or commit of a hub dataset.
         limit: Number of conversations to take from the start; None: all.
@@ -181,8 +187,8 @@ def to_dataset(
 
     Returns:
         Columns `id`, `source`, `task` and `messages`, a list of `role`, `content` and
-        `train`; the tool fields, `tools` (JSON text) and `model` only if a conversation
-        has any.
+        `train`; the tool fields, `reasoning_content`, `tools` (JSON text) and `model` only
+        if a conversation has any.
     """
     from datasets import concatenate_datasets
 
@@ -209,7 +215,9 @@ def _part(
     )
 
 
-def _features(*, tool_calls: bool, names: bool, tools: bool, model: bool) -> Features:
+def _features(
+    *, tool_calls: bool, names: bool, tools: bool, model: bool, reasoning: bool
+) -> Features:
     from datasets import Features, List, Value
 
     text = Value("string")
@@ -220,6 +228,8 @@ def _features(*, tool_calls: bool, names: bool, tools: bool, model: bool) -> Fea
         message["tool_call_id"] = text
     if names:
         message["name"] = text
+    if reasoning:
+        message[REASONING_FIELD] = text
     row: dict[str, Any] = {"id": text, "source": text, "task": text, "messages": List(message)}
     row |= {"tools": text} if tools else {}
     row |= {"model": text} if model else {}
