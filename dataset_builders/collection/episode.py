@@ -26,6 +26,7 @@ _T = TypeVar("_T")
 ENVIRONMENT_ERROR = "environment_error"
 CONTEXT_FULL = "context_full"
 
+_MORE = "\ufffd"
 _DETAILS = ("kind", "backend")
 
 # What the user has to mend: it would break every episode alike.
@@ -52,7 +53,8 @@ class Trajectory:
         details: What a record of the score should tell beside it, where the environment
             says so: `kind` of the task, `backend`.
         error: What broke, where the environment or the endpoint did.
-        cut_turns: Turns that were cut at the limit of tokens.
+        cut_turns: Turns that were cut at the limit of tokens, and whose cut end the messages
+            hold: an environment may keep a turn only up to a point.
     """
 
     task_id: str
@@ -125,9 +127,10 @@ class Episode:
             self.reward, self.success = float(reward), bool(info["success"])
             self.exit_reason = CONTEXT_FULL
             return
-        self.messages.append(Message("assistant", self.dialogue.kept(reply), trained=True))
+        kept = self.dialogue.kept(reply)
+        self.messages.append(Message("assistant", kept, trained=True))
         self.num_rounds += 1
-        self.cut_turns += is_cut(reply)
+        self.cut_turns += is_cut(reply) and self._keeps_end_of(reply)
         observation, reward, terminated, truncated, info = self.dialogue.step(reply)
         self.valid_rounds += bool(info["valid_format"])
         if terminated or truncated:
@@ -135,6 +138,11 @@ class Episode:
             self.exit_reason = str(info["exit_reason"])
         else:
             self.messages.append(Message("user", observation))
+
+    def _keeps_end_of(self, reply: str) -> bool:
+        """Whether the conversation keeps a turn to its end, so that more of it would stay too."""
+        assert self.dialogue is not None
+        return self.dialogue.kept(reply + _MORE).endswith(_MORE)
 
     def oracle_turn(self) -> str:
         """The oracle's next turn.

@@ -16,6 +16,7 @@ from typing import Protocol
 from dataset_builders.collection.episode import Trajectory
 from dataset_builders.collection.failures import EpisodeEndedError
 from dataset_builders.collection.filters import refuses
+from dataset_builders.collection.finish import is_cut
 from dataset_builders.collection.store import Store
 from dataset_builders.conversation import Message
 from dataset_builders.environments import EnvironmentSpec
@@ -214,7 +215,8 @@ async def _write(
         except EpisodeEndedError as error:
             report.rejected[error.reason] += 1
             continue
-        reason = rejection(reply.text, turn, dialogue)
+        cut = is_cut(reply.finish_reason)
+        reason = "cut_at_limit" if cut else rejection(reply.text, turn, dialogue)
         if not reason:
             return dialogue.with_thought(turn, tidy(reply.text))
         report.rejected[reason] += 1

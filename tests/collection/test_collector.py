@@ -230,6 +230,32 @@ def test_a_filtered_turn_is_no_turn_after_a_kill(tmp_path: Path) -> None:
     assert (again["dropped"], again["requests"]) == (first["dropped"], 1)
 
 
+@pytest.mark.parametrize("kept", [False, True])
+def test_turns_cut_at_the_token_limit_are_counted_and_not_kept(
+    tmp_path: Path, solver: Callable[..., str], kept: bool
+) -> None:
+    def reply(messages: Messages) -> dict[str, Any]:
+        # The last turn of half of the tasks is cut, as behind its answer.
+        cut = len(solver(messages)) % 2
+        return {"content": solver(messages), "finish_reason": "length" if cut else "stop"}
+
+    endpoint = Endpoint(reply)
+    filters = ("no_cut_turns=1000",) if kept else ()
+    with serving(endpoint):
+        report = run(replace(config(tmp_path, endpoint.url, 8), filters=filters))
+        again = run(replace(config(tmp_path, endpoint.url, 8), filters=filters))
+    cut = [ending.trajectory.cut_turns for ending in endings(tmp_path)]
+    assert 0 < sum(map(bool, cut)) < 8
+    assert report["cut_turns"] == again["cut_turns"] == sum(cut)
+    dropped = 0 if kept else sum(map(bool, cut))
+    assert report["dropped"] == ({} if kept else {"cut_turns": dropped})
+    rows = (tmp_path / "jsonl/db.jsonl").read_text("utf-8").splitlines()
+    assert len(rows) == report["kept"] == 8 - dropped
+    assert f"| Turns cut at the limit of tokens | {sum(cut)} |" in (
+        tmp_path / "README.md"
+    ).read_text("utf-8")
+
+
 def test_thoughts_are_added_by_one_threshold(tmp_path: Path) -> None:
     async def finish(client: ChatClient, trajectory: Trajectory) -> Trajectory:
         return trajectory
