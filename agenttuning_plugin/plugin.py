@@ -30,7 +30,7 @@ from agenttuning_plugin.data import Mix, load_mix
 from agenttuning_plugin.overrides import apply_overrides, check_command_line
 from agenttuning_plugin.packing import AXOLOTL_ARGUMENTS
 from agenttuning_plugin.recipe_rules import REPLACED_KEYS, check_recipe, section_of
-from agenttuning_plugin.run_files import MixRun, write_run_files
+from agenttuning_plugin.run_files import run_of, write_run_files
 from dataset_builders.errors import AgentTuningError
 from dataset_builders.mixing.preparation import report_lines
 
@@ -136,18 +136,7 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             "eta %(eta)s in %(eta_unit)ss, seed %(seed)d",
             facts,
         )
-        run = MixRun(
-            self._mix.prepared,
-            self._mix.planned,
-            self._mix.plan,
-            agent=[source.spec() for source in section.agent],
-            general=[source.spec() for source in section.general],
-            tokenizer=tokenizer,
-            encoding=encoding_of(cfg, section),
-            batch=batch_of(cfg),
-            packing=self._mix.packing,
-            packing_facts=self._mix.report.get("packing"),
-        )
+        run = run_of(self._mix, section, tokenizer, encoding_of(cfg, section), batch_of(cfg))
         write_run_files(Path(cfg.output_dir), run)
 
     def add_callbacks_post_trainer(self, cfg: Any, trainer: Any) -> list[Any]:
@@ -166,6 +155,13 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         made, policy = schedules(section, holdout)
         panel = EvaluatorCallback(trainer, made, tuple(cfg.eot_tokens or ()), policy)
         return [*first, panel, *beside]
+
+    def post_train_unload(self, cfg: Any) -> None:
+        """Print the base against the result, and the next commands, when all is saved."""
+        from agenttuning_plugin.run_end import print_run_end
+        from agenttuning_plugin.terminal import console
+
+        print_run_end(cfg, console)
 
 
 def _say_errors_in_one_line() -> None:

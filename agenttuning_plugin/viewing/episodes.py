@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,13 @@ class Shown:
     Attributes:
         episodes: JSON-ready, in the order of their files.
         left_out: Number of episodes over the limit, by file.
+        without: Number of items without any turn, by file: those of losses and replays, which
+            read text and play nothing.
     """
 
     episodes: list[dict[str, Any]]
     left_out: dict[str, int]
+    without: dict[str, int] = field(default_factory=dict)
 
 
 def read_episodes(folder: Path, limit: int) -> Shown:
@@ -50,6 +53,9 @@ def read_episodes(folder: Path, limit: int) -> Shown:
     shown = Shown([], {})
     for file in files:
         rows = list(_records(file))
+        if rows and not any("messages" in row for row in rows):
+            shown.without[str(file.relative_to(folder))] = len(rows)
+            continue
         shown.episodes.extend(_episode(file, row) for row in rows[:limit])
         if len(rows) > limit:
             shown.left_out[str(file.relative_to(folder))] = len(rows) - limit
