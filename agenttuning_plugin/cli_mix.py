@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from agenttuning_plugin.terminal import EndOfTurn, Json, Template, console, emit
+from agenttuning_plugin.terminal import EndOfTurn, Json, Template, console, emit, errors
 from dataset_builders.errors import ConfigError
 from dataset_builders.mixing.pools import GPT4_SHARE
 
@@ -126,6 +126,10 @@ def _named(context: typer.Context, name: str) -> bool:
 
 
 def _show_report(report: dict[str, Any], out_folder: Path, as_json: bool) -> None:
+    from dataset_builders.mixing.preparation import report_lines
+
+    for line in report["warnings"]:
+        errors.print(f"warning: {line}", markup=False, soft_wrap=True, style="yellow")
     if as_json:
         emit(report)
         return
@@ -135,6 +139,8 @@ def _show_report(report: dict[str, Any], out_folder: Path, as_json: bool) -> Non
     console.print(table)
     for note in report["notes"]:
         console.print(note, markup=False, soft_wrap=True)
+    for line in report_lines(report):
+        console.print(line, markup=False, soft_wrap=True, style="dim")
     console.print(str(out_folder / "report.html"), markup=False, soft_wrap=True)
 
 
