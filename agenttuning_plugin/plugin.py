@@ -162,12 +162,13 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         from evaluators.callback import EvaluatorCallback
 
         section = section_of(cfg)
-        beside = [EndpointCallback(trainer, section.endpoint)] if section.endpoint else []
+        ends = tuple(cfg.eot_tokens or ())
+        beside = [EndpointCallback(trainer, section.endpoint, ends)] if section.endpoint else []
         if not section.evaluators:
             return beside
         holdout = self._mix.holdout if self._mix else None
         made, policy = schedules(section, holdout)
-        panel = EvaluatorCallback(trainer, made, tuple(cfg.eot_tokens or ()), policy)
+        panel = EvaluatorCallback(trainer, made, ends, policy)
         return [panel, *beside]
 
 
