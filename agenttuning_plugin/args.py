@@ -80,7 +80,9 @@ class SourceConfig(Closed):
         default=None, description="Format of the records; told from the first ones if left out."
     )
     splits: list[str] = Field(
-        default_factory=list, description="Splits to read, such as `[db, os]`; all if left out."
+        default_factory=list,
+        description="Splits to read, such as `[db, os]`; all if left out, but for those for "
+        "evaluation, such as `test`.",
     )
     data_files: list[str] = Field(
         default_factory=list, description="Glob patterns inside a folder or hub dataset."

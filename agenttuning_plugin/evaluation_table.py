@@ -57,6 +57,8 @@ class ShownPanel:
             if result.error:
                 reason = result.error.removeprefix(f"{task.name}: ")
                 console.print(escape(f"{task.title}: {reason}"), soft_wrap=True)
+            if result.warning:
+                console.print(escape(f"{task.title}: warning: {result.warning}"), soft_wrap=True)
 
 
 def show_panel(panel: Panel, limit: int | None) -> ShownPanel:
@@ -89,6 +91,7 @@ def _json(task: Task, result: Evaluation) -> dict[str, Any]:
         "seconds": round(result.seconds, 3),
         "about": dict(result.about),
         "reason": result.error,
+        "warning": result.warning,
     }
 
 

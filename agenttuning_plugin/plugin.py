@@ -18,7 +18,7 @@ from axolotl.integrations.base import BasePlugin
 
 from agenttuning_plugin.args import AgentTuningSection
 from agenttuning_plugin.axolotl_keys import unknown_keys
-from agenttuning_plugin.collators import PackedCollator
+from agenttuning_plugin.collators import PackedCollator, boundaries_of, needs_joined_rows
 from agenttuning_plugin.data import Budget, Mix, load_mix
 from agenttuning_plugin.overrides import apply_overrides, check_command_line
 from agenttuning_plugin.packing import AXOLOTL_ARGUMENTS
@@ -41,6 +41,8 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
     def __init__(self) -> None:
         super().__init__()
         self._mix: Mix | None = None
+        self._boundaries: tuple[str, ...] = ()
+        self._joins_rows = False
 
     def register(self, cfg: Any) -> None:
         """Check the recipe before Axolotl does, and fill in what the mix implies.
@@ -115,6 +117,11 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
 
         set_seed(TrainingArguments.seed if cfg.seed is None else cfg.seed)
 
+    def post_model_load(self, cfg: Any, model: Any) -> None:
+        """Note what the model reads of packed rows."""
+        self._boundaries = boundaries_of(model)
+        self._joins_rows = needs_joined_rows(model)
+
     def get_training_args(self, cfg: Any) -> dict[str, Any]:
         """Keep Axolotl's own packer out: rows come packed, in the mix's order."""
         return dict(AXOLOTL_ARGUMENTS) if cfg.sample_packing else {}
@@ -126,7 +133,8 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         if is_eval or not cfg.sample_packing:
             return None
         # As Axolotl does: one long row for kernels that know documents of various lengths.
-        return PackedCollator, {"flatten": bool(cfg.attn_supports_packing)}
+        joined = bool(cfg.attn_supports_packing) or self._joins_rows
+        return PackedCollator, {"flatten": joined, "boundaries": self._boundaries if joined else ()}
 
     def _report(self, cfg: Any, section: AgentTuningSection, tokenizer: Any) -> None:
         """Say what the run trains on, in the log and in the output folder."""
@@ -156,20 +164,22 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         write_run_files(Path(cfg.output_dir), run)
 
     def add_callbacks_post_trainer(self, cfg: Any, trainer: Any) -> list[Any]:
-        """Evaluators, as the section lists them."""
+        """The check of packed rows, and evaluators, as the section lists them."""
         from agenttuning_plugin.endpoint_callback import EndpointCallback
+        from agenttuning_plugin.packing_check import PackingCheck
         from agenttuning_plugin.panel import schedules
         from evaluators.callback import EvaluatorCallback
 
         section = section_of(cfg)
         ends = tuple(cfg.eot_tokens or ())
+        first: list[Any] = [PackingCheck()] if cfg.sample_packing else []
         beside = [EndpointCallback(trainer, section.endpoint, ends)] if section.endpoint else []
         if not section.evaluators:
-            return beside
+            return [*first, *beside]
         holdout = self._mix.holdout if self._mix else None
         made, policy = schedules(section, holdout)
         panel = EvaluatorCallback(trainer, made, ends, policy)
-        return [panel, *beside]
+        return [*first, panel, *beside]
 
 
 def encoding_of(cfg: Any, section: AgentTuningSection) -> Encoding:

@@ -21,6 +21,7 @@ from dataset_builders.mixing.packed_order import Packing
 from dataset_builders.mixing.planning import Plan, Planned
 from dataset_builders.mixing.preparation import Encoding, Prepared
 from dataset_builders.reading.given import as_spec
+from dataset_builders.reading.in_memory import is_dataset
 from dataset_builders.reading.sources import SourceSpec
 
 RUN_REPORT = "agenttuning_report"
@@ -171,7 +172,7 @@ def write_report(folder: Path, report: Mapping[str, Any], title: str, stem: str)
 
 def specs_of(source: Any) -> Sequence[SourceSpec]:
     """Specs of a source, none of one that was handed over in memory."""
-    if source is None or hasattr(source, "column_names"):
+    if source is None or is_dataset(source):
         return []
     items = [source] if isinstance(source, str | Path | SourceSpec) else list(source)
     named = all(isinstance(item, str | Path | SourceSpec) for item in items)

@@ -11,6 +11,7 @@ from dataset_builders.collection.rollout import ChatPolicy, play, play_oracle
 from dataset_builders.conversation import Message
 from dataset_builders.environments import EnvironmentSpec, load_environment
 from dataset_builders.errors import ConfigError
+from evaluators.answer_facts import turn_facts
 from evaluators.base import Evaluator, Metric, Record, Suite
 from evaluators.failure_modes import failure_modes, failure_rates
 from evaluators.subject import Decoding, LanguageModel, Subject
@@ -171,5 +172,6 @@ def record_of(trajectory: Trajectory) -> Record:
         "valid_rounds": valid,
         "prompt": trajectory.prompt,
         **trajectory.details,
+        **turn_facts([m.content for m in trajectory.messages if m.trained], trajectory.cut_turns),
         "messages": [{"role": m.role, "content": m.content} for m in trajectory.messages],
     }

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from evaluators.answer_facts import answer_warning
 from evaluators.statistics import Metric
 from evaluators.subject import Subject
 from evaluators.summaries import summarise
@@ -34,8 +35,9 @@ RECORDS_FILE = "evaluations.jsonl"
 Record = dict[str, Any]
 """One item, JSON-ready. Always there: `item`; `scores`, numbers by name, {} where it could
 not be measured; `error`, "" where it could. Where they apply: `weight` (tokens behind a mean
-loss), `group` (for a mean of means), `messages` (the transcript: a list of `{"role",
-"content"}`), `exit_reason`, `prompt` (which wording was used)."""
+loss), `group` (for a mean of means), `turns`, `empty` and `cut` (numbers of the model's answers,
+of empty ones and of those cut at the limit of tokens), `messages` (the transcript: a list of
+`{"role", "content"}`), `exit_reason`, `prompt` (which wording was used)."""
 
 Suite = Literal["held-in", "held-out", "general", "replay"]
 
@@ -59,6 +61,7 @@ class Evaluation:
         about: What the figures depend on, such as the wording, backend or data.
         error: Why nothing was measured, in one line; "" where something was.
         macro: Whether figures are means of the means of groups.
+        warning: What makes the figures doubtful, in one line; "" for nothing.
     """
 
     evaluator: str
@@ -71,6 +74,7 @@ class Evaluation:
     about: Mapping[str, str] = field(default_factory=dict)
     error: str = ""
     macro: bool = False
+    warning: str = ""
 
     def log(self) -> dict[str, float]:
         """Keys and values for a trainer's log, such as `eval_database_success`."""
@@ -133,6 +137,14 @@ class Evaluator(ABC):
     def about(self) -> dict[str, str]:
         """What the figures depend on beside the model, for the record of the score."""
         return {}
+
+    def warning(self, records: Sequence[Record]) -> str:
+        """What makes the figures doubtful, in one line: by default mostly empty or cut answers.
+
+        Args:
+            records: All of them, those with an error included.
+        """
+        return answer_warning(records)
 
     def metrics(self, records: Sequence[Record]) -> dict[str, Metric]:
         """Sum up the records that were measured; at least one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -28,6 +28,27 @@ class Decoding:
     seed: int = 0
 
 
+class Values(tuple[float, ...]):
+    """Log-probabilities in nats, one per candidate.
+
+    Attributes:
+        refused: Why the server refused the request; "" where it did not. There are no values
+            then.
+        prompt_tokens: Tokens of the prompt; 0 where a server does not say.
+    """
+
+    refused: str
+    prompt_tokens: int
+
+    def __new__(
+        cls, values: Iterable[float] = (), *, refused: str = "", prompt_tokens: int = 0
+    ) -> Values:
+        """Make them."""
+        made = super().__new__(cls, values)
+        made.refused, made.prompt_tokens = refused, prompt_tokens
+        return made
+
+
 class LanguageModel(Protocol):
     """A model that answers: in this process or behind a server."""
 
@@ -40,7 +61,8 @@ class LanguageModel(Protocol):
 
         Returns:
             One turn per dialogue, blanks around it removed; None where the context has no
-            room for one.
+            room for one. An `Answer` says more: whether it was cut at the limit of tokens,
+            and whether a server refused the request.
 
         Raises:
             EndpointError: The server does not answer.
@@ -55,18 +77,22 @@ class LanguageModel(Protocol):
 
     def next_token_logprobs(
         self, dialogues: Sequence[Sequence[Message]], candidates: Sequence[str]
-    ) -> list[list[float] | None]:
-        """Log-probability of each candidate as the first token of the next assistant turn.
+    ) -> list[Values | None]:
+        """Log-probability that the next assistant turn begins with a token that writes each text.
+
+        Which token that is depends on the context: after a line break SentencePiece writes
+        "A" by another token than after a word. So all tokens that write the candidate, with
+        or without blanks before it, count together.
 
         Args:
             dialogues: As for `chat`.
-            candidates: Texts of a single token each, such as "A".
+            candidates: Texts that a single token can write, such as "A".
 
         Returns:
             For every dialogue one value per candidate, in nats, -inf where a server does
             not tell; None where the context has no room.
 
         Raises:
-            ConfigError: A candidate is not a single token.
+            ConfigError: No single token writes a candidate.
             EndpointError: The server does not answer, or gives no probabilities.
         """

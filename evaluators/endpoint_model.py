@@ -3,55 +3,61 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
-import math
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from dataset_builders.collection.client import ChatClient, Endpoint
-from dataset_builders.collection.concurrency import AdaptiveLimit
-from dataset_builders.collection.episode import CONTEXT_FULL
-from dataset_builders.collection.failures import ENDPOINT_ERROR, EpisodeEndedError
-from dataset_builders.collection.ledger import Reply
-from dataset_builders.collection.pricing import PriceTable
-from dataset_builders.collection.requests import (
-    Sampling,
-    plain_unicode,
-    read_reply,
-    token_limit,
-)
+from dataset_builders.collection.answer import Answer
+from dataset_builders.collection.client import Endpoint
+from dataset_builders.collection.requests import Sampling, plain_unicode
 from dataset_builders.conversation import Message
-from dataset_builders.errors import AgentTuningError, ConfigError, EndpointError
-from evaluators.subject import Decoding
-
-_log = logging.getLogger(__name__)
+from dataset_builders.errors import AgentTuningError, EndpointError
+from evaluators.decoding import Decoding, Values
+from evaluators.endpoint_client import (
+    LOGPROBS,
+    PATH,
+    EvaluationClient,
+    Refusals,
+    answer_of,
+    letter_values,
+)
 
 _TOP = 20
 """Likeliest tokens that a server is asked about: the most that OpenAI's gives."""
 
 
 class EndpointModel:
-    """Asks a server for all dialogues at once; a `LanguageModel`.
+    """Sends requests for all dialogues at once; a `LanguageModel`.
 
     Failed requests are sent again by the collector's rules, see docs/collect.md. A dialogue
     that the server finds too long is None; one that it refuses otherwise, as by a filter of
-    contents, is an empty turn, with a warning. A request that fails again and again is an
+    contents, is an `Answer` with `refused` set. A request that fails again and again is an
     `EndpointError`: a fault of the server must not lower the model's score.
 
     Args:
         endpoint: Where.
         max_concurrency: Most requests in flight.
+        sampling: The user's: name of the token field, a temperature in place of the tasks',
+            further fields.
+        fixed: Fields of every request that a task does not set, so that a server does not
+            fill them by the model's generation config.
     """
 
-    def __init__(self, endpoint: Endpoint, max_concurrency: int = 64) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        max_concurrency: int = 64,
+        sampling: Sampling | None = None,
+        fixed: Mapping[str, Any] | None = None,
+    ) -> None:
         self._endpoint = endpoint
         self._ceiling = max_concurrency
+        self._sampling = sampling or Sampling()
+        self._fixed = dict(fixed or {})
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._client: _Client | None = None
+        self._client: EvaluationClient | None = None
 
     def __str__(self) -> str:
         return str(self._endpoint)
@@ -61,31 +67,28 @@ class EndpointModel:
         """Its name on the server."""
         return self._endpoint.model
 
+    def for_task(self, context_length: int | None = None) -> ServedTask:
+        """The model for the requests of one task.
+
+        Args:
+            context_length: Tokens of prompt and answer together, by the server's count of
+                the prompt (`usage`); its own limit alone if None.
+        """
+        return ServedTask(self, self._endpoint, context_length)
+
     def chat(self, dialogues: Sequence[Sequence[Message]], decoding: Decoding) -> list[str | None]:
         """See `LanguageModel.chat`."""
-        bodies = [self._chat_body(dialogue, decoding) for dialogue in dialogues]
-        return [None if text is None else text.strip() for text in self._ask(bodies)]
+        return self.for_task().chat(dialogues, decoding)
 
     def continue_text(self, prompts: Sequence[str], decoding: Decoding) -> list[str | None]:
         """See `LanguageModel.continue_text`."""
-        settings = self._chat_body([], decoding)
-        del settings["messages"]
-        bodies = [
-            {_PATH: "/completions", **settings, "prompt": plain_unicode(prompt)}
-            for prompt in prompts
-        ]
-        return [None if text is None else text.strip() for text in self._ask(bodies)]
+        return self.for_task().continue_text(prompts, decoding)
 
     def next_token_logprobs(
         self, dialogues: Sequence[Sequence[Message]], candidates: Sequence[str]
-    ) -> list[list[float] | None]:
-        """See `LanguageModel.next_token_logprobs`; a blank before a token counts as none."""
-        asked = {_PATH: "logprobs", "logprobs": True, "top_logprobs": _TOP}
-        bodies = [self._chat_body(d, Decoding(1)) | asked for d in dialogues]
-        return [
-            None if text is None else _values(text, candidates, self._endpoint)
-            for text in self._ask(bodies)
-        ]
+    ) -> list[Values | None]:
+        """See `LanguageModel.next_token_logprobs`."""
+        return self.for_task().next_token_logprobs(dialogues, candidates)
 
     def close(self) -> None:
         """Close the connections; may be called more than once."""
@@ -97,17 +100,26 @@ class EndpointModel:
             thread.join()
             loop.close()
 
-    def _chat_body(self, dialogue: Sequence[Message], decoding: Decoding) -> dict[str, Any]:
+    def chat_body(self, dialogue: Sequence[Message], decoding: Decoding) -> dict[str, Any]:
+        """The request for the next turn of a dialogue."""
+        own = self._sampling
+        temperature = decoding.temperature if own.temperature is None else own.temperature
         sampling = Sampling(
-            temperature=decoding.temperature,
-            top_p=decoding.top_p if decoding.temperature else None,
-            seed=decoding.seed if decoding.temperature else None,
+            temperature=temperature,
+            top_p=decoding.top_p if temperature else None,
+            seed=decoding.seed if temperature else None,
             stop=decoding.stop,
+            token_field=own.token_field,
+            extra=own.extra,
         )
-        return sampling.request(self._endpoint.model, dialogue, decoding.max_new_tokens, 0)
+        body = sampling.request(self._endpoint.model, dialogue, decoding.max_new_tokens, 0)
+        return {**self._fixed, **body}
 
-    def _ask(self, bodies: Sequence[dict[str, Any]]) -> list[str | None]:
-        answers: list[str | None] = self._run(lambda: self._ask_all(bodies))
+    def ask(
+        self, bodies: Sequence[dict[str, Any]], refusals: Refusals, room: int | None
+    ) -> list[Answer | None]:
+        """Send requests of a task, all at once; see `endpoint_client.answer_of`."""
+        answers: list[Answer | None] = self._run(lambda: self._ask_all(bodies, refusals, room))
         return answers
 
     def _run(self, job: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
@@ -119,13 +131,15 @@ class EndpointModel:
             self._thread.start()
         return asyncio.run_coroutine_threadsafe(job(), self._loop).result()
 
-    async def _ask_all(self, bodies: Sequence[dict[str, Any]]) -> list[str | None]:
+    async def _ask_all(
+        self, bodies: Sequence[dict[str, Any]], refusals: Refusals, room: int | None
+    ) -> list[Answer | None]:
         if self._client is None:
-            self._client = _Client(self._endpoint, self._ceiling)
+            self._client = EvaluationClient(self._endpoint, self._ceiling)
         client = self._client
         try:
             async with asyncio.TaskGroup() as group:
-                asked = [group.create_task(_answer(client, body)) for body in bodies]
+                asked = [group.create_task(answer_of(client, b, refusals, room)) for b in bodies]
         except* AgentTuningError as errors:
             down: BaseException = errors.exceptions[0]
             while isinstance(down, BaseExceptionGroup):
@@ -133,6 +147,71 @@ class EndpointModel:
         else:
             return [task.result() for task in asked]
         raise down
+
+
+class ServedTask:
+    """A served model for the requests of one task; a `LanguageModel`.
+
+    Args:
+        model: The model.
+        endpoint: Where it is.
+        context_length: See `EndpointModel.for_task`.
+    """
+
+    def __init__(
+        self, model: EndpointModel, endpoint: Endpoint, context_length: int | None = None
+    ) -> None:
+        self._model = model
+        self._endpoint = endpoint
+        self._context = context_length
+        self._refusals = Refusals(endpoint)
+
+    def __str__(self) -> str:
+        return str(self._endpoint)
+
+    def chat(self, dialogues: Sequence[Sequence[Message]], decoding: Decoding) -> list[str | None]:
+        """See `LanguageModel.chat`."""
+        bodies = [self._model.chat_body(dialogue, decoding) for dialogue in dialogues]
+        return self._texts(bodies, decoding)
+
+    def continue_text(self, prompts: Sequence[str], decoding: Decoding) -> list[str | None]:
+        """See `LanguageModel.continue_text`."""
+        settings = self._model.chat_body([], decoding)
+        del settings["messages"]
+        # Servers know the newer name of the limit in chat completions only.
+        settings["max_tokens"] = settings.pop("max_completion_tokens", decoding.max_new_tokens)
+        bodies = [
+            {PATH: "/completions", **settings, "prompt": plain_unicode(prompt)}
+            for prompt in prompts
+        ]
+        return self._texts(bodies, decoding)
+
+    def next_token_logprobs(
+        self, dialogues: Sequence[Sequence[Message]], candidates: Sequence[str]
+    ) -> list[Values | None]:
+        """See `LanguageModel.next_token_logprobs`."""
+        asked = {PATH: LOGPROBS, "logprobs": True, "top_logprobs": _TOP}
+        bodies = [self._model.chat_body(d, Decoding(1)) | asked for d in dialogues]
+        found: list[Values | None] = []
+        for text in self._model.ask(bodies, self._refusals, self._room(1)):
+            if text is None:
+                found.append(None)
+            elif text.refused:
+                found.append(Values((), refused=text.refused))
+            else:
+                values = letter_values(text, list(candidates), self._endpoint)
+                found.append(Values(values, prompt_tokens=text.prompt_tokens))
+        return found
+
+    def _texts(self, bodies: Sequence[dict[str, Any]], decoding: Decoding) -> list[str | None]:
+        answers = self._model.ask(bodies, self._refusals, self._room(decoding.max_new_tokens))
+        return [
+            None if each is None else Answer(each.strip(), cut=each.cut, refused=each.refused)
+            for each in answers
+        ]
+
+    def _room(self, max_new_tokens: int) -> int | None:
+        return None if self._context is None else self._context - max_new_tokens
 
 
 def served_models(endpoint: Endpoint) -> list[str]:
@@ -160,10 +239,7 @@ def served_models(endpoint: Endpoint) -> list[str]:
         return pool.submit(lambda: asyncio.run(ask())).result()
 
 
-_PATH = "path of the request"
-
-
-async def _wind_up(client: _Client | None) -> None:
+async def _wind_up(client: EvaluationClient | None) -> None:
     """End what an interrupt has left in flight, then the connections."""
     left = asyncio.all_tasks() - {asyncio.current_task()}
     for task in left:
@@ -171,57 +247,3 @@ async def _wind_up(client: _Client | None) -> None:
     await asyncio.gather(*left, return_exceptions=True)
     if client is not None:
         await client.close()
-
-
-class _Client(ChatClient):
-    """Requests of more than one kind, none of them written down: records keep the answers."""
-
-    def __init__(self, endpoint: Endpoint, ceiling: int) -> None:
-        super().__init__(endpoint, Sampling(), None, AdaptiveLimit(ceiling))  # type: ignore[arg-type]
-
-    async def ask(self, body: dict[str, Any]) -> Reply:
-        """Send a request until it is answered or given up."""
-        return await self._ask(body)
-
-    async def _send(self, body: dict[str, Any]) -> Reply:
-        body = dict(body)
-        path = body.pop(_PATH, "")
-        if not path:
-            return await super()._send(body)
-        route = "/chat/completions" if path == "logprobs" else path
-        async with asyncio.timeout(self._endpoint.timeout):
-            text = await self._client.post(route, body=body, cast_to=str)
-        if path == "logprobs":
-            read_reply(text, self._endpoint.model, PriceTable())  # raises if it is broken
-            return Reply(text=text)
-        return read_reply(text, self._endpoint.model, PriceTable(), token_limit(body))
-
-
-async def _answer(client: _Client, body: dict[str, Any]) -> str | None:
-    try:
-        reply = await client.ask(body)
-        return None if reply.finish_reason == CONTEXT_FULL else reply.text
-    except EpisodeEndedError as error:
-        if error.reason == CONTEXT_FULL:
-            return None
-        if error.reason == ENDPOINT_ERROR:
-            raise EndpointError(f"a request failed again and again: {error}") from error
-        _log.warning("a request was refused and counts as an empty answer: %s", error)
-        return ""
-
-
-def _values(text: str, candidates: Sequence[str], endpoint: Endpoint) -> list[float]:
-    told = json.loads(text)["choices"][0].get("logprobs") or {}
-    try:
-        # No token at all: the turn ended at once, and some servers do not count its end.
-        first = told["content"][0]["top_logprobs"] if told["content"] else []
-        top = [(str(each["token"]), float(each["logprob"])) for each in first]
-    except (LookupError, TypeError, ValueError):
-        raise ConfigError(
-            f"{endpoint}: the server gives no probabilities of tokens (logprobs, top_logprobs)"
-        ) from None
-    found: dict[str, float] = {}
-    for token, value in top:
-        name = token.strip().lstrip("▁Ġ")
-        found[name] = max(value, found.get(name, -math.inf))
-    return [found.get(candidate.strip(), -math.inf) for candidate in candidates]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from dataset_builders.collection.client import ChatClient, Endpoint
 from dataset_builders.collection.concurrency import AdaptiveLimit
-from dataset_builders.collection.failures import EpisodeEndedError
+from dataset_builders.collection.failures import BAD_REQUEST, EpisodeEndedError
 from dataset_builders.collection.ledger import Ending, Reply, Turn
 from dataset_builders.collection.requests import Sampling
 from dataset_builders.conversation import Message
@@ -22,6 +22,7 @@ _KEYS = ("base_url", "model", "api_key_env")
 _CORRECT = re.compile(r"\W*(CORRECT|INCORRECT)\b")
 UNDECIDED = "the judge said neither CORRECT nor INCORRECT"
 """Of a `Verdict` whose `correct` is None."""
+_BAD_REQUEST = f"judge: {BAD_REQUEST}:"
 _IN_FLIGHT = 8
 _TRIES = 5
 _PATIENCE = 300.0
@@ -124,6 +125,7 @@ class Judge:
         async with ChatClient(
             self._endpoint, Sampling(temperature=0.0), _Forgetful(), limit
         ) as client:
+            client.proven = True  # A refused request is its own fault, unless all are refused.
 
             async def one(number: int, dialogue: Sequence[Message]) -> Verdict:
                 try:
@@ -140,8 +142,14 @@ class Judge:
             except* EndpointError as errors:
                 down = errors.exceptions[0]
             else:
-                return [task.result() for task in asked]
+                return _unless_all_refused(self._endpoint, [task.result() for task in asked])
         raise down
+
+
+def _unless_all_refused(endpoint: Endpoint, verdicts: list[Verdict]) -> list[Verdict]:
+    if verdicts and all(each.error.startswith(_BAD_REQUEST) for each in verdicts):
+        raise EndpointError(f"{endpoint}: all requests are refused: {verdicts[0].error}")
+    return verdicts
 
 
 class _Forgetful:

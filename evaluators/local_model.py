@@ -7,11 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from dataset_builders.collection.answer import Answer
 from dataset_builders.conversation import Message
 from dataset_builders.encoding.coding import Coder
-from dataset_builders.errors import ConfigError, MaskError
+from dataset_builders.errors import MaskError
 from dataset_builders.masks.chat import ChatRenderer
-from evaluators.decoding import Decoding
+from evaluators.decoding import Decoding, Values
+from evaluators.letter_tokens import tokens_writing
+from evaluators.statistics import log_sum
 
 if TYPE_CHECKING:
     from evaluators.token_model import TokenModel
@@ -54,6 +57,7 @@ class LocalModel:
         self._tokens = tokens
         self._renderer = ChatRenderer(tokenizer, end_of_turn)
         self._coder = Coder(tokenizer)
+        self._writers: dict[str, list[int]] = {}
         self._context = context_length or tokens.context_length
         self._end_ids = [
             tokenizer.convert_tokens_to_ids(token) for token in self._renderer.end_tokens
@@ -73,11 +77,18 @@ class LocalModel:
 
     def next_token_logprobs(
         self, dialogues: Sequence[Sequence[Message]], candidates: Sequence[str]
-    ) -> list[list[float] | None]:
+    ) -> list[Values | None]:
         """See `LanguageModel.next_token_logprobs`."""
-        ids = [self._single(candidate) for candidate in candidates]
+        ids = [self._writing(candidate) for candidate in candidates]
+        flat = [number for each in ids for number in each]
         prompts = [self.prompt_ids(dialogue) for dialogue in dialogues]
-        return self._where_fitting(prompts, 1, lambda rows: self._tokens.next_logprobs(rows, ids))
+        rows = self._where_fitting(prompts, 1, lambda rows: self._tokens.next_logprobs(rows, flat))
+        found: list[Values | None] = []
+        for prompt, row in zip(prompts, rows, strict=True):
+            values = iter(row or ())
+            sums = [log_sum([next(values) for _ in each]) for each in ids] if row else None
+            found.append(None if sums is None else Values(sums, prompt_tokens=len(prompt)))
+        return found
 
     def prompt_ids(self, dialogue: Sequence[Message]) -> list[int]:
         """Token ids that the next assistant turn is written after."""
@@ -100,12 +111,19 @@ class LocalModel:
         return text
 
     def _answer(self, prompts: list[list[int]], decoding: Decoding) -> list[str | None]:
+        limit = decoding.max_new_tokens
+
         def generate(rows: list[list[int]]) -> list[str]:
             stopped = self._stopped(decoding.stop) if decoding.stop else None
             answers = self._tokens.generate(rows, decoding, self._end_ids, stopped)
-            return [_cut(self._decode(ids), decoding.stop).strip() for ids in answers]
+            return [self._said(ids, decoding.stop, len(ids) >= limit) for ids in answers]
 
-        return self._where_fitting(prompts, decoding.max_new_tokens, generate)
+        return self._where_fitting(prompts, limit, generate)
+
+    def _said(self, ids: list[int], stop: Sequence[str], full: bool) -> Answer:
+        text = self._decode(ids)
+        said = _cut(text, stop)
+        return Answer(said.strip(), cut=full and said == text)
 
     def _where_fitting(
         self, prompts: list[list[int]], room: int, ask: Callable[[list[list[int]]], list[_T]]
@@ -117,11 +135,10 @@ class LocalModel:
                 answers[index] = answer
         return answers
 
-    def _single(self, candidate: str) -> int:
-        ids = self._tokenizer(candidate, add_special_tokens=False)["input_ids"]
-        if len(ids) != 1:
-            raise ConfigError(f"candidate {candidate!r}: found {len(ids)} tokens, expected 1")
-        return int(ids[0])
+    def _writing(self, candidate: str) -> list[int]:
+        if candidate not in self._writers:
+            (self._writers[candidate],) = tokens_writing(self._tokenizer, [candidate])
+        return self._writers[candidate]
 
     def _decode(self, ids: list[int]) -> str:
         text: Any = self._tokenizer.decode(ids, skip_special_tokens=True)

@@ -61,6 +61,7 @@ def run_evaluator(
         primary=evaluator.primary,
         about=evaluator.about(),
         macro=evaluator.macro,
+        warning=evaluator.warning(records),
         error="" if good else f"all {len(records)} tasks failed: {records[0]['error']}",
     )
 

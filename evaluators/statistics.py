@@ -77,3 +77,12 @@ def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Metric:
     )
     stderr = math.sqrt(residuals * n / (n - 1)) / abs(total) if n > 1 else math.inf
     return Metric(value, stderr, value - Z95 * stderr, value + Z95 * stderr, n)
+
+
+def log_sum(values: Sequence[float]) -> float:
+    """Logarithm of the sum of probabilities that are given by their logarithms."""
+    top = max(values, default=-math.inf)
+    if top == -math.inf:
+        return top
+    # Rounded figures of a server may add up to a little more than 1.
+    return min(0.0, top + math.log(math.fsum(math.exp(value - top) for value in values)))

@@ -82,7 +82,10 @@ class Subject:
             context_length: Tokens of prompt and answer together; the model's by default.
         """
         if self.server is not None:
-            return self.server
+            # Its refusals are counted by task, and its server keeps no limit but its own.
+            for_task = getattr(self.server, "for_task", None)
+            model: LanguageModel = for_task(context_length) if for_task else self.server
+            return model
         from evaluators.local_model import LocalModel
 
         return LocalModel(self.tokens(), self.tokenizer, self.end_of_turn, context_length)

@@ -19,7 +19,8 @@ from agenttuning_plugin.reporting.figures import SIDES, UNITS
 _MAX_CELL = 400  # characters
 
 _BUILDER_KEYS = {
-    "source", "read", "kept", "dropped", "changed", "samples", "lost", "limited", "summary",
+    "source", "read", "kept", "dropped", "changed", "samples", "lost", "unread", "limited",
+    "summary",
 }  # fmt: skip
 _TOKEN_KEYS = {"read", "kept", "rows", "tokens", "trained_tokens", "dropped", "samples", "summary"}
 

@@ -33,6 +33,7 @@ from dataset_builders.collection.requests import (
     request_key,
     token_limit,
 )
+from dataset_builders.collection.system_message import SystemFallback
 from dataset_builders.conversation import Message
 from dataset_builders.errors import ConfigError, EndpointError
 from dataset_builders.extras import needs_extra, require_modules
@@ -168,7 +169,8 @@ class ChatClient:
     Attributes:
         retries: Failed requests that were sent again, by class.
         answers: Requests that were answered.
-        proven: Whether such requests were answered in an earlier session.
+        proven: Whether such requests were answered in an earlier session, or a request that
+            is refused is to blame itself for another reason.
         again: Where requests are those of a task that was put aside: the number of answers
             that there were then.
     """
@@ -198,6 +200,7 @@ class ChatClient:
         self._may_send = may_send
         self._must_count = must_count
         self._client = endpoint.connect()
+        self._system = SystemFallback()
         self._answered_at = 0.0  # 0: never
         self._asked: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -265,7 +268,7 @@ class ChatClient:
                 self._may_send()
                 sent = time.monotonic()
                 try:
-                    reply = await self._send(body)
+                    reply = await self._system.send(body, self._send)
                 except _failures() as error:
                     proven = self.proven or self.answers > 0
                     failure = judge(error, proven=proven, secret=self._endpoint.key)

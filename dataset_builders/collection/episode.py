@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from dataset_builders.collection.answer import is_cut, refusal
 from dataset_builders.conversation import Message
 from dataset_builders.environments.dialogue import Dialogue
 from dataset_builders.errors import (
@@ -51,6 +52,7 @@ class Trajectory:
         details: What a record of the score should tell beside it, where the environment
             says so: `kind` of the task, `backend`.
         error: What broke, where the environment or the endpoint did.
+        cut_turns: Turns that were cut at the limit of tokens.
     """
 
     task_id: str
@@ -65,6 +67,7 @@ class Trajectory:
     prompt: str = ""
     details: Mapping[str, str] = field(default_factory=dict)
     error: str = ""
+    cut_turns: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -92,6 +95,7 @@ class Episode:
     prompt: str = ""
     details: dict[str, str] = field(default_factory=dict)
     error: str = ""
+    cut_turns: int = 0
     _oracle: Generator[str, str, None] | None = None
 
     def start(self, dialogue: Dialogue) -> None:
@@ -111,6 +115,9 @@ class Episode:
         if self.dialogue is None:
             self.exit_reason = CONTEXT_FULL
             return
+        if refused := refusal(reply):
+            self.exit_reason, self.error = refused.partition(":")[0], refused
+            return
         if reply is None:
             _, reward, _, _, info = self.dialogue.stop(
                 CONTEXT_FULL, valid_format=False, truncated=True
@@ -120,6 +127,7 @@ class Episode:
             return
         self.messages.append(Message("assistant", self.dialogue.kept(reply), trained=True))
         self.num_rounds += 1
+        self.cut_turns += is_cut(reply)
         observation, reward, terminated, truncated, info = self.dialogue.step(reply)
         self.valid_rounds += bool(info["valid_format"])
         if terminated or truncated:
@@ -176,6 +184,7 @@ class Episode:
             prompt=self.prompt,
             details=self.details,
             error=self.error,
+            cut_turns=self.cut_turns,
         )
 
 

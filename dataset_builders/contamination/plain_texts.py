@@ -100,7 +100,7 @@ def _values(path: str, report: TextReport) -> Iterator[tuple[str, Any]]:
     for table in tables:
         yield from _rows(table)
     if not tables:
-        found = locate(path)
+        found = locate(path, all_splits=True)
         report.lost.extend(found.unread_lines())
         for file in found.files:
             for record in read_records(file, report.lost.append):

@@ -28,6 +28,9 @@ _LLAMA_NORMALIZER = [
     {"type": "Prepend", "prepend": _BLANK},
     {"type": "Replace", "pattern": {"String": " "}, "content": _BLANK},
 ]
+_PARTS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
+_STEPS = ("normalizers", "pretokenizers", "processors", "decoders")
+"""What a sequence's steps are called in each part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,10 @@ class Bounds:
 
 
 def specification(tokenizer: Any) -> dict[str, Any]:
-    """What a fast tokenizer's tokenizer.json says; empty if it cannot be written out."""
+    """What a fast tokenizer's tokenizer.json says; empty if it cannot be written out.
+
+    Its parts are simplified first, see `simplified`.
+    """
     # A hundred thousand small lists come into being, and the collector would walk over all
     # that the process holds each time that some more have.
     collecting = gc.isenabled()
@@ -63,7 +69,23 @@ def specification(tokenizer: Any) -> dict[str, Any]:
     finally:
         if collecting:
             gc.enable()
-    return spec
+    return spec | {name: simplified(spec.get(name)) for name in _PARTS}
+
+
+def simplified(part: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A part of a tokenizer without the sequences that do nothing.
+
+    An empty sequence is no part, one of a single step is that step, and one within another is
+    its steps. Converters write all of these; what is left says what the part does.
+    """
+    if part is None or part.get("type") != "Sequence":
+        return part
+    inside = next(name for name in _STEPS if name in part)
+    steps: list[dict[str, Any]] = []
+    for step in map(simplified, part[inside]):
+        nested = step is not None and step.get("type") == "Sequence"
+        steps += step[inside] if step is not None and nested else [step] if step else []
+    return {**part, inside: steps} if len(steps) > 1 else steps[0] if steps else None
 
 
 class TokenWidths:

@@ -33,6 +33,9 @@ _GPT2_SINGLE_DIGITS = rf"(?:{_WORDS}|\p{{N}})|\s+(?![^\s\p{{N}}])|\s+"
 # test sweeps all characters for more.
 _NEW_LETTERS = (*range(0x11DE0, 0x11DEA), *range(0x16FF4, 0x16FF7))
 
+_SINGLE_BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
+"""How vocabularies of SentencePiece's kind write a byte."""
+
 
 class UnsupportedTokenizerError(ValueError):
     """The tokenizer cannot be rebuilt; says why."""
@@ -150,13 +153,13 @@ def _added_tokens(spec: dict[str, Any]) -> dict[str, int]:
 
 def _ranks(model: dict[str, Any], backend: Any) -> dict[bytes, int]:
     """Rank of each token in the order of merges; the 256 bytes come first."""
-    if model["type"] != "BPE" or any(
-        model.get(name)
-        for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback")
-    ):
+    last, vocabulary, tokenize = b"", model["vocab"], backend.model.tokenize
+    settings = ("dropout", "continuing_subword_prefix", "end_of_word_suffix")
+    # Falling back on tokens of single bytes means nothing where there are none.
+    falls_back = model.get("byte_fallback") and any(map(vocabulary.__contains__, _SINGLE_BYTES))
+    if model["type"] != "BPE" or falls_back or any(model.get(name) for name in settings):
         raise UnsupportedTokenizerError("the model is not a plain BPE")
     ranks = {bytes([byte]): byte for byte in range(256)}
-    last, vocabulary, tokenize = b"", model["vocab"], backend.model.tokenize
     for pair in model["merges"]:
         name = "".join(pair.split(" ") if isinstance(pair, str) else pair)
         token = token_bytes(name)

@@ -29,6 +29,7 @@ from dataset_builders.reading.building import (
     object_of,
 )
 from dataset_builders.reading.files import Located, Record
+from dataset_builders.reading.turn_lists import turn_list
 
 SOURCE = "completions"
 
@@ -60,10 +61,22 @@ def build_alpaca(
 
 
 def _convert_pair(record: Record, *, source: str) -> Converted:
-    row = object_of(record)
+    return convert_pair(object_of(record), source=source)
+
+
+def convert_pair(row: Mapping[str, Any], *, source: str) -> Converted:
+    """Make a conversation of a row of `prompt` and `completion`.
+
+    Raises:
+        RecordDroppedError: It is not of this shape, or trains nothing.
+    """
     check_row(row, HONOURED)
     system = row.get("system")
-    prompt, completion = row.get("prompt"), row.get("completion")
+    # A prompt or completion that is a text is one, whatever it looks like.
+    prompt, completion = (
+        value if isinstance(value, str) else turn_list(value)
+        for value in (row.get("prompt"), row.get("completion"))
+    )
     if isinstance(prompt, str) and isinstance(completion, str):
         turns = _pair(prompt, completion)
         return from_raw(row, [*system_turn(system, turns), *turns], source, {})
@@ -86,7 +99,15 @@ def _convert_pair(record: Record, *, source: str) -> Converted:
 
 
 def _convert_alpaca(record: Record, *, source: str) -> Converted:
-    row = object_of(record)
+    return convert_alpaca(object_of(record), source=source)
+
+
+def convert_alpaca(row: Mapping[str, Any], *, source: str) -> Converted:
+    """Make a conversation of a row of `instruction`, `input` and `output`.
+
+    Raises:
+        RecordDroppedError: It is not of this shape, or a text is empty.
+    """
     check_row(row, HONOURED)
     instruction, output = _text(row, "instruction"), _text(row, "output")
     parts = [part for part in (instruction, _text(row, "input", optional=True)) if part.strip()]

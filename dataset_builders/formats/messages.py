@@ -25,6 +25,7 @@ from dataset_builders.reading.building import (
     object_of,
 )
 from dataset_builders.reading.files import Located, Record
+from dataset_builders.reading.turn_lists import turn_list
 
 SOURCE = "messages"
 _FIELDS = ("messages", "conversations")
@@ -75,7 +76,7 @@ def convert_row(row: Mapping[str, Any], *, source: str) -> Converted:
         found = ", ".join(repr(name)[:40] for name in list(row)[:10]) or "nothing"
         raise RecordDroppedError("bad_messages", f"messages: missing, found only {found}")
     changes: dict[str, int] = {}
-    turns = plain_turns(row[field], changes)
+    turns = plain_turns(turn_list(row[field]), changes)
     if isinstance(turns, list):
         turns = [*system_turn(row.get("system"), turns), *turns]
     return from_raw(row, turns, source, changes)

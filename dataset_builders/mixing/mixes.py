@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from dataset_builders.encoding.lengths import LengthPolicy
@@ -99,7 +100,7 @@ def build_mix(
     """
     plan = with_source_weights(
         Plan(
-            eta=tuple(Stage(*stage) for stage in eta) if isinstance(eta, Sequence) else eta,
+            eta=_eta(eta),
             unit=eta_unit,
             mode=sampling,
             task_weights=dict(task_weights or {}),
@@ -134,6 +135,19 @@ def with_source_weights(plan: Plan, agent: Source | None, general: Source | None
         plan,
         agent_weights=source_weights(agent, "agent") or plan.agent_weights,
         general_weights=source_weights(general, "general") or plan.general_weights,
+    )
+
+
+def _eta(eta: Any) -> float | tuple[Stage, ...]:
+    if isinstance(eta, Real) and not isinstance(eta, bool):
+        return float(eta)
+    try:
+        if isinstance(eta, Sequence) and not isinstance(eta, str):
+            return tuple(Stage(int(start), float(share)) for start, share in eta)
+    except (TypeError, ValueError):
+        pass
+    raise ConfigError(
+        f"eta: found {eta!r:.60}, expected a number in [0, 1] or pairs of a position and one"
     )
 
 

@@ -10,16 +10,18 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 from dataset_builders.conversation import Conversation, optional_columns
-from dataset_builders.encoding.tokens import Encoder, LengthPolicy, encode_dataset
+from dataset_builders.encoding.tokens import Encoder, LengthPolicy, TokenReport, encode_dataset
 from dataset_builders.errors import ConfigError
 from dataset_builders.mixing.holdout import split_holdout
 from dataset_builders.mixing.order import MixOrder
 from dataset_builders.mixing.planning import Plan
-from dataset_builders.mixing.rows import TEXTS, index_of, make_index
+from dataset_builders.mixing.rows import TEXTS, make_index
+from dataset_builders.mixing.token_sources import token_source
 from dataset_builders.reading.given import Progress, Source, is_empty, read_source
+from dataset_builders.reading.in_memory import is_tokens
 from dataset_builders.reading.report import SourceReport
 from dataset_builders.reading.sources import to_dataset
 
@@ -136,8 +138,7 @@ def prepare_messages(agent: Source | None, general: Source | None, *, plan: Plan
     agent_talks = _messages(agent, "agent", report) if plan.needs_agent else []
     general_talks = _messages(general, "general", report) if plan.needs_general else []
     # Of both sides, or rows with tools could not stand beside rows without.
-    sides = [talks for talks in (agent_talks, general_talks) if isinstance(talks, list)]
-    columns = optional_columns([talk for talks in sides for talk in talks])
+    columns = optional_columns([*agent_talks, *general_talks])
     agent_rows, agent_index = _as_rows(agent_talks, columns)
     general_rows, general_index = _as_rows(general_talks, columns)
     return Prepared(agent_rows, general_rows, None, agent_index, general_index, report)
@@ -166,9 +167,10 @@ class _Encode:
     def __call__(self, source: Source | None, what: Side) -> tuple[Dataset, pa.Table]:
         if source is None:
             raise ConfigError(f"there is no {what} data")
-        columns = getattr(source, "column_names", None)
-        if columns is not None and {"input_ids", "labels"} <= set(columns):
-            return source, index_of(source)  # encoded before, used as it is
+        if is_tokens(source):
+            given = token_source(source, what, self.encoding.max_length, self.encoding.policy)
+            self._tell(what, [], given.report)
+            return given.dataset, given.index
         conversations, reports = read_source(source, what, self.on_progress)
         made = encode_dataset(
             conversations,
@@ -178,14 +180,16 @@ class _Encode:
             processes=self.processes,
             on_progress=partial(self._encoded, what),
         )
-        tokens = made.report
+        self._tell(what, reports, made.report)
+        return made.dataset, made.index
+
+    def _tell(self, what: Side, reports: list[SourceReport], tokens: TokenReport) -> None:
         self.report[what] = {
             "sources": _accounts(reports),
             "tokens": {**asdict(tokens), "summary": tokens.summary()},
         }
         for line in report_lines({what: self.report[what]}):
             LOG.info("%s", line)
-        return made.dataset, made.index
 
     def _encoder(self, what: Side) -> Encoder:
         return Encoder(
@@ -211,16 +215,10 @@ def report_lines(report: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _messages(
-    source: Source | None, what: str, report: dict[str, Any]
-) -> list[Conversation] | Dataset:
-    """Conversations of a side; a dataset of `messages` as it is."""
+def _messages(source: Source | None, what: str, report: dict[str, Any]) -> list[Conversation]:
+    """Conversations of a side."""
     if source is None:
         raise ConfigError(f"there is no {what} data")
-    if not isinstance(source, str | Path) and "messages" in (
-        getattr(source, "column_names", None) or ()
-    ):
-        return cast("Dataset", source)
     conversations, reports = read_source(source, what, None)
     found = list(conversations)
     report[what] = {"sources": _accounts(reports)}
@@ -228,11 +226,9 @@ def _messages(
 
 
 def _as_rows(
-    talks: list[Conversation] | Dataset, columns: Mapping[str, bool]
+    talks: list[Conversation], columns: Mapping[str, bool]
 ) -> tuple[Dataset | None, pa.Table | None]:
     """Conversations as rows, and where each came from."""
-    if not isinstance(talks, list):
-        return talks, index_of(talks)
     if not talks:
         return None, None
     texts = {name: [getattr(talk, name) for talk in talks] for name in TEXTS}

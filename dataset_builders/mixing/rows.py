@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dataset_builders.conversation import metadata_text
 from dataset_builders.encoding.token_rows import IGNORE_INDEX
 from dataset_builders.errors import DataError
 
@@ -57,7 +58,7 @@ def index_of(rows: Dataset) -> pa.Table:
         DataError: Rows are encoded and one has another number of labels than of tokens.
     """
     columns: dict[str, Any] = {
-        name: [str(value or "") for value in rows[name]]
+        name: [metadata_text(value) for value in rows[name]]
         for name in ("id", "source", "task", "model")
         if name in rows.column_names
     }

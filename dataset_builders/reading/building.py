@@ -11,6 +11,7 @@ from dataset_builders.conversation import Conversation, Role, metadata_text
 from dataset_builders.reading.files import Located, Record, read_records
 from dataset_builders.reading.json_stream import BadRecord
 from dataset_builders.reading.report import SourceReport
+from dataset_builders.reading.turn_lists import turn_list
 
 _PROGRESS_EVERY = 1000  # records
 
@@ -143,7 +144,7 @@ def _stream(
 
 
 def _records(located: Located, report: SourceReport) -> Generator[Record]:
-    report.lost.extend(located.unread_lines())
+    report.unread.extend(located.unread_lines())
     for file in located.files:
         with closing(read_records(file, report.lost.append)) as records:
             yield from records
@@ -194,7 +195,7 @@ def turns_of(value: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         RecordDroppedError: There is none (`no_turns`), or they are not a list of objects
             (`bad_turns`).
     """
-    turns = value.get("conversations")
+    turns = turn_list(value.get("conversations"))
     if turns is None or (isinstance(turns, Sequence) and not turns):
         found = "an empty list" if "conversations" in value and turns is not None else "none"
         raise RecordDroppedError("no_turns", f"conversations: found {found}, expected turns")

@@ -22,6 +22,7 @@ from dataset_builders.formats.meaning import (
 from dataset_builders.reading.files import read_records
 from dataset_builders.reading.json_stream import BadRecord, OnLost
 from dataset_builders.reading.sources import Format, SourceSpec, located
+from dataset_builders.reading.turn_lists import turn_list
 
 _LOOK_AT = 50
 """Records to look at before giving up: a file may begin with broken ones."""
@@ -36,6 +37,7 @@ _REFUSED = {
         "segments are ready-made text without roles, which no conversation can tell; "
         "train on them with Axolotl's input_output, or give the turns as messages"
     ),
+    "input_ids": "the rows are tokens already; give build_mix the data set itself, or the texts",
     "rejected": "preference pairs are no conversations to learn; give the chosen one as messages",
 }
 
@@ -111,7 +113,7 @@ def _format_of(value: Any, spec: SourceSpec) -> Format | None:
 
 
 def _format_of_turns(value: Mapping[str, Any]) -> Format | None:
-    turns = value["conversations"]
+    turns = turn_list(value["conversations"])
     if not isinstance(turns, list):
         return None
     turns = [turn for turn in turns if isinstance(turn, Mapping)]

@@ -14,6 +14,8 @@ from dataset_builders.reading.records import SUFFIXES, shard_of, stem_of, suffix
 from dataset_builders.reading.records import Record as Record
 from dataset_builders.reading.records import read_records as read_records
 from dataset_builders.reading.records import split_of as split_of
+from dataset_builders.reading.saved import saved_files
+from dataset_builders.reading.splits import select_splits
 
 _FORMATS = ".parquet, .jsonl or .json files (the last two also with .gz, .zst or .xz)"
 _EXPECTED = f"expected {_FORMATS} in the folder itself or in its data/"
@@ -31,16 +33,22 @@ class Located(NamedTuple):
         files: Files to read, sorted.
         unread: Data files of the folder that are not read, for they have another format or
             repeat a file.
+        evaluation: Splits that are not read, for they are for evaluation.
     """
 
     root: Path
     files: tuple[Path, ...]
     unread: tuple[Path, ...] = ()
+    evaluation: tuple[str, ...] = ()
 
     def unread_lines(self) -> list[str]:
         """One line for a report on each file that is not read."""
         read = ", ".join(sorted({suffix_of(file) for file in self.files}))
-        return [
+        lines = [
+            f"split {name}: not read, it is for evaluation; name it in splits to train on it"
+            for name in self.evaluation
+        ]
+        return lines + [
             f"{file.relative_to(self.root).as_posix()}: not read, beside {read} files; "
             "name it in data_files if it belongs to the data"
             for file in self.unread
@@ -53,6 +61,7 @@ def locate(
     revision: str | None = None,
     data_files: Sequence[str] | None = None,
     splits: Sequence[str] | None = None,
+    all_splits: bool = False,
 ) -> Located:
     """Find the files of a source.
 
@@ -63,7 +72,9 @@ def locate(
         revision: Branch, tag or commit of a hub dataset.
         data_files: Glob patterns relative to the folder or dataset; None or empty: all
             files of the first format found, compressed or not.
-        splits: Splits to read; None or empty: all.
+        splits: Splits to read; None or empty: all but those for evaluation, such as
+            `test`, unless `data_files` names files or there is nothing else.
+        all_splits: Whether no `splits` means all of them, for what is not trained on.
 
     Returns:
         The files, sorted.
@@ -83,10 +94,12 @@ def locate(
     if root.is_file():
         found = _single_file(root, data_files)
     else:
-        found = _glob(root, data_files, path) if data_files else _discover(root, path)
-    chosen = _select_splits(found.files, splits, path)
+        found = _glob(root, data_files, path) if data_files else _found(root, splits, path)
+    if found.files[0].suffix == ".arrow" or (not splits and (data_files or all_splits)):
+        return found
+    chosen, evaluation = select_splits(found.files, splits, path)
     unread = [file for file in found.unread if not splits or split_of(file) in splits]
-    return Located(found.root, chosen, tuple(unread))
+    return Located(found.root, chosen, tuple(unread), evaluation)
 
 
 def _local_root(path: str, revision: str | None) -> Path | None:
@@ -134,6 +147,13 @@ def _glob(root: Path, patterns: Sequence[str], path: str) -> Located:
     return Located(root, tuple(sorted(found)))
 
 
+def _found(root: Path, splits: Sequence[str] | None, path: str) -> Located:
+    saved = saved_files(root, splits, path)
+    if saved is None:
+        return _discover(root, path)
+    return Located(root, saved[0], evaluation=saved[1])
+
+
 def _discover(root: Path, path: str) -> Located:
     folders = [
         sorted(file for file in folder.glob("*") if _is_data(file))
@@ -176,18 +196,6 @@ def _check_shards(files: Sequence[Path], path: str) -> None:
                 f"{path}: split {split}: found {len(present)} of {total} shards, missing "
                 f"number {', '.join(map(str, missing[:5]))}; download again, or set data_files"
             )
-
-
-def _select_splits(
-    files: tuple[Path, ...], splits: Sequence[str] | None, path: str
-) -> tuple[Path, ...]:
-    if not splits:
-        return files
-    found = sorted({split_of(file) for file in files})
-    unknown = [split for split in splits if split not in found]
-    if unknown:
-        raise ConfigError(f"{path}: no split {', '.join(unknown)}; found {', '.join(found)}")
-    return tuple(file for file in files if split_of(file) in splits)
 
 
 def _download(path: str, revision: str | None, data_files: Sequence[str] | None) -> Path:

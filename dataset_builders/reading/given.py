@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from dataset_builders.conversation import Conversation
-from dataset_builders.errors import ConfigError, DataError
-from dataset_builders.formats.messages import convert_row
-from dataset_builders.reading.building import RecordDroppedError
+from dataset_builders.errors import ConfigError
 from dataset_builders.reading.detection import detect_format
-from dataset_builders.reading.records import without_nulls
+from dataset_builders.reading.in_memory import as_items, is_dataset, read_rows
 from dataset_builders.reading.report import SourceReport
 from dataset_builders.reading.sources import SourceSpec, stream_source
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, IterableDataset
 
-Source: TypeAlias = "str | Path | SourceSpec | Dataset | Sequence[Conversation | SourceSpec]"
-"""Path, hub id, `SourceSpec` or several, conversations, or a dataset of either shape."""
+Item: TypeAlias = "str | Path | SourceSpec | Dataset | IterableDataset"
+Source: TypeAlias = "Item | Sequence[Item] | Sequence[Conversation] | Sequence[Mapping[str, Any]]"
+"""Path, hub id, `SourceSpec` or dataset, or several of them; or conversations or rows."""
 
 Progress = Callable[[str, int], None]
 """Called with the name of a stage and the number of items finished since the last call."""
@@ -29,7 +28,12 @@ Progress = Callable[[str, int], None]
 
 def is_empty(source: Source | None) -> bool:
     """Whether there is nothing to read."""
-    return source is None or (not isinstance(source, str | Path | SourceSpec) and not len(source))
+    if source is None:
+        return True
+    # A streaming dataset has no length, and is never looked into in vain.
+    return not isinstance(source, str | Path | SourceSpec) and (
+        hasattr(source, "__len__") and not len(source)
+    )
 
 
 def read_source(
@@ -51,23 +55,26 @@ def read_source(
             raised as the conversations are gone through.
         SourceNotFoundError: A path or hub id leads nowhere.
     """
-    if isinstance(source, str | Path | SourceSpec):
-        source = [as_spec(source)]
-    columns = getattr(source, "column_names", None)
-    if columns is not None:
-        if "messages" not in columns:
-            raise DataError(
-                f"{what}: columns: found {', '.join(columns)}, expected messages or "
-                "input_ids and labels"
-            )
-        return (_row(row, what, number) for number, row in enumerate(source)), []
-    items: list[Any] = list(source)
-    if all(isinstance(item, Conversation) for item in items):
-        return items, []
-    stage = f"reading {what}"
-    built = [stream_source(as_spec(spec), _stage(stage, on_progress)) for spec in items]
-    parts = (_of_entry(result.conversations, entry) for entry, result in enumerate(built))
-    return chain.from_iterable(parts), [result.report for result in built]
+    if isinstance(source, str | Path | SourceSpec) or is_dataset(source):
+        items: list[Any] = [source]
+    else:
+        items = list(as_items(source, what))
+        if all(isinstance(item, Conversation) for item in items):
+            return items, []
+        if any(isinstance(item, Mapping) for item in items):
+            return read_rows(items, what), []
+    parts: list[Iterable[Conversation]] = []
+    reports: list[SourceReport] = []
+    for entry, item in enumerate(items):
+        name = what if len(items) == 1 else f"{what} {entry}"
+        if is_dataset(item):
+            found: Iterable[Conversation] = read_rows(item, name)
+        else:
+            built = stream_source(as_spec(item), _stage(f"reading {what}", on_progress))
+            found = built.conversations
+            reports.append(built.report)
+        parts.append(_of_entry(found, entry))
+    return chain.from_iterable(parts), reports
 
 
 def _of_entry(conversations: Iterable[Conversation], entry: int) -> Iterable[Conversation]:
@@ -83,9 +90,9 @@ def source_weights(source: Source | None, what: str) -> tuple[float, ...]:
     Raises:
         ConfigError: Some name a weight and some do not, or one is not above 0.
     """
-    if source is None or isinstance(source, str | Path) or hasattr(source, "column_names"):
+    if source is None or isinstance(source, str | Path) or is_dataset(source):
         return ()
-    specs = [source] if isinstance(source, SourceSpec) else list(source)
+    specs = [source] if isinstance(source, SourceSpec) else as_items(source, what)
     weights = [spec.weight if isinstance(spec, SourceSpec) else None for spec in specs]
     given = [weight for weight in weights if weight is not None]
     if not given:
@@ -106,14 +113,6 @@ def as_spec(source: str | Path | SourceSpec) -> SourceSpec:
         return source if source.format else replace(source, format=detect_format(source))
     spec = SourceSpec(path=str(source))
     return replace(spec, format=detect_format(spec))
-
-
-def _row(row: Any, what: str, number: int) -> Conversation:
-    try:
-        conversation, _ = convert_row(without_nulls(row), source=what)
-    except RecordDroppedError as error:
-        raise DataError(f"{what}: row {number}: {error.detail}") from error
-    return replace(conversation, where=f"{what}: row {number}")
 
 
 def _stage(name: str, on_progress: Progress | None) -> Callable[[int], None] | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
 from dataset_builders.errors import DataError
+from dataset_builders.reading.arrow_rows import row_reader
 from dataset_builders.reading.compression import COMPRESSIONS, open_binary
 from dataset_builders.reading.json_stream import (
     MAX_ITEM_BYTES,
@@ -86,8 +87,9 @@ def read_records(file: Path, on_lost: OnLost | None = None) -> Generator[Record]
     """Read the records of a file, in bounded memory.
 
     Args:
-        file: A .parquet file, or .jsonl or .json, which may be compressed (.gz, .zst, .xz);
-            .json holds an array, JSON lines or, pretty-printed, one record.
+        file: A .parquet file, an .arrow file of `datasets`, or .jsonl or .json, which may be
+            compressed (.gz, .zst, .xz) and holds JSON lines, an array or, .json alone and
+            pretty-printed, one record.
         on_lost: Called with one line per damaged place of a JSON array, and where a
             compressed stream breaks off.
 
@@ -98,8 +100,9 @@ def read_records(file: Path, on_lost: OnLost | None = None) -> Generator[Record]
         DataError: The file as a whole is not of its format, or not UTF-8.
     """
     hint = split_of(file)
-    if file.suffix == ".parquet":
-        for number, value in _iter_parquet(file):
+    if file.suffix in (".parquet", ".arrow"):
+        rows = _iter_parquet(file) if file.suffix == ".parquet" else _iter_arrow(file)
+        for number, value in rows:
             yield Record(f"{file.name}:{number}", value, hint)
         return
 
@@ -123,15 +126,23 @@ def _layout(file: Path) -> Literal["lines", "array", "object"]:
     with closing(open_binary(file, lambda _: None)) as handle:
         head = handle.read(_HEAD_BYTES)
     _check_encoding(file, head)
-    if suffix_of(file).startswith(".jsonl"):
-        return "lines"
     head = head.removeprefix(codecs.BOM_UTF8).lstrip()
+    if suffix_of(file).startswith(".jsonl"):
+        return "array" if _begins_array(head) else "lines"
     if head[:1] not in (b"[", b"{", b""):
         raise DataError(f"{file}: starts with {head[:1]!r}, expected a JSON array or JSON lines")
     if head.startswith(b"["):
         return "array"
     # The first line of a pretty-printed object; JSON lines have the whole object there.
     return "object" if head.splitlines()[:1] == [b"{"] else "lines"
+
+
+def _begins_array(head: bytes) -> bool:
+    """Whether JSON lines are one array after all: no record is an array on a line of its own."""
+    if not head.startswith(b"["):
+        return False
+    line, _, rest = head.partition(b"\n")
+    return not rest.strip() or not line.rstrip().endswith(b"]")
 
 
 def _read_object(file: Path, handle: BinaryIO) -> Any:
@@ -162,10 +173,11 @@ def _iter_parquet(file: Path) -> Iterator[tuple[int, Any]]:
     number = 0
     try:
         with pq.ParquetFile(file) as parquet:
+            read = row_reader(parquet.schema_arrow)
             for batch in parquet.iter_batches(batch_size=_BATCH_ROWS):
                 for value in batch.to_pylist():
                     number += 1
-                    yield number, without_nulls(value)
+                    yield number, read(value)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         cause = " ".join(str(error).split())[:200]
         raise DataError(
@@ -173,15 +185,19 @@ def _iter_parquet(file: Path) -> Iterator[tuple[int, Any]]:
         ) from error
 
 
-def without_nulls(value: Any) -> Any:
-    """Leave out the keys whose value is null, at any depth.
+def _iter_arrow(file: Path) -> Iterator[tuple[int, Any]]:
+    """Rows of a file that `datasets.save_to_disk` wrote."""
+    import pyarrow as pa
 
-    Arrow gives every object in a column all the keys that any of them has, and null where
-    an object has none: a tool call's arguments would gain those of every other tool. Which
-    nulls were the author's cannot be told any more.
-    """
-    if isinstance(value, dict):
-        return {key: without_nulls(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list):
-        return [without_nulls(item) for item in value]
-    return value
+    number = 0
+    try:
+        with pa.memory_map(str(file)) as source, pa.ipc.open_stream(source) as stream:
+            read = row_reader(stream.schema)
+            for batch in stream:
+                for start in range(0, len(batch), _BATCH_ROWS):
+                    for value in batch.slice(start, _BATCH_ROWS).to_pylist():
+                        number += 1
+                        yield number, read(value)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        cause = " ".join(str(error).split())[:200]
+        raise DataError(f"{file}: not readable as Arrow after row {number:,} ({cause})") from error

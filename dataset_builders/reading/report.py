@@ -43,11 +43,14 @@ class SourceReport:
         samples: Up to three dropped records per reason, as "file:record: detail".
         lost: Damage to files that hid an unknown number of records; one line each,
             with the number of characters and where. Not part of `read`.
+        unread: Files and splits of the source that were not read, with the reason.
         limited: Whether reading stopped at the requested number of conversations.
         tasks: By task ("" where none is named), the kept `conversations` and their
             `trained_turns`: the numbers of AgentInstruct's dataset card.
         duplicate_ids: Kept conversations whose identifier an earlier one with other
             messages has; among the first 262,144 identifiers, so that memory is bounded.
+        repeated: Kept conversations whose messages and tools an earlier one has, flags
+            included; among the first 262,144.
     """
 
     source: str
@@ -58,11 +61,14 @@ class SourceReport:
     models: Counter[str] = field(default_factory=Counter)
     samples: dict[str, list[str]] = field(default_factory=dict)
     lost: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
     limited: bool = False
     tasks: dict[str, dict[str, int]] = field(default_factory=dict)
     duplicate_ids: int = 0
+    repeated: int = 0
     # Hash of the messages that first had an identifier, by hash of the identifier.
     _ids: dict[int, int] = field(default_factory=dict, repr=False)
+    _contents: set[int] = field(default_factory=set, repr=False)
 
     def drop(self, reason: str, where: str, detail: str) -> None:
         """Count a record as left out.
@@ -92,7 +98,7 @@ class SourceReport:
                 self.changed[step] += turns
         if conversation is not None:
             self._count_task(conversation)
-            self._count_id(conversation)
+            self._count_again(conversation)
 
     def count_model(self, name: str) -> None:
         """Count a kept conversation by the model that wrote it, "" if that is not known."""
@@ -109,11 +115,15 @@ class SourceReport:
         task["conversations"] += 1
         task["trained_turns"] += conversation.num_trained
 
-    def _count_id(self, conversation: Conversation) -> None:
+    def _count_again(self, conversation: Conversation) -> None:
+        # Python's own hashes, of 64 bits: texts keep theirs, and no result is stored.
+        content = hash((conversation.messages, conversation.tools))
+        self.repeated += content in self._contents
+        if len(self._contents) < _MAX_IDS:
+            self._contents.add(content)
         if not conversation.id:
             return
-        # Python's own hashes, of 64 bits: texts keep theirs, and no result is stored.
-        key, content = hash(conversation.id), hash(conversation.messages)
+        key = hash(conversation.id)
         if key in self._ids:
             self.duplicate_ids += self._ids[key] != content
         elif len(self._ids) < _MAX_IDS:
@@ -143,9 +153,11 @@ class SourceReport:
             "models": dict(self.models.most_common()),
             "samples": {reason: list(lines) for reason, lines in self.samples.items()},
             "lost": list(self.lost),
+            "unread": list(self.unread),
             "limited": self.limited,
             "tasks": {task: dict(counts) for task, counts in self.tasks.items()},
             "duplicate_ids": self.duplicate_ids,
+            "repeated": self.repeated,
         }
 
     def summary(self) -> str:
@@ -159,12 +171,18 @@ class SourceReport:
             text += f"; turns repaired: {_counts(self.changed)}"
         if self.duplicate_ids:
             text += f"; {self.duplicate_ids:,} with the id of another"
+        if self.repeated:
+            text += f"; {self.repeated:,} the same as an earlier one"
         if set(self.models) - {UNKNOWN_MODEL}:
             text += f"; written by {_counts(self.models)}"
         if self.lost:
             text += f"; damage: {'; '.join(self.lost[:MAX_SAMPLES])}"
         if len(self.lost) > MAX_SAMPLES:
             text += f"; {len(self.lost) - MAX_SAMPLES:,} more places"
+        if self.unread:
+            text += f"; {'; '.join(self.unread[:MAX_SAMPLES])}"
+        if len(self.unread) > MAX_SAMPLES:
+            text += f"; {len(self.unread) - MAX_SAMPLES:,} more files not read"
         return text
 
 

@@ -59,7 +59,7 @@ class SourceSpec:
     Attributes:
         path: A file, a folder or a hub dataset id; see `files.locate`.
         format: Name of the builder; None: not known yet (see `detection`), refused here.
-        splits: Splits to read; empty: all.
+        splits: Splits to read; empty: all but those for evaluation, see `files.locate`.
         data_files: Glob patterns inside the source; empty: all files of one format.
         revision: Branch, tag or commit of a hub dataset.
         limit: Number of conversations to take from the start; None: all.

@@ -15,6 +15,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 from dataset_builders.errors import DataError
+from evaluators.answer_facts import answer_facts, first_refusal
 from evaluators.base import Evaluator, Record
 from evaluators.general.data import (
     Row,
@@ -183,6 +184,8 @@ class Gsm8kEvaluator(Evaluator):
     def _record(self, item: str, answered: Answered) -> Record:
         answer, gold = answered.answer, self._gold[item]
         record: Record = {"item": item, "scores": {}, "prompt": "own", "error": ""}
+        if error := first_refusal([answer]):
+            return record | {"error": error}
         if answer is None:
             return record | {"error": "the context has no room for the question and its answer"}
         # A server may have answered past the stop.
@@ -192,6 +195,7 @@ class Gsm8kEvaluator(Evaluator):
             "accuracy_corrected": float(last_number(said) == gold),
         }
         messages = transcript(answered.dialogue[-1:], answer)
+        record |= answer_facts([answer])
         return record | {"shots": answered.num_shots, "answer": str(gold), "messages": messages}
 
 

@@ -12,9 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dataset_builders.collection.answer import refusal
 from dataset_builders.conversation import Message
 from dataset_builders.errors import ConfigError, MissingExtraError, SourceNotFoundError
 from dataset_builders.sandbox import engines
+from evaluators.answer_facts import answer_facts, first_refusal
 from evaluators.base import Evaluator, Record
 from evaluators.general.code_answers import preamble, program_in
 from evaluators.general.code_checks import SECONDS, Checked, CodeChecker
@@ -157,7 +159,7 @@ class HumanEvalEvaluator(Evaluator):
         return [list(answers) for answers in zip(*drawn, strict=True)]
 
     def _check(self, checker: CodeChecker, item: str, answer: str | None) -> Checked:
-        if answer is None:
+        if answer is None or refusal(answer):
             return Checked(False, "no answer")
         task = self._tasks[item]
         entry_point = task["entry_point"]
@@ -172,11 +174,14 @@ class HumanEvalEvaluator(Evaluator):
         self, item: str, answers: Sequence[str | None], checked: Sequence[Checked]
     ) -> Record:
         record: Record = {"item": item, "scores": {}, "prompt": "own", "error": ""}
+        if error := first_refusal(answers):
+            return record | {"error": error}
         if None in answers:
             return record | {"error": "the context has no room for the task and its answer"}
         n, passed = len(checked), sum(each.passed for each in checked)
         record["scores"] = {f"pass@{k}": pass_at_k(n, passed, k) for k in KS if k <= n}
         record["checks"] = [each.why or "passed" for each in checked]
+        record |= answer_facts(answers)
         if n > 1:
             record["answers"] = list(answers)
         return record | {"messages": transcript(self.dialogue(item), answers[0] or "")}

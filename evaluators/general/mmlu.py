@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from dataset_builders.errors import ConfigError
 from evaluators.base import Evaluator, Record
+from evaluators.decoding import Values
 from evaluators.general.data import digest, options_of, shuffled, whole
 from evaluators.general.few_shot import (
     FewShotPrompt,
@@ -23,7 +23,7 @@ from evaluators.general.few_shot import (
     transcript,
 )
 from evaluators.general.mmlu_data import LETTERS, MmluData, Question, load_mmlu
-from evaluators.subject import LanguageModel, Subject
+from evaluators.subject import Subject
 from evaluators.suites import SuiteSettings
 
 TEST_SIZE = 14_042
@@ -31,6 +31,9 @@ TEST_SIZE = 14_042
 CONTEXT = 2048
 """Tokens of prompt and answer. Shots are dropped from the front until the rest fits; the
 paper's script cuts tokens off instead, the instruction with them."""
+
+_SMALL_MASS = 0.1
+"""Mean probability on the letters below which the figures are doubtful."""
 
 _INSTRUCTION = (
     "You answer multiple-choice questions about {subject}. Exactly one of the choices is "
@@ -41,9 +44,8 @@ _INSTRUCTION = (
 class MmluEvaluator(Evaluator):
     """Figure: `accuracy`. A record's `group` is its subject, `shots` what its prompt had.
 
-    A letter's probability is the sum over its spellings with and without a blank before it,
-    as far as they are one token of the tokenizer: which one follows the generation prompt is
-    for the chat template to say.
+    A letter's probability is the sum over all tokens that write it, with and without a blank:
+    which one follows the generation prompt depends on the chat template and on the tokenizer.
 
     Args:
         data: Questions and shots.
@@ -93,11 +95,10 @@ class MmluEvaluator(Evaluator):
     ) -> None:
         """Measure questions; see `Evaluator.measure`."""
         model, system = subject.language_model(_context(subject)), takes_system(subject)
-        spellings = letter_spellings(subject.tokenizer)
         for batch in batches(items, self._batch_size):
             prompts = [self.prompt(item, system) for item in batch]
             answered = ask_with_shots(
-                lambda dialogues: letter_logprobs(model, dialogues, spellings), prompts
+                lambda dialogues: model.next_token_logprobs(dialogues, LETTERS), prompts
             )
             for item, each in zip(batch, answered, strict=True):
                 said = transcript(each.dialogue[-1:], _choice(each.answer))
@@ -115,15 +116,17 @@ class MmluEvaluator(Evaluator):
         )
 
     def _record(
-        self, item: str, values: list[float] | None, shots: int, messages: list[dict[str, str]]
+        self, item: str, values: Values | None, shots: int, messages: list[dict[str, str]]
     ) -> Record:
         question: Question = self._data.questions[item]
-        known = values is not None and max(values) > -math.inf
+        known = values is not None and max(values, default=-math.inf) > -math.inf
         right = known and _choice(values) == question.answer
         error = "" if known else "the model gives none of A, B, C and D a probability"
         if values is None:
             error = "the context has no room for the question"
-        return {
+        elif refused := getattr(values, "refused", ""):
+            error = refused
+        record: Record = {
             "item": item,
             "scores": {"accuracy": float(right)} if known else {},
             "error": error,
@@ -135,55 +138,37 @@ class MmluEvaluator(Evaluator):
             "answer": question.answer,
             "messages": messages if known else messages[:-1],
         }
+        if values:
+            record["letter_mass"] = math.fsum(math.exp(value) for value in values)
+            record["prompt_tokens"] = getattr(values, "prompt_tokens", 0) or None
+        return record
+
+    def warning(self, records: Sequence[Record]) -> str:
+        """Where the letters have little probability, or a server did not count the prompts."""
+        found = []
+        masses = [record["letter_mass"] for record in records if "letter_mass" in record]
+        if masses and (mean := math.fsum(masses) / len(masses)) < _SMALL_MASS:
+            found.append(
+                f"A, B, C and D have {100 * mean:.2g} % of the next token's probability on "
+                "average: the model begins its answer with something else, such as a thought, or "
+                "the chat template is not its own"
+            )
+        uncounted = sum(record.get("prompt_tokens", 0) is None for record in records)
+        if uncounted:
+            found.append(
+                f"the server does not say how many tokens {uncounted:,} of {len(records):,} "
+                f"prompts have (usage), so the limit of {CONTEXT:,} was not applied to them"
+            )
+        return "; ".join(found)
 
 
-def letter_spellings(tokenizer: Any) -> tuple[tuple[str, ...], ...]:
-    """Spellings of the letters, each list in the order of the letters.
-
-    Args:
-        tokenizer: The model's; None where a server's is not known, which then has both.
-
-    Raises:
-        ConfigError: In no spelling are all four letters single tokens.
-    """
-    both = (LETTERS, tuple(f" {letter}" for letter in LETTERS))
-    if tokenizer is None:
-        return both
-    found: dict[tuple[int, ...], tuple[str, ...]] = {}
-    for spelling in both:
-        ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in spelling]
-        if all(len(each) == 1 for each in ids):
-            found.setdefault(tuple(each[0] for each in ids), spelling)
-    if not found:
-        raise ConfigError("mmlu: A, B, C and D are not single tokens of this tokenizer")
-    return tuple(found.values())
-
-
-def letter_logprobs(
-    model: LanguageModel, dialogues: list[list[Any]], spellings: Sequence[Sequence[str]]
-) -> list[list[float] | None]:
-    """Log-probability in nats of each letter, summed over its spellings."""
-    candidates = [text for spelling in spellings for text in spelling]
-    told = model.next_token_logprobs(dialogues, candidates)
-    return [
-        None if row is None else [_log_sum(row[place :: len(LETTERS)]) for place in range(4)]
-        for row in told
-    ]
-
-
-def _log_sum(values: Sequence[float]) -> float:
-    top = max(values)
-    if top == -math.inf:
-        return top
-    return top + math.log(math.fsum(math.exp(value - top) for value in values))
-
-
-def _choice(values: Sequence[float] | None) -> str:
+def _choice(values: Values | None) -> str:
     return LETTERS[list(values).index(max(values))] if values else ""
 
 
 def _context(subject: Subject) -> int:
-    # A smaller model's own limit stays; a server counts for itself.
+    # A smaller model's own limit stays. A server's count of the prompt (`usage`) is compared
+    # with the same figure: see `EndpointModel.for_task`.
     config = getattr(subject.model, "config", None)
     return min(CONTEXT, getattr(config, "max_position_embeddings", None) or CONTEXT)
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from dataset_builders.conversation import Message
+from evaluators.answer_facts import answer_facts, first_refusal
 from evaluators.base import Evaluator, Record
 from evaluators.general.data import Row, digest, options_of
 from evaluators.general.few_shot import batches
@@ -99,7 +100,7 @@ class MtBenchEvaluator(Evaluator):
         model = subject.language_model()
         for batch in batches(items, self._batch_size):
             answers = self._answers(model, batch)
-            whole = [item for item in batch if len(answers[item]) == 2]
+            whole = [item for item in batch if _is_whole(answers[item])]
             asked = [
                 self._data.judgement(item, answers[item], turn) for item in whole for turn in (0, 1)
             ]
@@ -116,7 +117,9 @@ class MtBenchEvaluator(Evaluator):
                 chosen = [
                     item
                     for item in items
-                    if len(answers[item]) == turn and self._temperature(item) == temperature
+                    if len(answers[item]) == turn
+                    and not first_refusal(answers[item])
+                    and self._temperature(item) == temperature
                 ]
                 if not chosen:
                     continue
@@ -152,6 +155,7 @@ class MtBenchEvaluator(Evaluator):
             "group": self._data.questions[item]["category"],
             "judgements": [verdict.text for verdict in verdicts],
             "ratings": ratings,
+            **answer_facts(answers),
             "messages": [
                 {"role": message.role, "content": message.content}
                 for message in self._dialogue(item, answers)
@@ -159,9 +163,15 @@ class MtBenchEvaluator(Evaluator):
         }
 
 
+def _is_whole(answers: Sequence[str]) -> bool:
+    return len(answers) == 2 and not first_refusal(answers)
+
+
 def _why(
     answers: Sequence[str], verdicts: Sequence[Verdict], ratings: Sequence[float | None]
 ) -> str:
+    if error := first_refusal(answers):
+        return error
     if len(answers) < 2:
         return f"the context has no room for turn {len(answers) + 1}"
     for turn, (verdict, rating) in enumerate(zip(verdicts, ratings, strict=True), 1):

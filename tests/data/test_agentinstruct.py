@@ -71,10 +71,10 @@ def test_trained_turns_match_the_card(shared: Path) -> None:
 @pytest.mark.parametrize(
     ("record", "reason", "detail"),
     [
-        ([1], "not_an_object", "found list, expected an object"),
+        (3, "not_an_object", "found int, expected an object"),
         ({"id": "db_1"}, "no_turns", "conversations: found none"),
         ({"conversations": []}, "no_turns", "found an empty list"),
-        ({"conversations": {"from": ["human"]}}, "bad_turns", "found dict, expected a list"),
+        ({"conversations": {"from": "human"}}, "bad_turns", "found dict, expected a list"),
         ({"conversations": "x"}, "bad_turns", "found str, expected a list"),
         ({"conversations": [HUMAN, "x"]}, "bad_turns", "turn 1: found str, expected an object"),
         ({"id": "\ud800", "conversations": [HUMAN, GPT]}, "not_unicode", "id: lone surrogate"),

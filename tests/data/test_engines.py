@@ -112,6 +112,38 @@ def test_texts_that_the_engine_is_not_sure_of_are_left_to_the_tokenizer(
     assert unsure == [None] * 4
 
 
+def test_sequences_that_do_nothing_are_read_as_nothing(
+    variants: dict[str, Any], llama2_tokenizer: Any
+) -> None:
+    """As converters write them: the demo's tokenizer has an empty normalizer."""
+    from tokenizers import Regex, decoders, normalizers, pre_tokenizers
+
+    empty, nothing = normalizers.Sequence([]), pre_tokenizers.Sequence([])
+    split = pre_tokenizers.Split(Regex(LLAMA3), "isolated", invert=False)
+    level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    nested = pre_tokenizers.Sequence([nothing, pre_tokenizers.Sequence([split]), level])
+    nfc = normalizers.Sequence([empty, normalizers.Sequence([normalizers.NFC()])])
+    small = variants["gpt2"]
+    for tokenizer, plain in (
+        (with_backend(small, normalizer=empty), small),
+        (with_backend(small, decoder=decoders.Sequence([decoders.ByteLevel()])), small),
+        (with_backend(small, normalizer=nfc, pre_tokenizer=nested), variants["qwen"]),
+    ):
+        assert specification(tokenizer) == specification(plain)
+        assert difference(tokenizer, built(tokenizer), []) == ""
+        assert TokenWidths.of(specification(tokenizer)) is not None
+    wrapped = copy.deepcopy(llama2_tokenizer)
+    backend = wrapped.backend_tokenizer
+    backend.normalizer = normalizers.Sequence([empty, backend.normalizer])
+    assert specification(wrapped)["normalizer"] == specification(llama2_tokenizer)["normalizer"]
+    bytes_apart = copy.deepcopy(small)
+    bytes_apart.backend_tokenizer.model.byte_fallback = True  # It has no tokens for that.
+    assert difference(bytes_apart, built(bytes_apart), []) == ""
+    alone = with_backend(small, normalizer=empty, pre_tokenizer=nothing)
+    with pytest.raises(UnsupportedTokenizerError, match="not a byte-level BPE"):
+        built(alone)
+
+
 def test_what_is_not_understood_is_refused_with_the_reason(
     small_tokenizer: Any, llama2_tokenizer: Any
 ) -> None:

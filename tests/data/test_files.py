@@ -102,7 +102,7 @@ def test_files_of_another_format_are_named_in_the_report(tmp_path: Path) -> None
         (tmp_path / name).write_text(json.dumps({"messages": turns}) + "\n")
     report = load_source(SourceSpec(str(tmp_path), "messages")).report
     assert report.kept == 1
-    assert report.lost == [
+    assert report.unread == [
         "c.json: not read, beside .jsonl files; name it in data_files if it belongs to the data"
     ]
 

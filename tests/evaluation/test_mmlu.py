@@ -14,8 +14,9 @@ import pytest
 from dataset_builders.conversation import Message
 from dataset_builders.errors import ConfigError, DataError, SourceNotFoundError
 from evaluators.base import Subject
+from evaluators.decoding import Values
 from evaluators.general.few_shot import takes_system
-from evaluators.general.mmlu import LETTERS, MmluEvaluator, letter_logprobs, letter_spellings, make
+from evaluators.general.mmlu import MmluEvaluator, make
 from evaluators.running import run_evaluator
 from evaluators.suites import SuiteSettings
 
@@ -100,16 +101,17 @@ class Parrot:
 
     def next_token_logprobs(
         self, dialogues: Sequence[Sequence[Message]], candidates: Sequence[str]
-    ) -> list[list[float] | None]:
-        told: list[list[float] | None] = []
+    ) -> list[Values | None]:
+        told: list[Values | None] = []
         for dialogue in dialogues:
             if len(dialogue) > self.room:
                 told.append(None)
                 continue
             self.lengths.append(len(dialogue))
             right = "ABCD"[int(dialogue[-1].content.split("letter ")[1][0])]
-            chances = [0.3 if each == f" {right}" else 0.2 for each in candidates]
-            told.append([-math.inf if self.blind else math.log(p) for p in chances])
+            chances = [0.3 if each == right else 0.2 for each in candidates]
+            values = [-math.inf if self.blind else math.log(p) for p in chances]
+            told.append(Values(values, prompt_tokens=9))
         return told
 
 
@@ -136,26 +138,6 @@ def test_what_cannot_be_measured_is_an_error_and_no_wrong_answer(
     assert (result.num_errors, result.metrics) == (12, {})
     assert said in result.records[0]["error"]
     json.dumps(result.records, allow_nan=False)
-
-
-def test_a_letter_counts_in_both_spellings() -> None:
-    class Model:
-        def next_token_logprobs(self, dialogues: Any, candidates: Any) -> list[list[float]]:
-            chances = {"A": 0.2, " A": 0.2, "B": 0.3, " B": 0.0}
-            known = [chances.get(each, 0.05) for each in candidates]
-            return [[math.log(p) if p else -math.inf for p in known]]
-
-    spellings = letter_spellings(None)
-    [values] = letter_logprobs(Model(), [[]], spellings)  # type: ignore[arg-type]
-    assert values is not None
-    assert [math.exp(v) for v in values] == pytest.approx([0.4, 0.3, 0.1, 0.1])
-
-
-def test_spellings_of_real_tokenizers(smollm2_tokenizer: Any, llama2_tokenizer: Any) -> None:
-    with_blank = tuple(f" {letter}" for letter in LETTERS)
-    assert letter_spellings(smollm2_tokenizer) == (LETTERS, with_blank)
-    # SentencePiece writes the blank before a word itself.
-    assert letter_spellings(llama2_tokenizer) == (LETTERS,)
 
 
 def test_the_model_is_asked_at_most_2048_tokens(tmp_path: Path, tiny_model_dir: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from dataset_builders.collection.answer import Answer, is_cut, refusal
 from dataset_builders.conversation import Message
 from evaluators.held_out.hotpot_qa.demonstrations import react_text
 from evaluators.subject import Decoding, LanguageModel
@@ -48,10 +49,7 @@ class CompletionPolicy:
         ]
         has_thought = [thought is not None for thought in thoughts]
         actions = self._continue(prompts, has_thought, decoding)
-        return [
-            None if thought is None or action is None else f"Thought: {thought}\nAction: {action}"
-            for thought, action in zip(thoughts, actions, strict=True)
-        ]
+        return [_turn(*each) for each in zip(thoughts, actions, strict=True)]
 
     def _continue(
         self, prompts: Sequence[str], wanted: Sequence[bool], decoding: Decoding
@@ -63,6 +61,15 @@ class CompletionPolicy:
             for index, answer in zip(places, told, strict=True):
                 answers[index] = answer
         return answers
+
+
+def _turn(thought: str | None, action: str | None) -> Answer | None:
+    if thought is None or action is None:
+        return None
+    if refused := refusal(thought) or refusal(action):
+        return Answer(refused=refused)
+    cut = is_cut(thought) or is_cut(action)
+    return Answer(f"Thought: {thought}\nAction: {action}", cut=cut)
 
 
 def _prompt(dialogue: Sequence[Message], step: int) -> str:

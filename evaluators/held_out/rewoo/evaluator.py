@@ -12,6 +12,7 @@ import yaml
 
 from dataset_builders.conversation import Message
 from dataset_builders.errors import SourceNotFoundError
+from evaluators.answer_facts import answer_facts, first_refusal
 from evaluators.base import Evaluator, Record, Suite
 from evaluators.held_out.hotpot_qa.answers import exact_match, token_f1
 from evaluators.held_out.rewoo.scoring import closed_match
@@ -180,6 +181,7 @@ class RewooEvaluator(Evaluator):
 
     def _record(self, work: Work, right: bool, error: str) -> Record:
         gold = work.question.answer
+        error = first_refusal(work.answers) or error
         unanswered = "no_answer" if work.planned else "no_plan"
         scores = {
             "accuracy": float(right),
@@ -197,6 +199,7 @@ class RewooEvaluator(Evaluator):
             "prompt": self._wording,
             "tools": dict(work.used),
             "refused": dict(work.refused),
+            **answer_facts(work.answers),
             "messages": work.messages,
         }
 

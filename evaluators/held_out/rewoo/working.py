@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from dataset_builders.collection.answer import refusal
 from evaluators.held_out.rewoo.plans import Step, read_plan
 from evaluators.held_out.rewoo.task_sets import Closed, Question
 from evaluators.held_out.rewoo.tools import LLM, RefusedError, ToolBox
@@ -28,6 +29,7 @@ class Work:
         used: Calls by tool.
         refused: Calls by tool that brought a refusal.
         messages: The transcript.
+        answers: What the model said, call by call; None where it found no room.
     """
 
     item: str
@@ -39,6 +41,7 @@ class Work:
     used: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
     messages: list[dict[str, str]] = field(default_factory=list)
+    answers: list[str | None] = field(default_factory=list)
 
     @property
     def closed(self) -> Closed:
@@ -47,13 +50,16 @@ class Work:
 
     def take_plan(self, prompt: str, told: str | None) -> None:
         """Read the planner's answer; None is one that found no room."""
-        self._say(prompt, told or "")
+        self._say(prompt, told)
+        if refusal(told):
+            self.planned = True  # Asking again brings the same.
+            return
         plan = read_plan(told or "")
         self.steps, self.planned = plan or (), plan is not None
 
     def take_answer(self, prompt: str, told: str | None) -> None:
         """Keep the solver's answer."""
-        self._say(prompt, told or "")
+        self._say(prompt, told)
         self.answer = (told or "").strip()
 
     def take_evidence(self, step: Step, told: str) -> None:
@@ -70,9 +76,10 @@ class Work:
             f"Plan: {step.why}\nResult: {self.evidence[step.name]}" for step in self.steps
         )
 
-    def _say(self, prompt: str, told: str) -> None:
+    def _say(self, prompt: str, told: str | None) -> None:
+        self.answers.append(told)
         self.messages.append({"role": "user", "content": prompt})
-        self.messages.append({"role": "assistant", "content": told})
+        self.messages.append({"role": "assistant", "content": told or ""})
 
 
 def gather(
@@ -89,6 +96,7 @@ def gather(
             return
         answers = ask([step.filled(work.evidence) for work, step in waiting])
         for (work, step), answer in zip(waiting, answers, strict=True):
+            work.answers.append(answer)
             work.take_evidence(step, answer or "The request is too long.")
 
 

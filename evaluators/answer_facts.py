@@ -1,0 +1,41 @@
+"""What records say of a model's answers beside their scores, and the warning that follows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dataset_builders.collection.answer import is_cut, refusal
+
+_MOSTLY = 0.5
+
+
+def answer_facts(answers: Sequence[str | None]) -> dict[str, Any]:
+    """Fields of a record: numbers of answers, of empty ones and of those cut at the limit.
+
+    Args:
+        answers: Of the item; None is one that found no room.
+    """
+    said = [answer for answer in answers if answer is not None and not refusal(answer)]
+    return turn_facts(said, sum(map(is_cut, said)))
+
+
+def turn_facts(turns: Sequence[str], cut: int) -> dict[str, Any]:
+    """The same of turns whose cut ones were counted before."""
+    return {"turns": len(turns), "empty": sum(not each.strip() for each in turns), "cut": cut}
+
+
+def first_refusal(answers: Sequence[str | None]) -> str:
+    """Why the server refused a request of the item; "" where it refused none."""
+    return next(filter(None, map(refusal, answers)), "")
+
+
+def answer_warning(records: Sequence[Mapping[str, Any]]) -> str:
+    """One line where most answers are empty or cut at the limit of tokens; else ""."""
+    turns = sum(record.get("turns", 0) for record in records)
+    found = []
+    for name, words in (("empty", "are empty"), ("cut", "are cut at the limit of tokens")):
+        count = sum(record.get(name, 0) for record in records)
+        if turns and count / turns > _MOSTLY:
+            found.append(f"{count:,} of {turns:,} answers {words}")
+    return ", ".join(found)
