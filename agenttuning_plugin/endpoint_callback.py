@@ -68,8 +68,9 @@ class EndpointCallback(TrainerCallback):
         end_of_turn: Tokens beside eos that end a turn.
 
     Raises:
-        ConfigError: The model is no LoRA adapter, or is sharded over processes; or a figure
-            from the server is to choose checkpoints.
+        ConfigError: The model is no LoRA adapter, or is sharded over processes; a figure from
+            the server is to choose checkpoints; or the server's chat template or end tokens are
+            not the run's.
     """
 
     def __init__(
@@ -87,6 +88,8 @@ class EndpointCallback(TrainerCallback):
         self._running: tuple[int, SideProcess] | None = None
         self._last: int | None = None
         self._prompts: dict[str, Any] | None = None
+        if trainer.is_world_process_zero():
+            self._compare_prompts()
 
     @classmethod
     def install(
@@ -100,15 +103,10 @@ class EndpointCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Measure the base; a resumed run goes on with what was not finished.
-
-        Raises:
-            ConfigError: The server's chat template or end tokens are not the run's.
-        """
+        """Measure the base; a resumed run goes on with what was not finished."""
         if not state.is_world_process_zero:
             return
         self._forget()
-        self._compare_prompts()
         if state.global_step > 0:
             self._take_up(state.global_step)
         else:

@@ -330,12 +330,8 @@ def test_another_chat_template_is_refused_at_the_start(
     trainer = make_trainer(tiny_model_dir, rows, tmp_path)
     template = trainer.processing_class.chat_template
     trainer.processing_class.chat_template = template.replace("<|im_start|>", "<|im_start|>::")
-    EndpointCallback.install(trainer, settings(address))
-    with pytest.raises(
-        ConfigError, match=r"chat template is not the recipe's: from token 1"
-    ) as told:
-        trainer.train()
-    assert trainer.state.global_step == 0
+    with pytest.raises(ConfigError, match=r"template is not the recipe's: from token 1") as told:
+        EndpointCallback.install(trainer, settings(address))
     file = tmp_path / "endpoint/chat_template.jinja"
     assert str(file) in str(told.value)
     assert file.read_text("utf-8") == trainer.processing_class.chat_template
@@ -345,9 +341,8 @@ def test_an_end_token_that_the_server_writes_on_after_is_refused(
     tiny_model_dir: Path, rows: Any, tmp_path: Path, address: str
 ) -> None:
     trainer = make_trainer(tiny_model_dir, rows, tmp_path)
-    EndpointCallback.install(trainer, settings(address), ("<|endoftext|>",))
     with pytest.raises(ConfigError, match=r"endoftext\|> ends a turn in the recipe"):
-        trainer.train()
+        EndpointCallback.install(trainer, settings(address), ("<|endoftext|>",))
 
 
 def test_the_last_figures_come_before_the_trackers_close(
