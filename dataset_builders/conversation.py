@@ -8,13 +8,13 @@ column of `role`, `content` and the flag `train`, which Axolotl reads through
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from dataset_builders.errors import DataError
 from dataset_builders.tools import ToolCall as ToolCall
+from dataset_builders.tools import metadata_text as metadata_text
 from dataset_builders.tools import parse_tool_calls, parse_tools
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -22,6 +22,9 @@ ROLES: tuple[str, ...] = get_args(Role)
 
 TRAIN_FIELD = "train"
 """Column of a message that tells whether the loss covers it."""
+
+REASONING_FIELD = "reasoning_content"
+"""Column of a message for what the assistant thought, as inference servers name it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,8 @@ class Message:
         tool_call_id: The call that a tool message answers, or "".
         name: The function whose result a tool message is, where the record says so, or "";
             some chat templates write it.
+        reasoning: What the assistant thought before it spoke or called, without any tags, if
+            kept apart from the content; the chat template writes it, see `ChatTemplate.rows`.
     """
 
     role: Role
@@ -45,6 +50,7 @@ class Message:
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str = ""
     name: str = ""
+    reasoning: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +137,11 @@ def _check_message(index: int, message: Message) -> None:
         )
     if message.tool_calls and message.role != "assistant":
         raise DataError(f"{where}: tool_calls: on a {message.role} turn, expected assistant")
+    if not isinstance(message.reasoning, str | None):
+        found = type(message.reasoning).__name__
+        raise DataError(f"{where}: {REASONING_FIELD}: found {found}, expected text")
+    if message.reasoning is not None and message.role != "assistant":
+        raise DataError(f"{where}: {REASONING_FIELD}: on a {message.role} turn, expected assistant")
 
 
 def parse_messages(raw: object) -> tuple[Message, ...]:
@@ -157,7 +168,9 @@ def _parse_message(index: int, raw: object) -> Message:
         calls = parse_tool_calls(raw.get("tool_calls"))
     except DataError as error:
         raise DataError(f"message {index}: {error}") from error
-    if content is None and calls:
+    # An empty text is what serializers write for no reasoning.
+    reasoning: Any = raw.get(REASONING_FIELD) or None
+    if content is None and (calls or reasoning):
         content = ""
     trained: Any = raw.get(TRAIN_FIELD)
     if trained is None:
@@ -169,6 +182,7 @@ def _parse_message(index: int, raw: object) -> Message:
         tool_calls=calls,
         tool_call_id=metadata_text(raw.get("tool_call_id")),
         name=metadata_text(raw.get("name")) if role == "tool" else "",
+        reasoning=reasoning,
     )
     _check_message(index, message)
     return message
@@ -181,6 +195,7 @@ def to_row(
     names: bool = False,
     tools: bool = False,
     model: bool = False,
+    reasoning: bool = False,
 ) -> dict[str, Any]:
     """Turn a conversation into a dataset row.
 
@@ -194,6 +209,8 @@ def to_row(
         names: Whether messages carry `name`.
         tools: Whether the row carries `tools`.
         model: Whether the row carries `model`.
+        reasoning: Whether every message carries `reasoning_content`; else those that have
+            reasoning do.
 
     Returns:
         A row with `id`, `source`, `task` and `messages`.
@@ -203,7 +220,8 @@ def to_row(
         "source": conversation.source,
         "task": conversation.task,
         "messages": [
-            to_message_row(message, tool_calls, names) for message in conversation.messages
+            to_message_row(message, tool_calls, names, reasoning)
+            for message in conversation.messages
         ],
     }
     if tools:
@@ -214,7 +232,7 @@ def to_row(
 
 
 def to_message_row(
-    message: Message, tool_calls: bool = False, names: bool = False
+    message: Message, tool_calls: bool = False, names: bool = False, reasoning: bool = False
 ) -> dict[str, Any]:
     """A message as JSON values; `parse_messages` reads a list of them."""
     row: dict[str, Any] = {
@@ -234,6 +252,8 @@ def to_message_row(
         row["tool_call_id"] = message.tool_call_id
     if names:
         row["name"] = message.name
+    if reasoning or message.reasoning is not None:
+        row[REASONING_FIELD] = message.reasoning
     return row
 
 
@@ -255,21 +275,6 @@ def from_row(row: Mapping[str, Any], *, source: str = "") -> Conversation:
     )
 
 
-def metadata_text(value: object) -> str:
-    """Return a field that only describes a record as text: "" for null, else its JSON.
-
-    Data sets hold numbers, lists and objects in `id`, `source`, `task` and `model`; none of
-    them is a reason to lose a record. A number is the same text as an integer and a float.
-    """
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return json.dumps(value, ensure_ascii=False, default=str)
-
-
 def uses_tools(conversations: Iterable[Conversation]) -> bool:
     """Whether any turn calls a tool or answers a call."""
     return any(
@@ -288,4 +293,5 @@ def optional_columns(conversations: Sequence[Conversation]) -> dict[str, bool]:
         ),
         "tools": any(conversation.tools for conversation in conversations),
         "model": any(conversation.model for conversation in conversations),
+        "reasoning": any(m.reasoning is not None for c in conversations for m in c.messages),
     }

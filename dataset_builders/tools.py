@@ -1,4 +1,4 @@
-"""Tools that an assistant may call, and its calls, in the OpenAI shape."""
+"""Tools that an assistant may call, its calls in the OpenAI shape, and fields that describe."""
 
 from __future__ import annotations
 
@@ -109,3 +109,18 @@ def _to_json(value: object, where: str) -> str:
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
     except (ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{where}: not JSON ({error})") from error
+
+
+def metadata_text(value: object) -> str:
+    """Return a field that only describes a record as text: "" for null, else its JSON.
+
+    Data sets hold numbers, lists and objects in `id`, `source`, `task` and `model`; none of
+    them is a reason to lose a record. A number is the same text as an integer and a float.
+    """
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return json.dumps(value, ensure_ascii=False, default=str)

@@ -13,8 +13,8 @@ Record (schema of neulab/agent-data-protocol, versions 1.0 to 1.3): `{id, conten
 
 All actions are trained. An observation that answers an `api_action` becomes a tool turn: by
 `tool_call_id`, or, in versions without, by following it, as ADP's own converter links
-them. `reasoning_content` is put in front of the action, see `shapes.with_reasoning`. Turns
-of one role in a row are joined. For chat templates without tools, the setting
+them. `reasoning_content` becomes the turn's reasoning. Turns of one role in a row are
+joined. For chat templates without tools, the setting
 `calls_as_text` turns calls into text and tool turns into user turns. Screenshots beside a
 page's text, names of participants and links to calls that are not there are left out and
 counted. Refused: pictures without text, and texts whose source is an agent, of which the
@@ -30,7 +30,7 @@ from typing import Any
 from dataset_builders.conversation import Conversation, Message, Role, ToolCall
 from dataset_builders.errors import DataError
 from dataset_builders.formats.meaning import check_row, check_turn
-from dataset_builders.formats.shapes import finish, merge_turns, with_reasoning
+from dataset_builders.formats.shapes import finish, merge_turns
 from dataset_builders.reading.building import (
     BuildResult,
     Converted,
@@ -107,7 +107,7 @@ def _turns(items: Sequence[Any], changes: dict[str, int]) -> Iterator[Message]:
         _count_left_out(item, answerable, changes)
         if kind in _ACTIONS:
             check_turn(item, where, _HONOURED_BY_ACTIONS)
-            message = _action(item, where, index, changes)
+            message = _action(item, where, index)
             last_call = message.tool_calls[0].id if message.tool_calls else ""
             answerable.update(call.id for call in message.tool_calls)
         else:
@@ -134,7 +134,7 @@ def _count_left_out(
         changes[step] = changes.get(step, 0) + is_there
 
 
-def _action(item: Mapping[str, Any], where: str, index: int, changes: dict[str, int]) -> Message:
+def _action(item: Mapping[str, Any], where: str, index: int) -> Message:
     calls: tuple[ToolCall, ...] = ()
     body = ""
     kind = item["class_"]
@@ -147,12 +147,11 @@ def _action(item: Mapping[str, Any], where: str, index: int, changes: dict[str, 
     parts = (_optional_text(item, "description", where), body)
     content = "\n\n".join(part for part in parts if part)
     reasoning = _optional_text(item, "reasoning_content", where)
-    if reasoning:
-        changes["reasoning_as_text"] = changes.get("reasoning_as_text", 0) + 1
-        content = with_reasoning(content, reasoning)
-    if not calls and not content.strip():
+    if not calls and not content.strip() and not reasoning.strip():
         raise RecordDroppedError("empty_turn", f"{where}content: found no visible character")
-    return Message("assistant", content, trained=True, tool_calls=calls)
+    return Message(
+        "assistant", content, trained=True, tool_calls=calls, reasoning=reasoning or None
+    )
 
 
 def _call(item: Mapping[str, Any], where: str, index: int) -> ToolCall:

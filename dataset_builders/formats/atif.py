@@ -12,11 +12,11 @@ extra). Each step becomes turns:
 
 An agent's step is trained unless it was copied from another trajectory for context
 (`is_copied_context`) or no model was called for it (`llm_call_count: 0`), or says nothing.
-`reasoning_content` is put in front of the message, see `shapes.with_reasoning`. Turns of one
-role in a row are joined. `agent.tool_definitions` become the tools, `model_name` the model
-where all steps share one. For chat templates without tools see `calls_as_text`. Embedded
-trajectories of subagents are left out and counted; a result that consists of nothing but
-such a reference, and pictures, are refused.
+`reasoning_content` becomes the turn's reasoning. Turns of one role in a row are joined.
+`agent.tool_definitions` become the tools, `model_name` the model where all steps share one.
+For chat templates without tools see `calls_as_text`. Embedded trajectories of subagents are
+left out and counted; a result that consists of nothing but such a reference, and pictures,
+are refused.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from dataset_builders.conversation import Conversation, Message
 from dataset_builders.errors import DataError, MissingExtraError
-from dataset_builders.formats.shapes import finish, merge_turns, with_reasoning
+from dataset_builders.formats.shapes import finish, merge_turns
 from dataset_builders.reading.building import (
     BuildResult,
     Converted,
@@ -133,9 +133,7 @@ def _turns_of(step: Step, changes: dict[str, int]) -> Iterator[Message]:
 
 
 def _agent_turn(step: Step, text: str, changes: dict[str, int]) -> Message:
-    if step.reasoning_content:
-        changes["reasoning_as_text"] = changes.get("reasoning_as_text", 0) + 1
-        text = with_reasoning(text, step.reasoning_content)
+    reasoning = step.reasoning_content or None
     raw = [
         {
             "id": call.tool_call_id,
@@ -147,10 +145,10 @@ def _agent_turn(step: Step, text: str, changes: dict[str, int]) -> Message:
         calls = parse_tool_calls(raw)
     except DataError as error:
         raise RecordDroppedError("bad_atif", f"step {step.step_id}: {error}") from error
-    says = bool(calls or text.strip())
+    says = bool(calls or text.strip() or reasoning)
     trained = says and not step.is_copied_context and step.llm_call_count != 0
     changes["untrained_steps"] = changes.get("untrained_steps", 0) + (not trained)
-    return Message("assistant", text, trained=trained, tool_calls=calls)
+    return Message("assistant", text, trained=trained, tool_calls=calls, reasoning=reasoning)
 
 
 def _result_turn(result: ObservationResult, where: str) -> Message:

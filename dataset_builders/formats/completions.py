@@ -85,8 +85,7 @@ def convert_pair(row: Mapping[str, Any], *, source: str) -> Converted:
         raise RecordDroppedError(
             "bad_pair", f"prompt, completion: found {kinds}, expected two texts or two lists"
         )
-    changes: dict[str, int] = {}
-    context = plain_turns(prompt, changes)
+    context = plain_turns(prompt)
     for index, turn in enumerate(context):
         if isinstance(turn, dict):
             if turn[TRAIN_FIELD]:
@@ -94,8 +93,8 @@ def convert_pair(row: Mapping[str, Any], *, source: str) -> Converted:
                     "conflicting_flags", f"prompt: message {index}: found a flag that is true"
                 )
             turn[TRAIN_FIELD] = False
-    turns = [*system_turn(system, context), *context, *plain_turns(completion, changes)]
-    return from_raw(row, turns, source, changes)
+    turns = [*system_turn(system, context), *context, *plain_turns(completion)]
+    return from_raw(row, turns, source, {})
 
 
 def _convert_alpaca(record: Record, *, source: str) -> Converted:

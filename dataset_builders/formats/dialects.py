@@ -1,10 +1,10 @@
 """Turns as trainers and APIs write them, brought into the plain shape.
 
-The plain shape is `role`, `content`, `train`, `tool_calls`, `tool_call_id` and, of a tool
-turn, `name`. Understood beside it are `from` and `value` (ShareGPT, Axolotl's mappings),
-`train`, `training`, `loss` and `trainable` as true or false, `masked` as their opposite,
-`weight` as 0 or 1 (OpenAI), content as one text part, and reasoning in a field of its own.
-What has no certain meaning is refused.
+The plain shape is `role`, `content`, `train`, `tool_calls`, `tool_call_id`,
+`reasoning_content` and, of a tool turn, `name`. Understood beside it are `from` and `value`
+(ShareGPT, Axolotl's mappings), `train`, `training`, `loss` and `trainable` as true or false,
+`masked` as their opposite, `weight` as 0 or 1 (OpenAI), content as one text part, and
+reasoning named `reasoning` or `thinking`. What has no certain meaning is refused.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dataset_builders.conversation import TRAIN_FIELD
+from dataset_builders.conversation import REASONING_FIELD, TRAIN_FIELD
 from dataset_builders.formats.meaning import (
     CALLS,
     FLAG_FIELDS,
@@ -22,7 +22,7 @@ from dataset_builders.formats.meaning import (
     WEIGHT,
     check_turn,
 )
-from dataset_builders.formats.shapes import text_of, with_reasoning
+from dataset_builders.formats.shapes import text_of
 from dataset_builders.reading.building import RecordDroppedError
 
 # Axolotl's own defaults for names of roles.
@@ -31,19 +31,18 @@ _IN_PARTS = ("reasoning_details", "thinking_blocks")
 _HONOURED = (*FLAG_FIELDS, *REASONING, *CALLS)
 
 
-def plain_turns(raw: Any, changes: dict[str, int]) -> Any:
+def plain_turns(raw: Any) -> Any:
     """Bring the turns of a record into the plain shape.
 
     Args:
         raw: The turns; what is no list is returned as it is, for `from_row` to refuse.
-        changes: Gets the number of turns altered, by step.
 
     Raises:
         RecordDroppedError: A turn holds something without a certain meaning.
     """
     if not isinstance(raw, Sequence) or isinstance(raw, str | bytes):
         return raw
-    return [_plain_turn(index, turn, changes) for index, turn in enumerate(raw)]
+    return [_plain_turn(index, turn) for index, turn in enumerate(raw)]
 
 
 def flag_of(raw: Mapping[str, Any], where: str) -> bool | None:
@@ -74,7 +73,7 @@ def flag_of(raw: Mapping[str, Any], where: str) -> bool | None:
     return next(iter(found.values()), None)
 
 
-def _plain_turn(index: int, raw: Any, changes: dict[str, int]) -> Any:
+def _plain_turn(index: int, raw: Any) -> Any:
     if not isinstance(raw, Mapping):
         return raw
     where = f"message {index}: "
@@ -84,9 +83,6 @@ def _plain_turn(index: int, raw: Any, changes: dict[str, int]) -> Any:
     role = raw.get("role", raw.get("from"))
     role = _ROLES.get(role, role) if isinstance(role, str) else role
     content = text_of(raw.get("content", raw.get("value")), f"{where}content")
-    if reasoning:
-        content = with_reasoning(content or "", reasoning)
-        changes["reasoning_as_text"] = changes.get("reasoning_as_text", 0) + 1
     return {
         "role": role,
         "content": content,
@@ -94,6 +90,7 @@ def _plain_turn(index: int, raw: Any, changes: dict[str, int]) -> Any:
         "tool_calls": raw.get("tool_calls"),
         "tool_call_id": raw.get("tool_call_id"),
         "name": _name_of(raw, role, where),
+        REASONING_FIELD: reasoning,
     }
 
 

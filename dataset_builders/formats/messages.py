@@ -75,8 +75,7 @@ def convert_row(row: Mapping[str, Any], *, source: str) -> Converted:
     if field is None:
         found = ", ".join(repr(name)[:40] for name in list(row)[:10]) or "nothing"
         raise RecordDroppedError("bad_messages", f"messages: missing, found only {found}")
-    changes: dict[str, int] = {}
-    turns = plain_turns(turn_list(row[field]), changes)
+    turns = plain_turns(turn_list(row[field]))
     if isinstance(turns, list):
         turns = [*system_turn(row.get("system"), turns), *turns]
-    return from_raw(row, turns, source, changes)
+    return from_raw(row, turns, source, {})

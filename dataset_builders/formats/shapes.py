@@ -6,7 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from dataset_builders.conversation import TRAIN_FIELD, Conversation, Message, from_row
+from dataset_builders.conversation import (
+    REASONING_FIELD,
+    TRAIN_FIELD,
+    Conversation,
+    Message,
+    from_row,
+)
 from dataset_builders.errors import DataError
 from dataset_builders.reading.building import Converted, RecordDroppedError, check_unicode
 
@@ -69,20 +75,12 @@ def text_of(content: Any, where: str) -> Any:
     return content[0].get("text")
 
 
-def with_reasoning(content: str, reasoning: str | None) -> str:
-    """Put the reasoning that a record keeps apart in front of what is said.
-
-    The layout is that of the open models that reason, as Qwen3's template renders a turn
-    whose reasoning comes in a field of its own.
-    """
-    return f"<think>\n{reasoning.strip()}\n</think>\n\n{content}" if reasoning else content
-
-
 def merge_turns(messages: Iterable[Message]) -> tuple[list[Message], int]:
     """Join turns of one role that follow each other, with an empty line between them.
 
     A trajectory's steps may do so, an instruction and then a page, but many chat templates
-    refuse it. Only user turns and assistant turns of the same `trained` are joined.
+    refuse it. Only user turns and assistant turns of the same `trained` are joined, their
+    reasoning likewise.
 
     Returns:
         The turns, and how many were joined to the one before.
@@ -96,13 +94,20 @@ def merge_turns(messages: Iterable[Message]) -> tuple[list[Message], int]:
             and message.role in ("user", "assistant")
             and (last.role, last.trained) == (message.role, message.trained)
         ):
-            content = "\n\n".join(text for text in (last.content, message.content) if text)
-            calls = last.tool_calls + message.tool_calls
-            merged[-1] = replace(last, content=content, tool_calls=calls)
+            merged[-1] = replace(
+                last,
+                content=_joined(last.content, message.content) or "",
+                tool_calls=last.tool_calls + message.tool_calls,
+                reasoning=_joined(last.reasoning, message.reasoning),
+            )
             count += 1
         else:
             merged.append(message)
     return merged, count
+
+
+def _joined(*texts: str | None) -> str | None:
+    return "\n\n".join(text for text in texts if text) or None
 
 
 def from_raw(
@@ -112,7 +117,8 @@ def from_raw(
 
     Args:
         row: The record, for `id`, `source`, `task`, `tools` and `model`.
-        turns: Objects of `role`, `content`, `train`, `tool_calls` and `tool_call_id`.
+        turns: Objects of `role`, `content`, `train`, `tool_calls`, `tool_call_id` and
+            `reasoning_content`.
         source: Source if the record names none.
         changes: Turns altered, by step.
 
@@ -136,12 +142,14 @@ def finish(conversation: Conversation, changes: Mapping[str, int]) -> Converted:
     for name in ("id", "source", "task", "tools", "model"):
         check_unicode(getattr(conversation, name), name)
     for index, message in enumerate(conversation.messages):
-        if message.trained and not message.tool_calls and not message.content.strip():
+        says = message.tool_calls or message.content.strip() or (message.reasoning or "").strip()
+        if message.trained and not says:
             # Trained, it would teach to end the turn at once.
             raise RecordDroppedError(
                 "empty_turn", f"message {index}: content: found no visible character, expected text"
             )
         check_unicode(message.content, f"message {index}: content")
+        check_unicode(message.reasoning or "", f"message {index}: {REASONING_FIELD}")
         check_unicode(message.tool_call_id, f"message {index}: tool_call_id")
         for call in message.tool_calls:
             check_unicode(call.id + call.name + call.arguments, f"message {index}: tool_calls")

@@ -22,6 +22,7 @@ from dataset_builders.masks.certification import certify as certify_spans
 from dataset_builders.masks.certification import check_spans, find_twice
 from dataset_builders.masks.chat_templates import ChatTemplate, check_tokenizer, parse_tools
 from dataset_builders.masks.control_tokens import ControlTokens, Disguise, Lifted
+from dataset_builders.masks.marking import missing_words
 from dataset_builders.masks.shown import ShownCheck
 from dataset_builders.masks.spans import Dialogue, Rendered, Span, Way
 from dataset_builders.masks.turns import TurnFinder
@@ -151,10 +152,17 @@ class ChatRenderer:
 
     def _locate(self, dialogue: Dialogue, text: str, certify: bool) -> Rendered:
         way: Way = "marks"
-        spans = self._finder.by_marks(dialogue, text)
-        if spans is None:
+        found = self._finder.by_marks(dialogue, text)
+        if found is None:
             way, certify = "sentinels", True
             spans = find_twice(self._finder, dialogue, text)
+            left_out = [
+                (index, kind)
+                for index, span in zip(dialogue.trained, spans, strict=True)
+                for kind in missing_words(dialogue.rows[index], text[span.start : span.end])
+            ]
+        else:
+            spans, left_out = found.spans, found.left_out
         check_spans(text, dialogue, spans, self.end_tokens)
         if certify and way == "marks":
             certify_spans(self._finder, dialogue, text, spans)
@@ -164,7 +172,7 @@ class ChatRenderer:
             off_prompt = sum(
                 length != span.start for length, span in zip(prompts, spans, strict=True)
             )
-        return Rendered(text, tuple(spans), (), way, certify, off_prompt)
+        return Rendered(text, tuple(spans), (), way, certify, off_prompt, tuple(left_out))
 
     def _check_end_tokens(self) -> None:
         probe = [

@@ -11,6 +11,14 @@ from typing import Any
 from dataset_builders.conversation import Message, ToolCall
 from dataset_builders.errors import ConfigError, MaskError
 from dataset_builders.masks.clock import with_fixed_clock
+from dataset_builders.masks.reasoning import (
+    AS_TEXT,
+    REASONING,
+    REFUSED,
+    find_form,
+    with_reasoning,
+    write_reasoning,
+)
 
 Row = dict[str, Any]
 """A message in the shape that chat templates take."""
@@ -71,6 +79,8 @@ def template_message(message: Message, *, arguments_as_text: bool = False) -> Ro
         row["tool_call_id"] = message.tool_call_id
     if message.name:
         row["name"] = message.name
+    if message.reasoning:
+        row[REASONING] = message.reasoning
     return row
 
 
@@ -104,15 +114,31 @@ class ChatTemplate:
         self._in_parts = self._wants_parts()
 
     def rows(self, messages: Sequence[Message]) -> list[Row]:
-        """Messages as the template takes them.
+        """Messages as `text` takes them.
+
+        Reasoning keeps a key of its own where the template reads it; else it is put in front
+        of the content as `<think>` text.
 
         Raises:
-            MaskError: There is a tool call, and the template can write none.
+            MaskError: There is a tool call, and the template can write none; or reasoning,
+                and the template marks thoughts in a way of its own that cannot be reached.
         """
-        if any(message.tool_calls for message in messages):
-            as_text = self._arguments_as_text
-            return [template_message(m, arguments_as_text=as_text) for m in messages]
-        return [template_message(message) for message in messages]
+        calls = any(message.tool_calls for message in messages)
+        as_text = calls and self._arguments_as_text
+        rows = [template_message(message, arguments_as_text=as_text) for message in messages]
+        return [self._placed(row) if REASONING in row else row for row in rows]
+
+    def _placed(self, row: Row) -> Row:
+        if self.reasoning_form == REFUSED:
+            raise MaskError(
+                "the chat template reads no reasoning, and marks thoughts in a way of its own, "
+                "so they cannot be written as the model's thoughts",
+                "reasoning",
+            )
+        if self.reasoning_form == AS_TEXT:
+            row = dict(row)
+            row["content"] = with_reasoning(row["content"], row.pop(REASONING))
+        return row
 
     def text(
         self, rows: Sequence[Row], tools: list[Any] | None = None, *, prompt: bool = False
@@ -129,8 +155,7 @@ class ChatTemplate:
         """
         import jinja2
 
-        if self._in_parts:
-            rows = [{**row, "content": _parts(row["content"])} for row in rows]
+        rows = [self._own(row) for row in rows]
         try:
             text = self._tokenizer.apply_chat_template(
                 rows,
@@ -142,6 +167,27 @@ class ChatTemplate:
         except (jinja2.TemplateError, *_REFUSALS) as error:
             raise MaskError(f"the chat template refuses the conversation: {error}") from error
         return str(text)
+
+    def _own(self, row: Row) -> Row:
+        """A row in the template's own shape."""
+        row = write_reasoning(row, self.reasoning_form) if REASONING in row else row
+        if self._in_parts and isinstance(row["content"], str):
+            return {**row, "content": _parts(row["content"])}
+        return row
+
+    @cached_property
+    def reasoning_form(self) -> str:
+        """How the template reads reasoning, see `reasoning.find_form`."""
+        try:
+            as_text = self._arguments_as_text
+            calls = [template_message(m, arguments_as_text=as_text) for m in CALL_PROBE]
+        except MaskError:
+            calls = []
+
+        def render(rows: Sequence[Row]) -> str:
+            return self.text(rows, CALL_PROBE_TOOLS if "tool_calls" in rows[1] else None)
+
+        return find_form(render, str(self._tokenizer.get_chat_template()), calls)
 
     def _dated(self, tools: list[Any] | None) -> str | None:
         """The template's text with a fixed date; None where it writes no date."""

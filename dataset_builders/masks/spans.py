@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from dataset_builders.errors import MaskError
 from dataset_builders.masks.chat_templates import Row
+from dataset_builders.masks.reasoning import REASONING
 
 _PRIVATE_USE = range(0xE000, 0xF900)
 _THOUGHT = re.compile(r"\s*<think>(.*?)</think>", re.DOTALL)
@@ -38,6 +39,8 @@ class Rendered:
         off_prompt: Trained turns before which `text` is not the prompt that generation
             would start from, since the template writes a turn's past in another way than
             its presence. Counted where the rendering is certified, else 0.
+        left_out: Message and kind ("reasoning", "words" or "call") of each part of a trained
+            turn that the template does not show, so that it is not trained.
     """
 
     text: str
@@ -46,6 +49,7 @@ class Rendered:
     way: Way = "marks"
     certified: bool = False
     off_prompt: int = 0
+    left_out: tuple[tuple[int, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,11 @@ class Dialogue:
 def with_content(row: Row, content: str) -> Row:
     """The message with other words."""
     return {**row, "content": content}
+
+
+def words_of(row: Row) -> str:
+    """What a turn says beside its calls: its reasoning and its content."""
+    return f"{row.get(REASONING, '')}{row['content']}"
 
 
 def plain_turn(content: str) -> Row:

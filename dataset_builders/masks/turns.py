@@ -15,11 +15,14 @@ ends.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from itertools import islice
+from contextlib import suppress
+from dataclasses import dataclass
 
 from dataset_builders.errors import MaskError
 from dataset_builders.masks.chat_templates import ChatTemplate, Row
 from dataset_builders.masks.layout import Layout, learn_layout
+from dataset_builders.masks.marking import Kind, Places, find_places
+from dataset_builders.masks.prompt_tails import PromptTails
 from dataset_builders.masks.spans import (
     Dialogue,
     Span,
@@ -33,7 +36,21 @@ from dataset_builders.masks.spans import (
     thought_and_answer,
     unused_characters,
     with_content,
+    words_of,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The trained turns of a rendering.
+
+    Attributes:
+        spans: Their spans.
+        left_out: Message and kind of each part of them that the template leaves out.
+    """
+
+    spans: list[Span]
+    left_out: list[tuple[int, Kind]]
 
 
 class TurnFinder:
@@ -54,32 +71,64 @@ class TurnFinder:
         self._template = template
         self._end_tokens = end_tokens
         self._layout: Layout = learn_layout(template, end_tokens, control_tokens)
+        self._tails = PromptTails(template)
 
-    def by_marks(self, dialogue: Dialogue, text: str) -> list[Span] | None:
-        """Spans of all trained turns; none if the template does not keep the marks.
+    def by_marks(self, dialogue: Dialogue, text: str) -> Found | None:
+        """All trained turns; none if the template does not keep the marks.
 
         Raises:
-            MaskError: No end token follows a turn.
+            MaskError: The template leaves a turn out or writes another message within it,
+                or no end token follows it.
         """
-        found = self._words_by_marks(dialogue, text)
-        if found is None:
+        places = find_places(self._template, dialogue, text)
+        if places is None:
             return None
-        spans = []
-        for index, where in zip(dialogue.trained, found, strict=True):
-            if where.start == where.end and not _is_blank(dialogue.rows[index]):
+        spans, left_out = [], []
+        for index in dialogue.trained:
+            words = places.words(index)
+            if words is None:
                 raise MaskError(f"message {index}: the template leaves out this trained turn")
-            start = self._habit(dialogue, text, index, where.start)
-            if start is None:
-                spans.append(self._turn(dialogue, text, index, where))
-            else:
-                spans.append(Span(start, self._end(dialogue, text, index, where.end)))
-        return spans
+            span = Span(
+                self._start(dialogue, text, index, places, words),
+                self._end(dialogue, text, index, words.end),
+            )
+            other = places.inside(span, index)
+            if other is not None:
+                raise MaskError(
+                    f"message {index}: the template writes message {other} within this trained turn"
+                )
+            spans.append(span)
+            left_out += [(index, kind) for kind in dict.fromkeys(places.missing(index))]
+        return Found(spans, left_out)
+
+    def _start(self, dialogue: Dialogue, text: str, index: int, places: Places, words: Span) -> int:
+        kind = places.first_kind(index)
+        behind = places.end_of(index - 1) if index else None
+        after_tool = index > 0 and dialogue.rows[index - 1]["role"] == "tool"
+        start = None
+        if kind != "call" and not after_tool:
+            start = self._layout.start(text, words.start, _leading(dialogue.rows[index]["content"]))
+        if start is None and behind is not None and behind <= words.start:
+            start = self._start_behind(dialogue, text, index, Span(behind, words.start), kind)
+        if start is None or (behind is not None and start < behind):
+            start = self._turn_start(dialogue, text, index, words.start)
+        return start
+
+    def _start_behind(
+        self, dialogue: Dialogue, text: str, index: int, gap: Span, kind: Kind, known: bool = True
+    ) -> int | None:
+        """Where a turn begins in the template's text between it and the message before it."""
+        if not self._layout.takes_over:
+            return gap.end if kind == "words" else None
+        start = self._tails.start(text[gap.start : gap.end], dialogue, index, kind, known)
+        return None if start is None else gap.start + start
 
     def one_by_one(self, dialogue: Dialogue, text: str, index: int) -> Iterator[tuple[str, Span]]:
         """Spans of one turn by each way that looks at one turn alone and finds it."""
         ways: tuple[tuple[str, Callable[[Dialogue, str, int], Span]], ...] = (
             ("sentinels", self._by_sentinel),
             ("prompts", self._by_prompt),
+            ("ends of prompts", self._by_prompt_end),
             ("marks within", self._by_marks_within),
         )
         for name, way in ways:
@@ -109,25 +158,12 @@ class TurnFinder:
             return None
         return len(prompt) if text.startswith(prompt) else None
 
-    def _words_by_marks(self, dialogue: Dialogue, text: str) -> list[Span] | None:
-        """From the first to the last of each trained turn's words."""
-        marks = unused_characters(text, 2)
-        for thinking in _thinking(dialogue):
-            rows = list(dialogue.rows)
-            counts = []
-            for index in dialogue.trained:
-                rows[index], count = _mark_turn(rows[index], marks, index in thinking)
-                counts.append(count)
-            read = read_marks(self._template.text(rows, dialogue.tools), marks)
-            if read is not None and read[0] == text and len(read[1]) == sum(counts):
-                found = iter(read[1])
-                groups = [list(islice(found, count)) for count in counts]
-                return [Span(group[0].start, group[-1].end) for group in groups]
-        return None
-
     def _by_sentinel(self, dialogue: Dialogue, text: str, index: int) -> Span:
         words = self._words_by_sentinel(dialogue, text, index)
         start = self._start_by_prompt(dialogue, text, index, words.start)
+        if start is None and index and dialogue.rows[index - 1]["role"] == "tool":
+            with suppress(MaskError):
+                start = self._by_prompt_end(dialogue, text, index).start
         if start is None:
             start = self._layout.start(text, words.start, words.start)
         end = self._end(dialogue, text, index, words.end)
@@ -162,6 +198,21 @@ class TurnFinder:
             raise MaskError("the template's text before it is not the prompt for it")
         return Span(start, end.end)
 
+    def _by_prompt_end(self, dialogue: Dialogue, text: str, index: int) -> Span:
+        """By what the turn's own prompt writes behind the message before it."""
+        places = find_places(self._template, dialogue, text) if index else None
+        words = places.words(index) if places else None
+        behind = places.end_of(index - 1) if places else None
+        if places is None or words is None or behind is None or behind > words.start:
+            raise MaskError("the words before it cannot be located")
+        kind = places.first_kind(index)
+        gap = Span(behind, words.start)
+        start = self._start_behind(dialogue, text, index, gap, kind, known=False)
+        end = first_of(self._end_tokens, text, words.end)
+        if start is None or end is None:
+            raise MaskError("the template's text before it is not the prompt for it")
+        return Span(start, end.end)
+
     def _by_marks_within(self, dialogue: Dialogue, text: str, index: int) -> Span:
         """By marks around what the template keeps of the words, so far as that is known."""
         row = dialogue.rows[index]
@@ -186,14 +237,18 @@ class TurnFinder:
 
     def _turn(self, dialogue: Dialogue, text: str, index: int, words: Span) -> Span:
         """The span of a turn whose words are found, its prompt rendered for that."""
-        start = self._start_by_prompt(dialogue, text, index, words.start)
+        start = self._turn_start(dialogue, text, index, words.start)
+        return Span(start, self._end(dialogue, text, index, words.end))
+
+    def _turn_start(self, dialogue: Dialogue, text: str, index: int, words: int) -> int:
+        start = self._start_by_prompt(dialogue, text, index, words)
         if start is None:
-            start = self._habit(dialogue, text, index, words.start)
+            start = self._habit(dialogue, text, index, words)
         if start is None:
             if "tool_calls" in dialogue.rows[index]:
                 raise MaskError(f"message {index}: it cannot be told where the tool call begins")
-            start = words.start
-        return Span(start, self._end(dialogue, text, index, words.end))
+            start = words
+        return start
 
     def _start_by_prompt(self, dialogue: Dialogue, text: str, index: int, words: int) -> int | None:
         length = self.prompt_length(dialogue, text, index) if self._layout.takes_over else None
@@ -202,7 +257,7 @@ class TurnFinder:
     def _habit(self, dialogue: Dialogue, text: str, index: int, words: int) -> int | None:
         """Where the turn begins by the template's habits; none if they do not tell."""
         row = dialogue.rows[index]
-        if "tool_calls" in row and not row["content"].strip():
+        if "tool_calls" in row and not words_of(row).strip():
             return self._layout.start_behind_header(text, words)
         return self._layout.start(text, words, _leading(row["content"]))
 
@@ -220,42 +275,13 @@ class TurnFinder:
         return end
 
 
-def _thinking(dialogue: Dialogue) -> Iterator[Collection[int]]:
-    """Turns in which to look for thoughts: all; those that answer the last user; none."""
-    rows = dialogue.rows
-    thinking = [i for i in dialogue.trained if thought_and_answer(rows[i]["content"])]
-    yield thinking
-    if thinking:
-        last = max((i for i, row in enumerate(rows) if row["role"] == "user"), default=-1)
-        recent = [index for index in thinking if index > last]
-        if 0 < len(recent) < len(thinking):
-            yield recent
-        yield ()
-
-
-def _mark_turn(row: Row, marks: Sequence[str], thinking: bool) -> tuple[Row, int]:
-    """A turn with its words marked, and the number of pairs of marks."""
-    content = row["content"]
-    changed, count = _mark_calls(row, marks) if "tool_calls" in row else (row, 0)
-    if count and not content.strip():
-        return changed, count
-    parts = thought_and_answer(content)
-    if parts is None:
-        return with_content(changed, marked(content, marks, core(content))), count + 1
-    # From behind, since a mark moves what comes after it.
-    for part in reversed(parts if thinking else parts[1:]):
-        content = marked(content, marks, part)
-        count += 1
-    return with_content(changed, content), count
-
-
 def _mark_calls(row: Row, marks: Sequence[str]) -> tuple[Row, int]:
     pairs = [mark_call(call, marks) for call in row["tool_calls"]]
     return {**row, "tool_calls": [call for call, _ in pairs]}, sum(count for _, count in pairs)
 
 
 def _is_blank(row: Row) -> bool:
-    return not row["content"].strip() and "tool_calls" not in row
+    return not words_of(row).strip() and "tool_calls" not in row
 
 
 def _leading(content: str) -> int:

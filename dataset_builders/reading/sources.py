@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from dataset_builders.cleaning.provenance import attributed
 from dataset_builders.cleaning.steps import Cleaning
-from dataset_builders.conversation import TRAIN_FIELD, Conversation, optional_columns, to_row
+from dataset_builders.conversation import (
+    REASONING_FIELD,
+    TRAIN_FIELD,
+    Conversation,
+    optional_columns,
+    to_row,
+)
 from dataset_builders.errors import ConfigError, DataError
 from dataset_builders.formats import agentinstruct, messages, sharegpt
 from dataset_builders.formats.calls_as_text import stream_calls_as_text
@@ -181,8 +187,8 @@ def to_dataset(
 
     Returns:
         Columns `id`, `source`, `task` and `messages`, a list of `role`, `content` and
-        `train`; the tool fields, `tools` (JSON text) and `model` only if a conversation
-        has any.
+        `train`; the tool fields, `reasoning_content`, `tools` (JSON text) and `model` only
+        if a conversation has any.
     """
     from datasets import concatenate_datasets
 
@@ -209,7 +215,9 @@ def _part(
     )
 
 
-def _features(*, tool_calls: bool, names: bool, tools: bool, model: bool) -> Features:
+def _features(
+    *, tool_calls: bool, names: bool, tools: bool, model: bool, reasoning: bool
+) -> Features:
     from datasets import Features, List, Value
 
     text = Value("string")
@@ -220,6 +228,8 @@ def _features(*, tool_calls: bool, names: bool, tools: bool, model: bool) -> Fea
         message["tool_call_id"] = text
     if names:
         message["name"] = text
+    if reasoning:
+        message[REASONING_FIELD] = text
     row: dict[str, Any] = {"id": text, "source": text, "task": text, "messages": List(message)}
     row |= {"tools": text} if tools else {}
     row |= {"model": text} if model else {}

@@ -17,6 +17,7 @@ from dataset_builders.conversation import (
     uses_tools,
 )
 from dataset_builders.errors import DataError
+from dataset_builders.reading.sources import to_dataset
 from dataset_builders.tools import parse_tools
 
 CALL = ToolCall("search", '{"q": "é"}', "c1")
@@ -120,7 +121,7 @@ def test_tools_of_another_shape(raw: Any) -> None:
 def test_optional_columns() -> None:
     named = replace(PLAIN, tools=parse_tools(SCHEMAS), model="gpt-4")
     assert not any(optional_columns([PLAIN]).values())
-    none = {"tool_calls": False, "names": False, "tools": False, "model": False}
+    none = {"tool_calls": False, "names": False, "tools": False, "model": False, "reasoning": False}
     assert optional_columns([PLAIN, named]) == none | {"tools": True, "model": True}
     assert from_row(to_row(named, **optional_columns([named]))) == named
     answered = replace(PLAIN, messages=(*PLAIN.messages, Message("tool", "r", name="f")))
@@ -142,3 +143,33 @@ def test_place_is_not_what_a_conversation_is() -> None:
 def test_metadata_of_any_type_become_text(field: str, value: Any, text: str) -> None:
     row = {"messages": [{"role": "user", "content": "u"}], field: value}
     assert getattr(from_row(row), field) == text
+
+
+def test_reasoning_has_a_column_of_its_own() -> None:
+    thinking = Conversation.create(
+        [Message("user", "q"), Message("assistant", "", True, reasoning="why")]
+    )
+    columns = optional_columns([PLAIN, thinking])
+    assert columns["reasoning"]
+    assert [m["reasoning_content"] for m in to_row(thinking, **columns)["messages"]] == [
+        None,
+        "why",
+    ]
+    assert from_row(to_row(thinking, **columns)) == thinking
+    # Nothing is lost where nobody asks for the column.
+    assert from_row(to_row(thinking)) == thinking
+    pytest.importorskip("datasets")
+    rows = to_dataset([PLAIN, thinking])
+    assert [from_row(row) for row in rows] == [PLAIN, thinking]
+
+
+@pytest.mark.parametrize(
+    ("message", "error"),
+    [
+        ({"role": "user", "content": "q", "reasoning_content": "r"}, "on a user turn"),
+        ({"role": "assistant", "content": "a", "reasoning_content": ["r"]}, "found list"),
+    ],
+)
+def test_reasoning_is_text_of_the_assistant(message: dict[str, Any], error: str) -> None:
+    with pytest.raises(DataError, match=f"message 0: reasoning_content: {error}"):
+        from_row({"messages": [message]})

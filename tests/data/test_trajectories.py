@@ -90,11 +90,12 @@ def test_adp_details_of_texts(tmp_path: Path) -> None:
         ("user", "task"),
         ("assistant", "````bash\na\n```\nb\n````"),
         ("user", '{"k": ["é"]}'),
-        ("assistant", "<think>\nhm\n</think>\n\nthought\n\ndone"),
+        ("assistant", "thought\n\ndone"),
         ("user", "<a>"),
         ("assistant", "thought\n\ndone"),
     ]
-    assert report.changed == {"reasoning_as_text": 1}
+    assert found.messages[4].reasoning == "hm"
+    assert report.changed == {}
 
 
 @pytest.mark.parametrize(
@@ -151,12 +152,13 @@ def test_atif_steps(tmp_path: Path) -> None:
         ("user", "task", False),
         ("assistant", "look", True),
         ("tool", "out", False),
-        ("assistant", "<think>\nhm\n</think>\n\ndone", True),
+        ("assistant", "done", True),
     ]
     assert found.messages[2].tool_calls[0].id == found.messages[3].tool_call_id == "c"
     assert (found.id, found.source, found.model) == ("t", "atif", "m")
     assert found.tools == json.dumps([TOOL])
-    assert report.changed == {"reasoning_as_text": 1}
+    assert found.messages[4].reasoning == "hm"
+    assert report.changed == {}
 
 
 def test_atif_one_pretty_printed_trajectory_a_file(tmp_path: Path) -> None:

@@ -1,0 +1,96 @@
+"""How a chat template writes what the assistant thought.
+
+Templates read a turn's reasoning from keys of different names (`reasoning_content` for Qwen3,
+`thinking` for gpt-oss), or from a part of the content (Mistral's), and none says from which.
+So the template is probed. Where it reads none, the reasoning becomes text in the content, in
+`<think>` tags, which is what open models without a key of their own are trained on; but not
+where the template marks thoughts in another way (Command-A's `<|START_THINKING|>`): there the
+model would learn to say its thoughts aloud.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from dataset_builders.errors import MaskError
+
+Row = dict[str, Any]
+
+REASONING = "_reasoning"
+"""Key of a row for the reasoning, whatever the template's own name for it."""
+
+AS_TEXT = "text"
+"""Form of a template that reads no reasoning, and marks thoughts by `<think>` or not at all."""
+
+REFUSED = "refused"
+"""Form of a template that reads no reasoning, and marks thoughts in another way."""
+
+_KEYS = ("reasoning_content", "reasoning", "thinking", "thought")
+_PARTS = ("thinking parts", "thinking text parts")
+_THOUGHT, _ANSWER = "qthought", "qanswer"
+_OWN_MARKS = re.compile(r"<[^<>\s{}]*(?:think|thought)[^<>\s{}]*>|\[/?THINK\]|◁/?think▷", re.I)
+
+
+def with_reasoning(content: str, reasoning: str) -> str:
+    """Put reasoning in front of what is said, in the layout of Qwen3's template."""
+    return f"<think>\n{reasoning.strip()}\n</think>\n\n{content}"
+
+
+def write_reasoning(row: Row, form: str) -> Row:
+    """A row as the template takes it: its reasoning in the template's own place.
+
+    Args:
+        row: A message; its content is text, its reasoning under `REASONING`.
+        form: What `find_form` gives.
+    """
+    if REASONING not in row:
+        return row
+    row = dict(row)
+    reasoning = row.pop(REASONING)
+    if form in _PARTS:
+        thought: Any = reasoning if form == _PARTS[0] else [_text(reasoning)]
+        parts = [{"type": "thinking", "thinking": thought}]
+        return {**row, "content": [*parts, _text(row["content"])] if row["content"] else parts}
+    return {**row, form: reasoning}
+
+
+def find_form(render: Callable[[Sequence[Row]], str], template: str, probes: Sequence[Row]) -> str:
+    """How a template reads reasoning: a key, a kind of parts, `AS_TEXT` or `REFUSED`.
+
+    Args:
+        render: Renders rows in the template's own shape.
+        template: The template's text.
+        probes: A turn of the user, one that calls a tool, and the call's result; empty if
+            the template can write no call.
+    """
+    for form in (*_KEYS, *_PARTS):
+        for rows in _probes(probes):
+            try:
+                text = render([write_reasoning(row, form) for row in rows])
+            except MaskError:
+                continue
+            if _THOUGHT in text and not _is_dump(text):
+                return form
+    others = set(_OWN_MARKS.findall(template)) - {"<think>", "</think>"}
+    return REFUSED if others and "</think>" not in template else AS_TEXT
+
+
+def _probes(call: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    said: Row = {"role": "assistant", "content": _ANSWER, REASONING: _THOUGHT}
+    yield [{"role": "user", "content": "qask"}, said]
+    if call:
+        # Without a result too: some templates show thoughts of the last turns only.
+        thinking = {**call[1], REASONING: _THOUGHT}
+        yield [call[0], thinking]
+        yield [call[0], thinking, *call[2:]]
+
+
+def _is_dump(text: str) -> bool:
+    """Whether the template wrote the parts of a content as data."""
+    return "'thinking'" in text or '"thinking"' in text
+
+
+def _text(text: str) -> Row:
+    return {"type": "text", "text": text}
