@@ -7,7 +7,6 @@ policy, packing columns, evaluation set and number of steps all come from here.
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -18,21 +17,24 @@ from axolotl.integrations.base import BasePlugin
 
 from agenttuning_plugin.args import AgentTuningSection
 from agenttuning_plugin.axolotl_keys import unknown_keys
+from agenttuning_plugin.axolotl_settings import (
+    batch_of,
+    budget_of,
+    encoding_of,
+    fill_in,
+    is_filled_in,
+    seed_of,
+)
 from agenttuning_plugin.collators import PackedCollator, boundaries_of, needs_joined_rows
-from agenttuning_plugin.data import Budget, Mix, load_mix
+from agenttuning_plugin.data import Mix, load_mix
 from agenttuning_plugin.overrides import apply_overrides, check_command_line
 from agenttuning_plugin.packing import AXOLOTL_ARGUMENTS
 from agenttuning_plugin.recipe_rules import REPLACED_KEYS, check_recipe, section_of
 from agenttuning_plugin.run_files import MixRun, write_run_files
 from dataset_builders.errors import AgentTuningError
-from dataset_builders.manifest.records import Batch
-from dataset_builders.masks.chat_templates import load_template
-from dataset_builders.mixing.packing import WINDOW
-from dataset_builders.mixing.preparation import Encoding, report_lines
+from dataset_builders.mixing.preparation import report_lines
 
 LOG = logging.getLogger("axolotl.agenttuning")
-
-_PLACEHOLDER = "agenttuning"
 
 
 class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
@@ -51,7 +53,7 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             ConfigError: A setting contradicts the plugin's, or is misspelt; names each.
         """
         _say_errors_in_one_line()
-        if _is_registered(cfg):
+        if is_filled_in(cfg):
             return  # a Ray worker registers again, with the recipe that the driver validated
         check_command_line(sys.argv)
         apply_overrides(cfg)
@@ -59,22 +61,7 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         check_recipe(cfg, [key.message for key in unknown if key.misspelt])
         for key in unknown:
             LOG.warning("%s", key.message)
-        section = cfg["agenttuning"] if isinstance(cfg.get("agenttuning"), dict) else {}
-        # Axolotl insists on an entry. A recipe has none of its own, so that it cannot
-        # train when this plugin is missing.
-        cfg["datasets"] = [{"path": _PLACEHOLDER, "type": "chat_template"}]
-        cfg["curriculum_sampling"] = True
-        if cfg.get("sample_packing") and cfg.get("sample_packing_group_size") is None:
-            cfg["sample_packing_group_size"] = WINDOW  # Axolotl's own default is 100,000
-        if cfg.get("sample_packing") and cfg.get("eval_sample_packing") is None:
-            # Packed, what does not fill a batch is dropped: half of a small holdout, or all.
-            cfg["eval_sample_packing"] = False
-        if section.get("chat_template"):
-            cfg["chat_template"] = "jinja"
-            cfg["chat_template_jinja"] = load_template(section["chat_template"])
-        for name in ("base_model", "tokenizer_config"):
-            if isinstance(cfg.get(name), str):
-                cfg[name] = os.path.expanduser(cfg[name])  # noqa: PTH111  # may be a hub id
+        fill_in(cfg)
 
     def get_input_args(self) -> str:
         """Name of the section's model."""
@@ -95,7 +82,7 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             tokenizer,
             encoding=encoding_of(cfg, section),
             budget=budget_of(cfg),
-            seed=cfg.seed or 0,
+            seed=seed_of(cfg),
             cache=Path(cfg.dataset_prepared_path or DEFAULT_DATASET_PREPARED_PATH),
         )
         if not preprocess and cfg.local_rank in (None, 0):
@@ -113,9 +100,9 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
 
         Axolotl leaves that to the trainer, which is made when they are drawn.
         """
-        from transformers import TrainingArguments, set_seed
+        from transformers import set_seed
 
-        set_seed(TrainingArguments.seed if cfg.seed is None else cfg.seed)
+        set_seed(seed_of(cfg))
 
     def post_model_load(self, cfg: Any, model: Any) -> None:
         """Note what the model reads of packed rows."""
@@ -180,42 +167,6 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         made, policy = schedules(section, holdout)
         panel = EvaluatorCallback(trainer, made, ends, policy)
         return [*first, panel, *beside]
-
-
-def encoding_of(cfg: Any, section: AgentTuningSection) -> Encoding:
-    """Settings of the rows, from Axolotl's own keys."""
-    return Encoding(
-        max_length=cfg.sequence_len,
-        policy=cfg.excess_length_strategy or None,
-        end_of_turn=tuple(cfg.eot_tokens or ()),
-        holdout=section.holdout if section.general else 0,
-    )
-
-
-def budget_of(cfg: Any) -> Budget:
-    """How much the run trains on, from Axolotl's own keys."""
-    return Budget(
-        steps=cfg.max_steps or None,
-        batch=cfg.batch_size,
-        packed_length=cfg.sequence_len if cfg.sample_packing else None,
-        window=cfg.sample_packing_group_size or WINDOW,
-    )
-
-
-def batch_of(cfg: Any) -> Batch:
-    """How Axolotl cuts the stream into steps; processes that share data count as one."""
-    each = cfg.micro_batch_size * cfg.gradient_accumulation_steps
-    return Batch(
-        micro=cfg.micro_batch_size,
-        accumulation=cfg.gradient_accumulation_steps,
-        world=max(1, cfg.batch_size // each),
-    )
-
-
-def _is_registered(cfg: Any) -> bool:
-    """Whether this recipe has been through `register` already."""
-    entries = cfg.get("datasets") or []
-    return [entry.get("path") for entry in entries if isinstance(entry, dict)] == [_PLACEHOLDER]
 
 
 def _say_errors_in_one_line() -> None:

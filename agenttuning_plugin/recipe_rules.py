@@ -15,6 +15,9 @@ from agenttuning_plugin.args import AgentTuningSection
 from agenttuning_plugin.demo_assets import CACHE
 from agenttuning_plugin.near_keys import keys_beside, suggestion
 from dataset_builders.errors import ConfigError
+from evaluators.guards import BEST_KEY
+from evaluators.scores import overall_key
+from evaluators.suites import SUITES
 
 PLUGIN = "agenttuning_plugin.AgentTuningPlugin"
 
@@ -75,6 +78,12 @@ _VOID = {
     "message_property_mappings": "the plugin reads a source by its format: set format of a source",
     "drop_system_message": "the plugin keeps system messages",
 }
+# Figures that the trainer logs of the holdout.
+_TRAINERS_OWN = ("eval_loss", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
+MISSING = (
+    "agenttuning: the section is missing, expected at least agenttuning.agent and "
+    "agenttuning.general"
+)
 REPLACED_KEYS = frozenset(_REFUSED) | frozenset(_VOID)
 """Keys that the plugin makes void."""
 
@@ -92,25 +101,27 @@ def check_recipe(cfg: Mapping[str, Any], others: Sequence[str] = ()) -> AgentTun
     Raises:
         ConfigError: The section is missing or invalid, or other keys contradict it; names all.
     """
-    if "agenttuning" not in cfg:
-        missing = (
-            "agenttuning: the section is missing, expected at least agenttuning.agent and "
-            "agenttuning.general"
-        )
-        raise ConfigError("; ".join([*others, missing]))
-    section = section_of(cfg)
-    if found := [*others, *problems(cfg, section)]:
+    section, found = section_problems(cfg)
+    found = [*others, *found, *problems(cfg, section)]
+    if section is None or found:
         raise ConfigError("; ".join(found))
     return section
 
 
-def problems(cfg: Mapping[str, Any], section: AgentTuningSection) -> list[str]:
-    """What of a recipe contradicts the plugin, one line each."""
-    rules = (_refused_keys, _one_template, _run_length, _parallelism, _base_model)
-    return [line for rule in rules for line in rule(cfg, section)]
+def problems(cfg: Mapping[str, Any], section: AgentTuningSection | None) -> list[str]:
+    """What of a recipe contradicts the plugin, one line each.
+
+    Args:
+        cfg: The recipe.
+        section: Its section, or none if that is wrong itself: then what depends on it is left
+            out.
+    """
+    found = [*_refused_keys(cfg), *_base_model(cfg)]
+    rules = (_one_template, _run_length, _stages, _parallelism, _best_model)
+    return found + [line for rule in rules if section for line in rule(cfg, section)]
 
 
-def _refused_keys(cfg: Mapping[str, Any], _: AgentTuningSection) -> Iterator[str]:
+def _refused_keys(cfg: Mapping[str, Any]) -> Iterator[str]:
     for key, why in _REFUSED.items():
         if cfg.get(key):
             yield f"{key}: found {short(cfg[key])}, expected nothing: {why}"
@@ -153,6 +164,35 @@ def _run_length(cfg: Mapping[str, Any], section: AgentTuningSection) -> Iterator
         )
 
 
+def _stages(cfg: Mapping[str, Any], section: AgentTuningSection) -> Iterator[str]:
+    steps = cfg.get("max_steps")
+    for number, stage in enumerate(section.eta_stages):
+        if isinstance(steps, int) and steps <= stage.from_step:
+            yield (
+                f"agenttuning.eta_stages.{number}.from_step: found {stage.from_step}, expected "
+                f"less than max_steps, {steps}: the stage would never begin"
+            )
+
+
+def _best_model(cfg: Mapping[str, Any], section: AgentTuningSection) -> Iterator[str]:
+    """The trainer looks its figure up only after the first evaluation, and ends if it is absent."""
+    wanted = cfg.get("metric_for_best_model")
+    if not isinstance(wanted, str) or cfg.get("do_causal_lm_eval") or cfg.get("do_bench_eval"):
+        return
+    key = wanted if wanted.startswith("eval_") else f"eval_{wanted}"
+    known = [*_TRAINERS_OWN] if section.general and section.holdout else []
+    known += [BEST_KEY] if section.evaluation.best else []
+    known += [overall_key(suite) for suite in SUITES]  # its tasks are checked where it is made
+    beginnings = [f"eval_{evaluator.key}_" for evaluator in section.evaluators]
+    if key in known or any(key.startswith(each) for each in beginnings):
+        return
+    shown = ", ".join([*known[:1], *(f"{each}..." for each in beginnings)]) or "no figure"
+    yield (
+        f"metric_for_best_model: found {wanted}, which nobody logs: this recipe logs {shown}"
+        f"{suggestion(key, known)}"
+    )
+
+
 def _parallelism(cfg: Mapping[str, Any], section: AgentTuningSection) -> Iterator[str]:
     """Evaluators give every process tasks of its own, whether it has the whole model or not."""
     if not section.evaluators:
@@ -166,7 +206,7 @@ def _parallelism(cfg: Mapping[str, Any], section: AgentTuningSection) -> Iterato
             )
 
 
-def _base_model(cfg: Mapping[str, Any], _: AgentTuningSection) -> Iterator[str]:
+def _base_model(cfg: Mapping[str, Any]) -> Iterator[str]:
     """A path that leads nowhere would be looked up on the hub, and fail there obscurely."""
     name = str(cfg.get("base_model") or "")
     place = Path(name).expanduser()
@@ -176,19 +216,29 @@ def _base_model(cfg: Mapping[str, Any], _: AgentTuningSection) -> Iterator[str]:
         yield f"base_model: found no folder {place}{hint}"
 
 
+def section_problems(cfg: Mapping[str, Any]) -> tuple[AgentTuningSection | None, list[str]]:
+    """The section of a recipe, or all that is wrong with it, one line each."""
+    if "agenttuning" not in cfg:
+        return None, [MISSING]
+    raw = cfg["agenttuning"]
+    if hasattr(raw, "to_dict"):
+        raw = raw.to_dict()
+    try:
+        return AgentTuningSection.model_validate(raw), []
+    except ValidationError as error:
+        return None, [_describe(item) for item in error.errors()]
+
+
 def section_of(cfg: Mapping[str, Any]) -> AgentTuningSection:
     """Read the section of a recipe.
 
     Raises:
         ConfigError: A key is unknown or a value out of its bounds; names each.
     """
-    raw = cfg["agenttuning"]
-    if hasattr(raw, "to_dict"):
-        raw = raw.to_dict()
-    try:
-        return AgentTuningSection.model_validate(raw)
-    except ValidationError as error:
-        raise ConfigError("; ".join(_describe(item) for item in error.errors())) from error
+    section, found = section_problems(cfg)
+    if section is None:
+        raise ConfigError("; ".join(found))
+    return section
 
 
 def _describe(item: Any) -> str:

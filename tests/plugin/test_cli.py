@@ -275,7 +275,11 @@ def test_chat_holds_a_dialogue(
 def test_check_explains(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "broken.yaml"
     path.write_text("base_model: x\nplugins: [agenttuning_plugin.NoSuchPlugin]\n")
-    assert_one_line_error(run("check", path), "broken.yaml", "expected agenttuning_plugin.Agent")
+    code, _, err = run("check", path)
+    assert code == 1
+    assert "broken.yaml: plugins: found ['agenttuning_plugin.NoSuchPlugin'], expected" in err
+    assert "agenttuning: the section is missing" in err
+    assert "Traceback" not in err
     path.write_text("a: [1\n")
     assert_one_line_error(run("check", path), "broken.yaml:2")
     path.write_text("- 1\n")
