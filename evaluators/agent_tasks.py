@@ -179,6 +179,10 @@ def record_of(trajectory: Trajectory) -> Record:
         "valid_rounds": valid,
         "prompt": trajectory.prompt,
         **trajectory.details,
-        **turn_facts([m.content for m in trajectory.messages if m.trained], trajectory.cut_turns),
+        **turn_facts(
+            [m.content for m in trajectory.messages if m.trained],
+            trajectory.cut_turns,
+            trajectory.dropped_calls,
+        ),
         "messages": [{"role": m.role, "content": m.content} for m in trajectory.messages],
     }

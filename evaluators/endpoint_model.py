@@ -213,7 +213,9 @@ class ServedTask:
     def _texts(self, bodies: Sequence[dict[str, Any]], decoding: Decoding) -> list[str | None]:
         answers = self._model.ask(bodies, self._refusals, self._room(decoding.max_new_tokens))
         return [
-            None if each is None else Answer(each.strip(), cut=each.cut, refused=each.refused)
+            None
+            if each is None
+            else Answer(each.strip(), cut=each.cut, refused=each.refused, calls=each.calls)
             for each in answers
         ]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from dataset_builders.collection.answer import is_cut, refusal
+from dataset_builders.collection.answer import dropped_calls, is_cut, refusal
 from dataset_builders.conversation import Message
 from dataset_builders.environments.dialogue import Dialogue
 from dataset_builders.errors import (
@@ -53,6 +53,7 @@ class Trajectory:
             says so: `kind` of the task, `backend`.
         error: What broke, where the environment or the endpoint did.
         cut_turns: Turns that were cut at the limit of tokens.
+        dropped_calls: Turns that came with native tool calls, which nobody offered.
     """
 
     task_id: str
@@ -68,6 +69,7 @@ class Trajectory:
     details: Mapping[str, str] = field(default_factory=dict)
     error: str = ""
     cut_turns: int = 0
+    dropped_calls: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -96,6 +98,7 @@ class Episode:
     details: dict[str, str] = field(default_factory=dict)
     error: str = ""
     cut_turns: int = 0
+    dropped_calls: int = 0
     _oracle: Generator[str, str, None] | None = None
 
     def start(self, dialogue: Dialogue) -> None:
@@ -128,6 +131,7 @@ class Episode:
         self.messages.append(Message("assistant", self.dialogue.kept(reply), trained=True))
         self.num_rounds += 1
         self.cut_turns += is_cut(reply)
+        self.dropped_calls += dropped_calls(reply) > 0
         observation, reward, terminated, truncated, info = self.dialogue.step(reply)
         self.valid_rounds += bool(info["valid_format"])
         if terminated or truncated:
@@ -185,6 +189,7 @@ class Episode:
             details=self.details,
             error=self.error,
             cut_turns=self.cut_turns,
+            dropped_calls=self.dropped_calls,
         )
 
 

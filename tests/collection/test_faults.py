@@ -254,6 +254,7 @@ def test_odd_turns_are_turns(message: dict[str, object], text: str) -> None:
     assert isinstance(replies[0], Reply), replies[0]
     assert replies[0].text == text
     assert not client.retries
+    assert replies[0].calls == ("tool_calls" in message)
 
 
 @pytest.mark.parametrize(
