@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from agenttuning_plugin.terminal import plain
+from dataset_builders.collection.answer import Answer, read_answer
 from dataset_builders.conversation import Message
 from dataset_builders.encoding.coding import Coder
 from dataset_builders.errors import MaskError
 from dataset_builders.masks.chat import ChatRenderer
+from dataset_builders.reasoning import opens_thought
 from evaluators.decoding import Decoding, LanguageModel
 
 if TYPE_CHECKING:
     from evaluators.base import Subject
 
-Answer = Callable[[list[Message]], str]
+_Answers = Callable[[list[Message]], Answer]
 
 
 def converse(
@@ -51,28 +53,29 @@ def converse(
             console.print(f"[red]{plain(str(error))}[/red]")
             history.pop()
             continue
-        history.append(Message("assistant", answer))
+        history.append(Message("assistant", answer, reasoning=answer.reasoning or None))
         if prompt is not None:
             return
 
 
-def _answers(subject: Subject, max_new_tokens: int, temperature: float) -> Answer:
+def _answers(subject: Subject, max_new_tokens: int, temperature: float) -> _Answers:
     if subject.server is not None:
         return partial(_served_answer, subject.server, Decoding(max_new_tokens, temperature))
     renderer = ChatRenderer(subject.tokenizer, subject.end_of_turn)
 
-    def answer(history: list[Message]) -> str:
-        return _answer(subject, renderer, history, max_new_tokens, temperature)
+    def answer(history: list[Message]) -> Answer:
+        text = _answer(subject, renderer, history, max_new_tokens, temperature)
+        return read_answer(text, opened=opens_thought(renderer.prompt(history)))
 
     return answer
 
 
-def _served_answer(server: LanguageModel, decoding: Decoding, history: list[Message]) -> str:
+def _served_answer(server: LanguageModel, decoding: Decoding, history: list[Message]) -> Answer:
     (text,) = server.chat([history], decoding)
     if text is None:
         raise MaskError("longer than the server's context; an empty line starts anew")
     print(text)
-    return text
+    return read_answer(text)
 
 
 def _ask(console: Console) -> str | None:

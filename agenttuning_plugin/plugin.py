@@ -29,7 +29,8 @@ from agenttuning_plugin.collators import PackedCollator, boundaries_of, needs_jo
 from agenttuning_plugin.data import Mix, load_mix
 from agenttuning_plugin.overrides import apply_overrides, check_command_line
 from agenttuning_plugin.packing import AXOLOTL_ARGUMENTS
-from agenttuning_plugin.recipe_rules import REPLACED_KEYS, check_recipe, section_of
+from agenttuning_plugin.recipe_rules import REPLACED_KEYS, check_recipe, section_of, uses_plugin
+from agenttuning_plugin.row_order import check_row_order
 from agenttuning_plugin.run_files import MixRun, write_run_files
 from dataset_builders.errors import AgentTuningError
 from dataset_builders.mixing.preparation import report_lines
@@ -52,6 +53,8 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         Raises:
             ConfigError: A setting contradicts the plugin's, or is misspelt; names each.
         """
+        if not uses_plugin(cfg):
+            return
         _say_errors_in_one_line()
         if is_filled_in(cfg):
             return  # a Ray worker registers again, with the recipe that the driver validated
@@ -67,12 +70,14 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         """Name of the section's model."""
         return "agenttuning_plugin.args.AgentTuningArgs"
 
-    def load_datasets(self, cfg: Any, preprocess: bool = False) -> TrainDatasetMeta:
+    def load_datasets(self, cfg: Any, preprocess: bool = False) -> TrainDatasetMeta | None:
         """Make the run's data, from the cache where it holds them.
 
         Raises:
             AgentTuningError: See `agenttuning_plugin.data.load_mix`.
         """
+        if not uses_plugin(cfg):
+            return None
         from axolotl.common.const import DEFAULT_DATASET_PREPARED_PATH
         from axolotl.loaders import load_tokenizer
 
@@ -100,24 +105,28 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
 
         Axolotl leaves that to the trainer, which is made when they are drawn.
         """
+        if not uses_plugin(cfg):
+            return
         from transformers import set_seed
 
         set_seed(seed_of(cfg))
 
     def post_model_load(self, cfg: Any, model: Any) -> None:
         """Note what the model reads of packed rows."""
+        if not uses_plugin(cfg):
+            return
         self._boundaries = boundaries_of(model)
         self._joins_rows = needs_joined_rows(model)
 
     def get_training_args(self, cfg: Any) -> dict[str, Any]:
         """Keep Axolotl's own packer out: rows come packed, in the mix's order."""
-        return dict(AXOLOTL_ARGUMENTS) if cfg.sample_packing else {}
+        return dict(AXOLOTL_ARGUMENTS) if uses_plugin(cfg) and cfg.sample_packing else {}
 
     def get_collator_cls_and_kwargs(
         self, cfg: Any, is_eval: bool = False
     ) -> tuple[type[Any], dict[str, Any]] | None:
         """The collator of packed rows; the holdout is not packed and keeps Axolotl's."""
-        if is_eval or not cfg.sample_packing:
+        if is_eval or not cfg.sample_packing or not uses_plugin(cfg):
             return None
         # As Axolotl does: one long row for kernels that know documents of various lengths.
         joined = bool(cfg.attn_supports_packing) or self._joins_rows
@@ -151,7 +160,14 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         write_run_files(Path(cfg.output_dir), run)
 
     def add_callbacks_post_trainer(self, cfg: Any, trainer: Any) -> list[Any]:
-        """The check of packed rows, and evaluators, as the section lists them."""
+        """The check of packed rows, and evaluators, as the section lists them.
+
+        Raises:
+            ConfigError: The trainer would not read the mix's rows in their order.
+        """
+        if not uses_plugin(cfg):
+            return []
+        check_row_order(trainer)
         from agenttuning_plugin.endpoint_callback import EndpointCallback
         from agenttuning_plugin.packing_check import PackingCheck
         from agenttuning_plugin.panel import schedules

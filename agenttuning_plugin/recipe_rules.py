@@ -14,12 +14,14 @@ from pydantic import ValidationError
 from agenttuning_plugin.args import AgentTuningSection
 from agenttuning_plugin.demo_assets import CACHE
 from agenttuning_plugin.near_keys import keys_beside, suggestion
+from agenttuning_plugin.row_order import SPLIT_BATCHES, splits_batches
 from dataset_builders.errors import ConfigError
 from evaluators.guards import BEST_KEY
 from evaluators.scores import overall_key
 from evaluators.suites import SUITES
 
 PLUGIN = "agenttuning_plugin.AgentTuningPlugin"
+_PACKAGE = "agenttuning_plugin."
 
 _DATA = "the plugin supplies the data: list sources under agenttuning"
 _MASKS = "the plugin trains the model's own turns, each with its end token"
@@ -39,6 +41,9 @@ _REFUSED = {
     "process_reward_model": _TUNING,
     "streaming": "the mix has to be known before the first step",
     "group_by_length": "it would reorder the mix",
+    "balance_labels": "it would reorder the mix",  # Axolotl 0.21
+    "label_balance_window_optim_steps": "it would reorder the mix",
+    "diffusion_lm": _TUNING,
     "train_on_inputs": "the loss covers the model's own turns only",
     "skip_prepare_dataset": "the plugin prepares the data itself",
     "dataset_exact_deduplication": "the plugin reads the data: set clean of a source",
@@ -88,6 +93,17 @@ REPLACED_KEYS = frozenset(_REFUSED) | frozenset(_VOID)
 """Keys that the plugin makes void."""
 
 
+def uses_plugin(cfg: Mapping[str, Any]) -> bool:
+    """Whether a recipe has the section or lists the plugin.
+
+    Axolotl calls the hooks of every plugin it holds: one that an entry point of the group
+    `axolotl.plugins` brings (0.21), or that an earlier recipe of the process listed, is
+    there in recipes that have nothing to do with it.
+    """
+    names = [str(name).replace(":", ".") for name in cfg.get("plugins") or []]
+    return bool(cfg.get("agenttuning")) or any(name.startswith(_PACKAGE) for name in names)
+
+
 def check_recipe(cfg: Mapping[str, Any], others: Sequence[str] = ()) -> AgentTuningSection:
     """Check a raw recipe, before Axolotl validates it.
 
@@ -133,6 +149,8 @@ def _refused_keys(cfg: Mapping[str, Any]) -> Iterator[str]:
             "curriculum_sampling: found false, expected true or nothing: a shuffling sampler "
             "would undo the mix's order"
         )
+    if splits_batches(cfg.get("accelerator_config")):
+        yield SPLIT_BATCHES
 
 
 def _one_template(cfg: Mapping[str, Any], section: AgentTuningSection) -> Iterator[str]:

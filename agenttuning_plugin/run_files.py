@@ -13,6 +13,7 @@ from typing import Any
 from agenttuning_plugin.reporting.figures import figures
 from agenttuning_plugin.reporting.page import render_page
 from agenttuning_plugin.reporting.samples import sample_rows
+from agenttuning_plugin.row_order import check_row_order
 from agenttuning_plugin.stored_rows import AGENT, GENERAL, folder_of
 from dataset_builders.manifest.records import Batch, Record, Side, make_record
 from dataset_builders.manifest.store import write_manifest
@@ -142,7 +143,11 @@ def record_run(trainer: Any, run: MixRun) -> None:
     Args:
         trainer: A `transformers.Trainer` whose sampler keeps the order of its rows.
         run: The mix; how it is cut into steps is taken from the trainer's arguments.
+
+    Raises:
+        ConfigError: The trainer would not read the mix's rows in their order.
     """
+    check_row_order(trainer)
     if not trainer.is_world_process_zero():
         return
     settings = trainer.args

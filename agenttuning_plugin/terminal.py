@@ -132,11 +132,13 @@ def literal_help(app: typer.Typer) -> None:
     Args:
         app: The command line; those below it are seen to as well.
     """
-    commands = [*app.registered_commands, *filter(None, [app.registered_callback])]
-    for command in commands:
-        if command.callback is None:
+    callbacks = [command.callback for command in app.registered_commands]
+    if app.registered_callback is not None:
+        callbacks.append(app.registered_callback.callback)
+    for callback in callbacks:
+        if callback is None:
             continue
-        function = inspect.unwrap(command.callback)
+        function = inspect.unwrap(callback)
         # Read once and kept: texts are evaluated anew, to new options, each time.
         function.__annotations__ = get_type_hints(function, include_extras=True)
         for hint in function.__annotations__.values():

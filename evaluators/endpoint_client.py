@@ -123,6 +123,7 @@ async def answer_of(
         cut=is_cut(reply.finish_reason),
         prompt_tokens=reply.prompt_tokens,
         calls=reply.calls,
+        reasoning=reply.reasoning,
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from agenttuning_plugin.collected import collected_records
 from agenttuning_plugin.endpoint_files import FOLDER, PREFIX
 from dataset_builders.collection.folder import STATE
+from dataset_builders.conversation import REASONING_FIELD
 from dataset_builders.errors import DataError, SourceNotFoundError
 from evaluators.turns import split_turn
 
@@ -137,4 +138,6 @@ def _turn(message: Mapping[str, Any]) -> dict[str, str]:
     if role != "assistant":
         return {"role": role, "text": text}
     thought, action = split_turn(text)
+    reasoning = str(message.get(REASONING_FIELD) or "")
+    thought = "\n\n".join(filter(None, (reasoning, thought)))
     return {"role": role, "thought": thought, "action": action}

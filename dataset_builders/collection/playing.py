@@ -147,12 +147,8 @@ async def play_episode(
         if reply is not None:
             if reply.model:  # An oracle has none, and costs nothing.
                 spent = spent.plus(reply)
-            await _shielded(episode, seat, episode.act, _turn(reply))
+            await _act(episode, seat, reply)
     return Ending(episode.trajectory(environment), attempt, True, spent)
-
-
-def _turn(reply: Reply) -> Answer:
-    return Answer(reply.text, cut=is_cut(reply.finish_reason), calls=reply.calls)
 
 
 def _total(turns: Sequence[Turn]) -> Spent:
@@ -175,7 +171,17 @@ async def _replay(episode: Episode, seat: Seat, turns: Sequence[Turn]) -> None:
             return
         if fresh is episode.messages[-1]:  # Else there was no room to show it.
             episode.messages[-1] = Message(fresh.role, turn.shown)
-        await _shielded(episode, seat, episode.act, _turn(turn.reply))
+        await _act(episode, seat, turn.reply)
+
+
+async def _act(episode: Episode, seat: Seat, reply: Reply) -> None:
+    answer = Answer(
+        reply.text,
+        cut=is_cut(reply.finish_reason),
+        calls=reply.calls,
+        reasoning=reply.reasoning,
+    )
+    await _shielded(episode, seat, episode.act, answer)
 
 
 def agree(recorded: str, fresh: str) -> bool:
