@@ -14,7 +14,7 @@ export AXOLOTL_DO_NOT_TRACK := 1
 export DO_NOT_TRACK := 1
 export PYTHONUTF8 := 1
 
-.PHONY: demo test test-all check environments format clean
+.PHONY: demo test test-all test-bare test-stacks test-axolotl test-trl check environments format clean
 
 demo: .venv/.demo  ## Fine-tune a small model on an eta-mix and show what changed.
 	$(BIN)/agenttuning demo
@@ -27,6 +27,29 @@ test: .venv/.dev  ## Run the tests, but for those marked slow.
 
 test-all: .venv/.dev  ## Run all tests.
 	$(PYTEST)
+
+# What depends on the releases of trainers and libraries: masks of every template, the mix
+# through both trainers, packing, callbacks, generation and its cache, recipes, resume, check.
+STACK_TESTS := tests/recipes tests/data/test_every_template.py tests/data/test_certification.py \
+  tests/data/test_chat_turns.py tests/data/test_masks_match_axolotl.py tests/data/test_engines.py \
+  tests/data/test_tokens.py tests/data/test_sources.py tests/data/test_preparation.py \
+  tests/data/test_streaming.py tests/plugin/test_cache.py tests/plugin/test_load_adapter.py \
+  tests/plugin/test_models.py $(wildcard tests/evaluation/test_callback*.py) \
+  tests/evaluation/test_evaluators.py $(wildcard tests/evaluation/test_generation*.py)
+
+# The stack of .venv is tested by `make test`; these are the two others.
+test-stacks: test-axolotl test-trl  ## Run the tests of STACK_TESTS on Axolotl 0.21 and on TRL 1.16.
+
+test-axolotl test-trl: test-%: .venv-%/.made
+	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile \
+	  -m "not slow" $(STACK_TESTS)
+
+.venv-axolotl/.made .venv-trl/.made: .venv-%/.made: .ci/stack pyproject.toml .venv/.torch
+	UV=$(BIN)/uv PYTHON=$(PYTHON) .ci/stack $* .venv-$*
+	touch $@
+
+test-bare: .venv/.dev  ## Run the tests without any extra, and those of environments without programs.
+	UV=$(BIN)/uv PYTHON=$(PYTHON) .ci/bare
 
 check: .venv/.dev  ## Lint, format check, types.
 	$(BIN)/ruff check $(CODE)
@@ -49,7 +72,7 @@ format: .venv/.dev  ## Apply formatting and safe fixes.
 	$(BIN)/ruff format $(CODE)
 
 clean:  ## Remove what the targets above made.
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-axolotl .venv-trl .venv-bare .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # torch comes first and through pip: a machine may be set up to hand pip a CPU build.
 # Elsewhere this is the registry's default, the CUDA build on Linux.

@@ -251,6 +251,12 @@ class AgentTuningSection(Closed):
 
 
 class AgentTuningArgs(BaseModel):
-    """What the plugin adds to Axolotl's settings: one required section."""
+    """What the plugin adds to Axolotl's settings: one section.
 
-    agenttuning: AgentTuningSection = Field(description="Settings of the AgentTuning plugin.")
+    Not required here, or a recipe of somebody else would be refused where an entry point
+    brings the plugin; a recipe that lists the plugin is refused without it by `check_recipe`.
+    """
+
+    agenttuning: AgentTuningSection | None = Field(
+        default=None, description="Settings of the AgentTuning plugin."
+    )

@@ -1,133 +1,100 @@
 """`agenttuning check`: why a recipe would not train what it says.
 
-Axolotl 0.19 trains without a plugin that it cannot import, so the question has to be asked
-from outside. The cheap checks come first; Axolotl's own validation, where it is
-installed, comes last.
+Axolotl goes on without a plugin that it cannot import, so the question has to be asked
+from outside. Everything is checked in one run, by the functions that a run uses.
 """
 
 from __future__ import annotations
 
-import importlib
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from agenttuning_plugin.args import AgentTuningSection
+from agenttuning_plugin.args_evaluators import AgentTaskConfig
+from agenttuning_plugin.axolotl_settings import encoding_of
+from agenttuning_plugin.check_axolotl import IMPORT, AxolotlCheck, check_plugins
+from agenttuning_plugin.check_data import check_data
+from agenttuning_plugin.findings import Finding, errors_in, guarded
 from agenttuning_plugin.overrides import apply_overrides
 from agenttuning_plugin.quiet import silenced
-from agenttuning_plugin.recipe_rules import PLUGIN, check_recipe
+from agenttuning_plugin.recipe_rules import problems, section_problems
 from agenttuning_plugin.recipes import read_recipe
-from dataset_builders.environments import load_environment
-from dataset_builders.errors import AgentTuningError, ConfigError, MissingExtraError
+from dataset_builders.errors import AgentTuningError
 from dataset_builders.masks.chat_templates import load_template
-from dataset_builders.reading.files import looks_local
-from dataset_builders.reading.sources import located
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was checked and found in order.
-
-    Attributes:
-        what: What was checked.
-        detail: What was found.
-    """
-
-    what: str
-    detail: str
 
 
 def check(path: Path) -> list[Finding]:
     """Check a recipe.
 
     Returns:
-        What was found in order.
-
-    Raises:
-        AgentTuningError: The first thing that is wrong, in one line that names the
-            recipe, the key, what was found and what was expected.
+        All that was checked, in order; errors say what was found and what was expected, in
+        one line each.
     """
-    try:
-        with silenced():
-            return _check(path)
-    except AgentTuningError as error:
-        text = str(error)
-        raise type(error)(text if text.startswith(str(path)) else f"{path}: {text}") from error
+    with silenced():
+        try:
+            cfg = read_recipe(path)
+            apply_overrides(cfg)
+        except AgentTuningError as error:
+            return errors_in("recipe", [" ".join(str(error).split())])
+        return list(_check(cfg))
 
 
-def _check(path: Path) -> list[Finding]:
-    cfg = read_recipe(path)
-    apply_overrides(cfg)
-    findings = [_check_plugins(cfg)]
-    section = check_recipe(cfg)
-    findings.append(Finding("section", f"agenttuning: eta {section.eta}"))
-    if section.chat_template:
-        load_template(section.chat_template)
-        findings.append(Finding("chat template", section.chat_template))
-    for name, sources in (("agent", section.agent), ("general", section.general)):
-        for source in sources:
-            findings.append(_check_source(name, source.spec()))
+def _check(cfg: dict[str, Any]) -> Iterator[Finding]:
+    plugins = list(check_plugins(cfg))
+    yield from plugins
+    section, wrong = section_problems(cfg)
+    yield from errors_in("section", wrong)
+    if section:
+        yield Finding("section", f"agenttuning: eta {section.eta}")
+    rules = problems(cfg, section)
+    yield from errors_in("rules", rules)
+    if section and section.chat_template:
+        name = section.chat_template
+        yield from guarded("chat template", lambda: _template(name))
+    axolotl = None
+    if not any(finding.what == IMPORT for finding in plugins):
+        axolotl = AxolotlCheck(cfg)
+        yield from axolotl.unknown_keys()
+        if all(finding.level == "ok" for finding in plugins):
+            yield from axolotl.validate(sound=bool(section) and not rules)
+    if section:
+        yield from _data(section, axolotl)
+        yield from _evaluators(section)
+
+
+def _template(name: str) -> Iterator[Finding]:
+    load_template(name)
+    yield Finding("chat template", name)
+
+
+def _data(section: AgentTuningSection, axolotl: AxolotlCheck | None) -> Iterator[Finding]:
+    tokenizer = encoding = None
+    if axolotl is not None and axolotl.validated is not None:
+        yield from axolotl.normalize()
+        try:
+            tokenizer = axolotl.tokenizer()
+        except AgentTuningError as error:
+            detail = f"{error}; no row was encoded"
+            yield Finding("tokenizer", detail, "warning")
+        encoding = encoding_of(axolotl.validated, section)
+    yield from check_data(section, tokenizer, encoding)
+
+
+def _evaluators(section: AgentTuningSection) -> Iterator[Finding]:
+    """Make each evaluator, as a run does: what it needs has to be here."""
     for config in section.evaluators:
-        if config.type == "agent_task":
-            tasks = load_environment(config.environment).task_ids(config.split)
-            if config.num_tasks > len(tasks):
-                raise ConfigError(
-                    f"agenttuning.evaluators: num_tasks: found {config.num_tasks}, expected at "
-                    f"most {len(tasks)} for {config.environment}/{config.split}"
-                )
-            detail = f"{config.environment}/{config.split}, {config.num_tasks} tasks"
-            findings.append(Finding("evaluator", detail))
-    findings.append(_check_with_axolotl(cfg))
-    return findings
+        if config.type == "general_loss":
+            yield Finding("evaluator", f"general_loss, {section.holdout} conversations")
+            continue
+        yield from guarded(f"evaluator {config.key}", lambda: _evaluator(config))  # noqa: B023
 
 
-def _check_plugins(cfg: dict[str, Any]) -> Finding:
-    names = cfg.get("plugins") or []
-    if PLUGIN not in names:
-        raise ConfigError(f"plugins: found {names}, expected {PLUGIN} among them")
-    for name in names:
-        try:
-            _import_plugin(str(name))
-        except (ImportError, AttributeError, ValueError) as error:
-            # Axolotl 0.19 trains without such a plugin, later releases stop.
-            raise MissingExtraError(f"plugins: {name} cannot be imported: {error}") from error
-    return Finding("plugins", ", ".join(names))
+def _evaluator(config: Any) -> Iterator[Finding]:
+    from agenttuning_plugin.panel import make_evaluator
 
-
-def _import_plugin(name: str) -> None:
-    """Import a plugin as Axolotl does: by its own name, then among Axolotl's integrations."""
-    module, _, attribute = name.rpartition(".")
-    try:
-        loaded = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        try:
-            loaded = importlib.import_module(f"axolotl.integrations.{module}")
-        except ModuleNotFoundError:
-            raise error from None
-    getattr(loaded, attribute)
-
-
-def _check_source(name: str, spec: Any) -> Finding:
-    if looks_local(spec.path) or Path(spec.path).exists():
-        files = located(spec).files
-        return Finding(f"{name} source", f"{spec.path}, {len(files)} file(s)")
-    return Finding(f"{name} source", f"{spec.path}, fetched from the hub when training starts")
-
-
-def _check_with_axolotl(cfg: dict[str, Any]) -> Finding:
-    from axolotl import __version__
-    from axolotl.cli.config import gpu_capabilities, prepare_plugins
-    from axolotl.utils.config import validate_config
-    from axolotl.utils.dict import DictDefault
-    from pydantic import ValidationError
-
-    wrapped = DictDefault(cfg)
-    prepare_plugins(wrapped)
-    capabilities, environment = gpu_capabilities()
-    try:
-        validate_config(wrapped, capabilities=capabilities, env_capabilities=environment)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        message = str(first["msg"]).removeprefix("Value error, ")
-        raise ConfigError(f"{where}: {message}" if where else message) from error
-    return Finding("Axolotl", f"{__version__} accepts it")
+    make_evaluator(config, None)
+    detail = config.key
+    if isinstance(config, AgentTaskConfig):
+        detail = f"{config.environment}/{config.split}, {config.num_tasks} tasks"
+    yield Finding("evaluator", detail)

@@ -98,15 +98,26 @@ def demo(
 def check(
     recipe: Annotated[Path, typer.Argument(help="An Axolotl recipe.")], as_json: Json = False
 ) -> None:
-    """Tell whether a recipe trains what it says, or why not, in one line."""
+    """Check whether a recipe trains what it says: all findings, exit code 1 for an error."""
     from agenttuning_plugin.check import check as run_check
 
     findings = run_check(recipe)
+    wrong = [finding for finding in findings if finding.level == "error"]
     if as_json:
-        emit({"recipe": str(recipe), "ok": True, "checked": {f.what: f.detail for f in findings}})
-        return
+        found = [finding.as_json() for finding in findings]
+        emit({"recipe": str(recipe), "ok": not wrong, "findings": found})
+        raise typer.Exit(1 if wrong else 0)
+    colours = {"ok": "green", "warning": "yellow"}
     for finding in findings:
-        console.print(f"[green]ok[/green]  {finding.what}: {plain(finding.detail)}", soft_wrap=True)
+        if colour := colours.get(finding.level):
+            line = f"[{colour}]{finding.level}[/{colour}]  {finding.what}: {plain(finding.detail)}"
+            console.print(line, soft_wrap=True)
+    for finding in wrong:
+        detail = finding.detail.removeprefix(f"{recipe}: ")
+        beginning = "" if detail.startswith(str(recipe)) else f"{recipe}: "
+        line = f"[bold red]error:[/bold red] {plain(beginning + detail)}"
+        errors.print(line, soft_wrap=True)
+    raise typer.Exit(1 if wrong else 0)
 
 
 @recipe_app.command("list")

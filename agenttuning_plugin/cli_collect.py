@@ -108,7 +108,7 @@ def collect(
             "--filter",
             help="Further filter, NAME or NAME=N, see docs/collect.md; repeatable: "
             "all_valid_format, has_thought, max_characters, max_rounds, min_rounds, "
-            "no_refusal, no_repetition.",
+            "no_cut_turns (always on, with 0), no_refusal, no_repetition.",
         ),
     ] = None,
     add_thoughts: Annotated[

@@ -53,6 +53,8 @@ def show(report: dict[str, Any], out: Path) -> None:
         table.add_row(name, plain(str(report[name])))
     for reason, number in sorted(report["dropped"].items()):
         table.add_row(f"dropped: {plain(reason)}", str(number))
+    if cut := report.get("cut_turns"):
+        table.add_row("turns cut at the token limit", f"{cut:,}")
     asked = report["requests"] > 0  # An oracle asks nobody: its cost would be noise.
     for name in ("prompt_tokens", "completion_tokens", "requests") if asked else ():
         table.add_row(name.replace("_", " "), f"{report[name]:,}")

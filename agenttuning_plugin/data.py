@@ -27,7 +27,8 @@ from dataset_builders.reading.given import as_spec, source_weights
 if TYPE_CHECKING:
     from datasets import Dataset
 
-LOG = logging.getLogger(__name__)
+# Axolotl shows the information of its own loggers only, and everybody's warnings.
+LOG = logging.getLogger("axolotl.agenttuning")
 
 CACHE_FOLDER = "agenttuning"
 """Folder of encoded sources within the trainer's folder of prepared data."""
@@ -102,6 +103,7 @@ def load_prepared(
                 folder=folder,
                 processes=section.processes,
                 on_progress=progress,
+                quiet=True,  # A cached entry is to be warned of, too.
             )
 
     key = cache_key(agent, general, tokenizer, encoding)

@@ -57,6 +57,9 @@ class ShownPanel:
             if result.error:
                 reason = result.error.removeprefix(f"{task.name}: ")
                 console.print(escape(f"{task.title}: {reason}"), soft_wrap=True)
+            if main := result.about.get("main figure") and _others(task, result):
+                note = f"{task.title}: the score is {result.about['main figure']}: {main}"
+                console.print(escape(note), soft_wrap=True)
             if result.warning:
                 console.print(escape(f"{task.title}: warning: {result.warning}"), soft_wrap=True)
 
@@ -76,6 +79,17 @@ def _cells(task: Task, result: Evaluation) -> tuple[str, str, str, str]:
     )
     spread = f"{low} to {high}" if math.isfinite(metric.stderr) else ""
     return value, spread, str(metric.n), str(result.num_errors or "")
+
+
+def _others(task: Task, result: Evaluation) -> str:
+    """Figures beside the main one, of a task that has to say which one that is."""
+    if result.primary not in result.metrics:
+        return ""
+    return ", ".join(
+        f"{name} {task.scale * metric.value:.1f}"
+        for name, metric in result.metrics.items()
+        if name != result.primary
+    )
 
 
 def _json(task: Task, result: Evaluation) -> dict[str, Any]:

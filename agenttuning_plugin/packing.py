@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from dataset_builders.encoding.tokens import IGNORE_INDEX
 from dataset_builders.errors import ConfigError
+from dataset_builders.mixing.exposure import repeat_rate
 from dataset_builders.mixing.packed_order import PackedOrder, Packing, pack_plan
 from dataset_builders.mixing.packing import Bins
 from dataset_builders.mixing.planning import Plan, counts_of
@@ -60,7 +61,8 @@ class PackedMix:
     Attributes:
         rows: The packed rows, as `packed_dataset` makes them.
         order: What the mix is like, its order and which positions each packed row holds.
-        report: See `describe_packing`.
+        report: See `describe_packing`; with the share of each side's examples that repeat another
+            of their own packed row, and of their batch.
     """
 
     rows: Dataset
@@ -104,6 +106,11 @@ def pack_mix(
         counts_of(agent_index, general_index, "trained_tokens")[rows],
         packing.batch,
     )
+    number, size = np.arange(len(found.bins)), np.diff(found.bins.offsets)
+    drawn = rows[found.bins.positions]
+    for name, groups in (("row", number), ("batch", number // packing.batch)):
+        rate = repeat_rate(drawn, np.repeat(groups, size), order.num_agent)
+        report[f"repeats_in_{name}"] = rate
     sources = [part for part in (agent, general) if part is not None]
     return PackedMix(packed_dataset(sources, rows, found.bins), found, report)
 

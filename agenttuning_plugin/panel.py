@@ -56,7 +56,7 @@ def schedules(
     common = section.evaluation
     for config in section.evaluators:
         try:
-            evaluator = _make(config, holdout)
+            evaluator = make_evaluator(config, holdout)
         except _LACKING as error:
             if common.strict:
                 raise
@@ -69,7 +69,16 @@ def schedules(
     return made, _policy(section, tuple(lacking))
 
 
-def _make(config: Config, holdout: Dataset | None) -> Evaluator:
+def make_evaluator(config: Config, holdout: Dataset | None) -> Evaluator:
+    """Make one evaluator.
+
+    Args:
+        config: Its settings.
+        holdout: Rows that `general_loss` is measured on, or none.
+
+    Raises:
+        AgentTuningError: It cannot run here, or its settings are wrong.
+    """
     if isinstance(config, AgentTaskConfig):
         return AgentTaskEvaluator(
             config.spec(),

@@ -7,7 +7,6 @@ policy, packing columns, evaluation set and number of steps all come from here.
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -18,21 +17,26 @@ from axolotl.integrations.base import BasePlugin
 
 from agenttuning_plugin.args import AgentTuningSection
 from agenttuning_plugin.axolotl_keys import unknown_keys
+from agenttuning_plugin.axolotl_settings import (
+    batch_of,
+    budget_of,
+    encoding_of,
+    fill_in,
+    is_filled_in,
+    seed_of,
+)
 from agenttuning_plugin.collators import PackedCollator, boundaries_of, needs_joined_rows
-from agenttuning_plugin.data import Budget, Mix, load_mix
+from agenttuning_plugin.data import Mix, load_mix
 from agenttuning_plugin.overrides import apply_overrides, check_command_line
 from agenttuning_plugin.packing import AXOLOTL_ARGUMENTS
-from agenttuning_plugin.recipe_rules import REPLACED_KEYS, check_recipe, section_of
+from agenttuning_plugin.recipe_rules import REPLACED_KEYS, check_recipe, section_of, uses_plugin
+from agenttuning_plugin.row_order import check_row_order
 from agenttuning_plugin.run_files import MixRun, write_run_files
 from dataset_builders.errors import AgentTuningError
-from dataset_builders.manifest.records import Batch
-from dataset_builders.masks.chat_templates import load_template
-from dataset_builders.mixing.packing import WINDOW
-from dataset_builders.mixing.preparation import Encoding, report_lines
+from dataset_builders.mixing.losses import loss_warnings
+from dataset_builders.mixing.preparation import report_lines
 
 LOG = logging.getLogger("axolotl.agenttuning")
-
-_PLACEHOLDER = "agenttuning"
 
 
 class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
@@ -50,8 +54,10 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         Raises:
             ConfigError: A setting contradicts the plugin's, or is misspelt; names each.
         """
+        if not uses_plugin(cfg):
+            return
         _say_errors_in_one_line()
-        if _is_registered(cfg):
+        if is_filled_in(cfg):
             return  # a Ray worker registers again, with the recipe that the driver validated
         check_command_line(sys.argv)
         apply_overrides(cfg)
@@ -59,33 +65,20 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         check_recipe(cfg, [key.message for key in unknown if key.misspelt])
         for key in unknown:
             LOG.warning("%s", key.message)
-        section = cfg["agenttuning"] if isinstance(cfg.get("agenttuning"), dict) else {}
-        # Axolotl insists on an entry. A recipe has none of its own, so that it cannot
-        # train when this plugin is missing.
-        cfg["datasets"] = [{"path": _PLACEHOLDER, "type": "chat_template"}]
-        cfg["curriculum_sampling"] = True
-        if cfg.get("sample_packing") and cfg.get("sample_packing_group_size") is None:
-            cfg["sample_packing_group_size"] = WINDOW  # Axolotl's own default is 100,000
-        if cfg.get("sample_packing") and cfg.get("eval_sample_packing") is None:
-            # Packed, what does not fill a batch is dropped: half of a small holdout, or all.
-            cfg["eval_sample_packing"] = False
-        if section.get("chat_template"):
-            cfg["chat_template"] = "jinja"
-            cfg["chat_template_jinja"] = load_template(section["chat_template"])
-        for name in ("base_model", "tokenizer_config"):
-            if isinstance(cfg.get(name), str):
-                cfg[name] = os.path.expanduser(cfg[name])  # noqa: PTH111  # may be a hub id
+        fill_in(cfg)
 
     def get_input_args(self) -> str:
         """Name of the section's model."""
         return "agenttuning_plugin.args.AgentTuningArgs"
 
-    def load_datasets(self, cfg: Any, preprocess: bool = False) -> TrainDatasetMeta:
+    def load_datasets(self, cfg: Any, preprocess: bool = False) -> TrainDatasetMeta | None:
         """Make the run's data, from the cache where it holds them.
 
         Raises:
             AgentTuningError: See `agenttuning_plugin.data.load_mix`.
         """
+        if not uses_plugin(cfg):
+            return None
         from axolotl.common.const import DEFAULT_DATASET_PREPARED_PATH
         from axolotl.loaders import load_tokenizer
 
@@ -95,11 +88,13 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             tokenizer,
             encoding=encoding_of(cfg, section),
             budget=budget_of(cfg),
-            seed=cfg.seed or 0,
+            seed=seed_of(cfg),
             cache=Path(cfg.dataset_prepared_path or DEFAULT_DATASET_PREPARED_PATH),
         )
-        if not preprocess and cfg.local_rank in (None, 0):
-            self._report(cfg, section, tokenizer)
+        if cfg.local_rank in (None, 0):
+            self._say_losses(int(cfg.sequence_len))
+            if not preprocess:
+                self._report(cfg, section, tokenizer)
         # Axolotl counts tokens and packing efficiency of its own data only.
         cfg.total_num_tokens = None
         return TrainDatasetMeta(
@@ -113,35 +108,45 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
 
         Axolotl leaves that to the trainer, which is made when they are drawn.
         """
-        from transformers import TrainingArguments, set_seed
+        if not uses_plugin(cfg):
+            return
+        from transformers import set_seed
 
-        set_seed(TrainingArguments.seed if cfg.seed is None else cfg.seed)
+        set_seed(seed_of(cfg))
 
     def post_model_load(self, cfg: Any, model: Any) -> None:
         """Note what the model reads of packed rows."""
+        if not uses_plugin(cfg):
+            return
         self._boundaries = boundaries_of(model)
         self._joins_rows = needs_joined_rows(model)
 
     def get_training_args(self, cfg: Any) -> dict[str, Any]:
         """Keep Axolotl's own packer out: rows come packed, in the mix's order."""
-        return dict(AXOLOTL_ARGUMENTS) if cfg.sample_packing else {}
+        return dict(AXOLOTL_ARGUMENTS) if uses_plugin(cfg) and cfg.sample_packing else {}
 
     def get_collator_cls_and_kwargs(
         self, cfg: Any, is_eval: bool = False
     ) -> tuple[type[Any], dict[str, Any]] | None:
         """The collator of packed rows; the holdout is not packed and keeps Axolotl's."""
-        if is_eval or not cfg.sample_packing:
+        if is_eval or not cfg.sample_packing or not uses_plugin(cfg):
             return None
         # As Axolotl does: one long row for kernels that know documents of various lengths.
         joined = bool(cfg.attn_supports_packing) or self._joins_rows
         return PackedCollator, {"flatten": joined, "boundaries": self._boundaries if joined else ()}
 
+    def _say_losses(self, max_length: int) -> None:
+        """Say in the log what became of the sources, as a warning where much is lost."""
+        assert self._mix is not None
+        for line in report_lines(self._mix.report):
+            LOG.info("%s", line)
+        for line in loss_warnings(self._mix.report, max_length):
+            LOG.warning("%s", line)
+
     def _report(self, cfg: Any, section: AgentTuningSection, tokenizer: Any) -> None:
         """Say what the run trains on, in the log and in the output folder."""
         assert self._mix is not None
         facts = self._mix.report["mix"]
-        for line in report_lines(self._mix.report):
-            LOG.info("%s", line)
         LOG.info(
             "mix: %(examples)d examples, %(share_of_examples).4f of them agent data "
             "(%(share_of_tokens).4f of tokens, %(share_of_trained_tokens).4f of trained ones), "
@@ -164,7 +169,14 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         write_run_files(Path(cfg.output_dir), run)
 
     def add_callbacks_post_trainer(self, cfg: Any, trainer: Any) -> list[Any]:
-        """The check of packed rows, and evaluators, as the section lists them."""
+        """The check of packed rows, and evaluators, as the section lists them.
+
+        Raises:
+            ConfigError: The trainer would not read the mix's rows in their order.
+        """
+        if not uses_plugin(cfg):
+            return []
+        check_row_order(trainer)
         from agenttuning_plugin.endpoint_callback import EndpointCallback
         from agenttuning_plugin.packing_check import PackingCheck
         from agenttuning_plugin.panel import schedules
@@ -179,42 +191,6 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         made, policy = schedules(section, holdout)
         panel = EvaluatorCallback(trainer, made, tuple(cfg.eot_tokens or ()), policy)
         return [*first, panel, *beside]
-
-
-def encoding_of(cfg: Any, section: AgentTuningSection) -> Encoding:
-    """Settings of the rows, from Axolotl's own keys."""
-    return Encoding(
-        max_length=cfg.sequence_len,
-        policy=cfg.excess_length_strategy or None,
-        end_of_turn=tuple(cfg.eot_tokens or ()),
-        holdout=section.holdout if section.general else 0,
-    )
-
-
-def budget_of(cfg: Any) -> Budget:
-    """How much the run trains on, from Axolotl's own keys."""
-    return Budget(
-        steps=cfg.max_steps or None,
-        batch=cfg.batch_size,
-        packed_length=cfg.sequence_len if cfg.sample_packing else None,
-        window=cfg.sample_packing_group_size or WINDOW,
-    )
-
-
-def batch_of(cfg: Any) -> Batch:
-    """How Axolotl cuts the stream into steps; processes that share data count as one."""
-    each = cfg.micro_batch_size * cfg.gradient_accumulation_steps
-    return Batch(
-        micro=cfg.micro_batch_size,
-        accumulation=cfg.gradient_accumulation_steps,
-        world=max(1, cfg.batch_size // each),
-    )
-
-
-def _is_registered(cfg: Any) -> bool:
-    """Whether this recipe has been through `register` already."""
-    entries = cfg.get("datasets") or []
-    return [entry.get("path") for entry in entries if isinstance(entry, dict)] == [_PLACEHOLDER]
 
 
 def _say_errors_in_one_line() -> None:

@@ -14,9 +14,14 @@ from pydantic import ValidationError
 from agenttuning_plugin.args import AgentTuningSection
 from agenttuning_plugin.demo_assets import CACHE
 from agenttuning_plugin.near_keys import keys_beside, suggestion
+from agenttuning_plugin.row_order import SPLIT_BATCHES, splits_batches
 from dataset_builders.errors import ConfigError
+from evaluators.guards import BEST_KEY
+from evaluators.scores import overall_key
+from evaluators.suites import SUITES
 
 PLUGIN = "agenttuning_plugin.AgentTuningPlugin"
+_PACKAGE = "agenttuning_plugin."
 
 _DATA = "the plugin supplies the data: list sources under agenttuning"
 _MASKS = "the plugin trains the model's own turns, each with its end token"
@@ -36,6 +41,9 @@ _REFUSED = {
     "process_reward_model": _TUNING,
     "streaming": "the mix has to be known before the first step",
     "group_by_length": "it would reorder the mix",
+    "balance_labels": "it would reorder the mix",  # Axolotl 0.21
+    "label_balance_window_optim_steps": "it would reorder the mix",
+    "diffusion_lm": _TUNING,
     "train_on_inputs": "the loss covers the model's own turns only",
     "skip_prepare_dataset": "the plugin prepares the data itself",
     "dataset_exact_deduplication": "the plugin reads the data: set clean of a source",
@@ -75,8 +83,25 @@ _VOID = {
     "message_property_mappings": "the plugin reads a source by its format: set format of a source",
     "drop_system_message": "the plugin keeps system messages",
 }
+# Figures that the trainer logs of the holdout.
+_TRAINERS_OWN = ("eval_loss", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
+MISSING = (
+    "agenttuning: the section is missing, expected at least agenttuning.agent and "
+    "agenttuning.general"
+)
 REPLACED_KEYS = frozenset(_REFUSED) | frozenset(_VOID)
 """Keys that the plugin makes void."""
+
+
+def uses_plugin(cfg: Mapping[str, Any]) -> bool:
+    """Whether a recipe has the section or lists the plugin.
+
+    Axolotl calls the hooks of every plugin it holds: one that an entry point of the group
+    `axolotl.plugins` brings (0.21), or that an earlier recipe of the process listed, is
+    there in recipes that have nothing to do with it.
+    """
+    names = [str(name).replace(":", ".") for name in cfg.get("plugins") or []]
+    return bool(cfg.get("agenttuning")) or any(name.startswith(_PACKAGE) for name in names)
 
 
 def check_recipe(cfg: Mapping[str, Any], others: Sequence[str] = ()) -> AgentTuningSection:
@@ -92,25 +117,27 @@ def check_recipe(cfg: Mapping[str, Any], others: Sequence[str] = ()) -> AgentTun
     Raises:
         ConfigError: The section is missing or invalid, or other keys contradict it; names all.
     """
-    if "agenttuning" not in cfg:
-        missing = (
-            "agenttuning: the section is missing, expected at least agenttuning.agent and "
-            "agenttuning.general"
-        )
-        raise ConfigError("; ".join([*others, missing]))
-    section = section_of(cfg)
-    if found := [*others, *problems(cfg, section)]:
+    section, found = section_problems(cfg)
+    found = [*others, *found, *problems(cfg, section)]
+    if section is None or found:
         raise ConfigError("; ".join(found))
     return section
 
 
-def problems(cfg: Mapping[str, Any], section: AgentTuningSection) -> list[str]:
-    """What of a recipe contradicts the plugin, one line each."""
-    rules = (_refused_keys, _one_template, _run_length, _parallelism, _base_model)
-    return [line for rule in rules for line in rule(cfg, section)]
+def problems(cfg: Mapping[str, Any], section: AgentTuningSection | None) -> list[str]:
+    """What of a recipe contradicts the plugin, one line each.
+
+    Args:
+        cfg: The recipe.
+        section: Its section, or none if that is wrong itself: then what depends on it is left
+            out.
+    """
+    found = [*_refused_keys(cfg), *_base_model(cfg)]
+    rules = (_one_template, _run_length, _stages, _parallelism, _best_model)
+    return found + [line for rule in rules if section for line in rule(cfg, section)]
 
 
-def _refused_keys(cfg: Mapping[str, Any], _: AgentTuningSection) -> Iterator[str]:
+def _refused_keys(cfg: Mapping[str, Any]) -> Iterator[str]:
     for key, why in _REFUSED.items():
         if cfg.get(key):
             yield f"{key}: found {short(cfg[key])}, expected nothing: {why}"
@@ -122,6 +149,8 @@ def _refused_keys(cfg: Mapping[str, Any], _: AgentTuningSection) -> Iterator[str
             "curriculum_sampling: found false, expected true or nothing: a shuffling sampler "
             "would undo the mix's order"
         )
+    if splits_batches(cfg.get("accelerator_config")):
+        yield SPLIT_BATCHES
 
 
 def _one_template(cfg: Mapping[str, Any], section: AgentTuningSection) -> Iterator[str]:
@@ -153,6 +182,35 @@ def _run_length(cfg: Mapping[str, Any], section: AgentTuningSection) -> Iterator
         )
 
 
+def _stages(cfg: Mapping[str, Any], section: AgentTuningSection) -> Iterator[str]:
+    steps = cfg.get("max_steps")
+    for number, stage in enumerate(section.eta_stages):
+        if isinstance(steps, int) and steps <= stage.from_step:
+            yield (
+                f"agenttuning.eta_stages.{number}.from_step: found {stage.from_step}, expected "
+                f"less than max_steps, {steps}: the stage would never begin"
+            )
+
+
+def _best_model(cfg: Mapping[str, Any], section: AgentTuningSection) -> Iterator[str]:
+    """The trainer looks its figure up only after the first evaluation, and ends if it is absent."""
+    wanted = cfg.get("metric_for_best_model")
+    if not isinstance(wanted, str) or cfg.get("do_causal_lm_eval") or cfg.get("do_bench_eval"):
+        return
+    key = wanted if wanted.startswith("eval_") else f"eval_{wanted}"
+    known = [*_TRAINERS_OWN] if section.general and section.holdout else []
+    known += [BEST_KEY] if section.evaluation.best else []
+    known += [overall_key(suite) for suite in SUITES]  # its tasks are checked where it is made
+    beginnings = [f"eval_{evaluator.key}_" for evaluator in section.evaluators]
+    if key in known or any(key.startswith(each) for each in beginnings):
+        return
+    shown = ", ".join([*known[:1], *(f"{each}..." for each in beginnings)]) or "no figure"
+    yield (
+        f"metric_for_best_model: found {wanted}, which nobody logs: this recipe logs {shown}"
+        f"{suggestion(key, known)}"
+    )
+
+
 def _parallelism(cfg: Mapping[str, Any], section: AgentTuningSection) -> Iterator[str]:
     """Evaluators give every process tasks of its own, whether it has the whole model or not."""
     if not section.evaluators:
@@ -166,7 +224,7 @@ def _parallelism(cfg: Mapping[str, Any], section: AgentTuningSection) -> Iterato
             )
 
 
-def _base_model(cfg: Mapping[str, Any], _: AgentTuningSection) -> Iterator[str]:
+def _base_model(cfg: Mapping[str, Any]) -> Iterator[str]:
     """A path that leads nowhere would be looked up on the hub, and fail there obscurely."""
     name = str(cfg.get("base_model") or "")
     place = Path(name).expanduser()
@@ -176,19 +234,29 @@ def _base_model(cfg: Mapping[str, Any], _: AgentTuningSection) -> Iterator[str]:
         yield f"base_model: found no folder {place}{hint}"
 
 
+def section_problems(cfg: Mapping[str, Any]) -> tuple[AgentTuningSection | None, list[str]]:
+    """The section of a recipe, or all that is wrong with it, one line each."""
+    if "agenttuning" not in cfg:
+        return None, [MISSING]
+    raw = cfg["agenttuning"]
+    if hasattr(raw, "to_dict"):
+        raw = raw.to_dict()
+    try:
+        return AgentTuningSection.model_validate(raw), []
+    except ValidationError as error:
+        return None, [_describe(item) for item in error.errors()]
+
+
 def section_of(cfg: Mapping[str, Any]) -> AgentTuningSection:
     """Read the section of a recipe.
 
     Raises:
         ConfigError: A key is unknown or a value out of its bounds; names each.
     """
-    raw = cfg["agenttuning"]
-    if hasattr(raw, "to_dict"):
-        raw = raw.to_dict()
-    try:
-        return AgentTuningSection.model_validate(raw)
-    except ValidationError as error:
-        raise ConfigError("; ".join(_describe(item) for item in error.errors())) from error
+    section, found = section_problems(cfg)
+    if section is None:
+        raise ConfigError("; ".join(found))
+    return section
 
 
 def _describe(item: Any) -> str:

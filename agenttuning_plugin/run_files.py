@@ -13,10 +13,12 @@ from typing import Any
 from agenttuning_plugin.reporting.figures import figures
 from agenttuning_plugin.reporting.page import render_page
 from agenttuning_plugin.reporting.samples import sample_rows
+from agenttuning_plugin.row_order import check_row_order
 from agenttuning_plugin.stored_rows import AGENT, GENERAL, folder_of
 from dataset_builders.manifest.records import Batch, Record, Side, make_record
 from dataset_builders.manifest.store import write_manifest
 from dataset_builders.mixing.exposure import describe_mix
+from dataset_builders.mixing.losses import loss_warnings
 from dataset_builders.mixing.packed_order import Packing
 from dataset_builders.mixing.planning import Plan, Planned
 from dataset_builders.mixing.preparation import Encoding, Prepared
@@ -87,6 +89,7 @@ class MixRun:
             **prepared.report,
             "mix": describe_mix(self.planned, self.plan, agent, general),
             **({"packing": dict(self.packing_facts)} if self.packing_facts else {}),
+            "warnings": loss_warnings(prepared.report, limit),
             "notes": list(self.planned.notes),
             "figures": figures(self.planned, self.plan, agent, general, limit),
             "rows": sample_rows(prepared, order, self.tokenizer),
@@ -142,7 +145,11 @@ def record_run(trainer: Any, run: MixRun) -> None:
     Args:
         trainer: A `transformers.Trainer` whose sampler keeps the order of its rows.
         run: The mix; how it is cut into steps is taken from the trainer's arguments.
+
+    Raises:
+        ConfigError: The trainer would not read the mix's rows in their order.
     """
+    check_row_order(trainer)
     if not trainer.is_world_process_zero():
         return
     settings = trainer.args

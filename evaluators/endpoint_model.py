@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from dataset_builders.collection.answer import Answer
+from dataset_builders.collection.answer import Answer, replace_text
 from dataset_builders.collection.client import Endpoint
 from dataset_builders.collection.requests import Sampling, plain_unicode
 from dataset_builders.conversation import Message
@@ -205,10 +205,7 @@ class ServedTask:
 
     def _texts(self, bodies: Sequence[dict[str, Any]], decoding: Decoding) -> list[str | None]:
         answers = self._model.ask(bodies, self._refusals, self._room(decoding.max_new_tokens))
-        return [
-            None if each is None else Answer(each.strip(), cut=each.cut, refused=each.refused)
-            for each in answers
-        ]
+        return [None if each is None else replace_text(each, each.strip()) for each in answers]
 
     def _room(self, max_new_tokens: int) -> int | None:
         return None if self._context is None else self._context - max_new_tokens

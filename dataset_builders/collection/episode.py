@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from dataset_builders.collection.answer import is_cut, refusal
+from dataset_builders.collection.answer import read_answer, refusal
 from dataset_builders.conversation import Message
 from dataset_builders.environments.dialogue import Dialogue
 from dataset_builders.errors import (
@@ -26,6 +26,7 @@ _T = TypeVar("_T")
 ENVIRONMENT_ERROR = "environment_error"
 CONTEXT_FULL = "context_full"
 
+_MORE = "\ufffd"
 _DETAILS = ("kind", "backend")
 
 # What the user has to mend: it would break every episode alike.
@@ -52,7 +53,8 @@ class Trajectory:
         details: What a record of the score should tell beside it, where the environment
             says so: `kind` of the task, `backend`.
         error: What broke, where the environment or the endpoint did.
-        cut_turns: Turns that were cut at the limit of tokens.
+        cut_turns: Turns that were cut at the limit of tokens, and whose cut end the messages
+            hold: an environment may keep a turn only up to a point.
     """
 
     task_id: str
@@ -111,7 +113,10 @@ class Episode:
         return self.dialogue.trim(self.messages) if self.dialogue else tuple(self.messages)
 
     def act(self, reply: str | None) -> None:
-        """Take the policy's turn; None is one that found no room: what is reached counts."""
+        """Take the policy's turn; None is one that found no room: what is reached counts.
+
+        Thoughts are kept with the turn, and are no part of what is played.
+        """
         if self.dialogue is None:
             self.exit_reason = CONTEXT_FULL
             return
@@ -125,16 +130,24 @@ class Episode:
             self.reward, self.success = float(reward), bool(info["success"])
             self.exit_reason = CONTEXT_FULL
             return
-        self.messages.append(Message("assistant", self.dialogue.kept(reply), trained=True))
+        said = read_answer(reply)
+        thoughts = said.reasoning or None
+        kept = self.dialogue.kept(said)
+        self.messages.append(Message("assistant", kept, trained=True, reasoning=thoughts))
         self.num_rounds += 1
-        self.cut_turns += is_cut(reply)
-        observation, reward, terminated, truncated, info = self.dialogue.step(reply)
+        self.cut_turns += said.cut and self._keeps_end_of(said)
+        observation, reward, terminated, truncated, info = self.dialogue.step(said)
         self.valid_rounds += bool(info["valid_format"])
         if terminated or truncated:
             self.reward, self.success = float(reward), bool(info["success"])
             self.exit_reason = str(info["exit_reason"])
         else:
             self.messages.append(Message("user", observation))
+
+    def _keeps_end_of(self, reply: str) -> bool:
+        """Whether the conversation keeps a turn to its end, so that more of it would stay too."""
+        assert self.dialogue is not None
+        return self.dialogue.kept(reply + _MORE).endswith(_MORE)
 
     def oracle_turn(self) -> str:
         """The oracle's next turn.

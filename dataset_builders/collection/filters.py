@@ -25,6 +25,11 @@ BELOW_THRESHOLD = "reward_below_threshold"
 NOTHING_TRAINED = "nothing_trained"
 EMPTY_TURN = "empty_turn"
 LONE_SURROGATE = "lone_surrogate"
+CUT_TURNS = "cut_turns"
+
+ALWAYS = "no_cut_turns"
+"""Filter that is applied with its default where it is not named: a turn cut at the limit of tokens
+teaches to stop in the middle of a word, whatever the trajectory earned."""
 
 _SELF_EXPLAINING = frozenset({BAD_FORMAT, CONTEXT_FULL, ROUND_LIMIT})
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -147,6 +152,10 @@ def _no_refusal(number: int) -> Filter:
     return apply
 
 
+def _no_cut_turns(number: int) -> Filter:
+    return lambda trajectory: CUT_TURNS if trajectory.cut_turns > number else ""
+
+
 @dataclass(frozen=True, slots=True)
 class FilterRule:
     """A named filter.
@@ -170,6 +179,9 @@ FILTERS: dict[str, FilterRule] = {
     "max_characters": FilterRule(_max_characters, "more than N characters in all turns"),
     "max_rounds": FilterRule(_max_rounds, "more than N turns of the model"),
     "min_rounds": FilterRule(_min_rounds, "fewer than N turns of the model"),
+    "no_cut_turns": FilterRule(
+        _no_cut_turns, "more than N turns that were cut at the limit of tokens", 0
+    ),
     "no_refusal": FilterRule(_no_refusal, "more than N turns that refuse", 0),
     "no_repetition": FilterRule(_no_repetition, "the same turn N times in a row", 3),
 }
@@ -210,12 +222,13 @@ class Sieve:
     Args:
         min_reward: Smallest reward that is kept; see `threshold_of`.
         filters: Further filters, as `parse_filters` takes them; the first that objects
-            names the reason.
+            names the reason. `no_cut_turns` comes first unless it is among them.
         unfinished: Exit reasons, beside "environment_error", after which a trajectory is
             never kept whatever its reward, for it says nothing about the policy: limits
             of the collector, or an endpoint that failed. Counted under their own names.
 
     Attributes:
+        cut_turns: Turns cut at the limit of tokens in all trajectories counted.
         counts: "played", "kept" and the number dropped for each reason; "played" is the
             sum of all others.
 
@@ -228,7 +241,10 @@ class Sieve:
     ) -> None:
         self.min_reward = min_reward
         self.counts: Counter[str] = Counter(played=0, kept=0)
-        self._further: Mapping[str, Filter] = parse_filters(filters)
+        self.cut_turns = 0
+        named = {text.partition("=")[0].strip() for text in filters}
+        always = [] if ALWAYS in named else [ALWAYS]
+        self._further: Mapping[str, Filter] = parse_filters([*always, *filters])
         self._filters = (reward_filter(min_reward), can_be_trained, *self._further.values())
         self._unfinished = {ENVIRONMENT_ERROR, *unfinished}
 
@@ -247,5 +263,6 @@ class Sieve:
         """Whether a trajectory is kept; counts it."""
         reason = self.reason(trajectory)
         self.counts["played"] += 1
+        self.cut_turns += trajectory.cut_turns
         self.counts[reason or "kept"] += 1
         return not reason

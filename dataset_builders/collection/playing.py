@@ -8,9 +8,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
+from dataset_builders.collection.answer import Answer
 from dataset_builders.collection.client import ChatClient, ends_episode
 from dataset_builders.collection.episode import ENVIRONMENT_ERROR, Episode
 from dataset_builders.collection.failures import OF_ENDPOINT, EpisodeEndedError
+from dataset_builders.collection.finish import is_cut
 from dataset_builders.collection.ledger import Ending, Ledger, Reply, Spent, Turn
 from dataset_builders.collection.limits import (
     COST_LIMIT,
@@ -145,7 +147,7 @@ async def play_episode(
         if reply is not None:
             if reply.model:  # An oracle has none, and costs nothing.
                 spent = spent.plus(reply)
-            await _shielded(episode, seat, episode.act, reply.text)
+            await _act(episode, seat, reply)
     return Ending(episode.trajectory(environment), attempt, True, spent)
 
 
@@ -169,7 +171,12 @@ async def _replay(episode: Episode, seat: Seat, turns: Sequence[Turn]) -> None:
             return
         if fresh is episode.messages[-1]:  # Else there was no room to show it.
             episode.messages[-1] = Message(fresh.role, turn.shown)
-        await _shielded(episode, seat, episode.act, turn.reply.text)
+        await _act(episode, seat, turn.reply)
+
+
+async def _act(episode: Episode, seat: Seat, reply: Reply) -> None:
+    answer = Answer(reply.text, cut=is_cut(reply.finish_reason), reasoning=reply.reasoning)
+    await _shielded(episode, seat, episode.act, answer)
 
 
 def agree(recorded: str, fresh: str) -> bool:

@@ -16,6 +16,7 @@ from typing import Protocol
 from dataset_builders.collection.episode import Trajectory
 from dataset_builders.collection.failures import EpisodeEndedError
 from dataset_builders.collection.filters import refuses
+from dataset_builders.collection.finish import is_cut
 from dataset_builders.collection.store import Store
 from dataset_builders.conversation import Message
 from dataset_builders.environments import EnvironmentSpec
@@ -119,7 +120,7 @@ async def add_thoughts(
         turn = message.content
         if dialogue.parse(turn) is None:
             report.turns["no_action"] += 1
-        elif dialogue.has_thought(turn):
+        elif message.reasoning or dialogue.has_thought(turn):
             report.turns["had_thought"] += 1
         else:
             told = await _write(model, trajectory, dialogue, messages[:index], turn, report)
@@ -181,7 +182,7 @@ def _outcomes(trajectory: Trajectory, asked: Collection[int], dialogue: Dialogue
     for index, message in enumerate(trajectory.messages):
         if message.trained and dialogue.parse(message.content) is None:
             yield "no_action"
-        elif message.trained and not dialogue.has_thought(message.content):
+        elif message.trained and not (message.reasoning or dialogue.has_thought(message.content)):
             yield "left_bare"
         elif message.trained:
             yield "written" if index in asked else "had_thought"
@@ -214,7 +215,8 @@ async def _write(
         except EpisodeEndedError as error:
             report.rejected[error.reason] += 1
             continue
-        reason = rejection(reply.text, turn, dialogue)
+        cut = is_cut(reply.finish_reason)
+        reason = "cut_at_limit" if cut else rejection(reply.text, turn, dialogue)
         if not reason:
             return dialogue.with_thought(turn, tidy(reply.text))
         report.rejected[reason] += 1

@@ -9,6 +9,7 @@ and every resumed run has to come to the same order.
 
 from __future__ import annotations
 
+from copy import copy
 from itertools import chain
 
 import numpy as np
@@ -48,6 +49,12 @@ class Dealer:
         self._batch = batch
         self._begun = 0  # bins of the batch that the last window left incomplete
         self._excess = np.zeros(len(columns), dtype=np.int64)  # theirs
+
+    def copy(self) -> Dealer:
+        """One that goes on from the same state."""
+        found = copy(self)
+        found._excess = self._excess.copy()
+        return found
 
     def hold_back(self, bins: list[list[int]], waits: list[bool]) -> list[bool]:
         """Let full bins wait too, so that those that leave have their part of agent data.

@@ -21,12 +21,36 @@ def exposures(planned: Planned) -> Index:
     return np.bincount(planned.drawn(), minlength=order.num_agent + order.num_general)
 
 
+def repeat_rate(rows: Index, groups: Index, num_agent: int) -> dict[str, float]:
+    """How many examples repeat another of their own packed row or batch.
+
+    Args:
+        rows: (N,) int64, the row of each example, agent rows first.
+        groups: (N,) int64, the packed row or batch of each example.
+        num_agent: Agent rows.
+
+    Returns:
+        Of the examples of each side the share that is a further copy within its group, in
+        [0, 1]; 0 for a side without examples.
+    """
+    pairs = np.unique(np.stack([groups, rows]), axis=1)[1]
+    found = {}
+    for side, drawn, distinct in (
+        ("agent", rows < num_agent, pairs < num_agent),
+        ("general", rows >= num_agent, pairs >= num_agent),
+    ):
+        number = int(drawn.sum())
+        found[side] = round(1 - int(distinct.sum()) / number, 6) if number else 0.0
+    return found
+
+
 def describe_mix(
     planned: Planned, plan: Plan, agent: pa.Table | None, general: pa.Table | None
 ) -> dict[str, Any]:
     """Realised shares of agent data, in examples, tokens and trained tokens.
 
-    Shares of tokens are told only of encoded rows.
+    Shares of tokens are told only of encoded rows, and repeats within a batch (a block of the
+    order) only without packing.
 
     Args:
         planned: The order of the mix.
@@ -51,6 +75,11 @@ def describe_mix(
         "agent_passes": _passes(of_agent),
         "general_passes": _passes(times[order.num_agent :]),
     }
+    if planned.positions is None:  # Packed rows have a description of their own.
+        rows = order.indices()
+        facts["repeats_in_batch"] = repeat_rate(
+            rows, np.arange(len(rows)) // order.block, order.num_agent
+        )
     agent = agent if order.num_agent else None
     general = general if order.num_general else None
     if all(is_encoded(part) for part in (agent, general) if part is not None):

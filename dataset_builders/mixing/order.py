@@ -8,13 +8,15 @@ some dozens of times; joining the two sets for one epoch is another method.
 `MixOrder` is a pure function from position to row. By default agent positions are spread
 evenly: within any block of positions their number is eta times the block's size to within
 one row, so no batch is without them by bad luck, while their place within a block is
-random. Each pass over a source is a fresh permutation. Within agent and general data,
-*pools* may have shares of their own (GPT-4's conversations in the general data, a task in
-the agent data).
+random. Each pass over a source is a permutation of its own, in which no row stands near the place
+where the last pass had it: a batch holds a row twice only if it takes more rows than there are.
+Within agent and general data, *pools* may have shares of their own (GPT-4's conversations in the
+general data, a task in the agent data).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -39,6 +41,7 @@ Eta = float | tuple[Stage, ...]
 _CHUNK = 1 << 15  # positions worked on at once: what the processor's cache holds
 
 _ROOT, _AGENT, _GENERAL = 0, 1 << 32, 2 << 32  # streams of keys, with room for pools
+_DEALT = 4 << 32  # added to a stream: that of its rows' groups
 
 
 class Pool(NamedTuple):
@@ -124,16 +127,21 @@ class MixOrder:
         agent, rank = root.assign(positions)
         row = np.empty(len(positions), dtype=np.int64)
         num_agent = root.num_first
+        shares = [stage.share for stage in self.stages]
         if agent.any():
-            row[agent] = self._draw(
-                self.agent_pools, self.num_agent, rank[agent], num_agent, _AGENT
-            )
+            source = _Source(self.num_agent, num_agent, self._together(max(shares)))
+            row[agent] = self._draw(self.agent_pools, source, rank[agent], _AGENT)
         if not agent.all():
             others = self.num_examples - num_agent
-            row[~agent] = self._draw(
-                self.general_pools, self.num_general, rank[~agent], others, _GENERAL
-            )
+            source = _Source(self.num_general, others, self._together(1 - min(shares)))
+            row[~agent] = self._draw(self.general_pools, source, rank[~agent], _GENERAL)
         return agent, row
+
+    def _together(self, share: float, among: int | None = None) -> int:
+        """Examples at most, of so many or of a block, that a share of them is."""
+        number = self.block if among is None else among
+        spread = 4 * math.sqrt(number * share * (1 - share)) if self.mode == "iid" else 0.0
+        return min(number, math.ceil(number * share + spread) + 1)
 
     def indices(self) -> Index:
         """All rows in order, the sources put one after the other, agent first."""
@@ -152,34 +160,61 @@ class MixOrder:
     def _root(self) -> Split:
         return Split(self.stages, self.num_examples, self.block, self.seed, _ROOT, self.mode)
 
-    def _draw(
-        self, pools: Sequence[Pool], size: int, ranks: Index, length: int, stream: int
-    ) -> Index:
-        """Rows at these ranks of one source, which has `length` ranks in all.
+    def _draw(self, pools: Sequence[Pool], source: _Source, ranks: Index, stream: int) -> Index:
+        """Rows at these ranks of one source.
 
         Pools are split in whole blocks, so a longer mix begins with the same rows.
         """
         if len(pools) < 2:
             rows = pools[0].rows if pools else None
-            return _passes(rows, size, ranks, self.seed, stream)
+            return _passes(rows, source, ranks, self.seed, stream)
         weights = np.array([pool.weight for pool in pools], dtype=np.float64)
         share = float(weights[0] / weights.sum())
-        length = -(-length // self.block) * self.block
+        length = -(-source.length // self.block) * self.block
         split = Split(as_stages(share), length, self.block, self.seed, stream + 1, self.mode)
         first, inner = split.assign(ranks)
         row = np.empty(len(ranks), dtype=np.int64)
-        rest = length - split.num_first
-        row[first] = _passes(pools[0].rows, size, inner[first], self.seed, stream)
+        num_first = split.num_first
+        here = source._replace(length=num_first, together=self._together(share, source.together))
+        row[first] = _passes(pools[0].rows, here, inner[first], self.seed, stream)
         if not first.all():
-            row[~first] = self._draw(pools[1:], size, inner[~first], rest, stream + 4)
+            rest = source._replace(
+                length=length - num_first, together=self._together(1 - share, source.together)
+            )
+            row[~first] = self._draw(pools[1:], rest, inner[~first], stream + 4)
         return row
 
 
-def _passes(rows: Index | None, size: int, ranks: Index, seed: int, stream: int) -> Index:
-    """Row at each rank: one permutation after another, each with a key of its own."""
-    size = size if rows is None else len(rows)
-    number = ranks // size
-    found = permute(ranks % size, np.full(ranks.shape, size), keys(seed, stream, number))
+class _Source(NamedTuple):
+    """What is drawn from.
+
+    Attributes:
+        size: Rows of the source.
+        length: Ranks in all.
+        together: Ranks in a row that a batch takes, at most.
+    """
+
+    size: int
+    length: int
+    together: int
+
+
+def _passes(rows: Index | None, source: _Source, ranks: Index, seed: int, stream: int) -> Index:
+    """Row at each rank: one permutation after another, each with keys of its own.
+
+    The rows are dealt to groups once; each pass visits the groups in turn and permutes each of
+    them anew. So a row comes again after all but its group's rows: with two groups after half
+    a pass, and with smaller ones where a batch takes more than that.
+    """
+    size = source.size if rows is None else len(rows)
+    half = -(-size // 2)
+    group = min(half, size - source.together + 1) if size >= source.together else half
+    count, (number, place) = -(-size // group), np.divmod(ranks, size)
+    which, inner = np.divmod(place, group)
+    sizes = np.minimum(group, size - which * group)
+    place = which * group + permute(inner, sizes, keys(seed, stream, number * count + which))
+    whole = np.full(ranks.shape, size)
+    found = permute(place, whole, keys(seed, stream + _DEALT, np.zeros_like(ranks)))
     return found if rows is None else rows[found]
 
 

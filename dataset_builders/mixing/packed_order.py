@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from dataset_builders.errors import ConfigError
 from dataset_builders.mixing.order import MixOrder, as_stages
-from dataset_builders.mixing.packing import WINDOW, Bins, pack, pack_to_fill
+from dataset_builders.mixing.packing import WINDOW, Bins, pack_exactly, pack_to_fill
 from dataset_builders.mixing.permutation import Index
 from dataset_builders.mixing.planning import Plan, Planned, counts_of, make_order
 from dataset_builders.mixing.splitting import Stage
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+_LEAST = 4
+"""Packed rows that a window fills at least, or many of them would stay half empty."""
 
 
 class Packing(NamedTuple):
@@ -26,7 +30,7 @@ class Packing(NamedTuple):
         capacity: Tokens of a packed row.
         batch: Packed rows in a global batch.
         rows: Packed rows in all: optimizer steps times global batch.
-        window: Examples that are packed together.
+        window: Examples that are packed together, at most; see `window_of`.
     """
 
     capacity: int
@@ -100,18 +104,53 @@ def bins_of(
         packing: Settings of the packing.
 
     Raises:
-        ConfigError: See `pack`.
+        ConfigError: See `pack`; or the order is too short.
     """
     counts = _Counts(agent, general)
     rows = order.indices()
-    return pack(
+    bins = pack_exactly(
         counts.lengths[rows],
+        packing.rows,
         capacity=packing.capacity,
         batch=packing.batch,
-        window=packing.window,
+        window=window_of(order, counts.lengths, packing),
         agent=rows < order.num_agent,
         trained=counts.trained[rows],
-    ).head(packing.rows)
+        rows=rows,
+    )
+    if bins is None:
+        raise ConfigError(
+            f"packing: found {order.num_examples} examples, too few for {packing.rows} packed rows"
+        )
+    return bins
+
+
+def window_of(order: MixOrder, lengths: Index, packing: Packing) -> int:
+    """Examples that are packed together.
+
+    A quarter of the shortest pass over a source or a pool of it at most: a row comes again after
+    half a pass and an example waits for a window at most, so that copies do not meet, and passes
+    stay passes. But what fills `_LEAST` packed rows at least.
+
+    Args:
+        order: The order.
+        lengths: (A + G,) int64, tokens of each row, agent rows first.
+        packing: The settings; their window is the largest.
+    """
+    shares = [stage.share for stage in order.stages]
+    sides = (
+        (order.num_agent, max(shares), order.agent_pools, lengths[: order.num_agent]),
+        (order.num_general, 1 - min(shares), order.general_pools, lengths[order.num_agent :]),
+    )
+    passes, means = [], []
+    for size, share, pools, found in sides:
+        if share > 0 and size:
+            total = sum(pool.weight for pool in pools)
+            parts = [(len(pool.rows), share * pool.weight / total) for pool in pools]
+            passes += [rows / part for rows, part in parts or [(size, share)]]
+            means.append(float(found.mean()))
+    least = math.ceil(_LEAST * packing.capacity / max(1.0, min(means)))
+    return max(1, min(packing.window, max(int(min(passes) / 4), least)))
 
 
 class _Counts:
@@ -138,7 +177,7 @@ def _fill(plan: Plan, counts: _Counts, packing: Packing, seed: int) -> PackedOrd
             packing.rows,
             capacity=packing.capacity,
             batch=packing.batch,
-            window=packing.window,
+            window=window_of(planned.order, counts.lengths, packing),
             agent=counts.is_agent,
             trained=counts.trained,
         )

@@ -14,16 +14,15 @@ data (`dataset_builders.mixing.dealing`).
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, insort
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import chain, compress
-from operator import not_
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
 
 from dataset_builders.errors import ConfigError
+from dataset_builders.mixing.best_fit import Packer
 from dataset_builders.mixing.dealing import Dealer
 
 WINDOW = 1000
@@ -32,12 +31,7 @@ WINDOW = 1000
 MAX_WINDOW = 65_536
 """Largest window; the arithmetic that deals bins to batches is sized for it."""
 
-FULL = 0.995
-"""Share of its capacity from which on a bin does not wait for the next window."""
-
 Index = npt.NDArray[np.int64]
-
-_BITS = 32  # a bin's number, below the space that it has left
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +87,7 @@ def pack(
     window: int = WINDOW,
     agent: npt.NDArray[np.bool_] | None = None,
     trained: Index | None = None,
+    rows: Index | None = None,
 ) -> Bins:
     """Pack the examples of a mix into rows, window by window.
 
@@ -110,26 +105,114 @@ def pack(
             first example.
         trained: (N,) int, tokens of each example that the loss covers, of which batches
             then get even shares of agent data too, as far as the examples allow.
+        rows: (N,) int, the row that each example is a copy of: no bin gets two copies. Without
+            it no two are taken for copies.
 
     Raises:
         ConfigError: An example does not fit into a row, naming it; or a setting is out of
             range.
     """
+    packer = _packer(lengths, capacity, batch, window, agent, trained, rows)
+    bins: list[list[int]] = []
+    settled = 0
+    for start in range(0, len(lengths), window):
+        stop = min(start + window, len(lengths))
+        settled = len(bins)  # the last window's bins depend on where the mix ends
+        packer.fill(start, stop)
+        bins += packer.leave(last=stop == len(lengths))
+    return _as_bins(bins, lengths, capacity, settled)
+
+
+def pack_exactly(
+    lengths: Index,
+    count: int,
+    *,
+    capacity: int,
+    batch: int = 1,
+    window: int = WINDOW,
+    agent: npt.NDArray[np.bool_] | None = None,
+    trained: Index | None = None,
+    rows: Index | None = None,
+) -> Bins | None:
+    """Pack as many of a mix's first examples as fill a number of rows.
+
+    All examples up to some place are in the bins and none beyond it, so that what a run sees
+    of a source are passes, and not a part of several. The bins are those of `pack` for as many
+    examples; only the last window's depend on `count`.
+
+    Args:
+        lengths: See `pack`.
+        count: Packed rows wanted.
+        capacity: See `pack`.
+        batch: See `pack`.
+        window: See `pack`.
+        agent: See `pack`.
+        trained: See `pack`.
+        rows: See `pack`.
+
+    Returns:
+        The bins, or none if the mix has too few examples.
+
+    Raises:
+        ConfigError: See `pack`.
+    """
+    packer = _packer(lengths, capacity, batch, window, agent, trained, rows)
+    bins: list[list[int]] = []
+    for start in range(0, len(lengths), window):
+        stop = min(start + window, len(lengths))
+        before = packer.copy()
+        packer.fill(start, stop)
+        if len(bins) + len(packer) > count:
+            stop = _end(before, start, stop, count - len(bins))
+            before.fill(start, stop)
+            settled = len(bins)
+            bins += before.leave(last=True)
+            return _as_bins(bins, lengths, capacity, settled).head(count)
+        bins += packer.leave(last=False)
+    return None
+
+
+def _end(packer: Packer, start: int, limit: int, count: int) -> int:
+    """Where the last window ends, for so many bins: as far as they reach."""
+
+    def bins_up_to(stop: int) -> int:
+        trial = packer.copy()
+        trial.fill(start, stop)
+        return len(trial)
+
+    low, high = start, limit
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if bins_up_to(middle) <= count else (low, middle - 1)
+    if bins_up_to(low) == count:
+        return low
+    # One example more may take two bins more, since the others are placed anew.
+    return next(stop for stop in range(low + 1, limit + 1) if bins_up_to(stop) >= count)
+
+
+def _packer(
+    lengths: Index,
+    capacity: int,
+    batch: int,
+    window: int,
+    agent: npt.NDArray[np.bool_] | None,
+    trained: Index | None,
+    rows: Index | None,
+) -> Packer:
     lengths = np.asarray(lengths, dtype=np.int64)
-    _check(lengths, capacity, batch, window, agent, trained)
+    _check(lengths, capacity, batch, window, {"agent": agent, "trained": trained, "rows": rows})
     dealer = None
     if agent is not None:
         dealer = Dealer(np.asarray(agent, dtype=bool), trained, batch)
-    bins: list[list[int]] = []
-    settled = 0
-    for leaving in _windows(lengths, capacity, window, dealer):
-        settled = len(bins)  # the last window's bins depend on where the mix ends
-        bins += leaving if dealer is None else dealer.deal(leaving)
+    return Packer(lengths, capacity, None if rows is None else np.asarray(rows), dealer)
+
+
+def _as_bins(bins: list[list[int]], lengths: Index, capacity: int, settled: int) -> Bins:
     sizes = np.fromiter(map(len, bins), dtype=np.int64, count=len(bins))
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     flat = chain.from_iterable(bins)
     positions = np.fromiter(flat, dtype=np.int64, count=int(offsets[-1]))
-    before = np.concatenate([[0], np.cumsum(lengths[positions])])
+    before = np.concatenate([[0], np.cumsum(np.asarray(lengths, dtype=np.int64)[positions])])
     return Bins(positions, offsets, np.diff(before[offsets]), capacity, settled)
 
 
@@ -158,9 +241,8 @@ def pack_to_fill(
         trained: (R,) int, trained tokens of each row.
 
     Returns:
-        (N,) int64, the row of each example that was drawn, and `count` bins of them. The
-        examples drawn beyond the last bin are in none. The bins are those that any longer
-        mix would begin with.
+        (N,) int64, the row of each example that was drawn, and `count` bins of them, see
+        `pack_exactly`. The examples drawn beyond the last bin are in none.
 
     Raises:
         ConfigError: See `pack`.
@@ -168,38 +250,35 @@ def pack_to_fill(
     lengths = np.asarray(lengths, dtype=np.int64)
     if count < 1:
         raise ConfigError(f"packing: count: found {count}, expected at least 1 packed row")
-    spare = 3 * window  # the last window's bins are not settled, and some wait
+    spare = 3 * window  # some bins wait, and the last window's place is looked for
     # A mix's mean length is not its sources': it is measured on what is drawn.
     number = math.ceil(count * capacity / lengths[draw(spare)].mean()) + spare
     while True:
         order = np.asarray(draw(number), dtype=np.int64)
-        bins = pack(
+        bins = pack_exactly(
             lengths[order],
+            count,
             capacity=capacity,
             batch=batch,
             window=window,
             agent=None if agent is None else agent[order],
             trained=None if trained is None else trained[order],
+            rows=order,
         )
-        if bins.settled >= count:
-            return order, bins.head(count)
-        number = math.ceil(len(order) * max(1.05, 1.02 * count / max(bins.settled, 1)))
+        if bins is not None:
+            return order, bins
+        number = math.ceil(len(order) * 1.1)
 
 
 def _check(
-    lengths: Index,
-    capacity: int,
-    batch: int,
-    window: int,
-    agent: npt.NDArray[np.bool_] | None,
-    trained: Index | None,
+    lengths: Index, capacity: int, batch: int, window: int, columns: dict[str, Index | None]
 ) -> None:
     for name, value in (("capacity", capacity), ("batch", batch), ("window", window)):
         if value < 1:
             raise ConfigError(f"packing: {name}: found {value}, expected at least 1")
     if window > MAX_WINDOW:
         raise ConfigError(f"packing: window: found {window}, expected at most {MAX_WINDOW}")
-    for name, column in (("agent", agent), ("trained", trained)):
+    for name, column in columns.items():
         if column is not None and len(column) != len(lengths):
             raise ConfigError(
                 f"packing: {name}: found {len(column)} values, expected {len(lengths)}"
@@ -210,61 +289,3 @@ def _check(
             f"packing: example {wrong[0]}: found {lengths[wrong[0]]} tokens, expected 1 to "
             f"{capacity}, the length of a packed row"
         )
-
-
-def _windows(
-    lengths: Index, capacity: int, window: int, dealer: Dealer | None
-) -> Iterator[list[list[int]]]:
-    """The bins that leave with each window, in the order of their first example."""
-    enough = int(capacity * (1 - FULL))
-    bins: list[list[int]] = []
-    spaces: list[int] = []
-    for start in range(0, len(lengths), window):
-        stop = min(start + window, len(lengths))
-        old = len(bins)
-        _best_fit(lengths, start, stop, capacity, bins, spaces)
-        waits = [False] * len(bins)
-        if stop < len(lengths):
-            waits[old:] = [space > enough for space in spaces[old:]]
-            if dealer is not None:
-                waits[old:] = dealer.hold_back(bins[old:], waits[old:])
-        yield sorted(sorted(members) for members in compress(bins, map(not_, waits)))
-        bins, spaces = list(compress(bins, waits)), list(compress(spaces, waits))
-
-
-def _best_fit(
-    lengths: Index,
-    start: int,
-    stop: int,
-    capacity: int,
-    bins: list[list[int]],
-    spaces: list[int],
-) -> None:
-    """Put a window's examples, the longest first, each into the bin it fills best.
-
-    Bins are kept sorted by the space they have left, so the best one is found by bisection.
-
-    Args:
-        lengths: (N,) int64, tokens of each example.
-        start: First example of the window.
-        stop: Its end.
-        capacity: Tokens that a new bin can hold.
-        bins: Members of each bin, those still open at first; changed.
-        spaces: Tokens that each has left; changed.
-    """
-    keys = sorted((space << _BITS) + number for number, space in enumerate(spaces))
-    order = np.argsort(-lengths[start:stop], kind="stable") + start
-    for position, length in zip(order.tolist(), lengths[order].tolist(), strict=True):
-        place = bisect_left(keys, length << _BITS)
-        if place < len(keys):
-            key = keys.pop(place)
-            number = key & ((1 << _BITS) - 1)
-            bins[number].append(position)
-        else:
-            number = len(bins)
-            key = (capacity << _BITS) + number
-            bins.append([position])
-            spaces.append(capacity)
-        spaces[number] -= length
-        if spaces[number]:
-            insort(keys, key - (length << _BITS))

@@ -5,14 +5,9 @@ from __future__ import annotations
 import re
 import textwrap
 
-_FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.DOTALL)
-_START = re.compile(
-    r"^(?:from \S+ import|import \w|(?:async )?def |class \w+[:(]|@\w)", re.MULTILINE
-)
-# What may stand at the left margin of a program, among answers that have no fence.
-_MARGIN = re.compile(
-    _START.pattern + r"|[#)\]}\"']|\w+(?:: [^=]+)? = |(?:if|for|while|try|with)\b.*:"
-)
+from dataset_builders.reasoning import spoken
+from evaluators.general.code_blocks import fenced_blocks, unfenced_code
+from evaluators.general.code_parts import defines, needed, parsed
 
 
 def preamble(prompt: str, entry_point: str) -> str:
@@ -25,34 +20,40 @@ def program_in(answer: str, prompt: str, entry_point: str) -> str:
     """The program that an answer gives.
 
     The code is taken from the first fenced block that defines the function, else from the
-    first block, else from the whole answer; a block that nothing closes counts. Code that
-    defines the function follows the prompt's own imports and helpers, for models leave them
-    out; code that does not is taken as the rest of the prompt's function.
+    lines of an unfenced answer that are Python. A lambda and a method of a class define it,
+    too. Code that defines the function follows the prompt's own imports and helpers, for
+    models leave them out, and loses what the function does not need, such as examples of its
+    use. Other code is taken as the rest of the prompt's function.
 
     Args:
         answer: The model's turn.
         prompt: The task's: imports, helpers, signature and docstring.
         entry_point: The function's name.
     """
-    defines = re.compile(rf"^(?:async )?def {re.escape(entry_point)}\b", re.MULTILINE)
-    blocks = [match[1] for match in _FENCE.finditer(answer)]
+    answer = spoken(answer)
+    blocks = fenced_blocks(answer)
     # A block within a list item is indented as a whole.
-    for code in (*blocks, *map(textwrap.dedent, blocks)):
-        if defines.search(code):
-            return _after(preamble(prompt, entry_point), code)
-    if not blocks and defines.search(answer):
-        return _after(preamble(prompt, entry_point), _unfenced(answer))
-    return prompt + _body(blocks[0] if blocks else answer)
+    codes = [*blocks, *map(textwrap.dedent, blocks)] if blocks else [unfenced_code(answer)]
+    before = preamble(prompt, entry_point)
+    for code in codes:
+        if (tree := parsed(code)) and defines(tree, entry_point):
+            return _after(before, needed(tree, entry_point))
+    broken = re.compile(rf"^(?:async )?def {re.escape(entry_point)}\b", re.MULTILINE)
+    for code in codes if blocks else [answer]:
+        if found := broken.search(code):  # It is no Python, and the check says what is wrong.
+            return _after(before, code if blocks else code[found.start() :])
+    return _completed(prompt, blocks or [answer])
 
 
-def _unfenced(answer: str) -> str:
-    """The code of an answer that may have prose before and after it."""
-    start = _START.search(answer)
-    lines = answer[start.start() if start else 0 :].split("\n")
-    prose = (
-        number for number, line in enumerate(lines) if line[:1].strip() and not _MARGIN.match(line)
-    )
-    return "\n".join(lines[: next(prose, len(lines))])
+def _completed(prompt: str, codes: list[str]) -> str:
+    """The prompt's function with the first code that can be its body; prose below is cut."""
+    for code in codes:
+        lines = code.strip("\n").split("\n")
+        for end in range(len(lines), 0, -1):
+            program = prompt + _body("\n".join(lines[:end]))
+            if parsed(program):
+                return program
+    return prompt + _body(codes[0])
 
 
 def _after(before: str, code: str) -> str:
@@ -64,9 +65,11 @@ def _after(before: str, code: str) -> str:
 
 def _body(code: str) -> str:
     """Lines as the body of a function, indented if they are not."""
-    code = code.strip("\n")
-    if code[:1] in (" ", "\t"):
-        return f"{code}\n"
+    code = re.sub(r"^[ \t]+", lambda found: found[0].expandtabs(4), code.strip("\n"), flags=re.M)
+    if code[:1] == " ":
+        whole = textwrap.dedent(code)
+        # Prose or a helper may stand below it, at the margin.
+        return textwrap.indent(whole, "    ") + "\n" if whole[:1] != " " else f"{code}\n"
     # Blanks around an answer are removed, and with them the first line's indent: then what
     # follows is further in than anything that could follow it at the margin.
     first, *rest = [line for line in code.split("\n") if line.strip()] or [""]

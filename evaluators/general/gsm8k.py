@@ -17,6 +17,7 @@ from pathlib import Path
 from dataset_builders.errors import DataError
 from evaluators.answer_facts import answer_facts, first_refusal
 from evaluators.base import Evaluator, Record
+from evaluators.general.answer_numbers import last_number
 from evaluators.general.data import (
     Row,
     benchmark_folder,
@@ -51,12 +52,6 @@ _INSTRUCTION = (
 _STOP = ("Question:",)
 _GOLD = re.compile(r"####\s*(-?[\d.,]+)")
 _CALCULATOR = re.compile(r"<<[^<>]*>>")
-# A minus belongs to the number unless something stands before it that it may be taken from.
-_NUMBER = re.compile(
-    r"(?P<sign>(?<![\w.,)\]])[-\u2212])?(?:\$(?P<minus>[-\u2212])?)?"
-    r"(?P<digits>(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)",
-    re.ASCII,
-)
 
 
 def last_integer(text: str) -> int | None:
@@ -73,16 +68,6 @@ def last_integer(text: str) -> int | None:
         return None
     # Python refuses to read a number of more digits; none that long is right.
     return int(digits) if len(digits) <= 4000 else None
-
-
-def last_number(text: str) -> Decimal | None:
-    """The last number with sign, decimals and thousands separators, units left aside."""
-    matches = list(_NUMBER.finditer(text))
-    if not matches:
-        return None
-    found = matches[-1]
-    value = Decimal(found["digits"].replace(",", ""))
-    return -value if found["sign"] or found["minus"] else value
 
 
 def gold_answer(text: str, where: str = "gsm8k") -> Decimal:
@@ -163,7 +148,11 @@ class Gsm8kEvaluator(Evaluator):
             "prompt": "own",
             "shots": f"{len(self._shots)} of the train split, sha256 {digest(self._shots)}",
             "decoding": f"greedy, {self._limit} tokens",
-            "rule": "accuracy: last integer; accuracy_corrected: last number",
+            "rule": "accuracy: last integer; accuracy_corrected: number as written",
+            "main figure": (
+                "accuracy, by the paper's rule (the last run of digits), for it compares with "
+                "the paper's table; accuracy_corrected reads numbers as they are written"
+            ),
         }
 
     def measure(

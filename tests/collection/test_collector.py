@@ -84,6 +84,33 @@ def test_the_oracle_needs_no_endpoint(tmp_path: Path) -> None:
     assert all(sum(m.trained for m in each.messages) == 2 for each in loaded)
 
 
+DRAFT = "Perhaps\nAction: Operation\n```sql\nDELETE FROM x\n```\nno."
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_a_thinking_model_is_played_by_what_it_says(
+    tmp_path: Path, solver: Callable[..., str], apart: bool
+) -> None:
+    def reply(messages: Messages) -> str | dict[str, object]:
+        said = solver(messages)
+        if apart:
+            return {"content": said, "reasoning_content": DRAFT}
+        return f"<think>\n{DRAFT}\n</think>\n\n{said}"
+
+    with serving(Endpoint(reply)) as server:
+        report = run(config(tmp_path, server.url, 4))
+    assert report["kept"] == 4
+    assert all("DELETE FROM x" not in str(request["messages"]) for request in server.requests)
+    (ending, *_) = endings(tmp_path)
+    turns = [message for message in ending.trajectory.messages if message.trained]
+    assert {turn.reasoning for turn in turns} == {DRAFT}
+    assert not any("DELETE" in turn.content for turn in turns)
+    # Both shapes on disk keep the thoughts.
+    for kind in ("jsonl", "messages"):
+        (file,) = (tmp_path / kind).glob("*.jsonl")
+        assert all(line.count("DELETE FROM x") == 2 for line in file.read_text().splitlines())
+
+
 def test_a_model_is_played_scored_and_paid(tmp_path: Path, solver: Callable[..., str]) -> None:
     def reply(messages: Messages) -> str:
         wrong = "rows" in messages[2]["content"]
@@ -228,6 +255,32 @@ def test_a_filtered_turn_is_no_turn_after_a_kill(tmp_path: Path) -> None:
             database.execute("UPDATE tasks SET final_attempt = NULL")
         again = run(config(tmp_path, endpoint.url, 1))
     assert (again["dropped"], again["requests"]) == (first["dropped"], 1)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_turns_cut_at_the_token_limit_are_counted_and_not_kept(
+    tmp_path: Path, solver: Callable[..., str], kept: bool
+) -> None:
+    def reply(messages: Messages) -> dict[str, Any]:
+        # The last turn of half of the tasks is cut, as behind its answer.
+        cut = len(solver(messages)) % 2
+        return {"content": solver(messages), "finish_reason": "length" if cut else "stop"}
+
+    endpoint = Endpoint(reply)
+    filters = ("no_cut_turns=1000",) if kept else ()
+    with serving(endpoint):
+        report = run(replace(config(tmp_path, endpoint.url, 8), filters=filters))
+        again = run(replace(config(tmp_path, endpoint.url, 8), filters=filters))
+    cut = [ending.trajectory.cut_turns for ending in endings(tmp_path)]
+    assert 0 < sum(map(bool, cut)) < 8
+    assert report["cut_turns"] == again["cut_turns"] == sum(cut)
+    dropped = 0 if kept else sum(map(bool, cut))
+    assert report["dropped"] == ({} if kept else {"cut_turns": dropped})
+    rows = (tmp_path / "jsonl/db.jsonl").read_text("utf-8").splitlines()
+    assert len(rows) == report["kept"] == 8 - dropped
+    assert f"| Turns cut at the limit of tokens | {sum(cut)} |" in (
+        tmp_path / "README.md"
+    ).read_text("utf-8")
 
 
 def test_thoughts_are_added_by_one_threshold(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset_builders.collection.episode import Trajectory
+from dataset_builders.collection.answer import Answer
+from dataset_builders.collection.episode import Episode, Trajectory
 from dataset_builders.collection.filters import (
     FILTERS,
     Sieve,
@@ -17,6 +19,7 @@ from dataset_builders.collection.filters import (
     threshold_of,
 )
 from dataset_builders.conversation import Message
+from dataset_builders.environments.dialogue import Dialogue
 from dataset_builders.errors import ConfigError
 from dataset_builders.reading.sources import SourceSpec, load_source
 
@@ -24,7 +27,7 @@ ACT = "I look.\nAction: Operation\n```sql\nSELECT 1\n```"
 
 
 def played(
-    *turns: str, reward: float = 1.0, exit_reason: str = "answered", invalid: int = 0
+    *turns: str, reward: float = 1.0, exit_reason: str = "answered", invalid: int = 0, cut: int = 0
 ) -> Trajectory:
     messages = [Message("user", "Work."), Message("assistant", "Ok.")]
     for number, turn in enumerate(turns):
@@ -38,6 +41,7 @@ def played(
         exit_reason=exit_reason,
         num_rounds=len(turns),
         valid_rounds=len(turns) - invalid,
+        cut_turns=cut,
     )
 
 
@@ -59,6 +63,8 @@ def test_the_papers_thresholds() -> None:
         (played(), 0, "nothing_trained"),
         (played(ACT, " \n"), 1, "empty_turn"),
         (played(ACT + "\ud800"), 1, "lone_surrogate"),
+        # Whatever it earned, and without a filter that is named.
+        (played(ACT, cut=1), 0, "cut_turns"),
     ],
 )
 def test_reward_and_what_no_builder_takes(
@@ -83,6 +89,8 @@ def test_reward_and_what_no_builder_takes(
         ("no_repetition=2", played("a", "b", "a"), played("a", "a"), "repetition"),
         ("has_thought", played(ACT), played(ACT, "Action: Answer"), "no_thought"),
         ("has_thought=50", played(ACT, "Action: x"), played("Act: a", "Act: b", ACT), "no_though"),
+        ("no_cut_turns", played(ACT), played(ACT, cut=1), "cut_turns"),
+        ("no_cut_turns=1", played(ACT, cut=1), played(ACT, ACT, cut=2), "cut_turns"),
         ("no_refusal", played("I am sure."), played("I'm sorry, but no."), "refusal"),
         ("no_refusal", played("I am unable to find it."), played("I am unable to help"), "refus"),
         ("no_refusal=1", played("I can't help."), played("As an AI", "I cannot assist"), "refusal"),
@@ -99,9 +107,26 @@ def test_every_filter_is_tried_above() -> None:
     assert {case[0].partition("=")[0] for case in mark.args[1]} == set(FILTERS)
 
 
+def test_a_cut_end_that_the_environment_leaves_out_is_no_fault() -> None:
+    class Keeps:
+        """As the knowledge graph's dialogue: nothing behind a made-up observation."""
+
+        def kept(self, turn: str) -> str:
+            return turn.split("Observation:")[0].replace("\\_", "_")
+
+        def step(self, turn: str) -> tuple[str, float, bool, bool, dict[str, bool]]:
+            return "seen", 0.0, False, False, {"valid_format": True}
+
+    for text, number in (("Action: a\\_b", 1), ("Action: a\nObservation: made u", 0), ("a ", 1)):
+        for cut in (False, True):
+            episode = Episode(0, "t", dialogue=cast(Dialogue, Keeps()))
+            episode.act(Answer(text, cut=cut))
+            assert episode.trajectory("knowledge_graph").cut_turns == number * cut
+
+
 def test_the_first_filter_that_objects_names_the_reason() -> None:
     sieve = Sieve(1, ["max_rounds=1", " has_thought"])
-    assert sieve.names == ("max_rounds=1", "has_thought=100")
+    assert sieve.names == ("no_cut_turns=0", "max_rounds=1", "has_thought=100")
     assert sieve.reason(played("Act: a", "Act: b")) == "too_many_rounds"
     assert sieve.reason(played("Act: a", reward=0)) == "reward_below_threshold"
 

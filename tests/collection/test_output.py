@@ -251,7 +251,7 @@ def test_the_card_tells_counts_and_cost(trajectories: list[Trajectory], tmp_path
     text = (tmp_path / "README.md").read_text("utf-8")
     for line in (
         "| Model | gpt\\|4 |",
-        "| Further filters | max_rounds=3 |",
+        "| Further filters | no_cut_turns=0, max_rounds=3 |",
         "| Tasks played | 8 |",
         "| Trajectories kept | 7 |",
         "| Dropped: reward_below_threshold | 1 |",

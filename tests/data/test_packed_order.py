@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from dataset_builders.errors import ConfigError
+from dataset_builders.mixing.exposure import repeat_rate
 from dataset_builders.mixing.packed_order import Packing, bins_of, pack_plan
 from dataset_builders.mixing.planning import Plan, make_order
 from dataset_builders.mixing.rows import make_index
@@ -74,8 +75,59 @@ def test_a_longer_run_begins_with_the_same_rows(weights: dict[str, float]) -> No
         pack_plan(plan, AGENT, GENERAL, PACKING._replace(rows=rows), seed=9)
         for rows in (16 * 20, 16 * 40)
     )
-    rows, more = short.planned.drawn(), long.planned.drawn()
-    assert (more[: len(rows)] == rows).all()
+    # All but the last window's: where a run ends, it has had all examples up to a place.
+    settled = short.bins.settled
+    assert settled > 16 * 15
+    rows, more = (
+        found.planned.order.indices()[found.bins.head(settled).positions] for found in (short, long)
+    )
+    assert (more == rows).all()
+
+
+SIZES = [(50, 5000), (50, 305), (20, 305), (700, 5000), (3, 400)]
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize(("num_agent", "num_general"), SIZES)
+@pytest.mark.parametrize("weights", [{}, {"db": 1.0, "os": 2.0}])
+def test_no_packed_row_holds_a_conversation_twice_and_passes_are_passes(
+    num_agent: int, num_general: int, weights: dict[str, float], seed: int
+) -> None:
+    plan = Plan(0.2, task_weights=weights)
+    agent, general = index(num_agent, 500, 0.25, seed), index(num_general, 800, 0.75, seed)
+    packing = Packing(capacity=4096, batch=4, rows=4 * 100)
+    found = pack_plan(plan, agent, general, packing, seed=seed)
+    bins, rows = found.bins, found.planned.order.indices()
+    assert len(bins) == packing.rows
+    # All examples of the mix up to a place, and none beyond it.
+    assert sorted(bins.positions.tolist()) == list(range(len(bins.positions)))
+    for members in bins:
+        assert len(set(rows[members].tolist())) == len(members)
+    times = np.bincount(rows[bins.positions], minlength=num_agent + num_general)
+    tasks = agent["task"].to_pylist()
+    sides = [times[num_agent:]]
+    sides += (
+        [times[:num_agent][[t == task for t in tasks]] for task in weights]
+        if weights
+        else [times[:num_agent]]
+    )
+    for side in sides:
+        assert side.max() - side.min() <= 1
+    drawn = rows[bins.positions]
+    batch = np.repeat(np.arange(len(bins)) // packing.batch, np.diff(bins.offsets))
+    rate = repeat_rate(drawn, batch, num_agent)
+    assert rate["general"] == 0
+    if num_agent > 3:
+        # Of a small task a batch may take nearly all rows: packing moves some into the next pass.
+        assert rate["agent"] <= (0.05 if num_agent == 20 else 0.01 if weights else 0.0)
+
+
+def test_the_repeat_rate_counts_further_copies() -> None:
+    rows = np.array([0, 0, 5, 5, 5, 1, 0, 6])
+    groups = np.array([0, 0, 0, 0, 0, 1, 1, 1])
+    # Of four agent examples one is a second copy; of four general ones two are.
+    assert repeat_rate(rows, groups, 2) == {"agent": 0.25, "general": 0.5}
+    assert repeat_rate(rows[2:5], groups[2:5], 2)["agent"] == 0
 
 
 def test_the_bins_follow_from_the_order_alone() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dataset_builders.errors import ConfigError
 from dataset_builders.mixing.order import MixOrder
-from dataset_builders.mixing.packing import MAX_WINDOW, Bins, pack, pack_to_fill
+from dataset_builders.mixing.packing import MAX_WINDOW, Bins, pack, pack_exactly, pack_to_fill
 
 CAPACITY = 64
 ETA = 0.2
@@ -209,12 +209,36 @@ def test_as_many_examples_are_drawn_as_fill_the_rows(draw: Callable[[int], Any])
     settings: dict[str, Any] = {"capacity": 4096, "batch": 8, "agent": agent, "trained": trained}
     order, bins = pack_to_fill(draw, lengths, 800, **settings)
     assert len(bins) == 800
-    assert bins.fill >= 0.997
+    assert bins.fill >= 0.996
+    assert sorted(bins.positions.tolist()) == list(range(len(bins.positions)))
     assert len(bins.positions) <= len(order)
     longer = draw(3 * len(order))
     assert order.tolist() == longer[: len(order)].tolist()
     drawn = {"capacity": 4096, "batch": 8, "agent": agent[longer], "trained": trained[longer]}
-    assert same(bins, pack(lengths[longer], **drawn).head(800))
+    whole = pack(lengths[longer], **drawn, rows=longer)
+    assert 600 < bins.settled < 800
+    assert same(bins.head(bins.settled), whole.head(bins.settled))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_any_number_of_rows_is_filled_by_the_first_examples(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    lengths = draw.integers(1, CAPACITY + 1, 200)
+    for count in (1, 2, 7, 30, 60):
+        bins = pack_exactly(lengths, count, capacity=CAPACITY, window=int(draw.integers(3, 40)))
+        assert bins is not None
+        assert len(bins) == count
+        number = len(bins.positions)
+        assert bins.tokens.max() <= CAPACITY
+        assert sorted(bins.positions.tolist()) == list(range(number))
+    assert pack_exactly(lengths[:5], 60, capacity=CAPACITY, window=10) is None
+
+
+def test_no_bin_takes_a_copy() -> None:
+    rows = np.tile(np.arange(4), 5)
+    bins = pack(np.full(20, 8), capacity=CAPACITY, window=20, rows=rows)
+    assert [sorted(rows[members].tolist()) for members in bins] == [[0, 1, 2, 3]] * 5
+    assert pack(np.full(20, 8), capacity=CAPACITY, window=20).tokens.tolist() == [64, 64, 32]
 
 
 def test_rows_that_hardly_fill_are_drawn_for_until_there_are_enough() -> None:

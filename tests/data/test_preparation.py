@@ -262,7 +262,7 @@ def test_progress_and_report_account_for_everything(
 @pytest.mark.parametrize(
     ("records", "words"),
     [
-        ([], "none of the first 0 records"),
+        ([], "found no records, expected at least one"),
         ([{"conversations": []}] * 3, "none of 3 records can be used"),
         (["text"], "none of the first 1 records"),
         (None, "bad.jsonl"),

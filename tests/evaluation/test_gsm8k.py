@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from dataset_builders.conversation import Message
 from dataset_builders.errors import DataError, SourceNotFoundError
 from evaluators.base import Subject
-from evaluators.general.gsm8k import gold_answer, last_integer, last_number, make
+from evaluators.general.answer_numbers import last_number
+from evaluators.general.gsm8k import gold_answer, last_integer, make
 from evaluators.running import run_evaluator
 from evaluators.subject import Decoding
 from evaluators.suites import SuiteSettings
@@ -34,7 +35,43 @@ from evaluators.suites import SuiteSettings
         ("(8)-3", 3, "3"),
         ("1,000,000 people", 0, "1000000"),
         ("2, 3, 5", 5, "5"),
-        ("50% of 1,2", 2, "2"),
+        ("50% of 1,2", 2, "1.2"),
+        ("so 20 800 in all", 800, "20800"),
+        ("so 1 234 567,5 kg", 5, "1234567.5"),
+        ("so 20\u202f800", 800, "20800"),
+        ("so 20'800 francs", 800, "20800"),
+        ("in 2019 300 people", 300, "300"),
+        ("5 of 12 20 300", 300, "300"),  # a list
+        ("3,5", 5, "3.5"),
+        ("it is 0,125 l", 125, "0.125"),
+        ("he has 3,500", 500, "3500"),
+        ("1,2,3", 3, "3"),
+        ("12,50 euros", 50, "12.50"),
+        ("1.234,56", 56, "1234.56"),
+        ("1.234.567", 567, "1234567"),
+        ("20.800", 800, "20.800"),
+        ("so 1/2", 2, "0.5"),
+        ("so 2 1/2 cups", 2, "2.5"),
+        ("-1/4", 4, "-0.25"),
+        ("so \\frac{3}{4}", 4, "0.75"),
+        ("1/0", 0, "0"),
+        ("on 3/4/2020", 2020, "2020"),
+        ("12/4 = 3", 3, "3"),
+        ("2.08e4", 4, "20800"),
+        ("1.5E+3 m", 3, "1500"),
+        ("2.08 x 10^4", 4, "20800"),
+        ("2.08 \\times 10^{4}", 4, "20800"),
+        ("5 x 10 = 50", 50, "50"),
+        ("it is \u20137", 7, "-7"),
+        ("5\u20137", 7, "7"),
+        ("pages 5\u20137", 7, "7"),
+        ("#### 18", 18, "18"),
+        ("#### 18\nIt took 3 steps.", 3, "18"),
+        ("#### $1,018 for 2 days", 2, "1018"),
+        ("#### none\nor 3", 3, "3"),
+        ("so \\boxed{18} in 2 steps", 2, "18"),
+        ("so \\boxed{\\frac{1}{2}}", 2, "0.5"),
+        ("9e999", 999, "9e999"),
         ("That is .5 of it", 5, ".5"),
         ("ends in 0", 0, "0"),
         ("minus sign \u22124", 4, "-4"),

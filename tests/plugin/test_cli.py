@@ -143,6 +143,29 @@ def test_build_writes_tokens(
     assert_one_line_error(again, "is there already")
 
 
+def test_build_warns_of_what_is_lost(run: Run, tmp_path: Path, tiny_model_dir: Path) -> None:
+    long = {"role": "assistant", "content": "word " * 500}
+    rows = [
+        {"messages": [{"role": "user", "content": "q"}, long if number < 3 else {**long,
+         "content": "a"}]}
+        for number in range(20)
+    ]  # fmt: skip
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name, options in (("one", ()), ("two", ("--json",))):
+        code, out, err = run(
+            *("build", "--agent", path, "--eta", 1, "--num-examples", 9, "--out", tmp_path / name),
+            *("--tokenizer", tiny_model_dir, "--max-length", 99, "--length-policy", "drop"),
+            *options,
+        )
+        assert code == 0
+        assert "warning: agent: 3 of 20 (15%) conversations give no row: too_long 3" in err
+        assert "would hold 95% of the conversations whole" in err
+    (line,) = json.loads(out)["warnings"]
+    assert line in err
+    assert line in (tmp_path / "one/report.html").read_text()
+
+
 def test_build_takes_the_plan_of_the_mix(
     run: Run, data: dict[str, Path], tiny_model_dir: Path, tmp_path: Path
 ) -> None:
@@ -237,7 +260,11 @@ def test_chat_holds_a_dialogue(
 def test_check_explains(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "broken.yaml"
     path.write_text("base_model: x\nplugins: [agenttuning_plugin.NoSuchPlugin]\n")
-    assert_one_line_error(run("check", path), "broken.yaml", "expected agenttuning_plugin.Agent")
+    code, _, err = run("check", path)
+    assert code == 1
+    assert "broken.yaml: plugins: found ['agenttuning_plugin.NoSuchPlugin'], expected" in err
+    assert "agenttuning: the section is missing" in err
+    assert "Traceback" not in err
     path.write_text("a: [1\n")
     assert_one_line_error(run("check", path), "broken.yaml:2")
     path.write_text("- 1\n")

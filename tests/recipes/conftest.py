@@ -40,6 +40,8 @@ _NOT_OURS = (
     ("`torch.jit", "DeprecationWarning"),  # torch's own use of it, through torchao
     ("'pin_memory' argument is set as true", "UserWarning"),  # Axolotl's default
     (".*gemv_4bit", "UserWarning"),  # generation with 4-bit weights
+    # TRL's default by its old name, under transformers 5.23 and later.
+    ("`gradient_checkpointing` is deprecated", "FutureWarning"),
     ("Paged optimizers are not supported on CPU", "UserWarning"),  # falls back, as told
 )
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from resume_recorder import Recorder, fork_each
+from trainer_settings import checkpointing
 from trl import SFTConfig, SFTTrainer
 
 from agenttuning_plugin import EvaluatorCallback, GeneralLossEvaluator, Schedule
@@ -41,7 +42,7 @@ def make_trainer(config: dict[str, Any]) -> SFTTrainer:
         seed=config["seed"],
         use_cpu=True,
         bf16=False,
-        gradient_checkpointing=False,
+        **checkpointing(SFTConfig, False),
         disable_tqdm=True,
         train_sampling_strategy="sequential",
         dataset_kwargs={"skip_prepare_dataset": True},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ HONOURED = {
     *("fsdp", "fsdp_config", "fsdp_version", "deepspeed", "dp_shard_size", "dp_replicate_size"),
     *("tensor_parallel_size", "context_parallel_size", "expert_parallel_size", "use_ray"),
     *("torch_compile", "torch_compile_backend", "bf16", "fp16", "fp8", "pad_to_sequence_len"),
+    *("attn_implementation", "lora_fp32_gradients", "torch_compile_regional"),
 }
 DATA_CODE = ("utils/data/sft.py", "utils/data/shared.py", "utils/data/utils.py")
 DATA_CODE += ("utils/data/wrappers.py", "utils/data/streaming.py", "utils/trainer.py")
@@ -142,3 +144,26 @@ def test_registering_twice_changes_nothing(tmp_path: Path, tiny_model_dir: Path)
     before = cfg.to_dict()
     prepare_plugins(cfg)  # as a Ray worker does
     assert cfg.to_dict() == before
+
+
+@pytest.mark.usefixtures("axolotl_process")
+@pytest.mark.parametrize(("keys", "seed"), [({}, 42), ({"seed": 0}, 0), ({"seed": 7}, 7)])
+def test_the_mix_has_the_trainers_seed(
+    keys: dict[str, Any], seed: int, tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    from axolotl.cli.config import load_cfg
+    from axolotl.integrations.base import PluginManager
+
+    for name in ("agent", "chat"):
+        turns = [{"role": "user", "content": name}, {"role": "assistant", "content": "Yes."}]
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"messages": turns}) + "\n", "utf-8")
+    section = {
+        "agent": str(tmp_path / "agent.jsonl"),
+        "general": str(tmp_path / "chat.jsonl"),
+        "holdout": 0,
+    }
+    recipe = small_recipe(tmp_path, tiny_model_dir, agenttuning=section, **keys)
+    cfg = load_cfg(str(recipe), dataset_prepared_path=str(tmp_path / "prepared"))
+    PluginManager.get_instance().load_datasets(cfg, preprocess=False)
+    report = json.loads((tmp_path / "out/agenttuning_report.json").read_text("utf-8"))
+    assert report["mix"]["seed"] == seed

@@ -12,6 +12,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -167,7 +168,8 @@ def runs(
     (folder / "runs.json").write_text(json.dumps(jobs), "utf-8")
     done = start([sys.executable, str(HERE / f"resume_{name}.py"), "runs.json"], folder, {})
     assert done.returncode == 0, done.stderr[-3000:]
-    codes = [int(line) for line in done.stdout.splitlines()]
+    # Axolotl 0.21 logs to standard output, too.
+    codes = [int(line) for line in done.stdout.splitlines() if re.fullmatch(r"-?\d+", line)]
     assert codes == [0, -signal.SIGKILL, 0, 0], "\n".join(
         Path(job["log"]).read_text("utf-8")[-3000:] for job in jobs
     )
