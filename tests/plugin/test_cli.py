@@ -181,6 +181,29 @@ def test_build_writes_tokens(
     assert_one_line_error(again, "is there already")
 
 
+def test_build_warns_of_what_is_lost(run: Run, tmp_path: Path, tiny_model_dir: Path) -> None:
+    long = {"role": "assistant", "content": "word " * 500}
+    rows = [
+        {"messages": [{"role": "user", "content": "q"}, long if number < 3 else {**long,
+         "content": "a"}]}
+        for number in range(20)
+    ]  # fmt: skip
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name, options in (("one", ()), ("two", ("--json",))):
+        code, out, err = run(
+            *("build", "--agent", path, "--eta", 1, "--num-examples", 9, "--out", tmp_path / name),
+            *("--tokenizer", tiny_model_dir, "--max-length", 99, "--length-policy", "drop"),
+            *options,
+        )
+        assert code == 0
+        assert "warning: agent: 3 of 20 (15%) conversations give no row: too_long 3" in err
+        assert "would hold 95% of the conversations whole" in err
+    (line,) = json.loads(out)["warnings"]
+    assert line in err
+    assert line in (tmp_path / "one/report.html").read_text()
+
+
 def test_build_takes_the_plan_of_the_mix(
     run: Run, data: dict[str, Path], tiny_model_dir: Path, tmp_path: Path
 ) -> None:
