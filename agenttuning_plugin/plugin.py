@@ -183,13 +183,14 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         from evaluators.callback import EvaluatorCallback
 
         section = section_of(cfg)
+        ends = tuple(cfg.eot_tokens or ())
         first: list[Any] = [PackingCheck()] if cfg.sample_packing else []
-        beside = [EndpointCallback(trainer, section.endpoint)] if section.endpoint else []
+        beside = [EndpointCallback(trainer, section.endpoint, ends)] if section.endpoint else []
         if not section.evaluators:
             return [*first, *beside]
         holdout = self._mix.holdout if self._mix else None
         made, policy = schedules(section, holdout)
-        panel = EvaluatorCallback(trainer, made, tuple(cfg.eot_tokens or ()), policy)
+        panel = EvaluatorCallback(trainer, made, ends, policy)
         return [*first, panel, *beside]
 
 
