@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,10 +13,12 @@ import typer
 from agenttuning_plugin.terminal import (
     ENVIRONMENT_OPTIONS,
     AgentInstructCopy,
+    ApiKeyEnv,
     EndOfTurn,
     EnvironmentOptions,
     EnvironmentPrompt,
     Json,
+    ModelName,
     Template,
     console,
     emit,
@@ -31,10 +32,12 @@ from dataset_builders.errors import ConfigError
 
 if TYPE_CHECKING:
     from agenttuning_plugin.evaluation import LazySubject, Task
-    from evaluators.base import Subject
 
 _EXTRA = ("replay", "loss")
 _SECONDS_BETWEEN_LINES = 30.0
+_BATCH = 16
+_IN_FLIGHT = 64
+"""Most episodes in play: rows of a batch of this process's own, or requests to a server."""
 
 
 @naming_options(ENVIRONMENT_OPTIONS)
@@ -83,16 +86,17 @@ def evaluate(
     judge_api_key_env: Annotated[
         str, typer.Option(help="Environment variable that holds its key.")
     ] = "OPENAI_API_KEY",
-    model_name: Annotated[
-        str | None, typer.Option(help="Name of the model at a URL. [default: its only one]")
-    ] = None,
-    api_key_env: Annotated[
-        str, typer.Option(help="Environment variable that holds the URL's key.")
-    ] = "OPENAI_API_KEY",
+    model_name: ModelName = None,
+    api_key_env: ApiKeyEnv = "OPENAI_API_KEY",
     oracle: Annotated[
         bool, typer.Option("--oracle", help="The environments' oracles play; no model.")
     ] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Episodes played at once.")] = 16,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Most episodes played at once. [default: 16; on a server 64, as it bears]"
+        ),
+    ] = None,
     max_new_tokens: Annotated[
         int | None, typer.Option(min=1, help="Shorter answers than the tasks allow, for trials.")
     ] = None,
@@ -107,23 +111,34 @@ def evaluate(
     from agenttuning_plugin import evaluation
     from agenttuning_plugin.evaluation_folder import resolved, weights_digest
     from agenttuning_plugin.evaluation_table import show_panel
+    from agenttuning_plugin.models import is_url, open_subject
     from evaluators.suites import SuiteSettings
 
     place = _one_model(positional, model, oracle)
     names = _names(suite)
+    most = batch_size or (_IN_FLIGHT if is_url(place) else _BATCH)
     judge = {"model": judge_model, "base_url": judge_base_url, "api_key_env": judge_api_key_env}
     settings = SuiteSettings(
         data=data,
         prompt=prompt,
         agentinstruct=agentinstruct,
-        batch_size=batch_size,
+        batch_size=most,
         max_new_tokens=max_new_tokens,
         judge={key: value for key, value in judge.items() if value} if judge_model else None,
         options=options_by_task(option, names),
         oracle=oracle,
     )
     subject = evaluation.LazySubject(
-        lambda: _subject(place, adapter, model_name, api_key_env, chat_template, end_of_turn), out
+        lambda: open_subject(
+            place,
+            adapter,
+            chat_template=chat_template,
+            end_of_turn=tuple(end_of_turn or ()),
+            model_name=model_name,
+            api_key_env=api_key_env,
+            max_concurrency=most,
+        ),
+        out,
     )
     tasks = evaluation.suite_tasks([name for name in names if name not in _EXTRA], settings)
     if "replay" in names:
@@ -212,30 +227,6 @@ def options_by_task(
             raise ConfigError(f"--option: found {key!r}, expected a task of {', '.join(chosen)}")
         found.setdefault(task, {})[name] = value
     return dict(found)
-
-
-def _subject(
-    place: str,
-    adapter: str | None,
-    model_name: str | None,
-    api_key_env: str,
-    chat_template: str | None,
-    end_of_turn: Sequence[str] | None,
-) -> Subject:
-    if place.startswith(("http://", "https://")):
-        from agenttuning_plugin.models import served_subject
-
-        if adapter is not None:
-            raise ConfigError("--adapter: found one beside a URL: the server has to load it")
-        return served_subject(place, model_name, api_key_env)
-    from agenttuning_plugin.models import load_subject
-    from agenttuning_plugin.quiet import without_bars
-
-    # A download's bars are worth seeing.
-    with without_bars() if Path(place).expanduser().is_dir() else nullcontext():
-        return load_subject(
-            place, adapter, chat_template=chat_template, end_of_turn=tuple(end_of_turn or ())
-        )
 
 
 def _loss(

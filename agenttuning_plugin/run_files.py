@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from agenttuning_plugin.args import AgentTuningSection
+from agenttuning_plugin.data import Mix
 from agenttuning_plugin.reporting.figures import figures
 from agenttuning_plugin.reporting.page import render_page
 from agenttuning_plugin.reporting.samples import sample_rows
@@ -134,6 +136,33 @@ class MixRun:
             "tokenizer": name,
             "rows": {key: place for key, place in rows.items() if place is not None},
         }
+
+
+def run_of(
+    mix: Mix, section: AgentTuningSection, tokenizer: Any, encoding: Encoding, batch: Batch
+) -> MixRun:
+    """The run of a recipe's mix.
+
+    Args:
+        mix: From `agenttuning_plugin.data.load_mix`.
+        section: The recipe's section.
+        tokenizer: The tokenizer.
+        encoding: Settings of the rows.
+        batch: How the trainer cuts the stream into steps.
+    """
+    return MixRun(
+        mix.prepared,
+        mix.planned,
+        mix.plan,
+        agent=[source.spec() for source in section.agent],
+        general=[source.spec() for source in section.general],
+        tokenizer=tokenizer,
+        encoding=encoding,
+        batch=batch,
+        packing=mix.packing,
+        packing_facts=mix.report.get("packing"),
+        loss_normalization=section.loss_normalization,
+    )
 
 
 def write_run_files(folder: Path, run: MixRun) -> dict[str, Any]:
