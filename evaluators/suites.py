@@ -25,7 +25,7 @@ class SuiteSettings:
         max_new_tokens: Limit on an answer below the benchmark's own; for trials.
         judge: Of MT-Bench and ReWOO: `base_url`, `model`, `api_key_env`; none by default.
         options: Further settings by benchmark, such as `{"database": {"backend": "mariadb"}}`.
-        seed: Of what is drawn, such as the order in which a limit takes tasks.
+        seed: Of what is drawn, such as answers; the order of items is the same for all.
         oracle: Whether environments' own oracles play in place of the model.
     """
 
