@@ -8,8 +8,10 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from dataset_builders.collection.address import hint
 from dataset_builders.collection.answer import Answer
 from dataset_builders.collection.client import Endpoint
+from dataset_builders.collection.failures import absence
 from dataset_builders.collection.requests import Sampling, plain_unicode
 from dataset_builders.conversation import Message
 from dataset_builders.errors import AgentTuningError, EndpointError
@@ -214,23 +216,52 @@ class ServedTask:
         return None if self._context is None else self._context - max_new_tokens
 
 
+NEUTRAL: Mapping[str, Any] = {
+    "top_p": 1.0,
+    "top_k": -1,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+}
+"""Sampling fields that change nothing. vLLM and SGLang fill those that a request leaves out from
+the model's `generation_config.json`; a model in this process is decoded without it."""
+_FILLING = frozenset({"vllm", "sglang"})
+
+
 def served_models(endpoint: Endpoint) -> list[str]:
-    """Names of the models that a server has.
+    """Names of the models that a server has; see `listed_models` for errors."""
+    return list(listed_models(endpoint))
+
+
+def neutral_fields(owner: str) -> dict[str, Any]:
+    """Fields to send with every request to a server that would fill them otherwise.
+
+    Args:
+        owner: Who owns the model, as the server lists it; vLLM and SGLang give their own names.
+    """
+    return dict(NEUTRAL) if owner.lower() in _FILLING else {}
+
+
+def listed_models(endpoint: Endpoint) -> dict[str, str]:
+    """Owners of the models that a server has, by the models' names.
 
     Raises:
         EndpointError: It does not answer, or with something else.
         MissingExtraError: openai is not installed.
     """
 
-    async def ask() -> list[str]:
+    async def ask() -> dict[str, str]:
         client = endpoint.connect()
         try:
-            return [model.id async for model in client.models.list()]
+            listed = [model async for model in client.models.list()]
+            return {model.id: str(getattr(model, "owned_by", "") or "") for model in listed}
         except Exception as error:
             # Whatever breaks here: nothing can be asked of this server.
-            line = " ".join(str(error).split())[:300]
+            line = absence(error) or " ".join(str(error).split())[:300]
+            said = hint(endpoint.address, getattr(error, "status_code", None))
             raise EndpointError(
-                f"{endpoint.address}: no list of models at /models: {line}"
+                f"{endpoint.address}: no list of models at /models: {line}{said}"
             ) from error
         finally:
             await client.close()
