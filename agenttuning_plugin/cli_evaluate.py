@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agenttuning_plugin.evaluation_progress import with_bars
+from agenttuning_plugin.request_options import (
+    JudgeFields,
+    JudgeTemperature,
+    JudgeTokenField,
+    RequestFields,
+    Temperature,
+    TokenField,
+    configured,
+    given_sampling,
+    judge_settings,
+    sampling_heading,
+)
 from agenttuning_plugin.terminal import (
     ENVIRONMENT_OPTIONS,
     AgentInstructCopy,
@@ -27,6 +38,7 @@ from agenttuning_plugin.terminal import (
     plain,
     writing,
 )
+from dataset_builders.collection.address import lacks_scheme
 from dataset_builders.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,7 +46,6 @@ if TYPE_CHECKING:
     from evaluators.base import Subject
 
 _EXTRA = ("replay", "loss")
-_SECONDS_BETWEEN_LINES = 30.0
 
 
 @naming_options(ENVIRONMENT_OPTIONS)
@@ -83,6 +94,12 @@ def evaluate(
     judge_api_key_env: Annotated[
         str, typer.Option(help="Environment variable that holds its key.")
     ] = "OPENAI_API_KEY",
+    judge_temperature: JudgeTemperature = None,
+    judge_token_field: JudgeTokenField = "max_tokens",
+    judge_request: JudgeFields = None,
+    temperature: Temperature = None,
+    token_field: TokenField = "max_tokens",
+    request: RequestFields = None,
     model_name: Annotated[
         str | None, typer.Option(help="Name of the model at a URL. [default: its only one]")
     ] = None,
@@ -111,19 +128,26 @@ def evaluate(
 
     place = _one_model(positional, model, oracle)
     names = _names(suite)
-    judge = {"model": judge_model, "base_url": judge_base_url, "api_key_env": judge_api_key_env}
+    sampling = given_sampling(temperature, token_field, request)
+    judge = judge_settings(
+        *(judge_model, judge_base_url, judge_api_key_env),
+        *(judge_temperature, judge_token_field, judge_request),
+    )
     settings = SuiteSettings(
         data=data,
         prompt=prompt,
         agentinstruct=agentinstruct,
         batch_size=batch_size,
         max_new_tokens=max_new_tokens,
-        judge={key: value for key, value in judge.items() if value} if judge_model else None,
+        judge=judge,
         options=options_by_task(option, names),
         oracle=oracle,
     )
     subject = evaluation.LazySubject(
-        lambda: _subject(place, adapter, model_name, api_key_env, chat_template, end_of_turn), out
+        lambda: configured(
+            _subject(place, adapter, model_name, api_key_env, chat_template, end_of_turn), sampling
+        ),
+        out,
     )
     tasks = evaluation.suite_tasks([name for name in names if name not in _EXTRA], settings)
     if "replay" in names:
@@ -137,11 +161,12 @@ def evaluate(
         "chat_template": chat_template or "",
         "end_of_turn": list(end_of_turn or ()),
         "max_new_tokens": max_new_tokens,
+        **sampling_heading(sampling),
     }
     run = evaluation.Run(subject, limit, out, step, heading, oracle)
     try:
         with writing(out):
-            panel = _with_bars(lambda bars: evaluation.run_panel(tasks, run, bars))
+            panel = with_bars(lambda bars: evaluation.run_panel(tasks, run, bars))
     except KeyboardInterrupt:
         errors.print("stopped" + (": the same command goes on from here" if out else ""))
         raise typer.Exit(130) from None
@@ -222,6 +247,8 @@ def _subject(
     chat_template: str | None,
     end_of_turn: Sequence[str] | None,
 ) -> Subject:
+    if lacks_scheme(place) and not Path(place).exists():
+        raise ConfigError(f"--model: found {place!r}, expected a scheme: http://{place}")
     if place.startswith(("http://", "https://")):
         from agenttuning_plugin.models import served_subject
 
@@ -264,31 +291,3 @@ def _replay(data: str | None, subject: LazySubject, max_length: int) -> Task:
         return replay_evaluator(data, subject(), max_length)
 
     return Task("replay", "Replay", "replay", make)
-
-
-def _with_bars(run: Callable[[Any], Any]) -> Any:
-    from rich.progress import Progress
-
-    if not errors.is_terminal:
-        return run(_lines)
-    with Progress(console=errors, transient=True) as progress:
-
-        def bar(name: str) -> Callable[[int, int], None]:
-            task = progress.add_task(name, total=None)
-            return lambda done, total: progress.update(task, completed=done, total=total)
-
-        return run(bar)
-
-
-def _lines(name: str) -> Callable[[int, int], None]:
-    """Progress for a log, which shows no bars."""
-    told = -math.inf
-
-    def line(done: int, total: int) -> None:
-        nonlocal told
-        now = time.monotonic()
-        if done == total or now - told >= _SECONDS_BETWEEN_LINES:
-            told = now
-            errors.print(plain(f"{name}: {done} of {total}"))
-
-    return line

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from dataset_builders.collection.answer import read_answer
 from dataset_builders.conversation import Message
 from dataset_builders.encoding.coding import Coder
 from dataset_builders.errors import MaskError
 from dataset_builders.masks.chat import ChatRenderer
+from dataset_builders.reasoning import opens_thought
 
 if TYPE_CHECKING:
     from evaluators.base import Subject
@@ -45,7 +47,8 @@ def converse(
             console.print(f"[red]{error}[/red]")
             history.pop()
             continue
-        history.append(Message("assistant", answer))
+        said = read_answer(answer, opened=opens_thought(renderer.prompt(history)))
+        history.append(Message("assistant", said, reasoning=said.reasoning or None))
         if prompt is not None:
             return
 

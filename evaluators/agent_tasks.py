@@ -15,6 +15,7 @@ from evaluators.answer_facts import turn_facts
 from evaluators.base import Evaluator, Metric, Record, Suite
 from evaluators.failure_modes import failure_modes, failure_rates
 from evaluators.subject import Decoding, LanguageModel, Subject
+from evaluators.turns import message_record
 
 
 class AgentTaskEvaluator(Evaluator):
@@ -173,5 +174,5 @@ def record_of(trajectory: Trajectory) -> Record:
         "prompt": trajectory.prompt,
         **trajectory.details,
         **turn_facts([m.content for m in trajectory.messages if m.trained], trajectory.cut_turns),
-        "messages": [{"role": m.role, "content": m.content} for m in trajectory.messages],
+        "messages": [message_record(m.role, m.content, m.reasoning) for m in trajectory.messages],
     }

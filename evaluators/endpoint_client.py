@@ -118,7 +118,12 @@ async def answer_of(
         return None
     if room is not None and reply.prompt_tokens > room:
         return None
-    return Answer(reply.text, cut=is_cut(reply.finish_reason), prompt_tokens=reply.prompt_tokens)
+    return Answer(
+        reply.text,
+        cut=is_cut(reply.finish_reason),
+        prompt_tokens=reply.prompt_tokens,
+        reasoning=reply.reasoning,
+    )
 
 
 def letter_values(text: str, candidates: list[str], endpoint: Endpoint) -> list[float]:

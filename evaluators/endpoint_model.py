@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from dataset_builders.collection.address import hint
-from dataset_builders.collection.answer import Answer
+from dataset_builders.collection.answer import Answer, replace_text
 from dataset_builders.collection.client import Endpoint
-from dataset_builders.collection.failures import absence
 from dataset_builders.collection.requests import Sampling, plain_unicode
 from dataset_builders.conversation import Message
-from dataset_builders.errors import AgentTuningError, EndpointError
+from dataset_builders.errors import AgentTuningError
 from evaluators.decoding import Decoding, Values
 from evaluators.endpoint_client import (
     LOGPROBS,
@@ -24,6 +21,14 @@ from evaluators.endpoint_client import (
     answer_of,
     letter_values,
 )
+from evaluators.served_models import (
+    NoModelListError,
+    listed_models,
+    neutral_fields,
+    served_models,
+)
+
+__all__ = ["EndpointModel", "ServedTask", "served_models"]
 
 _TOP = 20
 """Likeliest tokens that a server is asked about: the most that OpenAI's gives."""
@@ -68,6 +73,22 @@ class EndpointModel:
     def name(self) -> str:
         """Its name on the server."""
         return self._endpoint.model
+
+    def configure(self, sampling: Sampling) -> None:
+        """Take the user's sampling settings, and keep the server from filling in its own.
+
+        Args:
+            sampling: See the class.
+
+        Raises:
+            EndpointError: The server does not answer.
+        """
+        self._sampling = sampling
+        try:
+            owner = listed_models(self._endpoint).get(self.name, "")
+        except NoModelListError:  # Servers need not list their models.
+            owner = ""
+        self._fixed = neutral_fields(owner)
 
     def for_task(self, context_length: int | None = None) -> ServedTask:
         """The model for the requests of one task.
@@ -207,67 +228,10 @@ class ServedTask:
 
     def _texts(self, bodies: Sequence[dict[str, Any]], decoding: Decoding) -> list[str | None]:
         answers = self._model.ask(bodies, self._refusals, self._room(decoding.max_new_tokens))
-        return [
-            None if each is None else Answer(each.strip(), cut=each.cut, refused=each.refused)
-            for each in answers
-        ]
+        return [None if each is None else replace_text(each, each.strip()) for each in answers]
 
     def _room(self, max_new_tokens: int) -> int | None:
         return None if self._context is None else self._context - max_new_tokens
-
-
-NEUTRAL: Mapping[str, Any] = {
-    "top_p": 1.0,
-    "top_k": -1,
-    "min_p": 0.0,
-    "repetition_penalty": 1.0,
-    "presence_penalty": 0.0,
-    "frequency_penalty": 0.0,
-}
-"""Sampling fields that change nothing. vLLM and SGLang fill those that a request leaves out from
-the model's `generation_config.json`; a model in this process is decoded without it."""
-_FILLING = frozenset({"vllm", "sglang"})
-
-
-def served_models(endpoint: Endpoint) -> list[str]:
-    """Names of the models that a server has; see `listed_models` for errors."""
-    return list(listed_models(endpoint))
-
-
-def neutral_fields(owner: str) -> dict[str, Any]:
-    """Fields to send with every request to a server that would fill them otherwise.
-
-    Args:
-        owner: Who owns the model, as the server lists it; vLLM and SGLang give their own names.
-    """
-    return dict(NEUTRAL) if owner.lower() in _FILLING else {}
-
-
-def listed_models(endpoint: Endpoint) -> dict[str, str]:
-    """Owners of the models that a server has, by the models' names.
-
-    Raises:
-        EndpointError: It does not answer, or with something else.
-        MissingExtraError: openai is not installed.
-    """
-
-    async def ask() -> dict[str, str]:
-        client = endpoint.connect()
-        try:
-            listed = [model async for model in client.models.list()]
-            return {model.id: str(getattr(model, "owned_by", "") or "") for model in listed}
-        except Exception as error:
-            # Whatever breaks here: nothing can be asked of this server.
-            line = absence(error) or " ".join(str(error).split())[:300]
-            said = hint(endpoint.address, getattr(error, "status_code", None))
-            raise EndpointError(
-                f"{endpoint.address}: no list of models at /models: {line}{said}"
-            ) from error
-        finally:
-            await client.close()
-
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(lambda: asyncio.run(ask())).result()
 
 
 async def _wind_up(client: EvaluationClient | None) -> None:

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dataset_builders.collection.answer import Answer
+from dataset_builders.collection.answer import Answer, read_answer
 from dataset_builders.conversation import Message
 from dataset_builders.encoding.coding import Coder
 from dataset_builders.errors import MaskError
 from dataset_builders.masks.chat import ChatRenderer
+from dataset_builders.reasoning import mark_tokens, opens_thought
 from evaluators.decoding import Decoding, Values
 from evaluators.letter_tokens import tokens_writing
 from evaluators.statistics import log_sum
@@ -24,6 +25,9 @@ _log = logging.getLogger(__name__)
 
 _SLACK = 8
 """Tokens beyond a stop text's bytes in which it is looked for."""
+
+_MARK_TOKENS = 16
+"""Last tokens of a prompt that can hold the mark which opens a thought, spelt in letters."""
 
 
 class LocalModel:
@@ -62,8 +66,12 @@ class LocalModel:
         self._end_ids = [
             tokenizer.convert_tokens_to_ids(token) for token in self._renderer.end_tokens
         ]
+        added = tokenizer.added_tokens_decoder
+        self._special = {i for i, token in added.items() if token.special}
+        marks = mark_tokens(added[i].content for i in self._special)
+        self._marks = {i for i in self._special if added[i].content in marks}
         # As `model.generate` does; but a config made by hand may name an ordinary word.
-        self._end_ids += [i for i in tokens.end_ids if i in tokenizer.added_tokens_decoder]
+        self._end_ids += [i for i in tokens.end_ids if i in added]
 
     def chat(self, dialogues: Sequence[Sequence[Message]], decoding: Decoding) -> list[str | None]:
         """See `LanguageModel.chat`."""
@@ -116,14 +124,17 @@ class LocalModel:
         def generate(rows: list[list[int]]) -> list[str]:
             stopped = self._stopped(decoding.stop) if decoding.stop else None
             answers = self._tokens.generate(rows, decoding, self._end_ids, stopped)
-            return [self._said(ids, decoding.stop, len(ids) >= limit) for ids in answers]
+            return [
+                self._said(ids, decoding.stop, len(ids) >= limit, self._in_thought(row))
+                for row, ids in zip(rows, answers, strict=True)
+            ]
 
         return self._where_fitting(prompts, limit, generate)
 
-    def _said(self, ids: list[int], stop: Sequence[str], full: bool) -> Answer:
+    def _said(self, ids: list[int], stop: Sequence[str], full: bool, opened: bool) -> Answer:
         text = self._decode(ids)
         said = _cut(text, stop)
-        return Answer(said.strip(), cut=full and said == text)
+        return read_answer(Answer(said.strip(), cut=full and said == text), opened=opened)
 
     def _where_fitting(
         self, prompts: list[list[int]], room: int, ask: Callable[[list[list[int]]], list[_T]]
@@ -140,9 +151,16 @@ class LocalModel:
             (self._writers[candidate],) = tokens_writing(self._tokenizer, [candidate])
         return self._writers[candidate]
 
+    def _in_thought(self, prompt: list[int]) -> bool:
+        """Whether the template has opened a thought that the answer begins in."""
+        return opens_thought(str(self._tokenizer.decode(prompt[-_MARK_TOKENS:])))
+
     def _decode(self, ids: list[int]) -> str:
-        text: Any = self._tokenizer.decode(ids, skip_special_tokens=True)
-        return str(text)
+        """The answer without special tokens, but for those that mark thoughts."""
+        if self._marks.isdisjoint(ids):
+            return str(self._tokenizer.decode(ids, skip_special_tokens=True))
+        kept = [i for i in ids if i in self._marks or i not in self._special]
+        return str(self._tokenizer.decode(kept))
 
     def _stopped(self, stop: Sequence[str]) -> Callable[[Sequence[int]], bool]:
         # A token is a byte at least; some more, for a decoder may eat the first blank.

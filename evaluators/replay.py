@@ -23,6 +23,7 @@ from dataset_builders.encoding.token_rows import IGNORE_INDEX, Ints, TokenReport
 from dataset_builders.environments import HELD_IN, EnvironmentSpec
 from dataset_builders.environments.dialogue import Dialogue
 from dataset_builders.errors import ConfigError
+from dataset_builders.reasoning import spoken
 from evaluators.base import Evaluator, Record, Subject
 from evaluators.model_facts import num_positions
 from evaluators.token_scores import TokenScores
@@ -191,7 +192,7 @@ class _Reader:
         place = slice(first - 1, end - 1)
         parsable = None
         if has_action is not None:
-            parsable = has_action(self._text(greedy.tolist()))
+            parsable = has_action(spoken(self._text(greedy.tolist())))
         return ReplayedTurn(
             float(score.logprobs[place].sum(dtype=np.float64)),
             end - first,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dataset_builders.conversation import REASONING_FIELD
 from dataset_builders.errors import DataError, SourceNotFoundError
 from evaluators.turns import split_turn
 
@@ -111,4 +112,6 @@ def _turn(message: Mapping[str, Any]) -> dict[str, str]:
     if role != "assistant":
         return {"role": role, "text": text}
     thought, action = split_turn(text)
+    reasoning = str(message.get(REASONING_FIELD) or "")
+    thought = "\n\n".join(filter(None, (reasoning, thought)))
     return {"role": role, "thought": thought, "action": action}

@@ -1,29 +1,65 @@
-"""A model's turn as text, with how it ended."""
+"""A model's turn as text, with how it ended and what was thought before."""
 
 from __future__ import annotations
 
+from dataset_builders.reasoning import split_reasoning
+
 
 class Answer(str):
-    """Text that knows how it ended; a plain string is a turn that ended as it should.
+    """What was said, and how that ended; a plain string is a turn that ended as it should.
 
     Attributes:
         cut: Whether it was cut at the limit of tokens.
         refused: Why the server refused the request, as "<exit reason>: <message>"; "" where
             it did not. The text is "" then, and it is no turn of the model.
         prompt_tokens: Tokens of the prompt as the server counts them; 0 if it does not say.
+        reasoning: What the model thought before, without the marks; "" if it did not.
     """
 
     cut: bool
     refused: str
     prompt_tokens: int
+    reasoning: str
 
     def __new__(
-        cls, text: str = "", *, cut: bool = False, refused: str = "", prompt_tokens: int = 0
+        cls,
+        text: str = "",
+        *,
+        cut: bool = False,
+        refused: str = "",
+        prompt_tokens: int = 0,
+        reasoning: str = "",
     ) -> Answer:
-        """Make one."""
+        """Make one; thoughts that the text itself holds are left there, see `read_answer`."""
         answer = super().__new__(cls, text)
         answer.cut, answer.refused, answer.prompt_tokens = cut, refused, prompt_tokens
+        answer.reasoning = reasoning
         return answer
+
+
+def read_answer(text: str, reasoning: str = "", *, opened: bool = False) -> Answer:
+    """Take the thoughts off a turn; see `reasoning.split_reasoning`.
+
+    Args:
+        text: The turn as the model wrote it; how an `Answer` ended is kept.
+        reasoning: Thoughts that a server has taken off already.
+        opened: Whether the prompt ended within a thought, so that the turn begins there.
+    """
+    answer = text if isinstance(text, Answer) else Answer(text)
+    said, found = split_reasoning(str(text), opened=opened)
+    thoughts = "\n\n".join(filter(None, (answer.reasoning, reasoning, found)))
+    return replace_text(answer, said, thoughts)
+
+
+def replace_text(answer: Answer, text: str, reasoning: str | None = None) -> Answer:
+    """The answer with another text, and other thoughts if any are given."""
+    return Answer(
+        text,
+        cut=answer.cut,
+        refused=answer.refused,
+        prompt_tokens=answer.prompt_tokens,
+        reasoning=answer.reasoning if reasoning is None else reasoning,
+    )
 
 
 def is_cut(text: str) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from dataset_builders.collection.answer import is_cut, refusal
+from dataset_builders.collection.answer import read_answer, refusal
 from dataset_builders.conversation import Message
 from dataset_builders.environments.dialogue import Dialogue
 from dataset_builders.errors import (
@@ -113,7 +113,10 @@ class Episode:
         return self.dialogue.trim(self.messages) if self.dialogue else tuple(self.messages)
 
     def act(self, reply: str | None) -> None:
-        """Take the policy's turn; None is one that found no room: what is reached counts."""
+        """Take the policy's turn; None is one that found no room: what is reached counts.
+
+        Thoughts are kept with the turn, and are no part of what is played.
+        """
         if self.dialogue is None:
             self.exit_reason = CONTEXT_FULL
             return
@@ -127,11 +130,13 @@ class Episode:
             self.reward, self.success = float(reward), bool(info["success"])
             self.exit_reason = CONTEXT_FULL
             return
-        kept = self.dialogue.kept(reply)
-        self.messages.append(Message("assistant", kept, trained=True))
+        said = read_answer(reply)
+        thoughts = said.reasoning or None
+        kept = self.dialogue.kept(said)
+        self.messages.append(Message("assistant", kept, trained=True, reasoning=thoughts))
         self.num_rounds += 1
-        self.cut_turns += is_cut(reply) and self._keeps_end_of(reply)
-        observation, reward, terminated, truncated, info = self.dialogue.step(reply)
+        self.cut_turns += said.cut and self._keeps_end_of(said)
+        observation, reward, terminated, truncated, info = self.dialogue.step(said)
         self.valid_rounds += bool(info["valid_format"])
         if terminated or truncated:
             self.reward, self.success = float(reward), bool(info["success"])

@@ -32,6 +32,8 @@ class Reply:
         seconds: From sending to the last byte, of the try that succeeded.
         tries: Requests sent until this one succeeded, itself included.
         counted: Whether the endpoint said how many tokens it used.
+        reasoning: What the model thought before it spoke, from marks in the text or from the
+            server's own field; "" if it did not.
     """
 
     text: str
@@ -44,6 +46,7 @@ class Reply:
     seconds: float = 0.0
     tries: int = 1
     counted: bool = True
+    reasoning: str = ""
 
 
 @dataclass(frozen=True, slots=True)

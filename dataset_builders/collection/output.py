@@ -28,6 +28,7 @@ from dataset_builders.collection.folder import table_path
 from dataset_builders.conversation import Conversation, Message, to_row
 from dataset_builders.environments import load_environment
 from dataset_builders.errors import StorageError
+from dataset_builders.reasoning import with_tags
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -90,12 +91,15 @@ def _single_turns(messages: tuple[Message, ...]) -> Iterator[tuple[Message, ...]
 
 
 def agentinstruct_row(conversation: Conversation) -> dict[str, Any]:
-    """A conversation as a row of AgentInstruct: `loss` is null on human turns."""
+    """A conversation as a row of AgentInstruct: `loss` is null on human turns.
+
+    The shape has no field for thoughts, so they stand in the text, between tags.
+    """
     turns = [
         {
             "from": _SPEAKERS[message.role],
             "loss": message.trained if message.role == "assistant" else None,
-            "value": message.content,
+            "value": with_tags(message.content, message.reasoning),
         }
         for message in conversation.messages
     ]

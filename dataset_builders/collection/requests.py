@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from dataset_builders.collection.answer import read_answer
 from dataset_builders.collection.episode import CONTEXT_FULL
 from dataset_builders.collection.finish import (
     BrokenResponseError,
@@ -100,7 +101,8 @@ def read_reply(text: str, model: str, prices: PriceTable, limit: int = 0) -> Rep
     """Read an endpoint's answer to a chat or text completion.
 
     Null content is a valid outcome: a model that calls tools nobody offered, or that has
-    spent all its tokens on hidden thoughts, has said nothing. A refusal is its text.
+    spent all its tokens on hidden thoughts, has said nothing. A refusal is its text. Thoughts
+    are taken off, whether they stand in the text or in the server's own field.
 
     Args:
         text: The body of the response.
@@ -131,8 +133,10 @@ def read_reply(text: str, model: str, prices: PriceTable, limit: int = 0) -> Rep
     counted = read + written > 0
     # Some endpoints leave hidden thoughts out of `completion_tokens`, and not of the total.
     spent = max(written, _number(usage.get("total_tokens")) - read)
+    answer = read_answer(plain_unicode(_text(said)), plain_unicode(_reasoning(choice)))
     return Reply(
-        text=plain_unicode(_text(said)),
+        text=str(answer),
+        reasoning=answer.reasoning,
         finish_reason=CONTEXT_FULL if cut_by_context(finish, spent, limit) else finish,
         model=str(content.get("model") or model),
         prompt_tokens=read,
@@ -148,6 +152,17 @@ def _said(choice: Any) -> Any:
         return choice["text"] or ""
     message = choice["message"]
     return message.get("content") or message.get("refusal") or ""
+
+
+def _reasoning(choice: Any) -> str:
+    """What a server has taken off already: `reasoning_content`, `reasoning`, or its own parts."""
+    message = choice.get("message") or {}
+    for name in ("reasoning_content", "reasoning"):
+        if message.get(name):
+            return _text(message[name])
+    parts = message.get("content")
+    parts = [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+    return "\n\n".join(_text(part["thinking"]) for part in parts if part.get("thinking"))
 
 
 def token_limit(body: Mapping[str, Any]) -> int:

@@ -120,7 +120,7 @@ async def add_thoughts(
         turn = message.content
         if dialogue.parse(turn) is None:
             report.turns["no_action"] += 1
-        elif dialogue.has_thought(turn):
+        elif message.reasoning or dialogue.has_thought(turn):
             report.turns["had_thought"] += 1
         else:
             told = await _write(model, trajectory, dialogue, messages[:index], turn, report)
@@ -182,7 +182,7 @@ def _outcomes(trajectory: Trajectory, asked: Collection[int], dialogue: Dialogue
     for index, message in enumerate(trajectory.messages):
         if message.trained and dialogue.parse(message.content) is None:
             yield "no_action"
-        elif message.trained and not dialogue.has_thought(message.content):
+        elif message.trained and not (message.reasoning or dialogue.has_thought(message.content)):
             yield "left_bare"
         elif message.trained:
             yield "written" if index in asked else "had_thought"

@@ -20,6 +20,7 @@ from dataset_builders.conversation import Message
 from dataset_builders.environments.base import Move, TextEnvironment
 from dataset_builders.environments.history import trim_history
 from dataset_builders.environments.prompts import Prompt, own_prompt
+from dataset_builders.reasoning import spoken
 
 BAD_FORMAT = "bad_format"
 ROUND_LIMIT = "round_limit"
@@ -29,6 +30,8 @@ _WORD = re.compile(r"\w+")
 
 class Dialogue(gymnasium.Wrapper[str, str, str, str]):
     """Assistant turns in, user turns out.
+
+    Children implement `read` and `write`.
 
     `info` carries what the environment's does and `valid_format`: whether the last turn
     could be parsed as an action that the world could make sense of. The reward is given
@@ -66,14 +69,22 @@ class Dialogue(gymnasium.Wrapper[str, str, str, str]):
         """Registry name of the environment."""
         return self.env.name
 
-    @abstractmethod
     def parse(self, turn: str) -> str | None:
-        """The action of an assistant turn, or None where it has none."""
+        """The action of an assistant turn, or None where it has none.
+
+        Thoughts between a model's own marks are taken off first (`reasoning`): a draft of an
+        action in them is none.
+        """
+        return self.read(spoken(turn))
+
+    @abstractmethod
+    def read(self, said: str) -> str | None:
+        """The action of what a turn says, thoughts taken off; None where it has none."""
 
     def has_action(self, turn: str) -> bool:
         """Whether a turn is of the format, in whatever state the world is.
 
-        Children whose `parse` makes something of any turn say what the format asks for.
+        Children whose `read` makes something of any turn say what the format asks for.
         """
         return self.parse(turn) is not None
 
@@ -165,6 +176,7 @@ class Dialogue(gymnasium.Wrapper[str, str, str, str]):
             is over; whether a limit cut it off; `info`.
         """
         self.rounds += 1
+        turn = spoken(turn)
         action = self.parse(turn)
         if action is None:
             return self.unparsable(turn)

@@ -75,9 +75,9 @@ class IsolatedDialogue(Dialogue):
         """The child's, or None while there is none."""
         return self._child.process.pid if self._child else None
 
-    def parse(self, turn: str) -> str | None:
-        """See `Dialogue.parse`."""
-        action: str | None = self._call("parse", turn)
+    def read(self, said: str) -> str | None:
+        """See `Dialogue.read`."""
+        action: str | None = self._call("read", said)
         return action
 
     def write(self, move: Move) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 
+from dataset_builders.reasoning import spoken
 from evaluators.general.code_blocks import fenced_blocks, unfenced_code
 from evaluators.general.code_parts import defines, needed, parsed
 
@@ -29,6 +30,7 @@ def program_in(answer: str, prompt: str, entry_point: str) -> str:
         prompt: The task's: imports, helpers, signature and docstring.
         entry_point: The function's name.
     """
+    answer = spoken(answer)
     blocks = fenced_blocks(answer)
     # A block within a list item is indented as a whole.
     codes = [*blocks, *map(textwrap.dedent, blocks)] if blocks else [unfenced_code(answer)]

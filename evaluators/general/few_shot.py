@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from dataset_builders.conversation import Message
 from dataset_builders.errors import ConfigError, MaskError
 from evaluators.subject import Subject
+from evaluators.turns import message_record
 
 _T = TypeVar("_T")
 
@@ -106,5 +107,5 @@ def batches(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
 
 def transcript(dialogue: Sequence[Message], answer: str) -> list[dict[str, str]]:
     """A dialogue and its answer, JSON-ready."""
-    shown = [{"role": message.role, "content": message.content} for message in dialogue]
-    return [*shown, {"role": "assistant", "content": answer}]
+    shown = [message_record(message.role, message.content) for message in dialogue]
+    return [*shown, message_record("assistant", answer)]

@@ -21,6 +21,7 @@ from evaluators.general.mt_bench_data import MtBenchData, load_mt_bench
 from evaluators.judge import Judge, Verdict
 from evaluators.subject import Decoding, LanguageModel, Subject
 from evaluators.suites import SuiteSettings
+from evaluators.turns import message_record
 
 TEMPERATURES: Mapping[str, float] = {
     "writing": 0.7,
@@ -157,7 +158,7 @@ class MtBenchEvaluator(Evaluator):
             "ratings": ratings,
             **answer_facts(answers),
             "messages": [
-                {"role": message.role, "content": message.content}
+                message_record(message.role, message.content)
                 for message in self._dialogue(item, answers)
             ],
         }

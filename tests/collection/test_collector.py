@@ -84,6 +84,33 @@ def test_the_oracle_needs_no_endpoint(tmp_path: Path) -> None:
     assert all(sum(m.trained for m in each.messages) == 2 for each in loaded)
 
 
+DRAFT = "Perhaps\nAction: Operation\n```sql\nDELETE FROM x\n```\nno."
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_a_thinking_model_is_played_by_what_it_says(
+    tmp_path: Path, solver: Callable[..., str], apart: bool
+) -> None:
+    def reply(messages: Messages) -> str | dict[str, object]:
+        said = solver(messages)
+        if apart:
+            return {"content": said, "reasoning_content": DRAFT}
+        return f"<think>\n{DRAFT}\n</think>\n\n{said}"
+
+    with serving(Endpoint(reply)) as server:
+        report = run(config(tmp_path, server.url, 4))
+    assert report["kept"] == 4
+    assert all("DELETE FROM x" not in str(request["messages"]) for request in server.requests)
+    (ending, *_) = endings(tmp_path)
+    turns = [message for message in ending.trajectory.messages if message.trained]
+    assert {turn.reasoning for turn in turns} == {DRAFT}
+    assert not any("DELETE" in turn.content for turn in turns)
+    # Both shapes on disk keep the thoughts.
+    for kind in ("jsonl", "messages"):
+        (file,) = (tmp_path / kind).glob("*.jsonl")
+        assert all(line.count("DELETE FROM x") == 2 for line in file.read_text().splitlines())
+
+
 def test_a_model_is_played_scored_and_paid(tmp_path: Path, solver: Callable[..., str]) -> None:
     def reply(messages: Messages) -> str:
         wrong = "rows" in messages[2]["content"]

@@ -257,6 +257,35 @@ def test_odd_turns_are_turns(message: dict[str, object], text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("message", "text", "reasoning"),
+    [
+        ({"content": "<think>\na\n</think>\n\nb"}, "b", "a"),
+        ({"content": "a\n</think>\n\nb"}, "b", "a"),
+        ({"content": "<think>a", "finish_reason": "length"}, "", "a"),
+        ({"content": "b", "reasoning_content": "a"}, "b", "a"),
+        ({"content": "b", "reasoning": "a"}, "b", "a"),
+        ({"content": None, "reasoning": "a"}, "", "a"),
+        (
+            {
+                "content": [
+                    {"type": "thinking", "thinking": [{"type": "text", "text": "a"}]},
+                    {"type": "text", "text": "b"},
+                ]
+            },
+            "b",
+            "a",
+        ),
+    ],
+)
+def test_thoughts_are_kept_beside_the_turn(
+    message: dict[str, object], text: str, reasoning: str
+) -> None:
+    replies, _, _ = ask(Endpoint(lambda messages: dict(message)))
+    assert isinstance(replies[0], Reply), replies[0]
+    assert (replies[0].text, replies[0].reasoning) == (text, reasoning)
+
+
+@pytest.mark.parametrize(
     ("usage", "counted"),
     [
         ("x", False),

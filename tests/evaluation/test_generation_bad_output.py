@@ -87,6 +87,46 @@ def test_bad_output_is_a_turn_without_an_action(
     assert record["messages"][-1] == {"role": "assistant", "content": said}
 
 
+OPENS = (
+    "{%- for m in messages -%}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n"
+    "{%- endfor -%}{%- if add_generation_prompt -%}<|im_start|>assistant\n<think>\n{%- endif -%}"
+)
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_thoughts_are_no_part_of_a_local_turn(
+    speaker: Make, make_tokenizer: Callable[..., Any], special: bool
+) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.add_tokens(["[THINK]", "[/THINK]"], special_tokens=special)
+    follows = {"[THINK]": "a", "a": "b", "b": "[/THINK]", "[/THINK]": "c", "c": "<|im_end|>"}
+    subject = speaker(follows, "[THINK]", tokenizer)
+    with borrowed(subject):
+        (said,) = subject.language_model().chat([[Message("user", "q")]], Decoding(20))
+        (cut,) = subject.language_model().chat([[Message("user", "q")]], Decoding(3))
+    assert (said, getattr(said, "reasoning", None)) == ("c", "ab")
+    assert (cut, getattr(cut, "reasoning", None)) == ("", "ab")
+
+
+def test_a_turn_begins_in_the_thought_that_its_template_opens(
+    speaker: Make, make_tokenizer: Callable[..., Any]
+) -> None:
+    tokenizer = make_tokenizer(OPENS)
+    tokenizer.add_tokens(["<think>", "</think>"])
+    follows = {"a": "b", "b": "</think>", "</think>": "c", "c": "<|im_end|>"}
+    subject = speaker(follows, "a", tokenizer)
+    with borrowed(subject):
+        said, cut = (
+            subject.language_model().chat([[Message("user", "q")]], Decoding(length))[0]
+            for length in (20, 2)
+        )
+    assert (said, getattr(said, "reasoning", None)) == ("c", "ab")
+    assert (cut, getattr(cut, "reasoning", None)) == ("", "ab")
+    record = record_of(subject)
+    expected = {"role": "assistant", "content": "c", "reasoning_content": "ab"}
+    assert record["messages"][-1] == expected
+
+
 @pytest.mark.slow
 def test_four_thousand_tokens_without_an_action(speaker: Make) -> None:
     subject = speaker({}, "a")

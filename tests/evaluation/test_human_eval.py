@@ -293,3 +293,11 @@ def test_the_boxed_program_needs_only_the_standard_library() -> None:
         for alias in node.names
     }
     assert names <= sys.stdlib_module_names
+
+
+def test_a_draft_in_a_thought_is_not_the_program() -> None:
+    draft, real = (f"def f(x):\n    return x {sign}\n" for sign in ("- 1", "+ 1"))
+    for thought in (f"<think>\n```python\n{draft}```\n</think>\n", f"{draft}</think>\n"):
+        program = program_in(f"{thought}```python\n{real}```", "def f(x):\n", "f")
+        assert "x + 1" in program
+        assert "x - 1" not in program

@@ -43,6 +43,13 @@ def test_one_refused_request_is_an_error_of_its_own() -> None:
     assert told[3].error.startswith("judge: refused_by_endpoint")
 
 
+def test_a_verdict_is_read_behind_the_judges_thoughts() -> None:
+    thinking = "<think>\nINCORRECT at first sight\n</think>\n\nCORRECT"
+    with serving(Endpoint(lambda messages: thinking)) as server:
+        (told,) = Judge({"base_url": server.url, "model": "j"}, "b").ask(ASKED[:1])
+    assert (told.text, told.correct) == ("CORRECT", True)
+
+
 def test_an_endpoint_that_refuses_all_is_one_line() -> None:
     server = Endpoint(lambda messages: "", fault=lambda number: Fault(status=401, body=b"{}"))
     with serving(server), pytest.raises(EndpointError) as raised:

@@ -66,12 +66,12 @@ class AlfworldDialogue(Dialogue):
             "demonstration": _PUBLISHED_LEAD,
         }
 
-    def parse(self, turn: str) -> str:
+    def read(self, said: str) -> str:
         """The command that a turn means; see `matching`."""
-        return nearest_action(spoken_action(turn), self.env.admissible_actions)
+        return nearest_action(spoken_action(said), self.env.admissible_actions)
 
     def has_action(self, turn: str) -> bool:
-        """Whether a turn says `ACTION:`; `parse` takes any turn for a command."""
+        """Whether a turn says `ACTION:`; `read` takes any turn for a command."""
         return has_action(turn)
 
     def write(self, move: Move) -> str:
@@ -98,7 +98,7 @@ class AlfworldDialogue(Dialogue):
     def step(self, turn: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """See `Dialogue.step`."""
         self._turns.append(turn)
-        self._played = self.parse(turn)
+        self._played = self.parse(turn) or ""
         return super().step(turn)
 
     def stops(self, turn: str) -> str:

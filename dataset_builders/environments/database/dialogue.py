@@ -49,7 +49,7 @@ class DatabaseDialogue(Dialogue):
             for message in self.prompt.opening
         )
 
-    def parse(self, turn: str) -> str | None:
+    def read(self, said: str) -> str | None:
         """Read a turn by AgentBench's rule.
 
         The first `Action:` that a line break follows decides. Of several sql blocks the
@@ -57,10 +57,10 @@ class DatabaseDialogue(Dialogue):
         one after the last operation, is an answer if a line of it, not the first, begins
         with `Final Answer:`.
         """
-        if _operates(turn) and self.rounds <= MAX_OPERATIONS:
-            block = _SQL_BLOCK.search(turn)
+        if _operates(said) and self.rounds <= MAX_OPERATIONS:
+            block = _SQL_BLOCK.search(said)
             return f"{OPERATION}\n{block.group(1).strip().replace(chr(10), ' ')}" if block else None
-        answer = _FINAL_ANSWER.search(turn)
+        answer = _FINAL_ANSWER.search(said)
         return f"{ANSWER}\n{answer.group(1)}" if answer else None
 
     def write(self, move: Move) -> str:

@@ -51,16 +51,16 @@ class GraphDialogue(Dialogue):
         """
         return turn.split("Observation:")[0].replace("\\_", "_")
 
-    def parse(self, turn: str) -> str | None:
+    def read(self, said: str) -> str | None:
         """Read a turn by AgentBench's rule.
 
         A final answer anywhere goes first; else the first line that begins with `Action`
         and has a colon counts. None where the turn has neither.
         """
-        turn = turn.split("Observation:")[0].replace("\\_", "_")
-        if answer := _ANSWER.search(turn):
+        said = said.split("Observation:")[0].replace("\\_", "_")
+        if answer := _ANSWER.search(said):
             return FINAL_ANSWER + answer.group(1)
-        for line in turn.split("\n"):
+        for line in said.split("\n"):
             if action := _ACTION.match(line):
                 # Calls are looked for in the whole line.
                 read = line if "(" in action.group() else line[action.end() :]

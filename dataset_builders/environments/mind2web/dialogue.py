@@ -46,9 +46,9 @@ class Mind2WebDialogue(Dialogue):
             prompt = replace(prompt, opening=(*prompt.opening, *turns))
         super().__init__(env, prompt)
 
-    def parse(self, turn: str) -> str | None:
+    def read(self, said: str) -> str | None:
         """Letter, line break, operation and value; each may be empty."""
-        return f"{parse_choice(turn)}\n{parse_operation(turn)}"
+        return f"{parse_choice(said)}\n{parse_operation(said)}"
 
     def has_action(self, turn: str) -> bool:
         """Whether a turn answers with a letter; `parse` takes one without for an answer too."""

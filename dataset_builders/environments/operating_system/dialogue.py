@@ -34,17 +34,17 @@ class OperatingSystemDialogue(Dialogue):
     agentinstruct_task: ClassVar[str] = "os"
     round_limit: ClassVar[int] = 8
 
-    def parse(self, turn: str) -> str | None:
+    def read(self, said: str) -> str | None:
         """Read a turn by AgentBench's rule.
 
         The last `Act:` that names an action counts; an answer without parentheses names
         none. All bash blocks of the turn are run, with a blank line between them; without
         one, nothing is.
         """
-        for act in reversed(_ACT.findall(turn)):
+        for act in reversed(_ACT.findall(said)):
             kind = act.lower()
             if kind.startswith(BASH):
-                return f"{BASH}\n" + "\n\n".join(_BLOCK.findall(turn))
+                return f"{BASH}\n" + "\n\n".join(_BLOCK.findall(said))
             if kind.startswith(FINISH):
                 return FINISH
             if kind.startswith(ANSWER):

@@ -45,9 +45,9 @@ class WebShopDialogue(Dialogue):
         super().__init__(env, prompt)
         self._demonstrated = False
 
-    def parse(self, turn: str) -> str | None:
+    def read(self, said: str) -> str | None:
         """The first action that follows `Action:`, or None."""
-        found = _ACTION.search(turn)
+        found = _ACTION.search(said)
         return found[1] if found else None
 
     def write(self, move: Move) -> str:

@@ -42,9 +42,9 @@ class CardGameDialogue(Dialogue):
         self._refused = turn if self.env.refused else ""
         return BAD_ACTION if again else ""
 
-    def parse(self, turn: str) -> str | None:
+    def read(self, said: str) -> str | None:
         """The move as JSON."""
-        moves = [move for text in _OBJECT.findall(turn) if (move := _read(text)) is not None]
+        moves = [move for text in _OBJECT.findall(said) if (move := _read(text)) is not None]
         allowed = [move for move in moves if self.env.legal(move)]
         told = allowed or [move for move in moves if not move or _NEEDED[self.env.phase] in move]
         return json.dumps(told[0]) if told else None

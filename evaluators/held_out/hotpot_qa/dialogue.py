@@ -31,9 +31,9 @@ class HotpotQaDialogue(Dialogue):
     def __init__(self, env: HotpotQaEnvironment, prompt: Prompt) -> None:
         super().__init__(env, with_demonstrations(prompt, env.demonstrations))
 
-    def parse(self, turn: str) -> str | None:
+    def read(self, said: str) -> str | None:
         """What follows the first `Action:`, or else the first line that is an action."""
-        found = _ACTION.search(turn) or _BARE.search(turn)
+        found = _ACTION.search(said) or _BARE.search(said)
         if found is None:
             return None
         action = found.group(1).strip().rstrip(".")

@@ -42,10 +42,10 @@ class MiniWobDialogue(Dialogue):
             return Message("user", self.prompt.pieces["html"]), Message("assistant", "Ok.")
         return self.prompt.opening
 
-    def parse(self, turn: str) -> str | None:
+    def read(self, said: str) -> str | None:
         """The action of a turn, or None where it fits no form."""
-        found = _ACTION.findall(turn)
-        action = (found[-1] if found else turn).strip()
+        found = _ACTION.findall(said)
+        action = (found[-1] if found else said).strip()
         return action if read_command(action) is not None else None
 
     def write(self, move: Move) -> str:

@@ -10,6 +10,7 @@ from dataset_builders.collection.answer import refusal
 from evaluators.held_out.rewoo.plans import Step, read_plan
 from evaluators.held_out.rewoo.task_sets import Closed, Question
 from evaluators.held_out.rewoo.tools import LLM, RefusedError, ToolBox
+from evaluators.turns import message_record
 
 LONGEST_EVIDENCE = 2000
 """Characters of one tool's answer; what is longer would leave the solver no room."""
@@ -78,8 +79,7 @@ class Work:
 
     def _say(self, prompt: str, told: str | None) -> None:
         self.answers.append(told)
-        self.messages.append({"role": "user", "content": prompt})
-        self.messages.append({"role": "assistant", "content": told or ""})
+        self.messages += [message_record("user", prompt), message_record("assistant", told or "")]
 
 
 def gather(

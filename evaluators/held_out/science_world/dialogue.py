@@ -34,10 +34,10 @@ class ScienceWorldDialogue(Dialogue):
 
     env: ScienceWorldEnvironment
 
-    def parse(self, turn: str) -> str | None:
+    def read(self, said: str) -> str | None:
         """The thought, or the turn without the word "Action:"."""
-        turn = turn.strip()
-        return turn if turn.startswith(THINK) else turn.replace(_ACTION, "").strip()
+        said = said.strip()
+        return said if said.startswith(THINK) else said.replace(_ACTION, "").strip()
 
     def write(self, move: Move) -> str:
         """The action; a thought has a turn of its own."""

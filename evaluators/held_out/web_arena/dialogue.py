@@ -41,9 +41,9 @@ class WebArenaDialogue(Dialogue):
         self._done: list[str] = []
         self._page = ""
 
-    def parse(self, turn: str) -> str | None:
+    def read(self, said: str) -> str | None:
         """What the first pair of backticks holds, if it is an action."""
-        found = _FENCED.search(turn)
+        found = _FENCED.search(said)
         action = found.group(1).strip() if found else ""
         return action if actions.read(action) is not None else None
 

@@ -1,0 +1,165 @@
+"""A model's turn taken apart: what it thought, and what it said.
+
+Models that reason write their thoughts into the turn, between marks that differ from family
+to family. A draft of an action or of a program in a thought is nothing that was said, so this
+is the one place that takes thoughts off, before any parser, judge or transcript has the turn.
+
+Known marks: tags such as `<think>` (Qwen3, DeepSeek-R1, GLM-4.5, EXAONE 4, `<seed:think>`),
+`[THINK]` (Mistral), `<|START_THINKING|>` (Command-A), `<|begin_of_thought|>`, `◁think▷` (Kimi),
+the channels of gpt-oss (all but `final` are thoughts) and of Gemma 4 (`<|channel>thought`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+_TAG = r"(?:seed:|mm:)?think(?:ing)?|thoughts?|reasoning"
+_OPEN = (
+    rf"<(?:{_TAG})>|\[THINK\]|<\|START_THINKING\|>|<\|begin_of_thought\|>|◁think▷|"
+    r"<\|channel>(?:thought|analysis)\b"
+)
+_CLOSE = rf"</(?:{_TAG})>|\[/THINK\]|<\|END_THINKING\|>|<\|end_of_thought\|>|◁/think▷|<channel\|>"
+# In the middle of a line it is a word about the mark: `use the <think> tag`.
+_OPENING = re.compile(rf"^[^\S\n]*(?:{_OPEN})", re.IGNORECASE | re.MULTILINE)
+_CLOSING = re.compile(_CLOSE, re.IGNORECASE)
+_MARK = re.compile(rf"{_OPEN}|{_CLOSE}", re.IGNORECASE)
+_OPENS_PROMPT = re.compile(rf"(?:{_OPEN})\s*\Z", re.IGNORECASE)
+
+_CHANNEL = re.compile(
+    r"<\|channel\|>\s*(?P<name>\w+)(?P<to>[^<]*)(?:<\|constrain\|>[^<]*)?<\|message\|>"
+    r"(?P<text>.*?)(?=<\|(?:end|start|return|call|channel)\|>|\Z)",
+    re.DOTALL,
+)
+_CHANNELS_WITHOUT_TOKENS = re.compile(r"analysis(?P<thought>.+?)assistantfinal", re.DOTALL)
+_FINAL = "final"
+# What stands around the answer itself where thoughts have marks.
+_FRAME = re.compile(
+    r"<\|(?:START_RESPONSE|END_RESPONSE|begin_of_solution|end_of_solution|end|return)\|>"
+)
+
+
+def split_reasoning(text: str, *, opened: bool = False) -> tuple[str, str]:
+    """Take the thoughts off a turn.
+
+    Args:
+        text: The turn as the model wrote it.
+        opened: Whether the prompt ended within a thought (`opens_thought`), so that the turn
+            begins there.
+
+    Returns:
+        What was said, and the thoughts without their marks. Where there was a thought, what
+        was said has no blanks around it. A thought that nothing closes makes the turn empty:
+        the model did not come to speak. A text that closes a thought it did not open is a
+        thought up to there: templates open one in the prompt.
+    """
+    if opened and not _OPENING.match(text.lstrip()):
+        text = f"<think>{text}"
+    thoughts: list[str] = []
+    said, left = text, ""
+    # A mark may stand at the beginning only once what was before it is gone.
+    while said != left:
+        left = said
+        found, said = _split(left)
+        said = left if said == left else said.strip()
+        thoughts += found
+    return said, "\n\n".join(filter(None, thoughts))
+
+
+def spoken(turn: str) -> str:
+    """What a turn says beside its thoughts; the same text where it has no mark of a thought."""
+    return split_reasoning(turn)[0] if _has_marks(turn) else turn
+
+
+def with_tags(said: str, reasoning: str | None) -> str:
+    """A turn as text for formats that have no field for thoughts; `split_reasoning` reads it."""
+    return f"<think>\n{reasoning.strip()}\n</think>\n\n{said}" if reasoning else said
+
+
+def said_from(turn: str) -> int:
+    """Place of the first character behind a turn's last thought; 0 where it has none."""
+    said = spoken(turn)
+    if said == turn:
+        return 0
+    if not said:
+        return len(turn)
+    ends = [mark.end() for mark in _CLOSING.finditer(turn)]
+    return ends[-1] if ends else max(turn.rfind(said), 0)
+
+
+def opens_thought(prompt: str) -> bool:
+    """Whether a prompt ends with the mark that opens a thought."""
+    return _OPENS_PROMPT.search(prompt) is not None
+
+
+def mark_tokens(tokens: Iterable[str]) -> set[str]:
+    """Those of a tokenizer's tokens that mark thoughts: a text without them hides where one ends.
+
+    Args:
+        tokens: Special tokens, which a decoder leaves out by default.
+    """
+    known = set(tokens)
+    marks = {token for token in known if _MARK.fullmatch(token)}
+    marks |= known & {"<|channel>", "<channel|>"}
+    if "<|channel|>" in known:
+        marks |= known & {"<|channel|>", "<|message|>", "<|start|>", "<|end|>", "<|constrain|>"}
+    return marks
+
+
+def _has_marks(text: str) -> bool:
+    return (
+        _MARK.search(text) is not None
+        or "<|channel|>" in text
+        or _CHANNELS_WITHOUT_TOKENS.match(text) is not None
+    )
+
+
+def _split(text: str) -> tuple[list[str], str]:
+    if "<|channel|>" in text:
+        return _split_channels(text)
+    if found := _CHANNELS_WITHOUT_TOKENS.match(text):
+        return [found["thought"].strip()], text[found.end() :]
+    if _MARK.search(text) is None:
+        return [], text
+    thoughts: list[str] = []
+    said: list[str] = []
+    while opening := _OPENING.search(text):
+        before, rest = text[: opening.start()], text[opening.end() :]
+        if stray := _last_closing(before):  # Closes a thought that the prompt has opened.
+            thoughts.append(before[: stray.start()].strip())
+            said, before = [], before[stray.end() :]
+        closing = _CLOSING.search(rest)
+        if closing is None:
+            return [*thoughts, rest.strip()], ""
+        said.append(before)
+        thoughts.append(rest[: closing.start()].strip())
+        text = rest[closing.end() :]
+    if stray := _last_closing(text):
+        thoughts.append("".join((*said, text[: stray.start()])).strip())
+        said, text = [], text[stray.end() :]
+    return list(filter(None, thoughts)), _FRAME.sub("", "".join((*said, text)))
+
+
+def _last_closing(text: str) -> re.Match[str] | None:
+    """The last mark that closes a thought which nothing in the text opens."""
+    found, depth = None, 0
+    for mark in _MARK.finditer(text):
+        if _CLOSING.fullmatch(mark[0]) is None:
+            depth += 1
+        elif depth:
+            depth -= 1
+        else:
+            found = mark
+    return found
+
+
+def _split_channels(text: str) -> tuple[list[str], str]:
+    """Channels of gpt-oss's format: what is not in `final` was not said to the user."""
+    thoughts: list[str] = []
+    said: list[str] = []
+    for message in _CHANNEL.finditer(text):
+        words = message["text"].strip()
+        (said if message["name"] == _FINAL and not message["to"].strip() else thoughts).append(
+            words
+        )
+    return list(filter(None, thoughts)), "\n\n".join(said)
