@@ -18,6 +18,7 @@ from agenttuning_plugin.args_evaluators import ReplayConfig
 from agenttuning_plugin.findings import Finding, guarded
 from dataset_builders.conversation import Conversation
 from dataset_builders.errors import SourceNotFoundError
+from dataset_builders.mixing.losses import loss_warnings
 from dataset_builders.mixing.planning import Plan
 from dataset_builders.mixing.pools import weighted_pools
 from dataset_builders.mixing.preparation import Encoding, prepare
@@ -238,5 +239,8 @@ def _rows(side: Side, tokenizer: Any, encoding: Encoding) -> Iterator[Finding]:
         plan=Plan(eta=(Stage(0, share),)),
         tokenizer=tokenizer,
         encoding=replace(encoding, holdout=0),
+        quiet=True,
     )
+    for line in loss_warnings(prepared.report, encoding.max_length):
+        yield Finding(f"{side.name} rows", line, "warning")
     yield Finding(f"{side.name} rows", prepared.report[side.name]["tokens"]["summary"])

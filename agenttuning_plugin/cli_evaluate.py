@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,10 +24,12 @@ from agenttuning_plugin.request_options import (
 from agenttuning_plugin.terminal import (
     ENVIRONMENT_OPTIONS,
     AgentInstructCopy,
+    ApiKeyEnv,
     EndOfTurn,
     EnvironmentOptions,
     EnvironmentPrompt,
     Json,
+    ModelName,
     Template,
     console,
     emit,
@@ -38,14 +39,15 @@ from agenttuning_plugin.terminal import (
     plain,
     writing,
 )
-from dataset_builders.collection.address import lacks_scheme
 from dataset_builders.errors import ConfigError
 
 if TYPE_CHECKING:
     from agenttuning_plugin.evaluation import LazySubject, Task
-    from evaluators.base import Subject
 
 _EXTRA = ("replay", "loss")
+_BATCH = 16
+_IN_FLIGHT = 64
+"""Most episodes in play: rows of a batch of this process's own, or requests to a server."""
 
 
 @naming_options(ENVIRONMENT_OPTIONS)
@@ -100,16 +102,17 @@ def evaluate(
     temperature: Temperature = None,
     token_field: TokenField = "max_tokens",
     request: RequestFields = None,
-    model_name: Annotated[
-        str | None, typer.Option(help="Name of the model at a URL. [default: its only one]")
-    ] = None,
-    api_key_env: Annotated[
-        str, typer.Option(help="Environment variable that holds the URL's key.")
-    ] = "OPENAI_API_KEY",
+    model_name: ModelName = None,
+    api_key_env: ApiKeyEnv = "OPENAI_API_KEY",
     oracle: Annotated[
         bool, typer.Option("--oracle", help="The environments' oracles play; no model.")
     ] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Episodes played at once.")] = 16,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Most episodes played at once. [default: 16; on a server 64, as it bears]"
+        ),
+    ] = None,
     max_new_tokens: Annotated[
         int | None, typer.Option(min=1, help="Shorter answers than the tasks allow, for trials.")
     ] = None,
@@ -124,10 +127,12 @@ def evaluate(
     from agenttuning_plugin import evaluation
     from agenttuning_plugin.evaluation_folder import resolved, weights_digest
     from agenttuning_plugin.evaluation_table import show_panel
+    from agenttuning_plugin.models import is_url, open_subject
     from evaluators.suites import SuiteSettings
 
     place = _one_model(positional, model, oracle)
     names = _names(suite)
+    most = batch_size or (_IN_FLIGHT if is_url(place) else _BATCH)
     sampling = given_sampling(temperature, token_field, request)
     judge = judge_settings(
         *(judge_model, judge_base_url, judge_api_key_env),
@@ -137,7 +142,7 @@ def evaluate(
         data=data,
         prompt=prompt,
         agentinstruct=agentinstruct,
-        batch_size=batch_size,
+        batch_size=most,
         max_new_tokens=max_new_tokens,
         judge=judge,
         options=options_by_task(option, names),
@@ -145,7 +150,16 @@ def evaluate(
     )
     subject = evaluation.LazySubject(
         lambda: configured(
-            _subject(place, adapter, model_name, api_key_env, chat_template, end_of_turn), sampling
+            open_subject(
+                place,
+                adapter,
+                chat_template=chat_template,
+                end_of_turn=tuple(end_of_turn or ()),
+                model_name=model_name,
+                api_key_env=api_key_env,
+                max_concurrency=most,
+            ),
+            sampling,
         ),
         out,
     )
@@ -237,32 +251,6 @@ def options_by_task(
             raise ConfigError(f"--option: found {key!r}, expected a task of {', '.join(chosen)}")
         found.setdefault(task, {})[name] = value
     return dict(found)
-
-
-def _subject(
-    place: str,
-    adapter: str | None,
-    model_name: str | None,
-    api_key_env: str,
-    chat_template: str | None,
-    end_of_turn: Sequence[str] | None,
-) -> Subject:
-    if lacks_scheme(place) and not Path(place).exists():
-        raise ConfigError(f"--model: found {place!r}, expected a scheme: http://{place}")
-    if place.startswith(("http://", "https://")):
-        from agenttuning_plugin.models import served_subject
-
-        if adapter is not None:
-            raise ConfigError("--adapter: found one beside a URL: the server has to load it")
-        return served_subject(place, model_name, api_key_env)
-    from agenttuning_plugin.models import load_subject
-    from agenttuning_plugin.quiet import without_bars
-
-    # A download's bars are worth seeing.
-    with without_bars() if Path(place).expanduser().is_dir() else nullcontext():
-        return load_subject(
-            place, adapter, chat_template=chat_template, end_of_turn=tuple(end_of_turn or ())
-        )
 
 
 def _loss(

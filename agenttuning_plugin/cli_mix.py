@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from agenttuning_plugin.terminal import EndOfTurn, Json, Template, console, emit
+from agenttuning_plugin.terminal import EndOfTurn, Json, Template, console, emit, errors
 from dataset_builders.errors import ConfigError
 from dataset_builders.mixing.pools import GPT4_SHARE
 
@@ -63,7 +63,7 @@ def build(
     """Mix agent and general data into a dataset on disk, with its manifest and report."""
     from agenttuning_plugin.saving import build_to_disk
     from dataset_builders.mixing.planning import Plan
-    from dataset_builders.mixing.preparation import Encoding
+    from dataset_builders.mixing.preparation import Encoding, report_lines
 
     options: dict[str, Any] = {"end_of_turn": tuple(end_of_turn or ())}
     if length_policy:
@@ -87,6 +87,8 @@ def build(
         encoding=Encoding(max_length=max_length, **options),
         processes=processes,
     )
+    for line in report["warnings"]:
+        errors.print(f"warning: {line}", markup=False, soft_wrap=True, style="yellow")
     if as_json:
         emit(report)
         return
@@ -96,6 +98,8 @@ def build(
     console.print(table)
     for note in report["notes"]:
         console.print(note, markup=False, soft_wrap=True)
+    for line in report_lines(report):
+        console.print(line, markup=False, soft_wrap=True, style="dim")
     console.print(str(out_folder / "report.html"), markup=False, soft_wrap=True)
 
 

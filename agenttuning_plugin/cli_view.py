@@ -13,7 +13,10 @@ from dataset_builders.errors import ConfigError
 
 def view(
     folder: Annotated[
-        Path, typer.Argument(help="Folder of an evaluation or a training run with evaluators.")
+        Path,
+        typer.Argument(
+            help="Folder of an evaluation, a collection, or a training run with evaluators."
+        ),
     ],
     out: Annotated[
         Path | None, typer.Option(help="File of the page. [default: view.html in the folder]")
@@ -79,7 +82,10 @@ def compare(
 
 def list_errors(
     folder: Annotated[
-        Path, typer.Argument(help="Folder of an evaluation or a training run with evaluators.")
+        Path,
+        typer.Argument(
+            help="Folder of an evaluation, a collection, or a training run with evaluators."
+        ),
     ],
     as_json: Json = False,
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataset_builders.encoding.tokens import Encoder, encode_dataset
+from dataset_builders.errors import ConfigError
 from dataset_builders.mixing.holdout import split_holdout
 from dataset_builders.mixing.preparation import LENGTH_DEFAULTS
 from dataset_builders.reading.given import as_spec
@@ -26,7 +27,10 @@ def loss_evaluator(
     Raises:
         DataError: The chat cannot be read.
         SourceNotFoundError: There is no such chat.
+        ConfigError: The model is behind a server.
     """
+    if not subject.has_weights:
+        raise ConfigError("loss: needs the model's weights, not a server's answers")
     conversations = load_source(as_spec(general)).conversations
     encoder = Encoder(
         subject.tokenizer,

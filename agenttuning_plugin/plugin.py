@@ -33,6 +33,7 @@ from agenttuning_plugin.recipe_rules import REPLACED_KEYS, check_recipe, section
 from agenttuning_plugin.row_order import check_row_order
 from agenttuning_plugin.run_files import MixRun, write_run_files
 from dataset_builders.errors import AgentTuningError
+from dataset_builders.mixing.losses import loss_warnings
 from dataset_builders.mixing.preparation import report_lines
 
 LOG = logging.getLogger("axolotl.agenttuning")
@@ -90,8 +91,10 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             seed=seed_of(cfg),
             cache=Path(cfg.dataset_prepared_path or DEFAULT_DATASET_PREPARED_PATH),
         )
-        if not preprocess and cfg.local_rank in (None, 0):
-            self._report(cfg, section, tokenizer)
+        if cfg.local_rank in (None, 0):
+            self._say_losses(int(cfg.sequence_len))
+            if not preprocess:
+                self._report(cfg, section, tokenizer)
         # Axolotl counts tokens and packing efficiency of its own data only.
         cfg.total_num_tokens = None
         return TrainDatasetMeta(
@@ -132,12 +135,18 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         joined = bool(cfg.attn_supports_packing) or self._joins_rows
         return PackedCollator, {"flatten": joined, "boundaries": self._boundaries if joined else ()}
 
+    def _say_losses(self, max_length: int) -> None:
+        """Say in the log what became of the sources, as a warning where much is lost."""
+        assert self._mix is not None
+        for line in report_lines(self._mix.report):
+            LOG.info("%s", line)
+        for line in loss_warnings(self._mix.report, max_length):
+            LOG.warning("%s", line)
+
     def _report(self, cfg: Any, section: AgentTuningSection, tokenizer: Any) -> None:
         """Say what the run trains on, in the log and in the output folder."""
         assert self._mix is not None
         facts = self._mix.report["mix"]
-        for line in report_lines(self._mix.report):
-            LOG.info("%s", line)
         LOG.info(
             "mix: %(examples)d examples, %(share_of_examples).4f of them agent data "
             "(%(share_of_tokens).4f of tokens, %(share_of_trained_tokens).4f of trained ones), "
@@ -174,13 +183,14 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         from evaluators.callback import EvaluatorCallback
 
         section = section_of(cfg)
+        ends = tuple(cfg.eot_tokens or ())
         first: list[Any] = [PackingCheck()] if cfg.sample_packing else []
-        beside = [EndpointCallback(trainer, section.endpoint)] if section.endpoint else []
+        beside = [EndpointCallback(trainer, section.endpoint, ends)] if section.endpoint else []
         if not section.evaluators:
             return [*first, *beside]
         holdout = self._mix.holdout if self._mix else None
         made, policy = schedules(section, holdout)
-        panel = EvaluatorCallback(trainer, made, tuple(cfg.eot_tokens or ()), policy)
+        panel = EvaluatorCallback(trainer, made, ends, policy)
         return [*first, panel, *beside]
 
 

@@ -18,6 +18,7 @@ from agenttuning_plugin.stored_rows import AGENT, GENERAL, folder_of
 from dataset_builders.manifest.records import Batch, Record, Side, make_record
 from dataset_builders.manifest.store import write_manifest
 from dataset_builders.mixing.exposure import describe_mix
+from dataset_builders.mixing.losses import loss_warnings
 from dataset_builders.mixing.packed_order import Packing
 from dataset_builders.mixing.planning import Plan, Planned
 from dataset_builders.mixing.preparation import Encoding, Prepared
@@ -88,6 +89,7 @@ class MixRun:
             **prepared.report,
             "mix": describe_mix(self.planned, self.plan, agent, general),
             **({"packing": dict(self.packing_facts)} if self.packing_facts else {}),
+            "warnings": loss_warnings(prepared.report, limit),
             "notes": list(self.planned.notes),
             "figures": figures(self.planned, self.plan, agent, general, limit),
             "rows": sample_rows(prepared, order, self.tokenizer),

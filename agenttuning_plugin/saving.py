@@ -77,7 +77,7 @@ def build_to_disk(
         loaded = None
         if tokenizer is None:
             encoding = None
-            prepared = prepare_messages(agent_specs, general_specs, plan=plan)
+            prepared = prepare_messages(agent_specs, general_specs, plan=plan, quiet=True)
         else:
             from agenttuning_plugin.models import load_tokenizer
 
@@ -91,6 +91,7 @@ def build_to_disk(
                 encoding=encoding,
                 folder=scratch / "rows",
                 processes=processes,
+                quiet=True,  # They are in the report, which the command shows.
             )
         rows, planned = mix(prepared, plan, seed=seed, num_examples=num_examples)
         run = MixRun(prepared, planned, plan, agent_specs, general_specs, loaded, encoding)

@@ -9,6 +9,7 @@ from typing import Any
 
 from dataset_builders.collection.answer import Answer, replace_text
 from dataset_builders.collection.client import Endpoint
+from dataset_builders.collection.concurrency import START
 from dataset_builders.collection.requests import Sampling, plain_unicode
 from dataset_builders.conversation import Message
 from dataset_builders.errors import AgentTuningError
@@ -62,6 +63,7 @@ class EndpointModel:
         self._ceiling = max_concurrency
         self._sampling = sampling or Sampling()
         self._fixed = dict(fixed or {})
+        self._starting = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._client: EvaluationClient | None = None
@@ -89,6 +91,10 @@ class EndpointModel:
         except NoModelListError:  # Servers need not list their models.
             owner = ""
         self._fixed = neutral_fields(owner)
+
+    def in_flight_limit(self) -> int:
+        """Requests that may be in flight now, by what the server has borne so far."""
+        return START if self._client is None else self._client.limit.limit
 
     def for_task(self, context_length: int | None = None) -> ServedTask:
         """The model for the requests of one task.
@@ -148,10 +154,11 @@ class EndpointModel:
     def _run(self, job: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         # A loop of its own in a thread of its own: connections outlive a call, and the
         # caller's thread may have a running loop, as in a notebook.
-        if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-            self._thread.start()
+        with self._starting:  # Several episodes may ask at once.
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+                self._thread.start()
         return asyncio.run_coroutine_threadsafe(job(), self._loop).result()
 
     async def _ask_all(

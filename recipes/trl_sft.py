@@ -57,7 +57,7 @@ def make_trainer() -> SFTTrainer:
     tokenizer.pad_token = "<unk>"  # Llama 2 has none; this one is in its vocabulary
     data = prepare(AGENT, GENERAL, plan=PLAN, tokenizer=tokenizer, encoding=ENCODING)
     rows, planned = mix(data, PLAN, seed=SEED, num_examples=STEPS * BATCH)
-    set_seed(SEED)  # The trainer does so too, but only after the adapter's first weights are drawn.
+    set_seed(SEED)  # TRL before 1.15 does so only after it has drawn the adapter's first weights.
     trainer = SFTTrainer(
         MODEL,
         SFTConfig(max_steps=STEPS, **SETTINGS),

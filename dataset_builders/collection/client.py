@@ -123,8 +123,8 @@ class _Trail:
         tries: Times that it failed.
         failures: Those that were more than a wish to wait (429).
         passed_over: Times that it was told to wait while others were answered.
-        others: Whether others were answered since it failed: since the time before, where it
-            is put aside if in doubt, else since the first time.
+        others: Whether others were answered: since it failed the time before, where it is put
+            aside if in doubt, else since it was sent.
     """
 
     begun: float
@@ -142,13 +142,12 @@ class _Trail:
             failure: What it means.
             answered_at: When anybody was answered last.
         """
-        # Since it failed, not since it was sent: a server that dies had answered others until then.
-        self.others = answered_at > self._failed_at
+        # A server that dies had answered others since this one was sent, and none since it failed.
+        self.others = answered_at > (self._failed_at if self.parks else self.begun)
         self.tries += 1
         self.failures += not failure.limited
         self.passed_over += failure.limited and self.others
-        if self.parks or self.tries == 1:
-            self._failed_at = time.monotonic()
+        self._failed_at = time.monotonic()
 
 
 class ChatClient:
