@@ -62,7 +62,11 @@ class EndpointConfig(BaseModel):
     max_new_tokens: int | None = Field(
         default=None, ge=1, description="Limit on an answer below the tasks' own."
     )
-    batch_size: int = Field(default=16, ge=1, description="Episodes played at once.")
+    batch_size: int | None = Field(
+        default=None,
+        ge=1,
+        description="Most episodes played at once; as many as the server bears if left out.",
+    )
     wait: float = Field(
         default=3600.0,
         ge=0,

@@ -18,12 +18,13 @@ from agenttuning_plugin.args_evaluators import ReplayConfig
 from agenttuning_plugin.findings import Finding, guarded
 from dataset_builders.conversation import Conversation
 from dataset_builders.errors import SourceNotFoundError
+from dataset_builders.mixing.losses import loss_warnings
 from dataset_builders.mixing.planning import Plan
 from dataset_builders.mixing.pools import weighted_pools
 from dataset_builders.mixing.preparation import Encoding, prepare
 from dataset_builders.mixing.splitting import Stage
 from dataset_builders.reading.files import looks_local
-from dataset_builders.reading.given import as_spec
+from dataset_builders.reading.given import as_evaluation_spec, as_spec
 from dataset_builders.reading.sources import SourceSpec, located, stream_source
 
 SAMPLE = 64
@@ -195,7 +196,7 @@ def _replayed(agent: Side, section: AgentTuningSection) -> Iterator[Finding]:
         if not isinstance(config, ReplayConfig) or config.data is None:
             continue
         try:
-            files = located(as_spec(config.data)).files
+            files = located(as_evaluation_spec(config.data)).files
         except SourceNotFoundError:
             continue  # the evaluator's own check says so
         for file in files:
@@ -238,5 +239,8 @@ def _rows(side: Side, tokenizer: Any, encoding: Encoding) -> Iterator[Finding]:
         plan=Plan(eta=(Stage(0, share),)),
         tokenizer=tokenizer,
         encoding=replace(encoding, holdout=0),
+        quiet=True,
     )
+    for line in loss_warnings(prepared.report, encoding.max_length):
+        yield Finding(f"{side.name} rows", line, "warning")
     yield Finding(f"{side.name} rows", prepared.report[side.name]["tokens"]["summary"])

@@ -19,12 +19,15 @@ from agenttuning_plugin import (
     cli_view,
 )
 from agenttuning_plugin.terminal import (
+    ApiKeyEnv,
     EndOfTurn,
     Json,
+    ModelName,
     Template,
     console,
     emit,
     errors,
+    literal_help,
     plain,
 )
 from dataset_builders.errors import AgentTuningError, ConfigError
@@ -221,21 +224,34 @@ def contamination(
 
 @app.command()
 def chat(
-    model: Annotated[str, typer.Argument(help="Folder or hub id of a model or adapter.")],
+    model: Annotated[
+        str,
+        typer.Argument(help="Folder or hub id of a model or adapter, or a URL (…/v1)."),
+    ],
     adapter: Annotated[str | None, typer.Option(help="Adapter to put on the model.")] = None,
     prompt: Annotated[str | None, typer.Option(help="Answer this and end.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer in tokens.")] = 512,
     temperature: Annotated[
         float, typer.Option(min=0.0, help="Sampling temperature; 0 takes the likeliest token.")
     ] = 0.0,
+    model_name: ModelName = None,
+    api_key_env: ApiKeyEnv = "OPENAI_API_KEY",
     chat_template: Template = None,
     end_of_turn: EndOfTurn = None,
 ) -> None:
     """Talk to a model on the terminal."""
     from agenttuning_plugin.conversing import converse
-    from agenttuning_plugin.models import load_subject
+    from agenttuning_plugin.models import open_subject
 
-    subject = load_subject(
-        model, adapter, chat_template=chat_template, end_of_turn=tuple(end_of_turn or ())
+    subject = open_subject(
+        model,
+        adapter,
+        chat_template=chat_template,
+        end_of_turn=tuple(end_of_turn or ()),
+        model_name=model_name,
+        api_key_env=api_key_env,
     )
     converse(subject, errors, prompt, max_new_tokens, temperature)
+
+
+literal_help(app)  # Once all commands are there.

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agenttuning_plugin.evaluation_progress import with_bars
+from agenttuning_plugin.request_options import (
+    JudgeFields,
+    JudgeTemperature,
+    JudgeTokenField,
+    RequestFields,
+    Temperature,
+    TokenField,
+    configured,
+    given_sampling,
+    judge_settings,
+    sampling_heading,
+)
 from agenttuning_plugin.terminal import (
     ENVIRONMENT_OPTIONS,
     AgentInstructCopy,
+    ApiKeyEnv,
     EndOfTurn,
     EnvironmentOptions,
     EnvironmentPrompt,
     Json,
+    ModelName,
     Template,
     console,
     emit,
@@ -31,10 +43,11 @@ from dataset_builders.errors import ConfigError
 
 if TYPE_CHECKING:
     from agenttuning_plugin.evaluation import LazySubject, Task
-    from evaluators.base import Subject
 
 _EXTRA = ("replay", "loss")
-_SECONDS_BETWEEN_LINES = 30.0
+_BATCH = 16
+_IN_FLIGHT = 64
+"""Most episodes in play: rows of a batch of this process's own, or requests to a server."""
 
 
 @naming_options(ENVIRONMENT_OPTIONS)
@@ -83,16 +96,23 @@ def evaluate(
     judge_api_key_env: Annotated[
         str, typer.Option(help="Environment variable that holds its key.")
     ] = "OPENAI_API_KEY",
-    model_name: Annotated[
-        str | None, typer.Option(help="Name of the model at a URL. [default: its only one]")
-    ] = None,
-    api_key_env: Annotated[
-        str, typer.Option(help="Environment variable that holds the URL's key.")
-    ] = "OPENAI_API_KEY",
+    judge_temperature: JudgeTemperature = None,
+    judge_token_field: JudgeTokenField = "max_tokens",
+    judge_request: JudgeFields = None,
+    temperature: Temperature = None,
+    token_field: TokenField = "max_tokens",
+    request: RequestFields = None,
+    model_name: ModelName = None,
+    api_key_env: ApiKeyEnv = "OPENAI_API_KEY",
     oracle: Annotated[
         bool, typer.Option("--oracle", help="The environments' oracles play; no model.")
     ] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Episodes played at once.")] = 16,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Most episodes played at once. [default: 16; on a server 64, as it bears]"
+        ),
+    ] = None,
     max_new_tokens: Annotated[
         int | None, typer.Option(min=1, help="Shorter answers than the tasks allow, for trials.")
     ] = None,
@@ -107,23 +127,41 @@ def evaluate(
     from agenttuning_plugin import evaluation
     from agenttuning_plugin.evaluation_folder import resolved, weights_digest
     from agenttuning_plugin.evaluation_table import show_panel
+    from agenttuning_plugin.models import is_url, open_subject
     from evaluators.suites import SuiteSettings
 
     place = _one_model(positional, model, oracle)
     names = _names(suite)
-    judge = {"model": judge_model, "base_url": judge_base_url, "api_key_env": judge_api_key_env}
+    most = batch_size or (_IN_FLIGHT if is_url(place) else _BATCH)
+    sampling = given_sampling(temperature, token_field, request)
+    judge = judge_settings(
+        *(judge_model, judge_base_url, judge_api_key_env),
+        *(judge_temperature, judge_token_field, judge_request),
+    )
     settings = SuiteSettings(
         data=data,
         prompt=prompt,
         agentinstruct=agentinstruct,
-        batch_size=batch_size,
+        batch_size=most,
         max_new_tokens=max_new_tokens,
-        judge={key: value for key, value in judge.items() if value} if judge_model else None,
+        judge=judge,
         options=options_by_task(option, names),
         oracle=oracle,
     )
     subject = evaluation.LazySubject(
-        lambda: _subject(place, adapter, model_name, api_key_env, chat_template, end_of_turn), out
+        lambda: configured(
+            open_subject(
+                place,
+                adapter,
+                chat_template=chat_template,
+                end_of_turn=tuple(end_of_turn or ()),
+                model_name=model_name,
+                api_key_env=api_key_env,
+                max_concurrency=most,
+            ),
+            sampling,
+        ),
+        out,
     )
     tasks = evaluation.suite_tasks([name for name in names if name not in _EXTRA], settings)
     if "replay" in names:
@@ -137,11 +175,12 @@ def evaluate(
         "chat_template": chat_template or "",
         "end_of_turn": list(end_of_turn or ()),
         "max_new_tokens": max_new_tokens,
+        **sampling_heading(sampling),
     }
     run = evaluation.Run(subject, limit, out, step, heading, oracle)
     try:
         with writing(out):
-            panel = _with_bars(lambda bars: evaluation.run_panel(tasks, run, bars))
+            panel = with_bars(lambda bars: evaluation.run_panel(tasks, run, bars))
     except KeyboardInterrupt:
         errors.print("stopped" + (": the same command goes on from here" if out else ""))
         raise typer.Exit(130) from None
@@ -214,30 +253,6 @@ def options_by_task(
     return dict(found)
 
 
-def _subject(
-    place: str,
-    adapter: str | None,
-    model_name: str | None,
-    api_key_env: str,
-    chat_template: str | None,
-    end_of_turn: Sequence[str] | None,
-) -> Subject:
-    if place.startswith(("http://", "https://")):
-        from agenttuning_plugin.models import served_subject
-
-        if adapter is not None:
-            raise ConfigError("--adapter: found one beside a URL: the server has to load it")
-        return served_subject(place, model_name, api_key_env)
-    from agenttuning_plugin.models import load_subject
-    from agenttuning_plugin.quiet import without_bars
-
-    # A download's bars are worth seeing.
-    with without_bars() if Path(place).expanduser().is_dir() else nullcontext():
-        return load_subject(
-            place, adapter, chat_template=chat_template, end_of_turn=tuple(end_of_turn or ())
-        )
-
-
 def _loss(
     general: str | None, subject: LazySubject, num_conversations: int, max_length: int
 ) -> Task:
@@ -264,31 +279,3 @@ def _replay(data: str | None, subject: LazySubject, max_length: int) -> Task:
         return replay_evaluator(data, subject(), max_length)
 
     return Task("replay", "Replay", "replay", make)
-
-
-def _with_bars(run: Callable[[Any], Any]) -> Any:
-    from rich.progress import Progress
-
-    if not errors.is_terminal:
-        return run(_lines)
-    with Progress(console=errors, transient=True) as progress:
-
-        def bar(name: str) -> Callable[[int, int], None]:
-            task = progress.add_task(name, total=None)
-            return lambda done, total: progress.update(task, completed=done, total=total)
-
-        return run(bar)
-
-
-def _lines(name: str) -> Callable[[int, int], None]:
-    """Progress for a log, which shows no bars."""
-    told = -math.inf
-
-    def line(done: int, total: int) -> None:
-        nonlocal told
-        now = time.monotonic()
-        if done == total or now - told >= _SECONDS_BETWEEN_LINES:
-            told = now
-            errors.print(plain(f"{name}: {done} of {total}"))
-
-    return line

@@ -13,7 +13,10 @@ from dataset_builders.errors import ConfigError
 
 def view(
     folder: Annotated[
-        Path, typer.Argument(help="Folder of an evaluation or a training run with evaluators.")
+        Path,
+        typer.Argument(
+            help="Folder of an evaluation, a collection, or a training run with evaluators."
+        ),
     ],
     out: Annotated[
         Path | None, typer.Option(help="File of the page. [default: view.html in the folder]")
@@ -34,6 +37,11 @@ def view(
         replace_text(target, render(shown, folder.resolve().name))
     for file, number in shown.left_out.items():
         errors.print(plain(f"{file}: {number} more episodes; --limit shows them"), soft_wrap=True)
+    for file, number in shown.without.items():
+        line = (
+            f"{file}: {number} items have no transcript; `agenttuning compare` shows their scores"
+        )
+        errors.print(plain(line), soft_wrap=True)
     console.print(plain(f"{len(shown.episodes)} episodes: {target}"), soft_wrap=True)
 
 
@@ -79,7 +87,10 @@ def compare(
 
 def list_errors(
     folder: Annotated[
-        Path, typer.Argument(help="Folder of an evaluation or a training run with evaluators.")
+        Path,
+        typer.Argument(
+            help="Folder of an evaluation, a collection, or a training run with evaluators."
+        ),
     ],
     as_json: Json = False,
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from agenttuning_plugin.terminal import ENVIRONMENT_OPTIONS, console, plain
+from agenttuning_plugin.terminal import ENVIRONMENT_OPTIONS, console, errors, plain
 
 OPTIONS: Mapping[str, str] = {
     **ENVIRONMENT_OPTIONS,
@@ -44,6 +44,24 @@ def options_of_limits() -> Mapping[str, str]:
     return {f"limit on {name}": option for name, option in options.items()}
 
 
+def hints(report: Mapping[str, Any]) -> list[str]:
+    """What a report says that a user should look into, in one line each."""
+    found = []
+    if called := report["replies_with_tool_calls"]:
+        found.append(
+            f"{called:,} of {report['requests']:,} replies came with native tool calls, which are "
+            "dropped: serve the model without a tool parser"
+        )
+    if report["done"] and not report["kept"]:
+        reasons = report["dropped"]
+        most = max(reasons, key=lambda reason: reasons[reason])
+        found.append(
+            f"nothing was kept: {reasons[most]:,} of {report['done']:,} were dropped as {most}; "
+            "`agenttuning view` and `agenttuning errors` show them"
+        )
+    return found
+
+
 def show(report: dict[str, Any], out: Path) -> None:
     """Print what a session ended with."""
     from dataset_builders.collection.card import THOUGHTS
@@ -58,13 +76,19 @@ def show(report: dict[str, Any], out: Path) -> None:
     asked = report["requests"] > 0  # An oracle asks nobody: its cost would be noise.
     for name in ("prompt_tokens", "completion_tokens", "requests") if asked else ():
         table.add_row(name.replace("_", " "), f"{report[name]:,}")
+        if name == "prompt_tokens" and report["cached_tokens"]:
+            table.add_row("of them cached", f"{report['cached_tokens']:,}")
     for name in ("cost", "cost_per_kept") if asked else ():
         value = report[name]
-        shown = "unknown" if value is None else f"{value:.4f}"
+        # Without a kept trajectory there is no cost of one, though the cost is known.
+        none = "none kept" if report["cost"] is not None else "unknown"
+        shown = none if value is None else f"{value:.4f}"
         table.add_row(name.replace("_", " "), shown)
     for outcome, number in report.get("thoughts", {}).items():
         table.add_row(THOUGHTS[outcome], str(number))
     console.print(table)
+    for line in hints(report):
+        errors.print(plain(f"warning: {line}"), soft_wrap=True)
     if report["stopped"]:
         total = report["stopped"] in ("run_token_limit", "run_cost_limit")
         how = "with a higher limit it goes on" if total else "the same command goes on"

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from dataset_builders.collection.answer import read_answer
+from agenttuning_plugin.terminal import plain
+from dataset_builders.collection.answer import Answer, read_answer
 from dataset_builders.conversation import Message
 from dataset_builders.encoding.coding import Coder
 from dataset_builders.errors import MaskError
 from dataset_builders.masks.chat import ChatRenderer
 from dataset_builders.reasoning import opens_thought
+from evaluators.decoding import Decoding, LanguageModel
 
 if TYPE_CHECKING:
     from evaluators.base import Subject
+
+_Answers = Callable[[list[Message]], Answer]
 
 
 def converse(
@@ -23,13 +29,13 @@ def converse(
     """Answer one prompt, or hold a dialogue until the end of input.
 
     Args:
-        subject: The model.
+        subject: The model, here or behind a server.
         console: Where questions are asked; answers are streamed to standard output.
         prompt: The one prompt to answer, or none for a dialogue.
         max_new_tokens: Longest answer in tokens.
         temperature: Sampling temperature; 0 takes the likeliest token.
     """
-    renderer = ChatRenderer(subject.tokenizer, subject.end_of_turn)
+    answers = _answers(subject, max_new_tokens, temperature)
     history: list[Message] = []
     if prompt is None:
         console.print("[dim]An empty line starts anew, Ctrl-D ends.[/dim]")
@@ -42,15 +48,34 @@ def converse(
             continue
         history.append(Message("user", text))
         try:
-            answer = _answer(subject, renderer, history, max_new_tokens, temperature)
+            answer = answers(history)
         except MaskError as error:
-            console.print(f"[red]{error}[/red]")
+            console.print(f"[red]{plain(str(error))}[/red]")
             history.pop()
             continue
-        said = read_answer(answer, opened=opens_thought(renderer.prompt(history)))
-        history.append(Message("assistant", said, reasoning=said.reasoning or None))
+        history.append(Message("assistant", answer, reasoning=answer.reasoning or None))
         if prompt is not None:
             return
+
+
+def _answers(subject: Subject, max_new_tokens: int, temperature: float) -> _Answers:
+    if subject.server is not None:
+        return partial(_served_answer, subject.server, Decoding(max_new_tokens, temperature))
+    renderer = ChatRenderer(subject.tokenizer, subject.end_of_turn)
+
+    def answer(history: list[Message]) -> Answer:
+        text = _answer(subject, renderer, history, max_new_tokens, temperature)
+        return read_answer(text, opened=opens_thought(renderer.prompt(history)))
+
+    return answer
+
+
+def _served_answer(server: LanguageModel, decoding: Decoding, history: list[Message]) -> Answer:
+    (text,) = server.chat([history], decoding)
+    if text is None:
+        raise MaskError("longer than the server's context; an empty line starts anew")
+    print(text)
+    return read_answer(text)
 
 
 def _ask(console: Console) -> str | None:

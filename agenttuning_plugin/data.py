@@ -103,6 +103,7 @@ def load_prepared(
                 folder=folder,
                 processes=section.processes,
                 on_progress=progress,
+                quiet=True,  # A cached entry is to be warned of, too.
             )
 
     key = cache_key(agent, general, tokenizer, encoding)

@@ -2,35 +2,55 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import time
 from collections import deque
-from hashlib import blake2b
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
 from agenttuning_plugin.args_endpoint import EndpointConfig
+from agenttuning_plugin.endpoint_files import (
+    ADAPTER,
+    FOLDER,
+    PREFIX,
+    adapter_in,
+    digest,
+    prefix_of,
+    put_aside,
+    results_in,
+    step_of,
+)
 from agenttuning_plugin.endpoint_job import make_job
+from agenttuning_plugin.endpoint_rules import (
+    has_evaluators,
+    lora_name,
+    refuse_as_best,
+    refuse_sharded,
+)
+from agenttuning_plugin.server import RouteError, Server
 from dataset_builders.errors import ConfigError, EvaluatorError
 from evaluators.base import RECORDS_FILE, Evaluation
 from evaluators.best_model import best_is_loaded
-from evaluators.results_file import metric_of, replace_record
+from evaluators.callback_order import go_last, report_at_end
+from evaluators.results_file import replace_record
 from evaluators.side_process import SideProcess
+from evaluators.training_subject import tokenizer_of
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
-LOG = logging.getLogger(__name__)
+LOG = logging.getLogger("axolotl.agenttuning")  # Axolotl shows no other's INFO.
 
-FOLDER = "endpoint"
-"""Folder in the trainer's output folder: adapters, logs, results and transcripts by step."""
+TEMPLATE_FILE = "chat_template.jinja"
+"""In the folder, where the server's chat template is another one: the run's, to serve with."""
 
-PREFIX = "endpoint_"
-"""Of the evaluators' names in logs and records: the same ones may run in training too."""
+_SECONDS_BETWEEN_LINES = 60.0
+_SECONDS_TO_COMPARE = 30.0
 
 _JOB = "agenttuning_plugin.endpoint_job"
 
@@ -45,28 +65,38 @@ class EndpointCallback(TrainerCallback):
     Args:
         trainer: The trainer; its model is a LoRA adapter on a base that the server serves.
         settings: What is measured, when, and where.
+        end_of_turn: Tokens beside eos that end a turn.
 
     Raises:
-        ConfigError: The model is no LoRA adapter, or is sharded over processes; or a figure
-            from the server is to choose checkpoints.
+        ConfigError: The model is no LoRA adapter, or is sharded over processes; a figure from
+            the server is to choose checkpoints; or the server's chat template or end tokens are
+            not the run's.
     """
 
-    def __init__(self, trainer: Trainer, settings: EndpointConfig) -> None:
+    def __init__(
+        self, trainer: Trainer, settings: EndpointConfig, end_of_turn: Sequence[str] = ()
+    ) -> None:
         self._trainer = trainer
         self._settings = settings
+        self._end_of_turn = tuple(end_of_turn)
         self._model = trainer.accelerator.unwrap_model(trainer.model)
-        self._adapter = _lora_name(self._model)
-        _refuse_sharded(trainer)
-        _refuse_as_best(trainer.args.metric_for_best_model or "")
+        self._adapter = lora_name(self._model)
+        refuse_sharded(trainer)
+        refuse_as_best(trainer.args.metric_for_best_model or "", PREFIX)
         self._folder = Path(trainer.args.output_dir or ".") / FOLDER
         self._waiting: deque[int] = deque()
         self._running: tuple[int, SideProcess] | None = None
         self._last: int | None = None
+        self._prompts: dict[str, Any] | None = None
+        if trainer.is_world_process_zero():
+            self._compare_prompts()
 
     @classmethod
-    def install(cls, trainer: Trainer, settings: EndpointConfig) -> EndpointCallback:
+    def install(
+        cls, trainer: Trainer, settings: EndpointConfig, end_of_turn: Sequence[str] = ()
+    ) -> EndpointCallback:
         """Make a callback and add it to the trainer."""
-        callback = cls(trainer, settings)
+        callback = cls(trainer, settings, end_of_turn)
         trainer.add_callback(callback)
         return callback
 
@@ -80,9 +110,9 @@ class EndpointCallback(TrainerCallback):
         if state.global_step > 0:
             self._take_up(state.global_step)
         else:
-            _put_aside(self._folder)
-            if not _has_evaluators(self._trainer):  # Else that callback does so.
-                _put_aside(self._folder.with_name(RECORDS_FILE))
+            put_aside(self._folder)
+            if not has_evaluators(self._trainer):  # Else that callback does so.
+                put_aside(self._folder.with_name(RECORDS_FILE))
             if self._settings.at_start:
                 self._measure(0)
         self._go_on(state, control)
@@ -101,9 +131,12 @@ class EndpointCallback(TrainerCallback):
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Save the last step before the trainer loads its best checkpoint in its place."""
-        if args.load_best_model_at_end and control.should_training_stop:
+        """Save the last step, before the trainer loads its best checkpoint in its place."""
+        report_at_end(self._trainer, self, control)
+        if control.should_training_stop:
             self._measure_result(state)
+            if state.is_world_process_zero:
+                self._go_on(state, control)
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -119,6 +152,7 @@ class EndpointCallback(TrainerCallback):
             self._measure_result(state)
         if state.is_world_process_zero:
             self._finish(state, control)
+        go_last(self._trainer, self)
 
     def _measure_result(self, state: TrainerState) -> None:
         wanted = self._settings.at_end and self._last != state.global_step
@@ -132,6 +166,26 @@ class EndpointCallback(TrainerCallback):
         self._running, self._last = None, None
         self._waiting.clear()
 
+    def _compare_prompts(self) -> None:
+        """Hold the server's prompts against the run's; one that is not there yet is warned of."""
+        from agenttuning_plugin.served_prompts import compare_prompts, prompts_of
+
+        tokenizer = tokenizer_of(self._trainer)
+        prompts = prompts_of(tokenizer, self._end_of_turn)
+        self._prompts = asdict(prompts)
+        settings = self._settings
+        server = Server(settings.base_url, settings.api_key_env, _SECONDS_TO_COMPARE)
+        try:
+            for line in compare_prompts(server, prompts, tokenizer):
+                LOG.warning("agenttuning.endpoint: %s", line)
+        except RouteError as error:
+            LOG.warning("agenttuning.endpoint: not compared with the server's prompts: %s", error)
+        except ConfigError as error:
+            file = self._folder / TEMPLATE_FILE
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(str(tokenizer.chat_template), "utf-8")
+            raise ConfigError(f"agenttuning.endpoint: {error}; FILE is {file}") from error
+
     def _measure(self, step: int) -> None:
         """Save the adapter as it is now; it is measured when its turn comes."""
         self._last = step
@@ -141,7 +195,8 @@ class EndpointCallback(TrainerCallback):
         self._model.save_pretrained(str(saved), selected_adapters=[self._adapter])
         # peft puts an adapter that is not called "default" into a folder of its name.
         own = saved / self._adapter
-        (own if own.is_dir() else saved).rename(folder / "adapter")
+        made = own if own.is_dir() else saved
+        made.rename(folder / (ADAPTER + digest(made)))
         shutil.rmtree(saved, ignore_errors=True)
         self._waiting.append(step)
 
@@ -159,24 +214,23 @@ class EndpointCallback(TrainerCallback):
 
     def _start(self, step: int) -> None:
         folder = (self._folder / f"step-{step}").resolve()
-        job = make_job(self._settings, f"{self._name()}-step-{step}", folder)
+        adapter = adapter_in(folder)
+        # Both name and path tell of the weights: vLLM keys its prefix cache by them, and keeps
+        # it when an adapter is unloaded.
+        name = f"{prefix_of(self._folder.parent)}-step-{step}-{adapter.name.removeprefix(ADAPTER)}"
+        job = make_job(self._settings, name, folder, adapter, self._prompts)
         log = folder / "log.txt"
         # The server has the accelerator; the side process only talks to it.
         process = SideProcess(_JOB, [job.as_text()], log, {"CUDA_VISIBLE_DEVICES": ""})
         self._running = step, process
         LOG.info("step %d is measured at %s: %s", step, self._settings.base_url, log)
 
-    def _name(self) -> str:
-        """Prefix of adapters on the server, which other runs use, from folders of this name too."""
-        folder = Path(self._trainer.args.output_dir or ".").resolve()
-        return f"{folder.name}-{blake2b(str(folder).encode(), digest_size=3).hexdigest()}"
-
     def _finish(self, state: TrainerState, control: TrainerControl) -> None:
         until = time.monotonic() + self._settings.wait
         self._go_on(state, control)
         while self._running is not None:
             step, process = self._running
-            if process.wait(max(0.0, until - time.monotonic())) is None:
+            if self._wait(step, process, until) is None:
                 process.stop()
                 self._running = None
                 line = f"not finished {self._settings.wait:g} s after training"
@@ -186,16 +240,29 @@ class EndpointCallback(TrainerCallback):
                 self._waiting.clear()
             self._go_on(state, control)
 
+    def _wait(self, step: int, process: SideProcess, until: float) -> int | None:
+        """Wait for a step's figures, and say so: training is over, and the bar stands at 100 %."""
+        while (left := until - time.monotonic()) > 0:
+            LOG.warning(
+                "waiting for step %d at %s, %d s at most, %d more steps after it: %s",
+                *(step, self._settings.base_url, left, len(self._waiting)),
+                process.last_line() or "no word yet",
+            )
+            status = process.wait(min(left, _SECONDS_BETWEEN_LINES))
+            if status is not None:
+                return status
+        return process.wait(0)
+
     def _collect(self, step: int, status: int, line: str, control: TrainerControl) -> None:
         """Publish what came of a step; keep its adapter unless all went well."""
         folder = self._folder / f"step-{step}"
-        results = _results(folder)
+        results = results_in(folder)
         if status != 0 and not any(result.error for result in results):
             reason = line or f"exit status {status}"
             results.append(Evaluation("endpoint", {}, 0, 0.0, suite="", error=reason))
         self._publish(step, results, control)
         if status == 0:
-            shutil.rmtree(folder / "adapter", ignore_errors=True)
+            shutil.rmtree(adapter_in(folder), ignore_errors=True)
             return
         reasons = "; ".join(result.error for result in results if result.error)
         LOG.warning("step %d was not wholly measured: %s (%s)", step, reasons, folder / "log.txt")
@@ -219,80 +286,10 @@ class EndpointCallback(TrainerCallback):
 
     def _take_up(self, now: int) -> None:
         """Queue the steps whose adapters are left, and forget those after the checkpoint."""
-        for folder in sorted(self._folder.glob("step-*"), key=_step_of):
-            if _step_of(folder) > now:
+        for folder in sorted(self._folder.glob("step-*"), key=step_of):
+            if step_of(folder) > now:
                 shutil.rmtree(folder)
-            elif (folder / "adapter").is_dir():
-                self._waiting.append(_step_of(folder))
+            elif adapter_in(folder).is_dir():
+                self._waiting.append(step_of(folder))
         if (self._folder / f"step-{now}").is_dir():
             self._last = now
-
-
-def _results(folder: Path) -> list[Evaluation]:
-    """Rows that `agenttuning evaluate` wrote, under the names that they have here."""
-    path = folder / RECORDS_FILE
-    if not path.is_file():
-        return []
-    found = []
-    for line in path.read_text("utf-8").splitlines():
-        row = json.loads(line)
-        row.pop("step")
-        row["metrics"] = {name: metric_of(values) for name, values in row["metrics"].items()}
-        row["records"] = tuple(row["records"])
-        found.append(Evaluation(**{**row, "evaluator": PREFIX + row["evaluator"]}))
-    return found
-
-
-def _lora_name(model: Any) -> str:
-    """Name of the adapter in training."""
-    configs = getattr(model, "peft_config", None)
-    if not isinstance(configs, dict):
-        raise ConfigError(
-            "agenttuning.endpoint: found a full model, expected a LoRA adapter: a server cannot be "
-            "given other weights while it runs; use agenttuning.evaluators"
-        )
-    name = str(model.active_adapter)
-    kind = str(getattr(configs[name].peft_type, "value", configs[name].peft_type))
-    if kind != "LORA":
-        raise ConfigError(f"agenttuning.endpoint: found a {kind} adapter, expected LORA")
-    return name
-
-
-def _refuse_sharded(trainer: Trainer) -> None:
-    from accelerate.utils import DistributedType
-
-    kind = trainer.accelerator.distributed_type
-    if kind in (DistributedType.FSDP, DistributedType.DEEPSPEED):
-        raise ConfigError(
-            f"agenttuning.endpoint: found a model sharded by {kind.value}, of which no process has "
-            "the whole adapter; expected one process or DDP"
-        )
-
-
-def _refuse_as_best(figure: str) -> None:
-    """Such figures come when training is steps further, too late to choose a checkpoint by."""
-    if figure.removeprefix("eval_").startswith(PREFIX):
-        raise ConfigError(
-            f"metric_for_best_model: found {figure}, which comes from agenttuning.endpoint, after "
-            "the trainer has chosen; expected a figure of agenttuning.evaluators"
-        )
-
-
-def _has_evaluators(trainer: Trainer) -> bool:
-    from evaluators.callback import EvaluatorCallback
-
-    return any(isinstance(each, EvaluatorCallback) for each in trainer.callback_handler.callbacks)
-
-
-def _put_aside(path: Path) -> None:
-    """Keep an earlier run's files out of this one's, but do not lose them."""
-    if path.exists():
-        number = 1
-        while (kept := path.with_name(f"{path.stem}.previous-{number}{path.suffix}")).exists():
-            number += 1
-        path.rename(kept)
-
-
-def _step_of(folder: Path) -> int:
-    number = folder.name.removeprefix("step-")
-    return int(number) if number.isdigit() else 0

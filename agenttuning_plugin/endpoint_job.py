@@ -6,23 +6,18 @@ All of it beside training: a server that hangs holds nobody up.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
+from typing import TYPE_CHECKING, Any
 
-from dataset_builders.errors import EndpointError
+from agenttuning_plugin.server import RouteError, Server
+from dataset_builders.errors import AgentTuningError, EndpointError
 
 if TYPE_CHECKING:
     from agenttuning_plugin.args_endpoint import EndpointConfig
-
-_SECONDS = 600.0
-"""Loading an adapter may wait for the answers that are being written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +30,8 @@ class Job:
         name: What the adapter is called there.
         adapter: Its folder.
         command: Arguments of `agenttuning`.
+        prompts: Fields of `served_prompts.Prompts`, which the server has to agree with; none
+            compares nothing.
     """
 
     base_url: str
@@ -42,19 +39,33 @@ class Job:
     name: str
     adapter: str
     command: tuple[str, ...]
+    prompts: dict[str, Any] | None = None
+
+    @property
+    def server(self) -> Server:
+        """Where it is measured."""
+        return Server(self.base_url, self.api_key_env)
 
     def as_text(self) -> str:
         """The job as an argument of the side process."""
         return json.dumps(asdict(self))
 
 
-def make_job(settings: EndpointConfig, name: str, folder: Path) -> Job:
+def make_job(
+    settings: EndpointConfig,
+    name: str,
+    folder: Path,
+    adapter: Path | None = None,
+    prompts: dict[str, Any] | None = None,
+) -> Job:
     """The job of a step.
 
     Args:
         settings: The recipe's.
         name: What the adapter is called on the server.
-        folder: Holds the adapter as `adapter`; results come here.
+        folder: Results come here.
+        adapter: Folder of the adapter; `adapter` in `folder` by default.
+        prompts: See `Job`.
     """
     options = {
         "model": settings.base_url,
@@ -78,9 +89,8 @@ def make_job(settings: EndpointConfig, name: str, folder: Path) -> Job:
     for task, given in settings.options.items():
         for key, value in given.items():
             command += ["--option", f"{task}.{key}={json.dumps(value)}"]
-    return Job(
-        settings.base_url, settings.api_key_env, name, str(folder / "adapter"), tuple(command)
-    )
+    place = str(adapter or folder / "adapter")
+    return Job(settings.base_url, settings.api_key_env, name, place, tuple(command), prompts)
 
 
 def load_adapter(job: Job) -> None:
@@ -108,8 +118,9 @@ def main(arguments: Sequence[str]) -> None:
     given = json.loads(arguments[0])
     job = Job(**{**given, "command": tuple(given["command"])})
     try:
+        _compare(job)
         load_adapter(job)
-    except EndpointError as error:
+    except AgentTuningError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     from agenttuning_plugin import cli
@@ -124,31 +135,34 @@ def main(arguments: Sequence[str]) -> None:
             print(f"warning: {error}", file=sys.stderr)
 
 
+def _compare(job: Job) -> None:
+    """Look again whether the server's prompts are the recipe's: it may be another one by now."""
+    if job.prompts is not None:
+        from agenttuning_plugin.served_prompts import Prompts, compare_prompts
+
+        with suppress(RouteError):  # Loading says better what is wrong with the server.
+            compare_prompts(job.server, Prompts(**job.prompts))
+
+
 def _post(job: Job, route: str, body: dict[str, str]) -> None:
-    address = f"{job.base_url.rstrip('/')}/{route}"
-    headers = {"Content-Type": "application/json"}
-    key = os.environ.get(job.api_key_env, "")
-    if key:
-        headers["Authorization"] = f"Bearer {key}"
     try:
-        with urlopen(
-            Request(address, json.dumps(body).encode(), headers), timeout=_SECONDS
-        ) as answer:
-            answer.read()
-    except HTTPError as error:
-        told = " ".join(error.read(2000).decode("utf-8", "replace").split())
-        if key:
-            told = told.replace(key, "[the key]")
-        hint = _HINT if error.code == 404 and route.startswith("load") else ""
-        raise EndpointError(f"{route} {job.name}: HTTP {error.code}: {told[:300]}{hint}") from error
-    except (URLError, OSError, ValueError) as error:
-        raise EndpointError(f"{route} {job.name}: {error}") from error
+        job.server.call(route, body)
+    except RouteError as error:
+        hint = load_hint(error, job.adapter) if route.startswith("load") else ""
+        raise EndpointError(f"{route} {job.name}: {error}{hint}") from error
 
 
-_HINT = (
-    " (vLLM has this route with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True and --enable-lora; "
-    "base_url ends in /v1)"
-)
+def load_hint(error: RouteError, adapter: str) -> str:
+    """What to do about a refused adapter, to be put behind the error; "" if nothing is known."""
+    if error.status != 404:
+        return ""
+    if "adapter" in error.told.lower():
+        return f" (the server does not see {adapter}: it needs the output folder, same path)"
+    return (
+        " (vLLM has this route with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True and --enable-lora; "
+        "base_url ends in /v1)"
+    )
+
 
 if __name__ == "__main__":
     main(sys.argv[1:])

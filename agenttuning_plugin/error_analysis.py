@@ -10,8 +10,10 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from agenttuning_plugin.collected import collected_records
 from agenttuning_plugin.results import read_evaluations
 from dataset_builders.errors import SourceNotFoundError
+from evaluators.base import RECORDS_FILE
 from evaluators.failure_modes import (
     CALL_ERROR,
     CALL_REPETITION,
@@ -56,20 +58,31 @@ class Rates:
 
 
 def read_rates(folder: Path) -> list[Rates]:
-    """Rates of every evaluation of a folder that played episodes.
+    """Rates of every evaluation of a folder that played episodes, or of its collections.
 
     Raises:
         SourceNotFoundError: There is none.
         DataError: A line is not what this package writes.
     """
     found = []
-    for row in read_evaluations(folder):
+    for row in _evaluations(folder):
         if rates := failure_rates(row["records"]):
             named = {name.removeprefix("failure_"): metric for name, metric in rates.items()}
             found.append(Rates(row["evaluator"], row["step"], named))
     if not found:
         raise SourceNotFoundError(f"{folder}: found no evaluation that played episodes")
     return found
+
+
+def _evaluations(folder: Path) -> list[dict[str, Any]]:
+    """A folder's evaluations, or what was collected into it."""
+    collected = collected_records(folder)
+    if collected and not (folder / RECORDS_FILE).is_file():
+        return [
+            {"evaluator": name, "step": 0, "records": records}
+            for name, records in collected.items()
+        ]
+    return read_evaluations(folder)
 
 
 def table(rows: Sequence[Rates]) -> Table:

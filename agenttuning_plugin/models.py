@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agenttuning_plugin.quiet import silenced
+from agenttuning_plugin.quiet import silenced, without_bars
+from dataset_builders.collection.address import lacks_scheme
 from dataset_builders.errors import ConfigError, SourceNotFoundError
 from dataset_builders.extras import needs_extra
 from dataset_builders.masks.chat_templates import load_template
@@ -64,13 +66,67 @@ def load_subject(
     return Subject(model=loaded.to(device).eval(), tokenizer=tokenizer, end_of_turn=end_of_turn)
 
 
-def served_subject(url: str, name: str | None, key_variable: str) -> Subject:
+def is_url(place: str) -> bool:
+    """Whether a model is named by a server's address."""
+    return place.startswith(("http://", "https://"))
+
+
+def open_subject(
+    place: str,
+    adapter: str | None = None,
+    *,
+    chat_template: str | None = None,
+    end_of_turn: tuple[str, ...] = (),
+    model_name: str | None = None,
+    api_key_env: str = "OPENAI_API_KEY",
+    max_concurrency: int = 64,
+) -> Subject:
+    """A model from a folder, the hub or a server.
+
+    Args:
+        place: Folder, hub id or address.
+        adapter: See `load_subject`; a server has to load its own.
+        chat_template: See `load_subject`; a server has its own.
+        end_of_turn: See `load_subject`; a server has its own.
+        model_name: See `served_subject`.
+        api_key_env: See `served_subject`.
+        max_concurrency: Of a server: most requests in flight.
+
+    Raises:
+        ConfigError: An option is given beside an address that only the server can heed; or see
+            `load_subject` and `served_subject`, as for other errors.
+    """
+    if lacks_scheme(place) and not Path(place).exists():
+        raise ConfigError(f"--model: found {place!r}, expected a scheme: http://{place}")
+    if not is_url(place):
+        with without_bars() if Path(place).expanduser().is_dir() else nullcontext():
+            return load_subject(
+                place, adapter, chat_template=chat_template, end_of_turn=end_of_turn
+            )
+    for option, value, remedy in (
+        ("--adapter", adapter, "the server has to load it"),
+        ("--chat-template", chat_template, "the server has its own (vLLM: --chat-template FILE)"),
+        (
+            "--end-of-turn",
+            end_of_turn,
+            "the server has its own (vLLM: --override-generation-config)",
+        ),
+    ):
+        if value:
+            raise ConfigError(f"{option}: found one beside a URL: {remedy}")
+    return served_subject(place, model_name, api_key_env, max_concurrency)
+
+
+def served_subject(
+    url: str, name: str | None, key_variable: str, max_concurrency: int = 64
+) -> Subject:
     """A model behind an OpenAI-compatible server.
 
     Args:
         url: Such as "http://127.0.0.1:8000/v1".
         name: The model's name there; may be left out where the server has one model only.
         key_variable: Environment variable that holds the key.
+        max_concurrency: Most requests in flight.
 
     Raises:
         ConfigError: The server has several models, and none is named.
@@ -88,7 +144,8 @@ def served_subject(url: str, name: str | None, key_variable: str) -> Subject:
             names = ", ".join(found) or "none"
             raise ConfigError(f"{url}: found models {names}: choose with --model-name")
         endpoint = replace(endpoint, model=found[0])
-    return Subject(model=None, tokenizer=None, server=EndpointModel(endpoint))
+    server = EndpointModel(endpoint, max_concurrency)
+    return Subject(model=None, tokenizer=None, server=server)
 
 
 def load_tokenizer(path: str, chat_template: str | None = None) -> Any:

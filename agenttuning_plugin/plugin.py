@@ -31,8 +31,9 @@ from agenttuning_plugin.overrides import apply_overrides, check_command_line
 from agenttuning_plugin.packing import AXOLOTL_ARGUMENTS
 from agenttuning_plugin.recipe_rules import REPLACED_KEYS, check_recipe, section_of, uses_plugin
 from agenttuning_plugin.row_order import check_row_order
-from agenttuning_plugin.run_files import MixRun, write_run_files
+from agenttuning_plugin.run_files import run_of, write_run_files
 from dataset_builders.errors import AgentTuningError
+from dataset_builders.mixing.losses import loss_warnings
 from dataset_builders.mixing.preparation import report_lines
 
 LOG = logging.getLogger("axolotl.agenttuning")
@@ -90,8 +91,10 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             seed=seed_of(cfg),
             cache=Path(cfg.dataset_prepared_path or DEFAULT_DATASET_PREPARED_PATH),
         )
-        if not preprocess and cfg.local_rank in (None, 0):
-            self._report(cfg, section, tokenizer)
+        if cfg.local_rank in (None, 0):
+            self._say_losses(int(cfg.sequence_len))
+            if not preprocess:
+                self._report(cfg, section, tokenizer)
         # Axolotl counts tokens and packing efficiency of its own data only.
         cfg.total_num_tokens = None
         return TrainDatasetMeta(
@@ -132,12 +135,18 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         joined = bool(cfg.attn_supports_packing) or self._joins_rows
         return PackedCollator, {"flatten": joined, "boundaries": self._boundaries if joined else ()}
 
+    def _say_losses(self, max_length: int) -> None:
+        """Say in the log what became of the sources, as a warning where much is lost."""
+        assert self._mix is not None
+        for line in report_lines(self._mix.report):
+            LOG.info("%s", line)
+        for line in loss_warnings(self._mix.report, max_length):
+            LOG.warning("%s", line)
+
     def _report(self, cfg: Any, section: AgentTuningSection, tokenizer: Any) -> None:
         """Say what the run trains on, in the log and in the output folder."""
         assert self._mix is not None
         facts = self._mix.report["mix"]
-        for line in report_lines(self._mix.report):
-            LOG.info("%s", line)
         LOG.info(
             "mix: %(examples)d examples, %(share_of_examples).4f of them agent data "
             "(%(share_of_tokens).4f of tokens, %(share_of_trained_tokens).4f of trained ones), "
@@ -145,22 +154,17 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             "eta %(eta)s in %(eta_unit)ss, seed %(seed)d",
             facts,
         )
-        run = MixRun(
-            self._mix.prepared,
-            self._mix.planned,
-            self._mix.plan,
-            agent=[source.spec() for source in section.agent],
-            general=[source.spec() for source in section.general],
-            tokenizer=tokenizer,
-            encoding=encoding_of(cfg, section),
-            batch=batch_of(cfg),
-            packing=self._mix.packing,
-            packing_facts=self._mix.report.get("packing"),
-        )
+        run = run_of(self._mix, section, tokenizer, encoding_of(cfg, section), batch_of(cfg))
+        if run.loss:
+            LOG.info(
+                "loss: normalized by %(normalization)s, so that agent data have %(agent_share).4f "
+                "of it",
+                run.loss,
+            )
         write_run_files(Path(cfg.output_dir), run)
 
     def add_callbacks_post_trainer(self, cfg: Any, trainer: Any) -> list[Any]:
-        """The check of packed rows, and evaluators, as the section lists them.
+        """What a step's loss is divided by, the check of packed rows, and evaluators.
 
         Raises:
             ConfigError: The trainer would not read the mix's rows in their order.
@@ -169,19 +173,31 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             return []
         check_row_order(trainer)
         from agenttuning_plugin.endpoint_callback import EndpointCallback
+        from agenttuning_plugin.loss_normalization import LossNormalization
         from agenttuning_plugin.packing_check import PackingCheck
         from agenttuning_plugin.panel import schedules
         from evaluators.callback import EvaluatorCallback
 
         section = section_of(cfg)
+        ends = tuple(cfg.eot_tokens or ())
         first: list[Any] = [PackingCheck()] if cfg.sample_packing else []
-        beside = [EndpointCallback(trainer, section.endpoint)] if section.endpoint else []
+        first.append(LossNormalization(trainer, section.loss_normalization))
+        beside = [EndpointCallback(trainer, section.endpoint, ends)] if section.endpoint else []
         if not section.evaluators:
             return [*first, *beside]
         holdout = self._mix.holdout if self._mix else None
         made, policy = schedules(section, holdout)
-        panel = EvaluatorCallback(trainer, made, tuple(cfg.eot_tokens or ()), policy)
+        panel = EvaluatorCallback(trainer, made, ends, policy)
         return [*first, panel, *beside]
+
+    def post_train_unload(self, cfg: Any) -> None:
+        """Print the base against the result, and the next commands, when all is saved."""
+        if not uses_plugin(cfg):
+            return
+        from agenttuning_plugin.run_end import print_run_end
+        from agenttuning_plugin.terminal import console
+
+        print_run_end(cfg, console)
 
 
 def _say_errors_in_one_line() -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 import yaml
 from rich.console import Console
+from typer.models import ParameterInfo
 
 from dataset_builders.errors import AgentTuningError, ConfigError, StorageError
 
@@ -31,6 +33,11 @@ EndOfTurn = Annotated[
     list[str] | None,
     typer.Option(help="Token beside eos that ends a turn, as a recipe's eot_tokens; repeatable."),
 ]
+
+ModelName = Annotated[
+    str | None, typer.Option(help="Name of the model at a URL. [default: its only one]")
+]
+ApiKeyEnv = Annotated[str, typer.Option(help="Environment variable that holds the URL's key.")]
 
 EnvironmentData = Annotated[
     str | None, typer.Option("--data", help="Folder of the environment's data.")
@@ -117,6 +124,31 @@ def writing(place: Path | None) -> Iterator[None]:
         if place is None:
             raise
         raise StorageError(f"{place}: cannot be written: {error.strerror or error}") from error
+
+
+def literal_help(app: typer.Typer) -> None:
+    """Show help texts as they are written: rich would take `[default: all]` for markup.
+
+    Args:
+        app: The command line; those below it are seen to as well.
+    """
+    callbacks = [command.callback for command in app.registered_commands]
+    if app.registered_callback is not None:
+        callbacks.append(app.registered_callback.callback)
+    for callback in callbacks:
+        if callback is None:
+            continue
+        function = inspect.unwrap(callback)
+        # Read once and kept: texts are evaluated anew, to new options, each time.
+        function.__annotations__ = get_type_hints(function, include_extras=True)
+        for hint in function.__annotations__.values():
+            for info in getattr(hint, "__metadata__", ()):
+                if isinstance(info, ParameterInfo) and info.help:
+                    # Options that commands share come here once for each of them.
+                    info.help = plain(info.help.replace(r"\[", "["))
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            literal_help(group.typer_instance)
 
 
 def plain(text: str) -> str:

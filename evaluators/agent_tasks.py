@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from dataset_builders.collection.apart import play_apart
 from dataset_builders.collection.episode import Trajectory
 from dataset_builders.collection.rollout import ChatPolicy, play, play_oracle
 from dataset_builders.conversation import Message
@@ -30,7 +31,8 @@ class AgentTaskEvaluator(Evaluator):
         split: Split to play, by default the one that no training data comes from.
         num_tasks: The first so many tasks of the split in `item_order.fixed_order`, as a
             limit takes them; all of them by default.
-        batch_size: Episodes played at once, each a row of the generation batch.
+        batch_size: Most episodes played at once, each a row of the generation batch; on a
+            server as many of them as it bears, each at its own pace.
         max_new_tokens: Longest turn in tokens; by default what the benchmark sets. A lower
             limit saves time, mostly on models that do not know when to stop.
         suite: Which of the paper's groups the figures belong to.
@@ -97,6 +99,11 @@ class AgentTaskEvaluator(Evaluator):
             play_oracle(self._environment, items, batch_size=size, on_progress=ended)
             return
         policy = self.policy(subject)
+        if (most := getattr(subject.server, "in_flight_limit", None)) is not None:
+            play_apart(
+                *(self._environment, items, policy), ceiling=size, most=most, on_progress=ended
+            )
+            return
         play(self._environment, items, policy, batch_size=size, on_progress=ended)
 
     def record(self, trajectory: Trajectory) -> Record:
@@ -173,6 +180,10 @@ def record_of(trajectory: Trajectory) -> Record:
         "valid_rounds": valid,
         "prompt": trajectory.prompt,
         **trajectory.details,
-        **turn_facts([m.content for m in trajectory.messages if m.trained], trajectory.cut_turns),
+        **turn_facts(
+            [m.content for m in trajectory.messages if m.trained],
+            trajectory.cut_turns,
+            trajectory.dropped_calls,
+        ),
         "messages": [message_record(m.role, m.content, m.reasoning) for m in trajectory.messages],
     }

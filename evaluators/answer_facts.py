@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dataset_builders.collection.answer import is_cut, refusal
+from dataset_builders.collection.answer import dropped_calls, is_cut, refusal
 
 _MOSTLY = 0.5
 
@@ -17,12 +17,13 @@ def answer_facts(answers: Sequence[str | None]) -> dict[str, Any]:
         answers: Of the item; None is one that found no room.
     """
     said = [answer for answer in answers if answer is not None and not refusal(answer)]
-    return turn_facts(said, sum(map(is_cut, said)))
+    return turn_facts(said, sum(map(is_cut, said)), sum(dropped_calls(each) > 0 for each in said))
 
 
-def turn_facts(turns: Sequence[str], cut: int) -> dict[str, Any]:
-    """The same of turns whose cut ones were counted before."""
-    return {"turns": len(turns), "empty": sum(not each.strip() for each in turns), "cut": cut}
+def turn_facts(turns: Sequence[str], cut: int, with_calls: int = 0) -> dict[str, Any]:
+    """The same of turns whose cut ones, and those with native tool calls, were counted before."""
+    facts = {"turns": len(turns), "empty": sum(not each.strip() for each in turns), "cut": cut}
+    return facts | ({"with_calls": with_calls} if with_calls else {})
 
 
 def first_refusal(answers: Sequence[str | None]) -> str:
@@ -38,4 +39,9 @@ def answer_warning(records: Sequence[Mapping[str, Any]]) -> str:
         count = sum(record.get(name, 0) for record in records)
         if turns and count / turns > _MOSTLY:
             found.append(f"{count:,} of {turns:,} answers {words}")
+    if with_calls := sum(record.get("with_calls", 0) for record in records):
+        found.append(
+            f"{with_calls:,} of {turns:,} answers came with native tool calls, which are dropped: "
+            "serve the model without a tool parser"
+        )
     return ", ".join(found)

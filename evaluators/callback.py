@@ -17,6 +17,7 @@ from dataset_builders.errors import ClusterError, ConfigError, EvaluatorError
 from evaluators.base import Evaluation, Subject
 from evaluators.best_model import BestModelFigure, best_is_loaded, go_before_early_stopping
 from evaluators.budget import TimeBudget
+from evaluators.callback_order import go_last, report_at_end
 from evaluators.comparing import Baseline
 from evaluators.guards import BEST_KEY
 from evaluators.moment import NO_TIME, Found, Moment, Plan, failed
@@ -114,8 +115,7 @@ class EvaluatorCallback(TrainerCallback):
 
         Measurements later than the checkpoint are forgotten: they will be made again.
         """
-        self._training, self._found, self._last = True, Found(), {}
-        self._baseline = Baseline()
+        self._training, self._found, self._last, self._baseline = True, Found(), {}, Baseline()
         go_before_early_stopping(self._trainer, self)
         if self._budget is not None:
             subject = self._subject()
@@ -160,6 +160,7 @@ class EvaluatorCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Measure the last step before the trainer loads its best checkpoint in its place."""
+        report_at_end(self._trainer, self, control)
         if args.load_best_model_at_end and control.should_training_stop:
             self._run([s for s in self._schedules if s.at_end], state, control)
 
@@ -176,6 +177,7 @@ class EvaluatorCallback(TrainerCallback):
         if not best_is_loaded(args, state):
             self._run([s for s in self._schedules if s.at_end], state, control)
         self._training = False
+        go_last(self._trainer, self)
         if state.is_world_process_zero:
             forget(self._folder)
 
@@ -261,8 +263,9 @@ class EvaluatorCallback(TrainerCallback):
             figures |= {key: change.value, f"{key}_p": change.p_value}
         self._log(figures, state, control)
         if state.is_world_process_zero:
-            write = partial(write_record, self._folder, step, result)
-            write_down(write, strict=self._policy.strict)
+            write_down(
+                partial(write_record, self._folder, step, result), strict=self._policy.strict
+            )
 
     def _log(self, figures: dict[str, float], state: TrainerState, control: TrainerControl) -> None:
         from transformers import Trainer
@@ -289,9 +292,8 @@ class EvaluatorCallback(TrainerCallback):
             if row["step"] == state.global_step
         }
         self._baseline.read(found[0])
-        for name in {
-            f.evaluator for f in self._policy.floors if not self._baseline.knows(f.evaluator)
-        }:
+        known = self._baseline.knows
+        for name in {f.evaluator for f in self._policy.floors if not known(f.evaluator)}:
             LOG.warning("the floor on %s cannot act: found no record of its base, step 0", name)
         if self._policy.best is not None:
             self._policy.best.restore(found[0], self._baseline)

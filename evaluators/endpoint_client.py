@@ -122,6 +122,7 @@ async def answer_of(
         reply.text,
         cut=is_cut(reply.finish_reason),
         prompt_tokens=reply.prompt_tokens,
+        calls=reply.calls,
         reasoning=reply.reasoning,
     )
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from dataset_builders.collection.answer import Answer, replace_text
 from dataset_builders.collection.client import Endpoint
+from dataset_builders.collection.concurrency import START
 from dataset_builders.collection.requests import Sampling, plain_unicode
 from dataset_builders.conversation import Message
-from dataset_builders.errors import AgentTuningError, EndpointError
+from dataset_builders.errors import AgentTuningError
 from evaluators.decoding import Decoding, Values
 from evaluators.endpoint_client import (
     LOGPROBS,
@@ -22,6 +22,14 @@ from evaluators.endpoint_client import (
     answer_of,
     letter_values,
 )
+from evaluators.served_models import (
+    NoModelListError,
+    listed_models,
+    neutral_fields,
+    served_models,
+)
+
+__all__ = ["EndpointModel", "ServedTask", "served_models"]
 
 _TOP = 20
 """Likeliest tokens that a server is asked about: the most that OpenAI's gives."""
@@ -55,6 +63,7 @@ class EndpointModel:
         self._ceiling = max_concurrency
         self._sampling = sampling or Sampling()
         self._fixed = dict(fixed or {})
+        self._starting = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._client: EvaluationClient | None = None
@@ -66,6 +75,26 @@ class EndpointModel:
     def name(self) -> str:
         """Its name on the server."""
         return self._endpoint.model
+
+    def configure(self, sampling: Sampling) -> None:
+        """Take the user's sampling settings, and keep the server from filling in its own.
+
+        Args:
+            sampling: See the class.
+
+        Raises:
+            EndpointError: The server does not answer.
+        """
+        self._sampling = sampling
+        try:
+            owner = listed_models(self._endpoint).get(self.name, "")
+        except NoModelListError:  # Servers need not list their models.
+            owner = ""
+        self._fixed = neutral_fields(owner)
+
+    def in_flight_limit(self) -> int:
+        """Requests that may be in flight now, by what the server has borne so far."""
+        return START if self._client is None else self._client.limit.limit
 
     def for_task(self, context_length: int | None = None) -> ServedTask:
         """The model for the requests of one task.
@@ -125,10 +154,11 @@ class EndpointModel:
     def _run(self, job: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         # A loop of its own in a thread of its own: connections outlive a call, and the
         # caller's thread may have a running loop, as in a notebook.
-        if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-            self._thread.start()
+        with self._starting:  # Several episodes may ask at once.
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+                self._thread.start()
         return asyncio.run_coroutine_threadsafe(job(), self._loop).result()
 
     async def _ask_all(
@@ -209,31 +239,6 @@ class ServedTask:
 
     def _room(self, max_new_tokens: int) -> int | None:
         return None if self._context is None else self._context - max_new_tokens
-
-
-def served_models(endpoint: Endpoint) -> list[str]:
-    """Names of the models that a server has.
-
-    Raises:
-        EndpointError: It does not answer, or with something else.
-        MissingExtraError: openai is not installed.
-    """
-
-    async def ask() -> list[str]:
-        client = endpoint.connect()
-        try:
-            return [model.id async for model in client.models.list()]
-        except Exception as error:
-            # Whatever breaks here: nothing can be asked of this server.
-            line = " ".join(str(error).split())[:300]
-            raise EndpointError(
-                f"{endpoint.address}: no list of models at /models: {line}"
-            ) from error
-        finally:
-            await client.close()
-
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(lambda: asyncio.run(ask())).result()
 
 
 async def _wind_up(client: EvaluationClient | None) -> None:

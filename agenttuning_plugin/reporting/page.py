@@ -22,7 +22,9 @@ _BUILDER_KEYS = {
     "source", "read", "kept", "dropped", "changed", "samples", "lost", "unread", "limited",
     "summary",
 }  # fmt: skip
-_TOKEN_KEYS = {"read", "kept", "rows", "tokens", "trained_tokens", "dropped", "samples", "summary"}
+_TOKEN_KEYS = {
+    "read", "kept", "rows", "tokens", "trained_tokens", "dropped", "samples", "lengths", "summary",
+}  # fmt: skip
 
 
 def render_page(report: Mapping[str, Any], title: str) -> str:
@@ -37,6 +39,8 @@ def render_page(report: Mapping[str, Any], title: str) -> str:
         title=title,
         mix=report["mix"],
         notes=report.get("notes", []),
+        warnings=report.get("warnings", []),
+        share_note=_share_note(report["mix"]),
         shares=_shares(report["mix"]),
         plots=_plots(report["figures"]),
         composition=report["figures"]["composition"],
@@ -95,6 +99,20 @@ def _shares(mix: Mapping[str, Any]) -> list[dict[str, Any]]:
             asked = wanted if f"{mix['eta_unit']}s" == unit else ""
             rows.append({"unit": unit.replace("_", " "), "share": share, "wanted": asked})
     return rows
+
+
+def _share_note(mix: Mapping[str, Any]) -> str:
+    """How the share of the examples compares with that of the trained tokens; "" if unknown."""
+    share, trained = mix["share_of_examples"], mix.get("share_of_trained_tokens")
+    if trained is None or not 0 < share < 1:
+        return ""
+    number, tokens, agent = mix["examples"], mix["trained_tokens"], mix["agent_examples"]
+    means = trained * tokens / agent, (1 - trained) * tokens / (number - agent)
+    return (
+        f"Agent data are {share:.1%} of the examples and {trained:.1%} of the tokens that the loss "
+        f"covers: an example of agent data has {means[0]:,.0f} trained tokens on average, one of "
+        f"general data {means[1]:,.0f}."
+    )
 
 
 def _plots(figures: Mapping[str, Any]) -> dict[str, Markup]:

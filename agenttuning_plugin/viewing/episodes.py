@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from agenttuning_plugin.collected import collected_records
+from agenttuning_plugin.endpoint_files import FOLDER, PREFIX
+from dataset_builders.collection.folder import STATE
 from dataset_builders.conversation import REASONING_FIELD
 from dataset_builders.errors import DataError, SourceNotFoundError
 from evaluators.turns import split_turn
@@ -25,45 +29,73 @@ class Shown:
     Attributes:
         episodes: JSON-ready, in the order of their files.
         left_out: Number of episodes over the limit, by file.
+        without: Number of items without any turn, by file: those of losses and replays, which
+            read text and play nothing.
     """
 
     episodes: list[dict[str, Any]]
     left_out: dict[str, int]
+    without: dict[str, int] = field(default_factory=dict)
 
 
 def read_episodes(folder: Path, limit: int) -> Shown:
     """Read the transcripts of a folder.
 
     Args:
-        folder: What `agenttuning evaluate --out` or a training run wrote.
+        folder: What `agenttuning evaluate --out`, `collect --out` or a training run wrote.
         limit: Episodes of one task at one step to take; the others are counted.
 
     Raises:
         SourceNotFoundError: There is no transcript.
         DataError: A line is not what this package writes.
     """
-    files = sorted((folder / TRANSCRIPTS).rglob("*.jsonl"), key=_place)
-    if not files:
-        raise SourceNotFoundError(
-            f"{folder}: found no {TRANSCRIPTS}/*.jsonl, expected a folder that "
-            "`agenttuning evaluate --out` or a training run with evaluators wrote"
-        )
     shown = Shown([], {})
-    for file in files:
-        rows = list(_records(file))
-        shown.episodes.extend(_episode(file, row) for row in rows[:limit])
+    for source in _sources(folder):
+        rows = list(source.rows())
+        if rows and not any("messages" in row for row in rows):
+            shown.without[source.label] = len(rows)
+            continue
+        shown.episodes.extend(_episode(source, row) for row in rows[:limit])
         if len(rows) > limit:
-            shown.left_out[str(file.relative_to(folder))] = len(rows) - limit
+            shown.left_out[source.label] = len(rows) - limit
+    if not shown.episodes and not shown.without:
+        raise SourceNotFoundError(
+            f"{folder}: found no {TRANSCRIPTS}/*.jsonl and no {STATE}/*.sqlite, expected a folder "
+            "that `agenttuning evaluate --out`, `agenttuning collect` or a training run with "
+            "evaluators wrote"
+        )
     return shown
 
 
-def _place(file: Path) -> tuple[int, str]:
-    step = _step(file)
-    return (-1 if step is None else step), file.name
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Episodes of one task at one step; `label` names the file."""
+
+    label: str
+    task: str
+    step: int | None
+    rows: Callable[[], Iterable[Mapping[str, Any]]]
 
 
-def _step(file: Path) -> int | None:
-    head, _, number = file.parent.name.partition("-")
+def _sources(folder: Path) -> list[_Source]:
+    """All there are, by step and name: of the run, of its endpoint, and what was collected."""
+    found = []
+    places = [(folder / TRANSCRIPTS, "")]
+    # An endpoint's evaluations lie in folders of their own: see `endpoint_callback`.
+    places += [(each / TRANSCRIPTS, PREFIX) for each in (folder / FOLDER).glob("step-*")]
+    for place, prefix in places:
+        for file in place.rglob("*.jsonl"):
+            step = _step(place.parent if prefix else file.parent)
+            label = str(file.relative_to(folder))
+            found.append(_Source(label, prefix + file.stem, step, partial(_records, file)))
+    for name, records in collected_records(folder).items():
+        label = f"{STATE}/{name}.sqlite"
+        found.append(_Source(label, name, None, lambda rows=records: rows))  # type: ignore[misc]
+    return sorted(found, key=lambda source: (source.step is not None, source.step, source.task))
+
+
+def _step(place: Path) -> int | None:
+    head, _, number = place.name.partition("-")
     return int(number) if head == "step" and number.isdecimal() else None
 
 
@@ -84,10 +116,10 @@ def _records(file: Path) -> Iterator[dict[str, Any]]:
     yield from found.values()
 
 
-def _episode(file: Path, row: Mapping[str, Any]) -> dict[str, Any]:
+def _episode(source: _Source, row: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "task": file.stem,
-        "step": _step(file),
+        "task": source.task,
+        "step": source.step,
         "item": row["item"],
         "scores": row.get("scores") or {},
         "error": row.get("error") or "",

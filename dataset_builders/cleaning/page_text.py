@@ -41,6 +41,9 @@ _PAGE_MARKUP = re.compile(
     r'|class="(?:[^"]* )?(?:katex-mathml|math-inline|result-streaming|markdown prose)'
 )
 
+_FIRST_TAG = re.compile(r"\s*<[A-Za-z][^<>]*>")
+_DOCUMENT = re.compile(r"(?i)<!doctype html|<html[\s>]")
+
 _FAILURES = re.compile(
     r"(?:network error|load failed|failed to fetch|internal server error|error in body stream"
     r"|(?:the )?request timed out|too many requests in 1 hour\b.*"
@@ -98,15 +101,28 @@ def is_failure(text: str) -> bool:
     return _FAILURES.fullmatch(text.split("\n", 1)[0].strip().rstrip(".")) is not None
 
 
-def holds_page_markup(text: str) -> bool:
-    """Whether the page's own markup is left outside of code.
+def page_markup(text: str) -> str:
+    """Return the chat page's own markup that is left outside of code; "" if there is none.
 
     It is what remains of a formula that was copied in its rendered form, every symbol
-    two or three times over, or the source of a page that was never converted.
+    two or three times over, or the source of a page that was never converted. An answer that
+    is HTML as a whole is code, fenced or not, unless its first tag is the page's.
     """
     if 'role="presentation"' not in text and 'class="' not in text:
-        return False
-    return any(_PAGE_MARKUP.search(part) for part in _FENCED.split(text)[::2])
+        return ""
+    for part in _FENCED.split(text)[::2]:
+        found = _PAGE_MARKUP.search(part)
+        if found is not None and not _is_html(part, found.start()):
+            return found[0]
+    return ""
+
+
+def _is_html(part: str, markup: int) -> bool:
+    """Whether a text is HTML that somebody wrote, with this markup behind its first tag."""
+    if _DOCUMENT.search(part):
+        return True
+    tag = _FIRST_TAG.match(part)
+    return tag is not None and tag.end() <= markup
 
 
 def without_code(text: str) -> str:

@@ -15,8 +15,8 @@ from typing import Any
 from dataset_builders.cleaning.language import LanguageFilter
 from dataset_builders.cleaning.page_text import (
     clean_characters,
-    holds_page_markup,
     is_failure,
+    page_markup,
     remove_page_text,
 )
 from dataset_builders.reading.building import RecordDroppedError, Turn
@@ -195,10 +195,11 @@ class Cleaner:
         """
         if self._cleaning.drop_page_markup:
             for turn in turns:
-                if holds_page_markup(turn.content):
+                if markup := page_markup(turn.content):
                     raise RecordDroppedError(
                         "page_markup",
-                        f"turn {turn.position}: found markup of a chat page, expected text",
+                        f"turn {turn.position}: found {markup!r:.60}, markup of a chat page, "
+                        "expected text; clean: {drop_page_markup: false} keeps it",
                     )
         if self._language is not None:
             self._language.check(turn.content for turn in turns)

@@ -13,12 +13,14 @@ class Answer(str):
         refused: Why the server refused the request, as "<exit reason>: <message>"; "" where
             it did not. The text is "" then, and it is no turn of the model.
         prompt_tokens: Tokens of the prompt as the server counts them; 0 if it does not say.
+        calls: Native tool calls beside the text, which are dropped.
         reasoning: What the model thought before, without the marks; "" if it did not.
     """
 
     cut: bool
     refused: str
     prompt_tokens: int
+    calls: int
     reasoning: str
 
     def __new__(
@@ -28,11 +30,13 @@ class Answer(str):
         cut: bool = False,
         refused: str = "",
         prompt_tokens: int = 0,
+        calls: int = 0,
         reasoning: str = "",
     ) -> Answer:
         """Make one; thoughts that the text itself holds are left there, see `read_answer`."""
         answer = super().__new__(cls, text)
         answer.cut, answer.refused, answer.prompt_tokens = cut, refused, prompt_tokens
+        answer.calls = calls
         answer.reasoning = reasoning
         return answer
 
@@ -58,6 +62,7 @@ def replace_text(answer: Answer, text: str, reasoning: str | None = None) -> Ans
         cut=answer.cut,
         refused=answer.refused,
         prompt_tokens=answer.prompt_tokens,
+        calls=answer.calls,
         reasoning=answer.reasoning if reasoning is None else reasoning,
     )
 
@@ -65,6 +70,11 @@ def replace_text(answer: Answer, text: str, reasoning: str | None = None) -> Ans
 def is_cut(text: str) -> bool:
     """Whether a turn was cut at the limit of tokens."""
     return isinstance(text, Answer) and text.cut
+
+
+def dropped_calls(text: str | None) -> int:
+    """Native tool calls that came with a turn and are dropped."""
+    return text.calls if isinstance(text, Answer) else 0
 
 
 def refusal(text: str | None) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakValueDictionary
 
+from dataset_builders.collection.address import check_address, hint
 from dataset_builders.collection.concurrency import AdaptiveLimit
 from dataset_builders.collection.episode import CONTEXT_FULL
 from dataset_builders.collection.failures import (
@@ -89,10 +90,8 @@ class Endpoint:
             ConfigError: The variable with the key is not set, or `base_url` is no address.
         """
         require_modules(("openai",), "collect")
-        if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
-            raise ConfigError(
-                f"base_url: found {self.base_url!r}, expected one such as http://127.0.0.1:8000/v1"
-            )
+        if self.base_url is not None:
+            check_address(self.base_url)
         if not self.key and self.base_url is None:
             raise ConfigError(f"{self.key_variable}: not set, expected the endpoint's key")
 
@@ -124,8 +123,8 @@ class _Trail:
         tries: Times that it failed.
         failures: Those that were more than a wish to wait (429).
         passed_over: Times that it was told to wait while others were answered.
-        others: Whether others were answered since it failed: since the time before, where it
-            is put aside if in doubt, else since the first time.
+        others: Whether others were answered: since it failed the time before, where it is put
+            aside if in doubt, else since it was sent.
     """
 
     begun: float
@@ -143,13 +142,12 @@ class _Trail:
             failure: What it means.
             answered_at: When anybody was answered last.
         """
-        # Since it failed, not since it was sent: a server that dies had answered others until then.
-        self.others = answered_at > self._failed_at
+        # A server that dies had answered others since this one was sent, and none since it failed.
+        self.others = answered_at > (self._failed_at if self.parks else self.begun)
         self.tries += 1
         self.failures += not failure.limited
         self.passed_over += failure.limited and self.others
-        if self.parks or self.tries == 1:
-            self._failed_at = time.monotonic()
+        self._failed_at = time.monotonic()
 
 
 class ChatClient:
@@ -312,7 +310,7 @@ class ChatClient:
 
     def _give_up(self, failure: Failure, trail: _Trail) -> None:
         """Raise what a failure means, unless the request may be sent again."""
-        line = f"{self._endpoint}: {failure.message}"
+        line = f"{self._endpoint}: {failure.message}{hint(self._endpoint.address, failure.status)}"
         if failure.verdict == "episode":
             raise EpisodeEndedError(failure.reason, failure.message)
         if failure.verdict == "run":

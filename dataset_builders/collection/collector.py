@@ -209,8 +209,10 @@ def _report(config: CollectConfig, tally: Tally, engine: Engine, wording: Prompt
         "dropped": tally.reasons,
         "cut_turns": tally.sieve.cut_turns,
         "prompt_tokens": spent.prompt_tokens,
+        "cached_tokens": spent.cached_tokens,
         "completion_tokens": spent.completion_tokens,
         "requests": spent.requests,
+        "replies_with_tool_calls": spent.with_calls,
         "cost": spent.cost,
         "cost_per_kept": tally.cost_per_kept,
         # A limit that is reached with the last reply of all has stopped nothing.

@@ -18,7 +18,8 @@ CUT = 0.7
 class AdaptiveLimit:
     """A semaphore whose size follows the endpoint.
 
-    Every success makes room for one more until the endpoint first complains; from then on
+    Every success makes room for one more, where at least half of the room is used, until the
+    endpoint first complains; from then on
     as many successes as the limit do, about one round trip's. A complaint cuts the limit,
     but those about requests that were sent before a cut do not cut again: they tell of the
     same moment. Nothing is sent while the endpoint has asked to wait.
@@ -27,6 +28,8 @@ class AdaptiveLimit:
         ceiling: Most requests in flight; at least 1.
         start: Limit to begin with.
         on_change: Called when there may be more room.
+        wanted: Tells how many requests could be in flight, such as the episodes in play; what
+            is in flight if left out.
         clock: Tells seconds.
 
     Attributes:
@@ -39,6 +42,7 @@ class AdaptiveLimit:
         ceiling: int,
         start: int = START,
         on_change: Callable[[], None] | None = None,
+        wanted: Callable[[], int] = lambda: 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.in_flight = 0
@@ -46,6 +50,7 @@ class AdaptiveLimit:
         self._ceiling = ceiling
         self._limit = float(min(start, ceiling))
         self._on_change = on_change
+        self._wanted = wanted
         self._clock = clock
         self._blocked_until = 0.0
         self._front = asyncio.Lock()
@@ -73,8 +78,10 @@ class AdaptiveLimit:
 
     def succeeded(self) -> None:
         """Tell that a request was answered."""
-        step = 1.0 if self.cuts == 0 else 1.0 / self._limit
-        self._limit = min(float(self._ceiling), self._limit + step)
+        # Room that nobody uses says nothing of what the endpoint bears.
+        if 2 * max(self.in_flight, self._wanted()) >= self.limit:
+            step = 1.0 if self.cuts == 0 else 1.0 / self._limit
+            self._limit = min(float(self._ceiling), self._limit + step)
         self._room.set()
         if self._on_change is not None:
             self._on_change()

@@ -91,7 +91,9 @@ class Engine:
         finish: Finish | None = None,
         wording: Prompt | None = None,
     ) -> None:
-        self.limit = AdaptiveLimit(play.max_concurrency, on_change=self._look)
+        self.limit = AdaptiveLimit(
+            play.max_concurrency, on_change=self._look, wanted=lambda: self.in_play
+        )
         self.in_play = 0
         self.stopped = ""
         self._play = play

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from dataset_builders.collection.answer import read_answer, refusal
+from dataset_builders.collection.answer import dropped_calls, read_answer, refusal
 from dataset_builders.conversation import Message
 from dataset_builders.environments.dialogue import Dialogue
 from dataset_builders.errors import (
@@ -55,6 +55,7 @@ class Trajectory:
         error: What broke, where the environment or the endpoint did.
         cut_turns: Turns that were cut at the limit of tokens, and whose cut end the messages
             hold: an environment may keep a turn only up to a point.
+        dropped_calls: Turns that came with native tool calls, which nobody offered.
     """
 
     task_id: str
@@ -70,6 +71,7 @@ class Trajectory:
     details: Mapping[str, str] = field(default_factory=dict)
     error: str = ""
     cut_turns: int = 0
+    dropped_calls: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -98,6 +100,7 @@ class Episode:
     details: dict[str, str] = field(default_factory=dict)
     error: str = ""
     cut_turns: int = 0
+    dropped_calls: int = 0
     _oracle: Generator[str, str, None] | None = None
 
     def start(self, dialogue: Dialogue) -> None:
@@ -136,6 +139,7 @@ class Episode:
         self.messages.append(Message("assistant", kept, trained=True, reasoning=thoughts))
         self.num_rounds += 1
         self.cut_turns += said.cut and self._keeps_end_of(said)
+        self.dropped_calls += dropped_calls(reply) > 0
         observation, reward, terminated, truncated, info = self.dialogue.step(said)
         self.valid_rounds += bool(info["valid_format"])
         if terminated or truncated:
@@ -198,6 +202,7 @@ class Episode:
             details=self.details,
             error=self.error,
             cut_turns=self.cut_turns,
+            dropped_calls=self.dropped_calls,
         )
 
 

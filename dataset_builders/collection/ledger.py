@@ -32,6 +32,7 @@ class Reply:
         seconds: From sending to the last byte, of the try that succeeded.
         tries: Requests sent until this one succeeded, itself included.
         counted: Whether the endpoint said how many tokens it used.
+        calls: Native tool calls that came with the text and were dropped.
         reasoning: What the model thought before it spoke, from marks in the text or from the
             server's own field; "" if it did not.
     """
@@ -46,6 +47,7 @@ class Reply:
     seconds: float = 0.0
     tries: int = 1
     counted: bool = True
+    calls: int = 0
     reasoning: str = ""
 
 
@@ -81,12 +83,16 @@ class Spent:
         completion_tokens: Tokens written.
         cost: In the price table's currency; None where some price is unknown.
         requests: Replies paid for.
+        cached_tokens: Tokens read that the endpoint had in its cache; among `prompt_tokens`.
+        with_calls: Replies that came with native tool calls, which were dropped.
     """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost: float | None = 0.0
     requests: int = 0
+    cached_tokens: int = 0
+    with_calls: int = 0
 
     @property
     def tokens(self) -> int:
@@ -101,6 +107,8 @@ class Spent:
             self.completion_tokens + reply.completion_tokens,
             (self.cost or 0.0) + (reply.cost or 0.0) if known else None,
             self.requests + 1,
+            self.cached_tokens + reply.cached_tokens,
+            self.with_calls + (reply.calls > 0),
         )
 
 

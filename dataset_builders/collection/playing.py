@@ -175,7 +175,12 @@ async def _replay(episode: Episode, seat: Seat, turns: Sequence[Turn]) -> None:
 
 
 async def _act(episode: Episode, seat: Seat, reply: Reply) -> None:
-    answer = Answer(reply.text, cut=is_cut(reply.finish_reason), reasoning=reply.reasoning)
+    answer = Answer(
+        reply.text,
+        cut=is_cut(reply.finish_reason),
+        calls=reply.calls,
+        reasoning=reply.reasoning,
+    )
     await _shielded(episode, seat, episode.act, answer)
 
 

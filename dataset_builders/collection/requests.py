@@ -144,6 +144,7 @@ def read_reply(text: str, model: str, prices: PriceTable, limit: int = 0) -> Rep
         completion_tokens=written,
         cost=prices.cost(model, read, cached, written) if counted else None,
         counted=counted,
+        calls=_calls(choice),
     )
 
 
@@ -152,6 +153,14 @@ def _said(choice: Any) -> Any:
         return choice["text"] or ""
     message = choice["message"]
     return message.get("content") or message.get("refusal") or ""
+
+
+def _calls(choice: Mapping[str, Any]) -> int:
+    """Native tool calls of a turn: environments read text, so they are dropped."""
+    message = _fields(choice.get("message"))
+    calls = message.get("tool_calls")
+    count = len(calls) if isinstance(calls, list) else int(bool(calls))
+    return count + bool(message.get("function_call"))  # The older field, of one call.
 
 
 def _reasoning(choice: Any) -> str:

@@ -97,10 +97,18 @@ class Store:
     def agree(self, settings: Mapping[str, Any]) -> None:
         """Remember the settings that the data depends on, or hold them against those.
 
+        Where nothing was paid or has ended yet, as after a mistyped model's name, there is
+        nothing to agree with: settings and tasks of that session are forgotten.
+
         Raises:
             ConfigError: The folder was begun with another value; names the setting.
         """
         wanted = {"version": VERSION, **settings}
+        begun = "SELECT EXISTS (SELECT 1 FROM responses) OR EXISTS (SELECT 1 FROM attempts)"
+        if not self._db.execute(begun).fetchone()[0]:
+            with self._transaction():
+                self._db.execute("DELETE FROM settings WHERE name != 'version'")
+                self._db.execute("DELETE FROM tasks")
         stored = {
             name: json.loads(value)
             for name, value in self._db.execute("SELECT name, value FROM settings")
@@ -174,11 +182,12 @@ class Store:
     def spent(self) -> Spent:
         """What all replies have taken, those of earlier sessions included."""
         row = self._db.execute(
-            "SELECT TOTAL(tokens_in), TOTAL(tokens_out), TOTAL(cost), COUNT(*), COUNT(cost) "
-            "FROM responses"
+            "SELECT TOTAL(tokens_in), TOTAL(tokens_out), TOTAL(cost), COUNT(*), COUNT(cost), "
+            "TOTAL(json_extract(reply, '$.cached_tokens')), "
+            "TOTAL(json_extract(reply, '$.calls') > 0) FROM responses"
         ).fetchone()
         cost = row[2] if row[3] == row[4] else None
-        return Spent(int(row[0]), int(row[1]), cost, row[3])
+        return Spent(int(row[0]), int(row[1]), cost, row[3], int(row[5]), int(row[6]))
 
     def price(self, model: str, prices: PriceTable) -> int:
         """Work out what replies cost that were paid for before their price was known.

@@ -214,6 +214,8 @@ class Encoder:
     def _fit(self, coded: Coded, conversation: Conversation, report: TokenReport) -> list[Coded]:
         """The rows that a conversation gives under the length policy; none if it is left out."""
         length = len(coded.row.input_ids)
+        report.trained_turns += conversation.num_trained
+        report.count_length(length)
         if length <= self._max_length:
             return [coded]
         detail = f"found {length} tokens, expected at most {self._max_length}"

@@ -6,8 +6,9 @@ that Axolotl and TRL both take as it is.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,12 @@ IGNORE_INDEX = -100
 Ints = npt.NDArray[np.int32]
 
 _SAMPLES = 3
+
+LENGTH_STEP = 64
+"""Tokens to which lengths of whole conversations are rounded up where they are counted."""
+
+KEEP_SHARE = 0.95
+"""Share of the conversations, in [0, 1], that a recommended longest row would hold whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +119,9 @@ class TokenReport:
         by_reference: Rows that the fast engine left to the reference tokenizer.
         engine: The engine that encoded: "tiktoken" or "huggingface", or "" before use.
         engine_reason: Why it is not the fast one, or "".
+        trained_turns: Trained turns of the conversations that could be encoded.
+        lengths: Number of these by their whole length in tokens, rounded up to a multiple of
+            `LENGTH_STEP`, whatever the policy made of them.
         dropped: Number of conversations left out, by reason.
         samples: For each reason the first few as "source/id: detail".
     """
@@ -132,6 +142,8 @@ class TokenReport:
     by_reference: int = 0
     engine: str = ""
     engine_reason: str = ""
+    trained_turns: int = 0
+    lengths: dict[int, int] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
     samples: dict[str, list[str]] = field(default_factory=dict)
 
@@ -142,6 +154,11 @@ class TokenReport:
         if len(samples) < _SAMPLES:
             samples.append(f"{label_of(conversation)}: {detail}")
 
+    def count_length(self, tokens: int, times: int = 1) -> None:
+        """Count conversations by their whole length."""
+        step = -(-tokens // LENGTH_STEP) * LENGTH_STEP
+        self.lengths[step] = self.lengths.get(step, 0) + times
+
     def add(self, other: TokenReport) -> None:
         """Add the counts of the conversations that came after these."""
         for item in fields(self):
@@ -150,6 +167,8 @@ class TokenReport:
                 setattr(self, item.name, getattr(self, item.name) + value)
         self.engine = other.engine or self.engine
         self.engine_reason = other.engine_reason or self.engine_reason
+        for length, number in other.lengths.items():
+            self.count_length(length, number)
         for reason, number in other.dropped.items():
             self.dropped[reason] = self.dropped.get(reason, 0) + number
             samples = self.samples.setdefault(reason, [])
@@ -175,6 +194,24 @@ class TokenReport:
         if self.dropped:
             line += ", dropped " + ", ".join(f"{n} {reason}" for reason, n in self.dropped.items())
         return line
+
+
+def length_for(lengths: Mapping[Any, int], share: float = KEEP_SHARE) -> int | None:
+    """Shortest longest row that holds a share of the conversations whole.
+
+    Args:
+        lengths: As in `TokenReport`; keys may be text, as JSON has them.
+        share: Share of the conversations, in [0, 1].
+
+    Returns:
+        Tokens, a multiple of `LENGTH_STEP`; none where no length is known.
+    """
+    total, seen = sum(lengths.values()), 0
+    for length, number in sorted((int(key), number) for key, number in lengths.items()):
+        seen += number
+        if seen >= share * total:
+            return length
+    return None
 
 
 def label_of(conversation: Conversation) -> str:

@@ -16,7 +16,13 @@ from dataset_builders.encoding.arrow import in_memory, write_dataset
 from dataset_builders.encoding.chunks import Rows
 from dataset_builders.encoding.encoder import Encoder
 from dataset_builders.encoding.lengths import LENGTH_POLICIES, LengthPolicy
-from dataset_builders.encoding.token_rows import IGNORE_INDEX, TokenReport, TokenRow
+from dataset_builders.encoding.token_rows import (
+    IGNORE_INDEX,
+    KEEP_SHARE,
+    TokenReport,
+    TokenRow,
+    length_for,
+)
 from dataset_builders.errors import DataError
 
 if TYPE_CHECKING:
@@ -106,4 +112,7 @@ def encode_dataset(
 def _nothing_left(what: str, report: TokenReport) -> DataError:
     samples = [sample for group in report.samples.values() for sample in group]
     example = f" Example: {samples[0]}" if samples else ""
+    wanted = length_for(report.lengths) if "too_long" in report.dropped else None
+    if wanted is not None:
+        example += f" A max_length of {wanted:,} would keep {KEEP_SHARE:.0%}."
     return DataError(f"{what}: no trainable row is left ({report.summary()}).{example}")

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
+from dataset_builders.collection.finish import is_cut
 from dataset_builders.reading.building import RecordDroppedError
 
 FLAGS = ("train", "training", "loss", "trainable")
@@ -34,6 +35,7 @@ CALLS = ("tool_calls", "tool_call_id", "name")
 """Fields of a turn that belong to tool calls and their results."""
 
 _MESSAGES = (*FLAG_FIELDS, *REASONING, *CALLS)
+_ENDINGS = ("finish_reason", "stop_reason")
 _MEDIA = ("images", "image", "videos", "video", "audio", "audios")
 
 
@@ -78,10 +80,16 @@ def _is_recipient(value: Any) -> bool:
     return _is_filled(value) and value != "all"
 
 
+def _is_cut(value: Any) -> bool:
+    return isinstance(value, str) and is_cut(value)
+
+
 _MEDIA_FIELDS = {name: Field("it is no text", bool, "multimodal") for name in _MEDIA}
 _PAIR = "a preference pair; keep only the messages to learn"
 _UNWANTED = "an answer marked as undesirable (KTO)"
 _UNTRAINED = "the record is not to be trained"
+
+_CUT = Field("the answer was cut at the limit of tokens", _is_cut, "cut_turn")
 
 ROW_FIELDS: dict[str, Field] = {
     **_MEDIA_FIELDS,
@@ -102,6 +110,7 @@ ROW_FIELDS: dict[str, Field] = {
     "loss_weight": Field("a weight of the record", _is_weight),
     "sample_weight": Field("a weight of the record", _is_weight),
     **{name: Field("reasoning outside of the turns", _is_text) for name in REASONING},
+    **dict.fromkeys(_ENDINGS, _CUT),
 }
 """Fields of a record. `prompt` is none: many data sets repeat the first turn there."""
 
@@ -123,6 +132,7 @@ TURN_FIELDS: dict[str, Field] = {
     "tools": Field("functions that the model may call; give them in the record's tools"),
     "functions": Field("the old shape of tools; give them in the record's tools"),
     "documents": Field("they would be rendered into the prompt"),
+    **dict.fromkeys(_ENDINGS, _CUT),
     "refusal": Field("a refusal in place of content"),
     "channel": Field("a channel of the harmony format", lambda value: value not in (None, "final")),
     "recipient": Field("a recipient of the harmony format", _is_recipient),

@@ -36,6 +36,11 @@ _OPENING_OR_TAG = re.compile(rf"{_OPENING.pattern}|[<\[][^<>\[\]\s]*\Z", re.IGNO
 _EMPTY = re.compile(r"<think>\s*</think>")
 
 
+def is_opening(text: str) -> bool:
+    """Whether a text opens a thought and is nothing else."""
+    return _OPENING.fullmatch(text) is not None
+
+
 class PromptTails:
     """Ends of prompts, by the role of the last message.
 

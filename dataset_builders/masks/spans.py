@@ -193,3 +193,18 @@ def num_alike(first: str, second: str) -> int:
     """Number of characters with which both texts begin."""
     pairs = zip(first, second, strict=False)
     return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))
+
+
+def is_blank(row: Row) -> bool:
+    """Whether a turn says nothing and calls nothing."""
+    return not words_of(row).strip() and "tool_calls" not in row
+
+
+def leading(row: Row) -> int:
+    """Longest white space that the words of a turn may begin with: its own or a thought's."""
+    if REASONING in row:  # Of a thought that is left out, white space may be left.
+        return len(row[REASONING])
+    parts = thought_and_answer(row["content"])
+    if parts is None:
+        return core(row["content"]).start
+    return max(core(row["content"]).start, *(part.start for part in parts))

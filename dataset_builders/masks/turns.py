@@ -22,18 +22,19 @@ from dataset_builders.errors import MaskError
 from dataset_builders.masks.chat_templates import ChatTemplate, Row
 from dataset_builders.masks.layout import Layout, learn_layout
 from dataset_builders.masks.marking import Kind, Places, find_places
-from dataset_builders.masks.prompt_tails import PromptTails
+from dataset_builders.masks.prompt_tails import PromptTails, is_opening
 from dataset_builders.masks.spans import (
     Dialogue,
     Span,
     core,
     first_of,
+    is_blank,
+    leading,
     mark_call,
     marked,
     num_alike,
     plain_turn,
     read_marks,
-    thought_and_answer,
     unused_characters,
     with_content,
     words_of,
@@ -98,7 +99,10 @@ class TurnFinder:
                     f"message {index}: the template writes message {other} within this trained turn"
                 )
             spans.append(span)
-            left_out += [(index, kind) for kind in dict.fromkeys(places.missing(index))]
+            missing = dict.fromkeys(places.missing(index))
+            if "call" in missing:
+                raise MaskError(f"message {index}: the template leaves out a tool call", "left_out")
+            left_out += [(index, kind) for kind in missing]
         return Found(spans, left_out)
 
     def _start(self, dialogue: Dialogue, text: str, index: int, places: Places, words: Span) -> int:
@@ -107,7 +111,7 @@ class TurnFinder:
         after_tool = index > 0 and dialogue.rows[index - 1]["role"] == "tool"
         start = None
         if kind != "call" and not after_tool:
-            start = self._layout.start(text, words.start, _leading(dialogue.rows[index]["content"]))
+            start = self._layout.start(text, words.start, leading(dialogue.rows[index]))
         if start is None and behind is not None and behind <= words.start:
             start = self._start_behind(dialogue, text, index, Span(behind, words.start), kind)
         if start is None or (behind is not None and start < behind):
@@ -167,7 +171,12 @@ class TurnFinder:
         if start is None:
             start = self._layout.start(text, words.start, words.start)
         end = self._end(dialogue, text, index, words.end)
-        return Span(words.start if start is None else start, end)
+        span = Span(words.start if start is None else start, end)
+        places = find_places(self._template, dialogue, text)
+        if places is not None and places.inside(span, index) is not None:
+            # A tool's result that is written within the turn goes with the call.
+            raise MaskError("the template's text around it depends on its content")
+        return span
 
     def _words_by_sentinel(self, dialogue: Dialogue, text: str, index: int) -> Span:
         """What stands where a sentinel stands in its place, without white space around it."""
@@ -187,7 +196,7 @@ class TurnFinder:
         if start is None or end < start:
             raise MaskError("the template's text before it is not the prompt for it")
         shown = core(text[start:end])
-        if shown.start == shown.end and not _is_blank(dialogue.rows[index]):
+        if shown.start == shown.end and not is_blank(dialogue.rows[index]):
             raise MaskError("the template leaves out this trained turn")
         return Span(start + shown.start, start + shown.end)
 
@@ -252,14 +261,17 @@ class TurnFinder:
 
     def _start_by_prompt(self, dialogue: Dialogue, text: str, index: int, words: int) -> int | None:
         length = self.prompt_length(dialogue, text, index) if self._layout.takes_over else None
-        return length if length is not None and length <= words else None
+        if length is None or length <= words:
+            return length
+        # The prompt may open the thought that the turn begins with.
+        return length if is_opening(text[words:length]) else None
 
     def _habit(self, dialogue: Dialogue, text: str, index: int, words: int) -> int | None:
         """Where the turn begins by the template's habits; none if they do not tell."""
         row = dialogue.rows[index]
         if "tool_calls" in row and not words_of(row).strip():
             return self._layout.start_behind_header(text, words)
-        return self._layout.start(text, words, _leading(row["content"]))
+        return self._layout.start(text, words, leading(row))
 
     def _end(self, dialogue: Dialogue, text: str, index: int, words: int) -> int:
         if "tool_calls" in dialogue.rows[index]:
@@ -278,15 +290,3 @@ class TurnFinder:
 def _mark_calls(row: Row, marks: Sequence[str]) -> tuple[Row, int]:
     pairs = [mark_call(call, marks) for call in row["tool_calls"]]
     return {**row, "tool_calls": [call for call, _ in pairs]}, sum(count for _, count in pairs)
-
-
-def _is_blank(row: Row) -> bool:
-    return not words_of(row).strip() and "tool_calls" not in row
-
-
-def _leading(content: str) -> int:
-    """Longest white space that words may begin with: the content's own or a thought's."""
-    parts = thought_and_answer(content)
-    if parts is None:
-        return core(content).start
-    return max(core(content).start, *(part.start for part in parts))

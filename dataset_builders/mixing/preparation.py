@@ -16,6 +16,7 @@ from dataset_builders.conversation import Conversation, optional_columns
 from dataset_builders.encoding.tokens import Encoder, LengthPolicy, TokenReport, encode_dataset
 from dataset_builders.errors import ConfigError
 from dataset_builders.mixing.holdout import split_holdout
+from dataset_builders.mixing.losses import loss_warnings
 from dataset_builders.mixing.order import MixOrder
 from dataset_builders.mixing.planning import Plan
 from dataset_builders.mixing.rows import TEXTS, make_index
@@ -86,6 +87,7 @@ def prepare(
     folder: Path | None = None,
     processes: int = 1,
     on_progress: Progress | None = None,
+    quiet: bool = False,
 ) -> Prepared:
     """Read and encode the sources that a mix of this plan needs.
 
@@ -102,6 +104,8 @@ def prepare(
             through bounded memory; none: rows are held in memory.
         processes: Number of processes that encode; rows do not depend on it.
         on_progress: Called as records are read and conversations encoded.
+        quiet: Whether not to log a warning where much of a side is lost, see
+            `losses.loss_warnings`; for callers that show it themselves.
 
     Raises:
         ConfigError: A setting is out of range, a source that eta needs is missing, or the
@@ -122,11 +126,16 @@ def prepare(
         if len(held):
             holdout = rows.select(held)
             report["holdout"] = {"rows": len(holdout)}
+    if not quiet:
+        for line in loss_warnings(report, encoding.max_length):
+            LOG.warning("%s", line)
     return Prepared(agent_rows, general_rows, holdout, agent_index, general_index, report)
 
 
-def prepare_messages(agent: Source | None, general: Source | None, *, plan: Plan) -> Prepared:
-    """Read the sources that a mix of this plan needs, without encoding them.
+def prepare_messages(
+    agent: Source | None, general: Source | None, *, plan: Plan, quiet: bool = False
+) -> Prepared:
+    """Read the sources that a mix of this plan needs, without encoding them; see `prepare`.
 
     Raises:
         ConfigError: eta is outside of [0, 1], or a source that it needs is missing.
@@ -137,6 +146,9 @@ def prepare_messages(agent: Source | None, general: Source | None, *, plan: Plan
     report: dict[str, Any] = {}
     agent_talks = _messages(agent, "agent", report) if plan.needs_agent else []
     general_talks = _messages(general, "general", report) if plan.needs_general else []
+    if not quiet:
+        for line in loss_warnings(report):
+            LOG.warning("%s", line)
     # Of both sides, or rows with tools could not stand beside rows without.
     columns = optional_columns([*agent_talks, *general_talks])
     agent_rows, agent_index = _as_rows(agent_talks, columns)
@@ -184,9 +196,11 @@ class _Encode:
         return made.dataset, made.index
 
     def _tell(self, what: Side, reports: list[SourceReport], tokens: TokenReport) -> None:
+        # Keys as JSON has them, so that a report is the same before and after.
+        lengths = {str(length): number for length, number in sorted(tokens.lengths.items())}
         self.report[what] = {
             "sources": _accounts(reports),
-            "tokens": {**asdict(tokens), "summary": tokens.summary()},
+            "tokens": {**asdict(tokens), "lengths": lengths, "summary": tokens.summary()},
         }
         for line in report_lines({what: self.report[what]}):
             LOG.info("%s", line)

@@ -61,6 +61,8 @@ def token_source(
     lengths = index["tokens"].to_numpy()
     too_long = lengths > max_length
     report = TokenReport(read=len(source))
+    for length, number in zip(*np.unique(lengths, return_counts=True), strict=True):
+        report.count_length(int(length), int(number))
     if too_long.any() and policy == "raise":
         number = int(np.flatnonzero(too_long)[0])
         raise DataError(

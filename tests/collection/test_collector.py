@@ -566,3 +566,40 @@ def test_the_last_open_task_ends_where_an_earlier_session_was_answered(tmp_path:
             run(config(tmp_path, endpoint.url, 5))
         endpoint.fault = lambda number: None
         assert run(config(tmp_path, endpoint.url, 5))["done"] == 5
+
+
+def test_native_tool_calls_and_cached_tokens_are_counted(tmp_path: Path) -> None:
+    call = {"content": None, "tool_calls": [{"id": "1", "type": "function"}]}
+    told: list[int] = []
+
+    def reply(messages: Messages) -> Any:
+        told.append(len(messages))
+        return dict(call) if len(told) % 2 else ANSWER
+
+    endpoint = Endpoint(reply)
+    with serving(endpoint):
+        report = run(config(tmp_path, endpoint.url, 4, max_concurrency=1))
+    assert report["replies_with_tool_calls"] == 2
+    assert report["cached_tokens"] == 0
+    assert sum(ending.trajectory.dropped_calls for ending in endings(tmp_path)) == 2
+    # A later session counts those of earlier ones.
+    with serving(endpoint):
+        assert run(config(tmp_path, endpoint.url, 5))["replies_with_tool_calls"] >= 2
+
+
+def test_a_mistyped_model_does_not_lock_the_folder(tmp_path: Path) -> None:
+    unknown = Fault(404, body=b'{"error": {"message": "the model `typo` does not exist"}}')
+    endpoint = Endpoint(
+        lambda messages: ANSWER,
+        lambda n: unknown if endpoint.requests[n]["model"] == "typo" else None,
+    )
+    with serving(endpoint):
+        mistyped = config(tmp_path, endpoint.url, 9)
+        mistyped = replace(
+            mistyped, play=replace(mistyped.play, endpoint=Model("typo", endpoint.url))
+        )
+        with pytest.raises(EndpointError, match="does not exist"):
+            run(mistyped)
+        assert run(config(tmp_path, endpoint.url, 4))["done"] == 4
+        with pytest.raises(ConfigError, match=r"model: this collection was begun with 'm'"):
+            run(replace(mistyped, num_tasks=4))

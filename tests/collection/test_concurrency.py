@@ -185,3 +185,11 @@ def test_cancelled_waiters_leave_no_trace(seed: int, ceiling: int) -> None:
 
     virtually(run())
     assert most <= ceiling
+
+
+def test_room_that_nobody_uses_does_not_grow() -> None:
+    limit, server = AdaptiveLimit(64, clock=clock), Server(1000)
+    virtually(load(server, limit, 1, 100))
+    assert limit.limit == 8
+    virtually(load(server, limit, 20, 10))
+    assert 20 <= limit.limit <= 41

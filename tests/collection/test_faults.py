@@ -254,6 +254,7 @@ def test_odd_turns_are_turns(message: dict[str, object], text: str) -> None:
     assert isinstance(replies[0], Reply), replies[0]
     assert replies[0].text == text
     assert not client.retries
+    assert replies[0].calls == ("tool_calls" in message)
 
 
 @pytest.mark.parametrize(
@@ -499,7 +500,7 @@ def test_a_server_that_dies_after_answering_leaves_the_request_open() -> None:
 
     async def run(url: str) -> BaseException | None:
         model = Model("m", url, tries=3, back_off=0.01)
-        async with ChatClient(model, Sampling(), Notes(), AdaptiveLimit(8)) as client:
+        async with ChatClient(model, Sampling(), Notes(), AdaptiveLimit(8), parks=True) as client:
             slow = asyncio.ensure_future(client.complete([Message("user", "slow")], task_id="s"))
             await asyncio.sleep(0.05)
             for number in range(4):

@@ -53,7 +53,7 @@ def test_what_is_written_is_read_back(
     assert asyncio.run(store.reply("key")) == reply
     assert list(store.endings()) == [(0, ending)]
     assert store.open_tasks() == [("b", 0)]
-    assert store.spent() == Spent(10, 3, 0.25, 1)
+    assert store.spent() == Spent(10, 3, 0.25, 1, cached_tokens=4)
     store.close()
 
 

@@ -15,6 +15,7 @@ from dataset_builders.conversation import Message
 from dataset_builders.masks.chat import Rendered
 from dataset_builders.masks.chat_templates import load_template, template_message, template_names
 from dataset_builders.masks.clock import CLOCK
+from dataset_builders.masks.reasoning import AS_TEXT, REASONING
 
 FOLDERS = {
     "axolotl": "axolotl/utils/chat_templates/templates",
@@ -24,7 +25,9 @@ FEWEST = {"axolotl": 36, "trl": 48}
 """Templates of the oldest releases tested with."""
 
 PARTS = frozenset(
-    {"trl/idefics3", "trl/idefics3_training", "trl/llava_next", "trl/llava_next_training"}
+    f"trl/{name}{training}"
+    for name in ("idefics3", "llava_next", "smolvlm")
+    for training in ("", "_training")
 )
 """Templates that take contents as lists of parts alone."""
 
@@ -55,7 +58,14 @@ def rendering(
 ) -> str:
     """The template's own rendering."""
     as_text = options.pop("arguments_as_text", False)
+    form = options.pop("reasoning_form", AS_TEXT)
     rows = [template_message(message, arguments_as_text=as_text) for message in messages]
+    for row, message in zip(rows, messages, strict=True):
+        row.pop(REASONING, None)
+        if message.reasoning and form == AS_TEXT:
+            row["content"] = f"<think>\n{message.reasoning}\n</think>\n\n{message.content}"
+        elif message.reasoning:
+            row[form] = message.reasoning
     if parts:
         rows = [{**row, "content": [{"type": "text", "text": row["content"]}]} for row in rows]
     dated = _DATE.sub(lambda call: repr(CLOCK.strftime(call[2])), tokenizer.chat_template)
@@ -104,11 +114,19 @@ class Oracle:
         messages: The conversation.
         parts: Whether the template takes contents as parts.
         tools: JSON text of the function schemas, or "".
+        form: The key that the template reads reasoning from, or `AS_TEXT`.
     """
 
     def __init__(
-        self, tokenizer: Any, ends: Sequence[str], messages: Shape, parts: bool, tools: str
+        self,
+        tokenizer: Any,
+        ends: Sequence[str],
+        messages: Shape,
+        parts: bool,
+        tools: str,
+        form: str = AS_TEXT,
     ) -> None:
+        self._form = form
         self._tokenizer, self._messages, self._parts = tokenizer, messages, parts
         self._ends, self._tools = ends, json.loads(tools) if tools else None
         self._as_text = False
@@ -132,7 +150,11 @@ class Oracle:
         assert rendered.off_prompt == differ
 
     def _text(self, messages: Sequence[Message], prompt: bool = False) -> str:
-        options = {"tools": self._tools, "add_generation_prompt": prompt}
+        options = {
+            "tools": self._tools,
+            "add_generation_prompt": prompt,
+            "reasoning_form": self._form,
+        }
         return rendering(
             self._tokenizer, messages, self._parts, arguments_as_text=self._as_text, **options
         )
@@ -204,8 +226,8 @@ class Oracle:
             # What is generated ends with the first end token.
             assert span.end == self._end(rendered.text, span.start)
             shown = rendered.text[span.start : span.end]
-            if self._messages[index].tool_calls:
-                assert all(word in shown for word in ("seek", "name", "Ann", "deep", "3"))
+            for call in self._messages[index].tool_calls:
+                assert all(word in shown for word in (call.name, *_words(call.arguments)))
             prompt = prompts[index]
             if prompt is not None and prompt != len(self._text(self._messages[:index])):
                 assert span.start == prompt
@@ -213,5 +235,6 @@ class Oracle:
 
 def _words(value: object) -> list[str]:
     if isinstance(value, Message):
-        return _words(value.content) + _words([call.arguments for call in value.tool_calls])
+        said = f"{value.reasoning or ''} {value.content}"
+        return _words(said) + _words([call.arguments for call in value.tool_calls])
     return re.findall(r"\w+", value if isinstance(value, str) else json.dumps(value))

@@ -23,6 +23,7 @@ ROW_VALUES: dict[str, Any] = {
     **dict.fromkeys(ROW_FIELDS, "some words"),
     **dict.fromkeys(("label", "kto_tag", "train", "training", "loss", "trainable"), False),
     **dict.fromkeys(("weight", "loss_weight", "sample_weight"), 0.5),
+    **dict.fromkeys(("finish_reason", "stop_reason"), "max_tokens"),
     "tools": [{"name": "f"}],
     "chat_template_kwargs": {"enable_thinking": False},
 }
@@ -30,6 +31,7 @@ TURN_VALUES: dict[str, Any] = {
     **dict.fromkeys(TURN_FIELDS, "words"),
     **dict.fromkeys(("train", "training", "loss", "trainable"), False),
     **dict.fromkeys(("weight", "loss_scale", "loss_weight", "mask", "loss_mask"), 0),
+    **dict.fromkeys(("finish_reason", "stop_reason"), "length"),
     "masked": True,
     "tool_calls": [CALL],
     "train_detail": [{"begin_offset": 0, "end_offset": 1, "train": False}],
@@ -112,7 +114,9 @@ def test_no_field_of_a_turn_is_dropped_in_silence(tmp_path: Path, name: str, num
 def test_metadata_and_neutral_values_are_ignored(tmp_path: Path, format_: Format) -> None:
     row, turns = shapes()[format_]
     for turn in turns:
-        turn.update(timestamp=3, images=[], thinking=None, name="", channel="final")
+        turn.update(
+            timestamp=3, images=[], thinking=None, name="", channel="final", finish_reason="stop"
+        )
     row.update(score=0.5, images=None, label=0, weight=1, loss=0.0, reasoning="on", prompt_id="x")
     result = load(tmp_path, row, format_)
     assert not result.report.dropped - load(tmp_path, shapes()[format_][0], format_).report.dropped
@@ -167,6 +171,7 @@ def test_the_name_of_a_tool_reaches_template_and_data_set(tmp_path: Path) -> Non
         ({"label": False}, "undesirable"),
         ({"chosen": [1], "rejected": [2]}, "preference"),
         ({"weight": 0}, "unsupported_field"),
+        ({"finish_reason": "length"}, "cut_turn"),
     ],
 )
 def test_refusals_have_names_of_their_own(tmp_path: Path, row: dict[str, Any], reason: str) -> None:

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from dataset_builders.cleaning.page_text import (
     clean_characters,
-    holds_page_markup,
     is_failure,
     outside_code,
+    page_markup,
     remove_page_text,
     without_code,
 )
@@ -101,7 +101,23 @@ def test_failures(text: str, failed: bool) -> None:
     ],
 )
 def test_page_markup_outside_of_code(text: str, found: bool) -> None:
-    assert holds_page_markup(text) is found
+    assert bool(page_markup(text)) is found
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        # HTML that was asked for and stands there bare.
+        ('<div class="box"><p class="markdown prose">Hi</p></div>', False),
+        ('Here it is:\n<!DOCTYPE html>\n<p class="math-inline">x</p>', False),
+        ('<html lang="en"><td role="presentation" style="position: relative"></html>', False),
+        # A page that was never converted, and a formula in prose.
+        ('<div class="markdown prose w-full"><p>Hi</p></div>', True),
+        ('The area is <span class="math-inline">x</span>.', True),
+    ],
+)
+def test_an_answer_in_bare_html_is_code(text: str, found: bool) -> None:
+    assert bool(page_markup(text)) is found
 
 
 PIECES = st.lists(st.sampled_from(["```", "a", "\n", "\u200b", "\x07", "py", "Copy code\n"]))

@@ -97,6 +97,13 @@ def make_app(served: Served) -> Any:
     def models() -> Any:
         return {"object": "list", "data": [{"id": n, "object": "model"} for n in ["base"]]}
 
+    @app.post("/tokenize")
+    def tokenize(asked: dict[str, Any]) -> Any:
+        ids = served.tokenizer.apply_chat_template(
+            asked["messages"], add_generation_prompt=asked["add_generation_prompt"]
+        )["input_ids"]
+        return {"count": len(ids), "tokens": ids}
+
     @app.get("/log")
     def log() -> Any:
         return served.log
@@ -105,6 +112,12 @@ def make_app(served: Served) -> Any:
     def chat(asked: dict[str, Any]) -> Any:
         if not known(asked["model"]):
             return refuse(404, {"message": f"The model `{asked['model']}` does not exist."})
+        if forced := asked.get("logit_bias"):
+            # A bias of 100 makes the token the next one; what counts is whether a turn ends there.
+            ends = str(served.tokenizer.eos_token_id) in forced
+            message = {"role": "assistant", "content": ""}
+            reason = "stop" if ends else "length"
+            return {"choices": [{"index": 0, "message": message, "finish_reason": reason}]}
         dialogue = [Message(m["role"], m["content"]) for m in asked["messages"]]
         with lock, torch.no_grad():
             served.log.append(f"chat {asked['model']}")

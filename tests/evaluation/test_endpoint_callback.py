@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,13 +72,12 @@ def make_trainer(
         output_dir=str(output),
         max_steps=steps,
         per_device_train_batch_size=2,
-        learning_rate=0.05,
         logging_steps=1,
         report_to=[],
         use_cpu=True,
         seed=5,
         disable_tqdm=True,
-        **{"save_strategy": "no", **more},
+        **{"save_strategy": "no", "learning_rate": 0.05, **more},
     )
     return transformers.Trainer(
         model,
@@ -129,14 +130,14 @@ def test_training_is_measured_on_the_server_and_not_disturbed(
     for step in (0, 3, 4):
         folder = tmp_path / f"run/endpoint/step-{step}"
         mine = [
-            line for line in asked(address) if " run-" in line and line.endswith(f"-step-{step}")
+            line for line in asked(address) if re.search(rf" run-.*-step-{step}-[0-9a-f]+$", line)
         ]
         name = mine[0].removeprefix("load ")
         assert mine[0] == f"load {name}"
         assert mine[-1] == f"unload {name}"
         assert f"chat {name}" in mine
         assert (folder / "transcripts/database.jsonl").is_file()
-        assert not (folder / "adapter").exists()
+        assert not list(folder.glob("adapter*"))
 
 
 def test_the_server_answers_with_the_adapter(
@@ -177,7 +178,7 @@ def test_a_dead_server_is_recorded_and_training_goes_on(
     assert "load_lora_adapter" in row["error"]
     assert "refused" in row["error"]
     assert "step 2 was not wholly measured" in caplog.text
-    assert (tmp_path / "endpoint/step-2/adapter/adapter_config.json").is_file()
+    assert len(list(tmp_path.glob("endpoint/step-2/adapter-*/adapter_config.json"))) == 1
 
 
 def test_strict_ends_training_with_the_reason(
@@ -209,7 +210,7 @@ def test_a_resumed_run_measures_what_was_left_and_nothing_twice(
         """Stands for the side process, whose own tests are elsewhere."""
 
         def __init__(self, module: str, arguments: list[str], *_: Any) -> None:
-            started.append(int(json.loads(arguments[0])["name"].rpartition("-")[2]))
+            started.append(int(json.loads(arguments[0])["name"].split("-step-")[1].split("-")[0]))
 
         def wait(self, seconds: float) -> int:
             return 0
@@ -225,7 +226,7 @@ def test_a_resumed_run_measures_what_was_left_and_nothing_twice(
     EndpointCallback.install(first, settings(NOBODY, every=1))
     first.train()
     assert started == [0, 1, 2, 3, 4]
-    (tmp_path / "endpoint/step-1/adapter").mkdir()  # as if its measurement had been cut off
+    (tmp_path / "endpoint/step-1/adapter-1a2b").mkdir()  # as if its measurement had been cut off
     started.clear()
     second = make_trainer(tiny_model_dir, rows, tmp_path, save_strategy="steps", save_steps=2)
     EndpointCallback.install(second, settings(NOBODY, every=1))
@@ -288,3 +289,101 @@ def test_settings_become_the_commands_options(tmp_path: Path) -> None:
     assert "--suite os,database" in command
     assert "--data /d" in command
     assert "judge-model" not in command
+
+
+def test_other_weights_have_another_name_and_path_in_the_same_folder(
+    tiny_model_dir: Path, rows: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs: list[tuple[str, str]] = []
+
+    class Done:
+        """Stands for the side process, whose own tests are elsewhere."""
+
+        def __init__(self, module: str, arguments: list[str], *_: Any) -> None:
+            given = json.loads(arguments[0])
+            jobs.append((given["name"], given["adapter"]))
+            assert Path(given["adapter"], "adapter_model.safetensors").is_file()
+
+        def wait(self, seconds: float) -> int:
+            return 0
+
+        def poll(self) -> int:
+            return 0
+
+        def last_line(self) -> str:
+            return ""
+
+    monkeypatch.setattr(endpoint_callback, "SideProcess", Done)
+    for rate in (0.05, 0.05, 0.01):
+        trainer = make_trainer(tiny_model_dir, rows, tmp_path, steps=1, learning_rate=rate)
+        EndpointCallback.install(trainer, settings(NOBODY, at_start=False))
+        trainer.train()
+    (name, path), again, (other_name, other_path) = jobs
+    assert again == (name, path)
+    assert other_name != name
+    assert other_path != path
+
+
+def test_another_chat_template_is_refused_at_the_start(
+    tiny_model_dir: Path, rows: Any, tmp_path: Path, address: str
+) -> None:
+    trainer = make_trainer(tiny_model_dir, rows, tmp_path)
+    template = trainer.processing_class.chat_template
+    trainer.processing_class.chat_template = template.replace("<|im_start|>", "<|im_start|>::")
+    with pytest.raises(ConfigError, match=r"template is not the recipe's: from token 1") as told:
+        EndpointCallback.install(trainer, settings(address))
+    file = tmp_path / "endpoint/chat_template.jinja"
+    assert str(file) in str(told.value)
+    assert file.read_text("utf-8") == trainer.processing_class.chat_template
+
+
+def test_an_end_token_that_the_server_writes_on_after_is_refused(
+    tiny_model_dir: Path, rows: Any, tmp_path: Path, address: str
+) -> None:
+    trainer = make_trainer(tiny_model_dir, rows, tmp_path)
+    with pytest.raises(ConfigError, match=r"endoftext\|> ends a turn in the recipe"):
+        EndpointCallback.install(trainer, settings(address), ("<|endoftext|>",))
+
+
+def test_the_last_figures_come_before_the_trackers_close(
+    tiny_model_dir: Path, rows: Any, tmp_path: Path, address: str
+) -> None:
+    class Tracker(transformers.TrainerCallback):
+        """As MLflow's, it ends its run with training."""
+
+        def __init__(self) -> None:
+            self.open, self.steps = True, list[float]()
+
+        def on_log(self, *_: Any, logs: dict[str, float], **__: Any) -> None:
+            if self.open and "eval_endpoint_step" in logs:
+                self.steps.append(logs["eval_endpoint_step"])
+
+        def on_train_end(self, *_: Any, **__: Any) -> None:
+            self.open = False
+
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    endpoint_callback.LOG.addHandler(handler)
+    try:
+        trainer, tracker = make_trainer(tiny_model_dir, rows, tmp_path, steps=1), Tracker()
+        trainer.add_callback(tracker)
+        EndpointCallback.install(trainer, settings(address))
+        trainer.train()
+    finally:
+        endpoint_callback.LOG.removeHandler(handler)
+    assert tracker.steps == [0, 1]
+    assert any(line.startswith("waiting for step 1 at http://127") for line in lines)
+    assert isinstance(trainer.callback_handler.callbacks[-1], EndpointCallback)
+
+
+def test_adapters_that_vllm_does_not_load_are_refused(
+    tiny_model_dir: Path, rows: Any, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tiny_model_dir, rows, tmp_path, lora=False)
+    for more in ({"use_dora": True}, {"modules_to_save": ["norm"]}):
+        model = transformers.AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+        config = peft.LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM", **more)
+        trainer.model = peft.get_peft_model(model, config)
+        with pytest.raises(ConfigError, match=f"{next(iter(more))}, which vLLM does not load"):
+            EndpointCallback(trainer, settings(NOBODY))

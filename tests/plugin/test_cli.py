@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
+import re
 import subprocess
 import sys
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
+from agenttuning_plugin import cli
 from agenttuning_plugin.recipes import recipe_names
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,6 +55,37 @@ def assert_one_line_error(result: tuple[int, str, str], *expected: str) -> None:
     assert "Traceback" not in err
     for text in expected:
         assert text in err
+
+
+def _all_help(app: typer.Typer, *names: str) -> Iterator[tuple[tuple[str, ...], list[str]]]:
+    """Every command by its names, with the help texts in its source."""
+    for command in app.registered_commands:
+        assert command.callback is not None
+        source = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(command.callback))))
+        texts = [
+            ast.literal_eval(keyword.value)
+            for node in ast.walk(source)
+            if isinstance(node, ast.keyword) and (keyword := node).arg == "help"
+        ]
+        name = command.name or command.callback.__name__.replace("_", "-")
+        yield (*names, name), texts
+    for group in app.registered_groups:
+        assert group.typer_instance is not None
+        yield from _all_help(group.typer_instance, *names, str(group.name))
+
+
+def test_no_help_text_loses_what_is_in_brackets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setenv("TERMINAL_WIDTH", "300")
+    found = 0
+    for names, texts in _all_help(cli.app):
+        shown = CliRunner().invoke(cli.app, [*names, "--help"]).output
+        shown = " ".join(re.sub(r"[│╭╮╰╯─]", " ", shown).split())
+        for text in texts:
+            for part in re.findall(r"\[[^]]*\]", text):
+                assert part in shown, (names, part)
+                found += 1
+    assert found > 10
 
 
 def test_help_names_every_command(run: Run) -> None:
@@ -141,6 +179,29 @@ def test_build_writes_tokens(
     assert set(load_from_disk(str(out)).column_names) == {"input_ids", "labels", "attention_mask"}
     again = run("build", "--general", data["general"], "--num-examples", 1, "--out", out)
     assert_one_line_error(again, "is there already")
+
+
+def test_build_warns_of_what_is_lost(run: Run, tmp_path: Path, tiny_model_dir: Path) -> None:
+    long = {"role": "assistant", "content": "word " * 500}
+    rows = [
+        {"messages": [{"role": "user", "content": "q"}, long if number < 3 else {**long,
+         "content": "a"}]}
+        for number in range(20)
+    ]  # fmt: skip
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name, options in (("one", ()), ("two", ("--json",))):
+        code, out, err = run(
+            *("build", "--agent", path, "--eta", 1, "--num-examples", 9, "--out", tmp_path / name),
+            *("--tokenizer", tiny_model_dir, "--max-length", 99, "--length-policy", "drop"),
+            *options,
+        )
+        assert code == 0
+        assert "warning: agent: 3 of 20 (15%) conversations give no row: too_long 3" in err
+        assert "would hold 95% of the conversations whole" in err
+    (line,) = json.loads(out)["warnings"]
+    assert line in err
+    assert line in (tmp_path / "one/report.html").read_text()
 
 
 def test_build_takes_the_plan_of_the_mix(

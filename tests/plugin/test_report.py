@@ -151,6 +151,33 @@ def test_ten_million_tasks_do_not_make_a_page_of_them(make_run: MakeRun) -> None
 # The page
 
 
+def test_what_is_lost_stands_above_all_else(make_run: MakeRun) -> None:
+    run, report = full(make_run)
+    # Three of twelve records; the long one is one of nine conversations.
+    assert [line.split(":")[0] for line in report["warnings"]] == ["general", "general", "general"]
+    text = render_page(report, "my mix")
+    page = Page(text)
+    for line in report["warnings"]:
+        assert line in page.shown
+    assert text.index(report["warnings"][0]) < text.index('class="tiles"')
+    assert "warnings" not in Page(render_page(report | {"warnings": []}, "x")).shown
+    assert run.prepared.report["general"]["tokens"]["dropped"] == {"too_long": 1}
+
+
+@pytest.mark.parametrize("eta", [0.25, 0.75])
+def test_the_sentence_about_shares_is_that_of_the_table(make_run: MakeRun, eta: float) -> None:
+    rows, run = make_run(Plan(eta=eta, block=8), num_examples=96)
+    agent, _ = run.planned.order.rows(np.arange(96))
+    trained = np.array([sum(x != -100 for x in labels) for labels in rows["labels"]])
+    share = trained[agent].sum() / trained.sum()
+    means = trained[agent].mean(), trained[~agent].mean()
+    assert (
+        f"Agent data are {eta:.1%} of the examples and {share:.1%} of the tokens that the loss "
+        f"covers: an example of agent data has {means[0]:,.0f} trained tokens on average, one of "
+        f"general data {means[1]:,.0f}." in Page(render_page(run.report(), "x")).shown
+    )
+
+
 def test_the_page_shows_all_of_the_report(make_run: MakeRun) -> None:
     _, report = full(make_run)
     page = Page(render_page(report, "my mix"))

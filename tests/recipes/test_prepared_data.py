@@ -50,6 +50,33 @@ def entries(tmp_path: Path) -> list[Path]:
     return [path for path in (tmp_path / "prepared/agenttuning").iterdir() if path.is_dir()]
 
 
+def test_preprocess_and_train_warn_of_what_is_lost(
+    recipe: Path, load: Load, chats: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    import yaml
+    from axolotl.integrations.base import PluginManager
+
+    long = {"role": "assistant", "content": "word " * 3000}
+    row = {"messages": [{"role": "user", "content": "q"}, long]}
+    with chats.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps({**row, "id": f"{number}"}) + "\n" for number in range(4))
+    settings = yaml.safe_load(recipe.read_text("utf-8"))
+    recipe.write_text(yaml.safe_dump(settings | {"excess_length_strategy": "drop"}), "utf-8")
+    # The second time the rows come from the cache.
+    for preprocess in (True, False):
+        caplog.clear()
+        with caplog.at_level("WARNING", logger="axolotl.agenttuning"):
+            cfg, _ = load(recipe) if not preprocess else (None, None)
+            if preprocess:
+                from axolotl.cli.config import load_cfg
+
+                cfg = load_cfg(str(recipe))
+                PluginManager.get_instance().load_datasets(cfg, preprocess=True)
+        found = [x.getMessage() for x in caplog.records if "give no row" in x.getMessage()]
+        assert len(found) == 1
+        assert found[0].startswith("general: 4 of 34 (12%) conversations give no row: too_long 4; ")
+
+
 def test_preprocess_fills_the_cache_and_train_reuses_it(
     recipe: Path, load: Load, tmp_path: Path, chats: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,98 @@
+"""Routes of a server beside OpenAI's: what an `endpoint` and `check` ask of it."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+from dataset_builders.errors import EndpointError
+
+SECONDS = 600.0
+"""Loading an adapter may wait for the answers that are being written."""
+
+
+class RouteError(EndpointError):
+    """A route answered with an error's status, or not at all.
+
+    Attributes:
+        status: Of HTTP; None if there was no answer.
+        told: What the server said, in one line.
+    """
+
+    def __init__(self, message: str, status: int | None = None, told: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.told = told
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server's address and key.
+
+    Attributes:
+        base_url: Such as `http://127.0.0.1:8000/v1`.
+        api_key_env: Environment variable that holds its key.
+        seconds: Time for an answer.
+    """
+
+    base_url: str
+    api_key_env: str = "OPENAI_API_KEY"
+    seconds: float = SECONDS
+
+    def call(self, route: str, body: Any = None, *, root: bool = False) -> Any:
+        """Get a route, or post to it.
+
+        Args:
+            route: Its name below the address.
+            body: JSON to post; none gets.
+            root: Whether the route is beside `/v1`, not below it.
+
+        Returns:
+            The answer as JSON, or as text where it is none.
+
+        Raises:
+            RouteError: In one line, without the key.
+        """
+        base = self.base_url.rstrip("/")
+        base = base.removesuffix("/v1") if root else base
+        headers = {"Content-Type": "application/json"}
+        key = os.environ.get(self.api_key_env, "")
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
+        content = None if body is None else json.dumps(body).encode()
+        try:
+            request = Request(f"{base}/{route}", content, headers)
+            with urlopen(request, timeout=self.seconds) as answer:
+                text = answer.read().decode("utf-8", "replace")
+        except HTTPError as error:
+            told = " ".join(error.read(2000).decode("utf-8", "replace").split())
+            if key:
+                told = told.replace(key, "[the key]")
+            line = f"HTTP {error.code}: {told[:300]}"
+            raise RouteError(line, error.code, told) from error
+        except (URLError, OSError, ValueError) as error:
+            raise RouteError(str(error)) from error
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
+
+    def models(self) -> list[dict[str, Any]]:
+        """What `/models` lists.
+
+        Raises:
+            RouteError: It does not answer, or with something else.
+        """
+        try:
+            answer = self.call("models")
+        except RouteError as error:
+            hint = " (base_url ends in /v1)" if error.status == 404 else ""
+            raise RouteError(f"{self.base_url}: /models: {error}{hint}", error.status) from error
+        rows = answer.get("data") if isinstance(answer, dict) else None
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise RouteError(f"{self.base_url}: /models: found no list of models")
+        return rows

@@ -1,0 +1,90 @@
+"""Warnings about what a side of a mix lost, from its report: one line where much is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dataset_builders.encoding.token_rows import KEEP_SHARE, length_for
+
+LOSS_SHARE = 0.05
+"""Share of a side, in [0, 1], from which on a loss is warned of."""
+
+_CLEANED = ("duplicate", "near_duplicate", "page_markup", "language_")
+"""Reasons of the cleaning of shared chats: what a user asked to have left out."""
+
+_TOO_LONG = ("too_long", "no_trained_token_left")
+
+
+def loss_warnings(report: Mapping[str, Any], max_length: int | None = None) -> list[str]:
+    """Say what a mix lost, where that is `LOSS_SHARE` or more of a side.
+
+    Args:
+        report: What `Prepared.report` holds; may have been through JSON.
+        max_length: Longest row in tokens, or none if rows are not encoded.
+
+    Returns:
+        For each side at most one line on records that were read and cannot be used, one on
+        conversations that give no row, and one on trained turns that were left out.
+    """
+    lines: list[str] = []
+    for side in ("agent", "general"):
+        part = report.get(side) or {}
+        lines += _of_sources(side, part.get("sources", []))
+        lines += _of_rows(side, part.get("tokens") or {}, max_length)
+    return lines
+
+
+def _of_sources(side: str, sources: list[Mapping[str, Any]]) -> list[str]:
+    read = sum(source["read"] for source in sources)
+    reasons: dict[str, int] = {}
+    for source in sources:
+        for reason, number in source["dropped"].items():
+            if not reason.startswith(_CLEANED):
+                reasons[reason] = reasons.get(reason, 0) + number
+    lost = sum(reasons.values())
+    if not read or lost < LOSS_SHARE * read:
+        return []
+    return [f"{side}: {_share(lost, read)} records cannot be used: {_listed(reasons)}"]
+
+
+def _of_rows(side: str, tokens: Mapping[str, Any], max_length: int | None) -> list[str]:
+    lines: list[str] = []
+    read, dropped = tokens.get("read", 0), tokens.get("dropped", {})
+    lost = sum(dropped.values())
+    remedy = _remedy(tokens.get("lengths", {}), max_length)
+    if read and lost >= LOSS_SHARE * read:
+        too_long = any(reason in dropped for reason in _TOO_LONG)
+        lines.append(
+            f"{side}: {_share(lost, read)} conversations give no row: {_listed(dropped)}"
+            + (remedy if too_long else "")
+        )
+    turns, removed = tokens.get("trained_turns", 0), tokens.get("turns_removed", 0)
+    if turns and removed >= LOSS_SHARE * turns:
+        lines.append(
+            f"{side}: {_share(removed, turns)} trained turns are left out of conversations that "
+            f"are too long{remedy}"
+        )
+    kept, cut = tokens.get("kept", 0), tokens.get("truncated", 0)
+    if kept and cut >= LOSS_SHARE * kept:
+        lines.append(f"{side}: {_share(cut, kept)} conversations have their end cut off{remedy}")
+    return lines
+
+
+def _remedy(lengths: Mapping[Any, int], max_length: int | None) -> str:
+    wanted = length_for(lengths)
+    if max_length is None or wanted is None or wanted <= max_length:
+        return ""
+    return (
+        f"; a row holds {max_length:,} tokens, {wanted:,} would hold {KEEP_SHARE:.0%} of the "
+        "conversations whole"
+    )
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part:,} of {whole:,} ({part / whole:.0%})"
+
+
+def _listed(reasons: Mapping[str, int]) -> str:
+    ranked = sorted(reasons.items(), key=lambda item: -item[1])
+    return ", ".join(f"{reason} {number:,}" for reason, number in ranked)
