@@ -172,6 +172,12 @@ class AgentTuningSection(Closed):
         description="`stratified`: each global batch has the share; `iid`: the paper's "
         "independent draws.",
     )
+    loss_normalization: Literal["tokens", "examples"] = Field(
+        default="tokens",
+        description="What a step's loss is divided by: `tokens`: the trained tokens of the global "
+        "batch; `examples`: the mean over its examples of each one's mean, so that eta is the "
+        "share of the loss (needs `micro_batch_size: 1` without packing).",
+    )
     task_weights: dict[str, float] = Field(
         default_factory=dict,
         description="Weight of each task within the agent data, such as `{os: 1, db: 2}`.",

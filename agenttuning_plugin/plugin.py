@@ -155,10 +155,16 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             facts,
         )
         run = run_of(self._mix, section, tokenizer, encoding_of(cfg, section), batch_of(cfg))
+        if run.loss:
+            LOG.info(
+                "loss: normalized by %(normalization)s, so that agent data have %(agent_share).4f "
+                "of it",
+                run.loss,
+            )
         write_run_files(Path(cfg.output_dir), run)
 
     def add_callbacks_post_trainer(self, cfg: Any, trainer: Any) -> list[Any]:
-        """The check of packed rows, and evaluators, as the section lists them.
+        """What a step's loss is divided by, the check of packed rows, and evaluators.
 
         Raises:
             ConfigError: The trainer would not read the mix's rows in their order.
@@ -167,6 +173,7 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             return []
         check_row_order(trainer)
         from agenttuning_plugin.endpoint_callback import EndpointCallback
+        from agenttuning_plugin.loss_normalization import LossNormalization
         from agenttuning_plugin.packing_check import PackingCheck
         from agenttuning_plugin.panel import schedules
         from evaluators.callback import EvaluatorCallback
@@ -174,6 +181,7 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         section = section_of(cfg)
         ends = tuple(cfg.eot_tokens or ())
         first: list[Any] = [PackingCheck()] if cfg.sample_packing else []
+        first.append(LossNormalization(trainer, section.loss_normalization))
         beside = [EndpointCallback(trainer, section.endpoint, ends)] if section.endpoint else []
         if not section.evaluators:
             return [*first, *beside]
