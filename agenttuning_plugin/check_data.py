@@ -24,7 +24,7 @@ from dataset_builders.mixing.pools import weighted_pools
 from dataset_builders.mixing.preparation import Encoding, prepare
 from dataset_builders.mixing.splitting import Stage
 from dataset_builders.reading.files import looks_local
-from dataset_builders.reading.given import as_spec
+from dataset_builders.reading.given import as_evaluation_spec, as_spec
 from dataset_builders.reading.sources import SourceSpec, located, stream_source
 
 SAMPLE = 64
@@ -196,7 +196,7 @@ def _replayed(agent: Side, section: AgentTuningSection) -> Iterator[Finding]:
         if not isinstance(config, ReplayConfig) or config.data is None:
             continue
         try:
-            files = located(as_spec(config.data)).files
+            files = located(as_evaluation_spec(config.data)).files
         except SourceNotFoundError:
             continue  # the evaluator's own check says so
         for file in files:

@@ -6,7 +6,7 @@ from dataset_builders.encoding.tokens import Encoder, encode_dataset
 from dataset_builders.errors import ConfigError
 from dataset_builders.mixing.holdout import split_holdout
 from dataset_builders.mixing.preparation import LENGTH_DEFAULTS
-from dataset_builders.reading.given import as_spec
+from dataset_builders.reading.given import as_evaluation_spec, as_spec
 from dataset_builders.reading.sources import load_source
 from evaluators.base import Evaluator, Subject
 from evaluators.general_loss import GeneralLossEvaluator
@@ -57,4 +57,5 @@ def replay_evaluator(data: str, subject: Subject, max_length: int) -> Evaluator:
     """
     from evaluators.replay import ReplayEvaluator
 
-    return ReplayEvaluator(load_source(as_spec(data)).conversations, max_length=max_length)
+    read = load_source(as_evaluation_spec(data)).conversations
+    return ReplayEvaluator(read, max_length=max_length)

@@ -19,7 +19,7 @@ from dataset_builders.errors import (
     MissingExtraError,
     SourceNotFoundError,
 )
-from dataset_builders.reading.given import as_spec
+from dataset_builders.reading.given import as_evaluation_spec
 from dataset_builders.reading.sources import load_source
 from evaluators.agent_tasks import AgentTaskEvaluator
 from evaluators.base import Evaluation, Evaluator
@@ -101,7 +101,7 @@ def _replay(config: ReplayConfig) -> ReplayEvaluator:
     if config.data is None:
         played = oracle_trajectories(load_environment(config.environment), number)
         return ReplayEvaluator(played, max_length=config.max_length)
-    read = load_source(as_spec(config.data)).conversations
+    read = load_source(as_evaluation_spec(config.data)).conversations
     return ReplayEvaluator(read, limit=number, max_length=config.max_length)
 
 

@@ -13,7 +13,7 @@ from dataset_builders.errors import ConfigError
 from dataset_builders.reading.detection import detect_format
 from dataset_builders.reading.in_memory import as_items, is_dataset, read_rows
 from dataset_builders.reading.report import SourceReport
-from dataset_builders.reading.sources import SourceSpec, stream_source
+from dataset_builders.reading.sources import SourceSpec, located, stream_source
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -113,6 +113,20 @@ def as_spec(source: str | Path | SourceSpec) -> SourceSpec:
         return source if source.format else replace(source, format=detect_format(source))
     spec = SourceSpec(path=str(source))
     return replace(spec, format=detect_format(spec))
+
+
+def as_evaluation_spec(source: str | Path | SourceSpec) -> SourceSpec:
+    """Make a spec of what is to be measured on: the splits for evaluation where there are any.
+
+    Args:
+        source: Path, hub id or spec; one that names splits keeps them.
+
+    Raises:
+        DataError, SourceNotFoundError: See `as_spec`.
+    """
+    spec = as_spec(source)
+    names = located(spec).evaluation
+    return replace(spec, splits=names) if names else spec
 
 
 def _stage(name: str, on_progress: Progress | None) -> Callable[[int], None] | None:

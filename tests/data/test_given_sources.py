@@ -11,7 +11,7 @@ import pytest
 from dataset_builders import build_mix
 from dataset_builders.errors import ConfigError, DataError
 from dataset_builders.reading.building import LoadResult
-from dataset_builders.reading.given import as_spec, read_source
+from dataset_builders.reading.given import as_evaluation_spec, as_spec, read_source
 from dataset_builders.reading.sources import SourceSpec, load_source
 
 datasets = pytest.importorskip("datasets")
@@ -67,6 +67,17 @@ def test_evaluation_splits_are_not_trained_on_unless_named(
     pattern = "data/*" if names[0].startswith("data/") else "*"
     spec = SourceSpec(str(tmp_path), data_files=(pattern,))
     assert len(load_source(as_spec(spec)).conversations) == len(names)
+
+
+def test_measuring_takes_the_splits_for_evaluation(tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        write(tmp_path / "both" / f"{name}.jsonl", row(name))
+        write(tmp_path / "one" / f"{name}_only.jsonl", row(name))
+    (tmp_path / "one/test_only.jsonl").unlink()
+    assert answers(load_source(as_evaluation_spec(tmp_path / "both"))) == ["test"]
+    assert answers(load_source(as_evaluation_spec(tmp_path / "one"))) == ["train"]
+    named = SourceSpec(str(tmp_path / "both"), splits=("train",))
+    assert answers(load_source(as_evaluation_spec(named))) == ["train"]
 
 
 def test_folders_that_datasets_saved(tmp_path: Path) -> None:
