@@ -172,6 +172,12 @@ class AgentTuningSection(Closed):
         description="`stratified`: each global batch has the share; `iid`: the paper's "
         "independent draws.",
     )
+    loss_normalization: Literal["tokens", "examples"] = Field(
+        default="tokens",
+        description="What a step's loss is divided by: `tokens`: the trained tokens of the global "
+        "batch; `examples`: the mean over its examples of each one's mean, so that eta is the "
+        "share of the loss (needs `micro_batch_size: 1` without packing).",
+    )
     task_weights: dict[str, float] = Field(
         default_factory=dict,
         description="Weight of each task within the agent data, such as `{os: 1, db: 2}`.",
@@ -193,6 +199,11 @@ class AgentTuningSection(Closed):
         default=None,
         ge=1,
         description="Examples in the mix; by default as many as `max_steps` takes.",
+    )
+    general_passes: float | None = Field(
+        default=None,
+        gt=0,
+        description="Run length as passes over the general data, in place of `max_steps`.",
     )
     mix_seed: int | None = Field(
         default=None, description="Seed of the order; the recipe's `seed` if left out."
@@ -241,6 +252,13 @@ class AgentTuningSection(Closed):
         starts = [stage.from_step for stage in self.eta_stages]
         if starts != sorted(set(starts)):
             raise ValueError(f"eta_stages: found from_step {starts}, expected ascending steps")
+        if self.general_passes is not None and self.num_examples is not None:
+            raise ValueError("general_passes: found beside num_examples, expected one of the two")
+        if self.general_passes is not None and self.eta_unit != "example":
+            raise ValueError(
+                f"general_passes: found with eta_unit {self.eta_unit}, expected `example`, or "
+                "max_steps in its place"
+            )
         self.evaluation.check(self.evaluators)
         measures_loss = any(e.type == "general_loss" for e in self.evaluators)
         if measures_loss and not (self.general and self.holdout):

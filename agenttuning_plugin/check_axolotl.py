@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from agenttuning_plugin.axolotl_keys import unknown_keys
 from agenttuning_plugin.axolotl_settings import fill_in
 from agenttuning_plugin.findings import Finding
-from agenttuning_plugin.overrides import SECTION
-from agenttuning_plugin.recipe_rules import PLUGIN, REPLACED_KEYS
+from agenttuning_plugin.overrides import SECTION, apply_overrides
+from agenttuning_plugin.recipe_rules import PLUGIN, REPLACED_KEYS, check_recipe
+from agenttuning_plugin.recipes import read_recipe
 from dataset_builders.errors import ConfigError
+from dataset_builders.extras import needs_extra
 
 IMPORT = "plugin import"
 """What a plugin that cannot be imported is found under: then Axolotl may be missing too."""
@@ -140,6 +143,26 @@ class AxolotlCheck:
             return load_tokenizer(cfg)
         except Exception as error:
             raise ConfigError(f"the tokenizer cannot be loaded here: {_line(error)}") from error
+
+
+def read_for_run(path: Path) -> tuple[Any, Any]:
+    """A recipe's settings and tokenizer, as a run has them.
+
+    Raises:
+        ConfigError: The recipe is wrong; names all that is.
+        MissingExtraError: Axolotl is not installed.
+        SourceNotFoundError: There is no such recipe.
+    """
+    cfg = read_recipe(path)
+    apply_overrides(cfg)
+    check_recipe(cfg)
+    with needs_extra("axolotl"):
+        axolotl = AxolotlCheck(cfg)
+    found = [*check_plugins(cfg), *axolotl.unknown_keys(), *axolotl.validate(sound=True)]
+    if wrong := [finding.detail for finding in found if finding.level == "error"]:
+        raise ConfigError(f"{path}: {'; '.join(wrong)}")
+    list(axolotl.normalize())
+    return axolotl.validated, axolotl.tokenizer()
 
 
 def _line(error: Exception) -> str:

@@ -21,8 +21,15 @@ _SHOWN = 160  # characters of a span
 
 
 def build(
+    context: typer.Context,
     out_folder: Annotated[Path, typer.Option("--out", help="Folder to make; must not exist.")],
-    num_examples: Annotated[int, typer.Option(min=1, help="Length of the mix.")],
+    num_examples: Annotated[
+        int | None, typer.Option(min=1, help="Length of the mix; needed without --recipe.")
+    ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(help="Build the mix of this recipe, as a run makes it; no other settings."),
+    ] = None,
     agent: Annotated[
         list[str] | None, typer.Option(help="Agent data: file, folder or hub id; repeatable.")
     ] = None,
@@ -61,10 +68,19 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Mix agent and general data into a dataset on disk, with its manifest and report."""
-    from agenttuning_plugin.saving import build_to_disk
+    from agenttuning_plugin.saving import build_recipe, build_to_disk
     from dataset_builders.mixing.planning import Plan
-    from dataset_builders.mixing.preparation import Encoding, report_lines
+    from dataset_builders.mixing.preparation import Encoding
 
+    if recipe is not None:
+        _nothing_beside_recipe(context)
+        report = build_recipe(
+            out_folder, recipe, processes if _named(context, "processes") else None
+        )
+        _show_report(report, out_folder, as_json)
+        return
+    if num_examples is None:
+        raise ConfigError("--num-examples: missing, expected the length of the mix, or --recipe")
     options: dict[str, Any] = {"end_of_turn": tuple(end_of_turn or ())}
     if length_policy:
         options["policy"] = length_policy
@@ -87,6 +103,31 @@ def build(
         encoding=Encoding(max_length=max_length, **options),
         processes=processes,
     )
+    _show_report(report, out_folder, as_json)
+
+
+def _nothing_beside_recipe(context: typer.Context) -> None:
+    """A recipe says everything: a setting beside it would be void.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    allowed = {"out_folder", "recipe", "processes", "as_json"}
+    for name in context.params.keys() - allowed:
+        if _named(context, name):
+            option = name.replace("_", "-")
+            raise ConfigError(f"--{option}: found beside --recipe, which says it: expected one")
+
+
+def _named(context: typer.Context, name: str) -> bool:
+    """Whether a parameter stands on the command line."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _show_report(report: dict[str, Any], out_folder: Path, as_json: bool) -> None:
+    from dataset_builders.mixing.preparation import report_lines
+
     for line in report["warnings"]:
         errors.print(f"warning: {line}", markup=False, soft_wrap=True, style="yellow")
     if as_json:

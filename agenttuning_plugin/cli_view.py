@@ -37,6 +37,11 @@ def view(
         replace_text(target, render(shown, folder.resolve().name))
     for file, number in shown.left_out.items():
         errors.print(plain(f"{file}: {number} more episodes; --limit shows them"), soft_wrap=True)
+    for file, number in shown.without.items():
+        line = (
+            f"{file}: {number} items have no transcript; `agenttuning compare` shows their scores"
+        )
+        errors.print(plain(line), soft_wrap=True)
     console.print(plain(f"{len(shown.episodes)} episodes: {target}"), soft_wrap=True)
 
 

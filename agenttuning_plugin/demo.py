@@ -14,6 +14,7 @@ from rich.progress import Progress
 from agenttuning_plugin.demo_assets import CACHE, chat_file, model_folder, quiet_environment
 from agenttuning_plugin.recipes import read_recipe, shipped_recipe
 from agenttuning_plugin.results import Comparison, compare, read_evaluations, table, unmeasured
+from agenttuning_plugin.run_end import SUMMARY
 from agenttuning_plugin.terminal import plain
 from dataset_builders.collection.collect import collect, write_jsonl
 from dataset_builders.errors import AgentTuningError, ConfigError
@@ -106,7 +107,7 @@ def _train(recipe: Path) -> None:
     command = [sys.executable, "-m", launcher, "launch", "-m", "axolotl.cli.train", str(recipe)]
     # accelerate gives a process on a CPU one thread unless told otherwise.
     threads = os.environ.get("OMP_NUM_THREADS") or str(os.cpu_count() or 1)
-    environment = {**quiet_environment(), "OMP_NUM_THREADS": threads}
+    environment = {**quiet_environment(), "OMP_NUM_THREADS": threads, SUMMARY: "0"}
     done = subprocess.run(command, env=environment, check=False)
     if done.returncode:
         raise DemoError(f"training ended with exit status {done.returncode}; see its output above")

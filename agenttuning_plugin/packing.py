@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from dataset_builders.encoding.tokens import IGNORE_INDEX
 from dataset_builders.errors import ConfigError
-from dataset_builders.mixing.exposure import repeat_rate
+from dataset_builders.mixing.exposure import loss_shares, repeat_rate
 from dataset_builders.mixing.packed_order import PackedOrder, Packing, pack_plan
 from dataset_builders.mixing.packing import Bins
 from dataset_builders.mixing.planning import Plan, counts_of
@@ -62,7 +62,7 @@ class PackedMix:
         rows: The packed rows, as `packed_dataset` makes them.
         order: What the mix is like, its order and which positions each packed row holds.
         report: See `describe_packing`; with the share of each side's examples that repeat another
-            of their own packed row, and of their batch.
+            of their own packed row, and of their batch; and the share of the loss of agent data.
     """
 
     rows: Dataset
@@ -111,6 +111,9 @@ def pack_mix(
     for name, groups in (("row", number), ("batch", number // packing.batch)):
         rate = repeat_rate(drawn, np.repeat(groups, size), order.num_agent)
         report[f"repeats_in_{name}"] = rate
+    trained = counts_of(agent_index, general_index, "trained_tokens")[drawn]
+    batches = np.repeat(number // packing.batch, size)
+    report["share_of_loss"] = loss_shares(drawn < order.num_agent, trained, batches)
     sources = [part for part in (agent, general) if part is not None]
     return PackedMix(packed_dataset(sources, rows, found.bins), found, report)
 

@@ -31,7 +31,7 @@ from agenttuning_plugin.overrides import apply_overrides, check_command_line
 from agenttuning_plugin.packing import AXOLOTL_ARGUMENTS
 from agenttuning_plugin.recipe_rules import REPLACED_KEYS, check_recipe, section_of, uses_plugin
 from agenttuning_plugin.row_order import check_row_order
-from agenttuning_plugin.run_files import MixRun, write_run_files
+from agenttuning_plugin.run_files import run_of, write_run_files
 from dataset_builders.errors import AgentTuningError
 from dataset_builders.mixing.losses import loss_warnings
 from dataset_builders.mixing.preparation import report_lines
@@ -154,22 +154,17 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             "eta %(eta)s in %(eta_unit)ss, seed %(seed)d",
             facts,
         )
-        run = MixRun(
-            self._mix.prepared,
-            self._mix.planned,
-            self._mix.plan,
-            agent=[source.spec() for source in section.agent],
-            general=[source.spec() for source in section.general],
-            tokenizer=tokenizer,
-            encoding=encoding_of(cfg, section),
-            batch=batch_of(cfg),
-            packing=self._mix.packing,
-            packing_facts=self._mix.report.get("packing"),
-        )
+        run = run_of(self._mix, section, tokenizer, encoding_of(cfg, section), batch_of(cfg))
+        if run.loss:
+            LOG.info(
+                "loss: normalized by %(normalization)s, so that agent data have %(agent_share).4f "
+                "of it",
+                run.loss,
+            )
         write_run_files(Path(cfg.output_dir), run)
 
     def add_callbacks_post_trainer(self, cfg: Any, trainer: Any) -> list[Any]:
-        """The check of packed rows, and evaluators, as the section lists them.
+        """What a step's loss is divided by, the check of packed rows, and evaluators.
 
         Raises:
             ConfigError: The trainer would not read the mix's rows in their order.
@@ -178,6 +173,7 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             return []
         check_row_order(trainer)
         from agenttuning_plugin.endpoint_callback import EndpointCallback
+        from agenttuning_plugin.loss_normalization import LossNormalization
         from agenttuning_plugin.packing_check import PackingCheck
         from agenttuning_plugin.panel import schedules
         from evaluators.callback import EvaluatorCallback
@@ -185,6 +181,7 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         section = section_of(cfg)
         ends = tuple(cfg.eot_tokens or ())
         first: list[Any] = [PackingCheck()] if cfg.sample_packing else []
+        first.append(LossNormalization(trainer, section.loss_normalization))
         beside = [EndpointCallback(trainer, section.endpoint, ends)] if section.endpoint else []
         if not section.evaluators:
             return [*first, *beside]
@@ -192,6 +189,15 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         made, policy = schedules(section, holdout)
         panel = EvaluatorCallback(trainer, made, ends, policy)
         return [*first, panel, *beside]
+
+    def post_train_unload(self, cfg: Any) -> None:
+        """Print the base against the result, and the next commands, when all is saved."""
+        if not uses_plugin(cfg):
+            return
+        from agenttuning_plugin.run_end import print_run_end
+        from agenttuning_plugin.terminal import console
+
+        print_run_end(cfg, console)
 
 
 def _say_errors_in_one_line() -> None:

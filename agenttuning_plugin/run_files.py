@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from agenttuning_plugin.args import AgentTuningSection
+from agenttuning_plugin.data import Mix
 from agenttuning_plugin.reporting.figures import figures
 from agenttuning_plugin.reporting.page import render_page
 from agenttuning_plugin.reporting.samples import sample_rows
@@ -45,6 +47,8 @@ class MixRun:
         batch: How the trainer cuts the stream into steps, or none if that is not known.
         packing: What decides on which examples share a packed row, or none.
         packing_facts: What `describe_packing` says, for the report.
+        loss_normalization: What the trainer divides a step's loss by, see `LossNormalization`;
+            none if that is not known.
     """
 
     prepared: Prepared
@@ -57,6 +61,7 @@ class MixRun:
     batch: Batch | None = None
     packing: Packing | None = None
     packing_facts: Mapping[str, Any] | None = None
+    loss_normalization: str | None = None
 
     @cached_property
     def record(self) -> Record:
@@ -70,7 +75,23 @@ class MixRun:
             encoding=self.encoding,
             batch=self.batch,
             packing=None if self.packing is None else self.packing._asdict(),
+            loss=self.loss,
         )
+
+    @cached_property
+    def mix_facts(self) -> dict[str, Any]:
+        """What `describe_mix` says."""
+        prepared = self.prepared
+        return describe_mix(self.planned, self.plan, prepared.agent_index, prepared.general_index)
+
+    @property
+    def loss(self) -> dict[str, Any] | None:
+        """What a step's loss is divided by, and the share of it that agent data have."""
+        shares = (self.packing_facts or self.mix_facts).get("share_of_loss")
+        if self.loss_normalization is None or shares is None:
+            return None
+        kind = self.loss_normalization
+        return {"normalization": kind, "agent_share": shares[kind]}
 
     def _side(self, name: str, source: Any) -> Side | None:
         rows = getattr(self.prepared, name)
@@ -87,8 +108,9 @@ class MixRun:
         limit = self.encoding.max_length if self.encoding else None
         return {
             **prepared.report,
-            "mix": describe_mix(self.planned, self.plan, agent, general),
+            "mix": self.mix_facts,
             **({"packing": dict(self.packing_facts)} if self.packing_facts else {}),
+            **({"loss": self.loss} if self.loss else {}),
             "warnings": loss_warnings(prepared.report, limit),
             "notes": list(self.planned.notes),
             "figures": figures(self.planned, self.plan, agent, general, limit),
@@ -114,6 +136,33 @@ class MixRun:
             "tokenizer": name,
             "rows": {key: place for key, place in rows.items() if place is not None},
         }
+
+
+def run_of(
+    mix: Mix, section: AgentTuningSection, tokenizer: Any, encoding: Encoding, batch: Batch
+) -> MixRun:
+    """The run of a recipe's mix.
+
+    Args:
+        mix: From `agenttuning_plugin.data.load_mix`.
+        section: The recipe's section.
+        tokenizer: The tokenizer.
+        encoding: Settings of the rows.
+        batch: How the trainer cuts the stream into steps.
+    """
+    return MixRun(
+        mix.prepared,
+        mix.planned,
+        mix.plan,
+        agent=[source.spec() for source in section.agent],
+        general=[source.spec() for source in section.general],
+        tokenizer=tokenizer,
+        encoding=encoding,
+        batch=batch,
+        packing=mix.packing,
+        packing_facts=mix.report.get("packing"),
+        loss_normalization=section.loss_normalization,
+    )
 
 
 def write_run_files(folder: Path, run: MixRun) -> dict[str, Any]:
@@ -158,7 +207,10 @@ def record_run(trainer: Any, run: MixRun) -> None:
         accumulation=settings.gradient_accumulation_steps,
         world=settings.world_size,
     )
-    write_run_files(Path(settings.output_dir), replace(run, batch=batch))
+    kinds = [getattr(each, "normalization", None) for each in trainer.callback_handler.callbacks]
+    kind = next(filter(None, kinds), run.loss_normalization)
+    whole = replace(run, batch=batch, loss_normalization=kind)
+    write_run_files(Path(settings.output_dir), whole)
 
 
 def write_report(folder: Path, report: Mapping[str, Any], title: str, stem: str) -> None:

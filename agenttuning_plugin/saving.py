@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import errno
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agenttuning_plugin.run_files import MixRun, write_report
-from agenttuning_plugin.stored_rows import MIX
+from agenttuning_plugin.axolotl_settings import batch_of, budget_of, encoding_of, seed_of
+from agenttuning_plugin.check_axolotl import read_for_run
+from agenttuning_plugin.data import load_mix
+from agenttuning_plugin.quiet import silenced
+from agenttuning_plugin.recipe_rules import section_of
+from agenttuning_plugin.run_files import MixRun, run_of, write_report
+from agenttuning_plugin.stored_rows import AGENT, GENERAL, MIX, folder_of
 from dataset_builders.errors import AgentTuningError, ConfigError, StorageError
 from dataset_builders.manifest.store import write_manifest
 from dataset_builders.mixing.mixes import mix
@@ -95,13 +100,87 @@ def build_to_disk(
             )
         rows, planned = mix(prepared, plan, seed=seed, num_examples=num_examples)
         run = MixRun(prepared, planned, plan, agent_specs, general_specs, loaded, encoding)
-        report = run.report()
-        # Within, because the temporary folder itself is readable by its owner only.
-        folder = scratch / "whole"
-        _anew(rows, run.record.sha256).save_to_disk(folder)
-        write_report(folder, report, out.name, "report")
-        write_manifest(folder, run.record, run.where({MIX: "."}, tokenizer or ""))
-        folder.rename(out)
+        return _write(out, scratch, rows, run, tokenizer or "", {MIX: "."})
+
+
+def build_recipe(out: Path, recipe: Path, processes: int | None = None) -> dict[str, Any]:
+    """Write the mix of a recipe, as a run of it would make it, with its manifest and report.
+
+    The rows are those of a run in one process: more processes make a larger global batch.
+
+    Args:
+        out: Folder to make.
+        recipe: An Axolotl recipe of this plugin.
+        processes: Number of processes that encode; the recipe's by default.
+
+    Returns:
+        What `report.json` holds.
+
+    Raises:
+        ConfigError: `out` exists, or the recipe is wrong; names all that is.
+        AgentTuningError: See `agenttuning_plugin.data.load_mix`.
+        StorageError: There is no room for it; nothing is left at `out`.
+    """
+    if out.exists() or out.is_symlink():
+        raise ConfigError(f"{out}: is there already, expected a folder to be made")
+    with silenced():
+        cfg, tokenizer = read_for_run(recipe)
+    section = section_of(cfg)
+    if processes is not None:
+        section = section.model_copy(update={"processes": processes})
+    encoding = encoding_of(cfg, section)
+    with _room_at(out), _scratch_beside(out) as scratch:
+        made = load_mix(
+            section,
+            tokenizer,
+            encoding=encoding,
+            budget=budget_of(cfg),
+            seed=seed_of(cfg),
+            cache=Path(cfg.dataset_prepared_path or scratch / "prepared"),
+        )
+        run = run_of(made, section, tokenizer, encoding, batch_of(cfg))
+        rows: Dataset = made.train
+        places: dict[str, str | None] = {MIX: "."}
+        if made.packing is not None:
+            rows = _packed_rows(made.train, scratch / "packed")
+            # A packed row is not one of the mix: `explain` reads the encoded sources.
+            kept, prepared = cfg.dataset_prepared_path, made.prepared
+            places = {AGENT: folder_of(prepared.agent), GENERAL: folder_of(prepared.general)}
+            places = places if kept else {}
+        return _write(out, scratch, rows, run, str(cfg.tokenizer_config or ""), places)
+
+
+def _packed_rows(rows: Dataset, folder: Path) -> Dataset:
+    """Packed rows as they are trained on, which a run puts together as it reads them."""
+    from datasets import Dataset, Features, List, Value
+
+    whole = List(Value("int32"))
+    features = Features({"input_ids": whole, "labels": whole, "seq_lengths": whole})
+
+    def generate() -> Iterator[dict[str, Any]]:
+        for row in rows:
+            yield {name: row[name] for name in features}
+
+    made = Dataset.from_generator(generate, features=features, cache_dir=str(folder))
+    assert isinstance(made, Dataset)
+    return made
+
+
+def _write(
+    out: Path,
+    scratch: Path,
+    rows: Dataset,
+    run: MixRun,
+    tokenizer: str,
+    places: Mapping[str, str | None],
+) -> dict[str, Any]:
+    report = run.report()
+    # Within, because the temporary folder itself is readable by its owner only.
+    folder = scratch / "whole"
+    _anew(rows, run.record.sha256).save_to_disk(folder)
+    write_report(folder, report, out.name, "report")
+    write_manifest(folder, run.record, run.where(places, tokenizer))
+    folder.rename(out)
     return report
 
 

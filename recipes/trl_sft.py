@@ -14,6 +14,7 @@ from transformers import BitsAndBytesConfig, set_seed
 from trl import SFTConfig, SFTTrainer
 
 from agenttuning_plugin import AgentTaskEvaluator, EvaluatorCallback, GeneralLossEvaluator, Schedule
+from agenttuning_plugin.loss_normalization import LossNormalization
 from agenttuning_plugin.models import load_tokenizer
 from agenttuning_plugin.run_files import MixRun, record_run
 from dataset_builders.mixing.mixes import mix
@@ -66,6 +67,7 @@ def make_trainer() -> SFTTrainer:
         quantization_config=QUANTIZED,
         peft_config=LoraConfig(r=64, lora_alpha=16, lora_dropout=0.1, target_modules="all-linear"),
     )
+    LossNormalization.install(trainer, "tokens")  # as Axolotl's plugin does, see docs/mixing.md
     # What `agenttuning explain` and a reader of the report need, beside the model.
     record_run(trainer, MixRun(data, planned, PLAN, AGENT, GENERAL, tokenizer, ENCODING))
     evaluators = AgentTaskEvaluator(num_tasks=NUM_TASKS), GeneralLossEvaluator(data.holdout)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,13 @@ class Shown:
     Attributes:
         episodes: JSON-ready, in the order of their files.
         left_out: Number of episodes over the limit, by file.
+        without: Number of items without any turn, by file: those of losses and replays, which
+            read text and play nothing.
     """
 
     episodes: list[dict[str, Any]]
     left_out: dict[str, int]
+    without: dict[str, int] = field(default_factory=dict)
 
 
 def read_episodes(folder: Path, limit: int) -> Shown:
@@ -49,10 +52,13 @@ def read_episodes(folder: Path, limit: int) -> Shown:
     shown = Shown([], {})
     for source in _sources(folder):
         rows = list(source.rows())
+        if rows and not any("messages" in row for row in rows):
+            shown.without[source.label] = len(rows)
+            continue
         shown.episodes.extend(_episode(source, row) for row in rows[:limit])
         if len(rows) > limit:
             shown.left_out[source.label] = len(rows) - limit
-    if not shown.episodes:
+    if not shown.episodes and not shown.without:
         raise SourceNotFoundError(
             f"{folder}: found no {TRANSCRIPTS}/*.jsonl and no {STATE}/*.sqlite, expected a folder "
             "that `agenttuning evaluate --out`, `agenttuning collect` or a training run with "

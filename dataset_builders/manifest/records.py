@@ -98,6 +98,7 @@ def make_record(
     encoding: Any = None,
     batch: Batch | None = None,
     packing: Mapping[str, Any] | None = None,
+    loss: Mapping[str, Any] | None = None,
 ) -> Record:
     """Describe a mix.
 
@@ -110,6 +111,7 @@ def make_record(
         encoding: Settings of the rows, a `preparation.Encoding`, or none.
         batch: How the trainer cuts the stream into steps, or none if that is not known.
         packing: Settings that decide which examples share a packed row, JSON-ready.
+        loss: What a step's loss is divided by, JSON-ready, or none if that is not known.
     """
     import pyarrow as pa
 
@@ -125,6 +127,7 @@ def make_record(
         "order": order_record(order, _index_of(sides["agent"]), _index_of(sides["general"])),
         "packing": None if packing is None else _plain(dict(packing)),
         "batch": None if batch is None else asdict(batch),
+        "loss": None if loss is None else _plain(dict(loss)),
     }
     for name, side in sides.items():
         if side is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from dataset_builders.mixing.planning import Plan, Planned, counts_of
 from dataset_builders.mixing.rows import is_encoded
@@ -19,6 +20,26 @@ def exposures(planned: Planned) -> Index:
     """How often each row comes, (A + G,) int64, agent rows first."""
     order = planned.order
     return np.bincount(planned.drawn(), minlength=order.num_agent + order.num_general)
+
+
+def loss_shares(agent: npt.NDArray[np.bool_], trained: Index, batches: Index) -> dict[str, float]:
+    """The share of the loss that agent data have, under each rule of what divides it.
+
+    Args:
+        agent: (N,) bool, whether each example is agent data.
+        trained: (N,) int64, trained tokens of each.
+        batches: (N,) int64, its global batch, from 0.
+
+    Returns:
+        Means over batches, each of weight 1: "tokens", of the share of trained tokens;
+        "examples", of the share of examples.
+    """
+    found = {}
+    for name, weights in (("tokens", trained), ("examples", np.ones_like(trained))):
+        whole = np.bincount(batches, weights)
+        part = np.bincount(batches, weights * agent)
+        found[name] = round(float((part / np.maximum(whole, 1)).mean()), 6)
+    return found
 
 
 def repeat_rate(rows: Index, groups: Index, num_agent: int) -> dict[str, float]:
@@ -50,7 +71,7 @@ def describe_mix(
     """Realised shares of agent data, in examples, tokens and trained tokens.
 
     Shares of tokens are told only of encoded rows, and repeats within a batch (a block of the
-    order) only without packing.
+    order), and the share of the loss, only without packing.
 
     Args:
         planned: The order of the mix.
@@ -88,6 +109,11 @@ def describe_mix(
             share = drawn[: order.num_agent].sum() / max(1, drawn.sum())
             facts[f"share_of_{column}"] = round(float(share), 6)
             facts[column] = int(drawn.sum())
+        if planned.positions is None:
+            rows = order.indices()
+            trained = counts_of(agent, general, "trained_tokens")[rows]
+            batches = np.arange(len(rows)) // order.block
+            facts["share_of_loss"] = loss_shares(rows < order.num_agent, trained, batches)
     return facts
 
 

@@ -14,9 +14,10 @@ data (`dataset_builders.mixing.dealing`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -200,7 +201,8 @@ def _packer(
     rows: Index | None,
 ) -> Packer:
     lengths = np.asarray(lengths, dtype=np.int64)
-    _check(lengths, capacity, batch, window, {"agent": agent, "trained": trained, "rows": rows})
+    columns = {"agent": agent, "trained": trained, "rows": rows}
+    _check(lengths, capacity, batch, window, columns)
     dealer = None
     if agent is not None:
         dealer = Dealer(np.asarray(agent, dtype=bool), trained, batch)
@@ -271,7 +273,7 @@ def pack_to_fill(
 
 
 def _check(
-    lengths: Index, capacity: int, batch: int, window: int, columns: dict[str, Index | None]
+    lengths: Index, capacity: int, batch: int, window: int, columns: Mapping[str, Any]
 ) -> None:
     for name, value in (("capacity", capacity), ("batch", batch), ("window", window)):
         if value < 1:

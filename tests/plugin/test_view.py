@@ -135,7 +135,8 @@ def test_surrogates_do_not_stop_the_page(folder: Path) -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_figures_that_json_lacks_do_not_stop_the_page(folder: Path, value: float) -> None:
     journal = Journal(folder / "transcripts" / "general.jsonl", {})
-    journal.add({"item": "0", "scores": {"loss": value}, "error": "", "weight": value})
+    row = {"item": "0", "scores": {"loss": value}, "error": "", "weight": value, "messages": []}
+    journal.add(row)
     journal.close()
     page = render(read_episodes(folder, 9), "t")
     data = page.partition('type="application/json">')[2].partition("</script>")[0]
@@ -231,6 +232,20 @@ def test_outcomes_of_tasks_that_score_otherwise(tmp_path: Path, driver: Any) -> 
     assert [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"] == []
     listed[-1].click()
     assert "loss nan" in driver.find_element("id", "episode").text
+
+
+def test_items_without_a_transcript_are_left_out_and_said(folder: Path, run: Any) -> None:
+    journal = Journal(folder / "transcripts" / "replay.jsonl", {"model": "m"})
+    for number in range(3):
+        journal.add({"item": f"r-{number}", "scores": {"nll": 1.0}, "error": "", "rounds": 2})
+    journal.close()
+    shown = read_episodes(folder, 500)
+    assert {episode["task"] for episode in shown.episodes} == {"alfworld", "database"}
+    assert shown.without == {"transcripts/replay.jsonl": 3}
+    code, out, err = run("view", folder)
+    assert code == 0
+    assert "4 episodes" in out
+    assert "transcripts/replay.jsonl: 3 items have no transcript" in err
 
 
 def test_an_endpoints_episodes_are_shown_beside_the_runs(folder: Path) -> None:

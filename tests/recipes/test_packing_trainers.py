@@ -184,7 +184,11 @@ def test_axolotl_trains_on_the_bins_in_order(
     assert trainer.state.global_step == STEPS
     report = json.loads((Path(cfg.output_dir) / "agenttuning_report.json").read_text("utf-8"))
     assert report["packing"]["packed_rows"] == STEPS * 2
-    assert report["packing"]["fill"] > 0.98
+    # So few rows hold the mix's first examples and no better fitting ones from further on.
+    assert report["packing"]["fill"] > 0.7
+    assert report["packing"]["repeats_in_row"] == {"agent": 0.0, "general": 0.0}
+    assert report["loss"]["normalization"] == "tokens"
+    assert 0 < report["loss"]["agent_share"] < 1
 
 
 def test_axolotl_joins_the_rows_of_a_micro_batch_for_flash_attention(
