@@ -130,8 +130,10 @@ class BenchmarkConfig(_Scheduled):
     options: dict[str, Any] = Field(
         default_factory=dict, description="Further settings of the task."
     )
-    judge: dict[str, str] | None = Field(
-        default=None, description="Judging model: `model`, `base_url`, `api_key_env`."
+    judge: dict[str, Any] | None = Field(
+        default=None,
+        description="Judging model: `model`, `base_url`, `api_key_env`, `temperature`, "
+        "`token_field`, `request` (further fields).",
     )
 
     @property

@@ -11,6 +11,7 @@ import typer
 
 from agenttuning_plugin import (
     __version__,
+    cli_adopt,
     cli_collect,
     cli_env,
     cli_evaluate,
@@ -74,6 +75,7 @@ def options(
 
 
 app.command()(cli_collect.collect)
+app.command()(cli_adopt.adopt)
 app.command()(cli_mix.build)
 app.command()(cli_mix.explain)
 app.command()(cli_evaluate.evaluate)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from agenttuning_plugin.collect_words import OPTIONS, options_of_limits, show
+from agenttuning_plugin.request_options import json_fields
 from agenttuning_plugin.terminal import Json, emit, errors, naming_options, parse_options
 from dataset_builders.errors import ConfigError
 
@@ -186,7 +186,7 @@ def collect(
             max_tokens=max_new_tokens,
             stop=tuple(stop or ()),
             token_field=token_field,
-            extra=_json_fields(request or []),
+            extra=json_fields(request),
         ),
         limits=Limits(episode_steps, episode_tokens, episode_cost, episode_time),
         attempts=attempts,
@@ -227,18 +227,3 @@ def _cluster(engine: str, address: str | None) -> Cluster | None:
     if engine == "local" and address is not None:
         raise ConfigError("--ray-address needs --engine ray")
     return Cluster(address) if engine == "ray" else None
-
-
-def _json_fields(texts: list[str]) -> dict[str, Any]:
-    fields: dict[str, Any] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        try:
-            fields[name] = json.loads(value)
-        except ValueError as error:
-            raise ConfigError(f"--request: found {text!r}, expected name=JSON: {error}") from error
-        if not equals or not name or name in ("model", "messages", "stream"):
-            raise ConfigError(
-                f"--request: found {text!r}, expected a field of sampling as name=JSON"
-            )
-    return fields

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agenttuning_plugin.evaluation_progress import with_bars
+from agenttuning_plugin.request_options import (
+    JudgeFields,
+    JudgeTemperature,
+    JudgeTokenField,
+    RequestFields,
+    Temperature,
+    TokenField,
+    configured,
+    given_sampling,
+    judge_settings,
+    sampling_heading,
+)
 from agenttuning_plugin.terminal import (
     ENVIRONMENT_OPTIONS,
     AgentInstructCopy,
@@ -34,7 +45,6 @@ if TYPE_CHECKING:
     from agenttuning_plugin.evaluation import LazySubject, Task
 
 _EXTRA = ("replay", "loss")
-_SECONDS_BETWEEN_LINES = 30.0
 _BATCH = 16
 _IN_FLIGHT = 64
 """Most episodes in play: rows of a batch of this process's own, or requests to a server."""
@@ -86,6 +96,12 @@ def evaluate(
     judge_api_key_env: Annotated[
         str, typer.Option(help="Environment variable that holds its key.")
     ] = "OPENAI_API_KEY",
+    judge_temperature: JudgeTemperature = None,
+    judge_token_field: JudgeTokenField = "max_tokens",
+    judge_request: JudgeFields = None,
+    temperature: Temperature = None,
+    token_field: TokenField = "max_tokens",
+    request: RequestFields = None,
     model_name: ModelName = None,
     api_key_env: ApiKeyEnv = "OPENAI_API_KEY",
     oracle: Annotated[
@@ -117,26 +133,33 @@ def evaluate(
     place = _one_model(positional, model, oracle)
     names = _names(suite)
     most = batch_size or (_IN_FLIGHT if is_url(place) else _BATCH)
-    judge = {"model": judge_model, "base_url": judge_base_url, "api_key_env": judge_api_key_env}
+    sampling = given_sampling(temperature, token_field, request)
+    judge = judge_settings(
+        *(judge_model, judge_base_url, judge_api_key_env),
+        *(judge_temperature, judge_token_field, judge_request),
+    )
     settings = SuiteSettings(
         data=data,
         prompt=prompt,
         agentinstruct=agentinstruct,
         batch_size=most,
         max_new_tokens=max_new_tokens,
-        judge={key: value for key, value in judge.items() if value} if judge_model else None,
+        judge=judge,
         options=options_by_task(option, names),
         oracle=oracle,
     )
     subject = evaluation.LazySubject(
-        lambda: open_subject(
-            place,
-            adapter,
-            chat_template=chat_template,
-            end_of_turn=tuple(end_of_turn or ()),
-            model_name=model_name,
-            api_key_env=api_key_env,
-            max_concurrency=most,
+        lambda: configured(
+            open_subject(
+                place,
+                adapter,
+                chat_template=chat_template,
+                end_of_turn=tuple(end_of_turn or ()),
+                model_name=model_name,
+                api_key_env=api_key_env,
+                max_concurrency=most,
+            ),
+            sampling,
         ),
         out,
     )
@@ -152,11 +175,12 @@ def evaluate(
         "chat_template": chat_template or "",
         "end_of_turn": list(end_of_turn or ()),
         "max_new_tokens": max_new_tokens,
+        **sampling_heading(sampling),
     }
     run = evaluation.Run(subject, limit, out, step, heading, oracle)
     try:
         with writing(out):
-            panel = _with_bars(lambda bars: evaluation.run_panel(tasks, run, bars))
+            panel = with_bars(lambda bars: evaluation.run_panel(tasks, run, bars))
     except KeyboardInterrupt:
         errors.print("stopped" + (": the same command goes on from here" if out else ""))
         raise typer.Exit(130) from None
@@ -255,31 +279,3 @@ def _replay(data: str | None, subject: LazySubject, max_length: int) -> Task:
         return replay_evaluator(data, subject(), max_length)
 
     return Task("replay", "Replay", "replay", make)
-
-
-def _with_bars(run: Callable[[Any], Any]) -> Any:
-    from rich.progress import Progress
-
-    if not errors.is_terminal:
-        return run(_lines)
-    with Progress(console=errors, transient=True) as progress:
-
-        def bar(name: str) -> Callable[[int, int], None]:
-            task = progress.add_task(name, total=None)
-            return lambda done, total: progress.update(task, completed=done, total=total)
-
-        return run(bar)
-
-
-def _lines(name: str) -> Callable[[int, int], None]:
-    """Progress for a log, which shows no bars."""
-    told = -math.inf
-
-    def line(done: int, total: int) -> None:
-        nonlocal told
-        now = time.monotonic()
-        if done == total or now - told >= _SECONDS_BETWEEN_LINES:
-            told = now
-            errors.print(plain(f"{name}: {done} of {total}"))
-
-    return line

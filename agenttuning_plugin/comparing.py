@@ -100,9 +100,11 @@ def compare_evaluations(
             if made := _compare(name, figure, first[name], second[name]):
                 compared.append(made)
     if not compared:
+        common = [name for name in first if name in second]
+        reasons = "; ".join(f"{name}: {_why_apart(first[name], second[name])}" for name in common)
         raise ConfigError(
             f"nothing to compare: the first has {_names(first)}, the second {_names(second)}, "
-            "expected tasks that both measured"
+            "expected tasks that both measured" + (f" ({reasons})" if reasons else "")
         )
     return compared
 
@@ -133,6 +135,20 @@ def _compare(name: str, figure: str, first: Row, second: Row) -> Compared | None
     )
     only = len(before) - len(common), len(after) - len(common)
     return Compared(name, figure, change, only, differs)
+
+
+def _why_apart(first: Row, second: Row) -> str:
+    """What two evaluations of an evaluator without a common task were made of, in a line."""
+    about = [dict(row.get("about") or {}) for row in (first, second)]
+    keys = sorted(key for key in {**about[0], **about[1]} if about[0].get(key) != about[1].get(key))
+    told = [
+        f"{key} is {' and '.join(str(each.get(key, 'not set')) for each in about)}" for key in keys
+    ]
+    for row, word in ((first, "first"), (second, "second")):
+        measured = [record["item"] for record in row["records"] if record["scores"]]
+        shown = f", such as {measured[0]}" if measured else ""
+        told.append(f"the {word} measured {len(measured)} of {len(row['records'])} items{shown}")
+    return ", ".join(told)
 
 
 def _scored(row: Row, figure: str) -> dict[str, Row]:
@@ -183,7 +199,8 @@ def warnings(compared: Sequence[Compared]) -> list[str]:
         if any(row.only):
             told.append(
                 f"{row.evaluator} {row.figure}: {row.only[0]} tasks only in the first and "
-                f"{row.only[1]} only in the second are left out"
+                f"{row.only[1]} only in the second are left out: the first measured "
+                f"{row.change.n + row.only[0]}, the second {row.change.n + row.only[1]}"
             )
     return list(dict.fromkeys(told))
 
@@ -207,8 +224,10 @@ def unpaired(
             for word, rows in (("first", first), ("second", second))
             if not rows.get(name, {}).get("metrics")
         ]
-        why = f"not measured in the {' and the '.join(lacking)}" if lacking else "no task in common"
-        told.append(f"{name}: {why}")
+        if lacking:
+            told.append(f"{name}: not measured in the {' and the '.join(lacking)}")
+        else:
+            told.append(f"{name}: no task in common: {_why_apart(first[name], second[name])}")
     return told
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agenttuning_plugin.quiet import silenced, without_bars
+from dataset_builders.collection.address import lacks_scheme
 from dataset_builders.errors import ConfigError, SourceNotFoundError
 from dataset_builders.extras import needs_extra
 from dataset_builders.masks.chat_templates import load_template
@@ -95,6 +96,8 @@ def open_subject(
         ConfigError: An option is given beside an address that only the server can heed; or see
             `load_subject` and `served_subject`, as for other errors.
     """
+    if lacks_scheme(place) and not Path(place).exists():
+        raise ConfigError(f"--model: found {place!r}, expected a scheme: http://{place}")
     if not is_url(place):
         with without_bars() if Path(place).expanduser().is_dir() else nullcontext():
             return load_subject(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -15,6 +14,7 @@ from dataset_builders.errors import ConfigError
 from evaluators.answer_facts import turn_facts
 from evaluators.base import Evaluator, Metric, Record, Suite
 from evaluators.failure_modes import failure_modes, failure_rates
+from evaluators.item_order import fixed_order
 from evaluators.subject import Decoding, LanguageModel, Subject
 from evaluators.turns import message_record
 
@@ -29,16 +29,16 @@ class AgentTaskEvaluator(Evaluator):
     Args:
         environment: The environment, or its registry name, such as "database".
         split: Split to play, by default the one that no training data comes from.
-        num_tasks: The first so many tasks of the split, the same at every evaluation; all
-            of them by default.
+        num_tasks: The first so many tasks of the split in `item_order.fixed_order`, as a
+            limit takes them; all of them by default.
         batch_size: Most episodes played at once, each a row of the generation batch; on a
             server as many of them as it bears, each at its own pace.
         max_new_tokens: Longest turn in tokens; by default what the benchmark sets. A lower
             limit saves time, mostly on models that do not know when to stop.
         suite: Which of the paper's groups the figures belong to.
         primary: The paper's figure: "success" or "reward".
-        order_seed: Of a fixed shuffle of the tasks, so that the first ones are a fair sample
-            of a split that is sorted by kind; none keeps the split's order.
+        keep_order: Whether the split's own order stays, which mixes the kinds of its tasks
+            already; else it is `item_order.fixed_order`.
         oracle: Whether the environment's own oracle plays, in place of the model; what is
             measured then is the environment and this evaluator.
 
@@ -57,7 +57,7 @@ class AgentTaskEvaluator(Evaluator):
         max_new_tokens: int | None = None,
         suite: Suite = "held-in",
         primary: str = "success",
-        order_seed: int | None = None,
+        keep_order: bool = False,
         oracle: bool = False,
     ) -> None:
         if isinstance(environment, str):
@@ -72,9 +72,7 @@ class AgentTaskEvaluator(Evaluator):
                 f"{name}: num_tasks: found {num_tasks}, expected 1 to {len(tasks)} "
                 f"(tasks of split {split!r})"
             )
-        if order_seed is not None:
-            tasks = tuple(random.Random(order_seed).sample(tasks, len(tasks)))
-        self._tasks = tuple(tasks[:num_tasks])
+        self._tasks = (tuple(tasks) if keep_order else fixed_order(tasks))[:num_tasks]
         self._batch_size = batch_size
         self._oracle = oracle
         self._max_new_tokens = max_new_tokens
@@ -126,6 +124,8 @@ class AgentTaskEvaluator(Evaluator):
     def about(self) -> dict[str, str]:
         """The wording, where the data are made up, and further settings."""
         told = {key: str(value) for key, value in self._environment.options.items()}
+        if self._environment.name == "database" and not {"tasks", "data"} & told.keys():
+            told["tasks"] = "generated"
         told["prompt"] = self._environment.wording().label
         if stand_in := self._environment.stand_in():
             told["data"] = stand_in  # rather than the folder that lacks the real ones

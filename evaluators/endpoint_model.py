@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from dataset_builders.collection.answer import Answer, replace_text
@@ -13,7 +12,7 @@ from dataset_builders.collection.client import Endpoint
 from dataset_builders.collection.concurrency import START
 from dataset_builders.collection.requests import Sampling, plain_unicode
 from dataset_builders.conversation import Message
-from dataset_builders.errors import AgentTuningError, EndpointError
+from dataset_builders.errors import AgentTuningError
 from evaluators.decoding import Decoding, Values
 from evaluators.endpoint_client import (
     LOGPROBS,
@@ -23,6 +22,14 @@ from evaluators.endpoint_client import (
     answer_of,
     letter_values,
 )
+from evaluators.served_models import (
+    NoModelListError,
+    listed_models,
+    neutral_fields,
+    served_models,
+)
+
+__all__ = ["EndpointModel", "ServedTask", "served_models"]
 
 _TOP = 20
 """Likeliest tokens that a server is asked about: the most that OpenAI's gives."""
@@ -68,6 +75,22 @@ class EndpointModel:
     def name(self) -> str:
         """Its name on the server."""
         return self._endpoint.model
+
+    def configure(self, sampling: Sampling) -> None:
+        """Take the user's sampling settings, and keep the server from filling in its own.
+
+        Args:
+            sampling: See the class.
+
+        Raises:
+            EndpointError: The server does not answer.
+        """
+        self._sampling = sampling
+        try:
+            owner = listed_models(self._endpoint).get(self.name, "")
+        except NoModelListError:  # Servers need not list their models.
+            owner = ""
+        self._fixed = neutral_fields(owner)
 
     def in_flight_limit(self) -> int:
         """Requests that may be in flight now, by what the server has borne so far."""
@@ -216,31 +239,6 @@ class ServedTask:
 
     def _room(self, max_new_tokens: int) -> int | None:
         return None if self._context is None else self._context - max_new_tokens
-
-
-def served_models(endpoint: Endpoint) -> list[str]:
-    """Names of the models that a server has.
-
-    Raises:
-        EndpointError: It does not answer, or with something else.
-        MissingExtraError: openai is not installed.
-    """
-
-    async def ask() -> list[str]:
-        client = endpoint.connect()
-        try:
-            return [model.id async for model in client.models.list()]
-        except Exception as error:
-            # Whatever breaks here: nothing can be asked of this server.
-            line = " ".join(str(error).split())[:300]
-            raise EndpointError(
-                f"{endpoint.address}: no list of models at /models: {line}"
-            ) from error
-        finally:
-            await client.close()
-
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(lambda: asyncio.run(ask())).result()
 
 
 async def _wind_up(client: EvaluationClient | None) -> None:

@@ -41,8 +41,6 @@ class HeldInEvaluator(AgentTaskEvaluator):
     def about(self) -> dict[str, str]:
         """Also where the tasks come from, where that is not AgentBench."""
         told = super().about()
-        if self.name == "database" and "tasks" not in told:
-            told["tasks"] = "generated"
         if self.name == "knowledge_graph" and told.get("tasks", "sampled") == "sampled":
             told["tasks"] = "sampled from a slice of Freebase"
         return told
@@ -86,7 +84,6 @@ def held_in_evaluator(name: str, settings: SuiteSettings) -> Evaluator:
         split=split,
         batch_size=settings.batch_size,
         max_new_tokens=settings.max_new_tokens,
-        order_seed=settings.seed,
         oracle=settings.oracle,
     )
 

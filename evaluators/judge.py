@@ -8,17 +8,19 @@ import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
+from dataset_builders.collection.address import check_address
 from dataset_builders.collection.client import ChatClient, Endpoint
 from dataset_builders.collection.concurrency import AdaptiveLimit
 from dataset_builders.collection.failures import BAD_REQUEST, EpisodeEndedError
 from dataset_builders.collection.ledger import Ending, Reply, Turn
-from dataset_builders.collection.requests import Sampling
+from dataset_builders.collection.requests import TOKEN_FIELDS, Sampling
 from dataset_builders.conversation import Message
 from dataset_builders.errors import ConfigError, EndpointError, MissingExtraError
 
 _KEY = "OPENAI_API_KEY"
-_KEYS = ("base_url", "model", "api_key_env")
+_KEYS = ("base_url", "model", "api_key_env", "temperature", "token_field", "request")
 _CORRECT = re.compile(r"\W*(CORRECT|INCORRECT)\b")
 UNDECIDED = "the judge said neither CORRECT nor INCORRECT"
 """Of a `Verdict` whose `correct` is None."""
@@ -52,12 +54,14 @@ class Verdict:
 
 
 class Judge:
-    """Asks the judging model at temperature 0, several requests at a time.
+    """Sends questions to the judging model, several at a time.
 
     Args:
         settings: `model`, its name there; `base_url`, such as "http://127.0.0.1:8000/v1",
             OpenAI's by default; `api_key_env`, the environment variable that holds the key,
-            OPENAI_API_KEY by default. None for no judge.
+            OPENAI_API_KEY by default; `temperature`, 0 by default; `token_field`, the name of
+            the limit of tokens, "max_tokens" by default; `request`, further fields of requests.
+            None for no judge.
         benchmark: Who asks, for messages.
 
     Raises:
@@ -65,7 +69,7 @@ class Judge:
         MissingExtraError: openai is not installed.
     """
 
-    def __init__(self, settings: Mapping[str, str] | None, benchmark: str) -> None:
+    def __init__(self, settings: Mapping[str, Any] | None, benchmark: str) -> None:
         if not settings:
             raise ConfigError(
                 f"{benchmark}: needs a judge (a model behind an OpenAI-compatible endpoint): "
@@ -78,6 +82,12 @@ class Judge:
         if not settings.get("model"):
             raise ConfigError(f"{benchmark}: judge: found no model, expected its name")
         variable = settings.get("api_key_env") or _KEY
+        try:
+            self._sampling = _sampling(settings)
+            if settings.get("base_url"):
+                check_address(settings["base_url"])
+        except ConfigError as error:
+            raise ConfigError(f"{benchmark}: judge: {error}") from None
         self._endpoint = Endpoint(
             settings["model"],
             settings.get("base_url") or None,
@@ -122,9 +132,7 @@ class Judge:
         self, dialogues: Sequence[Sequence[Message]], max_tokens: int
     ) -> list[Verdict]:
         limit = AdaptiveLimit(_IN_FLIGHT)
-        async with ChatClient(
-            self._endpoint, Sampling(temperature=0.0), _Forgetful(), limit
-        ) as client:
+        async with ChatClient(self._endpoint, self._sampling, _Forgetful(), limit) as client:
             client.proven = True  # A refused request is its own fault, unless all are refused.
 
             async def one(number: int, dialogue: Sequence[Message]) -> Verdict:
@@ -144,6 +152,19 @@ class Judge:
             else:
                 return _unless_all_refused(self._endpoint, [task.result() for task in asked])
         raise down
+
+
+def _sampling(settings: Mapping[str, Any]) -> Sampling:
+    temperature, fields = settings.get("temperature", 0.0), settings.get("request", {})
+    if isinstance(temperature, bool) or not isinstance(temperature, int | float):
+        raise ConfigError(f"temperature: found {temperature!r}, expected a number")
+    if not isinstance(fields, Mapping):
+        raise ConfigError(f"request: found {fields!r}, expected fields by name")
+    return Sampling(
+        temperature=float(temperature),
+        token_field=settings.get("token_field", TOKEN_FIELDS[0]),
+        extra=dict(fields),
+    )
 
 
 def _unless_all_refused(endpoint: Endpoint, verdicts: list[Verdict]) -> list[Verdict]:

@@ -7,7 +7,6 @@ take minutes. docs/evaluation-replay.md says how far it foretells them.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -25,6 +24,7 @@ from dataset_builders.environments.dialogue import Dialogue
 from dataset_builders.errors import ConfigError
 from dataset_builders.reasoning import spoken
 from evaluators.base import Evaluator, Record, Subject
+from evaluators.item_order import fixed_order
 from evaluators.model_facts import num_positions
 from evaluators.token_scores import TokenScores
 from evaluators.turns import action_start
@@ -40,7 +40,8 @@ def oracle_trajectories(
 
     Args:
         environment: The environment.
-        num_tasks: The first so many tasks; those that the oracle does not solve are left out.
+        num_tasks: The first so many tasks in `item_order.fixed_order`; those that the oracle
+            does not solve are left out.
         split: Not the one that is trained on.
 
     Raises:
@@ -49,7 +50,7 @@ def oracle_trajectories(
     """
     if split == "train":
         raise ConfigError(f"{environment.name}: split: found 'train', expected one for evaluation")
-    tasks = environment.task_ids(split)[:num_tasks]
+    tasks = fixed_order(environment.task_ids(split))[:num_tasks]
     return [
         Conversation.create(t.messages, id=t.task_id, source="oracle", task=environment.name)
         for t in play_oracle(environment, tasks)
@@ -88,11 +89,10 @@ class ReplayEvaluator(Evaluator):
     Args:
         conversations: Trajectories that training does not see; their trained turns are
             the expert's. `task` names the environment, by its own or AgentInstruct's name.
-        limit: The first so many, after a shuffle with `seed`.
+        limit: The first so many in `item_order.fixed_order`.
         name: Prefix of the figures in logs.
         max_length: Longest trajectory in tokens, if the model has positions for so many; a
             longer one is an error of its own item.
-        seed: Of the shuffle.
 
     Raises:
         ConfigError: No conversation has a trained turn.
@@ -110,14 +110,13 @@ class ReplayEvaluator(Evaluator):
         limit: int | None = None,
         name: str = "replay",
         max_length: int = 4096,
-        seed: int = 0,
     ) -> None:
         self.name = name
         usable = [conversation for conversation in conversations if conversation.num_trained]
         if not usable:
             raise ConfigError(f"{name}: found no trajectory with a trained turn, expected some")
         named = _named(usable)
-        chosen = random.Random(seed).sample(sorted(named), len(named))[:limit]
+        chosen = fixed_order(named)[:limit]
         self._conversations = {item: named[item] for item in chosen}
         self._max_length = max_length
 

@@ -23,9 +23,9 @@ class SuiteSettings:
         agentinstruct: The copy that holds the published wording.
         batch_size: Episodes or prompts in flight at once.
         max_new_tokens: Limit on an answer below the benchmark's own; for trials.
-        judge: Of MT-Bench and ReWOO: `base_url`, `model`, `api_key_env`; none by default.
+        judge: Of MT-Bench and ReWOO: the settings of `evaluators.judge.Judge`; none by default.
         options: Further settings by benchmark, such as `{"database": {"backend": "mariadb"}}`.
-        seed: Of what is drawn, such as the order in which a limit takes tasks.
+        seed: Of what is drawn, such as answers; the order of items is the same for all.
         oracle: Whether environments' own oracles play in place of the model.
     """
 
@@ -34,7 +34,7 @@ class SuiteSettings:
     agentinstruct: str | None = None
     batch_size: int = 16
     max_new_tokens: int | None = None
-    judge: Mapping[str, str] | None = None
+    judge: Mapping[str, Any] | None = None
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     seed: int = 0
     oracle: bool = False

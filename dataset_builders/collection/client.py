@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakValueDictionary
 
+from dataset_builders.collection.address import check_address, hint
 from dataset_builders.collection.concurrency import AdaptiveLimit
 from dataset_builders.collection.episode import CONTEXT_FULL
 from dataset_builders.collection.failures import (
@@ -89,10 +90,8 @@ class Endpoint:
             ConfigError: The variable with the key is not set, or `base_url` is no address.
         """
         require_modules(("openai",), "collect")
-        if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
-            raise ConfigError(
-                f"base_url: found {self.base_url!r}, expected one such as http://127.0.0.1:8000/v1"
-            )
+        if self.base_url is not None:
+            check_address(self.base_url)
         if not self.key and self.base_url is None:
             raise ConfigError(f"{self.key_variable}: not set, expected the endpoint's key")
 
@@ -311,7 +310,7 @@ class ChatClient:
 
     def _give_up(self, failure: Failure, trail: _Trail) -> None:
         """Raise what a failure means, unless the request may be sent again."""
-        line = f"{self._endpoint}: {failure.message}"
+        line = f"{self._endpoint}: {failure.message}{hint(self._endpoint.address, failure.status)}"
         if failure.verdict == "episode":
             raise EpisodeEndedError(failure.reason, failure.message)
         if failure.verdict == "run":

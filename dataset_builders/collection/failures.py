@@ -57,6 +57,7 @@ class Failure:
         wait: Seconds that the endpoint asks everybody to wait; None if it does not.
         doubtful: Of a "run": whether it may be the request's own fault, not that of all.
         absent: Whether nobody listens at the endpoint's address.
+        status: Of a "run": HTTP status of the answer.
     """
 
     verdict: Literal["retry", "episode", "run"]
@@ -67,6 +68,7 @@ class Failure:
     wait: float | None = None
     doubtful: bool = False
     absent: bool = False
+    status: int | None = None
 
 
 def judge(error: Exception, *, proven: bool, secret: str = "") -> Failure:
@@ -108,7 +110,7 @@ def judge(error: Exception, *, proven: bool, secret: str = "") -> Failure:
         if proven:
             return Failure("episode", BAD_REQUEST, message)
         return Failure("run", BAD_REQUEST, message, doubtful=True)
-    return Failure("run", f"http_{status}", message)
+    return Failure("run", f"http_{status}", message, status=status)
 
 
 def _without_answer(error: Exception, line: str) -> Failure:
@@ -118,9 +120,19 @@ def _without_answer(error: Exception, line: str) -> Failure:
     reason = "timeout" if slow else "broken_response"
     if not slow and isinstance(error, _connection_errors()):
         reason = "connection"
-    absent = any(isinstance(each, ConnectionRefusedError | gaierror) for each in causes)
-    message = f"{type(error).__name__}: {line}"
+    absent = bool(absence(error))
+    message = absence(error) or f"{type(error).__name__}: {line}"
     return Failure("retry", reason, message, overload=slow, absent=absent)
+
+
+def absence(error: BaseException) -> str:
+    """Why nobody can be reached at the address, by what is beneath an error; else ""."""
+    for each in _causes(error):
+        if isinstance(each, ConnectionRefusedError):
+            return "connection refused: nothing listens at this address"
+        if isinstance(each, gaierror):
+            return f"the host is unknown: {each.strerror or each}"
+    return ""
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from dataset_builders.collection.episode import ENVIRONMENT_ERROR, Trajectory
-from dataset_builders.collection.rollout import ScriptedPolicy, play, play_oracle
+from dataset_builders.collection.rollout import ChatPolicy, ScriptedPolicy, play, play_oracle
+from dataset_builders.conversation import Message
 from dataset_builders.environments import EnvironmentSpec
 from dataset_builders.environments.base import Move
+
+_LONG = 190
+"""Sentences of a turn, of which two and a half fill what a model is shown (`MAX_SEGMENTS`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +26,8 @@ class Validation:
         oracle: Mean reward of the oracle.
         idle: Mean reward of an agent that acts validly and does nothing.
         num_tasks: Tasks that each of them played.
-        failures: Tasks the oracle did not solve, and how they ended.
+        failures: Tasks the oracle did not solve, and how they ended; tasks in which the model
+            is shown a dialogue that nothing can be answered to.
     """
 
     environment: str
@@ -47,6 +52,9 @@ def validate(
 ) -> Validation:
     """Let the oracle play, and an agent that idles.
 
+    The idle agent sees what a model would be shown, in short turns on every task, and once in
+    turns so long that the dialogue no longer fits and old turns are left out.
+
     Args:
         environment: The environment.
         split: Split to play.
@@ -60,8 +68,18 @@ def validate(
     """
     tasks = _spread(environment.task_ids(split), num_tasks)
     solved = play_oracle(environment, tasks, batch_size=1, on_progress=on_progress)
-    idler = ScriptedPolicy([_idle_turn(environment)])
-    idled = play(environment, tasks, idler, batch_size=1, on_progress=on_progress)
+    idler, talker = (
+        _Watching(ScriptedPolicy([_idle_turn(environment, thought)]))
+        for thought in ("I do nothing.", "I do nothing, and say so. " * _LONG)
+    )
+
+    def ended(trajectory: Trajectory) -> None:
+        idler.ended(trajectory)
+        if on_progress is not None:
+            on_progress(trajectory)
+
+    idled = play(environment, tasks, idler, batch_size=1, on_progress=ended)
+    idled += play(environment, tasks[:1], talker, batch_size=1, on_progress=talker.ended)
     broke = [t for t in idled if t.exit_reason == ENVIRONMENT_ERROR]
     return Validation(
         environment=environment.name,
@@ -70,14 +88,48 @@ def validate(
         idle=fmean(trajectory.reward for trajectory in idled),
         num_tasks=len(tasks),
         failures={t.task_id: t.error or t.exit_reason for t in solved if t.reward < 1}
-        | {t.task_id: f"idle agent: {t.error}" for t in broke},
+        | {t.task_id: f"idle agent: {t.error}" for t in broke}
+        | idler.faults
+        | {task: f"in a long dialogue: {fault}" for task, fault in talker.faults.items()},
     )
 
 
-def _idle_turn(environment: EnvironmentSpec) -> str:
+class _Watching:
+    """Looks at what a policy is shown, and says what it says."""
+
+    def __init__(self, policy: ChatPolicy) -> None:
+        self._policy = policy
+        self._fault = ""
+        self.faults: dict[str, str] = {}
+
+    def complete(
+        self, dialogues: Sequence[Sequence[Message]], max_new_tokens: int
+    ) -> Sequence[str | None]:
+        """See `ChatPolicy.complete`."""
+        for shown in dialogues:
+            self._fault = self._fault or _fault(shown)
+        return self._policy.complete(dialogues, max_new_tokens)
+
+    def ended(self, trajectory: Trajectory) -> None:
+        """Note the fault, if there was one, of the episode that has just ended."""
+        if self._fault:
+            self.faults[trajectory.task_id] = self._fault
+        self._fault = ""
+
+
+def _fault(shown: Sequence[Message]) -> str:
+    roles = [message.role for message in shown]
+    if "user" not in roles:
+        return "the model is shown no message of the user's"
+    if roles[-1] != "user":
+        return f"the model is shown a dialogue that ends with a message of role {roles[-1]}"
+    return ""
+
+
+def _idle_turn(environment: EnvironmentSpec, thought: str) -> str:
     dialogue = environment.make()
     try:
-        return dialogue.write(Move("I do nothing.", dialogue.world.idle_action))
+        return dialogue.write(Move(thought, dialogue.world.idle_action))
     finally:
         dialogue.close()
 

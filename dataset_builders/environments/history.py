@@ -39,24 +39,31 @@ def trim_history(
 ) -> tuple[Message, ...]:
     """Leave out old turns where a dialogue has grown long.
 
-    The first message always stays, and says how many are left out. Of the others the
-    latest stay that fit, beginning with one of the assistant's.
+    What it begins with always stays, and says how many messages are left out: the first
+    message or, behind system messages, the first one of the user's, which holds the task. Of
+    the others the latest stay that fit, beginning with one of the assistant's.
 
     Args:
-        messages: The dialogue, user and assistant in turn, ending with the user.
+        messages: The dialogue: perhaps system messages, then user and assistant in turn,
+            ending with the user.
         max_segments: What all that is shown must stay below.
     """
-    segments = count_segments(messages[0].content)
+    roles = [message.role for message in messages]
+    # AgentBench knows no system message; its first message is the user's.
+    head = roles.index("user") + 1 if "user" in roles else 1
+    segments = sum(count_segments(message.content) for message in messages[:head])
     kept = len(messages)
-    while kept > 1:
+    while kept > head:
         segments += count_segments(messages[kept - 1].content)
         if segments >= max_segments:
             break
         kept -= 1
     if kept < len(messages) and messages[kept].role == "user":
         kept += 1
-    omitted = kept - 1
+    omitted = kept - head
     if not omitted:
         return tuple(messages)
     notice = f"\n\n[NOTICE] {omitted} messages are omitted."
-    return replace(messages[0], content=messages[0].content + notice), *messages[kept:]
+    last = messages[head - 1]
+    told = replace(last, content=last.content + notice)
+    return *messages[: head - 1], told, *messages[kept:]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -182,10 +181,3 @@ def digest(rows: Iterable[Any]) -> str:
     for row in rows:
         sha.update(json.dumps(row, sort_keys=True, default=str).encode() + b"\n")
     return sha.hexdigest()[:12]
-
-
-def shuffled(items: Iterable[str], seed: int) -> tuple[str, ...]:
-    """Items in an order of which every beginning is a fair sample."""
-    mixed = list(items)
-    random.Random(seed).shuffle(mixed)
-    return tuple(mixed)

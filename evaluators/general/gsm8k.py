@@ -27,7 +27,6 @@ from evaluators.general.data import (
     hub_rows,
     options_of,
     read_rows,
-    shuffled,
     whole,
 )
 from evaluators.general.few_shot import (
@@ -38,6 +37,7 @@ from evaluators.general.few_shot import (
     takes_system,
     transcript,
 )
+from evaluators.item_order import fixed_order
 from evaluators.subject import Decoding, Subject
 from evaluators.suites import SuiteSettings
 
@@ -101,7 +101,6 @@ class Gsm8kEvaluator(Evaluator):
         num_shots: Worked examples before each question: the first ones of the train split.
         batch_size: Prompts answered at once.
         max_new_tokens: Limit on an answer below the benchmark's own.
-        seed: Of the order of the items.
 
     Raises:
         DataError: There are fewer worked examples, or a solution has no final number.
@@ -116,7 +115,6 @@ class Gsm8kEvaluator(Evaluator):
         num_shots: int = 8,
         batch_size: int = 16,
         max_new_tokens: int | None = None,
-        seed: int = 0,
     ) -> None:
         if len(data.train) < num_shots:
             raise DataError(
@@ -133,7 +131,7 @@ class Gsm8kEvaluator(Evaluator):
         self._gold = {
             item: gold_answer(row["answer"], item) for item, row in data.questions.items()
         }
-        self._items = shuffled(data.questions, seed)
+        self._items = fixed_order(data.questions)
 
     def items(self) -> tuple[str, ...]:
         """Such as "test/17", the number of the row in the test split."""
@@ -252,4 +250,4 @@ def make(name: str, settings: SuiteSettings) -> Evaluator:
     options = options_of(name, settings, ("data", "shots", "hub"))
     shots = whole(name, options, "shots", 8, least=0)
     data = load_gsm8k(name, settings, str(options.get("hub", "openai/gsm8k")))
-    return Gsm8kEvaluator(data, shots, settings.batch_size, settings.max_new_tokens, settings.seed)
+    return Gsm8kEvaluator(data, shots, settings.batch_size, settings.max_new_tokens)

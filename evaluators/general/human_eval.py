@@ -26,10 +26,10 @@ from evaluators.general.data import (
     digest,
     options_of,
     read_rows,
-    shuffled,
     whole,
 )
 from evaluators.general.few_shot import batches, transcript
+from evaluators.item_order import fixed_order
 from evaluators.subject import Decoding, LanguageModel, Subject
 from evaluators.suites import SuiteSettings
 
@@ -96,7 +96,6 @@ class HumanEvalEvaluator(Evaluator):
         seconds: Time for a program and all its tests.
         batch_size: Prompts answered at once.
         max_new_tokens: Limit on an answer below the benchmark's own.
-        seed: Of the order of the items.
     """
 
     suite = "general"
@@ -109,7 +108,6 @@ class HumanEvalEvaluator(Evaluator):
         seconds: float = SECONDS,
         batch_size: int = 16,
         max_new_tokens: int | None = None,
-        seed: int = 0,
     ) -> None:
         self.name = "human_eval"
         self._tasks: Mapping[str, Row] = {row["task_id"]: row for row in tasks}
@@ -117,7 +115,7 @@ class HumanEvalEvaluator(Evaluator):
         self._seconds = seconds
         self._batch_size = batch_size
         self._limit = min(max_new_tokens or MAX_NEW_TOKENS, MAX_NEW_TOKENS)
-        self._items = shuffled(self._tasks, seed)
+        self._items = fixed_order(self._tasks)
 
     def items(self) -> tuple[str, ...]:
         """Such as "HumanEval/12"."""
@@ -240,5 +238,4 @@ def make(name: str, settings: SuiteSettings) -> Evaluator:
         float(seconds),
         settings.batch_size,
         settings.max_new_tokens,
-        settings.seed,
     )

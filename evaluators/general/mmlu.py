@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataset_builders.errors import ConfigError
 from evaluators.base import Evaluator, Record
 from evaluators.decoding import Values
-from evaluators.general.data import digest, options_of, shuffled, whole
+from evaluators.general.data import digest, options_of, whole
 from evaluators.general.few_shot import (
     FewShotPrompt,
     ask_with_shots,
@@ -23,6 +23,7 @@ from evaluators.general.few_shot import (
     transcript,
 )
 from evaluators.general.mmlu_data import LETTERS, MmluData, Question, load_mmlu
+from evaluators.item_order import fixed_order
 from evaluators.subject import Subject
 from evaluators.suites import SuiteSettings
 
@@ -51,7 +52,6 @@ class MmluEvaluator(Evaluator):
         data: Questions and shots.
         num_shots: Answered questions before each, 0 to 5.
         batch_size: Prompts asked at once.
-        seed: Of the order of the items.
 
     Raises:
         ConfigError: A subject has fewer shots.
@@ -60,9 +60,7 @@ class MmluEvaluator(Evaluator):
     suite = "general"
     primary = "accuracy"
 
-    def __init__(
-        self, data: MmluData, num_shots: int = 5, batch_size: int = 16, seed: int = 0
-    ) -> None:
+    def __init__(self, data: MmluData, num_shots: int = 5, batch_size: int = 16) -> None:
         for subject, shots in data.shots.items():
             if len(shots) < num_shots:
                 raise ConfigError(
@@ -72,7 +70,7 @@ class MmluEvaluator(Evaluator):
         self._data = data
         self._num_shots = num_shots
         self._batch_size = batch_size
-        self._items = shuffled(data.questions, seed)
+        self._items = fixed_order(data.questions)
 
     def items(self) -> tuple[str, ...]:
         """Such as "anatomy/12", the number of the row in the subject's test file."""
@@ -183,4 +181,4 @@ def make(name: str, settings: SuiteSettings) -> Evaluator:
     options = options_of(name, settings, ("data", "shots", "hub"))
     shots = whole(name, options, "shots", 5, least=0)
     data = load_mmlu(name, settings, str(options.get("hub", "cais/mmlu")))
-    return MmluEvaluator(data, shots, settings.batch_size, settings.seed)
+    return MmluEvaluator(data, shots, settings.batch_size)

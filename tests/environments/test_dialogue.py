@@ -6,6 +6,8 @@ import pickle
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -81,6 +83,19 @@ def test_a_long_dialogue_is_trimmed_before_the_model_sees_it() -> None:
     first, *rest = load_environment("database").make().trim(long)
     assert first.content == "q\n\n[NOTICE] 4 messages are omitted."
     assert rest == long[5:]
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=6), st.integers(1, 120))
+def test_a_system_opening_keeps_the_users_first_message(sizes: list[int], limit: int) -> None:
+    messages = [Message("system", "! " * 5), Message("user", "task")]
+    for number, size in enumerate(sizes):
+        messages += [Message("assistant", f"a{number}"), Message("user", "! " * size)]
+    system, task, *rest = trim_history(messages, limit)
+    assert (system, task.content[:4]) == (messages[0], "task")
+    assert rest == messages[len(messages) - len(rest) :]
+    omitted = len(messages) - 2 - len(rest)
+    assert task.content[4:] == (f"\n\n[NOTICE] {omitted} messages are omitted." if omitted else "")
+    assert not rest or (rest[0].role, rest[-1].role) == ("assistant", "user")
 
 
 # Wording
@@ -229,6 +244,36 @@ def test_validation_fails_where_the_oracle_does(monkeypatch: pytest.MonkeyPatch)
     result = validate(EnvironmentSpec("forgetful"), num_tasks=3)
     assert (result.ok, result.oracle) == (False, 0.0)
     assert list(result.failures.values()) == ["answered"] * 3
+
+
+class SystemDialogue(DatabaseDialogue):
+    """Begins with a system message, and trims as was done before: without the user's."""
+
+    @classmethod
+    def own_prompt(cls) -> Prompt:
+        return replace(DatabaseDialogue.own_prompt(), opening=(Message("system", "Use SQL."),))
+
+    def opening(self) -> tuple[Message, ...]:
+        return self.prompt.opening
+
+
+class LosingDialogue(SystemDialogue):
+    def trim(self, messages: Sequence[Message]) -> tuple[Message, ...]:
+        shown = super().trim(messages)
+        return shown if len(shown) == len(messages) else (shown[0], *shown[2:])[:1]
+
+
+def test_validation_looks_at_what_the_model_is_shown_in_a_long_dialogue(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(HELD_IN, "system", f"{__name__}:SystemDialogue")
+    monkeypatch.setitem(HELD_IN, "losing", f"{__name__}:LosingDialogue")
+    assert validate(EnvironmentSpec("system"), num_tasks=2).ok
+    result = validate(EnvironmentSpec("losing"), num_tasks=2)
+    assert not result.ok
+    assert result.failures == {
+        "database-train-0000": "in a long dialogue: the model is shown no message of the user's"
+    }
 
 
 def test_validation_fails_where_idling_breaks_the_environment(

@@ -113,7 +113,7 @@ def final(data: Path, number: int, *actions: str) -> tuple[float, dict[str, Any]
     ],
 )
 def test_turns_are_read_by_agentbenchs_rule(turn: str, action: str | None) -> None:
-    assert OperatingSystemDialogue.parse(None, turn) == action  # type: ignore[arg-type]
+    assert OperatingSystemDialogue.read(None, turn) == action  # type: ignore[arg-type]
 
 
 @given(
@@ -123,7 +123,7 @@ def test_turns_are_read_by_agentbenchs_rule(turn: str, action: str | None) -> No
 def test_what_is_written_is_read(text: str, kind: str) -> None:
     action = kind if kind == "finish" else f"{kind}\n{text}"
     turn = OperatingSystemDialogue.write(None, Move("why", action))  # type: ignore[arg-type]
-    assert OperatingSystemDialogue.parse(None, turn) == action  # type: ignore[arg-type]
+    assert OperatingSystemDialogue.read(None, turn) == action  # type: ignore[arg-type]
 
 
 def test_outputs_are_worded(data: Path) -> None:

@@ -220,7 +220,7 @@ def test_turning_pages_belongs_to_the_oracle(tmp_path: Path) -> None:
     ],
 )
 def test_turns_are_read_by_the_benchmarks_rule(turn: str, action: str | None) -> None:
-    assert WebShopDialogue.parse(None, turn) == action  # type: ignore[arg-type]
+    assert WebShopDialogue.read(None, turn) == action  # type: ignore[arg-type]
 
 
 @given(
@@ -231,7 +231,7 @@ def test_turns_are_read_by_the_benchmarks_rule(turn: str, action: str | None) ->
 def test_what_is_written_is_read_back(thought: str, kind: str, value: str) -> None:
     move = Move(thought, f"{kind}[{value}]")
     turn = WebShopDialogue.write(None, move)  # type: ignore[arg-type]
-    assert WebShopDialogue.parse(None, turn) == move.action  # type: ignore[arg-type]
+    assert WebShopDialogue.read(None, turn) == move.action  # type: ignore[arg-type]
 
 
 def test_ten_turns_without_a_purchase_earn_nothing(spec: EnvironmentSpec) -> None:

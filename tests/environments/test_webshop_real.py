@@ -143,7 +143,7 @@ def test_every_trained_turn_of_the_rows_has_an_action(rows: list[list[dict[str, 
     turns = [t["value"] for row in rows for t in row if t["from"] == "gpt" and t["loss"]]
     assert len(turns) >= 40
     for turn in turns:
-        assert WebShopDialogue.parse(None, turn) is not None, turn  # type: ignore[arg-type]
+        assert WebShopDialogue.read(None, turn) is not None, turn  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("demonstration", [False, True])

@@ -115,6 +115,16 @@ def test_names_of_served_models(address: str) -> None:
         served_models(place("http://127.0.0.1:9/v1"))
 
 
+def test_an_address_without_v1_says_so(address: str) -> None:
+    bare = place(address.removesuffix("/v1"))
+    with pytest.raises(EndpointError, match=r"404.*has no /v1: is it http://[\d.:]+/v1\?"):
+        served_models(bare)
+    model = EndpointModel(bare)
+    with pytest.raises(EndpointError, match=r"404.*has no /v1: is it http://[\d.:]+/v1\?"):
+        model.chat(ASKED[:1], Decoding(2))
+    model.close()
+
+
 def test_an_unknown_model_is_told_in_one_line(address: str) -> None:
     model = EndpointModel(Place("other", address, tries=2))
     with pytest.raises(EndpointError, match=r"other at http://127.*does not exist") as told:

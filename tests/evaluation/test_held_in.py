@@ -42,7 +42,7 @@ def test_the_oracle_takes_the_evaluators_own_path(
         options = {}
     try:
         evaluator = made(name, shared / "data", oracle=True, options=options, batch_size=1)
-        limit = 2 if name == "alfworld" else 6
+        limit = {"alfworld": 2, "database": 12}.get(name, 6)
         result: Evaluation = run_evaluator(evaluator, Subject(None, None), limit=limit)
     except SourceNotFoundError as error:
         pytest.skip(str(error))

@@ -103,8 +103,23 @@ def test_what_only_one_of_them_measured_is_said(folders: tuple[Path, Path]) -> N
     text = run("compare", *folders).stderr
     assert "alfworld: not measured in the second\n" in text
     assert "webshop: not measured in the first\n" in text
-    assert "mmlu: no task in common\n" in text
+    said = "mmlu: no task in common: the first measured 1 of 1 items, such as "
+    assert said in " ".join(text.split())
     assert "database:" not in text
+
+
+def test_why_items_differ_is_said(tmp_path: Path) -> None:
+    own = evaluation("database", [1.0, 0.0], about={"tasks": "generated"})
+    other = replace(evaluation("database", [1.0], about={"tasks": "agentbench"}), records=())
+    item = {**own.records[0], "item": "database-test-agentbench-000"}
+    write_record(tmp_path / "a", 0, own)
+    write_record(tmp_path / "b", 0, replace(other, records=(item,)))
+    done = run("compare", tmp_path / "a", tmp_path / "b")
+    assert done.exit_code == 1
+    assert (
+        "database: tasks is generated and agentbench, the first measured 2 of 2 items, such as "
+        "database-test-0, the second measured 1 of 1 items, such as database-test-agentbench-000"
+    ) in str(done.exception)
 
 
 def test_failure_modes_by_task_and_step(folders: tuple[Path, Path]) -> None:

@@ -29,6 +29,7 @@ def make(name: str, settings: SuiteSettings) -> AgentTaskEvaluator:
         batch_size=settings.batch_size,
         max_new_tokens=settings.max_new_tokens,
         suite="held-out",
+        keep_order=True,
         primary="success",
         oracle=settings.oracle,
     )

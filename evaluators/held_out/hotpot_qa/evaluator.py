@@ -47,6 +47,7 @@ class HotpotQaEvaluator(AgentTaskEvaluator):
             batch_size=batch_size,
             max_new_tokens=max_new_tokens,
             suite="held-out",
+            keep_order=True,
             primary="f1",
         )
         self._mode = mode

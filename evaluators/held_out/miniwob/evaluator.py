@@ -43,6 +43,7 @@ def miniwob(name: str, settings: SuiteSettings) -> AgentTaskEvaluator:
     return MiniWobEvaluator(
         spec,
         suite="held-out",
+        keep_order=True,
         primary="success",
         batch_size=min(settings.batch_size, MAX_BROWSERS),
         max_new_tokens=settings.max_new_tokens,

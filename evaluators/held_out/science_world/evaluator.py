@@ -89,6 +89,7 @@ def science_world(name: str, settings: SuiteSettings) -> AgentTaskEvaluator:
     evaluator = ScienceWorldEvaluator(
         spec,
         suite="held-out",
+        keep_order=True,
         primary="reward",
         batch_size=min(settings.batch_size, MAX_PROGRAMS),
         max_new_tokens=settings.max_new_tokens,

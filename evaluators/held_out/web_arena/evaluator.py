@@ -36,6 +36,7 @@ class WebArenaEvaluator(AgentTaskEvaluator):
             batch_size=batch_size,
             max_new_tokens=max_new_tokens,
             suite="held-out",
+            keep_order=True,
             primary="success",
         )
         world = environment.world()
