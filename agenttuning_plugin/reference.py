@@ -65,8 +65,8 @@ some 0.2 % early. [adopt.md](adopt.md) makes a recipe of an ordinary Axolotl YAM
 
 `agenttuning check recipe.yaml` says all that is wrong at once, by the functions that a run uses: it
 validates the recipe with the installed Axolotl, reads and encodes the first conversations of each
-local source, and makes the evaluators. Errors are what stops a run or makes it another one, and give
-exit code 1; warnings do not. `--json` gives the findings to scripts.
+local source, and makes the evaluators. Errors are what stops a run or makes it another one, and
+give exit code 1; warnings do not. `--json` gives the findings to scripts.
 
 From Axolotl's own keys the plugin takes `sequence_len`, `excess_length_strategy`,
 `sample_packing`, `eot_tokens`, `max_steps`, the batch sizes, `seed` and
