@@ -200,6 +200,11 @@ class AgentTuningSection(Closed):
         ge=1,
         description="Examples in the mix; by default as many as `max_steps` takes.",
     )
+    general_passes: float | None = Field(
+        default=None,
+        gt=0,
+        description="Run length as passes over the general data, in place of `max_steps`.",
+    )
     mix_seed: int | None = Field(
         default=None, description="Seed of the order; the recipe's `seed` if left out."
     )
@@ -207,6 +212,11 @@ class AgentTuningSection(Closed):
         default=None,
         description="Chat template of this package, such as `llama-2`; if left out, Axolotl's "
         "`chat_template` or the tokenizer's own.",
+    )
+    chat_template_kwargs: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Variables of the chat template, such as `{enable_thinking: false}`, for "
+        "training, evaluation and the saved tokenizer.",
     )
     holdout: int = Field(
         default=64,
@@ -247,6 +257,13 @@ class AgentTuningSection(Closed):
         starts = [stage.from_step for stage in self.eta_stages]
         if starts != sorted(set(starts)):
             raise ValueError(f"eta_stages: found from_step {starts}, expected ascending steps")
+        if self.general_passes is not None and self.num_examples is not None:
+            raise ValueError("general_passes: found beside num_examples, expected one of the two")
+        if self.general_passes is not None and self.eta_unit != "example":
+            raise ValueError(
+                f"general_passes: found with eta_unit {self.eta_unit}, expected `example`, or "
+                "max_steps in its place"
+            )
         self.evaluation.check(self.evaluators)
         measures_loss = any(e.type == "general_loss" for e in self.evaluators)
         if measures_loss and not (self.general and self.holdout):

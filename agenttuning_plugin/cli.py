@@ -11,6 +11,7 @@ import typer
 
 from agenttuning_plugin import (
     __version__,
+    cli_adopt,
     cli_collect,
     cli_env,
     cli_evaluate,
@@ -74,6 +75,7 @@ def options(
 
 
 app.command()(cli_collect.collect)
+app.command()(cli_adopt.adopt)
 app.command()(cli_mix.build)
 app.command()(cli_mix.explain)
 app.command()(cli_evaluate.evaluate)
@@ -175,6 +177,8 @@ def inspect(
     if index >= len(conversations):
         raise ConfigError(f"--index: found {index}, expected at most {len(conversations) - 1}")
     found = look_at(conversations[index], loaded, end_of_turn or ())
+    for line in found.warnings():
+        errors.print(f"warning: {line}", markup=False, soft_wrap=True, style="yellow")
     if as_json:
         emit(found.as_json())
         return

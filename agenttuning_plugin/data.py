@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from agenttuning_plugin.args import AgentTuningSection
 from agenttuning_plugin.cache import cache_key, load_or_make
 from agenttuning_plugin.packing import pack_mix
+from agenttuning_plugin.run_length import steps_of_passes
 from dataset_builders.errors import ConfigError
 from dataset_builders.masks.chat_templates import check_tokenizer
 from dataset_builders.mixing.exposure import describe_mix
@@ -137,10 +138,14 @@ def load_mix(
         DataError: As `load_prepared`.
         SourceNotFoundError: As `load_prepared`.
     """
-    if budget.steps is None and (section.num_examples is None or budget.packed_length):
+    by_examples = section.num_examples is not None and not budget.packed_length
+    if budget.steps is None and not by_examples and section.general_passes is None:
         # `check_recipe` tells a recipe's author more; other callers come here first.
         raise ConfigError("max_steps: missing, expected a number of steps")
     prepared = load_prepared(section, plan_of(section, budget), tokenizer, encoding, cache)
+    if budget.steps is None and section.general_passes is not None:
+        steps = steps_of_passes(section, prepared, budget.batch, budget.packed_length)
+        budget = replace(budget, steps=steps)
     seed = seed if section.mix_seed is None else section.mix_seed
     if budget.packed_length is not None:
         return _packed(prepared, section, budget, seed)

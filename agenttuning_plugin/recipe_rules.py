@@ -163,22 +163,27 @@ def _one_template(cfg: Mapping[str, Any], section: AgentTuningSection) -> Iterat
 
 
 def _run_length(cfg: Mapping[str, Any], section: AgentTuningSection) -> Iterator[str]:
+    passes = section.general_passes is not None
     if cfg.get("max_steps"):
+        if passes:
+            yield "agenttuning.general_passes: found beside max_steps, expected one of the two"
+        return
+    if cfg.get("num_epochs") not in (None, 1):
+        yield (
+            f"num_epochs: found {short(cfg['num_epochs'])}, expected nothing: it would change "
+            "nothing; set max_steps or agenttuning.general_passes"
+        )
+    if passes:
         return
     if cfg.get("sample_packing"):
         yield (
-            "max_steps: missing, expected a number of steps: with sample_packing a number of "
-            "examples does not decide it"
+            "max_steps: missing, expected a number of steps (or agenttuning.general_passes): with "
+            "sample_packing a number of examples does not decide it"
         )
     elif section.num_examples is None:
         yield (
-            "max_steps: missing, expected a number of steps (or agenttuning.num_examples): "
+            "max_steps: missing, expected a number of steps (or agenttuning.general_passes): "
             "a mix has no epochs, its sources repeat at different rates"
-        )
-    elif cfg.get("num_epochs") not in (None, 1):
-        yield (
-            f"num_epochs: found {short(cfg['num_epochs'])}, expected nothing: it would repeat the "
-            "same order; set agenttuning.num_examples or max_steps"
         )
 
 

@@ -80,6 +80,7 @@ class EvaluatorCallback(TrainerCallback):
         share = self._policy.max_time_share
         self._budget = None if share is None else TimeBudget(share)
         self._baseline = Baseline()
+        self._base: dict[str, float] = {}  # figures of step 0
         self._last: dict[str, int] = {}
         self._found = Found()
         self._training = False
@@ -111,18 +112,21 @@ class EvaluatorCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Measure the base, unless training resumes: then it was measured before.
+        """Measure the base, unless that was done: by a run that is resumed, or by this one.
 
-        Measurements later than the checkpoint are forgotten: they will be made again.
+        `auto_find_batch_size` begins anew until batches fit. What is later is forgotten.
         """
+        again = self._training and args.auto_find_batch_size and bool(self._base)
         self._training, self._found, self._last, self._baseline = True, Found(), {}, Baseline()
         go_before_early_stopping(self._trainer, self)
         if self._budget is not None:
             subject = self._subject()
             seconds = subject.gather([estimate_step_seconds(self._trainer, subject)])[0]
             self._budget.start(state.global_step, seconds)
-        if state.global_step > 0:
+        if state.global_step > 0 or again:
             self._resume(state)
+            if again:  # So does the trainer's log.
+                self._log(self._base, state, control)
             return
         if self._policy.best is not None:
             self._policy.best.best = {}
@@ -132,6 +136,7 @@ class EvaluatorCallback(TrainerCallback):
                 LOG.warning("%s is not measured: %s", result.evaluator, result.error)
                 write_record(self._folder, 0, result)
         self._run([s for s in self._schedules if s.at_start], state, control)
+        self._base = dict(self._found.at(0).figures)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -191,9 +196,9 @@ class EvaluatorCallback(TrainerCallback):
         due = [s for s in schedules if self._last.get(s.evaluator.name) != state.global_step]
         if not due:
             return
-        moment = Moment(
-            self._subject(), self._folder, state.global_step, state.max_steps, self._shows(state)
-        )
+        shows = bool(state.is_world_process_zero and not self._trainer.args.disable_tqdm)
+        steps = state.global_step, state.max_steps
+        moment = Moment(self._subject(), self._folder, *steps, shows)
         runs = partial(self._best_model.runs_from, args=self._trainer.args, state=state)
         plan = {s.evaluator.name: (s.limit, runs(s), s.evaluator) for s in self._schedules}
         for schedule in due:
@@ -220,8 +225,7 @@ class EvaluatorCallback(TrainerCallback):
 
     def _look(self, names: set[str], state: TrainerState, control: TrainerControl) -> None:
         """What the results of a step say together, these new ones among them."""
-        step, policy = state.global_step, self._policy
-        found = self._found.at(step)
+        step, policy, found = state.global_step, self._policy, self._found.at(state.global_step)
         changes = {name: c for name, r in found.results.items() if (c := self._baseline.change(r))}
         figures = overall_figures(found.results)
         if policy.best is not None:
@@ -246,9 +250,6 @@ class EvaluatorCallback(TrainerCallback):
     def _subject(self) -> Subject:
         return subject_of(self._trainer, self._end_of_turn, timeout=self._policy.watchdog)
 
-    def _shows(self, state: TrainerState) -> bool:
-        return bool(state.is_world_process_zero and not self._trainer.args.disable_tqdm)
-
     def _publish(self, result: Evaluation, state: TrainerState, control: TrainerControl) -> None:
         step = state.global_step
         if not step:
@@ -257,8 +258,7 @@ class EvaluatorCallback(TrainerCallback):
         figures = result.log()
         if self._budget is not None:
             figures[f"eval_{result.evaluator}_num_items"] = float(len(result.records))
-        change = self._baseline.change(result) if step else None
-        if change is not None:
+        if (change := self._baseline.change(result) if step else None) is not None:
             key = f"eval_{result.evaluator}_{result.primary}_change"
             figures |= {key: change.value, f"{key}_p": change.p_value}
         self._log(figures, state, control)
