@@ -33,7 +33,8 @@ test-all: .venv/.dev  ## Run all tests.
 STACK_TESTS := tests/recipes tests/data/test_every_template.py tests/data/test_certification.py \
   tests/data/test_chat_turns.py tests/data/test_masks_match_axolotl.py tests/data/test_engines.py \
   tests/data/test_tokens.py tests/data/test_sources.py tests/data/test_preparation.py \
-  tests/data/test_streaming.py tests/plugin/test_cache.py tests/plugin/test_load_adapter.py \
+  tests/data/test_streaming.py tests/data/test_given_sources.py tests/data/test_reasoning.py \
+  tests/plugin/test_cache.py tests/plugin/test_load_adapter.py \
   tests/plugin/test_models.py $(wildcard tests/evaluation/test_callback*.py) \
   tests/evaluation/test_evaluators.py $(wildcard tests/evaluation/test_generation*.py)
 
@@ -66,13 +67,15 @@ environments: .venv/.dev  ## Get what only some environments need, as far as thi
 	done
 	@$(BIN)/python -m dataset_builders.sandbox.rootfs \
 	  || echo "make environments: not had: the file system of the os environment's boxes"
+	@PYTHON=$(PYTHON) .ci/vllm .venv-vllm \
+	  || echo "make environments: not had: vLLM (for the tests of a real server, marked slow)"
 
 format: .venv/.dev  ## Apply formatting and safe fixes.
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
 
 clean:  ## Remove what the targets above made.
-	rm -rf .venv .venv-axolotl .venv-trl .venv-bare .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-axolotl .venv-trl .venv-bare .venv-vllm .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # torch comes first and through pip: a machine may be set up to hand pip a CPU build.
 # Elsewhere this is the registry's default, the CUDA build on Linux.

@@ -15,6 +15,7 @@ from agenttuning_plugin.args_evaluators import AgentTaskConfig
 from agenttuning_plugin.axolotl_settings import encoding_of
 from agenttuning_plugin.check_axolotl import IMPORT, AxolotlCheck, check_plugins
 from agenttuning_plugin.check_data import check_data
+from agenttuning_plugin.check_endpoint import check_endpoint
 from agenttuning_plugin.findings import Finding, errors_in, guarded
 from agenttuning_plugin.overrides import apply_overrides
 from agenttuning_plugin.quiet import silenced
@@ -61,6 +62,8 @@ def _check(cfg: dict[str, Any]) -> Iterator[Finding]:
     if section:
         yield from _data(section, axolotl)
         yield from _evaluators(section)
+        if section.endpoint:
+            yield from check_endpoint(cfg, section.endpoint, _tokenizer(axolotl))
 
 
 def _template(name: str) -> Iterator[Finding]:
@@ -79,6 +82,16 @@ def _data(section: AgentTuningSection, axolotl: AxolotlCheck | None) -> Iterator
             yield Finding("tokenizer", detail, "warning")
         encoding = encoding_of(axolotl.validated, section)
     yield from check_data(section, tokenizer, encoding)
+
+
+def _tokenizer(axolotl: AxolotlCheck | None) -> Any:
+    """The run's tokenizer; None where it cannot be had, which `_data` has said."""
+    if axolotl is None or axolotl.validated is None:
+        return None
+    try:
+        return axolotl.tokenizer()
+    except AgentTuningError:
+        return None
 
 
 def _evaluators(section: AgentTuningSection) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ input. A process of its own, as peft draws random numbers when it loads an adapt
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 TOP = 20
+MOST_RANK = 16
 
 
 @contextmanager
@@ -157,6 +159,12 @@ def make_app(served: Served) -> Any:
             return refuse(400, {"message": f"The lora adapter '{name}' has already been loaded."})
         if not (Path(asked["lora_path"]) / "adapter_config.json").is_file():
             return refuse(404, {"message": f"No adapter found for '{name}'."})
+        config = json.loads((Path(asked["lora_path"]) / "adapter_config.json").read_text("utf-8"))
+        if config["r"] > MOST_RANK:
+            told = f"LoRA rank {config['r']} is greater than max_lora_rank {MOST_RANK}."
+            return refuse(500, {"message": told})
+        if not (Path(asked["lora_path"]) / "adapter_model.safetensors").is_file():
+            return refuse(500, {"message": "<path> doesn't contain tensors"})
         with lock:
             served.load(name, asked["lora_path"])
             served.log.append(f"load {name}")
@@ -178,6 +186,7 @@ def main() -> None:
     app = make_app(Served(sys.argv[1]))
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
+    listening.listen(128)  # Requests wait until the server is up.
     print(listening.getsockname()[1], flush=True)
 
     def end() -> None:

@@ -1,0 +1,81 @@
+"""`check` asks the server of `endpoint:` what training will need of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+for _module in ("torch", "transformers", "fastapi", "uvicorn", "peft"):
+    pytest.importorskip(_module)
+
+import transformers  # noqa: E402
+
+from agenttuning_plugin.args_endpoint import EndpointConfig  # noqa: E402
+from agenttuning_plugin.check_endpoint import check_endpoint  # noqa: E402
+from tests.evaluation.json_server import serving_json  # noqa: E402
+from tests.evaluation.served_model import serving_model  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def address(tiny_model_dir: Path) -> Iterator[str]:
+    with serving_model(tiny_model_dir) as url:
+        yield url
+
+
+def found(cfg: dict[str, Any], url: str, tokenizer: Any = None) -> list[tuple[str, str]]:
+    recipe = {"base_model": "/models/base", "adapter": "lora", "lora_r": 8, **cfg}
+    findings = check_endpoint(recipe, EndpointConfig(base_url=url), tokenizer)
+    return [(each.level, each.detail) for each in findings]
+
+
+def test_a_server_that_bears_all_is_in_order(
+    tiny_model_dir: Path, tmp_path: Path, address: str
+) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model_dir)
+    cfg = {"output_dir": str(tmp_path / "not/there/yet")}
+    told = found(cfg, address, tokenizer)
+    assert [level for level, _ in told] == ["ok"] * 4, told
+    assert not list(tmp_path.iterdir())  # The probe is gone.
+
+
+def test_what_the_server_minds_is_found(tiny_model_dir: Path, tmp_path: Path, address: str) -> None:
+    cfg = {"output_dir": str(tmp_path)}
+    assert "LoRA rank 64 is greater" in found(cfg | {"lora_r": 64}, address)[-1][1]
+    (level, told) = found(cfg | {"base_model": "other/model"}, address)[1]
+    assert level == "warning"
+    assert "found other/model, and the server serves base" in told
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model_dir)
+    tokenizer.chat_template = tokenizer.chat_template.replace("<|im_start|>", "<|im_start|>::")
+    (level, told) = found(cfg, address, tokenizer)[-1]
+    assert level == "error"
+    assert "chat template is not the recipe's" in told
+
+
+@pytest.mark.parametrize(
+    ("cfg", "expected"),
+    [
+        ({"adapter": None}, "adapter: found None, expected lora"),
+        ({"peft_use_dora": True}, "peft_use_dora: found DoRA, which vLLM does not load"),
+        ({"lora_modules_to_save": ["embed_tokens"]}, "lora_modules_to_save: found whole modules"),
+    ],
+)
+def test_what_needs_no_asking_is_refused_without(cfg: dict[str, Any], expected: str) -> None:
+    told = found(cfg, "http://127.0.0.1:9/v1")
+    assert told[0][0] == "error"
+    assert expected in told[0][1]
+    assert "Connection refused" in told[-1][1]
+
+
+def test_a_server_that_compares_nothing_is_a_warning(tiny_model_dir: Path) -> None:
+    def answer(asked: dict[str, Any]) -> Any:
+        return {"data": [{"id": "base"}], "choices": []}
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model_dir)
+    with serving_json(answer) as url:
+        told = found({"adapter": None}, f"{url}v1", tokenizer)
+    assert [level for level, _ in told] == ["error", "ok", "ok", "warning", "warning"]
+    assert "no /tokenize" in told[3][1]
+    assert "no logit_bias" in told[4][1]
