@@ -33,7 +33,8 @@ test-all: .venv/.dev  ## Run all tests.
 STACK_TESTS := tests/recipes tests/data/test_every_template.py tests/data/test_certification.py \
   tests/data/test_chat_turns.py tests/data/test_masks_match_axolotl.py tests/data/test_engines.py \
   tests/data/test_tokens.py tests/data/test_sources.py tests/data/test_preparation.py \
-  tests/data/test_streaming.py tests/plugin/test_cache.py tests/plugin/test_load_adapter.py \
+  tests/data/test_streaming.py tests/data/test_given_sources.py tests/data/test_reasoning.py \
+  tests/plugin/test_cache.py tests/plugin/test_load_adapter.py \
   tests/plugin/test_models.py $(wildcard tests/evaluation/test_callback*.py) \
   tests/evaluation/test_evaluators.py $(wildcard tests/evaluation/test_generation*.py)
 

@@ -213,6 +213,11 @@ class AgentTuningSection(Closed):
         description="Chat template of this package, such as `llama-2`; if left out, Axolotl's "
         "`chat_template` or the tokenizer's own.",
     )
+    chat_template_kwargs: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Variables of the chat template, such as `{enable_thinking: false}`, for "
+        "training, evaluation and the saved tokenizer.",
+    )
     holdout: int = Field(
         default=64,
         ge=0,

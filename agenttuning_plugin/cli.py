@@ -177,6 +177,8 @@ def inspect(
     if index >= len(conversations):
         raise ConfigError(f"--index: found {index}, expected at most {len(conversations) - 1}")
     found = look_at(conversations[index], loaded, end_of_turn or ())
+    for line in found.warnings():
+        errors.print(f"warning: {line}", markup=False, soft_wrap=True, style="yellow")
     if as_json:
         emit(found.as_json())
         return

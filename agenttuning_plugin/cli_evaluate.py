@@ -18,6 +18,7 @@ from agenttuning_plugin.request_options import (
     TokenField,
     configured,
     given_sampling,
+    json_fields,
     judge_settings,
     sampling_heading,
 )
@@ -31,6 +32,7 @@ from agenttuning_plugin.terminal import (
     Json,
     ModelName,
     Template,
+    TemplateVariables,
     console,
     emit,
     errors,
@@ -120,6 +122,7 @@ def evaluate(
         int | None, typer.Option(min=0, help="Training step that the model is of.")
     ] = None,
     chat_template: Template = None,
+    chat_template_kwargs: TemplateVariables = None,
     end_of_turn: EndOfTurn = None,
     as_json: Json = False,
 ) -> None:
@@ -133,7 +136,10 @@ def evaluate(
     place = _one_model(positional, model, oracle)
     names = _names(suite)
     most = batch_size or (_IN_FLIGHT if is_url(place) else _BATCH)
-    sampling = given_sampling(temperature, token_field, request)
+    variables = json_fields(chat_template_kwargs, "--chat-template-kwargs")
+    sampling = given_sampling(
+        temperature, token_field, request, variables if is_url(place) else None
+    )
     judge = judge_settings(
         *(judge_model, judge_base_url, judge_api_key_env),
         *(judge_temperature, judge_token_field, judge_request),
@@ -154,6 +160,7 @@ def evaluate(
                 place,
                 adapter,
                 chat_template=chat_template,
+                chat_template_kwargs=variables,
                 end_of_turn=tuple(end_of_turn or ()),
                 model_name=model_name,
                 api_key_env=api_key_env,
@@ -173,6 +180,7 @@ def evaluate(
         "weights": weights_digest(place),
         "adapter": weights_digest(adapter or ""),
         "chat_template": chat_template or "",
+        **({"chat_template_kwargs": variables} if variables else {}),
         "end_of_turn": list(end_of_turn or ()),
         "max_new_tokens": max_new_tokens,
         **sampling_heading(sampling),

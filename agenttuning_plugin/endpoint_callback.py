@@ -6,7 +6,7 @@ import logging
 import shutil
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,11 +74,15 @@ class EndpointCallback(TrainerCallback):
     """
 
     def __init__(
-        self, trainer: Trainer, settings: EndpointConfig, end_of_turn: Sequence[str] = ()
+        self,
+        trainer: Trainer,
+        settings: EndpointConfig,
+        end_of_turn: Sequence[str] = (),
+        template_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
-        self._trainer = trainer
-        self._settings = settings
+        self._trainer, self._settings = trainer, settings
         self._end_of_turn = tuple(end_of_turn)
+        self._template_kwargs = dict(template_kwargs or {})
         self._model = trainer.accelerator.unwrap_model(trainer.model)
         self._adapter = lora_name(self._model)
         refuse_sharded(trainer)
@@ -171,7 +175,7 @@ class EndpointCallback(TrainerCallback):
         from agenttuning_plugin.served_prompts import compare_prompts, prompts_of
 
         tokenizer = tokenizer_of(self._trainer)
-        prompts = prompts_of(tokenizer, self._end_of_turn)
+        prompts = prompts_of(tokenizer, self._end_of_turn, self._template_kwargs)
         self._prompts = asdict(prompts)
         settings = self._settings
         server = Server(settings.base_url, settings.api_key_env, _SECONDS_TO_COMPARE)
@@ -181,8 +185,8 @@ class EndpointCallback(TrainerCallback):
         except RouteError as error:
             LOG.warning("agenttuning.endpoint: not compared with the server's prompts: %s", error)
         except ConfigError as error:
+            self._folder.mkdir(parents=True, exist_ok=True)
             file = self._folder / TEMPLATE_FILE
-            file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(str(tokenizer.chat_template), "utf-8")
             raise ConfigError(f"agenttuning.endpoint: {error}; FILE is {file}") from error
 

@@ -86,6 +86,8 @@ def make_job(
     command = ["evaluate"]
     for key, value in options.items():
         command += [] if value is None else [f"--{key}", str(value)]
+    for key, value in ((prompts or {}).get("template_kwargs") or {}).items():
+        command += ["--chat-template-kwargs", f"{key}={json.dumps(value)}"]
     for task, given in settings.options.items():
         for key, value in given.items():
             command += ["--option", f"{task}.{key}={json.dumps(value)}"]

@@ -58,7 +58,7 @@ class ShownPanel:
                 reason = result.error.removeprefix(f"{task.name}: ")
                 console.print(escape(f"{task.title}: {reason}"), soft_wrap=True)
             if main := result.about.get("main figure") and _others(task, result):
-                note = f"{task.title}: the score is {result.about['main figure']}: {main}"
+                note = f"{task.title}: the score is {result.about['main figure']} ({main})"
                 console.print(escape(note), soft_wrap=True)
             if result.warning:
                 console.print(escape(f"{task.title}: warning: {result.warning}"), soft_wrap=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.text import Text
@@ -11,10 +11,11 @@ from rich.text import Text
 from dataset_builders.conversation import Conversation
 from dataset_builders.encoding.coding import Coder
 from dataset_builders.encoding.engines import HuggingFaceEngine
-from dataset_builders.encoding.token_rows import TokenRow
+from dataset_builders.encoding.token_rows import TokenReport, TokenRow
 from dataset_builders.errors import MaskError
 from dataset_builders.masks.chat import ChatRenderer
 from dataset_builders.masks.spans import Rendered
+from dataset_builders.mixing.losses import left_out_warnings
 
 TRAINED_STYLE = "bold green"
 LITERAL_STYLE = "red underline"
@@ -45,6 +46,7 @@ class Inspection:
             "literal_spans": [list(span) for span in self.rendered.literals],
             "way": self.rendered.way,
             "off_prompt": self.rendered.off_prompt,
+            "left_out": [list(part) for part in self.rendered.left_out],
             "input_ids": self.row.input_ids.tolist(),
             "labels": self.row.labels.tolist(),
         }
@@ -58,6 +60,12 @@ class Inspection:
         if self.rendered.off_prompt:
             line += f", {self.rendered.off_prompt} turns off their prompt"
         return line
+
+    def warnings(self) -> list[str]:
+        """What the chat template leaves out of trained turns, a line each, with the remedy."""
+        report = TokenReport(trained_turns=self.conversation.num_trained)
+        report.leave_out(self.conversation, self.rendered.left_out)
+        return left_out_warnings(self.conversation.id or "conversation", asdict(report))
 
 
 def inspect(

@@ -14,6 +14,7 @@ from dataset_builders.collection.address import lacks_scheme
 from dataset_builders.errors import ConfigError, SourceNotFoundError
 from dataset_builders.extras import needs_extra
 from dataset_builders.masks.chat_templates import load_template
+from dataset_builders.masks.template_variables import set_template_variables
 
 if TYPE_CHECKING:
     from evaluators.base import Subject
@@ -28,6 +29,7 @@ def load_subject(
     adapter: str | None = None,
     *,
     chat_template: str | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
     end_of_turn: tuple[str, ...] = (),
     device: str | None = None,
 ) -> Subject:
@@ -40,6 +42,7 @@ def load_subject(
             then taken from its config.
         adapter: Folder of an adapter to put on the model.
         chat_template: Chat template of this package to use in place of the tokenizer's.
+        chat_template_kwargs: Variables of the chat template, see `set_template_variables`.
         end_of_turn: Tokens beside eos that end a turn, see `ChatRenderer`.
         device: Such as "cuda:1"; by default the first GPU if there is one.
 
@@ -61,6 +64,7 @@ def load_subject(
         loaded = _with_adapter(loaded, adapter)
     if chat_template is not None:
         tokenizer.chat_template = load_template(chat_template)
+    set_template_variables(tokenizer, chat_template_kwargs or {})
     from evaluators.base import Subject
 
     return Subject(model=loaded.to(device).eval(), tokenizer=tokenizer, end_of_turn=end_of_turn)
@@ -76,6 +80,7 @@ def open_subject(
     adapter: str | None = None,
     *,
     chat_template: str | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
     end_of_turn: tuple[str, ...] = (),
     model_name: str | None = None,
     api_key_env: str = "OPENAI_API_KEY",
@@ -87,6 +92,7 @@ def open_subject(
         place: Folder, hub id or address.
         adapter: See `load_subject`; a server has to load its own.
         chat_template: See `load_subject`; a server has its own.
+        chat_template_kwargs: See `load_subject`; a server is sent them with every request.
         end_of_turn: See `load_subject`; a server has its own.
         model_name: See `served_subject`.
         api_key_env: See `served_subject`.
@@ -101,7 +107,11 @@ def open_subject(
     if not is_url(place):
         with without_bars() if Path(place).expanduser().is_dir() else nullcontext():
             return load_subject(
-                place, adapter, chat_template=chat_template, end_of_turn=end_of_turn
+                place,
+                adapter,
+                chat_template=chat_template,
+                chat_template_kwargs=chat_template_kwargs,
+                end_of_turn=end_of_turn,
             )
     for option, value, remedy in (
         ("--adapter", adapter, "the server has to load it"),

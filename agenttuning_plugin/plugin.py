@@ -16,7 +16,7 @@ from axolotl.common.datasets import TrainDatasetMeta
 from axolotl.integrations.base import BasePlugin
 
 from agenttuning_plugin.args import AgentTuningSection
-from agenttuning_plugin.axolotl_keys import unknown_keys
+from agenttuning_plugin.axolotl_keys import unknown_keys, unknown_nested_keys
 from agenttuning_plugin.axolotl_settings import (
     batch_of,
     budget_of,
@@ -33,6 +33,7 @@ from agenttuning_plugin.recipe_rules import REPLACED_KEYS, check_recipe, section
 from agenttuning_plugin.row_order import check_row_order
 from agenttuning_plugin.run_files import run_of, write_run_files
 from dataset_builders.errors import AgentTuningError
+from dataset_builders.masks.template_variables import set_template_variables
 from dataset_builders.mixing.losses import loss_warnings
 from dataset_builders.mixing.preparation import report_lines
 
@@ -63,8 +64,8 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         apply_overrides(cfg)
         unknown = unknown_keys(cfg, ignored=REPLACED_KEYS)
         check_recipe(cfg, [key.message for key in unknown if key.misspelt])
-        for key in unknown:
-            LOG.warning("%s", key.message)
+        for line in [*(key.message for key in unknown), *unknown_nested_keys(cfg)]:
+            LOG.warning("%s", line)
         fill_in(cfg)
 
     def get_input_args(self) -> str:
@@ -83,6 +84,7 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         from axolotl.loaders import load_tokenizer
 
         section, tokenizer = section_of(cfg), load_tokenizer(cfg)
+        set_template_variables(tokenizer, section.chat_template_kwargs)
         self._mix = load_mix(
             section,
             tokenizer,
@@ -179,10 +181,13 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         from evaluators.callback import EvaluatorCallback
 
         section = section_of(cfg)
+        variables = section.chat_template_kwargs
+        set_template_variables(trainer.processing_class, variables)
         ends = tuple(cfg.eot_tokens or ())
         first: list[Any] = [PackingCheck()] if cfg.sample_packing else []
         first.append(LossNormalization(trainer, section.loss_normalization))
-        beside = [EndpointCallback(trainer, section.endpoint, ends)] if section.endpoint else []
+        server = section.endpoint
+        beside = [EndpointCallback(trainer, server, ends, variables)] if server else []
         if not section.evaluators:
             return [*first, *beside]
         holdout = self._mix.holdout if self._mix else None

@@ -63,6 +63,11 @@ A run is as long as `max_steps`, or as `general_passes` passes over the general 
 counts its rows when they are encoded and sets the steps, to a step exactly, with sample packing
 some 0.2 % early. [adopt.md](adopt.md) makes a recipe of an ordinary Axolotl YAML.
 
+`agenttuning check recipe.yaml` says all that is wrong at once, by the functions that a run uses: it
+validates the recipe with the installed Axolotl, reads and encodes the first conversations of each
+local source, and makes the evaluators. Errors are what stops a run or makes it another one, and
+give exit code 1; warnings do not. `--json` gives the findings to scripts.
+
 From Axolotl's own keys the plugin takes `sequence_len`, `excess_length_strategy`,
 `sample_packing`, `eot_tokens`, `max_steps`, the batch sizes, `seed` and
 `dataset_prepared_path`; it sets `curriculum_sampling` and, with packing and unless the recipe

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -64,9 +64,12 @@ def json_fields(texts: Sequence[str] | None, option: str = "--request") -> dict[
 
 
 def given_sampling(
-    temperature: float | None, token_field: str, request: Sequence[str] | None
+    temperature: float | None,
+    token_field: str,
+    request: Sequence[str] | None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> Sampling:
-    """The options of a model at a URL.
+    """The options of a model at a URL; its chat template's variables are sent with requests.
 
     Raises:
         ConfigError: One cannot be.
@@ -74,6 +77,9 @@ def given_sampling(
     from dataset_builders.collection.requests import Sampling
 
     fields = json_fields(request)
+    if chat_template_kwargs:
+        given = fields.get("chat_template_kwargs") or {}
+        fields["chat_template_kwargs"] = {**given, **chat_template_kwargs}
     return Sampling(temperature=temperature, token_field=token_field, extra=fields)
 
 

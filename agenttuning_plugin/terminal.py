@@ -29,6 +29,14 @@ Template = Annotated[
     str | None,
     typer.Option(help="Chat template of this package, such as llama-2, for the tokenizer's own."),
 ]
+TemplateVariables = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--chat-template-kwargs",
+        help="Variable of the chat template as name=JSON, such as enable_thinking=false; "
+        "repeatable. A server is sent it with every request.",
+    ),
+]
 EndOfTurn = Annotated[
     list[str] | None,
     typer.Option(help="Token beside eos that ends a turn, as a recipe's eot_tokens; repeatable."),

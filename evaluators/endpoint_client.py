@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from dataset_builders.collection.answer import Answer
@@ -55,7 +56,7 @@ class EvaluationClient(ChatClient):
             return reply
         if is_filter(reply.finish_reason):
             return reply
-        return Reply(text=text, prompt_tokens=reply.prompt_tokens)
+        return replace(reply, text=text)
 
 
 class Refusals:

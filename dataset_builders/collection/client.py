@@ -25,7 +25,7 @@ from dataset_builders.collection.failures import (
     UnprovenError,
     judge,
 )
-from dataset_builders.collection.finish import BrokenResponseError, is_filter
+from dataset_builders.collection.finish import BrokenResponseError, FinishWatch, is_filter
 from dataset_builders.collection.ledger import ACT, Ledger, Reply, Turn
 from dataset_builders.collection.pricing import PriceTable
 from dataset_builders.collection.requests import (
@@ -199,6 +199,7 @@ class ChatClient:
         self._must_count = must_count
         self._client = endpoint.connect()
         self._system = SystemFallback()
+        self._finish = FinishWatch()
         self._answered_at = 0.0  # 0: never
         self._asked: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -267,6 +268,7 @@ class ChatClient:
                 sent = time.monotonic()
                 try:
                     reply = await self._system.send(body, self._send)
+                    self._finish.check(reply.finish_reason, request_key(body, 0))
                 except _failures() as error:
                     proven = self.proven or self.answers > 0
                     failure = judge(error, proven=proven, secret=self._endpoint.key)

@@ -19,6 +19,8 @@ _FILTERS = frozenset(
     {"content_filter", "safety", "recitation", "blocklist", "prohibited_content", "sensitive"}
 )
 _LENGTH = frozenset({"length", "max_tokens", "model_length", "model_context_window_exceeded"})
+UNSAID = "null"
+"""Of a `finish_reason` that is null: unfinished, unless the server never gives another."""
 _CONTEXT = frozenset({"model_length", "model_context_window_exceeded"})
 
 
@@ -96,3 +98,35 @@ def cut_by_context(reason: str, written: int, limit: int) -> bool:
     if reason.lower() in _CONTEXT:
         return True
     return is_cut(reason) and 0 < written < limit
+
+
+class FinishWatch:
+    """Tells a turn that the server left unfinished from one of a server that gives no reasons.
+
+    A `finish_reason` of null is asked for again, once as long as the server has given no
+    reason at all: where the second one is null as well, the server has none to give.
+    """
+
+    def __init__(self) -> None:
+        self._gives: bool | None = None
+        self._asked: set[str] = set()
+
+    def check(self, reason: str, key: str) -> None:
+        """Look at a reply's `finish_reason`.
+
+        Args:
+            reason: It, as `read_reply` gives it.
+            key: Tells the request from others.
+
+        Raises:
+            BrokenResponseError: The turn is unfinished.
+        """
+        if reason and reason != UNSAID:
+            self._gives = True
+        if reason != UNSAID or self._gives is False:
+            return
+        if self._gives is None and key in self._asked:
+            self._gives = False
+            return
+        self._asked.add(key)
+        raise BrokenResponseError("the server left the turn unfinished: finish_reason is null")

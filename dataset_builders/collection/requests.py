@@ -11,6 +11,7 @@ from typing import Any
 from dataset_builders.collection.answer import read_answer
 from dataset_builders.collection.episode import CONTEXT_FULL
 from dataset_builders.collection.finish import (
+    UNSAID,
     BrokenResponseError,
     check_error,
     check_finish,
@@ -124,7 +125,9 @@ def read_reply(text: str, model: str, prices: PriceTable, limit: int = 0) -> Rep
         shown = text[:80] + "..." * (len(text) > 80)
         raise BrokenResponseError(f"{type(error).__name__} in {shown!r}") from None
     check_error(choice, whole=False)
-    finish = str(choice.get("finish_reason") or "")
+    finish = (
+        UNSAID if choice.get("finish_reason", "") is None else str(choice.get("finish_reason", ""))
+    )
     check_finish(finish)
     usage = _fields(content.get("usage"))
     read = _number(usage.get("prompt_tokens"))

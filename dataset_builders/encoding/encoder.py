@@ -154,6 +154,11 @@ class Encoder:
                 report.drop(item.reason, conversation, str(item))
             elif kept := self._fit(item, conversation, report):
                 report.kept += 1
+                report.leave_out(conversation, item.rendered.left_out)
+                if self.renderer.writes_reasoning_as_text:
+                    report.reasoning_as_text += sum(
+                        bool(m.reasoning) for m in conversation.messages
+                    )
                 if item.rendered.certified:
                     report.certified += 1
                     report.off_prompt += self._off_prompt(conversation, item)

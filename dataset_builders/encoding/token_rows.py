@@ -6,7 +6,7 @@ that Axolotl and TRL both take as it is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
@@ -116,6 +116,11 @@ class TokenReport:
         certified: Conversations whose trained turns were located in two ways that agree.
         off_prompt: Trained turns of the certified conversations before which the ids are
             not those of the prompt that generation would start from.
+        thoughts_left_out: Trained turns of the conversations kept whose reasoning the chat
+            template leaves out, so that it is not trained.
+        words_left_out: Trained turns of which it leaves out the words beside a call.
+        reasoning_as_text: Turns of the conversations kept whose reasoning was written into
+            the content as `<think>` text, since the template reads none.
         by_reference: Rows that the fast engine left to the reference tokenizer.
         engine: The engine that encoded: "tiktoken" or "huggingface", or "" before use.
         engine_reason: Why it is not the fast one, or "".
@@ -123,7 +128,8 @@ class TokenReport:
         lengths: Number of these by their whole length in tokens, rounded up to a multiple of
             `LENGTH_STEP`, whatever the policy made of them.
         dropped: Number of conversations left out, by reason.
-        samples: For each reason the first few as "source/id: detail".
+        samples: For each reason, and for what is left out of turns, the first few as
+            "source/id: detail".
     """
 
     read: int = 0
@@ -139,6 +145,9 @@ class TokenReport:
     control_tokens: int = 0
     certified: int = 0
     off_prompt: int = 0
+    thoughts_left_out: int = 0
+    words_left_out: int = 0
+    reasoning_as_text: int = 0
     by_reference: int = 0
     engine: str = ""
     engine_reason: str = ""
@@ -150,6 +159,18 @@ class TokenReport:
     def drop(self, reason: str, conversation: Conversation, detail: str) -> None:
         """Count a conversation that is left out."""
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
+        self._sample(reason, conversation, detail)
+
+    def leave_out(self, conversation: Conversation, left_out: Iterable[tuple[int, str]]) -> None:
+        """Count parts of trained turns that the template leaves out, see `Rendered.left_out`."""
+        for index, kind in left_out:
+            message = conversation.messages[index]
+            name = "thoughts_left_out" if kind == "reasoning" else "words_left_out"
+            setattr(self, name, getattr(self, name) + 1)
+            said = (message.reasoning if kind == "reasoning" else None) or message.content
+            self._sample(name, conversation, f"message {index}: {said.strip()[:60]!r}")
+
+    def _sample(self, reason: str, conversation: Conversation, detail: str) -> None:
         samples = self.samples.setdefault(reason, [])
         if len(samples) < _SAMPLES:
             samples.append(f"{label_of(conversation)}: {detail}")
@@ -171,8 +192,9 @@ class TokenReport:
             self.count_length(length, number)
         for reason, number in other.dropped.items():
             self.dropped[reason] = self.dropped.get(reason, 0) + number
+        for reason, found in other.samples.items():
             samples = self.samples.setdefault(reason, [])
-            samples += other.samples[reason][: _SAMPLES - len(samples)]
+            samples += found[: _SAMPLES - len(samples)]
 
     def summary(self) -> str:
         """One line for people."""
@@ -191,6 +213,12 @@ class TokenReport:
         if self.off_prompt:
             line += f", {self.off_prompt} turns off their prompt"
             line += f" (of {self.certified} conversations certified)"
+        if self.thoughts_left_out:
+            line += f", {self.thoughts_left_out} turns without their thoughts"
+        if self.words_left_out:
+            line += f", {self.words_left_out} turns without their words beside a call"
+        if self.reasoning_as_text:
+            line += f", reasoning of {self.reasoning_as_text} turns as <think> text"
         if self.dropped:
             line += ", dropped " + ", ".join(f"{n} {reason}" for reason, n in self.dropped.items())
         return line

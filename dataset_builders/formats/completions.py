@@ -70,6 +70,9 @@ def convert_pair(row: Mapping[str, Any], *, source: str) -> Converted:
     Raises:
         RecordDroppedError: It is not of this shape, or trains nothing.
     """
+    # In this shape, TRL's for KTO, a label may also be written as 0 or text.
+    if row.get("label") in (0, "false", "False"):
+        row = {**row, "label": False}
     check_row(row, HONOURED)
     system = row.get("system")
     # A prompt or completion that is a text is one, whatever it looks like.

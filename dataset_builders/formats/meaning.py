@@ -35,6 +35,7 @@ CALLS = ("tool_calls", "tool_call_id", "name")
 """Fields of a turn that belong to tool calls and their results."""
 
 _MESSAGES = (*FLAG_FIELDS, *REASONING, *CALLS)
+_REMEDY = "; read it as format messages"
 _ENDINGS = ("finish_reason", "stop_reason")
 _MEDIA = ("images", "image", "videos", "video", "audio", "audios")
 
@@ -68,7 +69,10 @@ def _is_false(value: Any) -> bool:
 
 
 def _is_weight(value: Any) -> bool:
-    return isinstance(value, int | float) and value != 1
+    try:
+        return value is not None and float(value) != 1
+    except (TypeError, ValueError):
+        return False
 
 
 def _is_text(value: Any) -> bool:
@@ -153,7 +157,7 @@ def check_row(row: Mapping[str, Any], honours: Collection[str] = ()) -> None:
     """
     for name, field in ROW_FIELDS.items():
         if name in row and name not in honours and field.carries(row[name]):
-            remedy = _remedy(name, honours, ("system", "tools"))
+            remedy = _REMEDY if name in ("system", "tools") and "conversations" in row else ""
             found = "found false" if row[name] is False else "found a value"
             raise RecordDroppedError(field.reason, f"{name}: {found}: {field.why}{remedy}")
 
@@ -171,7 +175,7 @@ def check_turn(turn: Mapping[str, Any], where: str, honours: Collection[str] = (
     """
     for name, field in TURN_FIELDS.items():
         if name in turn and name not in honours and field.carries(turn[name]):
-            remedy = _remedy(name, honours, _MESSAGES)
+            remedy = _REMEDY if name in _MESSAGES and "from" in turn else ""
             found = f"found {turn[name]!r:.40}"
             raise RecordDroppedError(field.reason, f"{where}{name}: {found}: {field.why}{remedy}")
 
@@ -185,9 +189,3 @@ def carried(values: Mapping[str, Any], table: Mapping[str, Field], names: Collec
         names: Fields to look at.
     """
     return any(name in values and table[name].carries(values[name]) for name in names)
-
-
-def _remedy(name: str, honours: Collection[str], others: Collection[str]) -> str:
-    # The format `messages` honours these, and names them all.
-    known = name in others and not set(others) <= set(honours)
-    return "; read it as format messages" if known else ""

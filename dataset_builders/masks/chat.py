@@ -23,6 +23,7 @@ from dataset_builders.masks.certification import check_spans, find_twice
 from dataset_builders.masks.chat_templates import ChatTemplate, check_tokenizer, parse_tools
 from dataset_builders.masks.control_tokens import ControlTokens, Disguise, Lifted
 from dataset_builders.masks.marking import missing_words
+from dataset_builders.masks.reasoning import AS_TEXT
 from dataset_builders.masks.shown import ShownCheck
 from dataset_builders.masks.spans import Dialogue, Rendered, Span, Way
 from dataset_builders.masks.turns import TurnFinder
@@ -75,6 +76,11 @@ class ChatRenderer:
                 f"turns: {error}"
             ) from error
         self.control_tokens = self._control.tokens
+
+    @property
+    def writes_reasoning_as_text(self) -> bool:
+        """Whether the template reads no reasoning, which becomes `<think>` text instead."""
+        return self._template.reasoning_form == AS_TEXT
 
     def prompt(self, messages: Sequence[Message], tools: str = "") -> str:
         """Text up to where the assistant's next turn begins.

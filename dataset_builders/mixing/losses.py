@@ -10,6 +10,16 @@ from dataset_builders.encoding.token_rows import KEEP_SHARE, length_for
 LOSS_SHARE = 0.05
 """Share of a side, in [0, 1], from which on a loss is warned of."""
 
+LEFT_OUT = {
+    "thoughts_left_out": (
+        "their thoughts",
+        "where it shows those of the last turn only, one record per turn that ends with it keeps "
+        "them; where it shows none beside a call, calls_as_text does",
+    ),
+    "words_left_out": ("their words beside a call", "calls_as_text keeps them"),
+}
+"""What a template may leave out of a turn, by its count's name: what it is and the remedy."""
+
 _CLEANED = ("duplicate", "near_duplicate", "page_markup", "language_")
 """Reasons of the cleaning of shared chats: what a user asked to have left out."""
 
@@ -25,7 +35,8 @@ def loss_warnings(report: Mapping[str, Any], max_length: int | None = None) -> l
 
     Returns:
         For each side at most one line on records that were read and cannot be used, one on
-        conversations that give no row, and one on trained turns that were left out.
+        conversations that give no row, one on trained turns that were left out, and, from
+        the first on, one on thoughts and one on words that the template leaves out of them.
     """
     lines: list[str] = []
     for side in ("agent", "general"):
@@ -59,6 +70,7 @@ def _of_rows(side: str, tokens: Mapping[str, Any], max_length: int | None) -> li
             f"{side}: {_share(lost, read)} conversations give no row: {_listed(dropped)}"
             + (remedy if too_long else "")
         )
+    lines += left_out_warnings(side, tokens)
     turns, removed = tokens.get("trained_turns", 0), tokens.get("turns_removed", 0)
     if turns and removed >= LOSS_SHARE * turns:
         lines.append(
@@ -68,6 +80,26 @@ def _of_rows(side: str, tokens: Mapping[str, Any], max_length: int | None) -> li
     kept, cut = tokens.get("kept", 0), tokens.get("truncated", 0)
     if kept and cut >= LOSS_SHARE * kept:
         lines.append(f"{side}: {_share(cut, kept)} conversations have their end cut off{remedy}")
+    return lines
+
+
+def left_out_warnings(side: str, tokens: Mapping[str, Any]) -> list[str]:
+    """Say what the chat template leaves out of trained turns, however little.
+
+    Args:
+        side: Name of the data in the lines.
+        tokens: A `TokenReport` as a dictionary.
+    """
+    lines = []
+    for name, (what, remedy) in LEFT_OUT.items():
+        if count := tokens.get(name, 0):
+            samples = tokens.get("samples", {}).get(name, [])
+            example = f", for example {samples[0]}" if samples else ""
+            turns = max(count, tokens.get("trained_turns", 0))
+            lines.append(
+                f"{side}: {_share(count, turns)} trained turns lose {what}, which the chat "
+                f"template leaves out{example}; {remedy}"
+            )
     return lines
 
 

@@ -141,8 +141,15 @@ def _begins_array(head: bytes) -> bool:
     """Whether JSON lines are one array after all: no record is an array on a line of its own."""
     if not head.startswith(b"["):
         return False
-    line, _, rest = head.partition(b"\n")
-    return not rest.strip() or not line.rstrip().endswith(b"]")
+    first, *lines = [line.strip() for line in head.split(b"\n") if line.strip()]
+    if lines and isinstance(parse_line(first), list):
+        return False
+    # An array's items end in a comma, but for the last one; JSON lines do not.
+    followers = [*lines, b""][1:]
+    return not any(
+        isinstance(parse_line(line), dict) and not follower.startswith(b"]")
+        for line, follower in zip(lines, followers, strict=True)
+    )
 
 
 def _read_object(file: Path, handle: BinaryIO) -> Any:

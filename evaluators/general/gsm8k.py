@@ -148,8 +148,8 @@ class Gsm8kEvaluator(Evaluator):
             "decoding": f"greedy, {self._limit} tokens",
             "rule": "accuracy: last integer; accuracy_corrected: number as written",
             "main figure": (
-                "accuracy, by the paper's rule (the last run of digits), for it compares with "
-                "the paper's table; accuracy_corrected reads numbers as they are written"
+                "accuracy by the paper's rule (the last run of digits), because it is comparable "
+                "with the paper's table; accuracy_corrected reads numbers as they are written"
             ),
         }
 

@@ -69,12 +69,36 @@ def test_one_that_is_given_up_always_is_never_written_down() -> None:
     assert (notes.kept, endpoint.counts.total()) == ({}, 2)
 
 
-@pytest.mark.parametrize("finish", ["stop", "length", "tool_calls", "eos_token", "", None])
-def test_other_reasons_are_answers(finish: str | None) -> None:
+def test_null_is_unfinished_where_other_turns_have_a_reason() -> None:
+    endpoint = Endpoint(
+        lambda messages: "Hi", lambda number: Fault(body=body(None)) if number == 1 else None
+    )
+    replies, client, _ = ask(endpoint, times=3)
+    assert [reply.text for reply in replies if isinstance(reply, Reply)] == ["Hi"] * 3
+    assert client.retries.total() == 1
+
+
+def test_a_server_that_gives_null_always_is_asked_twice_once() -> None:
+    endpoint = Endpoint(lambda messages: {"content": "Hi", "finish_reason": None})
+    with serving(endpoint):
+
+        async def run() -> list[str]:
+            async with ChatClient(
+                Model("m", endpoint.url, back_off=0.01), Sampling(), Notes(), AdaptiveLimit(8)
+            ) as client:
+                asked = [[Message("user", f"Hello {n}")] for n in range(3)]
+                return [(await client.complete(a, task_id="t")).text for a in asked]
+
+        assert asyncio.run(run()) == ["Hi"] * 3
+    assert endpoint.counts.total() == 4
+
+
+@pytest.mark.parametrize("finish", ["stop", "length", "tool_calls", "eos_token", ""])
+def test_other_reasons_are_answers(finish: str) -> None:
     endpoint = Endpoint(lambda messages: {"content": "Hi", "finish_reason": finish}, usage=False)
     (reply,), _, _ = ask(endpoint)
     assert isinstance(reply, Reply)
-    assert reply.finish_reason == (finish or "")
+    assert reply.finish_reason == finish
 
 
 @pytest.mark.parametrize(

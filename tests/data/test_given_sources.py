@@ -180,6 +180,16 @@ def test_an_array_may_be_named_json_lines(tmp_path: Path, indent: int | None) ->
     assert answers(load(path)) == ["a", "b"]
 
 
+def test_json_lines_may_begin_with_a_damaged_line(tmp_path: Path) -> None:
+    for first in ("[1, 2", "[]", '[{"a": 1},'):
+        path = tmp_path / "a.jsonl"
+        path.write_text(f"{first}\n{json.dumps(row('a'))}\n{json.dumps(row('b'))}\n")
+        result = load(path)
+        assert (answers(result), result.report.read) == (["a", "b"], 3)
+    path.write_text(f"[{json.dumps(row('a'))},\n{json.dumps(row('b'))}\n]\n")
+    assert answers(load(path)) == ["a", "b"]
+
+
 def test_conversations_that_come_again_are_counted(tmp_path: Path) -> None:
     other = row(id="x")
     other["messages"][1]["train"] = True

@@ -117,7 +117,8 @@ def test_metadata_and_neutral_values_are_ignored(tmp_path: Path, format_: Format
         turn.update(
             timestamp=3, images=[], thinking=None, name="", channel="final", finish_reason="stop"
         )
-    row.update(score=0.5, images=None, label=0, weight=1, loss=0.0, reasoning="on", prompt_id="x")
+    row["label"] = "sports" if format_ == "prompt_completion" else 0
+    row.update(score=0.5, images=None, weight=1, loss=0.0, reasoning="on", prompt_id="x")
     result = load(tmp_path, row, format_)
     assert not result.report.dropped - load(tmp_path, shapes()[format_][0], format_).report.dropped
 
@@ -163,6 +164,15 @@ def test_the_name_of_a_tool_reaches_template_and_data_set(tmp_path: Path) -> Non
     assert found.messages[2] == Message("tool", "r", tool_call_id="0", name="f")
     assert template_message(found.messages[2])["name"] == "f"
     assert [turn["name"] for turn in to_dataset([found])[0]["messages"]] == ["", "", "f", ""]
+
+
+@pytest.mark.parametrize("label", [False, 0, "false"])
+def test_labels_of_pairs_are_those_of_kto(tmp_path: Path, label: Any) -> None:
+    row = shapes()["prompt_completion"][0]
+    report = load(tmp_path, {**row, "label": label}, "prompt_completion").report
+    assert report.dropped == {"undesirable": 1}
+    for good in (True, 1, "true", None):
+        assert not load(tmp_path, {**row, "label": good}, "prompt_completion").report.dropped
 
 
 @pytest.mark.parametrize(

@@ -289,6 +289,10 @@ def test_settings_become_the_commands_options(tmp_path: Path) -> None:
     assert "--suite os,database" in command
     assert "--data /d" in command
     assert "judge-model" not in command
+    assert "chat-template-kwargs" not in command
+    prompts = {"template_kwargs": {"enable_thinking": False}}
+    told = " ".join(make_job(config, "x", tmp_path, prompts=prompts).command)
+    assert "--chat-template-kwargs enable_thinking=false" in told
 
 
 def test_other_weights_have_another_name_and_path_in_the_same_folder(

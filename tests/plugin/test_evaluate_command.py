@@ -160,6 +160,20 @@ def test_a_wrong_setting_of_a_task_is_no_success(
     assert "not measured as it should be: gsm8k" in err
 
 
+def test_variables_of_the_chat_template_are_sent(
+    run: Command, server: Endpoint, tmp_path: Path
+) -> None:
+    given = ("--chat-template-kwargs", "enable_thinking=false", "--request", "top_k=1")
+    code, _, err = run(*on(server, tmp_path, *given))
+    assert code == 0, err
+    sent = [request for request in server.requests if "messages" in request]
+    assert sent
+    assert all(
+        (each["chat_template_kwargs"], each["top_k"]) == ({"enable_thinking": False}, 1)
+        for each in sent
+    )
+
+
 def test_json_is_for_machines(run: Command, server: Endpoint, tmp_path: Path) -> None:
     code, out, _ = run(*on(server, tmp_path, "--json"))
     assert code == 0

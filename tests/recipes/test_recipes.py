@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import sys
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from agenttuning_plugin.check import check
+from agenttuning_plugin.packing import SFT_ARGUMENTS
 from agenttuning_plugin.recipe_rules import check_recipe
 from agenttuning_plugin.recipes import headline, recipe_names, shipped_recipe
 from dataset_builders.errors import ConfigError
@@ -189,3 +191,34 @@ def test_recipe_without_its_plugin_does_not_train(
     found = check(RECIPES / "agentlm-7b-qlora.yaml")
     (wrong,) = [finding.detail for finding in found if finding.level == "error"]
     assert "AgentTuningPlugin cannot be imported" in wrong
+
+
+def _settings_of_the_readme() -> dict[str, Any]:
+    readme = (RECIPES.parent / "README.md").read_text("utf-8")
+    call = re.search(r"^SFTConfig\(.*?^\)", readme, re.M | re.S)
+    assert call is not None
+    found: dict[str, Any] = eval(call[0], {"SFTConfig": dict})
+    return found
+
+
+def _settings_of_the_script() -> dict[str, Any]:
+    tree = ast.parse((RECIPES / "trl_sft.py").read_text("utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "SETTINGS":
+            assert isinstance(node.value, ast.Dict)
+            pairs = zip(node.value.keys, node.value.values, strict=True)
+            return {ast.literal_eval(key): ast.unparse(value) for key, value in pairs if key}
+    raise AssertionError("no SETTINGS in recipes/trl_sft.py")
+
+
+def test_settings_for_trl_keep_rows_whole_and_in_order() -> None:
+    # TRL's own defaults: 1,024 tokens a row (up to 1.7 whatever the rows are), and shuffled.
+    wanted = {
+        "max_length": None,
+        "train_sampling_strategy": "sequential",
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+    }
+    assert wanted.items() <= SFT_ARGUMENTS.items()
+    assert wanted.items() <= _settings_of_the_readme().items()
+    script = _settings_of_the_script()
+    assert {name: ast.literal_eval(script[name]) for name in wanted} == wanted
