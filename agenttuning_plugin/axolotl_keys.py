@@ -9,11 +9,11 @@ import dataclasses
 import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
-from agenttuning_plugin.near_keys import suggestion
+from agenttuning_plugin.near_keys import models_of, suggestion
 
 # Set by Axolotl's own commands before plugins see the recipe.
 _INTERNAL = {"capabilities", "env_capabilities", "inference", "merge_lora", "axolotl_config_path"}
@@ -56,6 +56,37 @@ def unknown_keys(cfg: Mapping[str, Any], ignored: Iterable[str] = ()) -> list[Un
             line = f"{key}: a key of an entry of `datasets`, which the plugin replaces"
         found.append(UnknownKey(key, line, bool(near)))
     return found
+
+
+def unknown_nested_keys(cfg: Mapping[str, Any]) -> list[str]:
+    """Keys within Axolotl's own groups, such as `fsdp_config`, that its schema does not name.
+
+    Groups that are handed on as they are (`deepspeed`, `lr_scheduler_kwargs`) have no schema. What
+    a group's validators take beside its fields cannot be told, so these are only warned of.
+    """
+    from axolotl.utils.schemas.config import AxolotlConfigWCapabilities
+
+    found: list[str] = []
+    for name, field in AxolotlConfigWCapabilities.model_fields.items():
+        value = cfg.get(name)
+        models = list(models_of(field.annotation))
+        open_ended = any(model.model_config.get("extra") == "allow" for model in models)
+        if not isinstance(value, dict) or not models or open_ended or _takes_any(field.annotation):
+            continue
+        known = set().union(*map(_fields, models))
+        for key in sorted(set(map(str, value)) - known):
+            near = suggestion(key, known)
+            found.append(f"{name}.{key}: unknown key, which Axolotl would drop{near}")
+    return found
+
+
+def _takes_any(annotation: Any) -> bool:
+    """Whether a field may hold any mapping beside a model."""
+    return (
+        annotation is dict
+        or get_origin(annotation) is dict
+        or any(_takes_any(part) for part in get_args(annotation))
+    )
 
 
 def _fields(model: type[BaseModel]) -> set[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from agenttuning_plugin.axolotl_keys import unknown_keys
+from agenttuning_plugin.axolotl_keys import unknown_keys, unknown_nested_keys
 from agenttuning_plugin.axolotl_settings import fill_in
 from agenttuning_plugin.findings import Finding
 from agenttuning_plugin.overrides import SECTION, apply_overrides
@@ -78,6 +78,8 @@ class AxolotlCheck:
         """Top-level keys that Axolotl would drop."""
         for key in unknown_keys(self._cfg, ignored={SECTION, *REPLACED_KEYS}):
             yield Finding("keys", key.message, "error")
+        for line in unknown_nested_keys(self._cfg):
+            yield Finding("keys", line, "warning")
 
     def validate(self, *, sound: bool) -> Iterator[Finding]:
         """Have Axolotl validate the recipe.

@@ -245,7 +245,7 @@ def chat(
 ) -> None:
     """Talk to a model on the terminal."""
     from agenttuning_plugin.conversing import converse
-    from agenttuning_plugin.models import open_subject
+    from agenttuning_plugin.models import close_subject, open_subject
 
     subject = open_subject(
         model,
@@ -255,7 +255,10 @@ def chat(
         model_name=model_name,
         api_key_env=api_key_env,
     )
-    converse(subject, errors, prompt, max_new_tokens, temperature)
+    try:
+        converse(subject, errors, prompt, max_new_tokens, temperature)
+    finally:
+        close_subject(subject)
 
 
 literal_help(app)  # Once all commands are there.

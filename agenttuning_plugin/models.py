@@ -127,6 +127,14 @@ def open_subject(
     return served_subject(place, model_name, api_key_env, max_concurrency)
 
 
+def close_subject(subject: Subject) -> None:
+    """Close the connections to a server; nothing else has to be closed."""
+    from evaluators.endpoint_model import EndpointModel
+
+    if isinstance(subject.server, EndpointModel):
+        subject.server.close()
+
+
 def served_subject(
     url: str, name: str | None, key_variable: str, max_concurrency: int = 64
 ) -> Subject:

@@ -38,7 +38,7 @@ def keys_beside(model: type[BaseModel], place: Sequence[str | int]) -> list[str]
             found
             for each in models
             if part in each.model_fields
-            for found in _models(each.model_fields[str(part)].annotation)
+            for found in models_of(each.model_fields[str(part)].annotation)
         ]
         if inner:
             models = inner
@@ -47,12 +47,12 @@ def keys_beside(model: type[BaseModel], place: Sequence[str | int]) -> list[str]
     return [key for each in models for key in each.model_fields]
 
 
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+def models_of(annotation: Any) -> Iterator[type[BaseModel]]:
     """Models that a field may hold, within lists and unions too."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for part in get_args(annotation):
-        yield from _models(part)
+        yield from models_of(part)
 
 
 def _tag(model: type[BaseModel]) -> str:

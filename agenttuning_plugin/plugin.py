@@ -16,7 +16,7 @@ from axolotl.common.datasets import TrainDatasetMeta
 from axolotl.integrations.base import BasePlugin
 
 from agenttuning_plugin.args import AgentTuningSection
-from agenttuning_plugin.axolotl_keys import unknown_keys
+from agenttuning_plugin.axolotl_keys import unknown_keys, unknown_nested_keys
 from agenttuning_plugin.axolotl_settings import (
     batch_of,
     budget_of,
@@ -64,8 +64,8 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         apply_overrides(cfg)
         unknown = unknown_keys(cfg, ignored=REPLACED_KEYS)
         check_recipe(cfg, [key.message for key in unknown if key.misspelt])
-        for key in unknown:
-            LOG.warning("%s", key.message)
+        for line in [*(key.message for key in unknown), *unknown_nested_keys(cfg)]:
+            LOG.warning("%s", line)
         fill_in(cfg)
 
     def get_input_args(self) -> str:

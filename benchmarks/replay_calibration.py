@@ -47,11 +47,13 @@ def train(out: Path, steps: int, every: int, tasks: int) -> None:
         tokenizer=tokenizer,
         max_length=512,
     )
+    new = "activation_checkpointing"  # Its name from transformers 5.23 on.
+    checkpointing = new if hasattr(SFTConfig, new) else "gradient_checkpointing"
     settings = SFTConfig(
         output_dir=str(out), max_steps=steps, per_device_train_batch_size=batch,
         learning_rate=3e-3, lr_scheduler_type="cosine", warmup_steps=4, adam_beta2=0.95,
         bf16=torch.cuda.is_available(), report_to="none", save_strategy="no", logging_steps=every,
-        gradient_checkpointing=False, train_sampling_strategy="sequential",
+        train_sampling_strategy="sequential", **{checkpointing: False},
         dataset_kwargs={"skip_prepare_dataset": True}, seed=42,
     )  # fmt: skip
     trainer = SFTTrainer(

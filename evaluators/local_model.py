@@ -100,11 +100,14 @@ class LocalModel:
 
     def prompt_ids(self, dialogue: Sequence[Message]) -> list[int]:
         """Token ids that the next assistant turn is written after."""
-        messages = [replace(message, content=_sound(message.content)) for message in dialogue]
+        messages = [_sound_message(message) for message in dialogue]
         # As training rows are encoded: control tokens that a dialogue spells stay text.
         try:
             return self._coder.prompt_ids(self._renderer.render_prompt(messages))
-        except MaskError:
+        except MaskError as error:
+            if error.reason == "reasoning":
+                # The template cannot write former thoughts, so the model does not see them.
+                return self.prompt_ids([replace(m, reasoning=None) for m in messages])
             apart = [replace(m, content=self._apart(m.content)) for m in messages]
             if apart == messages:
                 raise
@@ -178,6 +181,11 @@ def _sound(text: str) -> str:
     if text.isascii():
         return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _sound_message(message: Message) -> Message:
+    reasoning = message.reasoning and _sound(message.reasoning)
+    return replace(message, content=_sound(message.content), reasoning=reasoning)
 
 
 def _cut(text: str, stop: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, fields
@@ -11,6 +12,8 @@ from typing import Any
 
 from dataset_builders.whole_files import replace_text
 from evaluators.base import RECORDS_FILE, Evaluation, Metric
+
+_log = logging.getLogger(__name__)
 
 TRANSCRIPTS = "transcripts"
 """Folder beside the file: `<evaluator>.jsonl`, or `step-<number>/<evaluator>.jsonl`."""
@@ -67,7 +70,9 @@ def evaluation_of(row: Mapping[str, Any]) -> Evaluation:
 
 
 def write_record(folder: Path, step: int, result: Evaluation) -> None:
-    """Append an evaluation to the folder's `evaluations.jsonl`."""
+    """Append an evaluation to the folder's `evaluations.jsonl`; its warning goes to the log."""
+    if result.warning:
+        _log.warning("step %d: %s: %s", step, result.evaluator, result.warning)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / RECORDS_FILE).open("a", encoding="utf-8", errors="replace") as file:
         file.write(_line(row_of(step, result)))

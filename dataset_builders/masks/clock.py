@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
-from functools import cache
+from functools import cache, lru_cache
 from itertools import product
 
 CLOCK = datetime(2024, 7, 26)
@@ -31,12 +31,14 @@ def with_fixed_clock(template: str) -> str:
     """
     # The line break behind the macro goes with its end tag (`trim_blocks`), and the
     # template's own first line stays the start of a line (`lstrip_blocks`).
-    return f"{_macro()}\n{template}" if _FUNCTION in template else template
+    return f"{_macro(template)}\n{template}" if _FUNCTION in template else template
 
 
-@cache
-def _macro() -> str:
-    answers = json.dumps([["%%", _ESCAPED], *_answers(), [_ESCAPED, "%"]])
+@lru_cache(maxsize=64)
+def _macro(template: str) -> str:
+    # Only the directives that the template writes: each costs a step in every rendering.
+    used = [pair for pair in _answers() if pair[0] in template]
+    answers = json.dumps([["%%", _ESCAPED], *used, [_ESCAPED, "%"]])
     return (
         f"{{%- macro {_FUNCTION}(format) -%}}"
         "{%- set clock = namespace(text=format) -%}"
@@ -48,6 +50,7 @@ def _macro() -> str:
     )
 
 
+@cache
 def _answers() -> list[list[str]]:
     answers = []
     for flag, letter in product(_FLAGS, _DIRECTIVES):

@@ -73,6 +73,7 @@ class TurnFinder:
         self._end_tokens = end_tokens
         self._layout: Layout = learn_layout(template, end_tokens, control_tokens)
         self._tails = PromptTails(template)
+        self._last: tuple[Dialogue, Places | None] | None = None
 
     def by_marks(self, dialogue: Dialogue, text: str) -> Found | None:
         """All trained turns; none if the template does not keep the marks.
@@ -81,7 +82,7 @@ class TurnFinder:
             MaskError: The template leaves a turn out or writes another message within it,
                 or no end token follows it.
         """
-        places = find_places(self._template, dialogue, text)
+        places = self._places(dialogue, text)
         if places is None:
             return None
         spans, left_out = [], []
@@ -104,6 +105,12 @@ class TurnFinder:
                 raise MaskError(f"message {index}: the template leaves out a tool call", "left_out")
             left_out += [(index, kind) for kind in missing]
         return Found(spans, left_out)
+
+    def _places(self, dialogue: Dialogue, text: str) -> Places | None:
+        """Where the words stand; kept, since each turn of a conversation asks for it."""
+        if self._last is None or self._last[0] is not dialogue:
+            self._last = dialogue, find_places(self._template, dialogue, text)
+        return self._last[1]
 
     def _start(self, dialogue: Dialogue, text: str, index: int, places: Places, words: Span) -> int:
         kind = places.first_kind(index)
@@ -172,7 +179,7 @@ class TurnFinder:
             start = self._layout.start(text, words.start, words.start)
         end = self._end(dialogue, text, index, words.end)
         span = Span(words.start if start is None else start, end)
-        places = find_places(self._template, dialogue, text)
+        places = self._places(dialogue, text)
         if places is not None and places.inside(span, index) is not None:
             # A tool's result that is written within the turn goes with the call.
             raise MaskError("the template's text around it depends on its content")
@@ -209,7 +216,7 @@ class TurnFinder:
 
     def _by_prompt_end(self, dialogue: Dialogue, text: str, index: int) -> Span:
         """By what the turn's own prompt writes behind the message before it."""
-        places = find_places(self._template, dialogue, text) if index else None
+        places = self._places(dialogue, text) if index else None
         words = places.words(index) if places else None
         behind = places.end_of(index - 1) if places else None
         if places is None or words is None or behind is None or behind > words.start:

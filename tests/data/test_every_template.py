@@ -20,6 +20,7 @@ from dataset_builders.errors import ConfigError, MaskError
 from dataset_builders.masks.chat import ChatRenderer
 from dataset_builders.masks.chat_templates import ChatTemplate
 from dataset_builders.masks.reasoning import AS_TEXT, REFUSED
+from dataset_builders.masks.template_variables import set_template_variables
 
 pytest.importorskip("transformers")
 
@@ -116,3 +117,20 @@ def test_reasoning_may_be_a_part_of_the_content(small_tokenizer: Any) -> None:
     rendered = ChatRenderer(tokenizer).render(Conversation.create(messages), certify=True)
     (span,) = rendered.spans
     assert rendered.text[span.start : span.end].strip() == "[THINK]why[/THINK]a<|im_end|>"
+
+
+@pytest.mark.parametrize(
+    ("variables", "trained"),
+    [({}, "<think>\n\n</think>\n\na<|im_end|>"), ({"enable_thinking": False}, "a<|im_end|>")],
+)
+def test_an_empty_thought_is_trained_unless_the_prompt_writes_it(
+    small_tokenizer: Any, variables: dict[str, Any], trained: str
+) -> None:
+    if "trl/qwen3" not in TEMPLATES:
+        pytest.skip("trl is not installed")
+    tokenizer, ends = speaking(small_tokenizer, TEMPLATES["trl/qwen3"], parts=False)
+    set_template_variables(tokenizer, variables)
+    messages = (Message("user", "q"), Message("assistant", "a", True))
+    rendered = ChatRenderer(tokenizer, ends).render(Conversation.create(messages), certify=True)
+    (span,) = rendered.spans
+    assert rendered.text[span.start : span.end].rstrip("\n") == trained

@@ -166,6 +166,23 @@ def test_words_that_a_template_cuts_end_no_evaluation(
     assert "blank" in caplog.text
 
 
+def test_thoughts_that_a_template_cannot_write_are_left_out_of_the_prompt(
+    speaker: Make, make_tokenizer: Callable[..., Any]
+) -> None:
+    # It marks thoughts in a way of its own, and reads none from a message.
+    tokenizer = make_tokenizer(
+        "{%- for m in messages -%}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n"
+        "{%- endfor -%}{%- if think -%}<|START_THINKING|>{%- endif -%}"
+        "{%- if add_generation_prompt -%}<|im_start|>assistant\n{%- endif -%}"
+    )
+    local = LocalModel(speaker({}, "a", tokenizer).tokens(), tokenizer)
+    said = Message("assistant", "said", reasoning="thought")
+    ids = local.prompt_ids([Message("user", "q"), said, Message("user", "and?")])
+    assert ids == local.prompt_ids(
+        [Message("user", "q"), Message("assistant", "said"), Message("user", "and?")]
+    )
+
+
 def test_half_a_character_in_a_dialogue_is_replaced(speaker: Make) -> None:
     subject = speaker({}, "a")
     with borrowed(subject):

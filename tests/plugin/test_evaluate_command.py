@@ -404,3 +404,35 @@ def test_options_reach_their_task() -> None:
     }
     with pytest.raises(ConfigError, match="expected a task of mmlu"):
         options_by_task(["chess.x=1"], ["mmlu"])
+
+
+@pytest.mark.parametrize("option", ["--adapter", "--chat-template", "--end-of-turn"])
+def test_what_only_a_server_can_heed_is_refused_beside_its_url(run: Command, option: str) -> None:
+    for command in ("evaluate", "chat"):
+        given = (command, "http://127.0.0.1:9/v1", option, "llama-2", "--model-name", "m")
+        code, out, err = run(*given)
+        assert code == 1
+        assert f"{option}: found one beside a URL" in out + err
+        assert "Traceback" not in err
+
+
+def test_loss_on_a_server_says_that_it_needs_weights(run: Command, tmp_path: Path) -> None:
+    chat = tmp_path / "chat.jsonl"
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    chat.write_text(json.dumps({"messages": turns}) + "\n", "utf-8")
+    with serving(Endpoint(reply=lambda messages: "hm")) as endpoint:
+        code, out, err = run(
+            *("evaluate", endpoint.url, "--model-name", "m"),
+            *("--suite", "loss", "--general", chat),
+        )
+    assert code == 1
+    told = " ".join((out + err).split())
+    assert "loss: needs the model's weights, not a server's answers" in told
+    assert "chat template" not in told
+
+
+def test_chat_talks_to_a_server(run: Command) -> None:
+    endpoint = Endpoint(reply=lambda messages: f"{len(messages)} turns")
+    with serving(endpoint):
+        code, out, _ = run("chat", endpoint.url, "--model-name", "m", "--prompt", "hi")
+    assert (code, out.strip()) == (0, "1 turns")

@@ -113,16 +113,29 @@ def test_a_key_that_would_change_nothing_stops_the_run(
 
 @pytest.mark.usefixtures("axolotl_process")
 def test_keys_of_another_plugin_are_known(
-    tmp_path: Path, tiny_model_dir: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from axolotl.cli.config import load_cfg
 
+    from agenttuning_plugin import plugin
+
     plugins = ["axolotl.integrations.liger.LigerPlugin", "agenttuning_plugin.AgentTuningPlugin"]
-    keys = {"plugins": plugins, "liger_rope": False, "remark_of_mine": "fast"}
-    with caplog.at_level("WARNING", "axolotl.agenttuning"):
-        load_cfg(str(small_recipe(tmp_path, tiny_model_dir, **keys)))
-    warned = [r.getMessage() for r in caplog.records if r.name == "axolotl.agenttuning"]
-    assert warned == ["remark_of_mine: unknown key, which Axolotl would drop"]
+    keys = {
+        "plugins": plugins,
+        "liger_rope": False,
+        "remark_of_mine": "fast",
+        "fsdp_config": {"reshard_after_forwrd": True, "offload_params": False},
+        "lr_scheduler_kwargs": {"anything": 1},
+    }
+    warned: list[str] = []
+    # Not caplog: whether Axolotl's loggers propagate depends on what has been imported.
+    monkeypatch.setattr(plugin.LOG, "warning", lambda _, line: warned.append(line))
+    load_cfg(str(small_recipe(tmp_path, tiny_model_dir, **keys)))
+    assert warned == [
+        "remark_of_mine: unknown key, which Axolotl would drop",
+        "fsdp_config.reshard_after_forwrd: unknown key, which Axolotl would drop, did you mean "
+        "reshard_after_forward?",
+    ]
 
 
 def test_every_key_of_the_replaced_code_is_honoured_or_refused() -> None:
