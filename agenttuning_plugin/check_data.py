@@ -136,7 +136,7 @@ def _source(
 
 
 def _digest(conversation: Conversation) -> bytes:
-    text = repr([(m.role, m.content, m.tool_calls) for m in conversation.messages])
+    text = repr([(m.role, m.content, m.reasoning, m.tool_calls) for m in conversation.messages])
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
