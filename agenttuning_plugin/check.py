@@ -85,7 +85,7 @@ def _data(section: AgentTuningSection, axolotl: AxolotlCheck | None) -> Iterator
 
 
 def _tokenizer(axolotl: AxolotlCheck | None) -> Any:
-    """The run's tokenizer; None where it cannot be had, which `_data` has said."""
+    """The run's tokenizer; None where it cannot be loaded, which `_data` has reported."""
     if axolotl is None or axolotl.validated is None:
         return None
     try:

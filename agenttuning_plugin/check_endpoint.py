@@ -1,4 +1,4 @@
-"""What `check` asks the server of `agenttuning.endpoint`, before training does."""
+"""Checks of the server of `agenttuning.endpoint`, before training."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SECONDS = 30.0
 _ADAPTERS = ("lora", "qlora")
 _REFUSED = {
     "peft_use_dora": "DoRA",
-    "lora_modules_to_save": "whole modules beside the LoRA weights",
+    "lora_modules_to_save": "full modules in addition to the LoRA weights",
 }
 """Keys of a recipe for adapters that vLLM does not load, and what they ask for."""
 
@@ -28,7 +28,7 @@ _REFUSED = {
 def check_endpoint(
     cfg: Mapping[str, Any], settings: EndpointConfig, tokenizer: Any = None
 ) -> Iterator[Finding]:
-    """Check what the server has to bear, and ask it.
+    """Check what the recipe needs of the server, and query the server.
 
     Args:
         cfg: The recipe.
@@ -55,8 +55,8 @@ def _recipe(cfg: Mapping[str, Any]) -> Iterator[Finding]:
     """What can be refused without asking."""
     if cfg.get("adapter") not in _ADAPTERS:
         detail = (
-            f"adapter: found {cfg.get('adapter')!r}, expected lora: a server cannot be given other "
-            "weights while it runs"
+            f"adapter: found {cfg.get('adapter')!r}, expected lora: a running server cannot "
+            "replace its base weights"
         )
         yield Finding(_WHAT, f"agenttuning.endpoint: {detail}", "error")
     for key, words in _REFUSED.items():
@@ -66,7 +66,7 @@ def _recipe(cfg: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _base(cfg: Mapping[str, Any], models: list[dict[str, Any]]) -> Finding:
-    """Whether the recipe's base model is among those that the server tells of."""
+    """Whether the recipe's base model is among those that the server lists."""
     wanted = str(cfg.get("base_model") or "")
     roots = [str(row.get("root") or row.get("id")) for row in models if not row.get("parent")]
     names = {Path(root).expanduser().name for root in roots}
@@ -75,7 +75,7 @@ def _base(cfg: Mapping[str, Any], models: list[dict[str, Any]]) -> Finding:
     return Finding(
         _WHAT,
         f"base_model: found {wanted}, and the server serves {', '.join(roots) or 'nothing'}: an "
-        "adapter of another base answers at random",
+        "adapter of another base gives meaningless answers",
         "warning",
     )
 
@@ -83,7 +83,7 @@ def _base(cfg: Mapping[str, Any], models: list[dict[str, Any]]) -> Finding:
 def _adapter(cfg: Mapping[str, Any], server: Server) -> Iterator[Finding]:
     """Have the server load an adapter of the recipe's rank that holds no weights.
 
-    It says what it minds before it misses them: no such route, a folder that it does not see,
+    It reports other problems before missing weights: no such route, a folder it does not see,
     a rank that is too high.
     """
     place = Path(str(cfg.get("output_dir") or ".")).expanduser()
@@ -125,4 +125,4 @@ def _prompts(cfg: Mapping[str, Any], server: Server, tokenizer: Any) -> Iterator
     for line in unknown:
         yield Finding(_WHAT, line, "warning")
     if not unknown:
-        yield Finding(_WHAT, "writes prompts and ends turns as the recipe does")
+        yield Finding(_WHAT, "renders prompts and ends turns as the recipe does")
