@@ -11,9 +11,8 @@ from typing import Any
 
 from agenttuning_plugin.args_endpoint import EndpointConfig
 from agenttuning_plugin.endpoint_files import FOLDER
-from agenttuning_plugin.endpoint_job import load_hint
 from agenttuning_plugin.findings import Finding, guarded
-from agenttuning_plugin.server import RouteError, Server
+from agenttuning_plugin.server import RouteError, Server, load_hint
 
 _WHAT = "endpoint"
 _SECONDS = 30.0

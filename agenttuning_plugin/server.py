@@ -96,3 +96,15 @@ class Server:
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise RouteError(f"{self.base_url}: /models: found no list of models")
         return rows
+
+
+def load_hint(error: RouteError, adapter: str) -> str:
+    """What to do about a refused adapter, to be put behind the error; "" if nothing is known."""
+    if error.status != 404:
+        return ""
+    if "adapter" in error.told.lower():
+        return f" (the server does not see {adapter}: it needs the output folder, same path)"
+    return (
+        " (vLLM has this route with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True and --enable-lora; "
+        "base_url ends in /v1)"
+    )
