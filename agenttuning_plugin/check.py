@@ -1,7 +1,7 @@
 """`agenttuning check`: why a recipe would not train what it says.
 
-Axolotl goes on without a plugin that it cannot import, so the question has to be asked
-from outside. Everything is checked in one run, by the functions that a run uses.
+Axolotl 0.19 and 0.20 train without a plugin that they cannot import, so the recipe has to be
+checked from outside. Everything is checked in one run, by the functions that a run uses.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def _template(name: str) -> Iterator[Finding]:
 def _tokenizer(
     section: AgentTuningSection, axolotl: AxolotlCheck | None
 ) -> Generator[Finding, None, Any]:
-    """The run's tokenizer, its template's variables set; None where it cannot be had."""
+    """The run's tokenizer, its template's variables set; None where it cannot be loaded."""
     if axolotl is None or axolotl.validated is None:
         return None
     yield from axolotl.normalize()

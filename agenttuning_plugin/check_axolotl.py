@@ -1,4 +1,4 @@
-"""What the installed Axolotl says of a recipe."""
+"""Checks of a recipe with the installed Axolotl."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class AxolotlCheck:
             for item in error.errors():
                 where = ".".join(map(str, item["loc"]))
                 if where.startswith("agenttuning"):
-                    continue  # the section's own check has said so
+                    continue  # reported by the section's own check
                 message = str(item["msg"]).removeprefix("Value error, ")
                 message = " ".join(message.split())
                 yield Finding("Axolotl", f"{where}: {message}" if where else message, "error")

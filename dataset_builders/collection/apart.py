@@ -1,4 +1,4 @@
-"""Playing episodes apart, each at its own pace: for a policy that answers many callers at once."""
+"""Plays episodes independently of each other, for a policy that serves concurrent callers."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def play_apart(
         task_ids: The tasks.
         policy: What acts; called from several threads at once, with one dialogue each.
         ceiling: Most episodes in play.
-        most: How many may be in play now, as far as the policy bears.
+        most: How many may be in play now, as the policy sustains.
         on_progress: Called with every trajectory, from the thread that called this.
 
     Returns:

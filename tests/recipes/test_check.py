@@ -114,16 +114,16 @@ LATE = [{"from_step": 2, "eta": 0.3}, {"from_step": 4, "eta": 0.5}]
             {},
             "no/such.jsonl",
         ),
-        ({}, {"metric_for_best_model": "eval_accuracy"}, "eval_accuracy, which nobody logs"),
+        ({}, {"metric_for_best_model": "eval_accuracy"}, "eval_accuracy, which is not logged"),
         (
             {"holdout": 0},
             {"metric_for_best_model": "loss"},
-            "metric_for_best_model: found loss, which nobody logs",
+            "metric_for_best_model: found loss, which is not logged",
         ),
         (
             {"evaluators": [{"type": "general_loss"}]},
             {"metric_for_best_model": "eval_agenttuning_best_score"},
-            "eval_agenttuning_best_score, which nobody logs",
+            "eval_agenttuning_best_score, which is not logged",
         ),
         ({}, {"gradient_acumulation_steps": 8}, "did you mean gradient_accumulation_steps?"),
         ({}, {"remark": "mine"}, "remark: unknown key, which Axolotl would drop"),
@@ -162,7 +162,7 @@ def test_an_unlogged_figure_stops_a_run_before_its_first_step(
     from axolotl.cli.config import load_cfg
 
     run_check({}, metric_for_best_model="eval_acuracy")
-    with pytest.raises(ConfigError, match="which nobody logs"):
+    with pytest.raises(ConfigError, match="which is not logged"):
         load_cfg(str(place))
 
 
