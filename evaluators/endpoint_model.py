@@ -40,7 +40,7 @@ class EndpointModel:
 
     Failed requests are sent again by the collector's rules, see docs/collect.md. A dialogue
     that the server finds too long is None; one that it refuses otherwise, as by a filter of
-    contents, is an `Answer` with `refused` set. A request that fails again and again is an
+    contents, is an `Answer` with `refused` set. A request that fails repeatedly is an
     `EndpointError`: a fault of the server must not lower the model's score.
 
     Args:

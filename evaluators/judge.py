@@ -60,7 +60,7 @@ class Judge:
         settings: `model`, its name there; `base_url`, such as "http://127.0.0.1:8000/v1",
             OpenAI's by default; `api_key_env`, the environment variable that holds the key,
             OPENAI_API_KEY by default; `temperature`, 0 by default; `token_field`, the name of
-            the limit of tokens, "max_tokens" by default; `request`, further fields of requests.
+            the token limit, "max_tokens" by default; `request`, further fields of requests.
             None for no judge.
         benchmark: Who asks, for messages.
 

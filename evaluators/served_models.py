@@ -1,4 +1,4 @@
-"""Which models a server has, and what it would fill a request with on its own."""
+"""Models of a server, and the sampling defaults that it would apply on its own."""
 
 from __future__ import annotations
 

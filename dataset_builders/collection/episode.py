@@ -53,7 +53,7 @@ class Trajectory:
         details: What a record of the score should tell beside it, where the environment
             says so: `kind` of the task, `backend`.
         error: What broke, where the environment or the endpoint did.
-        cut_turns: Turns that were cut at the limit of tokens, and whose cut end the messages
+        cut_turns: Turns that were cut at the token limit, and whose cut end the messages
             hold: an environment may keep a turn only up to a point.
         dropped_calls: Turns that came with native tool calls, which nobody offered.
     """

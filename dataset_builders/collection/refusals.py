@@ -1,7 +1,7 @@
 """Classifies an endpoint's refusal: by codes, then hints to wait, then words.
 
-Codes are made for programs. Words are not: a limit of requests per minute advises to add a
-payment method, and a wrong setting is "too long" or "must be <=" something.
+Codes are made for programs, words are not: the message of a limit per minute may suggest adding a
+payment method, and a wrong setting may be "too long" or "must be <=" something.
 """
 
 from __future__ import annotations

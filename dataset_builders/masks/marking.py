@@ -1,4 +1,4 @@
-"""Marks that tell where the words of a conversation stand in its rendering.
+"""Marks that locate the text of a conversation in its rendering.
 
 Characters that occur nowhere in the conversation are put around every part of a trained turn
 (its reasoning, its words, the texts of its calls) and into the words of every other message,

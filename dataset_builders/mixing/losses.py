@@ -1,4 +1,4 @@
-"""Warnings about what a side of a mix lost, from its report: one line where much is gone."""
+"""Warnings about losses of a mix's sides, from its report: one line if much was lost."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ LOSS_SHARE = 0.05
 LEFT_OUT = {
     "thoughts_left_out": (
         "their reasoning",
-        "where it shows those of the last turn only, one record per turn that ends with it keeps "
-        "them; where it shows none beside a call, calls_as_text does",
+        "if it shows reasoning of the last turn only, one record per turn that ends with it keeps "
+        "it; if it shows none with a call, calls_as_text does",
     ),
     "words_left_out": ("the text beside a call", "calls_as_text keeps them"),
 }
