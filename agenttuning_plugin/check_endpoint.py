@@ -25,7 +25,10 @@ _REFUSED = {
 
 
 def check_endpoint(
-    cfg: Mapping[str, Any], settings: EndpointConfig, tokenizer: Any = None
+    cfg: Mapping[str, Any],
+    settings: EndpointConfig,
+    tokenizer: Any = None,
+    template_kwargs: Mapping[str, Any] | None = None,
 ) -> Iterator[Finding]:
     """Check what the recipe needs of the server, and query the server.
 
@@ -33,6 +36,7 @@ def check_endpoint(
         cfg: The recipe.
         settings: Its section `endpoint`.
         tokenizer: The run's, with its chat template; prompts are not compared without it.
+        template_kwargs: Variables of the chat template, set in the tokenizer already.
     """
     wrong = list(_recipe(cfg))
     yield from wrong
@@ -47,7 +51,7 @@ def check_endpoint(
     if not wrong:
         yield from _adapter(cfg, server)
     if tokenizer is not None:
-        yield from guarded(_WHAT, lambda: _prompts(cfg, server, tokenizer))
+        yield from guarded(_WHAT, lambda: _prompts(cfg, server, tokenizer, template_kwargs))
 
 
 def _recipe(cfg: Mapping[str, Any]) -> Iterator[Finding]:
@@ -116,10 +120,15 @@ def _adapter(cfg: Mapping[str, Any], server: Server) -> Iterator[Finding]:
         shutil.rmtree(probe, ignore_errors=True)
 
 
-def _prompts(cfg: Mapping[str, Any], server: Server, tokenizer: Any) -> Iterator[Finding]:
+def _prompts(
+    cfg: Mapping[str, Any],
+    server: Server,
+    tokenizer: Any,
+    template_kwargs: Mapping[str, Any] | None,
+) -> Iterator[Finding]:
     from agenttuning_plugin.served_prompts import compare_prompts, prompts_of
 
-    prompts = prompts_of(tokenizer, tuple(cfg.get("eot_tokens") or ()))
+    prompts = prompts_of(tokenizer, tuple(cfg.get("eot_tokens") or ()), dict(template_kwargs or {}))
     unknown = compare_prompts(server, prompts, tokenizer)
     for line in unknown:
         yield Finding(_WHAT, line, "warning")

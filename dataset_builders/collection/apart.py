@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from queue import Empty, SimpleQueue
@@ -18,6 +19,10 @@ from dataset_builders.errors import ConfigError
 
 _SECONDS_TO_LOOK = 0.1
 """After which it is seen whether more episodes may be in play."""
+_SECONDS_TO_CLOSE = 30.0
+"""For all environments together; one that takes longer is left behind."""
+_SECONDS_AFTER_ERROR = 5.0
+"""Likewise after an error, as others may wait for an answer that never comes."""
 
 _News = SimpleQueue[tuple[int, Trajectory | BaseException]]
 
@@ -52,7 +57,7 @@ def play_apart(
     Raises:
         ConfigError: A task is unknown, or the ceiling is less than 1.
         Exception: Whatever else the policy or `on_progress` raises. Episodes in play end
-            with their next turn then.
+            with their next turn then, and their environments are closed.
     """
     if ceiling < 1:
         raise ConfigError(f"batch_size: found {ceiling}, expected at least 1")
@@ -60,14 +65,14 @@ def play_apart(
     total, results = len(waiting), dict[int, Trajectory]()
     news: _News = SimpleQueue()
     over = threading.Event()
-    players = 0
+    players: list[threading.Thread] = []
     try:
         while len(results) < total:
             # One that found no task left has ended; it is not replaced.
-            while waiting and players < min(ceiling, max(1, most())):
-                players += 1
+            while waiting and len(players) < min(ceiling, max(1, most())):
                 player = _Player(environment, waiting, policy, news, over)
-                threading.Thread(target=player.run, name="episode", daemon=True).start()
+                players.append(threading.Thread(target=player.run, name="episode", daemon=True))
+                players[-1].start()
             try:
                 index, outcome = news.get(timeout=_SECONDS_TO_LOOK)
             except Empty:
@@ -79,7 +84,15 @@ def play_apart(
                 on_progress(outcome)
     finally:
         over.set()
+        _wait_for(players, _SECONDS_TO_CLOSE if len(results) == total else _SECONDS_AFTER_ERROR)
     return [results[index] for index in sorted(results)]
+
+
+def _wait_for(players: Iterable[threading.Thread], seconds: float) -> None:
+    """Wait until the environments are closed: the end of the process would cut that short."""
+    until = time.monotonic() + seconds
+    for player in players:
+        player.join(max(0.0, until - time.monotonic()))
 
 
 class _Player:

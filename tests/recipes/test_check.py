@@ -256,3 +256,33 @@ def test_the_command_says_it_to_scripts(
     capfd.readouterr()
     code, out, _ = command(str(place), "--json")
     assert (code, json.loads(out)["ok"]) == (0, True)
+
+
+TEMPLATE = (
+    "{% for m in messages %}{% if m['role'] == 'assistant' %}"
+    "{{ ('QUIET' if enable_thinking is false else 'LOUD') + m['content'] + eos_token }}"
+    "{% else %}{{ m['role'] + ':' + m['content'] + '\\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'QUIET' if enable_thinking is false else 'LOUD' }}{% endif %}"
+)
+
+
+def test_the_templates_variables_hold_for_check_and_build(
+    run_check: Check, place: Path, tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    from datasets import load_from_disk
+    from transformers import AutoTokenizer
+
+    from agenttuning_plugin.saving import build_recipe
+
+    template = {"chat_template": "jinja", "chat_template_jinja": TEMPLATE}
+    section = {"chat_template_kwargs": {"messages": []}}
+    (wrong,) = [each for each in run_check(section, **template) if each.level == "error"]
+    assert wrong.detail.startswith("agenttuning.chat_template_kwargs: found 'messages'")
+    section = {"chat_template_kwargs": {"enable_thinking": False}}
+    assert not details(run_check(section, **template), "error")
+    build_recipe(tmp_path / "built", place)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model_dir)
+    rows = load_from_disk(str(tmp_path / "built"))
+    for text in tokenizer.batch_decode(list(rows["input_ids"])):
+        assert "QUIET" in text
+        assert "LOUD" not in text
