@@ -92,7 +92,7 @@ def adopt(path: Path, agent: Sequence[str], eta: float) -> Adopted:
     kept = {key: value for key, value in cfg.items() if key not in removed}
     plugins = [*(cfg.get("plugins") or []), PLUGIN]
     if not wrong or general:
-        # A base model that is not here is no fault of the recipe.
+        # A base model that is not local is not an error of the recipe.
         wrong += _problems({**kept, "base_model": "", "plugins": plugins, "agenttuning": section})
     if wrong:
         raise ConfigError(f"{path}: {'; '.join(wrong)}")
@@ -106,7 +106,7 @@ def adopt(path: Path, agent: Sequence[str], eta: float) -> Adopted:
 
 
 def _loaded(text: str) -> Any:
-    """What a text holds, none where it is no YAML any more."""
+    """The text's content, none if it is not valid YAML any more."""
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:

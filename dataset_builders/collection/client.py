@@ -83,7 +83,7 @@ class Endpoint:
         return os.environ.get(self.key_variable, "")
 
     def check(self) -> None:
-        """Look for what would keep `connect` from making a client; nothing is sent.
+        """Check what would prevent `connect` from making a client; nothing is sent.
 
         Raises:
             MissingExtraError: openai is not installed.
@@ -238,7 +238,7 @@ class ChatClient:
 
         Raises:
             EpisodeEndedError: This episode cannot go on; its exit reason says why.
-            UnprovenError: It cannot, and nobody was answered meanwhile: perhaps none can.
+            UnprovenError: It cannot, and no request was answered meanwhile: perhaps none can be.
             EndpointError: No episode can go on.
         """
         body = self._sampling.request(self._endpoint.model, messages, max_tokens, attempt)
@@ -334,7 +334,7 @@ class ChatClient:
         raise kind(down + failure.message)
 
     def _own_fault(self, failure: Failure) -> bool:
-        """Whether a task that was put aside and fails again is to blame, not the endpoint."""
+        """Whether a task that was set aside and fails again is at fault, not the endpoint."""
         if self.again is None or failure.absent:
             return False
         # A gateway's status or no answer in time may be an outage; any other one is a reply.

@@ -8,7 +8,7 @@ from typing import Any
 from dataset_builders.encoding.token_rows import KEEP_SHARE, length_for
 
 LOSS_SHARE = 0.05
-"""Share of a side, in [0, 1], from which on a loss is warned of."""
+"""Share of a side, in [0, 1], from which on a warning is given."""
 
 LEFT_OUT = {
     "thoughts_left_out": (
@@ -18,7 +18,7 @@ LEFT_OUT = {
     ),
     "words_left_out": ("the text beside a call", "calls_as_text keeps them"),
 }
-"""What a template may leave out of a turn, by its count's name: what it is and the remedy."""
+"""What a template may leave out of a turn, by its count's name: description and remedy."""
 
 _CLEANED = ("duplicate", "near_duplicate", "page_markup", "language_")
 """Reasons of the cleaning of shared chats: what a user asked to have left out."""
@@ -27,7 +27,7 @@ _TOO_LONG = ("too_long", "no_trained_token_left")
 
 
 def loss_warnings(report: Mapping[str, Any], max_length: int | None = None) -> list[str]:
-    """Say what a mix lost, where that is `LOSS_SHARE` or more of a side.
+    """Describe what a mix lost, if that is `LOSS_SHARE` or more of a side.
 
     Args:
         report: What `Prepared.report` holds; may have been through JSON.
