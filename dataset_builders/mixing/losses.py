@@ -16,7 +16,7 @@ LEFT_OUT = {
         "if it shows reasoning of the last turn only, one record per turn that ends with it keeps "
         "it; if it shows none with a call, calls_as_text does",
     ),
-    "words_left_out": ("the text beside a call", "calls_as_text keeps them"),
+    "words_left_out": ("the text that accompanies a call", "calls_as_text keeps them"),
 }
 """What a template may leave out of a turn, by its count's name: description and remedy."""
 
