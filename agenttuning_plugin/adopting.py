@@ -41,7 +41,7 @@ _KEY = re.compile(r"^(['\"]?)([\w.-]+)\1\s*:")
 
 @dataclass(slots=True)
 class Adopted:
-    """A recipe made of an ordinary Axolotl YAML.
+    """A recipe made from an ordinary Axolotl YAML.
 
     Attributes:
         text: The recipe.
@@ -66,7 +66,7 @@ def adopt(path: Path, agent: Sequence[str], eta: float) -> Adopted:
     """
     cfg = read_recipe(path)
     if "agenttuning" in cfg:
-        raise ConfigError(f"{path}: agenttuning: is a recipe of this plugin already")
+        raise ConfigError(f"{path}: agenttuning: this is already a recipe of the plugin")
     adopted = Adopted("")
     wrong: list[str] = []
     general: list[dict[str, Any]] = []
@@ -88,7 +88,7 @@ def adopt(path: Path, agent: Sequence[str], eta: float) -> Adopted:
     for key in sorted(REPLACED_KEYS & cfg.keys() - removed):
         if key in _LEFT_OUT or not cfg[key]:
             removed.add(key)
-            adopted.notes.append(f"{key}: left out, the plugin decides on it")
+            adopted.notes.append(f"{key}: removed, the plugin determines it")
     kept = {key: value for key, value in cfg.items() if key not in removed}
     plugins = [*(cfg.get("plugins") or []), PLUGIN]
     if not wrong or general:
@@ -100,7 +100,7 @@ def adopt(path: Path, agent: Sequence[str], eta: float) -> Adopted:
     if _loaded(adopted.text) != {**kept, "plugins": plugins, "agenttuning": section}:
         raise ConfigError(
             f"{path}: cannot be edited as text, expected each top-level key to begin a line and no "
-            "anchor between keys that are replaced and others"
+            "anchor shared by replaced and other keys"
         )
     return adopted
 
@@ -161,7 +161,7 @@ def _passes(cfg: dict[str, Any], notes: list[str]) -> dict[str, float]:
         return {}
     epochs = cfg.get("num_epochs") or 1
     notes.append(
-        f"num_epochs {short(epochs)}: general_passes {epochs}; the agent data come on top of them"
+        f"num_epochs {short(epochs)}: general_passes {epochs}; agent data are added to them"
     )
     return {"general_passes": epochs}
 

@@ -112,7 +112,7 @@ def evaluate(
     batch_size: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Most episodes played at once. [default: 16; on a server 64, as it bears]"
+            min=1, help="Most episodes played in parallel. [default: 16; on a server up to 64]"
         ),
     ] = None,
     max_new_tokens: Annotated[

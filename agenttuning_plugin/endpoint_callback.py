@@ -65,7 +65,7 @@ class EndpointCallback(TrainerCallback):
     Args:
         trainer: The trainer; its model is a LoRA adapter on a base that the server serves.
         settings: What is measured, when, and where.
-        end_of_turn: Tokens beside eos that end a turn.
+        end_of_turn: Tokens besides eos that end a turn.
 
     Raises:
         ConfigError: The model is no LoRA adapter, or is sharded over processes; a figure from
@@ -171,7 +171,7 @@ class EndpointCallback(TrainerCallback):
         self._waiting.clear()
 
     def _compare_prompts(self) -> None:
-        """Hold the server's prompts against the run's; one that is not there yet is warned of."""
+        """Compare the server's prompts with the run's; warn if the server is not up yet."""
         from agenttuning_plugin.served_prompts import compare_prompts, prompts_of
 
         tokenizer = tokenizer_of(self._trainer)
@@ -219,7 +219,7 @@ class EndpointCallback(TrainerCallback):
     def _start(self, step: int) -> None:
         folder = (self._folder / f"step-{step}").resolve()
         adapter = adapter_in(folder)
-        # Both name and path tell of the weights: vLLM keys its prefix cache by them, and keeps
+        # Both name and path identify the weights: vLLM keys its prefix cache by them, and keeps
         # it when an adapter is unloaded.
         name = f"{prefix_of(self._folder.parent)}-step-{step}-{adapter.name.removeprefix(ADAPTER)}"
         job = make_job(self._settings, name, folder, adapter, self._prompts)
@@ -245,12 +245,12 @@ class EndpointCallback(TrainerCallback):
             self._go_on(state, control)
 
     def _wait(self, step: int, process: SideProcess, until: float) -> int | None:
-        """Wait for a step's figures, and say so: training is over, and the bar stands at 100 %."""
+        """Wait for a step's figures and log it: training is over, and the bar shows 100 %."""
         while (left := until - time.monotonic()) > 0:
             LOG.warning(
                 "waiting for step %d at %s, %d s at most, %d more steps after it: %s",
                 *(step, self._settings.base_url, left, len(self._waiting)),
-                process.last_line() or "no word yet",
+                process.last_line() or "no output yet",
             )
             status = process.wait(min(left, _SECONDS_BETWEEN_LINES))
             if status is not None:

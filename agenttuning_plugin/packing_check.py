@@ -1,4 +1,4 @@
-"""Whether a model keeps the documents of a packed row apart: tried, not looked up.
+"""Tests whether a model keeps the documents of a packed row apart.
 
 Attention does, where positions say that a document begins. Layers that carry a state along the
 row (Mamba, linear attention, short convolutions) do only if their kernel is given the
@@ -42,7 +42,7 @@ class PackingCheck(TrainerCallback):
 
 
 def check_packing(model: Any) -> None:
-    """Check that no document of a packed row changes what a model says of the next one.
+    """Check that no document of a packed row changes a model's output for the next one.
 
     Three forward passes of some 40 tokens, without gradients, in evaluation mode.
 
@@ -62,8 +62,8 @@ def check_packing(model: Any) -> None:
     if leak > 1:
         raise ConfigError(
             f"sample_packing: the installed {name} ({attention_of(model)} attention) does not keep "
-            "the documents of a packed row apart: what it says of one depends on the one before; "
-            "train without packing, or install kernels that heed document boundaries"
+            "the documents of a packed row apart: its output for one depends on the one before; "
+            "train without packing, or install kernels that respect document boundaries"
         )
     mark_checked()
 
@@ -74,7 +74,7 @@ def attention_of(model: Any) -> str:
 
 
 def leak_of(model: Any) -> float:
-    """How much a document changes what is said of the next one, in what rounding may change.
+    """How much a document changes the output for the next one, in units of the rounding error.
 
     Returns:
         The largest change of a logit, divided by the limit; above 1 the documents are mixed.

@@ -92,7 +92,7 @@ def _why_none(base: Any, name: str | None, *, stateful: bool) -> str | None:
     if not getattr(base, "_supports_default_dynamic_cache", lambda: True)():
         return "it refuses transformers' DynamicCache"
     if stateful and getattr(base, "_is_stateful", False):
-        return "its states take no padding on the left"
+        return "its states do not support left padding"
     return None
 
 

@@ -110,7 +110,7 @@ async def answer_of(
         if error.reason == CONTEXT_FULL:
             return None
         if error.reason == ENDPOINT_ERROR:
-            raise EndpointError(f"a request failed again and again: {error}") from error
+            raise EndpointError(f"a request failed repeatedly: {error}") from error
         return refusals.refused(f"{error.reason}: {error}")
     if is_filter(reply.finish_reason):
         return refusals.refused(f"refused_by_endpoint: finish_reason {reply.finish_reason!r}")

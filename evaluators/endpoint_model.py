@@ -91,7 +91,7 @@ class EndpointModel:
         self._fixed = neutral_fields(owner)
 
     def in_flight_limit(self) -> int:
-        """Requests that may be in flight now, by what the server has borne so far."""
+        """Requests that may be in flight now, adapted to the load the server sustained so far."""
         return START if self._client is None else self._client.limit.limit
 
     def for_task(self, context_length: int | None = None) -> ServedTask:

@@ -46,7 +46,7 @@ def play_apart(
     Raises:
         ConfigError: A task is unknown, or the ceiling is less than 1.
         Exception: Whatever else the policy or `on_progress` raises. Episodes in play end
-            with their next turn then.
+            with their next turn then, and their environments are closed.
     """
     results = dict[int, Trajectory]()
 

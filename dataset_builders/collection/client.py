@@ -116,12 +116,12 @@ class Endpoint:
 
 @dataclass(slots=True)
 class _Trail:
-    """What became of a request so far.
+    """State of a request so far.
 
     Attributes:
         begun: When it was sent first, by the monotonic clock.
         tries: Times that it failed.
-        failures: Those that were more than a wish to wait (429).
+        failures: Those that were more than a request to wait (429).
         passed_over: Times that it was told to wait while others were answered.
         others: Whether others were answered: since it failed the time before, where it is put
             aside if in doubt, else since it was sent.
@@ -140,7 +140,7 @@ class _Trail:
 
         Args:
             failure: What it means.
-            answered_at: When anybody was answered last.
+            answered_at: When a request was answered last.
         """
         # A server that dies had answered others since this one was sent, and none since it failed.
         self.others = answered_at > (self._failed_at if self.parks else self.begun)
@@ -297,7 +297,7 @@ class ChatClient:
         return read_reply(text, self._endpoint.model, self._prices, token_limit(body))
 
     def _slow_down(self, failure: Failure, slot: int, *, alone: bool) -> None:
-        """Heed a complaint; `alone`: only for this request, as the others are answered."""
+        """Apply a signal of overload; `alone`: only to this request, as others are answered."""
         if failure.overload and not alone:
             self.limit.overloaded(slot)
         if failure.wait is not None:
@@ -329,7 +329,7 @@ class ChatClient:
             return
         if trail.others:  # It is this request.
             raise EpisodeEndedError(ENDPOINT_ERROR, failure.message)
-        down = f"{self._endpoint}: {trail.failures} tries and no answer to anybody meanwhile: "
+        down = f"{self._endpoint}: {trail.failures} tries, no request answered meanwhile: "
         kind = EndpointError if failure.absent else UnprovenError
         raise kind(down + failure.message)
 

@@ -65,13 +65,13 @@ def check_error(part: Any, *, whole: bool = True) -> None:
 
 
 def check_finish(reason: str) -> None:
-    """Refuse a turn that the server gave up.
+    """Refuse a turn that the server aborted.
 
     Raises:
         BrokenResponseError: It did: what was written until then is not the model's answer.
     """
     if _GIVEN_UP.search(reason):
-        raise BrokenResponseError(f"the server gave the turn up: finish_reason {reason!r}")
+        raise BrokenResponseError(f"the server aborted the turn: finish_reason {reason!r}")
 
 
 def is_filter(reason: str) -> bool:

@@ -1,4 +1,4 @@
-"""What an endpoint's refusal says: codes first, then hints to wait, then words.
+"""Classifies an endpoint's refusal: by codes, then hints to wait, then words.
 
 Codes are made for programs. Words are not: a limit of requests per minute advises to add a
 payment method, and a wrong setting is "too long" or "must be <=" something.
@@ -43,7 +43,7 @@ _OF_LENGTH = frozenset(
     {"messages", "prompt", "input", "inputs", "input_tokens", "contents"}
     | {"max_tokens", "max_completion_tokens", "max_new_tokens", "max_output_tokens"}
 )
-"""Fields of a request that a full context is told of."""
+"""Fields of a request named in errors about a full context."""
 
 _CONTEXT_CODE = re.compile(r"context_?(?:length|window|size|limit)|string_above_max_length", _I)
 _CONTEXT = re.compile(

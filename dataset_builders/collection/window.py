@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -21,6 +22,10 @@ returns None where it was cut off by that event."""
 
 _SECONDS_TO_LOOK = 0.1
 """After which it is checked whether more things may be in work."""
+_SECONDS_TO_CLOSE = 30.0
+"""For all workers together; one that takes longer is left behind."""
+_SECONDS_AFTER_ERROR = 5.0
+"""Likewise after an error, as others may wait for an answer that never comes."""
 
 
 def in_window(
@@ -43,31 +48,41 @@ def in_window(
 
     Raises:
         ConfigError: The ceiling is less than 1.
-        Exception: Whatever a worker or `finished` raises. Other workers end by themselves.
+        Exception: Whatever a worker or `finished` raises. Other workers end with the thing that
+            they work on, and are closed.
     """
     if ceiling < 1:
         raise ConfigError(f"batch_size: found {ceiling}, expected at least 1")
     waiting = deque(enumerate(things))
-    total, done, workers = len(waiting), 0, 0
+    total, done = len(waiting), 0
     news: SimpleQueue[tuple[int, _R] | BaseException] = SimpleQueue()
     over = threading.Event()
+    workers: list[threading.Thread] = []
     try:
         while done < total:
             # A worker that found nothing left has ended; it is not replaced.
-            while waiting and workers < min(ceiling, max(1, most())):
-                workers += 1
+            while waiting and len(workers) < min(ceiling, max(1, most())):
                 job = _Job(worker, waiting, news, over)
-                threading.Thread(target=job.run, name="window", daemon=True).start()
+                workers.append(threading.Thread(target=job.run, name="window", daemon=True))
+                workers[-1].start()
             try:
                 told = news.get(timeout=_SECONDS_TO_LOOK)
             except Empty:
                 continue
             if isinstance(told, BaseException):
                 raise told
-            done += 1
             finished(*told)
+            done += 1
     finally:
         over.set()
+        _wait_for(workers, _SECONDS_TO_CLOSE if done == total else _SECONDS_AFTER_ERROR)
+
+
+def _wait_for(workers: Iterable[threading.Thread], seconds: float) -> None:
+    """Wait until all are closed: the end of the process would cut that short."""
+    until = time.monotonic() + seconds
+    for each in workers:
+        each.join(max(0.0, until - time.monotonic()))
 
 
 class _Job(Generic[_T, _R]):

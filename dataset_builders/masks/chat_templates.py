@@ -131,8 +131,8 @@ class ChatTemplate:
     def _placed(self, row: Row) -> Row:
         if self.reasoning_form == REFUSED:
             raise MaskError(
-                "the chat template reads no reasoning, and marks thoughts in a way of its own, "
-                "so they cannot be written as the model's thoughts",
+                "the chat template reads no reasoning, and marks reasoning in its own format, "
+                "so it cannot be rendered",
                 "reasoning",
             )
         if self.reasoning_form == AS_TEXT:

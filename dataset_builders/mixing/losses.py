@@ -12,11 +12,11 @@ LOSS_SHARE = 0.05
 
 LEFT_OUT = {
     "thoughts_left_out": (
-        "their thoughts",
+        "their reasoning",
         "where it shows those of the last turn only, one record per turn that ends with it keeps "
         "them; where it shows none beside a call, calls_as_text does",
     ),
-    "words_left_out": ("their words beside a call", "calls_as_text keeps them"),
+    "words_left_out": ("the text beside a call", "calls_as_text keeps them"),
 }
 """What a template may leave out of a turn, by its count's name: what it is and the remedy."""
 

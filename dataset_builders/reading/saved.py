@@ -44,8 +44,8 @@ def saved_files(root: Path, splits: Sequence[str] | None, path: str) -> Saved | 
         return None
     if (root / _MANIFEST).is_file():
         raise DataError(
-            f"{path}: found a mix that agenttuning build made, expected a source; name the sources "
-            "that it was made of, or train on it as it is with datasets.load_from_disk"
+            f"{path}: found a mix that agenttuning build made, expected a source; use the sources "
+            "that it was made from, or train on it directly with datasets.load_from_disk"
         )
     return _files(root), ()
 

@@ -1,4 +1,4 @@
-"""Which splits of a source are trained on where it names none: not those for evaluation."""
+"""Splits of a source that are trained on if it names none: not those for evaluation."""
 
 from __future__ import annotations
 

@@ -153,8 +153,8 @@ class MmluEvaluator(Evaluator):
         if masses and (mean := math.fsum(masses) / len(masses)) < _SMALL_MASS:
             found.append(
                 f"A, B, C and D have {100 * mean:.2g} % of the next token's probability on "
-                "average: the model begins its answer with something else, such as a thought, or "
-                "the chat template is not its own"
+                "average: the model begins its answer with something else, such as reasoning, or "
+                "the chat template is not the model's"
             )
         uncounted = sum(record.get("prompt_tokens", 0) is None for record in records)
         if uncounted:

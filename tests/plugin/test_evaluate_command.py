@@ -414,7 +414,7 @@ def test_the_oracle_plays_without_a_model(run: Command) -> None:
         (["{tmp}/nowhere", "--suite", "database"], ["nowhere: no such folder"]),
         (["{tmp}", "--suite", "database"], ["cannot be loaded"]),
         (["http://127.0.0.1:9/v1", "--suite", "database"], ["no list of models"]),
-        (["http://127.0.0.1:9/v1", "--adapter", "x", "--suite", "database"], ["beside a URL"]),
+        (["http://127.0.0.1:9/v1", "--adapter", "x", "--suite", "database"], ["with a URL"]),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(
@@ -441,7 +441,7 @@ def test_what_only_a_server_can_heed_is_refused_beside_its_url(run: Command, opt
         given = (command, "http://127.0.0.1:9/v1", option, "llama-2", "--model-name", "m")
         code, out, err = run(*given)
         assert code == 1
-        assert f"{option}: found one beside a URL" in out + err
+        assert f"{option}: found one with a URL" in out + err
         assert "Traceback" not in err
 
 
