@@ -74,7 +74,7 @@ class Endpoint:
         return os.environ.get(self.key_variable, "")
 
     def check(self) -> None:
-        """Look for what would keep `connect` from making a client; nothing is sent.
+        """Check what would prevent `connect` from making a client; nothing is sent.
 
         Raises:
             MissingExtraError: openai is not installed.
@@ -193,7 +193,7 @@ class ChatClient:
 
         Raises:
             EpisodeEndedError: This episode cannot go on; its exit reason says why.
-            UnprovenError: It cannot, and nobody was answered meanwhile: perhaps none can.
+            UnprovenError: It cannot, and no request was answered meanwhile: perhaps none can be.
             EndpointError: No episode can go on.
         """
         body = self._sampling.request(self._endpoint.model, messages, max_tokens, attempt)

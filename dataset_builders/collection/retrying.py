@@ -27,13 +27,13 @@ class Trail:
 
     Args:
         endpoint: Where it is sent, and how patiently.
-        parks: Whether the caller puts a task aside at an `UnprovenError`, and asks again later.
+        parks: Whether the caller sets a task aside at an `UnprovenError`, and asks again later.
 
     Attributes:
         tries: Times that it failed.
         failures: Those that were more than a request to wait (429).
         passed_over: Times that it was asked to wait while others were answered.
-        others: Whether others were answered: since it failed the time before, where it is put
+        others: Whether others were answered: since it failed the time before, where it is set
             aside if in doubt, else since it was sent.
     """
 
@@ -114,7 +114,7 @@ class Trail:
 
 
 def _own_fault(failure: Failure, answers: int, again: int | None) -> bool:
-    """Whether a task that was put aside and fails again is to blame, not the endpoint."""
+    """Whether a task that was set aside and fails again is at fault, not the endpoint."""
     if again is None or failure.absent:
         return False
     # A gateway's status or no answer in time may be an outage; any other one is a reply.

@@ -1,4 +1,4 @@
-"""How a chat template writes what the assistant thought.
+"""How a chat template renders the assistant's reasoning.
 
 Templates read a turn's reasoning from keys of different names (`reasoning_content` for Qwen3,
 `thinking` for gpt-oss), or from a part of the content (Mistral's), and none says from which.

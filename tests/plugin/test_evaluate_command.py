@@ -21,6 +21,8 @@ from dataset_builders.errors import ConfigError, SourceNotFoundError
 from evaluators.base import Evaluator, Record, Subject
 from evaluators.suites import BENCHMARKS
 from tests.collection.endpoint import ANSWER, Endpoint, Fault, serving
+from tests.evaluation.test_endpoint_refusals import solved
+from tests.evaluation.test_gsm8k import folder as gsm8k_folder
 
 pytest.importorskip("openai")
 
@@ -225,6 +227,33 @@ def test_killed_and_started_again_it_measures_what_is_missing(run: Command, tmp_
     assert finished(tmp_path)[: len(before)] == before
     assert len(finished(tmp_path)) == 6
     assert server.counts.total() - calls == 6 - len(before)
+
+
+def test_killed_on_single_questions_it_loses_those_in_flight(run: Command, tmp_path: Path) -> None:
+    """One answer never comes: the eleven others are finished, on disk, and not asked for again."""
+    held = [True]
+    endpoint = Endpoint(
+        reply=solved, hold=lambda messages: held[0] and "are 5 apples" in messages[-1]["content"]
+    )
+    data = gsm8k_folder(tmp_path, 12)
+    with serving(endpoint) as server:
+        task = ["--model", server.url, "--model-name", "m", "--suite", "gsm8k"]
+        options = ["--option", f"gsm8k.data={data}", "--batch-size", 4, "--out", tmp_path / "out"]
+        process = started(["evaluate", *task, *options])
+        try:
+            wait_until(lambda: len(finished(tmp_path / "out", "gsm8k")) >= 11)
+        finally:
+            process.kill()
+            process.communicate()
+        before, calls = finished(tmp_path / "out", "gsm8k"), server.counts.total()
+        assert (len(before), calls) == (11, 12)
+        held[0] = False
+        code, out, _ = run("evaluate", *task, *options, "--json")
+    assert code == 0
+    (row,) = json.loads(out)["tasks"]
+    assert (row["metrics"]["accuracy"]["value"], row["metrics"]["accuracy"]["n"]) == (1.0, 12)
+    assert finished(tmp_path / "out", "gsm8k")[:11] == before
+    assert server.counts.total() - calls == 1
 
 
 def test_interrupted_it_says_so_and_goes_on_later(run: Command, tmp_path: Path) -> None:
