@@ -5,6 +5,8 @@ SUPPORTED := sys.version_info[:2] in ((3, 11), (3, 12))
 PYTHON ?= $(shell for name in python3.11 python3.12 python3; do \
   $$name -c 'import sys; sys.exit(not $(SUPPORTED))' 2> /dev/null && echo $$name && break; done)
 BIN := .venv/bin
+# Whether `make environments` installs vLLM too; VLLM= leaves it out.
+VLLM ?= 1
 # Processes that tests are run in.
 WORKERS ?= 2
 # Sources of the code that is checked.
@@ -67,8 +69,8 @@ environments: .venv/.dev  ## Get what only some environments need, as far as thi
 	done
 	@$(BIN)/python -m dataset_builders.sandbox.rootfs \
 	  || echo "make environments: not had: the file system of the os environment's boxes"
-	@PYTHON=$(PYTHON) .ci/vllm .venv-vllm \
-	  || echo "make environments: not had: vLLM (for the tests of a real server, marked slow)"
+	@$(if $(VLLM),PYTHON=$(PYTHON) .ci/vllm .venv-vllm,true) \
+	  || echo "make environments: not installed: vLLM (for the tests of a real server, marked slow)"
 
 format: .venv/.dev  ## Apply formatting and safe fixes.
 	$(BIN)/ruff check --fix $(CODE)

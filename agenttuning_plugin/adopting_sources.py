@@ -8,7 +8,7 @@ from typing import Any
 
 from dataset_builders.errors import ConfigError
 
-# What an entry may say and what it has to be, for its rows to be trained on as they were.
+# Keys of an entry and the values with which its rows are trained on as before.
 _ANY = object()
 _EXPECTED: dict[str, tuple[Any, ...]] = {
     "path": (_ANY,),
@@ -17,7 +17,7 @@ _EXPECTED: dict[str, tuple[Any, ...]] = {
     "data_files": (_ANY,),
     "revision": (_ANY,),
     "ds_type": ("json", "jsonl", "parquet", "csv", "arrow"),
-    "conversation": (_ANY,),  # names a template of old, which the section's own replaces
+    "conversation": (_ANY,),  # a former template's name, replaced by the section's own
     "field_messages": ("messages", "conversations"),
     "message_property_mappings": (_ANY,),
     "message_field_role": ("role", "from"),
@@ -39,7 +39,7 @@ _MESSAGES = ({"role": "role", "content": "content"}, ("role", "content"))
 
 
 class UntranslatableError(ConfigError):
-    """Entries that no source can say.
+    """Entries that no source can express.
 
     Attributes:
         lines: What, and why, one line each.
@@ -83,8 +83,8 @@ def _translate(entry: Any, notes: list[str]) -> list[dict[str, Any]]:
         expected = _EXPECTED.get(str(key), ())
         if not any(each is _ANY or each == value for each in expected):
             listed = " or ".join(repr(each) for each in expected)
-            wish = f"expected {listed}" if listed else "which a source cannot say"
-            raise ValueError(f"{key}: found {value!r}, {wish}: bring the records into shape first")
+            wish = f"expected {listed}" if listed else "which a source cannot express"
+            raise ValueError(f"{key}: found {value!r}, {wish}: convert the records first")
     source = {**_format(entry, notes), **_split(entry)}
     if entry.get("revision"):
         source["revision"] = entry["revision"]
@@ -121,8 +121,8 @@ def _format(entry: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
     kind = entry.get("type")
     if not isinstance(kind, str):
         raise ValueError(
-            f"type: found {kind!r}, expected chat_template, alpaca or sharegpt: a prompt of one's "
-            "own cannot be said; write the records as messages"
+            f"type: found {kind!r}, expected chat_template, alpaca or sharegpt: a custom "
+            "prompt cannot be expressed; convert the records to messages"
         )
     name = kind.partition(".")[0].partition(":")[0]
     if name == "alpaca" and kind == name:

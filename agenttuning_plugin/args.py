@@ -77,12 +77,12 @@ class SourceConfig(Closed):
         min_length=1, description="File, folder or hub dataset id. `~` is the home folder."
     )
     format: Format | None = Field(
-        default=None, description="Format of the records; told from the first ones if left out."
+        default=None, description="Format of the records; detected from the first ones if left out."
     )
     splits: list[str] = Field(
         default_factory=list,
-        description="Splits to read, such as `[db, os]`; all if left out, but for those for "
-        "evaluation, such as `test`.",
+        description="Splits to read, such as `[db, os]`; if left out, all except "
+        "those for evaluation, such as `test`.",
     )
     data_files: list[str] = Field(
         default_factory=list, description="Glob patterns inside a folder or hub dataset."
@@ -258,7 +258,7 @@ class AgentTuningSection(Closed):
         if starts != sorted(set(starts)):
             raise ValueError(f"eta_stages: found from_step {starts}, expected ascending steps")
         if self.general_passes is not None and self.num_examples is not None:
-            raise ValueError("general_passes: found beside num_examples, expected one of the two")
+            raise ValueError("general_passes: found with num_examples, expected one of the two")
         if self.general_passes is not None and self.eta_unit != "example":
             raise ValueError(
                 f"general_passes: found with eta_unit {self.eta_unit}, expected `example`, or "
@@ -276,8 +276,8 @@ class AgentTuningSection(Closed):
 class AgentTuningArgs(BaseModel):
     """What the plugin adds to Axolotl's settings: one section.
 
-    Not required here, or a recipe of somebody else would be refused where an entry point
-    brings the plugin; a recipe that lists the plugin is refused without it by `check_recipe`.
+    Not required here: otherwise recipes without the plugin would be refused where an entry point
+    loads it; a recipe that lists the plugin is refused without it by `check_recipe`.
     """
 
     agenttuning: AgentTuningSection | None = Field(

@@ -65,7 +65,7 @@ class EndpointConfig(BaseModel):
     batch_size: int | None = Field(
         default=None,
         ge=1,
-        description="Most episodes played at once; as many as the server bears if left out.",
+        description="Most episodes played in parallel; by default as many as the server sustains.",
     )
     wait: float = Field(
         default=3600.0,

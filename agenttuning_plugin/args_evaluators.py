@@ -183,7 +183,7 @@ class EvaluationConfig(Closed):
     every_dear: int | None = Field(
         default=None,
         ge=1,
-        description="Likewise of dear ones, which play episodes or write answers.",
+        description="Likewise for expensive ones, which play episodes or write answers.",
     )
     max_time_share: float | None = Field(
         default=None,

@@ -1,6 +1,6 @@
 """Top-level keys that the installed Axolotl knows.
 
-Its schema drops every other key in silence, a misspelt batch size too.
+Its schema silently drops every other key, for example a misspelt batch size.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from agenttuning_plugin.near_keys import models_of, suggestion
 
 # Set by Axolotl's own commands before plugins see the recipe.
 _INTERNAL = {"capabilities", "env_capabilities", "inference", "merge_lora", "axolotl_config_path"}
-# A misspelt key is this much like what was meant; others are keys of another kind or version.
+# Least similarity of a misspelt key; others are keys of another kind or version.
 _MISSPELT = 0.85
 
 
@@ -62,7 +62,7 @@ def unknown_nested_keys(cfg: Mapping[str, Any]) -> list[str]:
     """Keys within Axolotl's own groups, such as `fsdp_config`, that its schema does not name.
 
     Groups that are handed on as they are (`deepspeed`, `lr_scheduler_kwargs`) have no schema. What
-    a group's validators take beside its fields cannot be told, so these are only warned of.
+    a group's validators accept in addition to its fields is unknown, so these only give warnings.
     """
     from axolotl.utils.schemas.config import AxolotlConfigWCapabilities
 
@@ -81,7 +81,7 @@ def unknown_nested_keys(cfg: Mapping[str, Any]) -> list[str]:
 
 
 def _takes_any(annotation: Any) -> bool:
-    """Whether a field may hold any mapping beside a model."""
+    """Whether a field accepts any mapping besides a model."""
     return (
         annotation is dict
         or get_origin(annotation) is dict
@@ -110,7 +110,7 @@ def _plugin_keys() -> set[str]:
 
 
 def _command_keys() -> set[str]:
-    """Flags of Axolotl's commands, which arrive beside the recipe's keys."""
+    """Flags of Axolotl's commands, which are merged with the recipe's keys."""
     from axolotl.cli import args
 
     kinds = [kind for kind in vars(args).values() if dataclasses.is_dataclass(kind)]

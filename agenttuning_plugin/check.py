@@ -1,12 +1,12 @@
 """`agenttuning check`: why a recipe would not train what it says.
 
-Axolotl goes on without a plugin that it cannot import, so the question has to be asked
-from outside. Everything is checked in one run, by the functions that a run uses.
+Axolotl 0.19 and 0.20 train without a plugin that they cannot import, so the recipe has to be
+checked from outside. Everything is checked in one run, by the functions that a run uses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from agenttuning_plugin.recipe_rules import problems, section_problems
 from agenttuning_plugin.recipes import read_recipe
 from dataset_builders.errors import AgentTuningError
 from dataset_builders.masks.chat_templates import load_template
+from dataset_builders.masks.template_variables import set_template_variables
 
 
 def check(path: Path) -> list[Finding]:
@@ -60,10 +61,14 @@ def _check(cfg: dict[str, Any]) -> Iterator[Finding]:
         if all(finding.level == "ok" for finding in plugins):
             yield from axolotl.validate(sound=bool(section) and not rules)
     if section:
-        yield from _data(section, axolotl)
+        tokenizer = yield from _tokenizer(section, axolotl)
+        encoding = encoding_of(axolotl.validated, section) if axolotl and tokenizer else None
+        yield from check_data(section, tokenizer, encoding)
         yield from _evaluators(section)
         if section.endpoint:
-            yield from check_endpoint(cfg, section.endpoint, _tokenizer(axolotl))
+            yield from check_endpoint(
+                cfg, section.endpoint, tokenizer, section.chat_template_kwargs
+            )
 
 
 def _template(name: str) -> Iterator[Finding]:
@@ -71,27 +76,24 @@ def _template(name: str) -> Iterator[Finding]:
     yield Finding("chat template", name)
 
 
-def _data(section: AgentTuningSection, axolotl: AxolotlCheck | None) -> Iterator[Finding]:
-    tokenizer = encoding = None
-    if axolotl is not None and axolotl.validated is not None:
-        yield from axolotl.normalize()
-        try:
-            tokenizer = axolotl.tokenizer()
-        except AgentTuningError as error:
-            detail = f"{error}; no row was encoded"
-            yield Finding("tokenizer", detail, "warning")
-        encoding = encoding_of(axolotl.validated, section)
-    yield from check_data(section, tokenizer, encoding)
-
-
-def _tokenizer(axolotl: AxolotlCheck | None) -> Any:
-    """The run's tokenizer; None where it cannot be had, which `_data` has said."""
+def _tokenizer(
+    section: AgentTuningSection, axolotl: AxolotlCheck | None
+) -> Generator[Finding, None, Any]:
+    """The run's tokenizer, its template's variables set; None where it cannot be loaded."""
     if axolotl is None or axolotl.validated is None:
         return None
+    yield from axolotl.normalize()
     try:
-        return axolotl.tokenizer()
-    except AgentTuningError:
+        tokenizer = axolotl.tokenizer()
+    except AgentTuningError as error:
+        yield Finding("tokenizer", f"{error}; no row was encoded", "warning")
         return None
+    try:
+        set_template_variables(tokenizer, section.chat_template_kwargs)
+    except AgentTuningError as error:
+        yield Finding("chat template", f"agenttuning.{error}", "error")
+        return None
+    return tokenizer
 
 
 def _evaluators(section: AgentTuningSection) -> Iterator[Finding]:

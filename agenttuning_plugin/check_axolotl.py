@@ -1,4 +1,4 @@
-"""What the installed Axolotl says of a recipe."""
+"""Checks of a recipe with the installed Axolotl."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from agenttuning_plugin.recipe_rules import PLUGIN, REPLACED_KEYS, check_recipe
 from agenttuning_plugin.recipes import read_recipe
 from dataset_builders.errors import ConfigError
 from dataset_builders.extras import needs_extra
+from dataset_builders.masks.template_variables import set_template_variables
 
 IMPORT = "plugin import"
 """What a plugin that cannot be imported is found under: then Axolotl may be missing too."""
@@ -109,7 +110,7 @@ class AxolotlCheck:
             for item in error.errors():
                 where = ".".join(map(str, item["loc"]))
                 if where.startswith("agenttuning"):
-                    continue  # the section's own check has said so
+                    continue  # reported by the section's own check
                 message = str(item["msg"]).removeprefix("Value error, ")
                 message = " ".join(message.split())
                 yield Finding("Axolotl", f"{where}: {message}" if where else message, "error")
@@ -132,7 +133,7 @@ class AxolotlCheck:
             yield Finding("model", detail, "warning")
 
     def tokenizer(self) -> Any:
-        """Load the run's tokenizer, as the plugin does.
+        """Load the run's tokenizer as Axolotl does; the template's variables are not set yet.
 
         Raises:
             ConfigError: It cannot be loaded here, as offline.
@@ -157,14 +158,16 @@ def read_for_run(path: Path) -> tuple[Any, Any]:
     """
     cfg = read_recipe(path)
     apply_overrides(cfg)
-    check_recipe(cfg)
+    section = check_recipe(cfg)
     with needs_extra("axolotl"):
         axolotl = AxolotlCheck(cfg)
     found = [*check_plugins(cfg), *axolotl.unknown_keys(), *axolotl.validate(sound=True)]
     if wrong := [finding.detail for finding in found if finding.level == "error"]:
         raise ConfigError(f"{path}: {'; '.join(wrong)}")
     list(axolotl.normalize())
-    return axolotl.validated, axolotl.tokenizer()
+    tokenizer = axolotl.tokenizer()
+    set_template_variables(tokenizer, section.chat_template_kwargs)
+    return axolotl.validated, tokenizer
 
 
 def _line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""What a recipe's sources hold, told from a sample of each.
+"""Checks of a recipe's sources, on a sample of each.
 
 The sample is read and encoded by the functions that a run uses, so that what passes here
 passes there.
@@ -136,7 +136,7 @@ def _source(
 
 
 def _digest(conversation: Conversation) -> bytes:
-    text = repr([(m.role, m.content, m.tool_calls) for m in conversation.messages])
+    text = repr([(m.role, m.content, m.reasoning, m.tool_calls) for m in conversation.messages])
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
@@ -198,7 +198,7 @@ def _replayed(agent: Side, section: AgentTuningSection) -> Iterator[Finding]:
         try:
             files = located(as_evaluation_spec(config.data)).files
         except SourceNotFoundError:
-            continue  # the evaluator's own check says so
+            continue  # reported by the evaluator's own check
         for file in files:
             if file.resolve() in mine:
                 detail = f"{file}: replayed and trained on, expected trajectories of their own"

@@ -1,4 +1,4 @@
-"""What `check` asks the server of `agenttuning.endpoint`, before training does."""
+"""Checks of the server of `agenttuning.endpoint`, before training."""
 
 from __future__ import annotations
 
@@ -11,29 +11,32 @@ from typing import Any
 
 from agenttuning_plugin.args_endpoint import EndpointConfig
 from agenttuning_plugin.endpoint_files import FOLDER
-from agenttuning_plugin.endpoint_job import load_hint
 from agenttuning_plugin.findings import Finding, guarded
-from agenttuning_plugin.server import RouteError, Server
+from agenttuning_plugin.server import RouteError, Server, load_hint
 
 _WHAT = "endpoint"
 _SECONDS = 30.0
 _ADAPTERS = ("lora", "qlora")
 _REFUSED = {
     "peft_use_dora": "DoRA",
-    "lora_modules_to_save": "whole modules beside the LoRA weights",
+    "lora_modules_to_save": "full modules in addition to the LoRA weights",
 }
 """Keys of a recipe for adapters that vLLM does not load, and what they ask for."""
 
 
 def check_endpoint(
-    cfg: Mapping[str, Any], settings: EndpointConfig, tokenizer: Any = None
+    cfg: Mapping[str, Any],
+    settings: EndpointConfig,
+    tokenizer: Any = None,
+    template_kwargs: Mapping[str, Any] | None = None,
 ) -> Iterator[Finding]:
-    """Check what the server has to bear, and ask it.
+    """Check what the recipe needs of the server, and query the server.
 
     Args:
         cfg: The recipe.
         settings: Its section `endpoint`.
         tokenizer: The run's, with its chat template; prompts are not compared without it.
+        template_kwargs: Variables of the chat template, set in the tokenizer already.
     """
     wrong = list(_recipe(cfg))
     yield from wrong
@@ -48,15 +51,15 @@ def check_endpoint(
     if not wrong:
         yield from _adapter(cfg, server)
     if tokenizer is not None:
-        yield from guarded(_WHAT, lambda: _prompts(cfg, server, tokenizer))
+        yield from guarded(_WHAT, lambda: _prompts(cfg, server, tokenizer, template_kwargs))
 
 
 def _recipe(cfg: Mapping[str, Any]) -> Iterator[Finding]:
     """What can be refused without asking."""
     if cfg.get("adapter") not in _ADAPTERS:
         detail = (
-            f"adapter: found {cfg.get('adapter')!r}, expected lora: a server cannot be given other "
-            "weights while it runs"
+            f"adapter: found {cfg.get('adapter')!r}, expected lora: a running server cannot "
+            "replace its base weights"
         )
         yield Finding(_WHAT, f"agenttuning.endpoint: {detail}", "error")
     for key, words in _REFUSED.items():
@@ -66,7 +69,7 @@ def _recipe(cfg: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _base(cfg: Mapping[str, Any], models: list[dict[str, Any]]) -> Finding:
-    """Whether the recipe's base model is among those that the server tells of."""
+    """Whether the recipe's base model is among those that the server lists."""
     wanted = str(cfg.get("base_model") or "")
     roots = [str(row.get("root") or row.get("id")) for row in models if not row.get("parent")]
     names = {Path(root).expanduser().name for root in roots}
@@ -75,7 +78,7 @@ def _base(cfg: Mapping[str, Any], models: list[dict[str, Any]]) -> Finding:
     return Finding(
         _WHAT,
         f"base_model: found {wanted}, and the server serves {', '.join(roots) or 'nothing'}: an "
-        "adapter of another base answers at random",
+        "adapter of another base gives meaningless answers",
         "warning",
     )
 
@@ -83,7 +86,7 @@ def _base(cfg: Mapping[str, Any], models: list[dict[str, Any]]) -> Finding:
 def _adapter(cfg: Mapping[str, Any], server: Server) -> Iterator[Finding]:
     """Have the server load an adapter of the recipe's rank that holds no weights.
 
-    It says what it minds before it misses them: no such route, a folder that it does not see,
+    It reports other problems before missing weights: no such route, a folder it does not see,
     a rank that is too high.
     """
     place = Path(str(cfg.get("output_dir") or ".")).expanduser()
@@ -117,12 +120,17 @@ def _adapter(cfg: Mapping[str, Any], server: Server) -> Iterator[Finding]:
         shutil.rmtree(probe, ignore_errors=True)
 
 
-def _prompts(cfg: Mapping[str, Any], server: Server, tokenizer: Any) -> Iterator[Finding]:
+def _prompts(
+    cfg: Mapping[str, Any],
+    server: Server,
+    tokenizer: Any,
+    template_kwargs: Mapping[str, Any] | None,
+) -> Iterator[Finding]:
     from agenttuning_plugin.served_prompts import compare_prompts, prompts_of
 
-    prompts = prompts_of(tokenizer, tuple(cfg.get("eot_tokens") or ()))
+    prompts = prompts_of(tokenizer, tuple(cfg.get("eot_tokens") or ()), dict(template_kwargs or {}))
     unknown = compare_prompts(server, prompts, tokenizer)
     for line in unknown:
         yield Finding(_WHAT, line, "warning")
     if not unknown:
-        yield Finding(_WHAT, "writes prompts and ends turns as the recipe does")
+        yield Finding(_WHAT, "renders prompts and ends turns as the recipe does")

@@ -103,7 +103,7 @@ def demo(
 def check(
     recipe: Annotated[Path, typer.Argument(help="An Axolotl recipe.")], as_json: Json = False
 ) -> None:
-    """Check whether a recipe trains what it says: all findings, exit code 1 for an error."""
+    """Report all problems of a recipe; exit code 1 if one is an error."""
     from agenttuning_plugin.check import check as run_check
 
     findings = run_check(recipe)
@@ -142,7 +142,7 @@ def recipe_list(as_json: Json = False) -> None:
 def recipe_copy(
     name: Annotated[str, typer.Argument(help="Name from `agenttuning recipe list`.")],
     to: Annotated[Path, typer.Argument(help="Folder or file to copy to.")] = Path(),
-    force: Annotated[bool, typer.Option(help="Replace a file that is there.")] = False,
+    force: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
 ) -> None:
     """Copy a shipped recipe, to adapt it."""
     from agenttuning_plugin.recipes import shipped_recipe
@@ -150,7 +150,7 @@ def recipe_copy(
     source = shipped_recipe(name)
     target = to / source.name if to.is_dir() else to
     if target.exists() and not force:
-        raise ConfigError(f"{target}: is there already; --force replaces it")
+        raise ConfigError(f"{target}: exists already; --force replaces it")
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
     console.print(f"{target}", soft_wrap=True)

@@ -19,21 +19,23 @@ def adopt(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Recipe to write; if left out, NAME-agenttuning.yaml beside the given file."
+            help="Recipe to write; if left out, NAME-agenttuning.yaml next to the given file."
         ),
     ] = None,
     eta: Annotated[float, typer.Option(min=0, max=1, help="Share of agent data.")] = 0.2,
-    force: Annotated[bool, typer.Option(help="Replace a file that is there.")] = False,
+    force: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Make a recipe of an Axolotl YAML: its data sets become the general data."""
+    """Convert an Axolotl YAML into a recipe: its data sets become the general data."""
     from agenttuning_plugin.adopting import adopt as make
     from dataset_builders.whole_files import replace_text
 
     target = out or config.with_name(f"{config.stem}-agenttuning{config.suffix or '.yaml'}")
     adopted = make(config, agent, eta)
     if target.exists() and (not force or target.samefile(config)):
-        raise ConfigError(f"{target}: is there already; --force replaces it, but not the given one")
+        raise ConfigError(
+            f"{target}: exists already; --force replaces it, but never the given file"
+        )
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         replace_text(target, adopted.text)

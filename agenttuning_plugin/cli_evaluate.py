@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 _EXTRA = ("replay", "loss")
 _BATCH = 16
 _IN_FLIGHT = 64
-"""Most episodes in play: rows of a batch of this process's own, or requests to a server."""
+"""Most episodes in parallel: rows of a batch in this process, or requests to a server."""
 
 
 @naming_options(ENVIRONMENT_OPTIONS)
@@ -112,7 +112,7 @@ def evaluate(
     batch_size: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Most episodes played at once. [default: 16; on a server 64, as it bears]"
+            min=1, help="Most episodes played in parallel. [default: 16; on a server up to 64]"
         ),
     ] = None,
     max_new_tokens: Annotated[

@@ -28,7 +28,7 @@ def build(
     ] = None,
     recipe: Annotated[
         Path | None,
-        typer.Option(help="Build the mix of this recipe, as a run makes it; no other settings."),
+        typer.Option(help="Build the mix of this recipe, as a run does; takes no other settings."),
     ] = None,
     agent: Annotated[
         list[str] | None, typer.Option(help="Agent data: file, folder or hub id; repeatable.")
@@ -107,7 +107,7 @@ def build(
 
 
 def _nothing_beside_recipe(context: typer.Context) -> None:
-    """A recipe says everything: a setting beside it would be void.
+    """A recipe sets everything: another setting would have no effect.
 
     Raises:
         ConfigError: There is one.
@@ -116,11 +116,11 @@ def _nothing_beside_recipe(context: typer.Context) -> None:
     for name in context.params.keys() - allowed:
         if _named(context, name):
             option = name.replace("_", "-")
-            raise ConfigError(f"--{option}: found beside --recipe, which says it: expected one")
+            raise ConfigError(f"--{option}: found with --recipe, which sets it: expected one")
 
 
 def _named(context: typer.Context, name: str) -> bool:
-    """Whether a parameter stands on the command line."""
+    """Whether a parameter was given on the command line."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
 

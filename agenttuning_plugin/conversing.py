@@ -38,7 +38,7 @@ def converse(
     answers = _answers(subject, max_new_tokens, temperature)
     history: list[Message] = []
     if prompt is None:
-        console.print("[dim]An empty line starts anew, Ctrl-D ends.[/dim]")
+        console.print("[dim]An empty line starts a new conversation, Ctrl-D ends.[/dim]")
     while True:
         text = prompt if prompt is not None else _ask(console)
         if text is None:
@@ -73,7 +73,7 @@ def _answers(subject: Subject, max_new_tokens: int, temperature: float) -> _Answ
 def _served_answer(server: LanguageModel, decoding: Decoding, history: list[Message]) -> Answer:
     (text,) = server.chat([history], decoding)
     if text is None:
-        raise MaskError("longer than the server's context; an empty line starts anew")
+        raise MaskError("longer than the server's context; an empty line starts a new conversation")
     print(text)
     return read_answer(text)
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agenttuning_plugin.server import RouteError, Server
+from agenttuning_plugin.server import RouteError, Server, load_hint
 from dataset_builders.errors import AgentTuningError, EndpointError
 
 if TYPE_CHECKING:
@@ -152,18 +152,6 @@ def _post(job: Job, route: str, body: dict[str, str]) -> None:
     except RouteError as error:
         hint = load_hint(error, job.adapter) if route.startswith("load") else ""
         raise EndpointError(f"{route} {job.name}: {error}{hint}") from error
-
-
-def load_hint(error: RouteError, adapter: str) -> str:
-    """What to do about a refused adapter, to be put behind the error; "" if nothing is known."""
-    if error.status != 404:
-        return ""
-    if "adapter" in error.told.lower():
-        return f" (the server does not see {adapter}: it needs the output folder, same path)"
-    return (
-        " (vLLM has this route with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True and --enable-lora; "
-        "base_url ends in /v1)"
-    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What can be measured on a server during training, and what cannot."""
+"""Rules for what can be evaluated on a server during training."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def lora_name(model: Any) -> str:
     configs = getattr(model, "peft_config", None)
     if not isinstance(configs, dict):
         raise ConfigError(
-            "agenttuning.endpoint: found a full model, expected a LoRA adapter: a server cannot be "
-            "given other weights while it runs; use agenttuning.evaluators"
+            "agenttuning.endpoint: found a full model, expected a LoRA adapter: a running "
+            "server cannot replace its base weights; use agenttuning.evaluators"
         )
     name = str(model.active_adapter)
     kind = str(getattr(configs[name].peft_type, "value", configs[name].peft_type))

@@ -1,4 +1,4 @@
-"""What a step's loss is divided by: one named rule, on every trainer and version.
+"""Loss normalization: one rule for the divisor of a step's loss, on every trainer and version.
 
 The paper minimises eta * E_agent[log p(y|x)] + (1 - eta) * E_general[log p(y|x)] (section 2.3),
 where log p(y|x) is a sum over the tokens of an answer; it draws by eta and weighs nothing. Trainers
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Normalization = Literal["tokens", "examples"]
 NORMALIZATIONS: tuple[str, ...] = get_args(Normalization)
 
-_COUNTS = (4.0, 8.0, 16.0)  # numbers of tokens that a model is told of
+_COUNTS = (4.0, 8.0, 16.0)  # numbers of tokens passed to a model
 
 
 class LossNormalization(TrainerCallback):
@@ -35,7 +35,7 @@ class LossNormalization(TrainerCallback):
     token, which reads the paper's expectation as one over examples of equal weight: eta is then
     the share of the loss. Trainers compute it only with one example in each micro-batch.
 
-    The trainer's own switches are set, no loss is computed anew.
+    Only the trainer's own switches are set; the loss is not recomputed.
 
     Attributes:
         normalization: The rule.
@@ -109,13 +109,13 @@ class LossNormalization(TrainerCallback):
         if steps * world > 1:
             raise ConfigError(
                 f"loss_normalization: tokens: the loss of {name} takes no num_items_in_batch, so "
-                f"{steps} micro-batches of {world} processes would be averaged whatever their "
-                "tokens; expected one micro-batch a step, or loss_normalization: examples"
+                f"{steps} micro-batches of {world} processes would be averaged regardless of "
+                "their tokens; expected one micro-batch a step, or loss_normalization: examples"
             )
 
 
 def divides_by_count(model: Any) -> bool:
-    """Whether a model divides its loss by the number of tokens that it is told of.
+    """Whether a model divides its loss by the number of tokens that it is given.
 
     Tried on eight tokens: a forward's signature does not say it, for it takes any argument.
     """

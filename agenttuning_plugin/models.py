@@ -99,7 +99,7 @@ def open_subject(
         max_concurrency: Of a server: most requests in flight.
 
     Raises:
-        ConfigError: An option is given beside an address that only the server can heed; or see
+        ConfigError: An option is given with an address that only the server can apply; or see
             `load_subject` and `served_subject`, as for other errors.
     """
     if lacks_scheme(place) and not Path(place).exists():
@@ -123,12 +123,12 @@ def open_subject(
         ),
     ):
         if value:
-            raise ConfigError(f"{option}: found one beside a URL: {remedy}")
+            raise ConfigError(f"{option}: found one with a URL: {remedy}")
     return served_subject(place, model_name, api_key_env, max_concurrency)
 
 
 def close_subject(subject: Subject) -> None:
-    """Close the connections to a server; nothing else has to be closed."""
+    """Close the connections to a server; other models need no closing."""
     from evaluators.endpoint_model import EndpointModel
 
     if isinstance(subject.server, EndpointModel):

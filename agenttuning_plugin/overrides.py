@@ -1,4 +1,4 @@
-"""Overrides of the section that stand beside it, as sweeps and command lines write them.
+"""Overrides of the section at the top level, as sweeps and command lines write them.
 
 Axolotl's `--sweep` sets top-level keys, `accelerate launch -m axolotl.cli.train` splits a flag
 at its first `__`, and Axolotl drops top-level keys that it does not know. An override such as
@@ -45,7 +45,7 @@ def apply_overrides(cfg: MutableMapping[str, Any]) -> list[str]:
                 f"{key}: unknown key, expected {SECTION}, or {SECTION}__KEY for a key of it"
             )
         if tuple(path) in moved:
-            raise ConfigError(f"{key}: found beside {moved[tuple(path)]}, expected one of the two")
+            raise ConfigError(f"{key}: found with {moved[tuple(path)]}, expected one of the two")
         moved[tuple(path)] = str(key)
     if moved and not isinstance(cfg.get(SECTION), dict):
         # Also a section that is missing: its other keys have no defaults to start from.
@@ -58,7 +58,7 @@ def apply_overrides(cfg: MutableMapping[str, Any]) -> list[str]:
 
 
 def _looks_like_section(key: object) -> bool:
-    """Whether a top-level key means the section without being it; case is not minded."""
+    """Whether a top-level key means the section without being it; case is ignored."""
     return isinstance(key, str) and key != SECTION and key.lower().startswith(SECTION)
 
 
@@ -100,7 +100,7 @@ def _position(target: Any, part: str, key: str) -> Any:
 
 
 def check_command_line(argv: Sequence[str]) -> None:
-    """Refuse overrides that `axolotl train` hands to the launcher, or drops, and never to us.
+    """Refuse overrides that `axolotl train` passes to the launcher or drops.
 
     Args:
         argv: Command line of this process, `sys.argv`.
@@ -112,7 +112,7 @@ def check_command_line(argv: Sequence[str]) -> None:
     flags = [arg for arg in argv[1:] if arg.startswith(f"--{SECTION}")]
     if program in {"axolotl", "main"} and flags:
         raise ConfigError(
-            f"{flags[0]}: `axolotl train` passes no override of a plugin on; run "
-            "`accelerate launch -m axolotl.cli.train RECIPE --agenttuning__eta 0.1` (with the key "
-            "and value of yours), or use a file of `--sweep`"
+            f"{flags[0]}: `axolotl train` does not pass on overrides of a plugin; run "
+            "`accelerate launch -m axolotl.cli.train RECIPE --agenttuning__eta 0.1` (with your "
+            "key and value), or use a file of `--sweep`"
         )

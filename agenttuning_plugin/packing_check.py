@@ -1,11 +1,11 @@
-"""Whether a model keeps the documents of a packed row apart: tried, not looked up.
+"""Tests whether a model keeps the documents of a packed row apart.
 
-Attention does, where positions say that a document begins. Layers that carry a state along the
+Attention does if positions mark the beginning of a document. Layers that carry a state along the
 row (Mamba, linear attention, short convolutions) do only if their kernel is given the
-boundaries and heeds them, which depends on the architecture, the versions and patches at hand,
-and the device. Where one does not, nothing fails: the loss is that of documents that read each
-other. So the model itself reads two packed rows that differ in their first document only, and
-what it says of the second one may not change.
+boundaries and respects them, which depends on the architecture, the installed versions and
+patches, and the device. Otherwise nothing fails: the loss is that of documents that see each
+other. So the model itself processes two packed rows that differ in their first document only,
+and its output for the second one must not change.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class PackingCheck(TrainerCallback):
 
 
 def check_packing(model: Any) -> None:
-    """Check that no document of a packed row changes what a model says of the next one.
+    """Check that no document of a packed row changes a model's output for the next one.
 
     Three forward passes of some 40 tokens, without gradients, in evaluation mode.
 
@@ -62,8 +62,8 @@ def check_packing(model: Any) -> None:
     if leak > 1:
         raise ConfigError(
             f"sample_packing: the installed {name} ({attention_of(model)} attention) does not keep "
-            "the documents of a packed row apart: what it says of one depends on the one before; "
-            "train without packing, or install kernels that heed document boundaries"
+            "the documents of a packed row apart: its output for one depends on the one before; "
+            "train without packing, or install kernels that respect document boundaries"
         )
     mark_checked()
 
@@ -74,7 +74,7 @@ def attention_of(model: Any) -> str:
 
 
 def leak_of(model: Any) -> float:
-    """How much a document changes what is said of the next one, in what rounding may change.
+    """How much a document changes the output for the next one, in units of the rounding error.
 
     Returns:
         The largest change of a logit, divided by the limit; above 1 the documents are mixed.

@@ -26,11 +26,11 @@ _PACKAGE = "agenttuning_plugin."
 _DATA = "the plugin supplies the data: list sources under agenttuning"
 _MASKS = "the plugin trains the model's own turns, each with its end token"
 _PACKS = "the plugin packs the rows itself, in the mix's order"
-_ORDER = "the plugin decides on the order of the rows"
-_POSE = "the plugin makes the rows, without PoSE"
+_ORDER = "the plugin determines the order of the rows"
+_POSE = "the plugin encodes the rows, without PoSE"
 _TUNING = "eta-sampling is for supervised fine-tuning"
 
-# Key, and why it cannot stand in a recipe of this plugin. False or nothing is what the plugin does.
+# Key, and why a recipe of this plugin must not set it. False or nothing is what the plugin does.
 _REFUSED = {
     "datasets": _DATA,
     "pretraining_dataset": _DATA,
@@ -69,7 +69,7 @@ _REFUSED = {
     "pretraining_sample_concatenation": _PACKS,
     "streaming_multipack_buffer_size": _PACKS,
 }
-# Likewise, whatever the value: it would be void.
+# Likewise for any value: it would have no effect.
 _VOID = {
     "shuffle_merged_datasets": _ORDER,
     "shuffle_before_merging_datasets": _ORDER,
@@ -90,7 +90,7 @@ MISSING = (
     "agenttuning.general"
 )
 REPLACED_KEYS = frozenset(_REFUSED) | frozenset(_VOID)
-"""Keys that the plugin makes void."""
+"""Keys that have no effect with the plugin."""
 
 
 def uses_plugin(cfg: Mapping[str, Any]) -> bool:
@@ -125,7 +125,7 @@ def check_recipe(cfg: Mapping[str, Any], others: Sequence[str] = ()) -> AgentTun
 
 
 def problems(cfg: Mapping[str, Any], section: AgentTuningSection | None) -> list[str]:
-    """What of a recipe contradicts the plugin, one line each.
+    """Problems of a recipe with the plugin, one line each.
 
     Args:
         cfg: The recipe.
@@ -157,7 +157,7 @@ def _one_template(cfg: Mapping[str, Any], section: AgentTuningSection) -> Iterat
     for key in ("chat_template", "chat_template_jinja"):
         if section.chat_template and cfg.get(key):
             yield (
-                f"{key}: found {short(cfg[key])} beside agenttuning.chat_template "
+                f"{key}: found {short(cfg[key])} with agenttuning.chat_template "
                 f"{section.chat_template!r}, expected one of the two"
             )
 
@@ -166,19 +166,19 @@ def _run_length(cfg: Mapping[str, Any], section: AgentTuningSection) -> Iterator
     passes = section.general_passes is not None
     if cfg.get("max_steps"):
         if passes:
-            yield "agenttuning.general_passes: found beside max_steps, expected one of the two"
+            yield "agenttuning.general_passes: found with max_steps, expected one of the two"
         return
     if cfg.get("num_epochs") not in (None, 1):
         yield (
-            f"num_epochs: found {short(cfg['num_epochs'])}, expected nothing: it would change "
-            "nothing; set max_steps or agenttuning.general_passes"
+            f"num_epochs: found {short(cfg['num_epochs'])}, expected nothing: it has "
+            "no effect; set max_steps or agenttuning.general_passes"
         )
     if passes:
         return
     if cfg.get("sample_packing"):
         yield (
             "max_steps: missing, expected a number of steps (or agenttuning.general_passes): with "
-            "sample_packing a number of examples does not decide it"
+            "sample_packing a number of examples does not determine it"
         )
     elif section.num_examples is None:
         yield (
@@ -211,7 +211,7 @@ def _best_model(cfg: Mapping[str, Any], section: AgentTuningSection) -> Iterator
         return
     shown = ", ".join([*known[:1], *(f"{each}..." for each in beginnings)]) or "no figure"
     yield (
-        f"metric_for_best_model: found {wanted}, which nobody logs: this recipe logs {shown}"
+        f"metric_for_best_model: found {wanted}, which is not logged: this recipe logs {shown}"
         f"{suggestion(key, known)}"
     )
 

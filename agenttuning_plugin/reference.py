@@ -47,26 +47,27 @@ section `agenttuning:`. Unknown keys in the section are refused. The recipe has 
 the plugin supplies the data, and without the plugin Axolotl then stops instead of training
 something else. A source may be written as its path alone.
 
-A key of the section may also stand beside it, as `agenttuning__eta` or `agenttuning.eta`, at any
-depth (`agenttuning__evaluators__0__every`); it replaces the section's value. So a file of
-Axolotl's `--sweep` may say `agenttuning__eta: [0, 0.2]`, and on the command line
+A key of the section can also be set at the top level, as `agenttuning__eta` or `agenttuning.eta`,
+at any depth (`agenttuning__evaluators__0__every`); it replaces the section's value. So a file for
+Axolotl's `--sweep` may contain `agenttuning__eta: [0, 0.2]`, and on the command line
 `accelerate launch -m axolotl.cli.train recipe.yaml --agenttuning__eta 0.3` overrides it.
-`axolotl train` passes no flag of a plugin on; this plugin and the launcher refuse it there. Any
-other key that begins with `agenttuning` is refused.
+`axolotl train` does not pass on flags of a plugin; such flags are refused there. Any other key
+that begins with `agenttuning` is refused.
 
-Keys of Axolotl that the plugin makes void, such as `dataset_exact_deduplication`,
+Axolotl keys that have no effect with the plugin, such as `dataset_exact_deduplication`,
 `shuffle_merged_datasets` or `train_on_eos`, are refused with the reason. So is a top-level key
 that is nearly one of Axolotl's, such as `gradient_acumulation_steps`, which Axolotl itself drops
-in silence; of another unknown key the run warns, and `agenttuning check` refuses it.
+silently. For other unknown keys the run logs a warning, and `agenttuning check` reports an error.
 
-A run is as long as `max_steps`, or as `general_passes` passes over the general data: the plugin
-counts its rows when they are encoded and sets the steps, to a step exactly, with sample packing
-some 0.2 % early. [adopt.md](adopt.md) makes a recipe of an ordinary Axolotl YAML.
+The run length is `max_steps`, or `general_passes` passes over the general data: the plugin counts
+its rows when they are encoded and sets the number of steps, exact without sample packing and
+about 0.2 % short with it. To convert an ordinary Axolotl YAML, see [adopt.md](adopt.md).
 
-`agenttuning check recipe.yaml` says all that is wrong at once, by the functions that a run uses: it
-validates the recipe with the installed Axolotl, reads and encodes the first conversations of each
-local source, and makes the evaluators. Errors are what stops a run or makes it another one, and
-give exit code 1; warnings do not. `--json` gives the findings to scripts.
+`agenttuning check recipe.yaml` reports all problems in one run, with the functions that a run
+uses: it validates the recipe with the installed Axolotl, reads and encodes the first
+conversations of each local source, and creates the evaluators. An error is what would stop a run
+or make it train something else, and gives exit code 1; warnings do not. `--json` prints the
+findings for scripts.
 
 From Axolotl's own keys the plugin takes `sequence_len`, `excess_length_strategy`,
 `sample_packing`, `eot_tokens`, `max_steps`, the batch sizes, `seed` and

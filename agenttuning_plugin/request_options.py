@@ -1,4 +1,4 @@
-"""Options of the commands that send requests: how they are sampled, and further fields."""
+"""Command-line options for requests to a server: sampling and further fields."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Temperature = Annotated[
     float | None,
     typer.Option(
         min=0,
-        help="Model at a URL: in place of the tasks' own, for servers that refuse 0.",
+        help="Model at a URL: replaces the tasks' own, for servers that refuse 0.",
     ),
 ]
 TokenField = Annotated[
@@ -31,7 +31,9 @@ RequestFields = Annotated[
     list[str] | None,
     typer.Option(help="Model at a URL: further field of requests, as name=JSON; repeatable."),
 ]
-JudgeTemperature = Annotated[float | None, typer.Option(min=0, help="Of the judge, in place of 0.")]
+JudgeTemperature = Annotated[
+    float | None, typer.Option(min=0, help="Judge's temperature; default 0.")
+]
 JudgeTokenField = Annotated[str, typer.Option(help="As --token-field, for the judge.")]
 JudgeFields = Annotated[
     list[str] | None,

@@ -1,8 +1,8 @@
-"""Is what a trainer reads the mix, row by row? Asked of the trainer, whatever its settings say.
+"""Checks on the trainer itself, not its settings, that it reads the mix row by row.
 
 Trainers gain samplers with each release (`group_by_length`, `batch_rebalance`, Axolotl's
-`balance_labels`), and other plugins and subclasses bring their own. So the one that was made
-is looked at, beside the settings that are refused by name.
+`balance_labels`), and other plugins and subclasses bring their own. So the actual
+sampler is checked, in addition to the settings that are refused by name.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def check_row_order(trainer: Any) -> None:
             f"trainer: found {type(sampler).__name__} as the sampler of its training data "
             f"(train_sampling_strategy {strategy!r}), expected SequentialSampler: any other moves, "
             "drops or repeats rows of the mix; TRL: train_sampling_strategy='sequential'; Axolotl: "
-            "leave out what chooses a sampler"
+            "remove the key that selects a sampler"
         )
     if splits_batches(getattr(trainer.args, "accelerator_config", None)):
         raise ConfigError(f"trainer: {SPLIT_BATCHES}")

@@ -1,4 +1,4 @@
-"""How an Axolotl run ends: its base against its result, and the next commands."""
+"""End of an Axolotl run: base against result, and the next commands."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dataset_builders.errors import AgentTuningError
 from evaluators.base import RECORDS_FILE
 
 SUMMARY = "AGENTTUNING_SUMMARY"
-"""Environment variable; `0` leaves the end of a run out, for a caller that prints its own."""
+"""Environment variable; `0` turns the output off, for a caller that prints its own."""
 
 
 def print_run_end(cfg: Any, console: Console) -> None:

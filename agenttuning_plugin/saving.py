@@ -71,7 +71,7 @@ def build_to_disk(
         StorageError: There is no room for it; nothing is left at `out`.
     """
     if out.exists() or out.is_symlink():
-        raise ConfigError(f"{out}: is there already, expected a folder to be made")
+        raise ConfigError(f"{out}: exists already, expected a new folder")
     if plan.unit not in UNITS:
         raise ConfigError(f"eta_unit: found {plan.unit!r}, expected one of {', '.join(UNITS)}")
     check_sources(agent, general, plan)
@@ -122,7 +122,7 @@ def build_recipe(out: Path, recipe: Path, processes: int | None = None) -> dict[
         StorageError: There is no room for it; nothing is left at `out`.
     """
     if out.exists() or out.is_symlink():
-        raise ConfigError(f"{out}: is there already, expected a folder to be made")
+        raise ConfigError(f"{out}: exists already, expected a new folder")
     with silenced():
         cfg, tokenizer = read_for_run(recipe)
     section = section_of(cfg)

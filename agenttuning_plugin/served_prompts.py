@@ -1,7 +1,7 @@
-"""Whether a server writes prompts, and ends turns, as the recipe's tokenizer does.
+"""Whether a server renders prompts and ends turns as the recipe's tokenizer does.
 
-A server renders dialogues with a chat template of its own. Where that is not the template of
-the training data, every figure is of a model that was asked in another way.
+A server renders dialogues with its own chat template. If that differs from the template of the
+training data, all figures are measured with other prompts than in training.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def prompts_of(
 
     Args:
         tokenizer: With the chat template of the run.
-        end_of_turn: Tokens beside eos that end a turn.
+        end_of_turn: Tokens besides eos that end a turn.
         template_kwargs: Variables of the chat template, set in the tokenizer already.
 
     Raises:
@@ -69,7 +69,7 @@ def prompts_of(
     for dialogue in _DIALOGUES:
         try:
             ids = coder.prompt_ids(renderer.render_prompt(dialogue))
-        except MaskError:  # Such as a template without system turns: nobody is asked so.
+        except MaskError:  # Such as a template without system turns: not compared.
             continue
         made.dialogues.append([{"role": m.role, "content": m.content} for m in dialogue])
         made.ids.append([int(each) for each in ids])
@@ -91,7 +91,7 @@ def compare_prompts(server: Server, prompts: Prompts, tokenizer: Any = None) -> 
 
     Raises:
         ConfigError: The server writes other prompts, refuses what the recipe's template
-            renders, or goes on after a token that ends a turn.
+            renders, or continues after a token that ends a turn.
         RouteError: The server does not answer.
     """
     unknown = []
@@ -113,13 +113,13 @@ def compare_prompts(server: Server, prompts: Prompts, tokenizer: Any = None) -> 
         ends = _ends_turn(server, prompts.dialogues[0], number)
         if ends is None:
             unknown.append(
-                f"{server.base_url}: the server takes no logit_bias: not known whether "
+                f"{server.base_url}: the server accepts no logit_bias: unknown whether "
                 f"{token} ends a turn there"
             )
         elif not ends:
             raise ConfigError(
-                f"{server.base_url}: {token} ends a turn in the recipe, and the server writes on "
-                "after it; name it as an end token there (vLLM: --override-generation-config "
+                f"{server.base_url}: {token} ends a turn in the recipe, but the server continues "
+                "after it; set it as an end token there (vLLM: --override-generation-config "
                 f"'{{\"eos_token_id\": [{number}, ...]}}')"
             )
     return unknown
@@ -128,7 +128,7 @@ def compare_prompts(server: Server, prompts: Prompts, tokenizer: Any = None) -> 
 def _tokens(
     server: Server, dialogue: list[dict[str, str]], template_kwargs: dict[str, Any]
 ) -> list[int] | None:
-    """Ids of the server's prompt; None where it does not tell."""
+    """Ids of the server's prompt; None where it gives none."""
     body: dict[str, Any] = {"messages": dialogue, "add_generation_prompt": True}
     if template_kwargs:
         body["chat_template_kwargs"] = template_kwargs

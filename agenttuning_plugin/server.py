@@ -1,4 +1,4 @@
-"""Routes of a server beside OpenAI's: what an `endpoint` and `check` ask of it."""
+"""Routes of a server that are not OpenAI's, used by `endpoint` and `check`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ SECONDS = 600.0
 
 
 class RouteError(EndpointError):
-    """A route answered with an error's status, or not at all.
+    """A route answered with an error status, or not at all.
 
     Attributes:
         status: Of HTTP; None if there was no answer.
-        told: What the server said, in one line.
+        told: The server's message, in one line.
     """
 
     def __init__(self, message: str, status: int | None = None, told: str = "") -> None:
@@ -49,7 +49,7 @@ class Server:
         Args:
             route: Its name below the address.
             body: JSON to post; none gets.
-            root: Whether the route is beside `/v1`, not below it.
+            root: Whether the route is next to `/v1`, not below it.
 
         Returns:
             The answer as JSON, or as text where it is none.
@@ -96,3 +96,15 @@ class Server:
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise RouteError(f"{self.base_url}: /models: found no list of models")
         return rows
+
+
+def load_hint(error: RouteError, adapter: str) -> str:
+    """What to do about a refused adapter, to be put behind the error; "" if nothing is known."""
+    if error.status != 404:
+        return ""
+    if "adapter" in error.told.lower():
+        return f" (the server does not see {adapter}: it needs the output folder, same path)"
+    return (
+        " (vLLM has this route with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True and --enable-lora; "
+        "base_url ends in /v1)"
+    )

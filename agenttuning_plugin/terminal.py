@@ -34,7 +34,7 @@ TemplateVariables = Annotated[
     typer.Option(
         "--chat-template-kwargs",
         help="Variable of the chat template as name=JSON, such as enable_thinking=false; "
-        "repeatable. A server is sent it with every request.",
+        "repeatable. Sent to a server with every request.",
     ),
 ]
 EndOfTurn = Annotated[
@@ -138,7 +138,7 @@ def literal_help(app: typer.Typer) -> None:
     """Show help texts as they are written: rich would take `[default: all]` for markup.
 
     Args:
-        app: The command line; those below it are seen to as well.
+        app: The command line; its sub-commands are included.
     """
     callbacks = [command.callback for command in app.registered_commands]
     if app.registered_callback is not None:
@@ -147,7 +147,7 @@ def literal_help(app: typer.Typer) -> None:
         if callback is None:
             continue
         function = inspect.unwrap(callback)
-        # Read once and kept: texts are evaluated anew, to new options, each time.
+        # Read once and kept: each evaluation of the texts makes new options.
         function.__annotations__ = get_type_hints(function, include_extras=True)
         for hint in function.__annotations__.values():
             for info in getattr(hint, "__metadata__", ()):

@@ -32,7 +32,7 @@ class AgentTaskEvaluator(Evaluator):
         num_tasks: The first so many tasks of the split in `item_order.fixed_order`, as a
             limit takes them; all of them by default.
         batch_size: Most episodes played at once, each a row of the generation batch; on a
-            server as many of them as it bears, each at its own pace.
+            server as many of them as it sustains, independently of each other.
         max_new_tokens: Longest turn in tokens; by default what the benchmark sets. A lower
             limit saves time, mostly on models that do not know when to stop.
         suite: Which of the paper's groups the figures belong to.

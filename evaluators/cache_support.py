@@ -62,7 +62,7 @@ class CacheSupport:
 def cache_support(model: Any) -> CacheSupport:
     """Look at a model's signature, configuration and layers.
 
-    A model that has to be generated from without a cache is warned of once, with the reason:
+    For a model that must generate without a cache, one warning gives the reason:
     each of its tokens costs a pass over the whole row.
 
     Args:
@@ -92,7 +92,7 @@ def _why_none(base: Any, name: str | None, *, stateful: bool) -> str | None:
     if not getattr(base, "_supports_default_dynamic_cache", lambda: True)():
         return "it refuses transformers' DynamicCache"
     if stateful and getattr(base, "_is_stateful", False):
-        return "its states take no padding on the left"
+        return "its states do not support left padding"
     return None
 
 

@@ -1,4 +1,4 @@
-"""When a callback hears of the end of training: before those that show or keep figures close."""
+"""Order of callbacks at the end of training: before those that show or record figures close."""
 
 from __future__ import annotations
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dataset_builders.collection.answer import Answer, replace_text
@@ -22,6 +21,7 @@ from evaluators.endpoint_client import (
     answer_of,
     letter_values,
 )
+from evaluators.loop_thread import LoopThread
 from evaluators.served_models import (
     NoModelListError,
     listed_models,
@@ -40,7 +40,7 @@ class EndpointModel:
 
     Failed requests are sent again by the collector's rules, see docs/collect.md. A dialogue
     that the server finds too long is None; one that it refuses otherwise, as by a filter of
-    contents, is an `Answer` with `refused` set. A request that fails again and again is an
+    contents, is an `Answer` with `refused` set. A request that fails repeatedly is an
     `EndpointError`: a fault of the server must not lower the model's score.
 
     Args:
@@ -63,9 +63,7 @@ class EndpointModel:
         self._ceiling = max_concurrency
         self._sampling = sampling or Sampling()
         self._fixed = dict(fixed or {})
-        self._starting = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._loop = LoopThread()
         self._client: EvaluationClient | None = None
 
     def __str__(self) -> str:
@@ -93,7 +91,7 @@ class EndpointModel:
         self._fixed = neutral_fields(owner)
 
     def in_flight_limit(self) -> int:
-        """Requests that may be in flight now, by what the server has borne so far."""
+        """Requests that may be in flight now, adapted to the load the server sustained so far."""
         return START if self._client is None else self._client.limit.limit
 
     def for_task(self, context_length: int | None = None) -> ServedTask:
@@ -121,13 +119,13 @@ class EndpointModel:
 
     def close(self) -> None:
         """Close the connections; may be called more than once."""
-        loop, thread, client = self._loop, self._thread, self._client
-        self._loop = self._thread = self._client = None
-        if loop is not None and thread is not None:
-            asyncio.run_coroutine_threadsafe(_wind_up(client), loop).result()
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
-            loop.close()
+        client, self._client = self._client, None
+
+        async def last() -> None:
+            if client is not None:
+                await client.close()
+
+        self._loop.close(last)
 
     def chat_body(self, dialogue: Sequence[Message], decoding: Decoding) -> dict[str, Any]:
         """The request for the next turn of a dialogue."""
@@ -148,18 +146,7 @@ class EndpointModel:
         self, bodies: Sequence[dict[str, Any]], refusals: Refusals, room: int | None
     ) -> list[Answer | None]:
         """Send requests of a task, all at once; see `endpoint_client.answer_of`."""
-        answers: list[Answer | None] = self._run(lambda: self._ask_all(bodies, refusals, room))
-        return answers
-
-    def _run(self, job: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-        # A loop of its own in a thread of its own: connections outlive a call, and the
-        # caller's thread may have a running loop, as in a notebook.
-        with self._starting:  # Several episodes may ask at once.
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-                self._thread.start()
-        return asyncio.run_coroutine_threadsafe(job(), self._loop).result()
+        return self._loop.run(lambda: self._ask_all(bodies, refusals, room))
 
     async def _ask_all(
         self, bodies: Sequence[dict[str, Any]], refusals: Refusals, room: int | None
@@ -239,13 +226,3 @@ class ServedTask:
 
     def _room(self, max_new_tokens: int) -> int | None:
         return None if self._context is None else self._context - max_new_tokens
-
-
-async def _wind_up(client: EvaluationClient | None) -> None:
-    """End what an interrupt has left in flight, then the connections."""
-    left = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in left:
-        task.cancel()
-    await asyncio.gather(*left, return_exceptions=True)
-    if client is not None:
-        await client.close()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import re
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from dataset_builders.collection.ledger import Ending, Reply, Turn
 from dataset_builders.collection.requests import TOKEN_FIELDS, Sampling
 from dataset_builders.conversation import Message
 from dataset_builders.errors import ConfigError, EndpointError, MissingExtraError
+from evaluators.loop_thread import LoopThread
 
 _KEY = "OPENAI_API_KEY"
 _KEYS = ("base_url", "model", "api_key_env", "temperature", "token_field", "request")
@@ -26,6 +28,10 @@ UNDECIDED = "the judge said neither CORRECT nor INCORRECT"
 """Of a `Verdict` whose `correct` is None."""
 _BAD_REQUEST = f"judge: {BAD_REQUEST}:"
 _IN_FLIGHT = 8
+_SEVERAL = 3
+"""Requests of one call, all refused: it is the endpoint."""
+_HOPELESS = 16
+"""Likewise of several calls, which may have one request each."""
 _TRIES = 5
 _PATIENCE = 300.0
 """Seconds without any answer: training waits meanwhile, so less than collecting allows."""
@@ -56,11 +62,14 @@ class Verdict:
 class Judge:
     """Sends questions to the judging model, several at a time.
 
+    Calls from several threads at once share their connections and the limit of requests in
+    flight, so that the judge is not asked for more at once than one call asks for.
+
     Args:
         settings: `model`, its name there; `base_url`, such as "http://127.0.0.1:8000/v1",
             OpenAI's by default; `api_key_env`, the environment variable that holds the key,
             OPENAI_API_KEY by default; `temperature`, 0 by default; `token_field`, the name of
-            the limit of tokens, "max_tokens" by default; `request`, further fields of requests.
+            the token limit, "max_tokens" by default; `request`, further fields of requests.
             None for no judge.
         benchmark: Who asks, for messages.
 
@@ -95,6 +104,12 @@ class Judge:
             tries=_TRIES,
             patience=_PATIENCE,
         )
+        self._loop = LoopThread()
+        self._lock = threading.Lock()
+        self._callers = 0
+        self._client: ChatClient | None = None
+        self._answered = False
+        self._refused = 0
         # Said before the model has answered hours of questions, not after. A local server
         # may want no key: then none of a name of its own is given.
         if (variable != _KEY or self._endpoint.base_url is None) and not self._endpoint.key:
@@ -122,36 +137,55 @@ class Judge:
             collected; one that still fails alone is a verdict with an error.
 
         Raises:
-            EndpointError: The endpoint refuses all, or is down.
+            EndpointError: The endpoint is down, or has refused all so far: the three or more
+                of a call, or 16.
         """
-        # In a thread of its own: the caller's may have a running loop, as in a notebook.
-        with ThreadPoolExecutor(1) as pool:
-            return pool.submit(lambda: asyncio.run(self._ask_all(dialogues, max_tokens))).result()
+        with self._connected():
+            return self._loop.run(lambda: self._ask_all(dialogues, max_tokens))
+
+    @contextmanager
+    def _connected(self) -> Iterator[None]:
+        """Keeps the connections open until the last of several callers has what it wants."""
+        with self._lock:
+            self._callers += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._callers -= 1
+                if not self._callers:
+                    self._loop.close(self._disconnect)
+
+    async def _disconnect(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
 
     async def _ask_all(
         self, dialogues: Sequence[Sequence[Message]], max_tokens: int
     ) -> list[Verdict]:
-        limit = AdaptiveLimit(_IN_FLIGHT)
-        async with ChatClient(self._endpoint, self._sampling, _Forgetful(), limit) as client:
-            client.proven = True  # A refused request is its own fault, unless all are refused.
-
-            async def one(number: int, dialogue: Sequence[Message]) -> Verdict:
-                try:
-                    reply = await client.complete(
-                        dialogue, task_id=str(number), max_tokens=max_tokens, purpose="judge"
-                    )
-                except EpisodeEndedError as error:
-                    return Verdict("", f"judge: {error.reason}: {error}")
-                return Verdict(reply.text)
-
-            try:
-                async with asyncio.TaskGroup() as group:
-                    asked = [group.create_task(one(n, d)) for n, d in enumerate(dialogues)]
-            except* EndpointError as errors:
-                down = errors.exceptions[0]
-            else:
-                return _unless_all_refused(self._endpoint, [task.result() for task in asked])
+        if self._client is None:
+            limit = AdaptiveLimit(_IN_FLIGHT)
+            self._client = ChatClient(self._endpoint, self._sampling, _Forgetful(), limit)
+            self._client.proven = True  # A refused request is its own fault, unless all are.
+        client = self._client
+        try:
+            async with asyncio.TaskGroup() as group:
+                asked = [group.create_task(_verdict(client, d, max_tokens)) for d in dialogues]
+        except* EndpointError as errors:
+            down = errors.exceptions[0]
+        else:
+            return self._unless_all_refused([task.result() for task in asked])
         raise down
+
+    def _unless_all_refused(self, verdicts: list[Verdict]) -> list[Verdict]:
+        refused = [each.error for each in verdicts if each.error.startswith(_BAD_REQUEST)]
+        self._refused += len(refused)
+        self._answered = self._answered or len(refused) < len(verdicts)
+        hopeless = len(refused) >= _SEVERAL or self._refused >= _HOPELESS
+        if hopeless and not self._answered:
+            raise EndpointError(f"{self._endpoint}: all requests are refused: {refused[0]}")
+        return verdicts
 
 
 def _sampling(settings: Mapping[str, Any]) -> Sampling:
@@ -167,10 +201,14 @@ def _sampling(settings: Mapping[str, Any]) -> Sampling:
     )
 
 
-def _unless_all_refused(endpoint: Endpoint, verdicts: list[Verdict]) -> list[Verdict]:
-    if verdicts and all(each.error.startswith(_BAD_REQUEST) for each in verdicts):
-        raise EndpointError(f"{endpoint}: all requests are refused: {verdicts[0].error}")
-    return verdicts
+async def _verdict(client: ChatClient, dialogue: Sequence[Message], max_tokens: int) -> Verdict:
+    try:
+        reply = await client.complete(
+            dialogue, task_id="verdict", max_tokens=max_tokens, purpose="judge"
+        )
+    except EpisodeEndedError as error:
+        return Verdict("", f"judge: {error.reason}: {error}")
+    return Verdict(reply.text)
 
 
 class _Forgetful:

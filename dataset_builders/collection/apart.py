@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable
-from queue import Empty, SimpleQueue
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import cast
 
 from dataset_builders.collection.episode import Episode, Trajectory
 from dataset_builders.collection.rollout import ChatPolicy
 from dataset_builders.collection.table import Table
+from dataset_builders.collection.window import in_window
 from dataset_builders.conversation import Message
 from dataset_builders.environments import EnvironmentSpec
-from dataset_builders.errors import ConfigError
-
-_SECONDS_TO_LOOK = 0.1
-"""After which it is seen whether more episodes may be in play."""
-
-_News = SimpleQueue[tuple[int, Trajectory | BaseException]]
 
 
 def play_apart(
@@ -52,78 +46,46 @@ def play_apart(
     Raises:
         ConfigError: A task is unknown, or the ceiling is less than 1.
         Exception: Whatever else the policy or `on_progress` raises. Episodes in play end
-            with their next turn then.
+            with their next turn then, and their environments are closed.
     """
-    if ceiling < 1:
-        raise ConfigError(f"batch_size: found {ceiling}, expected at least 1")
-    waiting = deque(enumerate(task_ids))
-    total, results = len(waiting), dict[int, Trajectory]()
-    news: _News = SimpleQueue()
-    over = threading.Event()
-    players = 0
-    try:
-        while len(results) < total:
-            # One that found no task left has ended; it is not replaced.
-            while waiting and players < min(ceiling, max(1, most())):
-                players += 1
-                player = _Player(environment, waiting, policy, news, over)
-                threading.Thread(target=player.run, name="episode", daemon=True).start()
-            try:
-                index, outcome = news.get(timeout=_SECONDS_TO_LOOK)
-            except Empty:
-                continue
-            if isinstance(outcome, BaseException):
-                raise outcome
-            results[index] = outcome
-            if on_progress is not None:
-                on_progress(outcome)
-    finally:
-        over.set()
+    results = dict[int, Trajectory]()
+
+    def finished(index: int, trajectory: Trajectory) -> None:
+        results[index] = trajectory
+        if on_progress is not None:
+            on_progress(trajectory)
+
+    player = _Player(environment, policy)
+    in_window(task_ids, player.at_table, ceiling=ceiling, most=most, finished=finished)
     return [results[index] for index in sorted(results)]
 
 
 class _Player:
-    """Plays one task after the other in a thread of its own, where its environment stays."""
+    """Plays one task after the other; each thread has a table, where its environment stays."""
 
-    def __init__(
-        self,
-        environment: EnvironmentSpec,
-        waiting: deque[tuple[int, str]],
-        policy: ChatPolicy,
-        news: _News,
-        over: threading.Event,
-    ) -> None:
+    def __init__(self, environment: EnvironmentSpec, policy: ChatPolicy) -> None:
         self._environment = environment
-        self._waiting = waiting
         self._policy = policy
-        self._news = news
-        self._over = over
 
-    def run(self) -> None:
-        index = -1
+    @contextmanager
+    def at_table(self, over: threading.Event) -> Iterator[Callable[[int, str], Trajectory | None]]:
+        """Opens a thread's table; see `window.Worker`."""
+        table = Table(self._environment, Episode.shown)
         try:
-            table = Table(self._environment, Episode.shown)
-            try:
-                while not self._over.is_set() and self._waiting:
-                    try:
-                        index, task_id = self._waiting.popleft()
-                    except IndexError:  # Another one was faster.
-                        return
-                    if (played := self._play(table, Episode(index, task_id))) is not None:
-                        self._news.put((index, played))
-            finally:
-                table.close()
-        except BaseException as error:  # Raised again in the thread that waits for the news.
-            self._news.put((index, error))
+            yield lambda index, task_id: self._play(table, Episode(index, task_id), over)
+        finally:
+            table.close()
 
-    def _play(self, table: Table[tuple[Message, ...]], episode: Episode) -> Trajectory | None:
+    def _play(
+        self, table: Table[tuple[Message, ...]], episode: Episode, over: threading.Event
+    ) -> Trajectory | None:
         table.seat(episode)
         while True:
             table.settle(math.inf)
             if table.over():
                 table.leave(episode)
                 return episode.trajectory(self._environment.name)
-            if self._over.is_set():
+            if over.is_set():
                 return None
             shown = cast(tuple[Message, ...], table.ready[episode])
             turns = self._policy.complete([shown], self._environment.max_new_tokens)

@@ -78,7 +78,7 @@ class AdaptiveLimit:
 
     def succeeded(self) -> None:
         """Tell that a request was answered."""
-        # Room that nobody uses says nothing of what the endpoint bears.
+        # Unused room does not show what load the endpoint sustains.
         if 2 * max(self.in_flight, self._wanted()) >= self.limit:
             step = 1.0 if self.cuts == 0 else 1.0 / self._limit
             self._limit = min(float(self._ceiling), self._limit + step)

@@ -41,7 +41,7 @@ class EpisodeEndedError(Exception):
 
 
 class UnprovenError(EndpointError):
-    """A request failed for good while nobody was answered: the task's fault, or the endpoint's."""
+    """A request failed for good and no other was answered: the task or the endpoint is at fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Failure:
         limited: Whether the endpoint works and only asks to slow down (429).
         wait: Seconds that the endpoint asks everybody to wait; None if it does not.
         doubtful: Of a "run": whether it may be the request's own fault, not that of all.
-        absent: Whether nobody listens at the endpoint's address.
+        absent: Whether the endpoint refuses connections.
         status: Of a "run": HTTP status of the answer.
     """
 
@@ -126,7 +126,7 @@ def _without_answer(error: Exception, line: str) -> Failure:
 
 
 def absence(error: BaseException) -> str:
-    """Why nobody can be reached at the address, by what is beneath an error; else ""."""
+    """Why the address cannot be reached, from an error's cause; else ""."""
     for each in _causes(error):
         if isinstance(each, ConnectionRefusedError):
             return "connection refused: nothing listens at this address"

@@ -1,4 +1,4 @@
-"""Tasks put aside: their request failed, and no other answer shows whose fault that is."""
+"""Tasks set aside: their request failed, and no other answer shows what is at fault."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataset_builders.collection.failures import UnprovenError
 from dataset_builders.errors import EndpointError
 
 SEVERAL = 3
-"""Different tasks that fail, with no answer to anybody between them: the endpoint is at fault."""
+"""Different tasks that fail with no answer in between: the endpoint is at fault."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """A task put aside.
+    """A task set aside.
 
     Attributes:
         task_id: The task.
         attempt: Its attempt, which is still open.
-        error: What became of its request.
+        error: The error of its request.
         answers: Requests that had been answered by then.
     """
 
@@ -29,7 +29,7 @@ class Parked:
 
 
 class Parking:
-    """The tasks that were put aside in a session."""
+    """The tasks set aside in a session."""
 
     def __init__(self) -> None:
         self._parked: list[Parked] = []
@@ -38,7 +38,7 @@ class Parking:
         """Put a task aside.
 
         Raises:
-            EndpointError: It is one of several in a row, with no answer to anybody between them.
+            EndpointError: It is one of several in a row, with no answer in between.
         """
         self._parked.append(task)
         in_a_row = sum(each.answers == task.answers for each in self._parked)
@@ -46,6 +46,6 @@ class Parking:
             raise EndpointError(f"{task.error} ({in_a_row} different tasks failed in a row)")
 
     def take(self) -> list[Parked]:
-        """All tasks, in the order in which they were put aside; none is left."""
+        """All tasks, in the order in which they were set aside; none is left."""
         taken, self._parked = self._parked, []
         return taken

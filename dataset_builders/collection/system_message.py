@@ -1,4 +1,4 @@
-"""A server that takes no system message is sent it within the first user turn."""
+"""Puts system messages into the first user turn for servers that refuse them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class SystemFallback:
                 self._folds = True
                 status = getattr(error, "status_code", None)
                 _log.warning(
-                    "the server takes no system message (HTTP %s): it opens the first user turn",
+                    "the server refuses system messages (HTTP %s): they open the first user turn",
                     status,
                 )
             return reply

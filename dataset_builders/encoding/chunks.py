@@ -57,7 +57,9 @@ def cut(conversations: Iterable[Conversation], certified: int) -> Iterator[Chunk
     characters = 0
     for conversation in conversations:
         chunk.append(conversation)
-        characters += sum(len(message.content) for message in conversation.messages)
+        characters += sum(
+            len(message.content) + len(message.reasoning or "") for message in conversation.messages
+        )
         if len(chunk) == CHUNK or characters >= _CHUNK_CHARACTERS:
             yield Chunk(chunk, min(certified, len(chunk)))
             certified -= min(certified, len(chunk))

@@ -214,9 +214,9 @@ class TokenReport:
             line += f", {self.off_prompt} turns off their prompt"
             line += f" (of {self.certified} conversations certified)"
         if self.thoughts_left_out:
-            line += f", {self.thoughts_left_out} turns without their thoughts"
+            line += f", {self.thoughts_left_out} turns without their reasoning"
         if self.words_left_out:
-            line += f", {self.words_left_out} turns without their words beside a call"
+            line += f", {self.words_left_out} turns without the text that accompanies a call"
         if self.reasoning_as_text:
             line += f", reasoning of {self.reasoning_as_text} turns as <think> text"
         if self.dropped:

@@ -16,9 +16,9 @@ from dataset_builders.masks.reasoning import (
     REASONING,
     REFUSED,
     find_form,
-    with_reasoning,
     write_reasoning,
 )
+from dataset_builders.reasoning import with_tags
 
 Row = dict[str, Any]
 """A message in the shape that chat templates take."""
@@ -131,13 +131,13 @@ class ChatTemplate:
     def _placed(self, row: Row) -> Row:
         if self.reasoning_form == REFUSED:
             raise MaskError(
-                "the chat template reads no reasoning, and marks thoughts in a way of its own, "
-                "so they cannot be written as the model's thoughts",
+                "the chat template reads no reasoning, and marks reasoning in its own format, "
+                "so it cannot be rendered",
                 "reasoning",
             )
         if self.reasoning_form == AS_TEXT:
             row = dict(row)
-            row["content"] = with_reasoning(row["content"], row.pop(REASONING))
+            row["content"] = with_tags(row["content"], row.pop(REASONING))
         return row
 
     def text(

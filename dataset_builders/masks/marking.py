@@ -1,4 +1,4 @@
-"""Marks that tell where the words of a conversation stand in its rendering.
+"""Marks that locate the text of a conversation in its rendering.
 
 Characters that occur nowhere in the conversation are put around every part of a trained turn
 (its reasoning, its words, the texts of its calls) and into the words of every other message,
@@ -56,7 +56,7 @@ class Places:
                 self._shown.setdefault(part.message, []).append((spans[number], part.kind))
             else:
                 self._missing.setdefault(part.message, []).append(part.kind)
-        # Of texts of a call only the first is told apart.
+        # Of texts of a call only the first is distinguished.
         self._ends = {message: end for message, _, end in others}
         for message, shown in self._shown.items():
             self._ends[message] = max(span.end for span, _ in shown)

@@ -1,4 +1,4 @@
-"""Which splits of a source are trained on where it names none: not those for evaluation."""
+"""Splits of a source that are trained on if it names none: not those for evaluation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from dataset_builders.errors import ConfigError
 from dataset_builders.reading.records import split_of
 
-# The words by which `datasets` itself tells splits from file names, between what is no letter.
+# The words by which `datasets` itself recognizes splits in file names, between non-letters.
 _EVALUATION = re.compile(
     r"(?i)(?:^|[^a-z])(?:test|testing|validation|valid|val|dev|eval|evaluation)(?:[^a-z]|$)"
 )

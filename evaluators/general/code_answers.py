@@ -41,7 +41,7 @@ def program_in(answer: str, prompt: str, entry_point: str) -> str:
         return _after(before, needed(tree, entry_point))
     broken = re.compile(rf"^(?:async )?def {re.escape(entry_point)}\b", re.MULTILINE)
     for code in codes if blocks else [answer]:
-        if found := broken.search(code):  # It is no Python, and the check says what is wrong.
+        if found := broken.search(code):  # It is not Python; the check reports the error.
             return _after(before, code if blocks else code[found.start() :])
     return _completed(prompt, blocks or [answer])
 

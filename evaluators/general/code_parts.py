@@ -12,10 +12,10 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def parsed(code: str) -> ast.Module | None:
-    """The program's tree; None where it is no Python."""
+    """The program's tree; None if it is not Python."""
     try:
         with warnings.catch_warnings():
-            # Of an invalid escape in a string: the program's own affair.
+            # About an invalid escape in a string, which does not matter here.
             warnings.simplefilter("ignore")
             return ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -154,7 +154,7 @@ def _targets(node: ast.AST) -> Iterator[str]:
 
 
 def _root(node: ast.expr) -> str:
-    """The name before all dots and brackets; "" if it is no name."""
+    """The name before all dots and brackets; "" if it is not a name."""
     while isinstance(node, ast.Attribute | ast.Subscript | ast.Call):
         node = node.func if isinstance(node, ast.Call) else node.value
     return node.id if isinstance(node, ast.Name) else ""

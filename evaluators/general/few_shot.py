@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -97,12 +97,6 @@ def takes_system(subject: Subject) -> bool:
     except (ConfigError, MaskError):
         return False
     return "Be brief." in shown
-
-
-def batches(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    """Items, so many at a time."""
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
 
 
 def transcript(dialogue: Sequence[Message], answer: str) -> list[dict[str, str]]:

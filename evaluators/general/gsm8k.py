@@ -16,6 +16,7 @@ from pathlib import Path
 
 from dataset_builders.errors import DataError
 from evaluators.answer_facts import answer_facts, first_refusal
+from evaluators.answering import answer_items
 from evaluators.base import Evaluator, Record
 from evaluators.general.answer_numbers import last_number
 from evaluators.general.data import (
@@ -33,7 +34,6 @@ from evaluators.general.few_shot import (
     Answered,
     FewShotPrompt,
     ask_with_shots,
-    batches,
     takes_system,
     transcript,
 )
@@ -99,7 +99,7 @@ class Gsm8kEvaluator(Evaluator):
     Args:
         data: Questions and worked ones.
         num_shots: Worked examples before each question: the first ones of the train split.
-        batch_size: Prompts answered at once.
+        batch_size: Prompts answered at once; on a server at most.
         max_new_tokens: Limit on an answer below the benchmark's own.
 
     Raises:
@@ -159,14 +159,18 @@ class Gsm8kEvaluator(Evaluator):
         """Measure questions; see `Evaluator.measure`."""
         model, system = subject.language_model(), takes_system(subject)
         decoding = Decoding(self._limit, stop=_STOP)
-        for batch in batches(items, self._batch_size):
+
+        def answer(batch: Sequence[str]) -> list[Answered]:
             prompts = [
                 FewShotPrompt(_INSTRUCTION, self._shots, _asked(self._data.questions[item]), system)
                 for item in batch
             ]
-            answered = ask_with_shots(lambda dialogues: model.chat(dialogues, decoding), prompts)
-            for item, each in zip(batch, answered, strict=True):
-                finished(self._record(item, each))
+            return ask_with_shots(lambda dialogues: model.chat(dialogues, decoding), prompts)
+
+        def take(item: str, answered: Answered) -> None:
+            finished(self._record(item, answered))
+
+        answer_items(subject, items, self._batch_size, answer, take)
 
     def _record(self, item: str, answered: Answered) -> Record:
         answer, gold = answered.answer, self._gold[item]

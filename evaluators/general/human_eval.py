@@ -17,6 +17,7 @@ from dataset_builders.conversation import Message
 from dataset_builders.errors import ConfigError, MissingExtraError, SourceNotFoundError
 from dataset_builders.sandbox import engines
 from evaluators.answer_facts import answer_facts, first_refusal
+from evaluators.answering import answer_items
 from evaluators.base import Evaluator, Record
 from evaluators.general.code_answers import preamble, program_in
 from evaluators.general.code_checks import SECONDS, Checked, CodeChecker
@@ -28,7 +29,7 @@ from evaluators.general.data import (
     read_rows,
     whole,
 )
-from evaluators.general.few_shot import batches, transcript
+from evaluators.general.few_shot import transcript
 from evaluators.item_order import fixed_order
 from evaluators.subject import Decoding, LanguageModel, Subject
 from evaluators.suites import SuiteSettings
@@ -94,7 +95,7 @@ class HumanEvalEvaluator(Evaluator):
         tasks: Rows with `task_id`, `prompt`, `entry_point` and `test`.
         sampling: How answers are drawn.
         seconds: Time for a program and all its tests.
-        batch_size: Prompts answered at once.
+        batch_size: Prompts answered at once; on a server at most.
         max_new_tokens: Limit on an answer below the benchmark's own.
     """
 
@@ -136,11 +137,15 @@ class HumanEvalEvaluator(Evaluator):
         """Answer tasks and run the answers; see `Evaluator.measure`."""
         model = subject.language_model()
         with CodeChecker(self._seconds) as checker:
-            for batch in batches(items, self._batch_size):
-                dialogues = [self.dialogue(item) for item in batch]
-                for item, answers in zip(batch, self._answers(model, dialogues), strict=True):
-                    checked = [self._check(checker, item, answer) for answer in answers]
-                    finished(self._record(item, answers, checked))
+
+            def answer(batch: Sequence[str]) -> list[list[str | None]]:
+                return self._answers(model, [self.dialogue(item) for item in batch])
+
+            def take(item: str, answers: list[str | None]) -> None:
+                checked = [self._check(checker, item, answer) for answer in answers]
+                finished(self._record(item, answers, checked))
+
+            answer_items(subject, items, self._batch_size, answer, take)
 
     def dialogue(self, item: str) -> list[Message]:
         """What the model is asked."""

@@ -13,8 +13,8 @@ from contextlib import nullcontext
 from typing import Any, ClassVar
 
 from dataset_builders.errors import ConfigError, MissingExtraError
+from evaluators.answering import batches
 from evaluators.base import Evaluator, Record, Suite
-from evaluators.general.few_shot import batches
 from evaluators.subject import Subject
 
 _CHUNK = 256

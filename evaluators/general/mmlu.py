@@ -12,13 +12,14 @@ import math
 from collections.abc import Callable, Sequence
 
 from dataset_builders.errors import ConfigError
+from evaluators.answering import answer_items
 from evaluators.base import Evaluator, Record
 from evaluators.decoding import Values
 from evaluators.general.data import digest, options_of, whole
 from evaluators.general.few_shot import (
+    Answered,
     FewShotPrompt,
     ask_with_shots,
-    batches,
     takes_system,
     transcript,
 )
@@ -51,7 +52,7 @@ class MmluEvaluator(Evaluator):
     Args:
         data: Questions and shots.
         num_shots: Answered questions before each, 0 to 5.
-        batch_size: Prompts asked at once.
+        batch_size: Prompts asked at once; on a server at most.
 
     Raises:
         ConfigError: A subject has fewer shots.
@@ -93,14 +94,18 @@ class MmluEvaluator(Evaluator):
     ) -> None:
         """Measure questions; see `Evaluator.measure`."""
         model, system = subject.language_model(_context(subject)), takes_system(subject)
-        for batch in batches(items, self._batch_size):
+
+        def answer(batch: Sequence[str]) -> list[Answered]:
             prompts = [self.prompt(item, system) for item in batch]
-            answered = ask_with_shots(
+            return ask_with_shots(
                 lambda dialogues: model.next_token_logprobs(dialogues, LETTERS), prompts
             )
-            for item, each in zip(batch, answered, strict=True):
-                said = transcript(each.dialogue[-1:], _choice(each.answer))
-                finished(self._record(item, each.answer, each.num_shots, said))
+
+        def take(item: str, each: Answered) -> None:
+            said = transcript(each.dialogue[-1:], _choice(each.answer))
+            finished(self._record(item, each.answer, each.num_shots, said))
+
+        answer_items(subject, items, self._batch_size, answer, take)
 
     def prompt(self, item: str, system: bool = True) -> FewShotPrompt:
         """The prompt of an item with all its shots."""
@@ -148,8 +153,8 @@ class MmluEvaluator(Evaluator):
         if masses and (mean := math.fsum(masses) / len(masses)) < _SMALL_MASS:
             found.append(
                 f"A, B, C and D have {100 * mean:.2g} % of the next token's probability on "
-                "average: the model begins its answer with something else, such as a thought, or "
-                "the chat template is not its own"
+                "average: the model begins its answer with something else, such as reasoning, or "
+                "the chat template is not the model's"
             )
         uncounted = sum(record.get("prompt_tokens", 0) is None for record in records)
         if uncounted:

@@ -14,9 +14,9 @@ from dataclasses import replace
 
 from dataset_builders.conversation import Message
 from evaluators.answer_facts import answer_facts, first_refusal
+from evaluators.answering import answer_items
 from evaluators.base import Evaluator, Record
 from evaluators.general.data import Row, digest, options_of
-from evaluators.general.few_shot import batches
 from evaluators.general.mt_bench_data import MtBenchData, load_mt_bench
 from evaluators.judge import Judge, Verdict
 from evaluators.subject import Decoding, LanguageModel, Subject
@@ -56,7 +56,7 @@ class MtBenchEvaluator(Evaluator):
     Args:
         data: Questions, references and the judge's prompts.
         judge: Who rates.
-        batch_size: Questions answered at once.
+        batch_size: Questions answered at once; on a server at most.
         max_new_tokens: Limit on an answer below the benchmark's own.
         seed: Of the sampling.
     """
@@ -99,16 +99,22 @@ class MtBenchEvaluator(Evaluator):
     ) -> None:
         """Answer questions and have them rated; see `Evaluator.measure`."""
         model = subject.language_model()
-        for batch in batches(items, self._batch_size):
+
+        def rated(batch: Sequence[str]) -> list[Record]:
             answers = self._answers(model, batch)
-            whole = [item for item in batch if _is_whole(answers[item])]
-            asked = [
-                self._data.judgement(item, answers[item], turn) for item in whole for turn in (0, 1)
-            ]
-            told = self._judge.ask(asked, JUDGE_TOKENS)
-            verdicts = dict(zip(whole, zip(told[::2], told[1::2], strict=True), strict=True))
-            for item in batch:
-                finished(self._record(item, answers[item], verdicts.get(item, ())))
+            verdicts = self._verdicts(answers)
+            return [self._record(item, answers[item], verdicts.get(item, ())) for item in batch]
+
+        answer_items(subject, items, self._batch_size, rated, lambda _, record: finished(record))
+
+    def _verdicts(self, answers: Mapping[str, Sequence[str]]) -> dict[str, Sequence[Verdict]]:
+        """The judge's, of both turns of the questions that were answered whole."""
+        whole = [item for item in answers if _is_whole(answers[item])]
+        asked = [
+            self._data.judgement(item, answers[item], turn) for item in whole for turn in (0, 1)
+        ]
+        told = self._judge.ask(asked, JUDGE_TOKENS) if asked else []
+        return dict(zip(whole, zip(told[::2], told[1::2], strict=True), strict=True))
 
     def _answers(self, model: LanguageModel, items: Sequence[str]) -> dict[str, list[str]]:
         """Answers to both turns of each; fewer where the context had no room."""

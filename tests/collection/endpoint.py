@@ -37,7 +37,10 @@ class Fault:
 
 @dataclass
 class Endpoint:
-    """Answers `reply(messages)`, unless `fault(number of the request)` says otherwise."""
+    """Answers `reply(messages)`, unless `fault(number of the request)` says otherwise.
+
+    No answer is sent as long as `hold(messages)`.
+    """
 
     reply: Callable[[Messages], str | dict[str, Any]]
     fault: Callable[[int], Fault | None] = lambda number: None
@@ -50,6 +53,7 @@ class Endpoint:
     most_in_flight: int = 0
     keep: bool = True
     blind: bool = False  # Requests are not even looked at.
+    hold: Callable[[Messages], bool] = lambda messages: False
 
     @property
     def url(self) -> str:
@@ -93,6 +97,8 @@ class Endpoint:
     async def _answer(
         self, writer: asyncio.StreamWriter, request: dict[str, Any], fault: Fault | None
     ) -> bool:
+        while self.hold(request["messages"]):
+            await asyncio.sleep(0.01)
         if fault is None:
             if self.latency:
                 await asyncio.sleep(self.latency)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from dataset_builders.collection.apart import play_apart
 from dataset_builders.collection.episode import Trajectory
 from dataset_builders.collection.rollout import play
+from dataset_builders.collection.table import Table
 from dataset_builders.conversation import Message
 from dataset_builders.environments import load_environment
 from dataset_builders.errors import ConfigError, EndpointError
@@ -77,3 +80,31 @@ def test_what_the_policy_raises_ends_all() -> None:
 def test_a_task_that_is_unknown_is_named() -> None:
     with pytest.raises(ConfigError, match="database-train-x"):
         play_apart(DATABASE, ["database-train-x"], Answering(), ceiling=2, most=lambda: 2)
+
+
+def test_environments_are_closed_when_it_returns(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Table[object]] = []
+    closed: list[Table[object]] = []
+    make, close = Table.__init__, Table.close
+
+    def begin(table: Table[object], *arguments: Any) -> None:
+        opened.append(table)
+        make(table, *arguments)
+
+    def slow(table: Table[object]) -> None:
+        time.sleep(0.2)
+        close(table)
+        closed.append(table)
+
+    monkeypatch.setattr(Table, "__init__", begin)
+    monkeypatch.setattr(Table, "close", slow)
+    play_apart(DATABASE, TASKS[:4], Answering(), ceiling=2, most=lambda: 2)
+    assert opened
+    assert len(closed) == len(opened)
+
+    def failing(trajectory: Trajectory) -> None:
+        raise EndpointError("down")
+
+    with pytest.raises(EndpointError, match="down"):
+        play_apart(DATABASE, TASKS[:4], Answering(), ceiling=2, most=lambda: 2, on_progress=failing)
+    assert len(closed) == len(opened)

@@ -512,4 +512,4 @@ def test_a_server_that_dies_after_answering_leaves_the_request_open() -> None:
     with serving(endpoint):
         failure = asyncio.run(run(endpoint.url))
     assert isinstance(failure, EndpointError), failure
-    assert "no answer to anybody" in str(failure)
+    assert "no request answered meanwhile" in str(failure)

@@ -68,9 +68,9 @@ def test_what_a_template_leaves_out_is_counted_and_sampled(tokenizer: Any, turns
     assert report.samples["thoughts_left_out"][0] == "test/talk: message 1: 'why1'"
     assert report.samples["words_left_out"][0] == "test/talk: message 3: 'I look.'"
     assert not report.dropped
-    assert "turns without their thoughts" in report.summary()
+    assert "turns without their reasoning" in report.summary()
     thoughts, words = loss_warnings({"agent": {"tokens": asdict(report)}})
-    assert f"agent: {turns:,} of {3 * turns:,} (33%) trained turns lose their thoughts" in thoughts
+    assert f"agent: {turns:,} of {3 * turns:,} (33%) trained turns lose their reasoning" in thoughts
     assert "one record per turn" in thoughts
     assert "calls_as_text" in words
 

@@ -272,7 +272,7 @@ def test_validation_looks_at_what_the_model_is_shown_in_a_long_dialogue(
     result = validate(EnvironmentSpec("losing"), num_tasks=2)
     assert not result.ok
     assert result.failures == {
-        "database-train-0000": "in a long dialogue: the model is shown no message of the user's"
+        "database-train-0000": "in a long dialogue: the model is shown no user message"
     }
 
 

@@ -86,7 +86,7 @@ def test_a_system_message_that_is_refused_opens_the_first_user_turn(
     assert [m["role"] for m in last] == ["user", "assistant"] * 2 + ["user"]
     assert last[0]["content"].startswith("Solve each word problem.")
     assert "\n\nQuestion: " in last[0]["content"]
-    assert caplog.text.count("takes no system message") == 1
+    assert caplog.text.count("refuses system messages") == 1
 
 
 def test_one_that_was_accepted_is_never_moved() -> None:
@@ -212,7 +212,10 @@ def test_an_answer_cut_by_the_context_drops_shots(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("reply", "words"),
     [
-        ({"content": "So " * 9, "finish_reason": "length"}, "4 of 4 answers are cut at the limit"),
+        (
+            {"content": "So " * 9, "finish_reason": "length"},
+            "4 of 4 answers are cut at the token limit",
+        ),
         ({"content": ""}, "4 of 4 answers are empty"),
     ],
 )

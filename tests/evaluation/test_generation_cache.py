@@ -95,7 +95,7 @@ class Renamed(transformers.LlamaForCausalLM):  # type: ignore[misc, name-defined
     ("make", "reason"),
     [
         (lambda: Renamed(transformers.LlamaConfig(**COMMON)), "takes none of the arguments cache"),
-        (mamba, "takes none of|no padding on the left"),
+        (mamba, "takes none of|left padding"),
         (prompt_tuned, "virtual tokens"),
     ],
 )

@@ -155,7 +155,7 @@ def test_entries_are_translated(
         ({"rl": "dpo"}, "rl: found 'dpo'"),
         ({"test_datasets": [{"path": "x"}]}, "use agenttuning.holdout"),
         ({"train_on_inputs": True, "min_sample_len": 3}, "min_sample_len: found 3"),
-        ({"agenttuning": {"eta": 0}}, "is a recipe of this plugin already"),
+        ({"agenttuning": {"eta": 0}}, "this is already a recipe of the plugin"),
     ],
 )
 def test_what_cannot_be_said_is_refused(keys: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_the_command_writes_beside_and_never_over(ordinary: Path, run: Any) -> N
     assert yaml.safe_load(target.read_text("utf-8"))["agenttuning"]["eta"] == 0.2
     code, _, err = run("adopt", ordinary, "--agent", "agent.jsonl")
     assert code == 1
-    assert "is there already; --force replaces it" in err
+    assert "exists already; --force replaces it" in err
     assert run("adopt", ordinary, "--agent", "b.jsonl", "--force")[0] == 0
     code, _, err = run("adopt", ordinary, "--agent", "b.jsonl", "--force", "--out", ordinary)
     assert code == 1

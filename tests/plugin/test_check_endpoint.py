@@ -59,7 +59,7 @@ def test_what_the_server_minds_is_found(tiny_model_dir: Path, tmp_path: Path, ad
     [
         ({"adapter": None}, "adapter: found None, expected lora"),
         ({"peft_use_dora": True}, "peft_use_dora: found DoRA, which vLLM does not load"),
-        ({"lora_modules_to_save": ["embed_tokens"]}, "lora_modules_to_save: found whole modules"),
+        ({"lora_modules_to_save": ["embed_tokens"]}, "lora_modules_to_save: found full modules"),
     ],
 )
 def test_what_needs_no_asking_is_refused_without(cfg: dict[str, Any], expected: str) -> None:
@@ -79,3 +79,19 @@ def test_a_server_that_compares_nothing_is_a_warning(tiny_model_dir: Path) -> No
     assert [level for level, _ in told] == ["error", "ok", "ok", "warning", "warning"]
     assert "no /tokenize" in told[3][1]
     assert "no logit_bias" in told[4][1]
+
+
+def test_the_templates_variables_are_sent(tiny_model_dir: Path) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def answer(question: dict[str, Any]) -> Any:
+        asked.append(question)
+        return {"data": [{"id": "base"}], "choices": []}
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model_dir)
+    variables = {"enable_thinking": False}
+    with serving_json(answer) as url:
+        settings = EndpointConfig(base_url=f"{url}v1")
+        list(check_endpoint({"adapter": None}, settings, tokenizer, variables))
+    prompts = [each for each in asked if "add_generation_prompt" in each]
+    assert [each["chat_template_kwargs"] for each in prompts] == [variables]

@@ -178,7 +178,7 @@ def test_build_writes_tokens(
     assert "share of trained tokens" in printed
     assert set(load_from_disk(str(out)).column_names) == {"input_ids", "labels", "attention_mask"}
     again = run("build", "--general", data["general"], "--num-examples", 1, "--out", out)
-    assert_one_line_error(again, "is there already")
+    assert_one_line_error(again, "exists already")
 
 
 def test_build_warns_of_what_is_lost(run: Run, tmp_path: Path, tiny_model_dir: Path) -> None:

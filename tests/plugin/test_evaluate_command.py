@@ -22,6 +22,8 @@ from dataset_builders.errors import ConfigError, SourceNotFoundError
 from evaluators.base import Evaluator, Record, Subject
 from evaluators.suites import BENCHMARKS
 from tests.collection.endpoint import ANSWER, Endpoint, Fault, serving
+from tests.evaluation.test_endpoint_refusals import solved
+from tests.evaluation.test_gsm8k import folder as gsm8k_folder
 
 pytest.importorskip("openai")
 
@@ -230,6 +232,33 @@ def test_killed_and_started_again_it_measures_what_is_missing(run: Command, tmp_
     assert server.counts.total() - calls == 6 - len(before)
 
 
+def test_killed_on_single_questions_it_loses_those_in_flight(run: Command, tmp_path: Path) -> None:
+    """One answer never comes: the eleven others are finished, on disk, and not asked for again."""
+    held = [True]
+    endpoint = Endpoint(
+        reply=solved, hold=lambda messages: held[0] and "are 5 apples" in messages[-1]["content"]
+    )
+    data = gsm8k_folder(tmp_path, 12)
+    with serving(endpoint) as server:
+        task = ["--model", server.url, "--model-name", "m", "--suite", "gsm8k"]
+        options = ["--option", f"gsm8k.data={data}", "--batch-size", 4, "--out", tmp_path / "out"]
+        process = started(["evaluate", *task, *options])
+        try:
+            wait_until(lambda: len(finished(tmp_path / "out", "gsm8k")) >= 11)
+        finally:
+            process.kill()
+            process.communicate()
+        before, calls = finished(tmp_path / "out", "gsm8k"), server.counts.total()
+        assert (len(before), calls) == (11, 12)
+        held[0] = False
+        code, out, _ = run("evaluate", *task, *options, "--json")
+    assert code == 0
+    (row,) = json.loads(out)["tasks"]
+    assert (row["metrics"]["accuracy"]["value"], row["metrics"]["accuracy"]["n"]) == (1.0, 12)
+    assert finished(tmp_path / "out", "gsm8k")[:11] == before
+    assert server.counts.total() - calls == 1
+
+
 def test_interrupted_it_says_so_and_goes_on_later(run: Command, tmp_path: Path) -> None:
     slow = Endpoint(reply=lambda messages: ANSWER, latency=0.3)
     with serving(slow) as server:
@@ -274,7 +303,7 @@ def test_another_model_is_kept_out_of_the_folder(
 def test_a_server_that_dies_midway_loses_nothing(
     run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dataset_builders.collection.client._LONGEST_BACK_OFF", 0.02)
+    monkeypatch.setattr("dataset_builders.collection.retrying._LONGEST_BACK_OFF", 0.02)
     dead = Endpoint(reply=lambda m: ANSWER, fault=lambda n: Fault(drop=True) if n >= 3 else None)
     with serving(dead) as server:
         code, out, err = run(*on(server, tmp_path, "--suite", "card_game", "--json", limit=5))
@@ -388,7 +417,7 @@ def test_the_oracle_plays_without_a_model(run: Command) -> None:
         (["{tmp}/nowhere", "--suite", "database"], ["nowhere: no such folder"]),
         (["{tmp}", "--suite", "database"], ["cannot be loaded"]),
         (["http://127.0.0.1:9/v1", "--suite", "database"], ["no list of models"]),
-        (["http://127.0.0.1:9/v1", "--adapter", "x", "--suite", "database"], ["beside a URL"]),
+        (["http://127.0.0.1:9/v1", "--adapter", "x", "--suite", "database"], ["with a URL"]),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(
@@ -415,7 +444,7 @@ def test_what_only_a_server_can_heed_is_refused_beside_its_url(run: Command, opt
         given = (command, "http://127.0.0.1:9/v1", option, "llama-2", "--model-name", "m")
         code, out, err = run(*given)
         assert code == 1
-        assert f"{option}: found one beside a URL" in out + err
+        assert f"{option}: found one with a URL" in out + err
         assert "Traceback" not in err
 
 

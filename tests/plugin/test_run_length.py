@@ -76,7 +76,7 @@ def test_packed_rows_pass_as_often(
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"num_examples": 5}, "general_passes: found beside num_examples"),
+        ({"num_examples": 5}, "general_passes: found with num_examples"),
         ({"eta_unit": "token"}, "general_passes: found with eta_unit token"),
         ({"general_passes": 0}, "agenttuning.general_passes: found 0"),
     ],
@@ -92,7 +92,7 @@ def test_what_contradicts_the_passes_is_refused(
 def test_one_length_is_said_once(sources: dict[str, str]) -> None:
     cfg = {"agenttuning": {**sources, "general_passes": 1}}
     assert check_recipe({**cfg, "sample_packing": True}).general_passes == 1
-    with pytest.raises(ConfigError, match="general_passes: found beside max_steps"):
+    with pytest.raises(ConfigError, match="general_passes: found with max_steps"):
         check_recipe({**cfg, "max_steps": 3})
     with pytest.raises(ConfigError, match="num_epochs: found 3, expected nothing"):
         check_recipe({**cfg, "num_epochs": 3})

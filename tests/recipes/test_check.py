@@ -114,16 +114,16 @@ LATE = [{"from_step": 2, "eta": 0.3}, {"from_step": 4, "eta": 0.5}]
             {},
             "no/such.jsonl",
         ),
-        ({}, {"metric_for_best_model": "eval_accuracy"}, "eval_accuracy, which nobody logs"),
+        ({}, {"metric_for_best_model": "eval_accuracy"}, "eval_accuracy, which is not logged"),
         (
             {"holdout": 0},
             {"metric_for_best_model": "loss"},
-            "metric_for_best_model: found loss, which nobody logs",
+            "metric_for_best_model: found loss, which is not logged",
         ),
         (
             {"evaluators": [{"type": "general_loss"}]},
             {"metric_for_best_model": "eval_agenttuning_best_score"},
-            "eval_agenttuning_best_score, which nobody logs",
+            "eval_agenttuning_best_score, which is not logged",
         ),
         ({}, {"gradient_acumulation_steps": 8}, "did you mean gradient_accumulation_steps?"),
         ({}, {"remark": "mine"}, "remark: unknown key, which Axolotl would drop"),
@@ -162,7 +162,7 @@ def test_an_unlogged_figure_stops_a_run_before_its_first_step(
     from axolotl.cli.config import load_cfg
 
     run_check({}, metric_for_best_model="eval_acuracy")
-    with pytest.raises(ConfigError, match="which nobody logs"):
+    with pytest.raises(ConfigError, match="which is not logged"):
         load_cfg(str(place))
 
 
@@ -256,3 +256,33 @@ def test_the_command_says_it_to_scripts(
     capfd.readouterr()
     code, out, _ = command(str(place), "--json")
     assert (code, json.loads(out)["ok"]) == (0, True)
+
+
+TEMPLATE = (
+    "{% for m in messages %}{% if m['role'] == 'assistant' %}"
+    "{{ ('QUIET' if enable_thinking is false else 'LOUD') + m['content'] + eos_token }}"
+    "{% else %}{{ m['role'] + ':' + m['content'] + '\\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'QUIET' if enable_thinking is false else 'LOUD' }}{% endif %}"
+)
+
+
+def test_the_templates_variables_hold_for_check_and_build(
+    run_check: Check, place: Path, tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    from datasets import load_from_disk
+    from transformers import AutoTokenizer
+
+    from agenttuning_plugin.saving import build_recipe
+
+    template = {"chat_template": "jinja", "chat_template_jinja": TEMPLATE}
+    section = {"chat_template_kwargs": {"messages": []}}
+    (wrong,) = [each for each in run_check(section, **template) if each.level == "error"]
+    assert wrong.detail.startswith("agenttuning.chat_template_kwargs: found 'messages'")
+    section = {"chat_template_kwargs": {"enable_thinking": False}}
+    assert not details(run_check(section, **template), "error")
+    build_recipe(tmp_path / "built", place)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model_dir)
+    rows = load_from_disk(str(tmp_path / "built"))
+    for text in tokenizer.batch_decode(list(rows["input_ids"])):
+        assert "QUIET" in text
+        assert "LOUD" not in text

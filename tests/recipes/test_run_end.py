@@ -158,7 +158,7 @@ def test_a_recipe_says_everything(
         return capfd.readouterr().err
 
     place = str(make_recipe())
-    assert "--eta: found beside --recipe" in error("--recipe", place, "--eta", "0.5")
+    assert "--eta: found with --recipe" in error("--recipe", place, "--eta", "0.5")
     assert "--num-examples: missing" in error("--agent", "x.jsonl")
     wrong = str(make_recipe(min_sample_len=3, train_on_eos="all"))
     assert "min_sample_len: found 3" in error("--recipe", wrong)

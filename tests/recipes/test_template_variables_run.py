@@ -1,4 +1,5 @@
-"""`agenttuning.chat_template_kwargs` holds for the rows, the evaluators and the saved tokenizer."""
+"""`agenttuning.chat_template_kwargs` holds for the rows, the evaluators, the saved tokenizer,
+`build` and `check`."""
 
 from __future__ import annotations
 
@@ -20,11 +21,15 @@ TEMPLATE = (
 )
 
 
-def test_rows_evaluators_and_saved_tokenizer_agree(
+def test_all_that_render_agree(
     on_cpu: Callable[..., Path], load: Callable[..., tuple[Any, Any]], tmp_path: Path
 ) -> None:
     transformers = pytest.importorskip("transformers")
     from axolotl.train import train
+    from datasets import load_from_disk
+
+    from agenttuning_plugin.check import check
+    from agenttuning_plugin.saving import build_recipe
 
     chats = tmp_path / "chats.jsonl"
     turns = (
@@ -55,3 +60,7 @@ def test_rows_evaluators_and_saved_tokenizer_agree(
     row = saved.decode(data.train_dataset[0]["input_ids"])
     assert "QUIET" in row
     assert "LOUD" not in row
+    build_recipe(tmp_path / "built", recipe)
+    built = load_from_disk(str(tmp_path / "built"))
+    assert list(built["input_ids"]) == list(data.train_dataset["input_ids"])
+    assert [each.detail for each in check(recipe) if each.level == "error"] == []

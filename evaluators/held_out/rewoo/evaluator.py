@@ -13,6 +13,7 @@ import yaml
 from dataset_builders.conversation import Message
 from dataset_builders.errors import SourceNotFoundError
 from evaluators.answer_facts import answer_facts, first_refusal
+from evaluators.answering import answer_items
 from evaluators.base import Evaluator, Record, Suite
 from evaluators.held_out.hotpot_qa.answers import exact_match, token_f1
 from evaluators.held_out.rewoo.scoring import closed_match
@@ -40,7 +41,7 @@ class RewooEvaluator(Evaluator):
         root: Folder of folders of data.
         judge: Tells whether an answer is right. Without one, sets whose answers only a
             judge can compare are left out.
-        batch_size: Questions worked on at once.
+        batch_size: Questions worked on at once; on a server at most.
         max_new_tokens: Limit on an answer of the model below the benchmark's.
         fewshot: File with worked plans in place of ours.
         wikipedia, google_url, wolfram_url: See `ToolBox`.
@@ -109,16 +110,18 @@ class RewooEvaluator(Evaluator):
     ) -> None:
         """See `Evaluator.measure`."""
         model = subject.language_model()
-        for start in range(0, len(items), self._batch_size):
-            works = [
-                Work(item, self._questions[item])
-                for item in items[start : start + self._batch_size]
-            ]
+
+        def answer(batch: Sequence[str]) -> list[Record]:
+            works = [Work(item, self._questions[item]) for item in batch]
             self._plan(model, works)
             gather(works, self._tools, lambda asked: self._ask(model, asked, "llm"))
             self._solve(model, works)
-            for work, (right, error) in zip(works, self._right(works), strict=True):
-                finished(self._record(work, right, error))
+            return [
+                self._record(work, right, error)
+                for work, (right, error) in zip(works, self._right(works), strict=True)
+            ]
+
+        answer_items(subject, items, self._batch_size, answer, lambda _, record: finished(record))
 
     def _plan(self, model: LanguageModel, works: Sequence[Work]) -> None:
         for number in range(TRIES):

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sqlite3
+import threading
 import urllib.parse
 import urllib.request
 import weakref
@@ -44,7 +45,7 @@ class RefusedError(Exception):
 
 
 class ToolBox:
-    """The tools but for the model itself.
+    """The tools but for the model itself; several threads may use them at once.
 
     Args:
         document: The address that `SearchSOTU` searches, or None.
@@ -64,6 +65,7 @@ class ToolBox:
         url = WIKIPEDIA if wikipedia == "live" else wikipedia
         self._wikipedia = WikipediaStore(url) if url else None
         self._passages = _index(document.read_text("utf-8")) if document else None
+        self._searching = threading.Lock()
         if self._passages is not None:
             weakref.finalize(self, self._passages.close)
         self._tools: dict[str, Callable[[str], str]] = {
@@ -112,10 +114,11 @@ class ToolBox:
             raise RefusedError("The State of the Union Address is not available here.")
         words = dict.fromkeys(_WORD.findall(query.casefold()))
         wanted = " OR ".join(f'"{word}"' for word in words) or '""'
-        row = self._passages.execute(
-            "SELECT text FROM passage WHERE passage MATCH ? ORDER BY bm25(passage), rowid",
-            (wanted,),
-        ).fetchone()
+        with self._searching:  # Several questions may be in work at once.
+            row = self._passages.execute(
+                "SELECT text FROM passage WHERE passage MATCH ? ORDER BY bm25(passage), rowid",
+                (wanted,),
+            ).fetchone()
         return row[0] if row else "Nothing was found."
 
     def _google(self, query: str) -> str:
