@@ -72,7 +72,10 @@ def spoken(turn: str) -> str:
 
 
 def with_tags(said: str, reasoning: str | None) -> str:
-    """A turn as text for formats that have no field for thoughts; `split_reasoning` reads it."""
+    """A turn as text where there is no field for thoughts, in the layout of Qwen3's template.
+
+    `split_reasoning` reads it.
+    """
     return f"<think>\n{reasoning.strip()}\n</think>\n\n{said}" if reasoning else said
 
 

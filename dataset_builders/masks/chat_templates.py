@@ -16,9 +16,9 @@ from dataset_builders.masks.reasoning import (
     REASONING,
     REFUSED,
     find_form,
-    with_reasoning,
     write_reasoning,
 )
+from dataset_builders.reasoning import with_tags
 
 Row = dict[str, Any]
 """A message in the shape that chat templates take."""
@@ -137,7 +137,7 @@ class ChatTemplate:
             )
         if self.reasoning_form == AS_TEXT:
             row = dict(row)
-            row["content"] = with_reasoning(row["content"], row.pop(REASONING))
+            row["content"] = with_tags(row["content"], row.pop(REASONING))
         return row
 
     def text(

@@ -33,11 +33,6 @@ _THOUGHT, _ANSWER = "qthought", "qanswer"
 _OWN_MARKS = re.compile(r"<[^<>\s{}]*(?:think|thought)[^<>\s{}]*>|\[/?THINK\]|◁/?think▷", re.I)
 
 
-def with_reasoning(content: str, reasoning: str) -> str:
-    """Put reasoning in front of what is said, in the layout of Qwen3's template."""
-    return f"<think>\n{reasoning.strip()}\n</think>\n\n{content}"
-
-
 def write_reasoning(row: Row, form: str) -> Row:
     """A row as the template takes it: its reasoning in the template's own place.
 

@@ -300,7 +300,7 @@ def test_another_model_is_kept_out_of_the_folder(
 def test_a_server_that_dies_midway_loses_nothing(
     run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dataset_builders.collection.client._LONGEST_BACK_OFF", 0.02)
+    monkeypatch.setattr("dataset_builders.collection.retrying._LONGEST_BACK_OFF", 0.02)
     dead = Endpoint(reply=lambda m: ANSWER, fault=lambda n: Fault(drop=True) if n >= 3 else None)
     with serving(dead) as server:
         code, out, err = run(*on(server, tmp_path, "--suite", "card_game", "--json", limit=5))
