@@ -29,7 +29,7 @@ UNDECIDED = "the judge said neither CORRECT nor INCORRECT"
 _BAD_REQUEST = f"judge: {BAD_REQUEST}:"
 _IN_FLIGHT = 8
 _SEVERAL = 3
-"""Requests of one call, all refused: it is the endpoint."""
+"""Requests of one call, all refused: the endpoint is at fault."""
 _HOPELESS = 16
 """Likewise of several calls, which may have one request each."""
 _TRIES = 5
@@ -145,7 +145,7 @@ class Judge:
 
     @contextmanager
     def _connected(self) -> Iterator[None]:
-        """Keeps the connections open until the last of several callers has what it wants."""
+        """Keeps the connections open until the last of several callers is done."""
         with self._lock:
             self._callers += 1
         try:

@@ -121,7 +121,7 @@ class ChatTemplate:
 
         Raises:
             MaskError: There is a tool call, and the template can write none; or reasoning,
-                and the template marks thoughts in a way of its own that cannot be reached.
+                and the template marks reasoning in its own format that cannot be rendered.
         """
         calls = any(message.tool_calls for message in messages)
         as_text = calls and self._arguments_as_text

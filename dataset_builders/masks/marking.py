@@ -33,7 +33,7 @@ class Part(NamedTuple):
 
 
 class Places:
-    """Where the parts of a conversation stand in its rendering.
+    """Positions of the parts of a conversation in its rendering.
 
     Args:
         parts: All parts of the trained turns, in order.
@@ -81,7 +81,7 @@ class Places:
         return self._ends.get(message)
 
     def inside(self, span: Span, message: int) -> int | None:
-        """Another message whose words stand within a span; none if none does."""
+        """Another message whose text is within a span; none if there is none."""
         for other, position, _ in self._others:
             if other != message and span.start <= position < span.end:
                 return other
@@ -94,7 +94,7 @@ class Places:
 def find_places(
     template: ChatTemplate, dialogue: Dialogue, text: str, prompt: bool = False
 ) -> Places | None:
-    """Find where the words stand; none if the template does not keep the marks.
+    """Locate the text; none if the template does not keep the marks.
 
     Args:
         template: The template.
