@@ -23,6 +23,11 @@ _FLAGS = ("", "-", "_", "0", "^", "#")  # Extensions of glibc: `%-d` is the day 
 _ESCAPED = "\ue000"  # Stands for `%%` while the directives are replaced.
 
 
+def writes_date(template: object) -> bool:
+    """Whether a chat template, or one of several by name, writes today's date."""
+    return _FUNCTION in str(template)
+
+
 def with_fixed_clock(template: str) -> str:
     """The template with `strftime_now` answering from `CLOCK`; others as they are.
 

@@ -189,8 +189,8 @@ def words(value: Any) -> Iterator[str]:
             yield from words(item)
 
 
-def num_alike(first: str, second: str) -> int:
-    """Number of characters with which both texts begin."""
+def num_alike(first: Sequence[Any], second: Sequence[Any]) -> int:
+    """Number of items, such as characters, with which both begin."""
     pairs = zip(first, second, strict=False)
     return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))
 

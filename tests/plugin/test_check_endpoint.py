@@ -95,3 +95,29 @@ def test_the_templates_variables_are_sent(tiny_model_dir: Path) -> None:
         list(check_endpoint({"adapter": None}, settings, tokenizer, variables))
     prompts = [each for each in asked if "add_generation_prompt" in each]
     assert [each["chat_template_kwargs"] for each in prompts] == [variables]
+
+
+DATED = (
+    "{{ bos_token }}Today is {{ strftime_now('%d %b %Y') }}.\n"
+    "{% for m in messages %}{{ m['role'] + ':' + m['content'] + eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize("servers", [DATED, DATED.replace("assistant:", "Well, what about: ")])
+def test_a_server_writes_the_date_of_today(tiny_model_dir: Path, servers: str) -> None:
+    theirs = transformers.AutoTokenizer.from_pretrained(tiny_model_dir, chat_template=servers)
+
+    def answer(question: dict[str, Any]) -> Any:
+        if "add_generation_prompt" not in question:
+            return {"data": [{"id": "base"}], "choices": [{"finish_reason": "stop"}]}
+        text = theirs.apply_chat_template(
+            question["messages"], add_generation_prompt=True, tokenize=False
+        )
+        return {"tokens": theirs(text, add_special_tokens=False)["input_ids"]}
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model_dir, chat_template=DATED)
+    with serving_json(answer) as url:
+        (level, told) = found({"adapter": None}, f"{url}v1", tokenizer)[-1]
+    assert level == ("ok" if servers == DATED else "warning"), told
+    assert servers == DATED or "differ from the recipe's by more than the date" in told
