@@ -316,7 +316,9 @@ class ChatClient:
         if failure.verdict == "episode":
             raise EpisodeEndedError(failure.reason, failure.message)
         if failure.verdict == "run":
-            raise UnprovenError(line) if failure.doubtful else EndpointError(line)
+            if failure.doubtful:
+                raise UnprovenError(line, failure.reason, spoke=True)
+            raise EndpointError(line)
         silent = time.monotonic() - max(trail.begun, self._answered_at)
         if silent > self._endpoint.patience:
             raise EndpointError(f"{self._endpoint}: no answer for long: {failure.message}")
@@ -324,27 +326,31 @@ class ChatClient:
         if trail.tries >= tries and self._own_fault(failure):
             raise EpisodeEndedError(ENDPOINT_ERROR, failure.message)
         if self._parks and trail.passed_over >= 2 * tries:
-            raise UnprovenError(f"{line} (others were answered meanwhile)")
+            raise UnprovenError(f"{line} (others were answered meanwhile)", failure.reason)
         if trail.failures < tries:
             return
         if trail.others:  # It is this request.
             raise EpisodeEndedError(ENDPOINT_ERROR, failure.message)
         down = f"{self._endpoint}: {trail.failures} tries, no request answered meanwhile: "
-        kind = EndpointError if failure.absent else UnprovenError
-        raise kind(down + failure.message)
+        if failure.absent:
+            raise EndpointError(down + failure.message)
+        raise UnprovenError(down + failure.message, failure.reason, spoke=_spoke(failure))
 
     def _own_fault(self, failure: Failure) -> bool:
         """Whether a task that was put aside and fails again is to blame, not the endpoint."""
         if self.again is None or failure.absent:
             return False
-        # A gateway's status or no answer in time may be an outage; any other one is a reply.
-        spoke = failure.reason.startswith("http_") and not failure.overload
-        return self.answers > self.again or (spoke and self.answers > 0)
+        return self.answers > self.again or (_spoke(failure) and self.answers > 0)
 
     def _back_off(self, tries: int) -> float:
         longest = min(_LONGEST_BACK_OFF, self._endpoint.back_off * 2.0 ** (tries - 1))
         # Spread out, else all that failed together come back together.
         return longest * random.uniform(0.5, 1.0)
+
+
+def _spoke(failure: Failure) -> bool:
+    """Whether the endpoint itself refused; a gateway's status or a timeout may be an outage."""
+    return failure.reason.startswith("http_") and not failure.overload
 
 
 def ends_episode(reply: Reply) -> str:
