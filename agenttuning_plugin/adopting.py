@@ -1,6 +1,6 @@
-"""`agenttuning adopt`: an ordinary Axolotl YAML as a recipe of this plugin.
+"""`agenttuning adopt`: converts an ordinary Axolotl YAML into a recipe of this plugin.
 
-The text is edited, not written anew, so that comments and order stay.
+The text is edited, not regenerated, so that comments and order are kept.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def adopt(path: Path, agent: Sequence[str], eta: float) -> Adopted:
         eta: Share of agent data.
 
     Raises:
-        ConfigError: Something of it cannot be said in a recipe; names all of it.
+        ConfigError: A recipe cannot express some of it; names all of that.
         SourceNotFoundError: There is no such file.
     """
     cfg = read_recipe(path)
@@ -92,7 +92,7 @@ def adopt(path: Path, agent: Sequence[str], eta: float) -> Adopted:
     kept = {key: value for key, value in cfg.items() if key not in removed}
     plugins = [*(cfg.get("plugins") or []), PLUGIN]
     if not wrong or general:
-        # A base model that is not here is no fault of the recipe.
+        # A base model that is not local is not an error of the recipe.
         wrong += _problems({**kept, "base_model": "", "plugins": plugins, "agenttuning": section})
     if wrong:
         raise ConfigError(f"{path}: {'; '.join(wrong)}")
@@ -106,7 +106,7 @@ def adopt(path: Path, agent: Sequence[str], eta: float) -> Adopted:
 
 
 def _loaded(text: str) -> Any:
-    """What a text holds, none where it is no YAML any more."""
+    """The text's content, none if it is not valid YAML any more."""
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:
@@ -167,7 +167,7 @@ def _passes(cfg: dict[str, Any], notes: list[str]) -> dict[str, float]:
 
 
 def _edited(text: str, removed: set[str], plugins: list[str], section: dict[str, Any]) -> str:
-    """The text without some top-level keys, and with the plugin where the first of them stood."""
+    """The text without some top-level keys, and with the plugin in place of the first of them."""
     lines = text.splitlines(keepends=True)
     kept: list[str] = []
     place: int | None = None
@@ -193,7 +193,7 @@ def _edited(text: str, removed: set[str], plugins: list[str], section: dict[str,
 
 
 def _next_is_inside(lines: Sequence[str]) -> bool:
-    """Whether a blank line stands within a value, not after it."""
+    """Whether a blank line is within a value, not after it."""
     for line in lines:
         if line.strip():
             return line[:1].isspace() or line.startswith("-")

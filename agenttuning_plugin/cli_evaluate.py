@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 _EXTRA = ("replay", "loss")
 _BATCH = 16
 _IN_FLIGHT = 64
-"""Most episodes in play: rows of a batch of this process's own, or requests to a server."""
+"""Most episodes in parallel: rows of a batch in this process, or requests to a server."""
 
 
 @naming_options(ENVIRONMENT_OPTIONS)

@@ -2,7 +2,7 @@
 
 No attention mask leaves it. transformers tells documents apart by positions that start
 again at 0, but only if there is no mask and no cache: with a mask of ones it would let each
-document see the ones before it, in silence. Layers that carry a state along the row are given
+document silently see the ones before it. Layers that carry a state along the row are given
 the documents' boundaries, under the names that TRL's own collator and transformers use.
 """
 

@@ -1,4 +1,4 @@
-"""Episodes of a collection as records: those that were dropped lie in its databases only."""
+"""Episodes of a collection as records; dropped ones are in its databases only."""
 
 from __future__ import annotations
 

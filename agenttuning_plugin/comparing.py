@@ -138,7 +138,7 @@ def _compare(name: str, figure: str, first: Row, second: Row) -> Compared | None
 
 
 def _why_apart(first: Row, second: Row) -> str:
-    """What two evaluations of an evaluator without a common task were made of, in a line."""
+    """Why two evaluations of an evaluator have no task in common, in one line."""
     about = [dict(row.get("about") or {}) for row in (first, second)]
     keys = sorted(key for key in {**about[0], **about[1]} if about[0].get(key) != about[1].get(key))
     told = [

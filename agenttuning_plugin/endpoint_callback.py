@@ -68,9 +68,8 @@ class EndpointCallback(TrainerCallback):
         end_of_turn: Tokens besides eos that end a turn.
 
     Raises:
-        ConfigError: The model is no LoRA adapter, or is sharded over processes; a figure from
-            the server is to choose checkpoints; or the server's chat template or end tokens are
-            not the run's.
+        ConfigError: The model is no LoRA adapter, or is sharded; a figure from the server is to
+            choose checkpoints; or the server's chat template or end tokens are not the run's.
     """
 
     def __init__(
@@ -81,8 +80,6 @@ class EndpointCallback(TrainerCallback):
         template_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         self._trainer, self._settings = trainer, settings
-        self._end_of_turn = tuple(end_of_turn)
-        self._template_kwargs = dict(template_kwargs or {})
         self._model = trainer.accelerator.unwrap_model(trainer.model)
         self._adapter = lora_name(self._model)
         refuse_sharded(trainer)
@@ -93,14 +90,18 @@ class EndpointCallback(TrainerCallback):
         self._last: int | None = None
         self._prompts: dict[str, Any] | None = None
         if trainer.is_world_process_zero():
-            self._compare_prompts()
+            self._compare_prompts(tuple(end_of_turn), dict(template_kwargs or {}))
 
     @classmethod
     def install(
-        cls, trainer: Trainer, settings: EndpointConfig, end_of_turn: Sequence[str] = ()
+        cls,
+        trainer: Trainer,
+        settings: EndpointConfig,
+        end_of_turn: Sequence[str] = (),
+        template_kwargs: Mapping[str, Any] | None = None,
     ) -> EndpointCallback:
-        """Make a callback and add it to the trainer."""
-        callback = cls(trainer, settings, end_of_turn)
+        """Make a callback and add it to the trainer; see the class."""
+        callback = cls(trainer, settings, end_of_turn, template_kwargs)
         trainer.add_callback(callback)
         return callback
 
@@ -170,12 +171,12 @@ class EndpointCallback(TrainerCallback):
         self._running, self._last = None, None
         self._waiting.clear()
 
-    def _compare_prompts(self) -> None:
+    def _compare_prompts(self, end_of_turn: tuple[str, ...], variables: dict[str, Any]) -> None:
         """Compare the server's prompts with the run's; warn if the server is not up yet."""
         from agenttuning_plugin.served_prompts import compare_prompts, prompts_of
 
         tokenizer = tokenizer_of(self._trainer)
-        prompts = prompts_of(tokenizer, self._end_of_turn, self._template_kwargs)
+        prompts = prompts_of(tokenizer, end_of_turn, variables)
         self._prompts = asdict(prompts)
         settings = self._settings
         server = Server(settings.base_url, settings.api_key_env, _SECONDS_TO_COMPARE)

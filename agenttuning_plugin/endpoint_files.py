@@ -1,4 +1,4 @@
-"""What an evaluation through a server keeps in the output folder: adapters and results by step."""
+"""Files of an evaluation on a server in the output folder: adapters and results by step."""
 
 from __future__ import annotations
 

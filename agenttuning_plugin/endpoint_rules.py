@@ -1,4 +1,4 @@
-"""What can be measured on a server during training, and what cannot."""
+"""Rules for what can be evaluated on a server during training."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def _cells(task: Task, result: Evaluation) -> tuple[str, str, str, str]:
 
 
 def _others(task: Task, result: Evaluation) -> str:
-    """Figures beside the main one, of a task that has to say which one that is."""
+    """Figures besides the main one, of a task whose table names the main one."""
     if result.primary not in result.metrics:
         return ""
     return ", ".join(

@@ -1,4 +1,4 @@
-"""What `agenttuning check` finds."""
+"""Findings of `agenttuning check`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def errors_in(what: str, lines: Iterable[str]) -> list[Finding]:
 
 
 def guarded(what: str, step: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
-    """Findings of a step; an error of ours that ends it is the last one.
+    """Findings of a step; an `AgentTuningError` that ends it is the last one.
 
     Args:
         what: What the step checks.

@@ -1,4 +1,4 @@
-"""What a step's loss is divided by: one named rule, on every trainer and version.
+"""Loss normalization: one rule for the divisor of a step's loss, on every trainer and version.
 
 The paper minimises eta * E_agent[log p(y|x)] + (1 - eta) * E_general[log p(y|x)] (section 2.3),
 where log p(y|x) is a sum over the tokens of an answer; it draws by eta and weighs nothing. Trainers
@@ -35,7 +35,7 @@ class LossNormalization(TrainerCallback):
     token, which reads the paper's expectation as one over examples of equal weight: eta is then
     the share of the loss. Trainers compute it only with one example in each micro-batch.
 
-    The trainer's own switches are set, no loss is computed anew.
+    Only the trainer's own switches are set; the loss is not recomputed.
 
     Attributes:
         normalization: The rule.

@@ -128,7 +128,7 @@ def open_subject(
 
 
 def close_subject(subject: Subject) -> None:
-    """Close the connections to a server; nothing else has to be closed."""
+    """Close the connections to a server; other models need no closing."""
     from evaluators.endpoint_model import EndpointModel
 
     if isinstance(subject.server, EndpointModel):

@@ -1,4 +1,4 @@
-"""Which key a misspelt one most likely means."""
+"""Suggests the known key that a misspelt one most likely means."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def suggestion(key: str, known: Iterable[str], cutoff: float = 0.75) -> str:
 
     Args:
         key: The key as found.
-        known: Keys that could stand there.
+        known: Keys that are valid there.
         cutoff: Least similarity, of `difflib.SequenceMatcher`.
 
     Returns:
@@ -25,7 +25,7 @@ def suggestion(key: str, known: Iterable[str], cutoff: float = 0.75) -> str:
 
 
 def keys_beside(model: type[BaseModel], place: Sequence[str | int]) -> list[str]:
-    """Keys that could stand where an error was found.
+    """Keys that are valid where an error was found.
 
     Args:
         model: Model of the whole section.

@@ -1,11 +1,11 @@
 """Tests whether a model keeps the documents of a packed row apart.
 
-Attention does, where positions say that a document begins. Layers that carry a state along the
+Attention does if positions mark the beginning of a document. Layers that carry a state along the
 row (Mamba, linear attention, short convolutions) do only if their kernel is given the
-boundaries and heeds them, which depends on the architecture, the versions and patches at hand,
-and the device. Where one does not, nothing fails: the loss is that of documents that read each
-other. So the model itself reads two packed rows that differ in their first document only, and
-what it says of the second one may not change.
+boundaries and respects them, which depends on the architecture, the installed versions and
+patches, and the device. Otherwise nothing fails: the loss is that of documents that see each
+other. So the model itself processes two packed rows that differ in their first document only,
+and its output for the second one must not change.
 """
 
 from __future__ import annotations

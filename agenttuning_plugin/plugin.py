@@ -138,7 +138,7 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         return PackedCollator, {"flatten": joined, "boundaries": self._boundaries if joined else ()}
 
     def _say_losses(self, max_length: int) -> None:
-        """Say in the log what became of the sources, as a warning where much is lost."""
+        """Log what was read and dropped of the sources, as a warning if much is lost."""
         assert self._mix is not None
         for line in report_lines(self._mix.report):
             LOG.info("%s", line)
@@ -196,7 +196,7 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         return [*first, panel, *beside]
 
     def post_train_unload(self, cfg: Any) -> None:
-        """Print the base against the result, and the next commands, when all is saved."""
+        """Print base against result and the next commands, when all is saved."""
         if not uses_plugin(cfg):
             return
         from agenttuning_plugin.run_end import print_run_end

@@ -1,4 +1,4 @@
-"""Options of the commands that send requests: how they are sampled, and further fields."""
+"""Command-line options for requests to a server: sampling and further fields."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Checks on the trainer itself, not its settings, that it reads the mix row by row.
 
 Trainers gain samplers with each release (`group_by_length`, `batch_rebalance`, Axolotl's
-`balance_labels`), and other plugins and subclasses bring their own. So the one that was made
-is looked at, beside the settings that are refused by name.
+`balance_labels`), and other plugins and subclasses bring their own. So the actual
+sampler is checked, in addition to the settings that are refused by name.
 """
 
 from __future__ import annotations

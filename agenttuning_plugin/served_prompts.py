@@ -1,7 +1,7 @@
 """Whether a server renders prompts and ends turns as the recipe's tokenizer does.
 
-A server renders dialogues with a chat template of its own. Where that is not the template of
-the training data, every figure is of a model that was asked in another way.
+A server renders dialogues with its own chat template. If that differs from the template of the
+training data, all figures are measured with other prompts than in training.
 """
 
 from __future__ import annotations

@@ -147,7 +147,7 @@ def literal_help(app: typer.Typer) -> None:
         if callback is None:
             continue
         function = inspect.unwrap(callback)
-        # Read once and kept: texts are evaluated anew, to new options, each time.
+        # Read once and kept: each evaluation of the texts makes new options.
         function.__annotations__ = get_type_hints(function, include_extras=True)
         for hint in function.__annotations__.values():
             for info in getattr(hint, "__metadata__", ()):

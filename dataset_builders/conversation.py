@@ -24,7 +24,7 @@ TRAIN_FIELD = "train"
 """Column of a message that tells whether the loss covers it."""
 
 REASONING_FIELD = "reasoning_content"
-"""Column of a message for what the assistant thought, as inference servers name it."""
+"""Column of a message for the assistant's reasoning, named as by inference servers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Message:
         tool_call_id: The call that a tool message answers, or "".
         name: The function whose result a tool message is, where the record says so, or "";
             some chat templates write it.
-        reasoning: What the assistant thought before it spoke or called, without any tags, if
+        reasoning: The assistant's reasoning before the content or call, without any tags, if
             kept apart from the content; the chat template writes it, see `ChatTemplate.rows`.
     """
 

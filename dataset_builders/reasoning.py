@@ -1,8 +1,8 @@
-"""A model's turn taken apart: what it thought, and what it said.
+"""Separates the reasoning of a model's turn from its answer.
 
-Models that reason write their thoughts into the turn, between marks that differ from family
-to family. A draft of an action or of a program in a thought is nothing that was said, so this
-is the one place that takes thoughts off, before any parser, judge or transcript has the turn.
+Reasoning models write their reasoning into the turn, between marks that differ from family
+to family. A draft of an action or program in the reasoning is not part of the answer, so this
+is the one place that removes reasoning, before a parser, judge or transcript reads the turn.
 
 Known marks: tags such as `<think>` (Qwen3, DeepSeek-R1, GLM-4.5, EXAONE 4, `<seed:think>`),
 `[THINK]` (Mistral), `<|START_THINKING|>` (Command-A), `<|begin_of_thought|>`, `◁think▷` (Kimi),
@@ -40,7 +40,7 @@ _FRAME = re.compile(
 
 
 def split_reasoning(text: str, *, opened: bool = False) -> tuple[str, str]:
-    """Take the thoughts off a turn.
+    """Remove the reasoning from a turn.
 
     Args:
         text: The turn as the model wrote it.
@@ -48,10 +48,10 @@ def split_reasoning(text: str, *, opened: bool = False) -> tuple[str, str]:
             begins there.
 
     Returns:
-        What was said, and the thoughts without their marks. Where there was a thought, what
-        was said has no blanks around it. A thought that nothing closes makes the turn empty:
-        the model did not come to speak. A text that closes a thought it did not open is a
-        thought up to there: templates open one in the prompt.
+        The answer, and the reasoning without its marks. If there was reasoning, the answer
+        has no blanks around it. Reasoning that is never closed makes the turn empty: the
+        model reached no answer. A text that closes reasoning it did not open is reasoning up
+        to there: some templates open it in the prompt.
     """
     if opened and not _OPENING.match(text.lstrip()):
         text = f"<think>{text}"
@@ -67,12 +67,15 @@ def split_reasoning(text: str, *, opened: bool = False) -> tuple[str, str]:
 
 
 def spoken(turn: str) -> str:
-    """What a turn says beside its thoughts; the same text where it has no mark of a thought."""
+    """A turn without its reasoning; the same text if it has no mark of reasoning."""
     return split_reasoning(turn)[0] if _has_marks(turn) else turn
 
 
 def with_tags(said: str, reasoning: str | None) -> str:
-    """A turn as text for formats that have no field for thoughts; `split_reasoning` reads it."""
+    """A turn as text where there is no field for thoughts, in the layout of Qwen3's template.
+
+    `split_reasoning` reads it.
+    """
     return f"<think>\n{reasoning.strip()}\n</think>\n\n{said}" if reasoning else said
 
 

@@ -1,4 +1,4 @@
-"""What records say of a model's answers beside their scores, and the warning that follows."""
+"""Facts about a model's answers in records besides the scores, and the resulting warning."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def first_refusal(answers: Sequence[str | None]) -> str:
 
 
 def answer_warning(records: Sequence[Mapping[str, Any]]) -> str:
-    """One line where most answers are empty or cut at the limit of tokens; else ""."""
+    """One line where most answers are empty or cut at the token limit; else ""."""
     turns = sum(record.get("turns", 0) for record in records)
     found = []
-    for name, words in (("empty", "are empty"), ("cut", "are cut at the limit of tokens")):
+    for name, words in (("empty", "are empty"), ("cut", "are cut at the token limit")):
         count = sum(record.get(name, 0) for record in records)
         if turns and count / turns > _MOSTLY:
             found.append(f"{count:,} of {turns:,} answers {words}")

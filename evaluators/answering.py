@@ -1,4 +1,4 @@
-"""Items of a benchmark: answered in batches by a model here, each at its own pace by a server."""
+"""Answers benchmark items: in batches by a local model, independently of each other by a server."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def answer_items(
     answer: Callable[[Sequence[str]], Sequence[_T]],
     finished: Callable[[str, _T], None],
 ) -> None:
-    """Have items answered, and take each answer as soon as it is there.
+    """Have items answered, and process each answer as soon as it arrives.
 
     A model in this process answers `batch_size` items at once. A server answers each request
-    when it is ready, so there every item is asked for itself, as many at once as the server
-    bears (`EndpointModel.in_flight_limit`) and `batch_size` at most: a slow answer holds
-    nothing else, and a process that is killed loses the items in flight only.
+    when it is ready, so each item is requested separately, as many in parallel as the server
+    sustains (`EndpointModel.in_flight_limit`), at most `batch_size`: a slow answer delays no
+    other, and a process that is killed loses only the items in flight.
 
     Args:
         subject: The model.
         items: What to answer.
-        batch_size: Most items in work at once.
+        batch_size: Most items in progress.
         answer: Answers some items, one result each. For a server it is called with one item,
             from several threads at once.
         finished: Called with an item and its result, from the thread that called this; in the

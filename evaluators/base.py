@@ -36,7 +36,7 @@ Record = dict[str, Any]
 """One item, JSON-ready. Always there: `item`; `scores`, numbers by name, {} where it could
 not be measured; `error`, "" where it could. Where they apply: `weight` (tokens behind a mean
 loss), `group` (for a mean of means), `turns`, `empty` and `cut` (numbers of the model's answers,
-of empty ones and of those cut at the limit of tokens), `messages` (the transcript: a list of
+of empty ones and of those cut at the token limit), `messages` (the transcript: a list of
 `{"role", "content"}`), `exit_reason`, `prompt` (which wording was used)."""
 
 Suite = Literal["held-in", "held-out", "general", "replay"]

@@ -62,7 +62,7 @@ class CacheSupport:
 def cache_support(model: Any) -> CacheSupport:
     """Look at a model's signature, configuration and layers.
 
-    A model that has to be generated from without a cache is warned of once, with the reason:
+    For a model that must generate without a cache, one warning gives the reason:
     each of its tokens costs a pass over the whole row.
 
     Args:

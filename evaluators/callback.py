@@ -114,7 +114,7 @@ class EvaluatorCallback(TrainerCallback):
     ) -> None:
         """Measure the base, unless that was done: by a run that is resumed, or by this one.
 
-        `auto_find_batch_size` begins anew until batches fit. What is later is forgotten.
+        `auto_find_batch_size` restarts until batches fit. Later results are discarded.
         """
         again = self._training and args.auto_find_batch_size and bool(self._base)
         self._training, self._found, self._last, self._baseline = True, Found(), {}, Baseline()

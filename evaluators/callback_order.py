@@ -1,4 +1,4 @@
-"""When a callback hears of the end of training: before those that show or keep figures close."""
+"""Order of callbacks at the end of training: before those that show or record figures close."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def report_at_end(trainer: Trainer, callback: TrainerCallback, control: TrainerC
     others = [each for each in trainer.callback_handler.callbacks if each is not callback]
     ours = [_is_ours(each) for each in others]
     place = ours.index(False) if False in ours else len(others)
-    # A new list: the handler is on its way through the old one.
+    # A new list: the handler is iterating over the old one.
     trainer.callback_handler.callbacks = [*others[:place], callback, *others[place:]]
 
 

@@ -1,6 +1,6 @@
-"""Models that the user compiled: read through the wrapper, and evaluated without it.
+"""Compiled models: inspected through the wrapper, and evaluated uncompiled.
 
-Every forward pass of an evaluation has another shape, and each would be compiled anew. The
+Every forward pass of an evaluation has another shape, and each would be recompiled. The
 weights are the same ones, so the original modules are called in place of their compiled forms.
 """
 

@@ -62,7 +62,7 @@ class LanguageModel(Protocol):
         Returns:
             One turn per dialogue, blanks around it removed; None where the context has no
             room for one. An `Answer` says more: what the model thought, which is no part of
-            the text, whether the turn was cut at the limit of tokens, and whether a server
+            the text, whether the turn was cut at the token limit, and whether a server
             refused the request.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Requests of an evaluation to a server: of several kinds, and none of them written down."""
+"""Requests of an evaluation to a server, of several kinds; none are stored."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ async def answer_of(
         None where the context has no room.
 
     Raises:
-        EndpointError: The request failed again and again, or all of the task are refused.
+        EndpointError: The request failed repeatedly, or all of the task are refused.
     """
     try:
         reply = await client.ask(body)

@@ -40,7 +40,7 @@ class EndpointModel:
 
     Failed requests are sent again by the collector's rules, see docs/collect.md. A dialogue
     that the server finds too long is None; one that it refuses otherwise, as by a filter of
-    contents, is an `Answer` with `refused` set. A request that fails again and again is an
+    contents, is an `Answer` with `refused` set. A request that fails repeatedly is an
     `EndpointError`: a fault of the server must not lower the model's score.
 
     Args:
@@ -195,6 +195,7 @@ class ServedTask:
         """See `LanguageModel.continue_text`."""
         settings = self._model.chat_body([], decoding)
         del settings["messages"]
+        settings.pop("chat_template_kwargs", None)  # A bare text is not rendered.
         # Servers know the newer name of the limit in chat completions only.
         settings["max_tokens"] = settings.pop("max_completion_tokens", decoding.max_new_tokens)
         bodies = [

@@ -1,4 +1,4 @@
-"""The one order in which evaluations take their items."""
+"""The order in which all evaluations take their items."""
 
 from __future__ import annotations
 

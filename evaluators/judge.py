@@ -29,7 +29,7 @@ UNDECIDED = "the judge said neither CORRECT nor INCORRECT"
 _BAD_REQUEST = f"judge: {BAD_REQUEST}:"
 _IN_FLIGHT = 8
 _SEVERAL = 3
-"""Requests of one call, all refused: it is the endpoint."""
+"""Requests of one call, all refused: the endpoint is at fault."""
 _HOPELESS = 16
 """Likewise of several calls, which may have one request each."""
 _TRIES = 5
@@ -69,7 +69,7 @@ class Judge:
         settings: `model`, its name there; `base_url`, such as "http://127.0.0.1:8000/v1",
             OpenAI's by default; `api_key_env`, the environment variable that holds the key,
             OPENAI_API_KEY by default; `temperature`, 0 by default; `token_field`, the name of
-            the limit of tokens, "max_tokens" by default; `request`, further fields of requests.
+            the token limit, "max_tokens" by default; `request`, further fields of requests.
             None for no judge.
         benchmark: Who asks, for messages.
 
@@ -145,7 +145,7 @@ class Judge:
 
     @contextmanager
     def _connected(self) -> Iterator[None]:
-        """Keeps the connections open until the last of several callers has what it wants."""
+        """Keeps the connections open until the last of several callers is done."""
         with self._lock:
             self._callers += 1
         try:

@@ -1,4 +1,4 @@
-"""Which tokens of a tokenizer write a text, whatever stands before it."""
+"""Tokens of a tokenizer that represent a text, in any context."""
 
 from __future__ import annotations
 

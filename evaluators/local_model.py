@@ -27,7 +27,7 @@ _SLACK = 8
 """Tokens beyond a stop text's bytes in which it is looked for."""
 
 _MARK_TOKENS = 16
-"""Last tokens of a prompt that can hold the mark which opens a thought, spelt in letters."""
+"""Last tokens of a prompt that can contain the mark that opens reasoning, as text."""
 
 
 class LocalModel:
@@ -106,7 +106,7 @@ class LocalModel:
             return self._coder.prompt_ids(self._renderer.render_prompt(messages))
         except MaskError as error:
             if error.reason == "reasoning":
-                # The template cannot write former thoughts, so the model does not see them.
+                # The template cannot render earlier reasoning, so the model does not see it.
                 return self.prompt_ids([replace(m, reasoning=None) for m in messages])
             apart = [replace(m, content=self._apart(m.content)) for m in messages]
             if apart == messages:
@@ -155,11 +155,11 @@ class LocalModel:
         return self._writers[candidate]
 
     def _in_thought(self, prompt: list[int]) -> bool:
-        """Whether the template has opened a thought that the answer begins in."""
+        """Whether the template has opened reasoning that the answer continues."""
         return opens_thought(str(self._tokenizer.decode(prompt[-_MARK_TOKENS:])))
 
     def _decode(self, ids: list[int]) -> str:
-        """The answer without special tokens, but for those that mark thoughts."""
+        """The answer without special tokens, except those that mark reasoning."""
         if self._marks.isdisjoint(ids):
             return str(self._tokenizer.decode(ids, skip_special_tokens=True))
         kept = [i for i in ids if i in self._marks or i not in self._special]

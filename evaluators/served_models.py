@@ -1,4 +1,4 @@
-"""Which models a server has, and what it would fill a request with on its own."""
+"""Models of a server, and the sampling defaults that it would apply on its own."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def listed_models(endpoint: Endpoint) -> dict[str, str]:
             listed = [model async for model in client.models.list()]
             return {model.id: str(getattr(model, "owned_by", "") or "") for model in listed}
         except Exception as error:
-            # Whatever breaks here: nothing can be asked of this server.
+            # Any error: this server cannot be queried.
             line = absence(error) or " ".join(str(error).split())[:300]
             status = getattr(error, "status_code", None)
             said = hint(endpoint.address, status)

@@ -47,7 +47,7 @@ SETTINGS = {
     "optim": "paged_adamw_32bit",
     "bf16": torch.cuda.is_available(),  # TRL's default is true, on a CPU too
     "train_sampling_strategy": "sequential",  # or the mix would be shuffled
-    "max_length": None,  # or TRL before 1.8 would cut rows at 1,024 tokens
+    "max_length": None,  # or TRL before 1.8 would truncate rows at 1,024 tokens
     "dataset_kwargs": {"skip_prepare_dataset": True},  # rows are ids and labels already
 }
 

@@ -118,7 +118,7 @@ def page_markup(text: str) -> str:
 
 
 def _is_html(part: str, markup: int) -> bool:
-    """Whether a text is HTML that somebody wrote, with this markup behind its first tag."""
+    """Whether a text is hand-written HTML, with this markup after its first tag."""
     if _DOCUMENT.search(part):
         return True
     tag = _FIRST_TAG.match(part)

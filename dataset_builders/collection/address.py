@@ -1,4 +1,4 @@
-"""An endpoint's address as people write it, and what is likely wrong with it."""
+"""Checks an endpoint's address and explains likely mistakes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def check_address(address: str, name: str = "base_url") -> None:
 
 
 def hint(address: str, status: int | None) -> str:
-    """What a refusal says of the address; "" where it says nothing.
+    """A hint about the address from a refusal; "" if there is none.
 
     Args:
         address: Where the request went.

@@ -1,4 +1,4 @@
-"""A model's turn as text, with how it ended and what was thought before."""
+"""A model's turn as text, with how it ended and its reasoning."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from dataset_builders.reasoning import split_reasoning
 
 
 class Answer(str):
-    """What was said, and how that ended; a plain string is a turn that ended as it should.
+    """A turn's text and how it ended; a plain string is a turn that ended normally.
 
     Attributes:
-        cut: Whether it was cut at the limit of tokens.
+        cut: Whether it was cut at the token limit.
         refused: Why the server refused the request, as "<exit reason>: <message>"; "" where
             it did not. The text is "" then, and it is no turn of the model.
         prompt_tokens: Tokens of the prompt as the server counts them; 0 if it does not say.
-        calls: Native tool calls beside the text, which are dropped.
-        reasoning: What the model thought before, without the marks; "" if it did not.
+        calls: Native tool calls next to the text, which are dropped.
+        reasoning: The model's reasoning without the marks; "" if there is none.
     """
 
     cut: bool
@@ -33,7 +33,7 @@ class Answer(str):
         calls: int = 0,
         reasoning: str = "",
     ) -> Answer:
-        """Make one; thoughts that the text itself holds are left there, see `read_answer`."""
+        """Make one; reasoning within the text stays there, see `read_answer`."""
         answer = super().__new__(cls, text)
         answer.cut, answer.refused, answer.prompt_tokens = cut, refused, prompt_tokens
         answer.calls = calls
@@ -42,12 +42,12 @@ class Answer(str):
 
 
 def read_answer(text: str, reasoning: str = "", *, opened: bool = False) -> Answer:
-    """Take the thoughts off a turn; see `reasoning.split_reasoning`.
+    """Remove the reasoning from a turn; see `reasoning.split_reasoning`.
 
     Args:
         text: The turn as the model wrote it; how an `Answer` ended is kept.
         reasoning: Thoughts that a server has taken off already.
-        opened: Whether the prompt ended within a thought, so that the turn begins there.
+        opened: Whether the prompt ended within reasoning, so that the turn begins there.
     """
     answer = text if isinstance(text, Answer) else Answer(text)
     said, found = split_reasoning(str(text), opened=opened)
@@ -56,7 +56,7 @@ def read_answer(text: str, reasoning: str = "", *, opened: bool = False) -> Answ
 
 
 def replace_text(answer: Answer, text: str, reasoning: str | None = None) -> Answer:
-    """The answer with another text, and other thoughts if any are given."""
+    """The answer with another text, and other reasoning if given."""
     return Answer(
         text,
         cut=answer.cut,
@@ -68,7 +68,7 @@ def replace_text(answer: Answer, text: str, reasoning: str | None = None) -> Ans
 
 
 def is_cut(text: str) -> bool:
-    """Whether a turn was cut at the limit of tokens."""
+    """Whether a turn was cut at the token limit."""
     return isinstance(text, Answer) and text.cut
 
 

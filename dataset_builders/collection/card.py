@@ -34,7 +34,7 @@ class Card:
         counts: "played", "kept" and the number dropped for each reason, of tasks: each is
             judged by its last attempt.
         attempts: Attempts that ended, or None where that is not known.
-        cut_turns: Turns of all tasks that were cut at the limit of tokens, or None.
+        cut_turns: Turns of all tasks that were cut at the token limit, or None.
         prompt_tokens: Tokens that the model read, or None where that is not known.
         completion_tokens: Tokens that it wrote, or None.
         cost: What the requests cost in US dollars, or None where prices are not known.
@@ -114,7 +114,7 @@ def _section(entry: Mapping[str, Any]) -> list[str]:
         "Attempts played": entry.get("attempts"),
         "Trajectories kept": counts.get("kept"),
         **{f"Dropped: {reason}": number for reason, number in sorted(dropped.items())},
-        "Turns cut at the limit of tokens": entry.get("cut_turns"),
+        "Turns cut at the token limit": entry.get("cut_turns"),
         "Rows": entry["rows"],
         "Tokens read": entry["prompt_tokens"],
         "Tokens written": entry["completion_tokens"],

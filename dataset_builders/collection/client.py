@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import os
-import random
 import re
 import time
 from collections import Counter
@@ -14,17 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakValueDictionary
 
-from dataset_builders.collection.address import check_address, hint
+from dataset_builders.collection.address import check_address
 from dataset_builders.collection.concurrency import AdaptiveLimit
 from dataset_builders.collection.episode import CONTEXT_FULL
-from dataset_builders.collection.failures import (
-    ENDPOINT_ERROR,
-    REFUSED,
-    EpisodeEndedError,
-    Failure,
-    UnprovenError,
-    judge,
-)
+from dataset_builders.collection.failures import REFUSED, EpisodeEndedError, Failure, judge
 from dataset_builders.collection.finish import BrokenResponseError, FinishWatch, is_filter
 from dataset_builders.collection.ledger import ACT, Ledger, Reply, Turn
 from dataset_builders.collection.pricing import PriceTable
@@ -34,12 +25,12 @@ from dataset_builders.collection.requests import (
     request_key,
     token_limit,
 )
+from dataset_builders.collection.retrying import Trail
 from dataset_builders.collection.system_message import SystemFallback
 from dataset_builders.conversation import Message
 from dataset_builders.errors import ConfigError, EndpointError
 from dataset_builders.extras import needs_extra, require_modules
 
-_LONGEST_BACK_OFF = 60.0
 _OPENAI = "https://api.openai.com/v1"
 
 
@@ -83,7 +74,7 @@ class Endpoint:
         return os.environ.get(self.key_variable, "")
 
     def check(self) -> None:
-        """Look for what would keep `connect` from making a client; nothing is sent.
+        """Check what would prevent `connect` from making a client; nothing is sent.
 
         Raises:
             MissingExtraError: openai is not installed.
@@ -112,42 +103,6 @@ class Endpoint:
             timeout=self.timeout,
             http_client=_transport(openai),
         )
-
-
-@dataclass(slots=True)
-class _Trail:
-    """State of a request so far.
-
-    Attributes:
-        begun: When it was sent first, by the monotonic clock.
-        tries: Times that it failed.
-        failures: Those that were more than a request to wait (429).
-        passed_over: Times that it was told to wait while others were answered.
-        others: Whether others were answered: since it failed the time before, where it is put
-            aside if in doubt, else since it was sent.
-    """
-
-    begun: float
-    parks: bool = False
-    tries: int = 0
-    failures: int = 0
-    passed_over: int = 0
-    others: bool = False
-    _failed_at: float = math.inf
-
-    def note(self, failure: Failure, answered_at: float) -> None:
-        """Add a failure.
-
-        Args:
-            failure: What it means.
-            answered_at: When a request was answered last.
-        """
-        # A server that dies had answered others since this one was sent, and none since it failed.
-        self.others = answered_at > (self._failed_at if self.parks else self.begun)
-        self.tries += 1
-        self.failures += not failure.limited
-        self.passed_over += failure.limited and self.others
-        self._failed_at = time.monotonic()
 
 
 class ChatClient:
@@ -238,7 +193,7 @@ class ChatClient:
 
         Raises:
             EpisodeEndedError: This episode cannot go on; its exit reason says why.
-            UnprovenError: It cannot, and nobody was answered meanwhile: perhaps none can.
+            UnprovenError: It cannot, and no request was answered meanwhile: perhaps none can be.
             EndpointError: No episode can go on.
         """
         body = self._sampling.request(self._endpoint.model, messages, max_tokens, attempt)
@@ -261,7 +216,7 @@ class ChatClient:
         return reply
 
     async def _ask(self, body: dict[str, Any]) -> Reply:
-        trail = _Trail(time.monotonic(), parks=self._parks)
+        trail = Trail(self._endpoint, parks=self._parks)
         while True:
             async with self.limit.slot() as slot:
                 self._may_send()
@@ -273,20 +228,16 @@ class ChatClient:
                     proven = self.proven or self.answers > 0
                     failure = judge(error, proven=proven, secret=self._endpoint.key)
                     trail.note(failure, self._answered_at)
-                    self._slow_down(failure, slot, alone=trail.passed_over >= self._endpoint.tries)
+                    self._slow_down(failure, slot, alone=trail.alone)
                 else:
                     self._answered_at = time.monotonic()
                     self.answers += 1
                     self.limit.succeeded()
                     seconds = self._answered_at - sent
                     return replace(reply, seconds=seconds, tries=trail.tries + 1)
-            self._give_up(failure, trail)
+            trail.give_up(failure, self._answered_at, answers=self.answers, again=self.again)
             self.retries[failure.reason] += 1
-            # "Retry-After: 0" is no leave to send without end.
-            if trail.passed_over >= self._endpoint.tries:
-                await asyncio.sleep(max(failure.wait or 0.0, self._back_off(trail.tries)))
-            elif (failure.wait or 0.0) < self._endpoint.back_off:
-                await asyncio.sleep(self._back_off(trail.tries))
+            await asyncio.sleep(trail.pause(failure))
 
     async def _send(self, body: dict[str, Any]) -> Reply:
         # The client's own timeout starts anew with every byte; this one does not.
@@ -310,6 +261,7 @@ class ChatClient:
             if not alone:
                 self.limit.block(failure.wait)
 
+<<<<<<< HEAD
     def _give_up(self, failure: Failure, trail: _Trail) -> None:
         """Raise what a failure means, unless the request may be sent again."""
         line = f"{self._endpoint}: {failure.message}{hint(self._endpoint.address, failure.status)}"
@@ -347,6 +299,8 @@ class ChatClient:
         # Spread out, else all that failed together come back together.
         return longest * random.uniform(0.5, 1.0)
 
+=======
+>>>>>>> main
 
 def _spoke(failure: Failure) -> bool:
     """Whether the endpoint itself refused; a gateway's status or a timeout may be an outage."""

@@ -193,7 +193,7 @@ class Engine:
         return self._client.answers if self._client else 0
 
     async def _play_parked(self, player: Player) -> None:
-        """Play what was put aside once more, one by one: by now others may have been answered."""
+        """Play tasks set aside once more, one by one: by now others may have been answered."""
         for parked in self._parking.take():
             if self.stopped or self._client is None:
                 return

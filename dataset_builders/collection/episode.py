@@ -53,9 +53,9 @@ class Trajectory:
         details: What a record of the score should tell beside it, where the environment
             says so: `kind` of the task, `backend`.
         error: What broke, where the environment or the endpoint did.
-        cut_turns: Turns that were cut at the limit of tokens, and whose cut end the messages
+        cut_turns: Turns that were cut at the token limit, and whose cut end the messages
             hold: an environment may keep a turn only up to a point.
-        dropped_calls: Turns that came with native tool calls, which nobody offered.
+        dropped_calls: Turns that came with native tool calls, which were not requested.
     """
 
     task_id: str
@@ -118,7 +118,7 @@ class Episode:
     def act(self, reply: str | None) -> None:
         """Take the policy's turn; None is one that found no room: what is reached counts.
 
-        Thoughts are kept with the turn, and are no part of what is played.
+        Reasoning is kept with the turn and is not part of what is played.
         """
         if self.dialogue is None:
             self.exit_reason = CONTEXT_FULL

@@ -137,7 +137,7 @@ def _without_answer(error: Exception, line: str) -> Failure:
 
 
 def absence(error: BaseException) -> str:
-    """Why nobody can be reached at the address, by what is beneath an error; else ""."""
+    """Why the address cannot be reached, from an error's cause; else ""."""
     for each in _causes(error):
         if isinstance(each, ConnectionRefusedError):
             return "connection refused: nothing listens at this address"

@@ -28,7 +28,7 @@ LONE_SURROGATE = "lone_surrogate"
 CUT_TURNS = "cut_turns"
 
 ALWAYS = "no_cut_turns"
-"""Filter that is applied with its default where it is not named: a turn cut at the limit of tokens
+"""Filter that is applied with its default where it is not named: a turn cut at the token limit
 teaches to stop in the middle of a word, whatever the trajectory earned."""
 
 _SELF_EXPLAINING = frozenset({BAD_FORMAT, CONTEXT_FULL, ROUND_LIMIT})
@@ -180,7 +180,7 @@ FILTERS: dict[str, FilterRule] = {
     "max_rounds": FilterRule(_max_rounds, "more than N turns of the model"),
     "min_rounds": FilterRule(_min_rounds, "fewer than N turns of the model"),
     "no_cut_turns": FilterRule(
-        _no_cut_turns, "more than N turns that were cut at the limit of tokens", 0
+        _no_cut_turns, "more than N turns that were cut at the token limit", 0
     ),
     "no_refusal": FilterRule(_no_refusal, "more than N turns that refuse", 0),
     "no_repetition": FilterRule(_no_repetition, "the same turn N times in a row", 3),
@@ -228,7 +228,7 @@ class Sieve:
             of the collector, or an endpoint that failed. Counted under their own names.
 
     Attributes:
-        cut_turns: Turns cut at the limit of tokens in all trajectories counted.
+        cut_turns: Turns cut at the token limit in all trajectories counted.
         counts: "played", "kept" and the number dropped for each reason; "played" is the
             sum of all others.
 

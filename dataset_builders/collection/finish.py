@@ -1,4 +1,4 @@
-"""How a turn ended, as a server says it: by the model, a filter, a limit, or not at all.
+"""How a turn ended according to the server: by the model, a filter, a limit, or not at all.
 
 `finish_reason` beyond OpenAI's "stop", "length", "tool_calls" and "content_filter": vLLM and
 SGLang have "abort", OpenRouter "error" with an `error` on the choice, DeepSeek
@@ -80,7 +80,7 @@ def is_filter(reason: str) -> bool:
 
 
 def is_cut(reason: str) -> bool:
-    """Whether the turn was cut at a limit of tokens."""
+    """Whether the turn was cut at a token limit."""
     return reason.lower() in _LENGTH
 
 

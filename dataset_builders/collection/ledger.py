@@ -33,8 +33,8 @@ class Reply:
         tries: Requests sent until this one succeeded, itself included.
         counted: Whether the endpoint said how many tokens it used.
         calls: Native tool calls that came with the text and were dropped.
-        reasoning: What the model thought before it spoke, from marks in the text or from the
-            server's own field; "" if it did not.
+        reasoning: The model's reasoning, from marks in the text or from the
+            server's own field; "" if there is none.
     """
 
     text: str

@@ -93,7 +93,7 @@ def _single_turns(messages: tuple[Message, ...]) -> Iterator[tuple[Message, ...]
 def agentinstruct_row(conversation: Conversation) -> dict[str, Any]:
     """A conversation as a row of AgentInstruct: `loss` is null on human turns.
 
-    The shape has no field for thoughts, so they stand in the text, between tags.
+    The shape has no field for reasoning, so it is put into the text, between tags.
     """
     turns = [
         {

@@ -1,7 +1,7 @@
 """Classifies an endpoint's refusal: by codes, then hints to wait, then words.
 
-Codes are made for programs. Words are not: a limit of requests per minute advises to add a
-payment method, and a wrong setting is "too long" or "must be <=" something.
+Codes are made for programs, words are not: the message of a limit per minute may suggest adding a
+payment method, and a wrong setting may be "too long" or "must be <=" something.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class Refusal:
         return sum((number or 0.0) * unit for number, unit in zip(seconds, units, strict=True))
 
     def _of_setting(self) -> bool:
-        """Whether it is about a field of the request that is no text and no length."""
+        """Whether it concerns a field of the request other than text and length."""
         named = str(_error_of(self.body).get("param") or "")
         field = re.split(r"[.\[]", named)[0]
         if field and field not in _OF_LENGTH:

@@ -1,4 +1,4 @@
-"""A sliding window of work in threads: each thing at its own pace, none waits for another's."""
+"""A sliding window of items processed in threads, independently of each other."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 Worker = Callable[[threading.Event], AbstractContextManager[Callable[[int, _T], _R | None]]]
-"""Opens what does the work, in the thread that it stays in. It is given an event that is set
-when no more results are wanted, and yields a function of a thing's number and the thing, which
-returns None where it was cut off by that event."""
+"""Context manager that opens a worker in its own thread. It gets an event that is set when no more
+results are needed, and yields a function of an item's number and the item, which returns None
+if that event interrupted it."""
 
 _SECONDS_TO_LOOK = 0.1
-"""After which it is checked whether more things may be in work."""
+"""Interval between checks whether more items may be in progress."""
 _SECONDS_TO_CLOSE = 30.0
-"""For all workers together; one that takes longer is left behind."""
+"""For all workers together; one that takes longer is abandoned."""
 _SECONDS_AFTER_ERROR = 5.0
 """Likewise after an error, as others may wait for an answer that never comes."""
 
@@ -36,20 +36,20 @@ def in_window(
     most: Callable[[], int],
     finished: Callable[[int, _R], None],
 ) -> None:
-    """Work on things, as many at once as may be; whoever is done takes the next one.
+    """Process items in parallel; a worker that is done takes the next one.
 
     Args:
-        things: What is worked on, begun in this order.
-        worker: See `Worker`; one for each thing in work, used again.
-        ceiling: Most things in work.
+        things: Items, started in this order.
+        worker: See `Worker`; one for each item in progress, reused.
+        ceiling: Most items in progress.
         most: How many may be in work now; looked at again and again, and taken as at least 1.
         finished: Called with a thing's number and its result as soon as it is there, from the
             thread that called this.
 
     Raises:
         ConfigError: The ceiling is less than 1.
-        Exception: Whatever a worker or `finished` raises. Other workers end with the thing that
-            they work on, and are closed.
+        Exception: Whatever a worker or `finished` raises. Other workers finish their current
+            item and are closed.
     """
     if ceiling < 1:
         raise ConfigError(f"batch_size: found {ceiling}, expected at least 1")

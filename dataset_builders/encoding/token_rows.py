@@ -216,7 +216,7 @@ class TokenReport:
         if self.thoughts_left_out:
             line += f", {self.thoughts_left_out} turns without their reasoning"
         if self.words_left_out:
-            line += f", {self.words_left_out} turns without the text beside a call"
+            line += f", {self.words_left_out} turns without the text that accompanies a call"
         if self.reasoning_as_text:
             line += f", reasoning of {self.reasoning_as_text} turns as <think> text"
         if self.dropped:

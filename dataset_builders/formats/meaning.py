@@ -1,8 +1,8 @@
 """Fields that carry meaning: a reader honours each of them, or refuses the record.
 
-Beside the fields of its own shape, a record may hold others that decide on what the model is
-shown or trained on: flags of turns, tools, pictures, labels of preference data. A reader that
-does not know one must not drop it in silence. The two tables here are what all readers check;
+Besides the fields of its own format, a record may hold others that determine what the model is
+shown or trained on: flags of turns, tools, images, labels of preference data. A reader that
+does not know one must not drop it silently. The two tables here are what all readers check;
 each names the fields that it honours. Fields in no table are metadata, and are ignored.
 
 The names are those of the OpenAI API, TRL, Axolotl, LLaMA-Factory, ms-swift and torchtune.
@@ -17,7 +17,7 @@ from dataset_builders.collection.finish import is_cut
 from dataset_builders.reading.building import RecordDroppedError
 
 FLAGS = ("train", "training", "loss", "trainable")
-"""Fields of a turn that say true or false of whether the loss covers it."""
+"""Fields of a turn that say true or false to whether the loss covers it."""
 
 MASKED = "masked"
 """Field of a turn that says the opposite of `FLAGS` (torchtune)."""
@@ -26,7 +26,7 @@ WEIGHT = "weight"
 """Field of a turn that says it as 0 or 1 (OpenAI)."""
 
 FLAG_FIELDS = (*FLAGS, MASKED, WEIGHT)
-"""All fields of a turn that tell whether the loss covers it."""
+"""All fields of a turn that determine whether the loss covers it."""
 
 REASONING = ("reasoning_content", "reasoning", "thinking")
 """Fields of a turn that hold its reasoning as text."""
@@ -45,7 +45,7 @@ class Field(NamedTuple):
 
     Attributes:
         why: What it means.
-        carries: Whether a value of it means anything: an empty list of pictures does not.
+        carries: Whether a value of it means anything: an empty list of images does not.
         reason: Name under which a record refused for it is counted.
     """
 
@@ -88,12 +88,12 @@ def _is_cut(value: Any) -> bool:
     return isinstance(value, str) and is_cut(value)
 
 
-_MEDIA_FIELDS = {name: Field("it is no text", bool, "multimodal") for name in _MEDIA}
+_MEDIA_FIELDS = {name: Field("it is not text", bool, "multimodal") for name in _MEDIA}
 _PAIR = "a preference pair; keep only the messages to learn"
 _UNWANTED = "an answer marked as undesirable (KTO)"
 _UNTRAINED = "the record is not to be trained"
 
-_CUT = Field("the answer was cut at the limit of tokens", _is_cut, "cut_turn")
+_CUT = Field("the answer was cut at the token limit", _is_cut, "cut_turn")
 
 ROW_FIELDS: dict[str, Field] = {
     **_MEDIA_FIELDS,
@@ -101,7 +101,7 @@ ROW_FIELDS: dict[str, Field] = {
     "system_prompt": Field("a system prompt; name it system if the model is to see it"),
     "system_message": Field("a system prompt; name it system if the model is to see it"),
     "tools": Field("functions that the model may call"),
-    "functions": Field("the old shape of tools"),
+    "functions": Field("the former form of tools"),
     "documents": Field("they would be rendered into the prompt"),
     "chat_template_kwargs": Field("it changes how the conversation is rendered"),
     "history": Field("earlier turns, expected in messages"),
@@ -120,7 +120,7 @@ ROW_FIELDS: dict[str, Field] = {
 
 TURN_FIELDS: dict[str, Field] = {
     **_MEDIA_FIELDS,
-    **{name: Field("a flag of training", _is_given) for name in FLAG_FIELDS},
+    **{name: Field("a training flag", _is_given) for name in FLAG_FIELDS},
     **{
         name: Field("flags on parts of a turn, or weights of it", _is_filled)
         for name in ("train_detail", "training_detail", "mask", "loss_mask", "loss_weight")
@@ -130,11 +130,11 @@ TURN_FIELDS: dict[str, Field] = {
     "reasoning_details": Field("reasoning in parts; give it as reasoning_content"),
     "thinking_blocks": Field("reasoning in parts; give it as reasoning_content"),
     "tool_calls": Field("tool calls", _is_filled),
-    "tool_call_id": Field("the call that is answered", _is_filled),
-    "name": Field("who speaks, or whose result it is", _is_filled),
-    "function_call": Field("the old shape of tool_calls"),
+    "tool_call_id": Field("the call that this turn answers", _is_filled),
+    "name": Field("a speaker's or function's name", _is_filled),
+    "function_call": Field("the former form of tool_calls"),
     "tools": Field("functions that the model may call; give them in the record's tools"),
-    "functions": Field("the old shape of tools; give them in the record's tools"),
+    "functions": Field("the former form of tools; give them in the record's tools"),
     "documents": Field("they would be rendered into the prompt"),
     **dict.fromkeys(_ENDINGS, _CUT),
     "refusal": Field("a refusal in place of content"),

@@ -16,9 +16,9 @@ from dataset_builders.masks.reasoning import (
     REASONING,
     REFUSED,
     find_form,
-    with_reasoning,
     write_reasoning,
 )
+from dataset_builders.reasoning import with_tags
 
 Row = dict[str, Any]
 """A message in the shape that chat templates take."""
@@ -121,7 +121,7 @@ class ChatTemplate:
 
         Raises:
             MaskError: There is a tool call, and the template can write none; or reasoning,
-                and the template marks thoughts in a way of its own that cannot be reached.
+                and the template marks reasoning in its own format that cannot be rendered.
         """
         calls = any(message.tool_calls for message in messages)
         as_text = calls and self._arguments_as_text
@@ -137,7 +137,7 @@ class ChatTemplate:
             )
         if self.reasoning_form == AS_TEXT:
             row = dict(row)
-            row["content"] = with_reasoning(row["content"], row.pop(REASONING))
+            row["content"] = with_tags(row["content"], row.pop(REASONING))
         return row
 
     def text(

@@ -19,10 +19,10 @@ from itertools import product
 from dataset_builders.errors import MaskError
 from dataset_builders.masks.chat_templates import CALL_PROBE, CALL_PROBE_TOOLS, ChatTemplate, Row
 from dataset_builders.masks.spans import first_of, num_alike
+from dataset_builders.reasoning import with_tags
 
 _MAX_ANCHOR = 200
 
-_THOUGHT = "<think>\n{}\n</think>\n\n"
 _OPENING = re.compile(r"<think>\s*\Z")
 
 _SHAPES = (
@@ -152,7 +152,7 @@ def _probe(shape: Sequence[str], letter: str, thinks: bool = False) -> list[Row]
         words = f"{letter}{number}{letter}"
         if thinks and role == "assistant":
             # The thought's words come first, so they are what is found.
-            words = _THOUGHT.format(words) + f"{letter}{number}answer{letter}"
+            words = with_tags(f"{letter}{number}answer{letter}", words)
         rows.append({"role": role, "content": words})
     return rows
 

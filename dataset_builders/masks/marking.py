@@ -1,4 +1,4 @@
-"""Marks that tell where the words of a conversation stand in its rendering.
+"""Marks that locate the text of a conversation in its rendering.
 
 Characters that occur nowhere in the conversation are put around every part of a trained turn
 (its reasoning, its words, the texts of its calls) and into the words of every other message,
@@ -33,7 +33,7 @@ class Part(NamedTuple):
 
 
 class Places:
-    """Where the parts of a conversation stand in its rendering.
+    """Positions of the parts of a conversation in its rendering.
 
     Args:
         parts: All parts of the trained turns, in order.
@@ -56,7 +56,7 @@ class Places:
                 self._shown.setdefault(part.message, []).append((spans[number], part.kind))
             else:
                 self._missing.setdefault(part.message, []).append(part.kind)
-        # Of texts of a call only the first is told apart.
+        # Of texts of a call only the first is distinguished.
         self._ends = {message: end for message, _, end in others}
         for message, shown in self._shown.items():
             self._ends[message] = max(span.end for span, _ in shown)
@@ -81,7 +81,7 @@ class Places:
         return self._ends.get(message)
 
     def inside(self, span: Span, message: int) -> int | None:
-        """Another message whose words stand within a span; none if none does."""
+        """Another message whose text is within a span; none if there is none."""
         for other, position, _ in self._others:
             if other != message and span.start <= position < span.end:
                 return other
@@ -94,7 +94,7 @@ class Places:
 def find_places(
     template: ChatTemplate, dialogue: Dialogue, text: str, prompt: bool = False
 ) -> Places | None:
-    """Find where the words stand; none if the template does not keep the marks.
+    """Locate the text; none if the template does not keep the marks.
 
     Args:
         template: The template.

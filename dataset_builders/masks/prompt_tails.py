@@ -1,4 +1,4 @@
-"""What a prompt writes behind the last message before the model takes over.
+"""The end of a prompt: what the template adds after the last message, before generation.
 
 Between the words of a message and those of the assistant's turn behind it stands the
 template's own text. Its first part, up to where generation begins, is the end of the prompt

@@ -1,4 +1,4 @@
-"""How a chat template writes what the assistant thought.
+"""How a chat template renders the assistant's reasoning.
 
 Templates read a turn's reasoning from keys of different names (`reasoning_content` for Qwen3,
 `thinking` for gpt-oss), or from a part of the content (Mistral's), and none says from which.
@@ -31,11 +31,6 @@ _KEYS = ("reasoning_content", "reasoning", "thinking", "thought")
 _PARTS = ("thinking parts", "thinking text parts")
 _THOUGHT, _ANSWER = "qthought", "qanswer"
 _OWN_MARKS = re.compile(r"<[^<>\s{}]*(?:think|thought)[^<>\s{}]*>|\[/?THINK\]|◁/?think▷", re.I)
-
-
-def with_reasoning(content: str, reasoning: str) -> str:
-    """Put reasoning in front of what is said, in the layout of Qwen3's template."""
-    return f"<think>\n{reasoning.strip()}\n</think>\n\n{content}"
 
 
 def write_reasoning(row: Row, form: str) -> Row:

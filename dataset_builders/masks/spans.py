@@ -73,7 +73,7 @@ def with_content(row: Row, content: str) -> Row:
 
 
 def words_of(row: Row) -> str:
-    """What a turn says beside its calls: its reasoning and its content."""
+    """A turn's reasoning and content, without its calls."""
     return f"{row.get(REASONING, '')}{row['content']}"
 
 
@@ -196,7 +196,7 @@ def num_alike(first: str, second: str) -> int:
 
 
 def is_blank(row: Row) -> bool:
-    """Whether a turn says nothing and calls nothing."""
+    """Whether a turn has neither text nor calls."""
     return not words_of(row).strip() and "tool_calls" not in row
 
 

@@ -107,7 +107,7 @@ class TurnFinder:
         return Found(spans, left_out)
 
     def _places(self, dialogue: Dialogue, text: str) -> Places | None:
-        """Where the words stand; kept, since each turn of a conversation asks for it."""
+        """Where the text is; cached, since each turn of a conversation needs it."""
         if self._last is None or self._last[0] is not dialogue:
             self._last = dialogue, find_places(self._template, dialogue, text)
         return self._last[1]

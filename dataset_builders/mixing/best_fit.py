@@ -41,7 +41,7 @@ class Packer:
         self._spaces: list[int] = []
 
     def copy(self) -> Packer:
-        """One that goes on from the same state."""
+        """A copy that continues from the same state."""
         dealer = self._dealer.copy() if self._dealer is not None else None
         found = Packer(self._lengths, self._capacity, self._rows, dealer)
         found._open = [list(members) for members in self._open]

@@ -51,7 +51,7 @@ class Dealer:
         self._excess = np.zeros(len(columns), dtype=np.int64)  # theirs
 
     def copy(self) -> Dealer:
-        """One that goes on from the same state."""
+        """A copy that continues from the same state."""
         found = copy(self)
         found._excess = self._excess.copy()
         return found

@@ -70,7 +70,7 @@ def describe_mix(
 ) -> dict[str, Any]:
     """Realised shares of agent data, in examples, tokens and trained tokens.
 
-    Shares of tokens are told only of encoded rows, and repeats within a batch (a block of the
+    Shares of tokens are given only for encoded rows, and repeats within a batch (a block of the
     order), and the share of the loss, only without packing.
 
     Args:

@@ -1,4 +1,4 @@
-"""Warnings about what a side of a mix lost, from its report: one line where much is gone."""
+"""Warnings about losses of a mix's sides, from its report: one line if much was lost."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 from dataset_builders.encoding.token_rows import KEEP_SHARE, length_for
 
 LOSS_SHARE = 0.05
-"""Share of a side, in [0, 1], from which on a loss is warned of."""
+"""Share of a side, in [0, 1], from which on a warning is given."""
 
 LEFT_OUT = {
     "thoughts_left_out": (
         "their reasoning",
-        "where it shows those of the last turn only, one record per turn that ends with it keeps "
-        "them; where it shows none beside a call, calls_as_text does",
+        "if it shows reasoning of the last turn only, one record per turn that ends with it keeps "
+        "it; if it shows none with a call, calls_as_text does",
     ),
-    "words_left_out": ("the text beside a call", "calls_as_text keeps them"),
+    "words_left_out": ("the text that accompanies a call", "calls_as_text keeps them"),
 }
-"""What a template may leave out of a turn, by its count's name: what it is and the remedy."""
+"""What a template may leave out of a turn, by its count's name: description and remedy."""
 
 _CLEANED = ("duplicate", "near_duplicate", "page_markup", "language_")
 """Reasons of the cleaning of shared chats: what a user asked to have left out."""
@@ -27,7 +27,7 @@ _TOO_LONG = ("too_long", "no_trained_token_left")
 
 
 def loss_warnings(report: Mapping[str, Any], max_length: int | None = None) -> list[str]:
-    """Say what a mix lost, where that is `LOSS_SHARE` or more of a side.
+    """Describe what a mix lost, if that is `LOSS_SHARE` or more of a side.
 
     Args:
         report: What `Prepared.report` holds; may have been through JSON.

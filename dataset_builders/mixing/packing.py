@@ -187,7 +187,7 @@ def _end(packer: Packer, start: int, limit: int, count: int) -> int:
         low, high = (middle, high) if bins_up_to(middle) <= count else (low, middle - 1)
     if bins_up_to(low) == count:
         return low
-    # One example more may take two bins more, since the others are placed anew.
+    # One more example may take two more bins, since all others are placed again.
     return next(stop for stop in range(low + 1, limit + 1) if bins_up_to(stop) >= count)
 
 

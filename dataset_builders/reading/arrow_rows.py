@@ -75,7 +75,7 @@ def without_nulls(value: Any) -> Any:
 
     Arrow gives every object in a column all the keys that any of them has, and null where
     an object has none: a tool call's arguments would gain those of every other tool. Which
-    nulls were the author's cannot be told any more.
+    nulls were the author's is not known any more.
     """
     if isinstance(value, dict):
         return {key: without_nulls(item) for key, item in value.items() if item is not None}

@@ -93,8 +93,10 @@ def locate(
     root = _local_root(path, revision) or _download(path, revision, data_files)
     if root.is_file():
         found = _single_file(root, data_files)
+    elif data_files:
+        found = _glob(root, data_files, path)
     else:
-        found = _glob(root, data_files, path) if data_files else _found(root, splits, path)
+        found = _found(root, splits, path, all_splits=all_splits)
     if found.files[0].suffix == ".arrow" or (not splits and (data_files or all_splits)):
         return found
     chosen, evaluation = select_splits(found.files, splits, path)
@@ -147,8 +149,8 @@ def _glob(root: Path, patterns: Sequence[str], path: str) -> Located:
     return Located(root, tuple(sorted(found)))
 
 
-def _found(root: Path, splits: Sequence[str] | None, path: str) -> Located:
-    saved = saved_files(root, splits, path)
+def _found(root: Path, splits: Sequence[str] | None, path: str, *, all_splits: bool) -> Located:
+    saved = saved_files(root, splits, path, all_splits=all_splits)
     if saved is None:
         return _discover(root, path)
     return Located(root, saved[0], evaluation=saved[1])

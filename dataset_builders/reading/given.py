@@ -30,7 +30,7 @@ def is_empty(source: Source | None) -> bool:
     """Whether there is nothing to read."""
     if source is None:
         return True
-    # A streaming dataset has no length, and is never looked into in vain.
+    # A streaming dataset has no length; its first rows are not read here.
     return not isinstance(source, str | Path | SourceSpec) and (
         hasattr(source, "__len__") and not len(source)
     )

@@ -1,4 +1,4 @@
-"""Rows that a program hands over: datasets, streaming ones, lists of dictionaries."""
+"""Rows passed by a program: datasets, streaming datasets, lists of dictionaries."""
 
 from __future__ import annotations
 

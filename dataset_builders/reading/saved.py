@@ -16,13 +16,16 @@ _MANIFEST = "manifest.json"
 Saved = tuple[tuple[Path, ...], tuple[str, ...]]
 
 
-def saved_files(root: Path, splits: Sequence[str] | None, path: str) -> Saved | None:
+def saved_files(
+    root: Path, splits: Sequence[str] | None, path: str, *, all_splits: bool = False
+) -> Saved | None:
     """Find the data files of a folder that `datasets.save_to_disk` wrote.
 
     Args:
         root: The folder.
         splits: Splits to read; None or empty: all that are not for evaluation.
         path: The source, for errors.
+        all_splits: Whether no `splits` means all of them.
 
     Returns:
         Files in Arrow's format and the splits left out because they are for evaluation, or
@@ -37,7 +40,8 @@ def saved_files(root: Path, splits: Sequence[str] | None, path: str) -> Saved | 
         unknown = [split for split in splits or () if split not in names]
         if unknown:
             raise ConfigError(f"{path}: no split {', '.join(unknown)}; found {', '.join(names)}")
-        chosen = list(splits or ()) or [name for name in names if not is_evaluation(name)] or names
+        wanted = [name for name in names if all_splits or not is_evaluation(name)]
+        chosen = list(splits or ()) or wanted or names
         left_out = () if splits else tuple(name for name in names if name not in chosen)
         return tuple(file for name in chosen for file in _files(root / name)), left_out
     if not (root / _STATE).is_file():
@@ -47,6 +51,9 @@ def saved_files(root: Path, splits: Sequence[str] | None, path: str) -> Saved | 
             f"{path}: found a mix that agenttuning build made, expected a source; use the sources "
             "that it was made from, or train on it directly with datasets.load_from_disk"
         )
+    own = _content(root / _STATE).get("_split") or "train"
+    if any(split != own for split in splits or ()):
+        raise ConfigError(f"{path}: splits: found {', '.join(splits or ())}, expected {own}")
     return _files(root), ()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from dataset_builders.errors import ConfigError
 from dataset_builders.reading.records import split_of
 
-# The words by which `datasets` itself tells splits from file names, between what is no letter.
+# The words by which `datasets` itself recognizes splits in file names, between non-letters.
 _EVALUATION = re.compile(
     r"(?i)(?:^|[^a-z])(?:test|testing|validation|valid|val|dev|eval|evaluation)(?:[^a-z]|$)"
 )

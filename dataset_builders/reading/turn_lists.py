@@ -1,4 +1,4 @@
-"""Lists of turns in the layouts that stores of data give them."""
+"""Lists of turns in the layouts of Parquet files and JSON text."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import textwrap
 
 from dataset_builders.reasoning import spoken
 from evaluators.general.code_blocks import fenced_blocks, unfenced_code
-from evaluators.general.code_parts import defines, needed, parsed
+from evaluators.general.code_parts import last_definition, needed, parsed
 
 
 def preamble(prompt: str, entry_point: str) -> str:
@@ -19,8 +19,10 @@ def preamble(prompt: str, entry_point: str) -> str:
 def program_in(answer: str, prompt: str, entry_point: str) -> str:
     """The program that an answer gives.
 
-    The code is taken from the first fenced block that defines the function, else from the
-    lines of an unfenced answer that are Python. A lambda and a method of a class define it,
+    The code is taken from the last fenced block that defines the function, for a model that
+    corrects itself does so below; helpers may stand in earlier blocks. A block that imports the
+    function, or has its signature alone, does not define it. Without a fence the code is taken
+    from the lines of the answer that are Python. A lambda and a method of a class define it,
     too. Code that defines the function follows the prompt's own imports and helpers, for
     models leave them out, and loses what the function does not need, such as examples of its
     use. Other code is taken as the rest of the prompt's function.
@@ -35,12 +37,11 @@ def program_in(answer: str, prompt: str, entry_point: str) -> str:
     # A block within a list item is indented as a whole.
     codes = [*blocks, *map(textwrap.dedent, blocks)] if blocks else [unfenced_code(answer)]
     before = preamble(prompt, entry_point)
-    for code in codes:
-        if (tree := parsed(code)) and defines(tree, entry_point):
-            return _after(before, needed(tree, entry_point))
+    if tree := last_definition(blocks or codes, entry_point):
+        return _after(before, needed(tree, entry_point))
     broken = re.compile(rf"^(?:async )?def {re.escape(entry_point)}\b", re.MULTILINE)
     for code in codes if blocks else [answer]:
-        if found := broken.search(code):  # It is no Python, and the check says what is wrong.
+        if found := broken.search(code):  # It is not Python; the check reports the error.
             return _after(before, code if blocks else code[found.start() :])
     return _completed(prompt, blocks or [answer])
 

@@ -15,7 +15,7 @@ _INSIDE = re.compile(r"[ \t]|[)\]}#]|$")
 
 
 def fenced_blocks(answer: str) -> list[str]:
-    """The code of fenced blocks, in order; one that nothing closes goes on to the end.
+    """The code of fenced blocks, in order; an unclosed one extends to the end.
 
     A fence within a docstring does not end its block: the block ends at the first fence up to
     which it is Python, and at the first one at all if it never is.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import symtable
+import textwrap
 import warnings
 from collections.abc import Iterator
 
@@ -11,19 +12,65 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def parsed(code: str) -> ast.Module | None:
-    """The program's tree; None where it is no Python."""
+    """The program's tree; None if it is not Python."""
     try:
         with warnings.catch_warnings():
-            # Of an invalid escape in a string: the program's own affair.
+            # About an invalid escape in a string, which does not matter here.
             warnings.simplefilter("ignore")
             return ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
 
 
-def defines(tree: ast.Module, name: str) -> bool:
-    """Whether a program binds a function's name at the top level, or has a class with it."""
-    return any(name in _bound(each) for each in tree.body) or _class_with(tree, name) is not None
+def last_definition(codes: list[str], name: str) -> ast.Module | None:
+    """The last code that defines a function, below what earlier codes have beside it.
+
+    Args:
+        codes: Blocks of an answer in order; what is no Python is left out.
+        name: The function. A lambda or a method of a class defines it, too; an import of it or
+            its signature alone counts only where nothing else defines it.
+
+    Returns:
+        Earlier statements that do not define it, and all of the last code that does; None if
+        no code defines it.
+    """
+    trees = [tree for code in codes if (tree := parsed(code) or parsed(textwrap.dedent(code)))]
+    defining = [
+        number
+        for number, tree in enumerate(trees)
+        if any(_binds(statement, name) for statement in tree.body)
+    ]
+    written = [
+        number
+        for number in defining
+        if any(_writes(statement, name) for statement in trees[number].body)
+    ]
+    if not defining:
+        return None
+    last = (written or defining)[-1]
+    earlier = (statement for tree in trees[:last] for statement in tree.body)
+    helpers = [statement for statement in earlier if not _binds(statement, name)]
+    return ast.Module([*helpers, *trees[last].body], [])
+
+
+def _binds(statement: ast.stmt, name: str) -> bool:
+    return name in _bound(statement) or _method(statement, name) is not None
+
+
+def _writes(statement: ast.stmt, name: str) -> bool:
+    """Whether a statement binds a name to more than an import or a function without a body."""
+    function = statement if isinstance(statement, _FUNCTIONS) else _method(statement, name)
+    if function is not None:
+        return function.name == name and not all(map(_says_nothing, function.body))
+    return not isinstance(statement, ast.Import | ast.ImportFrom) and name in _bound(statement)
+
+
+def _says_nothing(statement: ast.stmt) -> bool:
+    """Whether it is a docstring, `...`, `pass` or `raise NotImplementedError`."""
+    if isinstance(statement, ast.Raise):
+        return statement.exc is not None and "NotImplementedError" in ast.unparse(statement.exc)
+    constant = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+    return constant or isinstance(statement, ast.Pass)
 
 
 def needed(tree: ast.Module, name: str) -> str:
@@ -73,10 +120,17 @@ def _is_needed(statement: ast.stmt, wanted: set[str]) -> bool:
 
 def _class_with(tree: ast.Module, name: str) -> ast.ClassDef | None:
     for statement in tree.body:
-        if isinstance(statement, ast.ClassDef):
-            methods = (each.name for each in statement.body if isinstance(each, _FUNCTIONS))
-            if name in methods:
-                return statement
+        if isinstance(statement, ast.ClassDef) and _method(statement, name):
+            return statement
+    return None
+
+
+def _method(statement: ast.stmt, name: str) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
+    """The method of a class that has this name; None where the statement is no such class."""
+    if isinstance(statement, ast.ClassDef):
+        for each in statement.body:
+            if isinstance(each, _FUNCTIONS) and each.name == name:
+                return each
     return None
 
 
@@ -100,7 +154,7 @@ def _targets(node: ast.AST) -> Iterator[str]:
 
 
 def _root(node: ast.expr) -> str:
-    """The name before all dots and brackets; "" if it is no name."""
+    """The name before all dots and brackets; "" if it is not a name."""
     while isinstance(node, ast.Attribute | ast.Subscript | ast.Call):
         node = node.func if isinstance(node, ast.Call) else node.value
     return node.id if isinstance(node, ast.Name) else ""

@@ -278,9 +278,9 @@ def test_turns_cut_at_the_token_limit_are_counted_and_not_kept(
     assert report["dropped"] == ({} if kept else {"cut_turns": dropped})
     rows = (tmp_path / "jsonl/db.jsonl").read_text("utf-8").splitlines()
     assert len(rows) == report["kept"] == 8 - dropped
-    assert f"| Turns cut at the limit of tokens | {sum(cut)} |" in (
-        tmp_path / "README.md"
-    ).read_text("utf-8")
+    assert f"| Turns cut at the token limit | {sum(cut)} |" in (tmp_path / "README.md").read_text(
+        "utf-8"
+    )
 
 
 def test_thoughts_are_added_by_one_threshold(tmp_path: Path) -> None:

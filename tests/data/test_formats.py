@@ -175,7 +175,7 @@ def test_reasoning_stays_with_its_turn(tmp_path: Path) -> None:
         ({"content": [{"type": "text", "text": "a", "weight": 0}]}, "content_parts 1"),
         ({"content": [{"type": "text", "text": "a"}] * 2}, "content_parts 1; .*found 2 parts"),
         ({"images": ["x"]}, "multimodal 1; .*images"),
-        ({"function_call": {"name": "f"}}, "unsupported_field 1; .*old shape of tool_calls"),
+        ({"function_call": {"name": "f"}}, "unsupported_field 1; .*former form of tool_calls"),
         ({"training_detail": [{}]}, "unsupported_field 1"),
         ({"thinking": ["x"]}, "unsupported_field 1"),
         ({"thinking": "x", "reasoning": "y"}, "unsupported_field 1"),

@@ -11,6 +11,7 @@ import pytest
 from dataset_builders import build_mix
 from dataset_builders.errors import ConfigError, DataError
 from dataset_builders.reading.building import LoadResult
+from dataset_builders.reading.files import locate
 from dataset_builders.reading.given import as_evaluation_spec, as_spec, read_source
 from dataset_builders.reading.sources import SourceSpec, load_source
 
@@ -93,6 +94,10 @@ def test_folders_that_datasets_saved(tmp_path: Path) -> None:
     assert answers(load(tmp_path / "several", "test")) == ["t"]
     with pytest.raises(ConfigError, match="no split x; found train, test"):
         load(tmp_path / "several", "x")
+    with pytest.raises(ConfigError, match="splits: found test, expected train"):
+        load(tmp_path / "one", "test")
+    # What is not trained on is read whole, such as a benchmark that training data is compared with.
+    assert len(locate(str(tmp_path / "several"), all_splits=True).files) == 2
     tokens = datasets.Dataset.from_list([{"input_ids": [1], "labels": [1]}])
     tokens.save_to_disk(tmp_path / "tokens")
     with pytest.raises(DataError, match="input_ids: the rows are tokens already"):

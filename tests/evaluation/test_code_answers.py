@@ -20,6 +20,10 @@ def fenced(code: str, fence: str = "```", kind: str = "python") -> str:
     return f"Here it is:\n{fence}{kind}\n{code}\n{fence}\nDone."
 
 
+def in_turn(*codes: str) -> str:
+    return "\nThat can be better:\n".join(map(fenced, codes))
+
+
 FORMS = {
     "plain": fenced(DEF),
     "carriage returns": fenced(DEF).replace("\n", "\r\n"),
@@ -35,6 +39,22 @@ FORMS = {
     "a fence within a string": fenced('MARK = "```"\n\ndef scale(x):\n    return x * 2'),
     "another block first": f"```bash\npip install x\n```\n{fenced(DEF)}",
     "an example first": f"Use:\n```python\nscale(3.5)\n```\n{fenced(DEF)}",
+    "a corrected draft": in_turn("def scale(x):\n    return x", DEF),
+    "a corrected class": in_turn(
+        "class Solution:\n    def scale(self, x):\n        return x",
+        "class Solution:\n    def scale(self, x):\n        return x * 2",
+    ),
+    "a shorter one that is cut": f"{fenced(DEF)}\nShorter:\n```python\ndef scale(x):\n    ret(",
+    "a correction that uses the draft's helper": in_turn(
+        "N = 2\n\ndef f(x):\n    return x * N\n\ndef scale(x):\n    return f(0)",
+        "def scale(x):\n    return f(x)",
+    ),
+    "a helper in a block of its own": in_turn(
+        "def f(x):\n    return x * 2", "def scale(x):\n    return f(x)"
+    ),
+    "an example that imports it": in_turn(DEF, "from answer import scale\nprint(scale(2))"),
+    "its signature below": in_turn(DEF, 'def scale(x):\n    """It."""\n    ...'),
+    "its signature raises below": in_turn(DEF, "def scale(x):\n    raise NotImplementedError()"),
     "a list item": "1. So:\n\n   ```python\n   def scale(x):\n       return x * 2\n   ```",
     "a lambda": fenced("scale = lambda x: x * 2"),
     "an unfenced lambda": "scale = lambda x: x * 2\n\nIt doubles its argument.",

@@ -32,6 +32,7 @@ from dataset_builders.collection.client import Endpoint as Place  # noqa: E402
 from evaluators.base import Subject  # noqa: E402
 from evaluators.endpoint_model import EndpointModel  # noqa: E402
 from evaluators.subject import Decoding  # noqa: E402
+from tests.evaluation.json_server import serving_json  # noqa: E402
 from tests.evaluation.served_model import serving_model  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings(
@@ -391,3 +392,20 @@ def test_adapters_that_vllm_does_not_load_are_refused(
         trainer.model = peft.get_peft_model(model, config)
         with pytest.raises(ConfigError, match=f"{next(iter(more))}, which vLLM does not load"):
             EndpointCallback(trainer, settings(NOBODY))
+
+
+def test_the_templates_variables_reach_the_server(
+    tiny_model_dir: Path, rows: Any, tmp_path: Path
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def answer(question: dict[str, Any]) -> Any:
+        asked.append(question)
+        return {"data": [{"id": "base"}], "choices": []}
+
+    trainer = make_trainer(tiny_model_dir, rows, tmp_path)
+    variables = {"enable_thinking": False}
+    with serving_json(answer) as url:
+        EndpointCallback.install(trainer, settings(f"{url}v1"), template_kwargs=variables)
+    prompts = [each for each in asked if "add_generation_prompt" in each]
+    assert [each["chat_template_kwargs"] for each in prompts] == [variables]

@@ -212,7 +212,10 @@ def test_an_answer_cut_by_the_context_drops_shots(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("reply", "words"),
     [
-        ({"content": "So " * 9, "finish_reason": "length"}, "4 of 4 answers are cut at the limit"),
+        (
+            {"content": "So " * 9, "finish_reason": "length"},
+            "4 of 4 answers are cut at the token limit",
+        ),
         ({"content": ""}, "4 of 4 answers are empty"),
     ],
 )

@@ -142,7 +142,7 @@ def test_letters_of_little_probability_are_warned_of(
     assert all(record["letter_mass"] == pytest.approx(mass, abs=0.05) for record in result.records)
 
 
-@pytest.mark.parametrize(("limit", "said"), [(1, "cut at the limit"), (0, "")])
+@pytest.mark.parametrize(("limit", "said"), [(1, "cut at the token limit"), (0, "")])
 def test_an_answer_says_whether_it_was_cut(limit: int, said: str, llama2_tokenizer: Any) -> None:
     tokenizer = ending_in(llama2_tokenizer, "line break")
     [token] = pieces(tokenizer, "▁word")

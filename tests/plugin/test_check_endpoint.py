@@ -59,7 +59,7 @@ def test_what_the_server_minds_is_found(tiny_model_dir: Path, tmp_path: Path, ad
     [
         ({"adapter": None}, "adapter: found None, expected lora"),
         ({"peft_use_dora": True}, "peft_use_dora: found DoRA, which vLLM does not load"),
-        ({"lora_modules_to_save": ["embed_tokens"]}, "lora_modules_to_save: found whole modules"),
+        ({"lora_modules_to_save": ["embed_tokens"]}, "lora_modules_to_save: found full modules"),
     ],
 )
 def test_what_needs_no_asking_is_refused_without(cfg: dict[str, Any], expected: str) -> None:

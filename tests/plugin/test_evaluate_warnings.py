@@ -35,7 +35,7 @@ def test_the_table_warns_and_names_the_main_figure(run: Run, tmp_path: Path) -> 
         "GSM8K: the score is accuracy by the paper's rule (the last run of digits), because it is "
         "comparable with the paper's table; accuracy_corrected reads numbers as they are written "
         "(accuracy_corrected 0.0)",
-        "GSM8K: warning: 3 of 3 answers are cut at the limit of tokens",
+        "GSM8K: warning: 3 of 3 answers are cut at the token limit",
     ]
 
 
@@ -44,7 +44,7 @@ def test_json_and_the_folder_have_the_warning(run: Run, tmp_path: Path) -> None:
     data.mkdir()
     code, told = measured(run, folder(data), "--json", "--out", str(out))
     [task] = json.loads(told)["tasks"]
-    assert (code, task["warning"]) == (0, "3 of 3 answers are cut at the limit of tokens")
+    assert (code, task["warning"]) == (0, "3 of 3 answers are cut at the token limit")
     row: dict[str, Any] = json.loads((out / "evaluations.jsonl").read_text())
     assert row["warning"] == task["warning"]
     assert [record["cut"] for record in row["records"]] == [1, 1, 1]

@@ -75,13 +75,15 @@ def test_the_plugin_looks_at_the_trainer_that_was_made(
 ) -> None:
     from axolotl.utils.dict import DictDefault
 
+    from agenttuning_plugin.loss_normalization import LossNormalization
     from agenttuning_plugin.plugin import AgentTuningPlugin
 
     cfg = DictDefault({"agenttuning": {"agent": ["a.jsonl"], "general": ["b.jsonl"]}})
     with pytest.raises(ConfigError, match="RandomSampler"):
         AgentTuningPlugin().add_callbacks_post_trainer(cfg, make_trainer())
     ours = make_trainer(train_sampling_strategy="sequential")
-    assert AgentTuningPlugin().add_callbacks_post_trainer(cfg, ours) == []
+    callbacks = AgentTuningPlugin().add_callbacks_post_trainer(cfg, ours)
+    assert [type(callback) for callback in callbacks] == [LossNormalization]
 
 
 @pytest.fixture
