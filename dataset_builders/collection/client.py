@@ -261,51 +261,6 @@ class ChatClient:
             if not alone:
                 self.limit.block(failure.wait)
 
-<<<<<<< HEAD
-    def _give_up(self, failure: Failure, trail: _Trail) -> None:
-        """Raise what a failure means, unless the request may be sent again."""
-        line = f"{self._endpoint}: {failure.message}{hint(self._endpoint.address, failure.status)}"
-        if failure.verdict == "episode":
-            raise EpisodeEndedError(failure.reason, failure.message)
-        if failure.verdict == "run":
-            if failure.doubtful:
-                raise UnprovenError(line, failure.reason, spoke=True)
-            raise EndpointError(line)
-        silent = time.monotonic() - max(trail.begun, self._answered_at)
-        if silent > self._endpoint.patience:
-            raise EndpointError(f"{self._endpoint}: no answer for long: {failure.message}")
-        tries = self._endpoint.tries
-        if trail.tries >= tries and self._own_fault(failure):
-            raise EpisodeEndedError(ENDPOINT_ERROR, failure.message)
-        if self._parks and trail.passed_over >= 2 * tries:
-            raise UnprovenError(f"{line} (others were answered meanwhile)", failure.reason)
-        if trail.failures < tries:
-            return
-        if trail.others:  # It is this request.
-            raise EpisodeEndedError(ENDPOINT_ERROR, failure.message)
-        down = f"{self._endpoint}: {trail.failures} tries, no request answered meanwhile: "
-        if failure.absent:
-            raise EndpointError(down + failure.message)
-        raise UnprovenError(down + failure.message, failure.reason, spoke=_spoke(failure))
-
-    def _own_fault(self, failure: Failure) -> bool:
-        """Whether a task that was put aside and fails again is to blame, not the endpoint."""
-        if self.again is None or failure.absent:
-            return False
-        return self.answers > self.again or (_spoke(failure) and self.answers > 0)
-
-    def _back_off(self, tries: int) -> float:
-        longest = min(_LONGEST_BACK_OFF, self._endpoint.back_off * 2.0 ** (tries - 1))
-        # Spread out, else all that failed together come back together.
-        return longest * random.uniform(0.5, 1.0)
-
-=======
->>>>>>> main
-
-def _spoke(failure: Failure) -> bool:
-    """Whether the endpoint itself refused; a gateway's status or a timeout may be an outage."""
-    return failure.reason.startswith("http_") and not failure.overload
-
 
 def ends_episode(reply: Reply) -> str:
     """Exit reason of the episode that a reply ends, though it is paid for; "" if none.
