@@ -47,8 +47,7 @@ def apply_overrides(cfg: MutableMapping[str, Any]) -> list[str]:
         if tuple(path) in moved:
             raise ConfigError(f"{key}: found with {moved[tuple(path)]}, expected one of the two")
         moved[tuple(path)] = str(key)
-    if moved and not isinstance(cfg.get(SECTION), dict):
-        # Also a section that is missing: its other keys have no defaults to start from.
+    if moved and cfg.get(SECTION) is None:
         cfg[SECTION] = {}
     for place, key in moved.items():
         _set(cfg, (SECTION, *place), cfg.pop(key), key)

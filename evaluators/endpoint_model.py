@@ -195,6 +195,7 @@ class ServedTask:
         """See `LanguageModel.continue_text`."""
         settings = self._model.chat_body([], decoding)
         del settings["messages"]
+        settings.pop("chat_template_kwargs", None)  # A bare text is not rendered.
         # Servers know the newer name of the limit in chat completions only.
         settings["max_tokens"] = settings.pop("max_completion_tokens", decoding.max_new_tokens)
         bodies = [

@@ -170,3 +170,14 @@ def test_the_command_says_what_is_wrong_with_an_address(named: bool) -> None:
     assert "connection refused" in evaluated("--model", CLOSED, *name)
     told = evaluated("--model", CLOSED, *name, "--request", "x=")
     assert "--request: found 'x=', expected name=JSON" in told
+
+
+def test_a_bare_text_is_asked_for_without_the_templates_variables(
+    listing: Listing, address: str
+) -> None:
+    model = EndpointModel(Place("m", address, tries=1))
+    model.configure(Sampling(extra={"chat_template_kwargs": {"enable_thinking": False}}))
+    model.chat(ASKED, Decoding(4))
+    model.continue_text(["x"], Decoding(4))
+    model.close()
+    assert ["chat_template_kwargs" in body for body in listing.sent] == [True, False]

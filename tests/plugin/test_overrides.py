@@ -68,6 +68,12 @@ def test_overrides_need_no_section_to_stand_in() -> None:
     assert check_recipe(cfg).eta == 1
 
 
+def test_a_section_that_is_no_mapping_is_not_replaced() -> None:
+    cfg = {"agenttuning": "mix.yaml", "agenttuning__eta": 0.3}
+    with pytest.raises(ConfigError, match=r"agenttuning__eta: found 'mix\.yaml'"):
+        apply_overrides(cfg)
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [

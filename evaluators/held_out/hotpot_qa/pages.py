@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import threading
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 SIMILAR = 5
 _WORD = re.compile(r"\w+")
@@ -61,7 +62,8 @@ class DistractorStore:
         pages: dict[str, dict[str, str]] = {}
         for title, text in paragraphs:
             pages.setdefault(title.casefold(), {}).setdefault(text, title)
-        # Searched by one thread at a time; which one may change.
+        # Episodes on a server search from threads of their own.
+        self._searching = threading.Lock()
         self._base = sqlite3.connect(":memory:", check_same_thread=False)
         weakref.finalize(self, self._base.close)
         self._base.execute("CREATE VIRTUAL TABLE page USING fts5(title, text, key UNINDEXED)")
@@ -77,15 +79,19 @@ class DistractorStore:
     def find(self, entity: str) -> Page | list[str]:
         """See `PageStore.find`; titles are compared in any case."""
         if row := self._rows.get(entity.strip().casefold()):
-            found = self._base.execute("SELECT title, text FROM page WHERE rowid = ?", (row,))
-            return Page(*found.fetchone())
+            ((title, text),) = self._select("SELECT title, text FROM page WHERE rowid = ?", (row,))
+            return Page(title, text)
         words = dict.fromkeys(_WORD.findall(entity.casefold()))
         if not words:
             return []
         query = " OR ".join(f'"{word}"' for word in words)
-        similar = self._base.execute(
+        similar = self._select(
             "SELECT title FROM page WHERE page MATCH ? "
             "ORDER BY bm25(page, 3.0, 1.0), rowid LIMIT ?",
             (query, SIMILAR),
         )
         return [title for (title,) in similar]
+
+    def _select(self, query: str, values: tuple[Any, ...]) -> list[Any]:
+        with self._searching:
+            return self._base.execute(query, values).fetchall()
