@@ -41,7 +41,18 @@ class EpisodeEndedError(Exception):
 
 
 class UnprovenError(EndpointError):
-    """A request failed for good and no other was answered: the task or the endpoint is at fault."""
+    """A request failed for good and no other was answered: the task or the endpoint is at fault.
+
+    Attributes:
+        reason: The class of its last failure, see `Failure.reason`.
+        spoke: Whether the endpoint itself answered with a refusal: a gateway's status, or no
+            answer in time, may be an outage.
+    """
+
+    def __init__(self, message: str, reason: str = "", *, spoke: bool = False) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.spoke = spoke
 
 
 @dataclass(frozen=True, slots=True)

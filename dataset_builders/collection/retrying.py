@@ -85,20 +85,23 @@ class Trail:
         if failure.verdict == "episode":
             raise EpisodeEndedError(failure.reason, failure.message)
         if failure.verdict == "run":
-            raise UnprovenError(line) if failure.doubtful else EndpointError(line)
+            if failure.doubtful:
+                raise UnprovenError(line, failure.reason, spoke=True)
+            raise EndpointError(line)
         if time.monotonic() - max(self._begun, answered_at) > endpoint.patience:
             raise EndpointError(f"{endpoint}: no answer for long: {failure.message}")
         if self.tries >= endpoint.tries and _own_fault(failure, answers, again):
             raise EpisodeEndedError(ENDPOINT_ERROR, failure.message)
         if self._parks and self.passed_over >= 2 * endpoint.tries:
-            raise UnprovenError(f"{line} (others were answered meanwhile)")
+            raise UnprovenError(f"{line} (others were answered meanwhile)", failure.reason)
         if self.failures < endpoint.tries:
             return
         if self.others:  # It is this request.
             raise EpisodeEndedError(ENDPOINT_ERROR, failure.message)
         down = f"{endpoint}: {self.failures} tries, no request answered meanwhile: "
-        kind = EndpointError if failure.absent else UnprovenError
-        raise kind(down + failure.message)
+        if failure.absent:
+            raise EndpointError(down + failure.message)
+        raise UnprovenError(down + failure.message, failure.reason, spoke=_spoke(failure))
 
     def pause(self, failure: Failure) -> float:
         """Seconds to wait before it is sent again, beside the pause that all requests make."""
@@ -117,6 +120,9 @@ def _own_fault(failure: Failure, answers: int, again: int | None) -> bool:
     """Whether a task that was set aside and fails again is at fault, not the endpoint."""
     if again is None or failure.absent:
         return False
-    # A gateway's status or no answer in time may be an outage; any other one is a reply.
-    spoke = failure.reason.startswith("http_") and not failure.overload
-    return answers > again or (spoke and answers > 0)
+    return answers > again or (_spoke(failure) and answers > 0)
+
+
+def _spoke(failure: Failure) -> bool:
+    """Whether the endpoint itself refused; a gateway's status or a timeout may be an outage."""
+    return failure.reason.startswith("http_") and not failure.overload

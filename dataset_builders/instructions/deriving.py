@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from dataset_builders.collection.card import Card
-from dataset_builders.collection.client import ChatClient
 from dataset_builders.collection.episode import Trajectory
 from dataset_builders.collection.output import OutputWriter
 from dataset_builders.collection.store import Store
 from dataset_builders.environments import load_environment
 from dataset_builders.environments.database.pairs import FILE
-from dataset_builders.instructions.asking import BudgetSpentError
+from dataset_builders.instructions.asking import BudgetSpentError, Model
 from dataset_builders.instructions.derivation import (
     KEPT,
     DerivationReport,
@@ -108,7 +107,7 @@ class _Run:
         )
         self._task_ids = self._environment.task_ids("train")
 
-    async def finish(self, client: ChatClient | None, store: Store | None) -> dict[str, Any]:
+    async def finish(self, client: Model | None, store: Store | None) -> dict[str, Any]:
         """Play, ask and write."""
         writer = self._settings.writer
         model = writer.endpoint.model if writer else TEMPLATE
@@ -147,7 +146,7 @@ class _Run:
             if solution is not None:
                 yield record, solution
 
-    async def _built(self, client: ChatClient | None) -> AsyncIterator[Item]:
+    async def _built(self, client: Model | None) -> AsyncIterator[Item]:
         if client is None:
             async for item in self._sound():
                 yield item
@@ -168,7 +167,7 @@ class _Run:
         wanted = self._settings.num_tasks
         return _CHUNK if wanted is None else max(1, min(_CHUNK, wanted - len(self._kept)))
 
-    async def _construct(self, client: ChatClient, chunk: Iterable[Item]) -> list[Item]:
+    async def _construct(self, client: Model, chunk: Iterable[Item]) -> list[Item]:
         items = list(chunk)
         results = await asyncio.gather(
             *(construct(client, self._environment, item[1], self.report) for item in items),

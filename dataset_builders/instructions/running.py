@@ -18,8 +18,9 @@ from dataset_builders.collection.pricing import PriceTable
 from dataset_builders.collection.requests import Sampling
 from dataset_builders.collection.store import Store
 from dataset_builders.errors import ConfigError
-from dataset_builders.instructions.asking import budget
+from dataset_builders.instructions.asking import Model, budget
 from dataset_builders.instructions.files import write_json
+from dataset_builders.instructions.refused_requests import PatientModel
 
 REPORT = "report.json"
 REPLIES = "replies.sqlite"
@@ -59,7 +60,7 @@ class Writer:
 @asynccontextmanager
 async def asking(
     writer: Writer, out: Path, settings: Mapping[str, Any]
-) -> AsyncIterator[tuple[ChatClient, Store]]:
+) -> AsyncIterator[tuple[Model, Store]]:
     """Open a run's store and its client.
 
     Args:
@@ -85,7 +86,7 @@ async def asking(
             may_send=budget(store.spent, writer.max_tokens, writer.max_cost),
         )
         async with client:
-            yield client, store
+            yield PatientModel(client, store.spent().requests > 0), store
     finally:
         store.close()
 

@@ -33,16 +33,17 @@ from dataset_builders.environments.prompts import Prompt
 from evaluators.agent_tasks import AgentTaskEvaluator
 from evaluators.base import Evaluator, Record, Subject
 from evaluators.general_loss import GeneralLossEvaluator
+from evaluators.item_order import fixed_order
 from evaluators.running import run_evaluator
 from evaluators.subject import Decoding
 from evaluators.training_subject import subject_of
 
 
 class BrittleEnvironment(DatabaseEnvironment):
-    """Breaks at the second task."""
+    """Breaks at the second task that is played."""
 
     def _begin(self, task_id: str) -> Start:
-        if task_id == self.task_ids("test")[1]:
+        if task_id == fixed_order(self.task_ids("test"))[1]:
             raise RuntimeError("the world broke")
         return super()._begin(task_id)
 

@@ -1,0 +1,105 @@
+"""Requests that fail for good while nobody is answered: their own fault, or the endpoint's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from dataset_builders.collection.client import ChatClient
+from dataset_builders.collection.failures import (
+    BAD_REQUEST,
+    ENDPOINT_ERROR,
+    EpisodeEndedError,
+    UnprovenError,
+)
+from dataset_builders.collection.ledger import Reply
+from dataset_builders.collection.parking import SEVERAL
+from dataset_builders.conversation import Message
+from dataset_builders.errors import EndpointError
+
+
+class PatientModel:
+    """A client whose single requests may fail without stopping the run; an `asking.Model`.
+
+    A request that fails with no answer to anybody (`UnprovenError`) waits until others are
+    answered or none is in flight, and is sent once more. The rules are the collector's, see
+    docs/collect.md: it ends alone where others were answered meanwhile, or where the endpoint
+    itself refuses it and has answered before. Three requests in a row that fail with no answer
+    between them stop the run.
+
+    Args:
+        client: Sends the requests.
+        proven: Whether the endpoint has answered in an earlier session, with these settings.
+    """
+
+    def __init__(self, client: ChatClient, proven: bool = False) -> None:
+        self._client = client
+        self._proven = proven
+        self._open = 0
+        self._waiting = 0
+        self._failed_at: list[int] = []
+        self._changed = asyncio.Event()
+
+    async def complete(
+        self,
+        messages: Sequence[Message],
+        *,
+        task_id: str,
+        attempt: int,
+        round: int,
+        max_tokens: int,
+        purpose: str,
+    ) -> Reply:
+        """Continue a dialogue; see `asking.Model`."""
+
+        async def send() -> Reply:
+            return await self._client.complete(
+                messages,
+                task_id=task_id,
+                attempt=attempt,
+                round=round,
+                max_tokens=max_tokens,
+                purpose=purpose,
+            )
+
+        self._open += 1
+        try:
+            try:
+                return await send()
+            except UnprovenError as error:
+                answers = self._client.answers
+                self._note(error, answers)
+            await self._others(answers)
+            try:
+                return await send()
+            except UnprovenError as error:
+                raise self._meant(error, answers) from error
+        finally:
+            self._open -= 1
+            self._changed.set()
+
+    def _note(self, error: UnprovenError, answers: int) -> None:
+        self._failed_at.append(answers)
+        if (in_a_row := self._failed_at.count(answers)) >= SEVERAL:
+            raise EndpointError(f"{error} ({in_a_row} different requests failed in a row)")
+
+    async def _others(self, answers: int) -> None:
+        """Wait until another request is answered, or all that are in flight wait here."""
+        self._waiting += 1
+        self._changed.set()
+        try:
+            while self._client.answers == answers and self._waiting < self._open:
+                self._changed.clear()
+                await self._changed.wait()
+        finally:
+            self._waiting -= 1
+
+    def _meant(self, error: UnprovenError, answers: int) -> Exception:
+        answered = self._client.answers
+        alone = error.spoke and answered > 0
+        if error.reason == BAD_REQUEST:
+            alone = alone or self._proven
+        if answered > answers or alone:
+            reason = BAD_REQUEST if error.reason == BAD_REQUEST else ENDPOINT_ERROR
+            return EpisodeEndedError(reason, str(error))
+        return EndpointError(str(error))
