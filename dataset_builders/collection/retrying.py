@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from dataset_builders.collection.address import hint
 from dataset_builders.collection.failures import (
@@ -16,10 +16,27 @@ from dataset_builders.collection.failures import (
 )
 from dataset_builders.errors import EndpointError
 
-if TYPE_CHECKING:
-    from dataset_builders.collection.client import Endpoint
-
 _LONGEST_BACK_OFF = 60.0
+
+
+class Place(Protocol):
+    """What of a `client.Endpoint` is needed; its text names it in messages."""
+
+    @property
+    def address(self) -> str:
+        """Where requests go."""
+
+    @property
+    def tries(self) -> int:
+        """Times that a request is sent before its failure counts."""
+
+    @property
+    def patience(self) -> float:
+        """Seconds without any answer after which the endpoint is considered down."""
+
+    @property
+    def back_off(self) -> float:
+        """Seconds before the first retry."""
 
 
 class Trail:
@@ -37,7 +54,7 @@ class Trail:
             aside if in doubt, else since it was sent.
     """
 
-    def __init__(self, endpoint: Endpoint, *, parks: bool) -> None:
+    def __init__(self, endpoint: Place, *, parks: bool) -> None:
         self.tries = self.failures = self.passed_over = 0
         self.others = False
         self._endpoint = endpoint
