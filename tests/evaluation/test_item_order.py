@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agenttuning_plugin.args import AgentTuningSection
-from agenttuning_plugin.panel import schedules
 from dataset_builders.environments import load_environment
 from evaluators.agent_tasks import AgentTaskEvaluator
 from evaluators.item_order import fixed_order
@@ -34,6 +33,9 @@ def test_a_beginning_is_a_sample_of_the_whole() -> None:
 
 
 def test_training_and_evaluate_take_the_same_first_items() -> None:
+    pytest.importorskip("transformers")
+    from agenttuning_plugin.panel import schedules
+
     config = {"type": "agent_task", "environment": "database", "num_tasks": 7}
     section = {"agent": "a", "general": "b", "evaluators": [config]}
     made, _ = schedules(AgentTuningSection.model_validate(section), None)
@@ -50,6 +52,9 @@ def test_training_and_evaluate_take_the_same_first_items() -> None:
 
 @pytest.mark.parametrize("name", ["card_game", "database"])
 def test_a_task_of_the_panel_takes_them_too(name: str) -> None:
+    pytest.importorskip("transformers")
+    from agenttuning_plugin.panel import schedules
+
     entry = {"type": "benchmark", "name": name, "limit": 4}
     section = {"agent": "a", "general": "b", "evaluators": [entry]}
     made, _ = schedules(AgentTuningSection.model_validate(section), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -174,7 +175,7 @@ def test_every_option_has_a_help_text(run: Run) -> None:
         code, out, _ = run(command, "--help")
         assert code == 0
         for line in out.splitlines():
-            # A row of an option; "--" within a help text, such as a default, begins none.
-            if line.strip("│* ").startswith("--") and "--help" not in line:
+            # A row of an option; "--" within a wrapped help text begins none.
+            if re.match(r"│ [* ] {1,3}--", line) and "--help" not in line:
                 words = line.strip("│ ").split("  ")
                 assert len([word for word in words if word.strip()]) > 1, line
