@@ -46,7 +46,9 @@ class SystemFallback:
                 raise
             try:
                 reply = await post(folded(body))
-            except Exception:
+            except Exception as other:
+                if judge(other, proven=True).verdict == "retry":
+                    raise  # A passing fault says nothing of the system message.
                 raise error from None  # It was not the system message.
             if not self._folds:
                 self._folds = True

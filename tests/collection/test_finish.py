@@ -17,6 +17,7 @@ from dataset_builders.collection.failures import EpisodeEndedError
 from dataset_builders.collection.finish import cut_by_context
 from dataset_builders.collection.ledger import Reply
 from dataset_builders.collection.requests import Sampling
+from dataset_builders.collection.system_message import SystemFallback
 from dataset_builders.conversation import Message
 from dataset_builders.errors import EndpointError
 
@@ -134,3 +135,26 @@ def test_a_turn_that_found_no_room_ends_the_episode_and_is_paid_once(field: str)
     with serving(endpoint):
         asyncio.run(run(endpoint.url))
     assert (len(notes.kept), endpoint.counts.total()) == (1, 1)
+
+
+def test_a_passing_fault_says_nothing_of_the_system_message() -> None:
+    class RefusedError(Exception):
+        def __init__(self, status: int) -> None:
+            super().__init__("refused")
+            self.status_code = status
+
+    outcomes = iter([RefusedError(400), RefusedError(429), RefusedError(400), "Hi"])
+
+    async def post(request: dict[str, object]) -> str:
+        del request
+        outcome = next(outcomes)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    asked = {"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]}
+    fallback = SystemFallback()
+    with pytest.raises(RefusedError) as failed:
+        asyncio.run(fallback.send(asked, post))
+    assert failed.value.status_code == 429  # It is sent again.
+    assert asyncio.run(fallback.send(asked, post)) == "Hi"
