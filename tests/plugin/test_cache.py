@@ -177,7 +177,7 @@ def test_ranks_do_not_race(tmp_path: Path) -> None:
     start = time.time() + 8
     ranks = [_run(_ask, tmp_path / "cache", log, start) for _ in range(3)]
     for rank in ranks:
-        rank.join(90)
+        rank.join(300)
     assert [rank.exitcode for rank in ranks] == [0, 0, 0]
     assert len(log.read_text().split()) == 1
 
@@ -194,7 +194,7 @@ def _die_while_writing(folder: Path) -> None:
 
 def test_what_a_killed_process_leaves_is_not_taken_for_whole(tmp_path: Path) -> None:
     process = _run(_die_while_writing, tmp_path / "cache")
-    process.join(90)
+    process.join(300)
     assert process.exitcode == -signal.SIGKILL
     leftovers = [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
     assert leftovers, "the process died before it had written anything"
