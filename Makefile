@@ -32,13 +32,16 @@ test-all: .venv/.dev  ## Run all tests.
 
 # What depends on the releases of trainers and libraries: masks of every template, the mix
 # through both trainers, packing, callbacks, generation and its cache, recipes, resume, check.
-STACK_TESTS := tests/recipes tests/data/test_every_template.py tests/data/test_certification.py \
-  tests/data/test_chat_turns.py tests/data/test_masks_match_axolotl.py tests/data/test_engines.py \
-  tests/data/test_tokens.py tests/data/test_sources.py tests/data/test_preparation.py \
-  tests/data/test_streaming.py tests/data/test_given_sources.py tests/data/test_reasoning.py \
-  tests/plugin/test_cache.py tests/plugin/test_load_adapter.py \
-  tests/plugin/test_models.py $(wildcard tests/evaluation/test_callback*.py) \
-  tests/evaluation/test_evaluators.py $(wildcard tests/evaluation/test_generation*.py)
+STACK_TESTS := tests/agenttuning_plugin/trainers tests/agenttuning_plugin/preflight \
+  tests/agenttuning_plugin/evaluation/test_load_adapter.py \
+  tests/agenttuning_plugin/evaluation/test_models.py \
+  tests/agenttuning_plugin/training_data/test_cache.py \
+  $(addprefix tests/dataset_builders/,masks/test_every_template.py masks/test_certification.py \
+    masks/test_chat_turns.py encoding/test_masks_match_axolotl.py encoding/test_engines.py \
+    encoding/test_tokens.py sources mixing/test_preparation.py readers/test_streaming.py \
+    test_reasoning.py) \
+  $(wildcard tests/evaluators/training/test_callback*.py) \
+  tests/evaluators/tasks/test_evaluators.py $(wildcard tests/evaluators/models/test_generation*.py)
 
 # The stack of .venv is tested by `make test`; these are the two others.
 test-stacks: test-axolotl test-trl  ## Run the tests of STACK_TESTS on Axolotl 0.21 and on TRL 1.16.

@@ -9,16 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from agenttuning_plugin.args import AgentTuningArgs, AgentTuningSection
-    from agenttuning_plugin.plugin import AgentTuningPlugin
+    from agenttuning_plugin.config.recipe import AgentTuningArgs, AgentTuningSection
+    from agenttuning_plugin.trainers.axolotl import AgentTuningPlugin
     from dataset_builders.mixing.mixes import build_mix
-    from dataset_builders.reading.sources import SourceSpec
-    from evaluators.agent_tasks import AgentTaskEvaluator
-    from evaluators.callback import EvaluatorCallback
-    from evaluators.general_loss import GeneralLossEvaluator
-    from evaluators.guards import BestStep, GeneralFloor
-    from evaluators.replay import ReplayEvaluator
-    from evaluators.schedule import Policy, Schedule
+    from dataset_builders.sources.loading import SourceSpec
+    from evaluators.tasks.agent_task import AgentTaskEvaluator
+    from evaluators.tasks.general_loss import GeneralLossEvaluator
+    from evaluators.tasks.replay import ReplayEvaluator
+    from evaluators.training.callback import EvaluatorCallback
+    from evaluators.training.floors import BestStep, GeneralFloor
+    from evaluators.training.schedule import Policy, Schedule
 
 __version__ = "0.1.0"
 
@@ -39,18 +39,18 @@ __all__ = [
 ]
 
 _MODULES = {
-    "AgentTaskEvaluator": "evaluators.agent_tasks",
-    "AgentTuningArgs": "agenttuning_plugin.args",
-    "AgentTuningPlugin": "agenttuning_plugin.plugin",
-    "AgentTuningSection": "agenttuning_plugin.args",
-    "BestStep": "evaluators.guards",
-    "EvaluatorCallback": "evaluators.callback",
-    "GeneralFloor": "evaluators.guards",
-    "GeneralLossEvaluator": "evaluators.general_loss",
-    "Policy": "evaluators.schedule",
-    "ReplayEvaluator": "evaluators.replay",
-    "Schedule": "evaluators.schedule",
-    "SourceSpec": "dataset_builders.reading.sources",
+    "AgentTaskEvaluator": "evaluators.tasks.agent_task",
+    "AgentTuningArgs": "agenttuning_plugin.config.recipe",
+    "AgentTuningPlugin": "agenttuning_plugin.trainers.axolotl",
+    "AgentTuningSection": "agenttuning_plugin.config.recipe",
+    "BestStep": "evaluators.training.floors",
+    "EvaluatorCallback": "evaluators.training.callback",
+    "GeneralFloor": "evaluators.training.floors",
+    "GeneralLossEvaluator": "evaluators.tasks.general_loss",
+    "Policy": "evaluators.training.schedule",
+    "ReplayEvaluator": "evaluators.tasks.replay",
+    "Schedule": "evaluators.training.schedule",
+    "SourceSpec": "dataset_builders.sources.loading",
     "build_mix": "dataset_builders.mixing.mixes",
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agenttuning_plugin.cli import main
+from agenttuning_plugin.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -23,8 +23,8 @@ from dataset_builders.cleaning.duplicates import NearDuplicates, shingle_hashes
 from dataset_builders.cleaning.language import LanguageFilter, _identifier, _sample, language_of
 from dataset_builders.cleaning.steps import Cleaning
 from dataset_builders.formats.sharegpt import build
-from dataset_builders.reading.building import RecordDroppedError
-from dataset_builders.reading.files import Located, read_records
+from dataset_builders.readers.building import RecordDroppedError
+from dataset_builders.readers.files import Located, read_records
 
 THRESHOLD = 0.8
 
@@ -146,7 +146,7 @@ def main() -> None:
     options = parser.parse_args()
     file = options.file
     if file is None:
-        from agenttuning_plugin.demo_assets import chat_file
+        from agenttuning_plugin.demo.assets import chat_file
 
         file = chat_file(print)
     steps(file, options.limit)

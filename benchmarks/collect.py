@@ -24,14 +24,14 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
-from dataset_builders.collection.client import Endpoint
-from dataset_builders.collection.engine import Engine, Play
 from dataset_builders.collection.filters import Sieve
 from dataset_builders.collection.progress import Tally, WatchedLedger
 from dataset_builders.collection.store import Store
 from dataset_builders.environments import load_environment
+from dataset_builders.rollouts.engine import Engine, Play
+from dataset_builders.rollouts.recorded_client import Endpoint
 
-SERVER = Path(__file__).parents[1] / "tests/collection/endpoint.py"
+SERVER = Path(__file__).parents[1] / "tests/support/endpoint.py"
 SELECT = "Hm.\nAction: Operation\n```sql\nSELECT 1\n```"
 ANSWER = "Done.\nAction: Answer\nFinal Answer: [-1]"
 

@@ -24,11 +24,11 @@ from typing import Any
 
 from rich.console import Console
 
-from agenttuning_plugin.demo import prepare
-from agenttuning_plugin.demo_assets import quiet_environment
-from agenttuning_plugin.recipes import shipped_recipe
-from agenttuning_plugin.results import compare, read_evaluations
-from agenttuning_plugin.run_end import SUMMARY
+from agenttuning_plugin.config.shipped import shipped_recipe
+from agenttuning_plugin.demo.assets import quiet_environment
+from agenttuning_plugin.demo.run import prepare
+from agenttuning_plugin.reports.results import compare, read_evaluations
+from agenttuning_plugin.reports.run_end import SUMMARY
 
 
 def train(seed: int, folder: Path) -> float:

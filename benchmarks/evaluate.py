@@ -28,14 +28,14 @@ from typing import Any
 import torch
 import transformers
 
-from dataset_builders.collection.episode import Trajectory
-from dataset_builders.collection.rollout import ChatPolicy, play
 from dataset_builders.conversation import Message
 from dataset_builders.environments import EnvironmentSpec, load_environment
-from evaluators.agent_tasks import ModelPolicy
-from evaluators.base import Subject
-from evaluators.local_model import LocalModel
-from evaluators.model_state import borrowed
+from dataset_builders.rollouts.episode import Trajectory
+from dataset_builders.rollouts.rollout import ChatPolicy, play
+from evaluators.evaluator import Subject
+from evaluators.models.chat_model import LocalModel
+from evaluators.models.eval_mode import borrowed
+from evaluators.tasks.agent_task import ModelPolicy
 
 MODEL = Path("~/.cache/agenttuning/SmolLM2-135M-Instruct")
 

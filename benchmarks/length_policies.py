@@ -16,7 +16,7 @@ from typing import Any
 from dataset_builders.conversation import Conversation
 from dataset_builders.encoding.tokens import Encoder, TokenReport
 from dataset_builders.masks.chat_templates import load_template
-from dataset_builders.reading.sources import SourceSpec, load_source
+from dataset_builders.sources.loading import SourceSpec, load_source
 
 POLICIES = ("drop", "split", "shorten", "truncate")
 

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, interleave_datasets
 
+from dataset_builders.mixing.eta_schedule import Stage
 from dataset_builders.mixing.order import MixOrder, Pool, mix_datasets
-from dataset_builders.mixing.splitting import Stage
 
 AGENT, GENERAL, ETA, STEPS, BATCH = 1_866, 58_134, 0.2, 2_000, 64
 EXAMPLES = STEPS * BATCH

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from agenttuning_plugin.packing import packed_dataset
+from agenttuning_plugin.training_data.packed_dataset import packed_dataset
 from dataset_builders.mixing.order import MixOrder
 from dataset_builders.mixing.packing import WINDOW, Bins, pack
 

@@ -32,9 +32,9 @@ def train(out: Path, steps: int, every: int, tasks: int) -> None:
     from trl import SFTConfig, SFTTrainer
 
     from agenttuning_plugin import AgentTaskEvaluator, EvaluatorCallback, Schedule, build_mix
-    from agenttuning_plugin.models import load_tokenizer
+    from agenttuning_plugin.evaluation.model_loading import load_tokenizer
     from dataset_builders.environments import load_environment
-    from evaluators.replay import ReplayEvaluator, oracle_trajectories
+    from evaluators.tasks.replay import ReplayEvaluator, oracle_trajectories
 
     model = str(CACHE / "SmolLM2-135M-Instruct")
     tokenizer = load_tokenizer(model)

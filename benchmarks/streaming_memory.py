@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from dataset_builders.reading.records import read_records
+from dataset_builders.readers.records import read_records
 
 TIMES = 4
 

@@ -41,13 +41,13 @@ warnings.simplefilter("ignore")
 
 import numpy as np  # noqa: E402  # the variables have to be set before
 
-from agenttuning_plugin.demo_assets import chat_file, model_folder  # noqa: E402
-from agenttuning_plugin.quiet import silenced  # noqa: E402
+from agenttuning_plugin.demo.assets import chat_file, model_folder  # noqa: E402
 from dataset_builders.conversation import Conversation, to_row  # noqa: E402
 from dataset_builders.encoding.token_rows import IGNORE_INDEX  # noqa: E402
 from dataset_builders.encoding.tokens import Encoder, encode_dataset  # noqa: E402
 from dataset_builders.masks.chat_templates import load_template  # noqa: E402
-from dataset_builders.reading.sources import SourceSpec, load_source  # noqa: E402
+from dataset_builders.sources.loading import SourceSpec, load_source  # noqa: E402
+from dataset_builders.stdio import silenced  # noqa: E402
 
 NO_LIMIT = 10**9
 

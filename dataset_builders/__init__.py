@@ -21,9 +21,9 @@ if TYPE_CHECKING:
         SourceNotFoundError,
     )
     from dataset_builders.mixing.mixes import build_mix
-    from dataset_builders.reading.building import BuildResult, LoadResult
-    from dataset_builders.reading.report import SourceReport
-    from dataset_builders.reading.sources import (
+    from dataset_builders.readers.building import BuildResult, LoadResult
+    from dataset_builders.readers.report import SourceReport
+    from dataset_builders.sources.loading import (
         SourceSpec,
         fingerprint,
         load_source,
@@ -33,22 +33,22 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "AgentTuningError": "errors",
-    "BuildResult": "reading.building",
+    "BuildResult": "readers.building",
     "Cleaning": "cleaning.steps",
     "ConfigError": "errors",
     "Conversation": "conversation",
     "DataError": "errors",
-    "LoadResult": "reading.building",
+    "LoadResult": "readers.building",
     "Message": "conversation",
     "SourceNotFoundError": "errors",
-    "SourceReport": "reading.report",
-    "SourceSpec": "reading.sources",
+    "SourceReport": "readers.report",
+    "SourceSpec": "sources.loading",
     "ToolCall": "conversation",
     "build_mix": "mixing.mixes",
-    "fingerprint": "reading.sources",
-    "load_source": "reading.sources",
-    "stream_source": "reading.sources",
-    "to_dataset": "reading.sources",
+    "fingerprint": "sources.loading",
+    "load_source": "sources.loading",
+    "stream_source": "sources.loading",
+    "to_dataset": "sources.loading",
 }
 
 __all__ = [

@@ -10,16 +10,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from evaluators.agent_tasks import AgentTaskEvaluator
-    from evaluators.base import Evaluation, Evaluator, Metric
-    from evaluators.callback import EvaluatorCallback
-    from evaluators.decoding import Decoding
-    from evaluators.general_loss import GeneralLossEvaluator
-    from evaluators.guards import BestStep, GeneralFloor
-    from evaluators.replay import ReplayEvaluator
-    from evaluators.running import run_evaluator
-    from evaluators.schedule import Policy, Schedule
-    from evaluators.subject import Subject
+    from evaluators.evaluator import Evaluation, Evaluator, Metric
+    from evaluators.models.interface import Decoding
+    from evaluators.models.target import Subject
+    from evaluators.runner import run_evaluator
+    from evaluators.tasks.agent_task import AgentTaskEvaluator
+    from evaluators.tasks.general_loss import GeneralLossEvaluator
+    from evaluators.tasks.replay import ReplayEvaluator
+    from evaluators.training.callback import EvaluatorCallback
+    from evaluators.training.floors import BestStep, GeneralFloor
+    from evaluators.training.schedule import Policy, Schedule
 
 __all__ = [
     "AgentTaskEvaluator",
@@ -39,20 +39,20 @@ __all__ = [
 ]
 
 _MODULES = {
-    "AgentTaskEvaluator": "evaluators.agent_tasks",
-    "BestStep": "evaluators.guards",
-    "Decoding": "evaluators.decoding",
-    "Evaluation": "evaluators.base",
-    "Evaluator": "evaluators.base",
-    "EvaluatorCallback": "evaluators.callback",
-    "GeneralFloor": "evaluators.guards",
-    "GeneralLossEvaluator": "evaluators.general_loss",
-    "Metric": "evaluators.base",
-    "Policy": "evaluators.schedule",
-    "ReplayEvaluator": "evaluators.replay",
-    "Schedule": "evaluators.schedule",
-    "Subject": "evaluators.subject",
-    "run_evaluator": "evaluators.running",
+    "AgentTaskEvaluator": "evaluators.tasks.agent_task",
+    "BestStep": "evaluators.training.floors",
+    "Decoding": "evaluators.models.interface",
+    "Evaluation": "evaluators.evaluator",
+    "Evaluator": "evaluators.evaluator",
+    "EvaluatorCallback": "evaluators.training.callback",
+    "GeneralFloor": "evaluators.training.floors",
+    "GeneralLossEvaluator": "evaluators.tasks.general_loss",
+    "Metric": "evaluators.evaluator",
+    "Policy": "evaluators.training.schedule",
+    "ReplayEvaluator": "evaluators.tasks.replay",
+    "Schedule": "evaluators.training.schedule",
+    "Subject": "evaluators.models.target",
+    "run_evaluator": "evaluators.runner",
 }
 
 

@@ -14,9 +14,9 @@ from transformers import BitsAndBytesConfig, set_seed
 from trl import SFTConfig, SFTTrainer
 
 from agenttuning_plugin import AgentTaskEvaluator, EvaluatorCallback, GeneralLossEvaluator, Schedule
-from agenttuning_plugin.loss_normalization import LossNormalization
-from agenttuning_plugin.models import load_tokenizer
-from agenttuning_plugin.run_files import MixRun, record_run
+from agenttuning_plugin.evaluation.model_loading import load_tokenizer
+from agenttuning_plugin.training_data.loss_normalization import LossNormalization
+from agenttuning_plugin.training_data.run_files import MixRun, record_run
 from dataset_builders.mixing.mixes import mix
 from dataset_builders.mixing.planning import Plan
 from dataset_builders.mixing.preparation import Encoding, prepare

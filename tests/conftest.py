@@ -78,7 +78,9 @@ def small_tokenizer() -> Any:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    text = (REPO / "README.md").read_text("utf-8") + (REPO / "LICENSE").read_text("utf-8")
+    # A copy of texts as they once were: edits of documents do not change the tokenizer.
+    texts = (REPO / "tests/assets/tokenizer_text.md", REPO / "LICENSE")
+    text = "".join(path.read_text("utf-8") for path in texts)
     bpe.train_from_iterator(text.splitlines(), trainer)
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=bpe,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -60,10 +61,10 @@ def test_dependencies_point_one_way(package: str) -> None:
     "source",
     [
         "import evaluators",
-        "from evaluators.base import Evaluator",
-        "def f():\n    from agenttuning_plugin.args import AgentTuningArgs",
-        'MODULES = {"X": "evaluators.base"}',
-        'HELD_OUT = {"x": "evaluators.held_out.scienceworld:ScienceWorld"}',
+        "from evaluators.evaluator import Evaluator",
+        "def f():\n    from agenttuning_plugin.config.recipe import AgentTuningArgs",
+        'MODULES = {"X": "evaluators.evaluator"}',
+        'HELD_OUT = {"x": "evaluators.tasks.held_out.scienceworld:ScienceWorld"}',
     ],
 )
 def test_an_upward_import_would_be_found(source: str) -> None:
@@ -98,6 +99,116 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     assert len(order_of(sources)) == len(files)
     with pytest.raises(CycleError):
         order_of({"a": "from b import c", "b": "def f():\n    import a"})
+
+
+# The rooms of each package, from the bottom: each may import itself and those before it. A
+# module beside the rooms stands in the list by its own name.
+ROOMS = {
+    "dataset_builders": (
+        "errors",
+        "extras",
+        "stdio",
+        "storage",
+        "finish_reason",
+        "reasoning",
+        "tools",
+        "conversation",
+        "readers",
+        "cleaning",
+        "formats",
+        "sources",
+        "masks",
+        "encoding",
+        "mixing",
+        "manifest",
+        "contamination",
+        "sandbox",
+        "environments",
+        "endpoints",
+        "rollouts",
+        "collection",
+        "instructions",
+    ),
+    "evaluators": (
+        "stats",
+        "distributed",
+        "models",
+        "evaluator",
+        "results",
+        "runner",
+        "tasks",
+        "training",
+    ),
+    "agenttuning_plugin": (
+        "console",
+        "config",
+        "reports",
+        "evaluation",
+        "training_data",
+        "trainers",
+        "preflight",
+        "demo",
+        "cli",
+        "__main__",
+    ),
+}
+# The side process of an evaluation runs a command; to be called directly.
+KNOWN = {("agenttuning_plugin.evaluation.endpoint_worker", "cli")}
+
+
+def room_of(module: str) -> tuple[str, str]:
+    """Package and room of a module; the room of a package itself is ""."""
+    package, _, rest = module.partition(".")
+    return package, rest.partition(".")[0]
+
+
+def climbs(module: str, source: str, modules: set[str]) -> Iterator[str]:
+    """Rooms above its own that a module imports."""
+    package, room = room_of(module)
+    for name in imported_modules(source) & modules:
+        other, above = room_of(name)
+        order = ROOMS[package]
+        if other == package and above and room and order.index(above) > order.index(room):
+            yield above
+
+
+def sources_of(package: str) -> dict[str, str]:
+    """Text of each module of a package, by its dotted name."""
+    files = (ROOT / package).rglob("*.py")
+    names = {file: ".".join(file.relative_to(ROOT).with_suffix("").parts) for file in files}
+    return {name.removesuffix(".__init__"): file.read_text("utf-8") for file, name in names.items()}
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_every_module_is_in_a_room(package: str) -> None:
+    assert {room for name in sources_of(package) if (room := room_of(name)[1])} == set(
+        ROOMS[package]
+    )
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_no_room_imports_a_room_above_it(package: str) -> None:
+    sources = sources_of(package)
+    found = {
+        (name, above)
+        for name, text in sources.items()
+        for above in climbs(name, text, set(sources))
+    }
+    assert found <= KNOWN
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from dataset_builders.collection.store import Store",
+        "from dataset_builders.collection import store",
+        "def f():\n    import dataset_builders.collection.store",
+    ],
+)
+def test_an_import_of_a_room_above_would_be_found(source: str) -> None:
+    modules = {"dataset_builders.collection", "dataset_builders.collection.store"}
+    assert "collection" in set(climbs("dataset_builders.readers.files", source, modules))
+    assert not set(climbs("dataset_builders.instructions.thoughts", source, modules))
 
 
 def loaded_after(statement: str, *modules: str) -> set[str]:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from dataset_builders.cleaning.hashing import BASE, Hashes, mix, window_hashes
 from dataset_builders.errors import ConfigError
-from dataset_builders.reading.building import RecordDroppedError
+from dataset_builders.readers.building import RecordDroppedError
 
 SHINGLE = 5
 """Words of a shingle."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from dataset_builders.cleaning.page_text import without_code
 from dataset_builders.errors import ConfigError
-from dataset_builders.reading.building import RecordDroppedError
+from dataset_builders.readers.building import RecordDroppedError
 
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier

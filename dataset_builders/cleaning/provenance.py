@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import Any
 
 from dataset_builders.conversation import Conversation, metadata_text
-from dataset_builders.reading.building import check_unicode
-from dataset_builders.reading.report import SourceReport
+from dataset_builders.readers.building import check_unicode
+from dataset_builders.readers.report import SourceReport
 
 MODEL_FIELD = "model"
 """Key of a record that names the model."""

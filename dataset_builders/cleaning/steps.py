@@ -19,7 +19,7 @@ from dataset_builders.cleaning.page_text import (
     page_markup,
     remove_page_text,
 )
-from dataset_builders.reading.building import RecordDroppedError, Turn
+from dataset_builders.readers.building import RecordDroppedError, Turn
 
 _SHARE_BANNER = re.compile(r"\*?This (?:chat )?conversation is shared from\b.*", re.DOTALL)
 

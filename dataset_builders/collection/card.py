@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from dataset_builders.whole_files import replace_text
+from dataset_builders.storage import replace_text
 
 _CARDS = "card"
 

@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataset_builders.collection.episode import Trajectory
 from dataset_builders.collection.filters import Sieve
 from dataset_builders.collection.output import SOURCE as SOURCE
-from dataset_builders.collection.rollout import ChatPolicy, play, play_oracle
 from dataset_builders.conversation import Conversation, optional_columns, to_row
 from dataset_builders.environments import load_environment
 from dataset_builders.errors import ConfigError
+from dataset_builders.rollouts.episode import Trajectory
+from dataset_builders.rollouts.rollout import ChatPolicy, play, play_oracle
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,27 +13,39 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from dataset_builders.collection.card import Card
-from dataset_builders.collection.engine import Engine, Finish
 from dataset_builders.collection.filters import Sieve
 from dataset_builders.collection.folder import check_folder, state_path
 from dataset_builders.collection.output import OutputWriter
-from dataset_builders.collection.playing import UNFINISHED
 from dataset_builders.collection.progress import Tally, WatchedLedger
 from dataset_builders.collection.ray_engine import RayEngine
 from dataset_builders.collection.settings import CollectConfig
 from dataset_builders.collection.store import Store
-from dataset_builders.collection.thoughts import ThoughtAdder
 from dataset_builders.environments.prompts import Prompt
 from dataset_builders.errors import AgentTuningError, ConfigError
-from dataset_builders.whole_files import replace_text
+from dataset_builders.rollouts.engine import Engine, Finish
+from dataset_builders.rollouts.episode import Trajectory
+from dataset_builders.rollouts.playing import UNFINISHED
+from dataset_builders.storage import replace_text
 
 INTERRUPTED = "interrupted"
 RUN_TOKEN_LIMIT = "run_token_limit"
 RUN_COST_LIMIT = "run_cost_limit"
 RUN_TIME_LIMIT = "run_time_limit"
+
+
+@runtime_checkable
+class Finisher(Protocol):
+    """What is applied to a trajectory that earned its reward and reports what it did."""
+
+    async def __call__(self, model: Any, trajectory: Trajectory) -> Trajectory:
+        """The trajectory, finished."""
+
+    def outcomes(self, store: Store, kept: Callable[[Trajectory], bool]) -> dict[str, int]:
+        """Turns of the kept trajectories of all sessions, by what was done to them."""
+
 
 Watch = Callable[[Tally, Engine], None]
 """Called once as play begins, with what it may look at from then on."""
@@ -87,7 +99,7 @@ async def collect(
         tally = _tally(config, store, sieve)
         engine, failure = await _play(config, store, tally, wording, watch, finish)
         report = _report(config, tally, engine, wording)
-        if isinstance(finish, ThoughtAdder):
+        if isinstance(finish, Finisher):
             kept = tally.sieve.reason
             report["thoughts"] = finish.outcomes(store, lambda trajectory: not kept(trajectory))
         if tally.done:

@@ -13,10 +13,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from dataset_builders.collection.episode import CONTEXT_FULL, ENVIRONMENT_ERROR, Trajectory
+from dataset_builders.endpoints.reply import CONTEXT_FULL
 from dataset_builders.environments import load_environment
 from dataset_builders.environments.dialogue import BAD_FORMAT, ROUND_LIMIT
 from dataset_builders.errors import ConfigError
+from dataset_builders.rollouts.episode import ENVIRONMENT_ERROR, Trajectory
 
 Filter = Callable[[Trajectory], str]
 """The reason to drop a trajectory, or "" to keep it."""

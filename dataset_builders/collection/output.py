@@ -23,12 +23,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from dataset_builders.collection.card import Card, write_card
-from dataset_builders.collection.episode import Trajectory
 from dataset_builders.collection.folder import table_path
 from dataset_builders.conversation import Conversation, Message, to_row
 from dataset_builders.environments import load_environment
 from dataset_builders.errors import StorageError
 from dataset_builders.reasoning import with_tags
+from dataset_builders.rollouts.episode import Trajectory
 
 if TYPE_CHECKING:
     import pyarrow as pa

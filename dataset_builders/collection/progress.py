@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from dataset_builders.collection.filters import Sieve
-from dataset_builders.collection.ledger import ACT, Ending, Ledger, Reply, Spent, Turn
+from dataset_builders.endpoints.reply import Reply
+from dataset_builders.rollouts.ledger import ACT, Ending, Ledger, Spent, Turn
 
 
 @dataclass(slots=True)

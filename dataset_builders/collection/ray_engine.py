@@ -17,14 +17,14 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dataset_builders.collection.concurrency import AdaptiveLimit
-from dataset_builders.collection.engine import Engine, Finish, Play
-from dataset_builders.collection.episode import ENVIRONMENT_ERROR, Trajectory
-from dataset_builders.collection.ledger import Ending, Ledger
 from dataset_builders.collection.ray_cluster import Cluster, connected, line_of, post_box
 from dataset_builders.collection.ray_mailbox import DRAIN, SUSPEND, RemoteLedger, obey
+from dataset_builders.endpoints.concurrency import AdaptiveLimit
 from dataset_builders.environments.prompts import Prompt
 from dataset_builders.errors import AgentTuningError, ClusterError
+from dataset_builders.rollouts.engine import Engine, Finish, Play
+from dataset_builders.rollouts.episode import ENVIRONMENT_ERROR, Trajectory
+from dataset_builders.rollouts.ledger import Ending, Ledger
 
 MAX_LOSSES = 3
 """Workers that a task may lose by itself before it ends as "environment_error"."""

@@ -10,8 +10,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, cast
 
-from dataset_builders.collection.engine import Engine
-from dataset_builders.collection.ledger import ACT, Ending, Reply, Turn
+from dataset_builders.endpoints.reply import Reply
+from dataset_builders.rollouts.engine import Engine
+from dataset_builders.rollouts.ledger import ACT, Ending, Turn
 
 DRAIN, SUSPEND = 1, 2
 """Orders to the workers; the greater includes the smaller."""

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from dataset_builders.collection.collect import draw_tasks
-from dataset_builders.collection.engine import Play
-from dataset_builders.collection.limits import Limits
 from dataset_builders.collection.ray_cluster import Cluster
 from dataset_builders.errors import ConfigError, SourceNotFoundError
+from dataset_builders.rollouts.engine import Play
+from dataset_builders.rollouts.limits import Limits
 
 ORACLE = "oracle"
 TRAIN = "train"

@@ -17,11 +17,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from dataset_builders.collection.episode import Trajectory
-from dataset_builders.collection.ledger import ACT, Ending, Reply, Spent, Turn
-from dataset_builders.collection.pricing import PriceTable
 from dataset_builders.conversation import parse_messages, to_message_row
+from dataset_builders.endpoints.pricing import PriceTable
+from dataset_builders.endpoints.reply import Reply
 from dataset_builders.errors import ConfigError, DataError, StorageError
+from dataset_builders.rollouts.episode import Trajectory
+from dataset_builders.rollouts.ledger import ACT, Ending, Spent, Turn
 
 VERSION = 1
 

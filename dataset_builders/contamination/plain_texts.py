@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dataset_builders.errors import DataError
-from dataset_builders.reading.files import locate
-from dataset_builders.reading.json_stream import BadRecord
-from dataset_builders.reading.records import read_records, suffix_of
+from dataset_builders.readers.files import locate
+from dataset_builders.readers.json_stream import BadRecord
+from dataset_builders.readers.records import read_records, suffix_of
 
 _TURNS = ("messages", "conversations")
 _SAID = ("content", "value", "text", "reasoning", "reasoning_content", "thinking", "tool_calls")

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dataset_builders.encoding.chunks import Rows
+from dataset_builders.encoding.row_index import index_schema, make_index
 from dataset_builders.encoding.token_rows import Origin
 from dataset_builders.errors import AgentTuningError, StorageError
-from dataset_builders.mixing.rows import index_schema, make_index
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dataset_builders.encoding.engines import Engine, HuggingFaceEngine
-from dataset_builders.encoding.literals import LiteralEncoder
+from dataset_builders.encoding.escaped_tokens import LiteralEncoder
 from dataset_builders.encoding.offsets import Bounds, TokenWidths, label, specification, to_bytes
 from dataset_builders.encoding.token_rows import Ints, TokenRow
 from dataset_builders.errors import DataError, MaskError

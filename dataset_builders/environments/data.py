@@ -7,14 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dataset_builders.errors import SourceNotFoundError
-
-DATA_VARIABLE = "AGENTTUNING_DATA"
-"""Environment variable: a folder with one folder of data for each environment."""
-
-
-def cache_folder(name: str) -> Path:
-    """Where what is made once for an environment is kept."""
-    return Path("~/.cache/agenttuning/environments").expanduser() / name
+from dataset_builders.storage import DATA_VARIABLE, cache_folder
 
 
 def find_data(

@@ -17,7 +17,7 @@ import yaml
 
 from dataset_builders.conversation import Message
 from dataset_builders.errors import ConfigError, DataError
-from dataset_builders.reading.sources import SourceSpec, load_source
+from dataset_builders.sources.loading import SourceSpec, load_source
 
 OWN = "own"
 PUBLISHED = "published"

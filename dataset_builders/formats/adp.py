@@ -31,7 +31,7 @@ from dataset_builders.conversation import Conversation, Message, Role, ToolCall
 from dataset_builders.errors import DataError
 from dataset_builders.formats.meaning import check_row, check_turn
 from dataset_builders.formats.shapes import finish, merge_turns
-from dataset_builders.reading.building import (
+from dataset_builders.readers.building import (
     BuildResult,
     Converted,
     Progress,
@@ -40,7 +40,7 @@ from dataset_builders.reading.building import (
     id_of,
     object_of,
 )
-from dataset_builders.reading.files import Located, Record
+from dataset_builders.readers.files import Located, Record
 from dataset_builders.tools import parse_tool_calls
 
 SOURCE = "adp"

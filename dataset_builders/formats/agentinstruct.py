@@ -16,7 +16,7 @@ from typing import Any
 from dataset_builders.conversation import Conversation, Message, Role
 from dataset_builders.formats.loss_rule import reconstruct_loss
 from dataset_builders.formats.meaning import check_row, check_turn
-from dataset_builders.reading.building import (
+from dataset_builders.readers.building import (
     BuildResult,
     Converted,
     Progress,
@@ -30,7 +30,7 @@ from dataset_builders.reading.building import (
     parse_turn,
     turns_of,
 )
-from dataset_builders.reading.files import Located, Record
+from dataset_builders.readers.files import Located, Record
 
 HUB_ID = "zai-org/AgentInstruct"
 DATA_FILES: tuple[str, ...] = ()

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from dataset_builders.conversation import Conversation, Message
 from dataset_builders.errors import DataError, MissingExtraError
 from dataset_builders.formats.shapes import finish, merge_turns
-from dataset_builders.reading.building import (
+from dataset_builders.readers.building import (
     BuildResult,
     Converted,
     Progress,
@@ -36,7 +36,7 @@ from dataset_builders.reading.building import (
     build_from_files,
     object_of,
 )
-from dataset_builders.reading.files import Located, Record
+from dataset_builders.readers.files import Located, Record
 from dataset_builders.tools import parse_tool_calls, parse_tools
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from dataset_builders.formats.dialects import plain_turns
 from dataset_builders.formats.meaning import check_row
 from dataset_builders.formats.messages import HONOURED
 from dataset_builders.formats.shapes import from_raw, system_turn
-from dataset_builders.reading.building import (
+from dataset_builders.readers.building import (
     BuildResult,
     Converted,
     Progress,
@@ -28,8 +28,8 @@ from dataset_builders.reading.building import (
     build_from_files,
     object_of,
 )
-from dataset_builders.reading.files import Located, Record
-from dataset_builders.reading.turn_lists import turn_list
+from dataset_builders.readers.files import Located, Record
+from dataset_builders.readers.turn_lists import turn_list
 
 SOURCE = "completions"
 

@@ -23,7 +23,7 @@ from dataset_builders.formats.meaning import (
     check_turn,
 )
 from dataset_builders.formats.shapes import text_of
-from dataset_builders.reading.building import RecordDroppedError
+from dataset_builders.readers.building import RecordDroppedError
 
 # Axolotl's own defaults for names of roles.
 _ROLES = {"human": "user", "gpt": "assistant", "developer": "system"}

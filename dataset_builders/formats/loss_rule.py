@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dataset_builders.reading.building import RecordDroppedError, Turn
+from dataset_builders.readers.building import RecordDroppedError, Turn
 
 _ACKNOWLEDGEMENTS = {
     "db": "Ok.",

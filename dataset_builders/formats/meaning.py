@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
-from dataset_builders.collection.finish import is_cut
-from dataset_builders.reading.building import RecordDroppedError
+from dataset_builders.finish_reason import is_cut
+from dataset_builders.readers.building import RecordDroppedError
 
 FLAGS = ("train", "training", "loss", "trainable")
 """Fields of a turn that say true or false to whether the loss covers it."""

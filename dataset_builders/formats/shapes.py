@@ -14,7 +14,7 @@ from dataset_builders.conversation import (
     from_row,
 )
 from dataset_builders.errors import DataError
-from dataset_builders.reading.building import Converted, RecordDroppedError, check_unicode
+from dataset_builders.readers.building import Converted, RecordDroppedError, check_unicode
 
 
 def system_turn(system: Any, turns: Sequence[Any]) -> list[dict[str, Any]]:

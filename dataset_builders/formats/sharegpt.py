@@ -18,7 +18,7 @@ from dataset_builders.cleaning.steps import Cleaner, Cleaning
 from dataset_builders.conversation import Conversation, Message, Role
 from dataset_builders.formats.dialects import flag_of
 from dataset_builders.formats.meaning import FLAG_FIELDS, check_row, check_turn
-from dataset_builders.reading.building import (
+from dataset_builders.readers.building import (
     BuildResult,
     Converted,
     Progress,
@@ -32,7 +32,7 @@ from dataset_builders.reading.building import (
     parse_turn,
     turns_of,
 )
-from dataset_builders.reading.files import Located, Record
+from dataset_builders.readers.files import Located, Record
 
 HUB_ID = "anon8231489123/ShareGPT_Vicuna_unfiltered"
 DATA_FILES: tuple[str, ...] = ("ShareGPT_V3_unfiltered_cleaned_split.json",)

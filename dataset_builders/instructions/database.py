@@ -33,8 +33,8 @@ from dataset_builders.environments.database.tables import (
 from dataset_builders.environments.database.tasks import SPLIT_SIZES, make_task
 from dataset_builders.errors import DataError, SourceNotFoundError
 from dataset_builders.instructions.files import read_lines, write_lines
-from dataset_builders.instructions.kinds import EVALUATION_SPLITS, Record
 from dataset_builders.instructions.proposals import Proposal, Section, code_of, text_of
+from dataset_builders.instructions.task_kinds import EVALUATION_SPLITS, Record
 from dataset_builders.instructions.verification import SOLUTION_FAILS
 
 ANSWER_DIFFERS = "answer_differs"

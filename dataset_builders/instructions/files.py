@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dataset_builders.errors import DataError, SourceNotFoundError
-from dataset_builders.whole_files import replace_text
+from dataset_builders.storage import replace_text
 
 
 def write_text(path: Path, text: str) -> None:

@@ -19,8 +19,8 @@ from dataset_builders.environments.operating_system.environment import (
 from dataset_builders.environments.operating_system.tasks import TRAINING_FILE, load_tasks
 from dataset_builders.errors import DataError, SourceNotFoundError
 from dataset_builders.instructions.files import read_list, write_json
-from dataset_builders.instructions.kinds import EVALUATION_SPLITS, Record
 from dataset_builders.instructions.proposals import Proposal, code_of, find, text_of
+from dataset_builders.instructions.task_kinds import EVALUATION_SPLITS, Record
 
 _CHECKERS = ("integer", "string", "size")
 _FILE = "check/{}-match.py"

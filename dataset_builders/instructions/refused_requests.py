@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from dataset_builders.collection.client import ChatClient
-from dataset_builders.collection.failures import (
+from dataset_builders.conversation import Message
+from dataset_builders.endpoints.errors import (
     BAD_REQUEST,
     ENDPOINT_ERROR,
     EpisodeEndedError,
     UnprovenError,
 )
-from dataset_builders.collection.ledger import Reply
-from dataset_builders.collection.parking import SEVERAL
-from dataset_builders.conversation import Message
+from dataset_builders.endpoints.reply import Reply
 from dataset_builders.errors import EndpointError
+from dataset_builders.rollouts.parking import SEVERAL
+from dataset_builders.rollouts.recorded_client import ChatClient
 
 
 class PatientModel:

@@ -11,18 +11,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dataset_builders.instructions.asking import Model, together
+from dataset_builders.instructions.budget import Model, together
 from dataset_builders.instructions.guard import EvaluationGuard
 from dataset_builders.instructions.journal import Journal
-from dataset_builders.instructions.kinds import Record, TaskKind
-from dataset_builders.instructions.making import (
+from dataset_builders.instructions.proposal_filter import (
     PURPOSE,
     Maker,
     SelfInstructReport,
     SelfInstructSettings,
     digest,
 )
-from dataset_builders.instructions.running import TASKS, Writer, account, asking
+from dataset_builders.instructions.run_io import TASKS, Writer, account, asking
+from dataset_builders.instructions.task_kinds import Record, TaskKind
 
 _DECISIVE = ("per_request", "examples", "concurrency", "max_tokens", "seed")
 """Settings that decide what is asked; more tasks or requests only go further."""

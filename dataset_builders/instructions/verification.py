@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dataset_builders.collection.episode import Trajectory
-from dataset_builders.collection.rollout import ScriptedPolicy, play, play_oracle
 from dataset_builders.environments import EnvironmentSpec
 from dataset_builders.environments.base import Move
 from dataset_builders.errors import DataError
+from dataset_builders.rollouts.episode import Trajectory
+from dataset_builders.rollouts.rollout import ScriptedPolicy, play, play_oracle
 
 SOLUTION_FAILS = "solution_fails"
 NOT_DETERMINISTIC = "not_deterministic"

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dataset_builders.errors import DataError
+from dataset_builders.mixing.eta_schedule import Stage
 from dataset_builders.mixing.order import MixOrder, Pool
-from dataset_builders.mixing.splitting import Stage
 
 if TYPE_CHECKING:
     import pyarrow as pa

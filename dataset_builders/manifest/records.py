@@ -14,7 +14,7 @@ from dataset_builders.manifest.orders import order_record
 from dataset_builders.manifest.surveys import survey
 from dataset_builders.mixing.order import MixOrder
 from dataset_builders.mixing.planning import Plan
-from dataset_builders.reading.sources import SourceSpec, fingerprint
+from dataset_builders.sources.loading import SourceSpec, fingerprint
 
 if TYPE_CHECKING:
     import pyarrow as pa

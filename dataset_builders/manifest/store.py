@@ -20,7 +20,7 @@ from dataset_builders.errors import ConfigError, DataError, SourceNotFoundError
 from dataset_builders.manifest.orders import order_of
 from dataset_builders.manifest.records import SCHEMA, Batch, Record, hash_of, to_parquet
 from dataset_builders.mixing.order import MixOrder
-from dataset_builders.whole_files import replace_text
+from dataset_builders.storage import replace_text
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -21,10 +21,10 @@ from dataset_builders.errors import CertificationError, ConfigError, MaskError
 from dataset_builders.masks.certification import certify as certify_spans
 from dataset_builders.masks.certification import check_spans, find_twice
 from dataset_builders.masks.chat_templates import ChatTemplate, check_tokenizer, parse_tools
+from dataset_builders.masks.completeness import ShownCheck
 from dataset_builders.masks.control_tokens import ControlTokens, Disguise, Lifted
 from dataset_builders.masks.marking import missing_words
 from dataset_builders.masks.reasoning import AS_TEXT
-from dataset_builders.masks.shown import ShownCheck
 from dataset_builders.masks.spans import Dialogue, Rendered, Span, Way
 from dataset_builders.masks.turns import TurnFinder
 

@@ -9,7 +9,7 @@ from operator import not_
 import numpy as np
 import numpy.typing as npt
 
-from dataset_builders.mixing.dealing import Dealer
+from dataset_builders.mixing.balancing import Dealer
 
 FULL = 0.995
 """Share of its capacity from which on a bin does not wait for the next window."""

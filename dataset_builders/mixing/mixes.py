@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dataset_builders.encoding.lengths import LengthPolicy
 from dataset_builders.errors import ConfigError
+from dataset_builders.mixing.eta_schedule import Mode, Stage
 from dataset_builders.mixing.order import BLOCK, MixOrder, mix_datasets
 from dataset_builders.mixing.planning import Plan, Planned, make_order
 from dataset_builders.mixing.pools import GPT4_SHARE
@@ -20,9 +21,8 @@ from dataset_builders.mixing.preparation import (
     prepare,
     prepare_messages,
 )
-from dataset_builders.mixing.rates import Unit
-from dataset_builders.mixing.splitting import Mode, Stage
-from dataset_builders.reading.given import Source, source_weights
+from dataset_builders.mixing.unit_conversion import Unit
+from dataset_builders.sources.inputs import Source, source_weights
 
 if TYPE_CHECKING:
     from datasets import Dataset

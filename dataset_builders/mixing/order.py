@@ -26,8 +26,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset_builders.errors import ConfigError
+from dataset_builders.mixing.eta_schedule import MODES, Mode, Split, Stage
 from dataset_builders.mixing.permutation import Index, keys, permute
-from dataset_builders.mixing.splitting import MODES, Mode, Split, Stage
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -8,7 +8,7 @@ nothing waits for longer, nothing is dropped, and a window's bins do not depend 
 comes after it.
 
 The bins of a window are then dealt to global batches so that each has its part of agent
-data (`dataset_builders.mixing.dealing`).
+data (`dataset_builders.mixing.balancing`).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset_builders.errors import ConfigError
+from dataset_builders.mixing.balancing import Dealer
 from dataset_builders.mixing.best_fit import Packer
-from dataset_builders.mixing.dealing import Dealer
 
 WINDOW = 1000
 """Default number of examples that are packed together; some five batches of 64 rows."""

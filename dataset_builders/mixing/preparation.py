@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dataset_builders.conversation import Conversation, optional_columns
+from dataset_builders.encoding.row_index import TEXTS, make_index
 from dataset_builders.encoding.tokens import Encoder, LengthPolicy, TokenReport, encode_dataset
 from dataset_builders.errors import ConfigError
 from dataset_builders.mixing.holdout import split_holdout
 from dataset_builders.mixing.losses import loss_warnings
 from dataset_builders.mixing.order import MixOrder
 from dataset_builders.mixing.planning import Plan
-from dataset_builders.mixing.rows import TEXTS, make_index
 from dataset_builders.mixing.token_sources import token_source
-from dataset_builders.reading.given import Progress, Source, is_empty, read_source
-from dataset_builders.reading.in_memory import is_tokens
-from dataset_builders.reading.report import SourceReport
-from dataset_builders.reading.sources import to_dataset
+from dataset_builders.readers.report import SourceReport
+from dataset_builders.sources.in_memory import is_tokens
+from dataset_builders.sources.inputs import Progress, Source, is_empty, read_source
+from dataset_builders.sources.loading import to_dataset
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -10,9 +10,9 @@ import numpy as np
 
 from dataset_builders.encoding.arrow import features
 from dataset_builders.encoding.lengths import LengthPolicy
+from dataset_builders.encoding.row_index import index_of
 from dataset_builders.encoding.token_rows import TokenReport
 from dataset_builders.errors import DataError
-from dataset_builders.mixing.rows import index_of
 
 if TYPE_CHECKING:
     import pyarrow as pa

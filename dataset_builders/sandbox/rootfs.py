@@ -18,9 +18,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from dataset_builders.environments.data import cache_folder
 from dataset_builders.errors import AgentTuningError, StorageError
 from dataset_builders.sandbox.base import PATH, SandboxError
+from dataset_builders.storage import cache_folder
 
 INSTALLED = (
     "acl", "bc", "bsdextrautils", "bzip2", "ca-certificates", "curl", "file", "gawk", "git",

@@ -13,8 +13,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from dataset_builders.environments.data import DATA_VARIABLE, find_data
+from dataset_builders.environments.data import find_data
 from dataset_builders.errors import ConfigError, DataError, SourceNotFoundError
+from dataset_builders.storage import DATA_VARIABLE
 
 NAME = "alfworld"
 DATA_NAMES = ("alfworld",)

@@ -27,7 +27,7 @@ from dataset_builders.environments.base import (
     TextEnvironment,
     begun,
 )
-from dataset_builders.environments.data import cache_folder, find_data
+from dataset_builders.environments.data import find_data
 from dataset_builders.environments.mind2web import made_up
 from dataset_builders.environments.mind2web.dom import Node, parse_page, prune, represent
 from dataset_builders.environments.mind2web.ranks import HINT
@@ -46,6 +46,7 @@ from dataset_builders.errors import (
     EnvironmentFailureError,
     SourceNotFoundError,
 )
+from dataset_builders.storage import cache_folder
 
 _log = logging.getLogger(__name__)
 

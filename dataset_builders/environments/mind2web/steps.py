@@ -16,8 +16,8 @@ from typing import Any
 
 from dataset_builders.environments.mind2web.dom import ID
 from dataset_builders.errors import DataError
-from dataset_builders.reading.json_stream import BadRecord
-from dataset_builders.reading.records import SUFFIXES, read_records, stem_of, suffix_of
+from dataset_builders.readers.json_stream import BadRecord
+from dataset_builders.readers.records import SUFFIXES, read_records, stem_of, suffix_of
 
 SPLITS = ("train", "dev", "test", "test_task", "test_website")
 """Splits by name; "test" is AgentBench's, the cross-domain one."""

@@ -12,10 +12,10 @@ from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from dataset_builders.environments.data import cache_folder
 from dataset_builders.environments.mind2web.ranks import find_ranks, read_ranks
 from dataset_builders.environments.mind2web.steps import Step, read_steps, split_files
 from dataset_builders.errors import DataError
+from dataset_builders.storage import cache_folder
 
 TOP_K = 10
 """Candidates of a step that take part: the likeliest ones."""

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from dataset_builders.errors import DataError
-from dataset_builders.reading.compression import open_binary
-from dataset_builders.reading.json_stream import BadRecord, iter_array, iter_lines
+from dataset_builders.readers.compression import open_binary
+from dataset_builders.readers.json_stream import BadRecord, iter_array, iter_lines
 
 STEP = "\u203a"
 """What stands between the parts of a product category."""

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from dataset_builders.environments.data import cache_folder, find_data
+from dataset_builders.environments.data import find_data
 from dataset_builders.environments.webshop.catalogue import read_products
 from dataset_builders.environments.webshop.goals import Goal, make_goals
 from dataset_builders.environments.webshop.index import ProductIndex, build_index, digest
 from dataset_builders.errors import DataError, SourceNotFoundError
+from dataset_builders.storage import cache_folder
 
 _LAYOUTS = (
     ("items_shuffle.json", "items_ins_v2.json"),

@@ -1,0 +1,230 @@
+"""`agenttuning collect`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from agenttuning_plugin.cli.collect_options import OPTIONS, options_of_limits, show
+from agenttuning_plugin.cli.common import Json, emit, naming_options, parse_options
+from agenttuning_plugin.console import errors
+from agenttuning_plugin.evaluation.request_options import json_fields
+from dataset_builders.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dataset_builders.collection.ray_cluster import Cluster
+
+_EPISODE = "Limits of an episode"
+_RUN = "Limits of the run"
+_MODEL = "Model"
+_CLUSTER = "Cluster"
+
+
+@naming_options(OPTIONS)
+def collect(
+    env: Annotated[str, typer.Option(help="Held-in environment, such as database.")],
+    out: Annotated[Path, typer.Option(help="Folder to collect into, or to go on with.")],
+    num_tasks: Annotated[
+        int | None, typer.Option(min=1, help="Tasks of the training split. [default: all]")
+    ] = None,
+    tasks: Annotated[
+        Path | None, typer.Option(help="File that names the tasks, one a line.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Only train may be collected.")] = "train",
+    seed: Annotated[int, typer.Option(help="Seed of the draw of tasks.")] = 0,
+    data: Annotated[Path | None, typer.Option(help="Folder of the environment's data.")] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(help="Setting of the environment, such as backend=mariadb; repeatable."),
+    ] = None,
+    prompt: Annotated[str, typer.Option(help="own, or published for AgentInstruct's.")] = "own",
+    agentinstruct: Annotated[
+        str | None, typer.Option(help="Your AgentInstruct copy, for the published wording.")
+    ] = None,
+    oracle: Annotated[
+        bool, typer.Option("--oracle", help="Let the environment's oracle play, not a model.")
+    ] = False,
+    model: Annotated[
+        str | None, typer.Option(help="Name of the model.", rich_help_panel=_MODEL)
+    ] = None,
+    base_url: Annotated[
+        str | None,
+        typer.Option(
+            help="Its endpoint. [default: OPENAI_BASE_URL, or OpenAI's]", rich_help_panel=_MODEL
+        ),
+    ] = None,
+    key_variable: Annotated[
+        str, typer.Option(help="Variable that holds the key.", rich_help_panel=_MODEL)
+    ] = "OPENAI_API_KEY",
+    temperature: Annotated[
+        float | None, typer.Option(min=0, help="[default: its own]", rich_help_panel=_MODEL)
+    ] = None,
+    top_p: Annotated[
+        float | None, typer.Option(min=0, max=1, help="[default: its own]", rich_help_panel=_MODEL)
+    ] = None,
+    sampling_seed: Annotated[
+        int | None,
+        typer.Option(help="Sent with requests; attempt k gets k more.", rich_help_panel=_MODEL),
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of a turn. [default: the benchmark's]", rich_help_panel=_MODEL),
+    ] = None,
+    token_field: Annotated[
+        str,
+        typer.Option(help="max_tokens or max_completion_tokens.", rich_help_panel=_MODEL),
+    ] = "max_tokens",
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(help="Text that ends a turn; repeatable.", rich_help_panel=_MODEL),
+    ] = None,
+    request: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Further field of requests, as name=JSON; repeatable.", rich_help_panel=_MODEL
+        ),
+    ] = None,
+    request_timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds for a whole request.", rich_help_panel=_MODEL)
+    ] = 600.0,
+    tries: Annotated[
+        int,
+        typer.Option(min=1, help="Times a failing request is sent.", rich_help_panel=_MODEL),
+    ] = 8,
+    max_concurrency: Annotated[
+        int,
+        typer.Option(min=1, help="Most episodes at once; adapts below.", rich_help_panel=_MODEL),
+    ] = 64,
+    attempts: Annotated[
+        int, typer.Option(min=1, help="Attempts at a task, until one earns its reward.")
+    ] = 1,
+    min_reward: Annotated[
+        float | None, typer.Option(help="Smallest reward kept. [default: the paper's]")
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--filter",
+            help="Further filter, NAME or NAME=N, see docs/collect.md; repeatable: "
+            "all_valid_format, has_thought, max_characters, max_rounds, min_rounds, "
+            "no_cut_turns (always on, with 0), no_refusal, no_repetition.",
+        ),
+    ] = None,
+    add_thoughts: Annotated[
+        bool,
+        typer.Option("--add-thoughts", help="Let the model write what kept turns lack: a thought."),
+    ] = False,
+    episode_steps: Annotated[
+        int | None, typer.Option(help="Turns of the model.", rich_help_panel=_EPISODE)
+    ] = None,
+    episode_tokens: Annotated[
+        int | None, typer.Option(help="Tokens read and written.", rich_help_panel=_EPISODE)
+    ] = None,
+    episode_cost: Annotated[
+        float | None, typer.Option(help="By --prices.", rich_help_panel=_EPISODE)
+    ] = None,
+    episode_time: Annotated[
+        float | None, typer.Option(help="Seconds.", rich_help_panel=_EPISODE)
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Tokens of all sessions.", rich_help_panel=_RUN)
+    ] = None,
+    max_cost: Annotated[
+        float | None, typer.Option(help="Of all sessions, by --prices.", rich_help_panel=_RUN)
+    ] = None,
+    max_time: Annotated[
+        float | None, typer.Option(help="Seconds of this session.", rich_help_panel=_RUN)
+    ] = None,
+    prices: Annotated[
+        Path | None, typer.Option(help="Price table, YAML or JSON; see docs/collect.md.")
+    ] = None,
+    engine: Annotated[
+        str, typer.Option(help="local, or ray for a Ray cluster.", rich_help_panel=_CLUSTER)
+    ] = "local",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            help="Such as 10.0.0.1:6379. [default: RAY_ADDRESS, or this machine]",
+            rich_help_panel=_CLUSTER,
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Let a model play a held-in environment, and keep the trajectories that earn their reward.
+
+    Killed or stopped, the same command goes on where it was; nothing is paid for twice.
+    """
+    from agenttuning_plugin.cli.collect_progress import showing
+    from dataset_builders.collection.collector import run
+    from dataset_builders.collection.filters import threshold_of
+    from dataset_builders.collection.settings import CollectConfig, read_task_file
+    from dataset_builders.endpoints.pricing import PriceTable, read_prices
+    from dataset_builders.endpoints.requests import Sampling
+    from dataset_builders.environments import load_environment
+    from dataset_builders.instructions.thoughts import ThoughtAdder
+    from dataset_builders.rollouts.engine import Play
+    from dataset_builders.rollouts.limits import Limits
+    from dataset_builders.rollouts.recorded_client import Endpoint
+
+    if oracle == (model is not None):
+        raise ConfigError("name a --model or --oracle, one of them")
+    if oracle and add_thoughts:
+        raise ConfigError("--add-thoughts: found with --oracle, expected a --model to write them")
+    named = parse_options(option)
+    play = Play(
+        environment=load_environment(
+            env, prompt=prompt, agentinstruct=agentinstruct, **({"data": data} | named)
+        ),
+        endpoint=None
+        if model is None
+        else Endpoint(model, base_url, key_variable, timeout=request_timeout, tries=tries),
+        sampling=Sampling(
+            temperature=temperature,
+            top_p=top_p,
+            seed=sampling_seed,
+            max_tokens=max_new_tokens,
+            stop=tuple(stop or ()),
+            token_field=token_field,
+            extra=json_fields(request),
+        ),
+        limits=Limits(episode_steps, episode_tokens, episode_cost, episode_time),
+        attempts=attempts,
+        min_reward=threshold_of(env) if min_reward is None else min_reward,
+        max_concurrency=max_concurrency,
+        prices=read_prices(prices) if prices else PriceTable(),
+    )
+    with naming_options(options_of_limits()):
+        most = Limits(None, max_tokens, max_cost, max_time)
+    config = CollectConfig(
+        play=play,
+        out=out,
+        num_tasks=num_tasks,
+        tasks=read_task_file(tasks) if tasks else None,
+        split=split,
+        seed=seed,
+        filters=tuple(keep or ()),
+        limits=most,
+        cluster=_cluster(engine, ray_address),
+    )
+    config.check()  # Before anything is shown or made.
+    finish = ThoughtAdder(play.environment) if add_thoughts else None
+    with showing(errors, play.endpoint) as progress:
+        report = run(config, watch=progress.watch, finish=finish)
+    if as_json:
+        emit(report)
+    else:
+        show(report, out)
+    if report["stopped"]:
+        raise typer.Exit(130 if report["stopped"] == "interrupted" else 3)
+
+
+def _cluster(engine: str, address: str | None) -> Cluster | None:
+    from dataset_builders.collection.ray_cluster import Cluster
+
+    if engine not in ("local", "ray"):
+        raise ConfigError(f"--engine: found {engine!r}, expected local or ray")
+    if engine == "local" and address is not None:
+        raise ConfigError("--ray-address needs --engine ray")
+    return Cluster(address) if engine == "ray" else None

@@ -1,0 +1,96 @@
+"""Words of `agenttuning collect`: its result, and its options by the settings they set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from agenttuning_plugin.cli.common import ENVIRONMENT_OPTIONS
+from agenttuning_plugin.console import console, errors, plain
+
+OPTIONS: Mapping[str, str] = {
+    **ENVIRONMENT_OPTIONS,
+    "num_tasks or tasks": "--num-tasks or --tasks",
+    "min_reward": "--min-reward",
+    "max_concurrency": "--max-concurrency",
+    "base_url": "--base-url",
+    "attempts": "--attempts",
+    "split": "--split",
+    "seed": "--seed",
+    "model": "--model",
+    "environment options": "--option",
+    "finish": "--add-thoughts",
+    "limit on steps": "--episode-steps",
+    "limit on tokens": "--episode-tokens",
+    "limit on cost": "--episode-cost",
+    "limit on seconds": "--episode-time",
+    "token_field": "--token-field",
+    "sampling's temperature": "--temperature",
+    "sampling's top_p": "--top-p",
+    "sampling's seed": "--sampling-seed",
+    "sampling's max_tokens": "--max-new-tokens",
+    "sampling's stop": "--stop",
+    "sampling's token_field": "--token-field",
+    "sampling's extra": "--request",
+}
+"""Option by setting; limits are those of an episode."""
+
+
+def options_of_limits() -> Mapping[str, str]:
+    """Option by setting for limits of the run."""
+    options = {"tokens": "--max-tokens", "cost": "--max-cost", "seconds": "--max-time"}
+    return {f"limit on {name}": option for name, option in options.items()}
+
+
+def hints(report: Mapping[str, Any]) -> list[str]:
+    """What a report says that a user should look into, in one line each."""
+    found = []
+    if called := report["replies_with_tool_calls"]:
+        found.append(
+            f"{called:,} of {report['requests']:,} replies came with native tool calls, which are "
+            "dropped: serve the model without a tool parser"
+        )
+    if report["done"] and not report["kept"]:
+        reasons = report["dropped"]
+        most = max(reasons, key=lambda reason: reasons[reason])
+        found.append(
+            f"nothing was kept: {reasons[most]:,} of {report['done']:,} were dropped as {most}; "
+            "`agenttuning view` and `agenttuning errors` show them"
+        )
+    return found
+
+
+def show(report: dict[str, Any], out: Path) -> None:
+    """Print what a session ended with."""
+    from dataset_builders.collection.card import THOUGHTS
+
+    table = Table("", "", title=str(out), show_header=False)
+    for name in ("environment", "model", "tasks", "done", "open", "attempts", "kept"):
+        table.add_row(name, plain(str(report[name])))
+    for reason, number in sorted(report["dropped"].items()):
+        table.add_row(f"dropped: {plain(reason)}", str(number))
+    if cut := report.get("cut_turns"):
+        table.add_row("turns cut at the token limit", f"{cut:,}")
+    asked = report["requests"] > 0  # An oracle asks nobody: its cost would be noise.
+    for name in ("prompt_tokens", "completion_tokens", "requests") if asked else ():
+        table.add_row(name.replace("_", " "), f"{report[name]:,}")
+        if name == "prompt_tokens" and report["cached_tokens"]:
+            table.add_row("of them cached", f"{report['cached_tokens']:,}")
+    for name in ("cost", "cost_per_kept") if asked else ():
+        value = report[name]
+        # Without a kept trajectory there is no cost of one, though the cost is known.
+        none = "none kept" if report["cost"] is not None else "unknown"
+        shown = none if value is None else f"{value:.4f}"
+        table.add_row(name.replace("_", " "), shown)
+    for outcome, number in report.get("thoughts", {}).items():
+        table.add_row(THOUGHTS[outcome], str(number))
+    console.print(table)
+    for line in hints(report):
+        errors.print(plain(f"warning: {line}"), soft_wrap=True)
+    if report["stopped"]:
+        total = report["stopped"] in ("run_token_limit", "run_cost_limit")
+        how = "with a higher limit it goes on" if total else "the same command goes on"
+        console.print(f"stopped: {report['stopped']}; {how}", soft_wrap=True)

@@ -1,0 +1,137 @@
+"""What the commands share: consoles, JSON output and options."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any, get_type_hints
+
+import typer
+import yaml
+from typer.models import ParameterInfo
+
+from agenttuning_plugin.console import plain
+from dataset_builders.errors import ConfigError
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Template = Annotated[
+    str | None,
+    typer.Option(help="Chat template of this package, such as llama-2, for the tokenizer's own."),
+]
+TemplateVariables = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--chat-template-kwargs",
+        help="Variable of the chat template as name=JSON, such as enable_thinking=false; "
+        "repeatable. Sent to a server with every request.",
+    ),
+]
+EndOfTurn = Annotated[
+    list[str] | None,
+    typer.Option(help="Token beside eos that ends a turn, as a recipe's eot_tokens; repeatable."),
+]
+
+ModelName = Annotated[
+    str | None, typer.Option(help="Name of the model at a URL. [default: its only one]")
+]
+ApiKeyEnv = Annotated[str, typer.Option(help="Environment variable that holds the URL's key.")]
+
+EnvironmentData = Annotated[
+    str | None, typer.Option("--data", help="Folder of the environment's data.")
+]
+EnvironmentPrompt = Annotated[
+    str,
+    typer.Option("--prompt", help="Words around the environment: own or published."),
+]
+AgentInstructCopy = Annotated[
+    str | None,
+    typer.Option("--agentinstruct", help="Your AgentInstruct copy, for the published words."),
+]
+EnvironmentOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option",
+        help="Setting of the environment as key=value, such as backend=mariadb; repeatable.",
+    ),
+]
+
+
+def parse_options(given: Sequence[str] | None) -> dict[str, Any]:
+    """Settings given as key=value, the value read as YAML.
+
+    Raises:
+        ConfigError: One has no "=", comes twice, or has a value that is not YAML.
+    """
+    parsed: dict[str, Any] = {}
+    for text in given or ():
+        key, sign, value = text.partition("=")
+        name = key.strip()
+        if not name or not sign or name in parsed:
+            raise ConfigError(f"--option: found {text!r}, expected key=value, each key once")
+        try:
+            parsed[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--option: {text!r}: the value is not YAML; quote it") from error
+    return parsed
+
+
+ENVIRONMENT_OPTIONS: Mapping[str, str] = {
+    "prompt": "--prompt",
+    "agentinstruct": "--agentinstruct",
+    "num_tasks": "--num-tasks",
+}
+"""Option by setting, of the commands that play an environment."""
+
+
+@contextmanager
+def naming_options(options: Mapping[str, str]) -> Iterator[None]:
+    """Say errors of settings in the command line's words.
+
+    Args:
+        options: Option by the name of the setting, such as "--num-tasks" by "num_tasks".
+
+    Raises:
+        ConfigError: As raised within, where it begins with a setting or names one after a
+            path, with the option in its place.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        names = "|".join(map(re.escape, sorted(options, key=len, reverse=True)))
+        setting = rf"^((?:\S+: )?)({names})(?=: )|(?<=\()({names})(?=\)$)"
+        text = re.sub(setting, lambda at: (at[1] or "") + options[at[2] or at[3]], str(error))
+        raise type(error)(text) from error
+
+
+def literal_help(app: typer.Typer) -> None:
+    """Show help texts as they are written: rich would take `[default: all]` for markup.
+
+    Args:
+        app: The command line; its sub-commands are included.
+    """
+    callbacks = [command.callback for command in app.registered_commands]
+    if app.registered_callback is not None:
+        callbacks.append(app.registered_callback.callback)
+    for callback in callbacks:
+        if callback is None:
+            continue
+        function = inspect.unwrap(callback)
+        # Read once and kept: each evaluation of the texts makes new options.
+        function.__annotations__ = get_type_hints(function, include_extras=True)
+        for hint in function.__annotations__.values():
+            for info in getattr(hint, "__metadata__", ()):
+                if isinstance(info, ParameterInfo) and info.help:
+                    # Options that commands share come here once for each of them.
+                    info.help = plain(info.help.replace(r"\[", "["))
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            literal_help(group.typer_instance)
+
+
+def emit(value: Any) -> None:
+    """Print JSON as it is: rich would wrap and colour it."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=1) + "\n")

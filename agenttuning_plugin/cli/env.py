@@ -1,0 +1,137 @@
+"""`agenttuning env`: which environments work here, and what the others need."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import Progress
+
+from agenttuning_plugin.cli.common import (
+    ENVIRONMENT_OPTIONS,
+    AgentInstructCopy,
+    EnvironmentOptions,
+    EnvironmentPrompt,
+    Json,
+    emit,
+    naming_options,
+    parse_options,
+)
+from agenttuning_plugin.console import console, errors, plain
+from dataset_builders.errors import AgentTuningError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dataset_builders.environments import EnvironmentSpec
+    from dataset_builders.rollouts.episode import Trajectory
+    from dataset_builders.rollouts.validation import Validation
+
+env_app = typer.Typer(
+    help="Environments: what is there, what is missing, whether it works.", no_args_is_help=True
+)
+
+_SHOWN = 10  # failures
+
+Data = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        help="Folder of the environment's data; where several are meant, a folder of such "
+        "folders, as $AGENTTUNING_DATA.",
+    ),
+]
+
+
+@env_app.command("list")
+def env_list(data: Data = None, as_json: Json = False) -> None:
+    """List the environments: the number of their tasks, or what is missing."""
+    from agenttuning_plugin.cli.environment_checks import survey
+
+    found = survey(data)
+    if as_json:
+        emit({each.name: each.as_json() for each in found})
+        return
+    for each in found:
+        state = "[yellow]missing[/yellow]" if each.missing else "[green]ready[/green]  "
+        if each.stand_in and not each.missing:
+            state = f"[yellow]ready ({each.stand_in} only)[/yellow]"
+        tasks = ", ".join(f"{split} {number}" for split, number in each.tasks.items())
+        console.print(
+            f"[bold]{each.name:16}[/bold] {state} {plain(each.missing or tasks)}", soft_wrap=True
+        )
+
+
+@env_app.command("setup")
+def env_setup(
+    name: Annotated[str, typer.Argument(help="Name from `agenttuning env list`.")],
+    data: Data = None,
+) -> None:
+    """Make what an environment needs once on a machine; may be called again."""
+    from agenttuning_plugin.cli.environment_checks import set_up
+
+    set_up(name, data, lambda text: console.print(plain(text), soft_wrap=True))
+
+
+@env_app.command("validate")
+@naming_options(ENVIRONMENT_OPTIONS)
+def env_validate(
+    name: Annotated[str, typer.Argument(help="Name from `agenttuning env list`, or all.")] = "all",
+    split: Annotated[
+        str | None, typer.Option(help="Split to play. [default: the first of train, dev, test]")
+    ] = None,
+    num_tasks: Annotated[int, typer.Option(min=1, help="Tasks, spread over the split.")] = 10,
+    data: Data = None,
+    prompt: EnvironmentPrompt = "own",
+    agentinstruct: AgentInstructCopy = None,
+    option: EnvironmentOptions = None,
+    as_json: Json = False,
+) -> None:
+    """Play without a model: the oracle must earn 1 on every task, an idle agent 0."""
+    from agenttuning_plugin.cli.environment_checks import ALL, meant, validation_json
+
+    facts: dict[str, dict[str, Any]] = {}
+    for environment in meant(name, data, prompt, agentinstruct, parse_options(option)):
+        each = environment.name
+        try:
+            result = _try_out(environment, split, num_tasks)
+        except AgentTuningError as error:
+            # One that is not set up must not hide how the others fare.
+            if name != ALL:
+                raise
+            text = f"{each}: {str(error).removeprefix(f'{each}: ')}"
+            facts[each] = {"ok": False, "error": text}
+            errors.print(f"[bold red]error:[/bold red] {plain(text)}", soft_wrap=True)
+            continue
+        facts[each] = validation_json(result)
+        if not as_json:
+            _show(result)
+    if as_json:
+        emit(facts)
+    if not all(fact["ok"] for fact in facts.values()):
+        raise typer.Exit(1)
+
+
+def _try_out(environment: EnvironmentSpec, split: str | None, num_tasks: int) -> Validation:
+    from agenttuning_plugin.cli.environment_checks import try_out
+
+    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as progress:
+
+        def watch(episodes: int) -> Callable[[Trajectory], None]:
+            bar = progress.add_task(environment.name, total=episodes)
+            return lambda _: progress.advance(bar)
+
+        return try_out(environment, split, num_tasks, watch)
+
+
+def _show(result: Validation) -> None:
+    state = "[green]ok[/green]    " if result.ok else "[red]failed[/red]"
+    console.print(
+        f"{state} [bold]{result.environment}[/bold] {result.split}: oracle {result.oracle:.4g}, "
+        f"idle agent {result.idle:.4g} on {result.num_tasks} tasks",
+        soft_wrap=True,
+    )
+    for task, reason in list(result.failures.items())[:_SHOWN]:
+        console.print(f"       {plain(f'{task}: {reason}')}", soft_wrap=True)
+    if len(result.failures) > _SHOWN:
+        console.print(f"       and {len(result.failures) - _SHOWN} more (--json has all)")

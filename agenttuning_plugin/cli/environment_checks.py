@@ -1,0 +1,163 @@
+"""What `agenttuning env` does: tell what environments need, set them up, try them out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from dataset_builders.environments import HELD_IN, EnvironmentSpec, load_environment
+from dataset_builders.environments.base import TextEnvironment
+from dataset_builders.errors import AgentTuningError, ConfigError
+from dataset_builders.rollouts.episode import Trajectory
+from dataset_builders.rollouts.validation import Validation, validate
+
+SPLITS = ("train", "dev", "test")
+ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether an environment can be played here.
+
+    Attributes:
+        name: Its registry name.
+        missing: What is missing, in one line with the remedy; "" if nothing is.
+        tasks: Number of tasks by split, of those splits that are there.
+        stand_in: What there is in place of its data, such as "made-up pages", or "".
+    """
+
+    name: str
+    missing: str
+    tasks: dict[str, int] = field(default_factory=dict)
+    stand_in: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """The facts for machines."""
+        return {"ready": not self.missing, "missing": self.missing, "tasks": self.tasks} | (
+            {"only": self.stand_in} if self.stand_in else {}
+        )
+
+
+def meant(
+    name: str,
+    data: str | None,
+    prompt: str,
+    agentinstruct: str | None,
+    options: Mapping[str, Any],
+) -> list[EnvironmentSpec]:
+    """The environment of a name, or every one for "all".
+
+    Args:
+        name: A registry name, or "all".
+        data: Folder of its data; for "all" a folder of such folders.
+        prompt: "own" or "published".
+        agentinstruct: Copy that holds the published wording.
+        options: Further arguments of the environment's class.
+
+    Raises:
+        ConfigError: The name is unknown, or options are given to all alike.
+    """
+    if name == ALL and options:
+        raise ConfigError("--option: belongs to one environment; name it instead of all")
+    specs = []
+    for each in sorted(HELD_IN) if name == ALL else (name,):
+        spec = load_environment(each, prompt=prompt, agentinstruct=agentinstruct)
+        folder = data_of(spec.dialogue.world, data) if name == ALL else data
+        given = {**options, **({"data": folder} if folder is not None else {})}
+        specs.append(replace(spec, options=given))
+    return specs
+
+
+def data_of(world: type[TextEnvironment], folder: str | None) -> str | None:
+    """Where a folder of data sets holds an environment's; None: it holds none."""
+    places = [Path(folder) / name for name in (*world.data_names, world.name)] if folder else []
+    return next((str(place) for place in places if place.is_dir()), None)
+
+
+def survey(folder: str | None = None) -> list[Readiness]:
+    """Look at every environment.
+
+    Args:
+        folder: Folder with one folder of data for each environment.
+    """
+    found = []
+    for name in sorted(HELD_IN):
+        world = load_environment(name).dialogue.world
+        data = data_of(world, folder)
+        found.append(_readiness(load_environment(name, data=data), world.missing(data)))
+    return found
+
+
+def _readiness(environment: EnvironmentSpec, missing: str) -> Readiness:
+    if missing:
+        return Readiness(environment.name, missing)
+    tasks, problem = _sizes(environment, SPLITS)
+    return Readiness(environment.name, "" if tasks else str(problem), tasks, environment.stand_in())
+
+
+def _sizes(
+    environment: EnvironmentSpec, splits: Sequence[str]
+) -> tuple[dict[str, int], AgentTuningError | None]:
+    """Tasks of the splits that are there, and what is wrong with the first one that is not."""
+    sizes: dict[str, int] = {}
+    problem: AgentTuningError | None = None
+    for split in splits:
+        try:
+            number = len(environment.task_ids(split))
+        except AgentTuningError as error:  # Of a split that this copy of the data lacks.
+            problem = problem or error
+            continue
+        if number:
+            sizes[split] = number
+        else:
+            problem = problem or ConfigError(f"{environment.name}: split {split!r} has no task")
+    return sizes, problem
+
+
+def set_up(name: str, folder: str | None, say: Callable[[str], None]) -> None:
+    """Make what an environment needs once on a machine.
+
+    Args:
+        name: The environment.
+        folder: Folder of its data.
+        say: Told what is being done.
+
+    Raises:
+        ConfigError: The name is unknown.
+        AgentTuningError: What is needed is not there; the message has the remedy.
+    """
+    load_environment(name).dialogue.world.setup(folder, say)
+
+
+def try_out(
+    environment: EnvironmentSpec,
+    split: str | None,
+    num_tasks: int,
+    watch: Callable[[int], Callable[[Trajectory], None]],
+) -> Validation:
+    """Let the oracle and an idle agent play.
+
+    Args:
+        environment: The environment.
+        split: Split to play; None: the first of train, dev and test that is there.
+        num_tasks: Tasks to play, spread over the split.
+        watch: Given the number of episodes to come; returns what is called with each.
+
+    Raises:
+        AgentTuningError: The split, its data or an optional dependency is not there.
+    """
+    sizes, problem = _sizes(environment, (split,) if split else SPLITS)
+    if not sizes:
+        raise problem or ConfigError(f"{environment.name}: no split has a task")
+    played, size = next(iter(sizes.items()))
+    watcher = watch(2 * min(num_tasks, size))
+    return validate(environment, split=played, num_tasks=num_tasks, on_progress=watcher)
+
+
+def validation_json(validation: Validation) -> dict[str, Any]:
+    """A validation for machines."""
+    facts = asdict(validation)
+    facts.pop("environment")
+    return {"ok": validation.ok, **facts}

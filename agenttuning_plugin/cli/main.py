@@ -1,0 +1,260 @@
+"""The `agenttuning` command. Each command is thin: the work lies in modules of its own."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from agenttuning_plugin import __version__
+from agenttuning_plugin.cli import adopt as cli_adopt
+from agenttuning_plugin.cli import collect as cli_collect
+from agenttuning_plugin.cli import env as cli_env
+from agenttuning_plugin.cli import evaluate as cli_evaluate
+from agenttuning_plugin.cli import instructions as cli_instructions
+from agenttuning_plugin.cli import mix as cli_mix
+from agenttuning_plugin.cli import results as cli_view
+from agenttuning_plugin.cli.common import (
+    ApiKeyEnv,
+    EndOfTurn,
+    Json,
+    ModelName,
+    Template,
+    emit,
+    literal_help,
+)
+from agenttuning_plugin.console import console, errors, plain
+from dataset_builders.errors import AgentTuningError, ConfigError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+recipe_app = typer.Typer(help="Recipes that ship with the package.", no_args_is_help=True)
+app.add_typer(recipe_app, name="recipe")
+app.add_typer(cli_env.env_app, name="env")
+app.add_typer(cli_instructions.instructions_app, name="instructions")
+
+
+def main() -> None:
+    """Run the command line; an error that a user can mend is one line without traceback."""
+    try:
+        app()
+    except AgentTuningError as error:
+        errors.print(f"[bold red]error:[/bold red] {plain(str(error))}", soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        errors.print("stopped")
+        sys.exit(130)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        console.print(f"agenttuning-plugin {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """AgentTuning for Axolotl and TRL: agent skill without forgetting how to talk."""
+
+
+app.command()(cli_collect.collect)
+app.command()(cli_adopt.adopt)
+app.command()(cli_mix.build)
+app.command()(cli_mix.explain)
+app.command()(cli_evaluate.evaluate)
+app.command()(cli_view.compare)
+app.command("errors")(cli_view.list_errors)
+app.command()(cli_view.view)
+
+
+@app.command()
+def demo(
+    prepare: Annotated[
+        bool, typer.Option("--prepare", help="Only fetch and collect what the recipe needs.")
+    ] = False,
+) -> None:
+    """Fine-tune a small model on an eta-mix and show what it gained and kept."""
+    from agenttuning_plugin.demo import run as steps
+
+    if prepare:
+        steps.prepare(console)
+    else:
+        steps.run(console)
+
+
+@app.command()
+def check(
+    recipe: Annotated[Path, typer.Argument(help="An Axolotl recipe.")], as_json: Json = False
+) -> None:
+    """Report all problems of a recipe; exit code 1 if one is an error."""
+    from agenttuning_plugin.preflight.check import check as run_check
+
+    findings = run_check(recipe)
+    wrong = [finding for finding in findings if finding.level == "error"]
+    if as_json:
+        found = [finding.as_json() for finding in findings]
+        emit({"recipe": str(recipe), "ok": not wrong, "findings": found})
+        raise typer.Exit(1 if wrong else 0)
+    colours = {"ok": "green", "warning": "yellow"}
+    for finding in findings:
+        if colour := colours.get(finding.level):
+            line = f"[{colour}]{finding.level}[/{colour}]  {finding.what}: {plain(finding.detail)}"
+            console.print(line, soft_wrap=True)
+    for finding in wrong:
+        detail = finding.detail.removeprefix(f"{recipe}: ")
+        beginning = "" if detail.startswith(str(recipe)) else f"{recipe}: "
+        line = f"[bold red]error:[/bold red] {plain(beginning + detail)}"
+        errors.print(line, soft_wrap=True)
+    raise typer.Exit(1 if wrong else 0)
+
+
+@recipe_app.command("list")
+def recipe_list(as_json: Json = False) -> None:
+    """List the shipped recipes."""
+    from agenttuning_plugin.config.shipped import headline, recipe_names, shipped_recipe
+
+    lines = {name: headline(shipped_recipe(name)) for name in recipe_names()}
+    if as_json:
+        emit(lines)
+        return
+    for name, line in lines.items():
+        console.print(f"[bold]{name:24}[/bold] {plain(line)}", soft_wrap=True)
+
+
+@recipe_app.command("copy")
+def recipe_copy(
+    name: Annotated[str, typer.Argument(help="Name from `agenttuning recipe list`.")],
+    to: Annotated[Path, typer.Argument(help="Folder or file to copy to.")] = Path(),
+    force: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
+) -> None:
+    """Copy a shipped recipe, to adapt it."""
+    from agenttuning_plugin.config.shipped import shipped_recipe
+
+    source = shipped_recipe(name)
+    target = to / source.name if to.is_dir() else to
+    if target.exists() and not force:
+        raise ConfigError(f"{target}: exists already; --force replaces it")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+    console.print(f"{target}", soft_wrap=True)
+
+
+@app.command()
+def inspect(
+    data: Annotated[str, typer.Argument(help="File, folder or hub id.")],
+    tokenizer: Annotated[str, typer.Option(help="Folder or hub id of the tokenizer.")],
+    index: Annotated[int, typer.Option(min=0, help="Conversation to show, from 0.")] = 0,
+    chat_template: Template = None,
+    end_of_turn: EndOfTurn = None,
+    as_json: Json = False,
+) -> None:
+    """Show a conversation as the model sees it, with the text that is trained in green."""
+    from agenttuning_plugin.evaluation.model_loading import load_tokenizer
+    from agenttuning_plugin.reports.mask import inspect as look_at
+    from agenttuning_plugin.reports.mask import show
+    from dataset_builders.sources.inputs import as_spec
+    from dataset_builders.sources.loading import load_source
+
+    loaded = load_tokenizer(tokenizer, chat_template)
+    conversations = load_source(as_spec(data)).conversations
+    if index >= len(conversations):
+        raise ConfigError(f"--index: found {index}, expected at most {len(conversations) - 1}")
+    found = look_at(conversations[index], loaded, end_of_turn or ())
+    for line in found.warnings():
+        errors.print(f"warning: {line}", markup=False, soft_wrap=True, style="yellow")
+    if as_json:
+        emit(found.as_json())
+        return
+    console.print(show(found.rendered, colour=console.is_terminal))
+    console.print(f"\n[dim]{plain(found.summary())}[/dim]")
+
+
+@app.command()
+def contamination(
+    training: Annotated[
+        list[str], typer.Option(help="Training data: file, folder or hub id; repeatable.")
+    ],
+    evaluation: Annotated[
+        list[str],
+        typer.Option(help="Evaluation set of any shape, CSV, too: as --training; repeatable."),
+    ],
+    field: Annotated[
+        list[str] | None,
+        typer.Option(help="Field of an evaluation record to compare; repeatable. [default: all]"),
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Folder or hub id; compares its tokens, not words.")
+    ] = None,
+    longer_than: Annotated[
+        int, typer.Option(min=1, help="Tokens that a shared span has more than.")
+    ] = 10,
+    skips: Annotated[int, typer.Option(min=0, help="Tokens of a span that may differ.")] = 4,
+    show: Annotated[int, typer.Option(min=0, help="Worst samples to show.")] = 5,
+    as_json: Json = False,
+) -> None:
+    """Tell how much of an evaluation set is in training data, by Llama 2's rule."""
+    from agenttuning_plugin.cli import contamination as steps
+
+    report = steps.check_contamination(
+        training,
+        evaluation,
+        fields=field or (),
+        tokenizer=tokenizer,
+        longer_than=longer_than,
+        skips=skips,
+    )
+    if as_json:
+        emit(report)
+        return
+    steps.show(report, show, console, errors)
+
+
+@app.command()
+def chat(
+    model: Annotated[
+        str,
+        typer.Argument(help="Folder or hub id of a model or adapter, or a URL (…/v1)."),
+    ],
+    adapter: Annotated[str | None, typer.Option(help="Adapter to put on the model.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Answer this and end.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer in tokens.")] = 512,
+    temperature: Annotated[
+        float, typer.Option(min=0.0, help="Sampling temperature; 0 takes the likeliest token.")
+    ] = 0.0,
+    model_name: ModelName = None,
+    api_key_env: ApiKeyEnv = "OPENAI_API_KEY",
+    chat_template: Template = None,
+    end_of_turn: EndOfTurn = None,
+) -> None:
+    """Talk to a model on the terminal."""
+    from agenttuning_plugin.cli.chat import converse
+    from agenttuning_plugin.evaluation.model_loading import close_subject, open_subject
+
+    subject = open_subject(
+        model,
+        adapter,
+        chat_template=chat_template,
+        end_of_turn=tuple(end_of_turn or ()),
+        model_name=model_name,
+        api_key_env=api_key_env,
+    )
+    try:
+        converse(subject, errors, prompt, max_new_tokens, temperature)
+    finally:
+        close_subject(subject)
+
+
+literal_help(app)  # Once all commands are there.

@@ -1,0 +1,105 @@
+"""`agenttuning view`, `compare` and `errors`: reading what evaluations left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from agenttuning_plugin.cli.common import Json, emit
+from agenttuning_plugin.console import console, errors, plain, writing
+from dataset_builders.errors import ConfigError
+
+
+def view(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of an evaluation, a collection, or a training run with evaluators."
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="File of the page. [default: view.html in the folder]")
+    ] = None,
+    limit: Annotated[
+        int, typer.Option(min=1, help="Episodes of one task at one step to show.")
+    ] = 500,
+) -> None:
+    """Make a page of transcripts: thought, action, observation, reward; readable offline."""
+    from agenttuning_plugin.reports.transcripts.page import render
+    from agenttuning_plugin.reports.transcripts.read import read_episodes
+    from dataset_builders.storage import replace_text
+
+    shown = read_episodes(folder, limit)
+    target = out or folder / "view.html"
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(target, render(shown, folder.resolve().name))
+    for file, number in shown.left_out.items():
+        errors.print(plain(f"{file}: {number} more episodes; --limit shows them"), soft_wrap=True)
+    for file, number in shown.without.items():
+        line = (
+            f"{file}: {number} items have no transcript; `agenttuning compare` shows their scores"
+        )
+        errors.print(plain(line), soft_wrap=True)
+    console.print(plain(f"{len(shown.episodes)} episodes: {target}"), soft_wrap=True)
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(help="Folder of an evaluation or training run.")],
+    second: Annotated[
+        Path | None,
+        typer.Argument(help="Another; left out, the first one's end is set against its start."),
+    ] = None,
+    first_step: Annotated[
+        int | None, typer.Option(help="Step of the first. [default: its last]")
+    ] = None,
+    second_step: Annotated[
+        int | None, typer.Option(help="Step of the second. [default: its last]")
+    ] = None,
+    all_figures: Annotated[
+        bool, typer.Option("--all-figures", help="Every figure, not only a task's main one.")
+    ] = False,
+    show: Annotated[int, typer.Option(min=0, help="Changed tasks to name each way.")] = 8,
+    as_json: Json = False,
+) -> None:
+    """Set two evaluations side by side: paired differences, and which tasks changed."""
+    from agenttuning_plugin.reports import compare as comparing
+
+    alone = second is None
+    one = comparing.pick(first, first_step, last=not alone)
+    two = comparing.pick(second or first, second_step)
+    if alone and all(one[name]["step"] == two[name]["step"] for name in one.keys() & two.keys()):
+        raise ConfigError(
+            f"{first}: found one step, expected several, or another folder to compare it with"
+        )
+    compared = comparing.compare_evaluations(one, two, every_figure=all_figures)
+    if as_json:
+        emit([row.as_json() for row in compared])
+        return
+    names = ("start", "end") if alone else (first.name or "first", (second or first).name)
+    console.print(comparing.table(compared, *names))
+    for line in comparing.flips(compared, show) if show else []:
+        console.print(plain(line), soft_wrap=True)
+    for line in comparing.warnings(compared) + comparing.unpaired(one, two, compared):
+        errors.print(plain(line), soft_wrap=True)
+
+
+def list_errors(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of an evaluation, a collection, or a training run with evaluators."
+        ),
+    ],
+    as_json: Json = False,
+) -> None:
+    """Show how episodes failed: the share of each mode, by task and step."""
+    from agenttuning_plugin.reports import failures as error_analysis
+
+    rows = error_analysis.read_rates(folder)
+    if as_json:
+        emit([row.as_json() for row in rows])
+        return
+    console.print(error_analysis.table(rows))

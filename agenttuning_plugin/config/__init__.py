@@ -1,0 +1,1 @@
+"""The recipe's section: its keys, and which of them contradict each other."""

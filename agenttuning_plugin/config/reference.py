@@ -1,0 +1,111 @@
+"""The recipe's keys as a page, made from the models that check them.
+
+`python -m agenttuning_plugin.config.reference > docs/recipe.md` writes it; a test keeps it true.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from agenttuning_plugin.config.endpoint import EndpointConfig
+from agenttuning_plugin.config.evaluation import (
+    AgentTaskConfig,
+    BenchmarkConfig,
+    BestConfig,
+    EvaluationConfig,
+    FloorConfig,
+    GeneralLossConfig,
+    ReplayConfig,
+)
+from agenttuning_plugin.config.recipe import (
+    AgentTuningSection,
+    CleaningConfig,
+    EtaStage,
+    SourceConfig,
+)
+
+_PARTS: tuple[tuple[str, type[BaseModel]], ...] = (
+    ("agenttuning", AgentTuningSection),
+    ("A stage, under `eta_stages`", EtaStage),
+    ("A source, under `agent` or `general`", SourceConfig),
+    ("`clean` of a source", CleaningConfig),
+    ("An evaluator of `type: agent_task`", AgentTaskConfig),
+    ("An evaluator of `type: general_loss`", GeneralLossConfig),
+    ("An evaluator of `type: replay`", ReplayConfig),
+    ("An evaluator of `type: benchmark`", BenchmarkConfig),
+    ("`evaluation`", EvaluationConfig),
+    ("`best` of `evaluation`", BestConfig),
+    ("`endpoint`", EndpointConfig),
+    ("`stop_if_general_drops` of `evaluation`, and `floor` of `best`", FloorConfig),
+)
+
+_HEAD = """# Keys of a recipe
+
+A recipe is an Axolotl YAML with `plugins: [agenttuning_plugin.AgentTuningPlugin]` and the
+section `agenttuning:`. Unknown keys in the section are refused. The recipe has no `datasets:`:
+the plugin supplies the data, and without the plugin Axolotl then stops instead of training
+something else. A source may be written as its path alone.
+
+A key of the section can also be set at the top level, as `agenttuning__eta` or `agenttuning.eta`,
+at any depth (`agenttuning__evaluators__0__every`); it replaces the section's value. So a file for
+Axolotl's `--sweep` may contain `agenttuning__eta: [0, 0.2]`, and on the command line
+`accelerate launch -m axolotl.cli.train recipe.yaml --agenttuning__eta 0.3` overrides it.
+`axolotl train` does not pass on flags of a plugin; such flags are refused there. Any other key
+that begins with `agenttuning` is refused.
+
+Axolotl keys that have no effect with the plugin, such as `dataset_exact_deduplication`,
+`shuffle_merged_datasets` or `train_on_eos`, are refused with the reason. So is a top-level key
+that is nearly one of Axolotl's, such as `gradient_acumulation_steps`, which Axolotl itself drops
+silently. For other unknown keys the run logs a warning, and `agenttuning check` reports an error.
+
+The run length is `max_steps`, or `general_passes` passes over the general data: the plugin counts
+its rows when they are encoded and sets the number of steps, exact without sample packing and
+about 0.2 % short with it. To convert an ordinary Axolotl YAML, see [adopt.md](adopt.md).
+
+`agenttuning check recipe.yaml` reports all problems in one run, with the functions that a run
+uses: it validates the recipe with the installed Axolotl, reads and encodes the first
+conversations of each local source, and creates the evaluators. An error is what would stop a run
+or make it train something else, and gives exit code 1; warnings do not. `--json` prints the
+findings for scripts.
+
+From Axolotl's own keys the plugin takes `sequence_len`, `excess_length_strategy`,
+`sample_packing`, `eot_tokens`, `max_steps`, the batch sizes, `seed` and
+`dataset_prepared_path`; it sets `curriculum_sampling` and, with packing and unless the recipe
+does, `sample_packing_group_size` and `eval_sample_packing: false`. `~` in `base_model` is the
+home folder. `seed` (42 if left out, as in the trainer) also holds for an adapter's first weights,
+which Axolotl draws unseeded: the same recipe on the same machine trains the same weights.
+"""
+
+
+def page() -> str:
+    """The page, in Markdown."""
+    parts = [_HEAD]
+    for title, model in _PARTS:
+        parts.append(f"\n## {title}\n\n| Key | Default | Bounds | |\n|---|---|---|---|\n")
+        parts += [_row(name, field) for name, field in model.model_fields.items()]
+    return "".join(parts)
+
+
+def _row(name: str, field: FieldInfo) -> str:
+    if name == "type":
+        return ""
+    default = "required" if field.is_required() else _default(field)
+    bounds = ", ".join(
+        f"{sign} {getattr(rule, key)}"
+        for rule in field.metadata
+        for key, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
+        if hasattr(rule, key)
+    )
+    return f"| `{name}` | {default} | {bounds} | {field.description} |\n"
+
+
+def _default(field: FieldInfo) -> str:
+    value = field.get_default(call_default_factory=True)
+    if isinstance(value, BaseModel):  # a table of its own
+        return ""
+    return "" if value in (None, [], {}) else f"`{str(value).lower() if value is True else value}`"
+
+
+if __name__ == "__main__":
+    print(page(), end="")

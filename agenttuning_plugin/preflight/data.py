@@ -1,0 +1,246 @@
+"""Checks of a recipe's sources, on a sample of each.
+
+The sample is read and encoded by the functions that a run uses, so that what passes here
+passes there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from agenttuning_plugin.config.evaluation import ReplayConfig
+from agenttuning_plugin.config.findings import Finding, guarded
+from agenttuning_plugin.config.recipe import AgentTuningSection, SourceConfig
+from dataset_builders.conversation import Conversation
+from dataset_builders.errors import SourceNotFoundError
+from dataset_builders.mixing.eta_schedule import Stage
+from dataset_builders.mixing.losses import loss_warnings
+from dataset_builders.mixing.planning import Plan
+from dataset_builders.mixing.pools import weighted_pools
+from dataset_builders.mixing.preparation import Encoding, prepare
+from dataset_builders.readers.files import looks_local
+from dataset_builders.sources.inputs import as_evaluation_spec, as_spec
+from dataset_builders.sources.loading import SourceSpec, located, stream_source
+
+SAMPLE = 64
+"""Conversations of a source that are read, and encoded where there is a tokenizer."""
+
+_ACTION = re.compile(r"^\W*(thought|think|action|act|operation)\s*:|<tool_call>", re.I | re.M)
+_MOSTLY = 0.5
+
+
+@dataclass(slots=True)
+class Side:
+    """What was read of one side.
+
+    Attributes:
+        name: "agent" or "general".
+        files: Files of its local sources.
+        sample: The first conversations of each local source.
+        different: Number of different conversations read.
+        tasks: Task of each conversation read.
+        complete: Whether every source is local and was read to its end.
+        remote: Hub ids, which are not fetched here.
+    """
+
+    name: str
+    files: list[Path] = field(default_factory=list)
+    sample: list[Conversation] = field(default_factory=list)
+    different: int = 0
+    tasks: list[str] = field(default_factory=list)
+    complete: bool = True
+    remote: list[SourceSpec] = field(default_factory=list)
+
+    @property
+    def acting(self) -> float:
+        """Share of the sample that looks like agent trajectories."""
+        return sum(map(acts, self.sample)) / max(1, len(self.sample))
+
+
+def check_data(
+    section: AgentTuningSection, tokenizer: Any, encoding: Encoding | None
+) -> Iterator[Finding]:
+    """Read a sample of the sources.
+
+    Args:
+        section: The recipe's section.
+        tokenizer: The run's tokenizer, or none: then no row is encoded.
+        encoding: Settings of the run's rows, or none, likewise.
+    """
+    shares = [section.eta, *(stage.eta for stage in section.eta_stages)]
+    agent, general = Side("agent"), Side("general")
+    if max(shares) > 0:
+        yield from _read(agent, section.agent, all_of_it=bool(section.task_weights))
+    if min(shares) < 1 or section.holdout:
+        yield from _read(general, section.general, at_least=section.holdout + 1)
+    yield from _holdout(general, section.holdout)
+    yield from guarded("task weights", lambda: _task_weights(agent, section.task_weights))
+    yield from _shared_files(agent, general)
+    yield from _replayed(agent, section)
+    yield from _swapped(agent, general)
+    for side in (agent, general):
+        if side.sample and tokenizer is not None and encoding is not None:
+            yield from guarded(f"{side.name} rows", lambda: _rows(side, tokenizer, encoding))  # noqa: B023
+
+
+def _read(
+    side: Side, configs: Iterable[SourceConfig], *, at_least: int = 0, all_of_it: bool = False
+) -> Iterator[Finding]:
+    what = f"{side.name} source"
+    seen: set[bytes] = set()
+    for config in configs:
+        before = len(side.sample)
+        yield from guarded(what, lambda: _source(side, config, at_least, all_of_it, seen))  # noqa: B023
+        if len(side.sample) == before:
+            side.complete = False
+    side.different = len(seen)
+
+
+def _source(
+    side: Side, config: SourceConfig, at_least: int, all_of_it: bool, seen: set[bytes]
+) -> Iterator[Finding]:
+    spec = config.spec()
+    if not (looks_local(spec.path) or Path(spec.path).expanduser().exists()):
+        side.remote.append(spec)
+        detail = f"{spec.path}, fetched from the hub when training starts; not read here"
+        yield Finding(f"{side.name} source", detail)
+        return
+    spec = as_spec(spec)
+    files = located(spec).files
+    side.files += files
+    result = stream_source(spec)
+    start = len(seen)
+    for number, conversation in enumerate(result.conversations, 1):
+        side.tasks.append(conversation.task)
+        seen.add(_digest(conversation))
+        if number <= SAMPLE:
+            side.sample.append(conversation)
+        elif not all_of_it and len(seen) - start >= at_least:
+            side.complete = False
+            break
+    report = result.report
+    detail = f"{spec.path}, {spec.format}, {len(files)} file(s): {report.read:,} records read"
+    lost = sum(report.dropped.values())
+    if not lost and not report.lost:
+        yield Finding(f"{side.name} source", detail)
+        return
+    reason, count = report.dropped.most_common(1)[0] if lost else ("damaged", len(report.lost))
+    example = report.samples[reason][0] if lost else report.lost[0]
+    detail += f", {lost:,} of them dropped, mostly {reason} ({count:,}), for example {example}"
+    yield Finding(f"{side.name} source", detail, "warning")
+
+
+def _digest(conversation: Conversation) -> bytes:
+    text = repr([(m.role, m.content, m.reasoning, m.tool_calls) for m in conversation.messages])
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _holdout(general: Side, holdout: int) -> Iterator[Finding]:
+    if general.complete and general.sample and 0 < holdout >= general.different:
+        yield Finding(
+            "holdout",
+            f"agenttuning.holdout: found {holdout}, expected at most {general.different - 1}: the "
+            f"general sources hold {general.different} different conversations, and one at least "
+            "has to remain for training",
+            "error",
+        )
+
+
+def _task_weights(agent: Side, weights: dict[str, float]) -> Iterator[Finding]:
+    if weights and agent.complete and agent.tasks:
+        weighted_pools(agent.tasks, weights, "agenttuning.task_weights")
+        yield Finding("task weights", ", ".join(weights))
+
+
+def _shared_files(agent: Side, general: Side) -> Iterator[Finding]:
+    """The same records on both sides, or twice on one: the share would not be eta's."""
+    names = {"agent": agent.files, "general": general.files}
+    found: dict[tuple[int, str], tuple[str, Path]] = {}
+    sizes = [file.stat().st_size for side in names.values() for file in side]
+    for name, files in names.items():
+        for file in files:
+            size = file.stat().st_size
+            same_size = sizes.count(size) > 1
+            key = (size, _sha256(file) if same_size else str(file.resolve()))
+            if key in found and size:
+                other, first = found[key]
+                detail = f"{file}: the same data as {first}, under {name} and under {other}"
+                level: Any = "error" if other != name else "warning"
+                yield Finding("sources", detail, level)
+            found.setdefault(key, (name, file))
+    for spec in agent.remote:
+        twins = [each for each in general.remote if _records_of(each) == _records_of(spec)]
+        for twin in twins:
+            detail = f"{twin.path}: the same data under agent and under general"
+            yield Finding("sources", detail, "error")
+
+
+def _records_of(spec: SourceSpec) -> tuple[Any, ...]:
+    return spec.path, spec.revision, spec.splits, spec.data_files
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _replayed(agent: Side, section: AgentTuningSection) -> Iterator[Finding]:
+    """Trajectories of a replay that training sees: the figures would show memorised text."""
+    mine = {file.resolve() for file in agent.files}
+    for config in section.evaluators:
+        if not isinstance(config, ReplayConfig) or config.data is None:
+            continue
+        try:
+            files = located(as_evaluation_spec(config.data)).files
+        except SourceNotFoundError:
+            continue  # reported by the evaluator's own check
+        for file in files:
+            if file.resolve() in mine:
+                detail = f"{file}: replayed and trained on, expected trajectories of their own"
+                yield Finding("evaluator replay", detail, "error")
+
+
+def acts(conversation: Conversation) -> bool:
+    """Whether a conversation looks like an agent's: it calls tools, or writes its actions."""
+    for message in conversation.messages:
+        if message.tool_calls or message.role == "tool":
+            return True
+        if message.role == "assistant" and _ACTION.search(message.content):
+            return True
+    return False
+
+
+def _swapped(agent: Side, general: Side) -> Iterator[Finding]:
+    share = (
+        f"{sum(map(acts, agent.sample))} of {len(agent.sample)} agent conversations and "
+        f"{sum(map(acts, general.sample))} of {len(general.sample)} general ones of the sample "
+        "call a tool or write an action"
+    )
+    if agent.sample and general.sample and agent.acting < _MOSTLY < general.acting:
+        yield Finding("sides", f"agent and general may be swapped: {share}", "warning")
+    elif general.sample and general.acting > _MOSTLY:
+        yield Finding("sides", f"general may hold agent data: {share}", "warning")
+    elif agent.sample and not agent.acting:
+        yield Finding("sides", f"agent may hold general chat: {share}", "warning")
+
+
+def _rows(side: Side, tokenizer: Any, encoding: Encoding) -> Iterator[Finding]:
+    """Encode the sample as a run does; raises where no row of it can be trained on."""
+    share = 1.0 if side.name == "agent" else 0.0
+    given: dict[str, Any] = {"agent": None, "general": None, side.name: side.sample}
+    prepared = prepare(
+        given["agent"],
+        given["general"],
+        plan=Plan(eta=(Stage(0, share),)),
+        tokenizer=tokenizer,
+        encoding=replace(encoding, holdout=0),
+        quiet=True,
+    )
+    for line in loss_warnings(prepared.report, encoding.max_length):
+        yield Finding(f"{side.name} rows", line, "warning")
+    yield Finding(f"{side.name} rows", prepared.report[side.name]["tokens"]["summary"])

@@ -1,0 +1,1 @@
+"""Reads what runs left: results, comparisons, explanations and pages."""

@@ -1,0 +1,74 @@
+"""Episodes of a collection as records; dropped ones are in its databases only."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from dataset_builders.collection.filters import Sieve, threshold_of
+from dataset_builders.collection.folder import STATE
+from dataset_builders.collection.store import read_trajectory
+from dataset_builders.errors import ConfigError, DataError
+from dataset_builders.rollouts.episode import Trajectory
+from dataset_builders.rollouts.playing import UNFINISHED
+from evaluators.evaluator import Record
+from evaluators.tasks.agent_task import record_of
+from evaluators.tasks.failure_modes import failure_modes
+
+_ENDED = (
+    "SELECT a.trajectory FROM tasks t JOIN attempts a "
+    "ON a.task_id = t.task_id AND a.attempt = t.final_attempt ORDER BY t.place"
+)
+
+
+def collected_records(folder: Path) -> dict[str, list[Record]]:
+    """Episodes that have ended, by environment; {} where nothing was collected.
+
+    A collection that is running may be read.
+
+    Args:
+        folder: What `agenttuning collect --out` wrote.
+
+    Returns:
+        Records as an evaluation's, with `kept`: "yes", or why the trajectory was dropped.
+
+    Raises:
+        DataError: A database or report is not what this package writes.
+    """
+    found = {}
+    for path in sorted((folder / STATE).glob("*.sqlite")):
+        sieve = _sieve(path)
+        found[path.stem] = [_record(played, sieve) for played in _ended(path)]
+    return found
+
+
+def _ended(path: Path) -> Iterator[Trajectory]:
+    try:
+        with closing(sqlite3.connect(f"file:{path.resolve()}?mode=ro", uri=True)) as database:
+            for (text,) in database.execute(_ENDED):
+                yield read_trajectory(text)
+    except (sqlite3.DatabaseError, ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{path}: not a collection's database: {error}") from error
+
+
+def _sieve(path: Path) -> Sieve:
+    """What decided which trajectories are kept, as the last session's report has it."""
+    report = path.with_suffix(".json")
+    if not report.is_file():  # The first session runs, or was killed.
+        return Sieve(threshold_of(path.stem), (), UNFINISHED)
+    try:
+        settings = json.loads(report.read_text("utf-8"))["settings"]
+        return Sieve(settings["min_reward"], settings["filters"], UNFINISHED)
+    except (ValueError, KeyError, TypeError, ConfigError) as error:
+        raise DataError(f"{report}: not a collection's report: {error}") from error
+
+
+def _record(played: Trajectory, sieve: Sieve) -> dict[str, Any]:
+    record = record_of(played)
+    if not record["error"]:
+        record["failures"] = failure_modes(record, played.environment)
+    return record | {"kept": sieve.reason(played) or "yes"}

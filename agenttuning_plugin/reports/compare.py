@@ -1,0 +1,243 @@
+"""`agenttuning compare`: two evaluations of the same tasks, set side by side."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from agenttuning_plugin.reports.results import read_evaluations
+from dataset_builders.errors import ConfigError
+
+if TYPE_CHECKING:
+    from evaluators.stats.paired import Change
+
+Row = Mapping[str, Any]
+
+_HEADING = 8
+"""Letters of a folder's name in a line of the table's head."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One figure of one evaluator in both evaluations.
+
+    Attributes:
+        evaluator: Its name.
+        figure: Name of the score.
+        change: Second against first over the tasks that both measured.
+        only: Number of tasks that only the first and only the second measured.
+        differs: What the two figures depend on and do not share, such as the wording.
+    """
+
+    evaluator: str
+    figure: str
+    change: Change
+    only: tuple[int, int]
+    differs: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """For machines."""
+        return {
+            "evaluator": self.evaluator,
+            "figure": self.figure,
+            **asdict(self.change),
+            "only_first": self.only[0],
+            "only_second": self.only[1],
+            "differs": list(self.differs),
+        }
+
+
+def pick(folder: Path, step: int | None, *, last: bool = True) -> dict[str, Row]:
+    """The evaluations of one step of a folder, by evaluator.
+
+    Args:
+        folder: What `agenttuning evaluate --out` or a training run wrote.
+        step: The step; by default each evaluator's last one, or first one.
+        last: Which of the two.
+
+    Raises:
+        SourceNotFoundError: The folder holds no evaluation.
+        DataError: A line is not what this package writes.
+        ConfigError: Nothing was measured at that step.
+    """
+    found: dict[str, Row] = {}
+    rows = read_evaluations(folder)
+    for row in rows:
+        if step is None and not last and row["evaluator"] in found:
+            continue
+        if step is None or row["step"] == step:
+            found[row["evaluator"]] = row
+    if not found:
+        steps = sorted({row["step"] for row in rows})
+        raise ConfigError(f"{folder}: step: found {step}, expected one of {steps}")
+    return found
+
+
+def compare_evaluations(
+    first: Mapping[str, Row], second: Mapping[str, Row], *, every_figure: bool = False
+) -> list[Compared]:
+    """Compare what both measured.
+
+    Args:
+        first: Evaluations by evaluator.
+        second: Likewise.
+        every_figure: All figures of an evaluator, not only its main one.
+
+    Raises:
+        ConfigError: No task was measured in both.
+    """
+    compared = []
+    for name in [name for name in first if name in second]:
+        figures = list(second[name]["metrics"]) if every_figure else [_primary(second[name])]
+        for figure in figures:
+            if made := _compare(name, figure, first[name], second[name]):
+                compared.append(made)
+    if not compared:
+        common = [name for name in first if name in second]
+        reasons = "; ".join(f"{name}: {_why_apart(first[name], second[name])}" for name in common)
+        raise ConfigError(
+            f"nothing to compare: the first has {_names(first)}, the second {_names(second)}, "
+            "expected tasks that both measured" + (f" ({reasons})" if reasons else "")
+        )
+    return compared
+
+
+def _primary(row: Row) -> str:
+    return str(row.get("primary") or next(iter(row["metrics"]), ""))
+
+
+def _names(rows: Mapping[str, Row]) -> str:
+    return ", ".join(rows) or "nothing"
+
+
+def _compare(name: str, figure: str, first: Row, second: Row) -> Compared | None:
+    from evaluators.stats.paired import paired_change
+
+    before, after = _scored(first, figure), _scored(second, figure)
+    common = before.keys() & after.keys()
+    if not common:
+        return None
+    change = paired_change(
+        list(before.values()), list(after.values()), figure, macro=_is_macro(first, figure)
+    )
+    told = dict(first.get("about") or {}), dict(second.get("about") or {})
+    differs = tuple(
+        sorted(
+            key for key in told[0].keys() | told[1].keys() if told[0].get(key) != told[1].get(key)
+        )
+    )
+    only = len(before) - len(common), len(after) - len(common)
+    return Compared(name, figure, change, only, differs)
+
+
+def _why_apart(first: Row, second: Row) -> str:
+    """Why two evaluations of an evaluator have no task in common, in one line."""
+    about = [dict(row.get("about") or {}) for row in (first, second)]
+    keys = sorted(key for key in {**about[0], **about[1]} if about[0].get(key) != about[1].get(key))
+    told = [
+        f"{key} is {' and '.join(str(each.get(key, 'not set')) for each in about)}" for key in keys
+    ]
+    for row, word in ((first, "first"), (second, "second")):
+        measured = [record["item"] for record in row["records"] if record["scores"]]
+        shown = f", such as {measured[0]}" if measured else ""
+        told.append(f"the {word} measured {len(measured)} of {len(row['records'])} items{shown}")
+    return ", ".join(told)
+
+
+def _scored(row: Row, figure: str) -> dict[str, Row]:
+    return {record["item"]: record for record in row["records"] if figure in record["scores"]}
+
+
+def _is_macro(row: Row, figure: str) -> bool:
+    """Whether the figure was the mean of the groups' means, told from its own records."""
+    from evaluators.stats.aggregate import summarise
+
+    records = list(_scored(row, figure).values())
+    if figure not in row["metrics"] or not any(record.get("group") for record in records):
+        return False
+    value = row["metrics"][figure].value
+    plain, grouped = (summarise(records, macro=macro)[figure].value for macro in (False, True))
+    return bool(abs(grouped - value) < abs(plain - value))
+
+
+def table(compared: Sequence[Compared], first: str, second: str) -> Table:
+    """The comparison as a table of 80 columns."""
+    caption = "n: tasks that both measured; [95 % interval]; + better, - worse"
+    made = Table(caption=escape(caption), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    made.add_column("", overflow="fold")  # Names give way, never figures.
+    for column in (first, second, "change", "p", "n", "+/-"):
+        heading = "\n".join(textwrap.wrap(column, _HEADING)) or column
+        made.add_column(escape(heading), justify="right", no_wrap=True)
+    for row in compared:
+        change = row.change
+        made.add_row(
+            f"{row.evaluator} {row.figure}",
+            f"{change.before:.3f}",
+            f"{change.after:.3f}",
+            escape(f"{change.value:+.3f} [{change.low:+.2f}, {change.high:+.2f}]"),
+            "<0.001" if change.p_value < 0.001 else f"{change.p_value:.3f}",
+            str(change.n),
+            f"{len(change.better)}/{len(change.worse)}",
+        )
+    return made
+
+
+def warnings(compared: Sequence[Compared]) -> list[str]:
+    """What makes the two less than comparable, one line each."""
+    told = []
+    for row in compared:
+        if row.differs:
+            verb = "differ" if len(row.differs) > 1 else "differs"
+            told.append(f"{row.evaluator}: not measured alike: {' and '.join(row.differs)} {verb}")
+        if any(row.only):
+            told.append(
+                f"{row.evaluator} {row.figure}: {row.only[0]} tasks only in the first and "
+                f"{row.only[1]} only in the second are left out: the first measured "
+                f"{row.change.n + row.only[0]}, the second {row.change.n + row.only[1]}"
+            )
+    return list(dict.fromkeys(told))
+
+
+def unpaired(
+    first: Mapping[str, Row], second: Mapping[str, Row], compared: Sequence[Compared]
+) -> list[str]:
+    """Evaluators of either that are not in the comparison, and why, one line each.
+
+    Args:
+        first: Evaluations by evaluator.
+        second: Likewise.
+        compared: What came of them.
+    """
+    told = []
+    for name in dict.fromkeys((*first, *second)):
+        if any(row.evaluator == name for row in compared):
+            continue
+        lacking = [
+            word
+            for word, rows in (("first", first), ("second", second))
+            if not rows.get(name, {}).get("metrics")
+        ]
+        if lacking:
+            told.append(f"{name}: not measured in the {' and the '.join(lacking)}")
+        else:
+            told.append(f"{name}: no task in common: {_why_apart(first[name], second[name])}")
+    return told
+
+
+def flips(compared: Sequence[Compared], most: int) -> list[str]:
+    """Which tasks changed, by evaluator, at most so many each way."""
+    told = []
+    for row in compared:
+        for word, items in (("better", row.change.better), ("worse", row.change.worse)):
+            if items:
+                more = f" and {len(items) - most} more" if len(items) > most else ""
+                listed = ", ".join(items[:most])
+                told.append(f"{row.evaluator} {row.figure} {word} ({len(items)}): {listed}{more}")
+    return told

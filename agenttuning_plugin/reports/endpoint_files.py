@@ -1,0 +1,69 @@
+"""Files of an evaluation on a server in the output folder: adapters and results by step."""
+
+from __future__ import annotations
+
+import json
+from hashlib import blake2b
+from pathlib import Path
+
+from evaluators.evaluator import RECORDS_FILE, Evaluation
+from evaluators.results.evaluations import metric_of
+
+FOLDER = "endpoint"
+"""Folder in the trainer's output folder: adapters, logs, results and transcripts by step."""
+
+PREFIX = "endpoint_"
+"""Of the evaluators' names in logs and records: the same ones may run in training too."""
+
+ADAPTER = "adapter-"
+"""Of a step's folder with the adapter, before a digest of its weights."""
+
+
+def results_in(folder: Path) -> list[Evaluation]:
+    """Rows that `agenttuning evaluate` wrote, under the names that they have here."""
+    path = folder / RECORDS_FILE
+    if not path.is_file():
+        return []
+    found = []
+    for line in path.read_text("utf-8").splitlines():
+        row = json.loads(line)
+        row.pop("step")
+        row["metrics"] = {name: metric_of(values) for name, values in row["metrics"].items()}
+        row["records"] = tuple(row["records"])
+        found.append(Evaluation(**{**row, "evaluator": PREFIX + row["evaluator"]}))
+    return found
+
+
+def digest(adapter: Path) -> str:
+    """Of an adapter's files: other weights have another one."""
+    digest = blake2b(digest_size=6)
+    for file in sorted(path for path in adapter.rglob("*") if path.is_file()):
+        digest.update(file.name.encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def prefix_of(output: Path) -> str:
+    """Of a run's adapters on the server, which other runs use, from folders of this name too."""
+    folder = output.resolve()
+    return f"{folder.name}-{blake2b(str(folder).encode(), digest_size=3).hexdigest()}"
+
+
+def adapter_in(folder: Path) -> Path:
+    """The adapter in a step's folder; a path that is not there where it was deleted."""
+    return next(iter(sorted(folder.glob(f"{ADAPTER}*"))), folder / f"{ADAPTER}gone")
+
+
+def put_aside(path: Path) -> None:
+    """Keep an earlier run's files out of this one's, but do not lose them."""
+    if path.exists():
+        number = 1
+        while (kept := path.with_name(f"{path.stem}.previous-{number}{path.suffix}")).exists():
+            number += 1
+        path.rename(kept)
+
+
+def step_of(folder: Path) -> int:
+    """The step that a folder is of; 0 where its name tells none."""
+    number = folder.name.removeprefix("step-")
+    return int(number) if number.isdigit() else 0

@@ -1,0 +1,148 @@
+"""Reading `evaluations.jsonl` and setting a run's base beside its result."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from dataset_builders.errors import DataError, SourceNotFoundError
+from evaluators.evaluator import RECORDS_FILE
+from evaluators.results.evaluations import metric_of
+from evaluators.stats.intervals import Metric
+from evaluators.stats.paired import Change, paired_change
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One figure before and after.
+
+    Attributes:
+        suite: What it says something about, such as "held-in".
+        label: What it is.
+        base: At the first evaluation.
+        tuned: At the last one.
+        change: Over the items that both measured.
+        percent: Whether the figure reads as a percentage.
+    """
+
+    suite: str
+    label: str
+    base: Metric
+    tuned: Metric
+    change: Change
+    percent: bool
+
+
+_WORDS = {"success": "success", "valid_format": "format", "action_match": "actions"}
+_BESIDE = ("valid_format",)
+"""Shown beside an evaluator's main figure."""
+
+
+def read_evaluations(folder: Path) -> list[dict[str, Any]]:
+    """Evaluations of a run, in the order they were made.
+
+    Raises:
+        SourceNotFoundError: The folder holds none.
+        DataError: A line is not what this package writes.
+    """
+    path = folder / RECORDS_FILE
+    if not path.is_file():
+        raise SourceNotFoundError(f"{path}: no such file; has a run with evaluators ended here?")
+    rows: list[dict[str, Any]] = []
+    # Not splitlines: a model's text may hold separators that JSON does not escape.
+    lines = path.read_text("utf-8").split("\n")
+    for number, line in enumerate(lines if lines[-1] else lines[:-1], 1):
+        try:
+            row = json.loads(line)
+            row["metrics"] = {key: metric_of(value) for key, value in row["metrics"].items()}
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path}:{number}: not an evaluation: {error}") from error
+        rows.append(row)
+    return rows
+
+
+def compare(evaluations: list[dict[str, Any]]) -> list[Comparison]:
+    """Set each evaluator's base, measured at step 0, beside its last evaluation."""
+    found: list[Comparison] = []
+    for name in dict.fromkeys(row["evaluator"] for row in evaluations):
+        rows = [row for row in evaluations if row["evaluator"] == name and row["metrics"]]
+        if not rows or rows[0]["step"] != 0:
+            continue
+        base, tuned = rows[0], rows[-1]
+        primary = tuned.get("primary") or next(iter(tuned["metrics"]))
+        for key in (primary, *_BESIDE):
+            if key not in base["metrics"] or key not in tuned["metrics"]:
+                continue
+            macro = bool(tuned.get("macro"))
+            found.append(
+                Comparison(
+                    suite=str(tuned.get("suite", "")),
+                    label=f"{name} {_WORDS.get(key, key)}",
+                    base=base["metrics"][key],
+                    tuned=tuned["metrics"][key],
+                    change=paired_change(base["records"], tuned["records"], key, macro=macro),
+                    percent=_is_share(key, (base, tuned)),
+                )
+            )
+    return found
+
+
+def unmeasured(evaluations: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What could not be measured at all, and why, one line each."""
+    measured = {row["evaluator"] for row in evaluations if row["metrics"]}
+    reasons = {
+        row["evaluator"]: row.get("error", "")
+        for row in evaluations
+        if row["evaluator"] not in measured
+    }
+    return [f"{name}: {reason.removeprefix(f'{name}: ')}" for name, reason in reasons.items()]
+
+
+def _is_share(key: str, rows: Sequence[Mapping[str, Any]]) -> bool:
+    if key == "loss":
+        return False
+    values = [record["scores"].get(key, 0.0) for row in rows for record in row["records"]]
+    return all(0.0 <= value <= 1.0 for value in values)
+
+
+def table(comparisons: list[Comparison], title: str) -> Table:
+    """The comparison as a table of 80 columns; brackets hold 95 % intervals."""
+    caption = "(n); change [95 % interval] and p: paired, item by item; format: every turn parsed"
+    made = Table(title=title, caption=escape(caption), box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("", "base", "tuned", "change", "p"):
+        made.add_column(column, justify="left" if not column else "right", no_wrap=True)
+    shown = ""
+    for row in comparisons:
+        if row.suite != shown:
+            made.add_row(f"[bold]{row.suite}[/bold]")
+            shown = row.suite
+        made.add_row(
+            f"  {row.label} ({row.change.n})",
+            _show(row.base, row.percent),
+            _show(row.tuned, row.percent),
+            escape(_show_change(row)),
+            "<.001" if row.change.p_value < 0.001 else f"{row.change.p_value:.3f}",
+        )
+    return made
+
+
+def _show(metric: Metric, percent: bool) -> str:
+    return f"{metric.value:.1%}" if percent else f"{metric.value:.3f}"
+
+
+def _show_change(row: Comparison) -> str:
+    """In points of a percentage, else in percent of the base."""
+    change = row.change
+    unit = 1.0 if row.percent else abs(change.before)
+    if not unit:
+        return f"{change.value:+.3f}"
+    value, low, high = (100 * each / unit for each in (change.value, change.low, change.high))
+    sign = " pts" if row.percent else " %"
+    return f"{value:+.1f}{sign} [{low:+.1f}, {high:+.1f}]"

@@ -1,0 +1,69 @@
+"""End of an Axolotl run: base against result, and the next commands."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from agenttuning_plugin.console import plain
+from agenttuning_plugin.reports.results import compare, read_evaluations, table, unmeasured
+from dataset_builders.errors import AgentTuningError
+from evaluators.evaluator import RECORDS_FILE
+
+SUMMARY = "AGENTTUNING_SUMMARY"
+"""Environment variable; `0` turns the output off, for a caller that prints its own."""
+
+
+def print_run_end(cfg: Any, console: Console) -> None:
+    """Print the comparison and the commands, in the run's first process only.
+
+    Args:
+        cfg: Axolotl's validated settings.
+        console: Where to.
+    """
+    if os.environ.get("RANK", "0") != "0" or os.environ.get(SUMMARY) == "0":
+        return
+    folder = Path(str(cfg.output_dir))
+    if (folder / RECORDS_FILE).is_file():
+        try:
+            _print_table(folder, console)
+        except AgentTuningError as error:  # The model is saved; a damaged file ends no run.
+            console.print(plain(f"no comparison: {error}"), soft_wrap=True)
+    for line in next_commands(cfg):
+        console.print(plain(line), soft_wrap=True)
+
+
+def _print_table(folder: Path, console: Console) -> None:
+    evaluations = read_evaluations(folder)
+    comparisons = compare(evaluations)
+    if comparisons:
+        console.print(table(comparisons, f"{folder}: base and tuned"))
+    else:
+        console.print(plain(f"{folder}: no evaluator measured both the base and the result"))
+    for line in unmeasured(evaluations):
+        console.print(plain(f"not measured: {line}"), soft_wrap=True)
+
+
+def next_commands(cfg: Any) -> list[str]:
+    """What to do with a finished run, one command a line."""
+    place = str(cfg.output_dir)
+    out, folder = shlex.quote(place), Path(place)
+    lines = [f"talk to it:      agenttuning chat {out}"]
+    lines.append(f"evaluate it:     agenttuning evaluate --model {out} --suite all")
+    if (folder / RECORDS_FILE).is_file():
+        lines.append(f"compare:         agenttuning compare {out}")
+    if (folder / "transcripts").is_dir():
+        lines.append(f"read episodes:   agenttuning view {out}")
+    recipe = str(cfg.axolotl_config_path or "")
+    # A sweep's recipe is a temporary file, which is gone when the run has ended.
+    kept = bool(recipe) and Path(tempfile.gettempdir()) not in Path(recipe).resolve().parents
+    if cfg.adapter and kept:
+        lines.append(
+            f"merge adapter:   axolotl merge-lora {shlex.quote(recipe)} --lora-model-dir {out}"
+        )
+    return lines

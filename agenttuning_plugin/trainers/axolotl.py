@@ -1,0 +1,223 @@
+"""The Axolotl plugin: its hooks, each a few lines around the shared parts.
+
+Axolotl hands the whole life of the data to a plugin that loads it: tokens, labels, length
+policy, packing columns, evaluation set and number of steps all come from here.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from axolotl.common.datasets import TrainDatasetMeta
+from axolotl.integrations.base import BasePlugin
+
+from agenttuning_plugin.config.overrides import apply_overrides, check_command_line
+from agenttuning_plugin.config.recipe import AgentTuningSection
+from agenttuning_plugin.config.rules import REPLACED_KEYS, check_recipe, section_of, uses_plugin
+from agenttuning_plugin.trainers.axolotl_keys import unknown_keys, unknown_nested_keys
+from agenttuning_plugin.trainers.axolotl_settings import (
+    batch_of,
+    budget_of,
+    encoding_of,
+    fill_in,
+    is_filled_in,
+    seed_of,
+)
+from agenttuning_plugin.training_data.collator import (
+    PackedCollator,
+    boundaries_of,
+    needs_joined_rows,
+)
+from agenttuning_plugin.training_data.packed_dataset import AXOLOTL_ARGUMENTS
+from agenttuning_plugin.training_data.row_order import check_row_order
+from agenttuning_plugin.training_data.run import Mix, load_mix
+from agenttuning_plugin.training_data.run_files import run_of, write_run_files
+from dataset_builders.errors import AgentTuningError
+from dataset_builders.masks.template_variables import set_template_variables
+from dataset_builders.mixing.losses import loss_warnings
+from dataset_builders.mixing.preparation import report_lines
+
+LOG = logging.getLogger("axolotl.agenttuning")
+
+
+class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
+    """eta-mixed data with exact masks, and evaluators inside training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._mix: Mix | None = None
+        self._boundaries: tuple[str, ...] = ()
+        self._joins_rows = False
+
+    def register(self, cfg: Any) -> None:
+        """Check the recipe before Axolotl does, and fill in what the mix implies.
+
+        Raises:
+            ConfigError: A setting contradicts the plugin's, or is misspelt; names each.
+        """
+        if not uses_plugin(cfg):
+            return
+        _say_errors_in_one_line()
+        if is_filled_in(cfg):
+            return  # a Ray worker registers again, with the recipe that the driver validated
+        check_command_line(sys.argv)
+        apply_overrides(cfg)
+        unknown = unknown_keys(cfg, ignored=REPLACED_KEYS)
+        check_recipe(cfg, [key.message for key in unknown if key.misspelt])
+        for line in [*(key.message for key in unknown), *unknown_nested_keys(cfg)]:
+            LOG.warning("%s", line)
+        fill_in(cfg)
+
+    def get_input_args(self) -> str:
+        """Name of the section's model."""
+        return "agenttuning_plugin.config.recipe.AgentTuningArgs"
+
+    def load_datasets(self, cfg: Any, preprocess: bool = False) -> TrainDatasetMeta | None:
+        """Make the run's data, from the cache where it holds them.
+
+        Raises:
+            AgentTuningError: See `agenttuning_plugin.training_data.run.load_mix`.
+        """
+        if not uses_plugin(cfg):
+            return None
+        from axolotl.common.const import DEFAULT_DATASET_PREPARED_PATH
+        from axolotl.loaders import load_tokenizer
+
+        section, tokenizer = section_of(cfg), load_tokenizer(cfg)
+        set_template_variables(tokenizer, section.chat_template_kwargs)
+        self._mix = load_mix(
+            section,
+            tokenizer,
+            encoding=encoding_of(cfg, section),
+            budget=budget_of(cfg),
+            seed=seed_of(cfg),
+            cache=Path(cfg.dataset_prepared_path or DEFAULT_DATASET_PREPARED_PATH),
+        )
+        if cfg.local_rank in (None, 0):
+            self._say_losses(int(cfg.sequence_len))
+            if not preprocess:
+                self._report(cfg, section, tokenizer)
+        # Axolotl counts tokens and packing efficiency of its own data only.
+        cfg.total_num_tokens = None
+        return TrainDatasetMeta(
+            train_dataset=self._mix.train,
+            eval_dataset=self._mix.holdout,
+            total_num_steps=self._mix.steps,
+        )
+
+    def pre_model_load(self, cfg: Any) -> None:
+        """Seed what loading draws, such as an adapter's first weights, or no run could be repeated.
+
+        Axolotl leaves that to the trainer, which is made when they are drawn.
+        """
+        if not uses_plugin(cfg):
+            return
+        from transformers import set_seed
+
+        set_seed(seed_of(cfg))
+
+    def post_model_load(self, cfg: Any, model: Any) -> None:
+        """Note what the model reads of packed rows."""
+        if not uses_plugin(cfg):
+            return
+        self._boundaries = boundaries_of(model)
+        self._joins_rows = needs_joined_rows(model)
+
+    def get_training_args(self, cfg: Any) -> dict[str, Any]:
+        """Keep Axolotl's own packer out: rows come packed, in the mix's order."""
+        return dict(AXOLOTL_ARGUMENTS) if uses_plugin(cfg) and cfg.sample_packing else {}
+
+    def get_collator_cls_and_kwargs(
+        self, cfg: Any, is_eval: bool = False
+    ) -> tuple[type[Any], dict[str, Any]] | None:
+        """The collator of packed rows; the holdout is not packed and keeps Axolotl's."""
+        if is_eval or not cfg.sample_packing or not uses_plugin(cfg):
+            return None
+        # As Axolotl does: one long row for kernels that know documents of various lengths.
+        joined = bool(cfg.attn_supports_packing) or self._joins_rows
+        return PackedCollator, {"flatten": joined, "boundaries": self._boundaries if joined else ()}
+
+    def _say_losses(self, max_length: int) -> None:
+        """Log what was read and dropped of the sources, as a warning if much is lost."""
+        assert self._mix is not None
+        for line in report_lines(self._mix.report):
+            LOG.info("%s", line)
+        for line in loss_warnings(self._mix.report, max_length):
+            LOG.warning("%s", line)
+
+    def _report(self, cfg: Any, section: AgentTuningSection, tokenizer: Any) -> None:
+        """Say what the run trains on, in the log and in the output folder."""
+        assert self._mix is not None
+        facts = self._mix.report["mix"]
+        LOG.info(
+            "mix: %(examples)d examples, %(share_of_examples).4f of them agent data "
+            "(%(share_of_tokens).4f of tokens, %(share_of_trained_tokens).4f of trained ones), "
+            "%(agent_passes).2f passes over agent and %(general_passes).2f over general data, "
+            "eta %(eta)s in %(eta_unit)ss, seed %(seed)d",
+            facts,
+        )
+        run = run_of(self._mix, section, tokenizer, encoding_of(cfg, section), batch_of(cfg))
+        if run.loss:
+            LOG.info(
+                "loss: normalized by %(normalization)s, so that agent data have %(agent_share).4f "
+                "of it",
+                run.loss,
+            )
+        write_run_files(Path(cfg.output_dir), run)
+
+    def add_callbacks_post_trainer(self, cfg: Any, trainer: Any) -> list[Any]:
+        """What a step's loss is divided by, the check of packed rows, and evaluators.
+
+        Raises:
+            ConfigError: The trainer would not read the mix's rows in their order.
+        """
+        if not uses_plugin(cfg):
+            return []
+        check_row_order(trainer)
+        from agenttuning_plugin.evaluation.endpoint_callback import EndpointCallback
+        from agenttuning_plugin.evaluation.from_config import schedules
+        from agenttuning_plugin.training_data.loss_normalization import LossNormalization
+        from agenttuning_plugin.training_data.packing_check import PackingCheck
+        from evaluators.training.callback import EvaluatorCallback
+
+        section = section_of(cfg)
+        variables = section.chat_template_kwargs
+        set_template_variables(trainer.processing_class, variables)
+        ends = tuple(cfg.eot_tokens or ())
+        first: list[Any] = [PackingCheck()] if cfg.sample_packing else []
+        first.append(LossNormalization(trainer, section.loss_normalization))
+        server = section.endpoint
+        beside = [EndpointCallback(trainer, server, ends, variables)] if server else []
+        if not section.evaluators:
+            return [*first, *beside]
+        holdout = self._mix.holdout if self._mix else None
+        made, policy = schedules(section, holdout)
+        panel = EvaluatorCallback(trainer, made, ends, policy)
+        return [*first, panel, *beside]
+
+    def post_train_unload(self, cfg: Any) -> None:
+        """Print base against result and the next commands, when all is saved."""
+        if not uses_plugin(cfg):
+            return
+        from agenttuning_plugin.console import console
+        from agenttuning_plugin.reports.run_end import print_run_end
+
+        print_run_end(cfg, console)
+
+
+def _say_errors_in_one_line() -> None:
+    """Show errors that a user can mend without a traceback."""
+    previous = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if isinstance(error, AgentTuningError):
+            print(f"agenttuning: error: {error}", file=sys.stderr)
+        else:
+            previous(kind, error, trace)
+
+    if getattr(previous, "__module__", "") != __name__:
+        sys.excepthook = hook

@@ -1,0 +1,1 @@
+"""A section to the rows of a run: encoded, cached, mixed, packed and recorded."""

@@ -1,0 +1,151 @@
+"""`agenttuning build`: a mix written to disk, whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agenttuning_plugin.reports.rows import MIX
+from agenttuning_plugin.training_data.run_files import MixRun, write_report
+from dataset_builders.errors import AgentTuningError, ConfigError, StorageError
+from dataset_builders.manifest.store import write_manifest
+from dataset_builders.mixing.mixes import mix
+from dataset_builders.mixing.order import MixOrder
+from dataset_builders.mixing.planning import Plan
+from dataset_builders.mixing.preparation import Encoding, check_sources, prepare, prepare_messages
+from dataset_builders.mixing.unit_conversion import UNITS
+from dataset_builders.sources.inputs import as_spec
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def build_to_disk(
+    out: Path,
+    *,
+    agent: list[str],
+    general: list[str],
+    plan: Plan,
+    num_examples: int,
+    seed: int,
+    tokenizer: str | None = None,
+    chat_template: str | None = None,
+    encoding: Encoding | None = None,
+    processes: int = 1,
+) -> dict[str, Any]:
+    """Write a mix as a dataset for `datasets.load_from_disk`, its manifest and its report.
+
+    With a tokenizer the rows are ids and labels, without one they are `messages`. The same
+    inputs give the same bytes, but for the report and for `where` in the manifest.
+
+    Args:
+        out: Folder to make.
+        agent: Agent data: paths and hub ids.
+        general: General data, likewise.
+        plan: What the mix should be like.
+        num_examples: Length of the mix.
+        seed: Seed of the order.
+        tokenizer: Folder or hub id, or none.
+        chat_template: Chat template of this package for the tokenizer's own, or none.
+        encoding: Settings of the rows; needed with a tokenizer.
+        processes: Number of processes that encode.
+
+    Returns:
+        What `report.json` holds.
+
+    Raises:
+        ConfigError: `out` exists, or see `dataset_builders.mixing.preparation.prepare`.
+        DataError: See there.
+        SourceNotFoundError: See there.
+        StorageError: There is no room for it; nothing is left at `out`.
+    """
+    if out.exists() or out.is_symlink():
+        raise ConfigError(f"{out}: exists already, expected a new folder")
+    if plan.unit not in UNITS:
+        raise ConfigError(f"eta_unit: found {plan.unit!r}, expected one of {', '.join(UNITS)}")
+    check_sources(agent, general, plan)
+    MixOrder(1, 1, plan.eta, seed, num_examples, plan.block, plan.mode)
+    with storage_errors(out), scratch_beside(out) as scratch:
+        agent_specs = [as_spec(path) for path in agent] if plan.needs_agent else []
+        general_specs = [as_spec(path) for path in general] if plan.needs_general else []
+        loaded = None
+        if tokenizer is None:
+            encoding = None
+            prepared = prepare_messages(agent_specs, general_specs, plan=plan, quiet=True)
+        else:
+            from agenttuning_plugin.evaluation.model_loading import load_tokenizer
+
+            assert encoding is not None
+            loaded = load_tokenizer(tokenizer, chat_template)
+            prepared = prepare(
+                agent_specs,
+                general_specs,
+                plan=plan,
+                tokenizer=loaded,
+                encoding=encoding,
+                folder=scratch / "rows",
+                processes=processes,
+                quiet=True,  # They are in the report, which the command shows.
+            )
+        rows, planned = mix(prepared, plan, seed=seed, num_examples=num_examples)
+        run = MixRun(prepared, planned, plan, agent_specs, general_specs, loaded, encoding)
+        return write_build(out, scratch, rows, run, tokenizer or "", {MIX: "."})
+
+
+def write_build(
+    out: Path,
+    scratch: Path,
+    rows: Dataset,
+    run: MixRun,
+    tokenizer: str,
+    places: Mapping[str, str | None],
+) -> dict[str, Any]:
+    """Write rows, report and manifest, and rename the folder to `out` when all is there.
+
+    Returns:
+        What `report.json` holds.
+    """
+    report = run.report()
+    # Within, because the temporary folder itself is readable by its owner only.
+    folder = scratch / "whole"
+    _anew(rows, run.record.sha256).save_to_disk(folder)
+    write_report(folder, report, out.name, "report")
+    write_manifest(folder, run.record, run.where(places, tokenizer))
+    folder.rename(out)
+    return report
+
+
+def _anew(rows: Dataset, sha256: str) -> Dataset:
+    """The same rows without a history: that holds times and paths, and would be saved."""
+    from datasets import Dataset, DatasetInfo
+
+    info = DatasetInfo(features=rows.features)
+    return Dataset(rows.data, info=info, indices_table=rows._indices, fingerprint=sha256[:16])
+
+
+@contextmanager
+def scratch_beside(out: Path) -> Iterator[Path]:
+    """A folder on the same disk, which goes in the end."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as temporary:
+        yield Path(temporary)
+
+
+@contextmanager
+def storage_errors(out: Path) -> Iterator[None]:
+    """Raise a StorageError that names the folder where it cannot be written."""
+    try:
+        yield
+    except AgentTuningError:
+        raise
+    except OSError as error:
+        cause = error.strerror or str(error)
+        if error.errno in _NO_ROOM:
+            cause = f"no room to write it: {cause}"
+        raise StorageError(f"{out}: {cause}; nothing is left there") from error

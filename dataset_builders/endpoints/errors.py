@@ -1,0 +1,158 @@
+"""What is done about a request that failed, by the class of the error.
+
+docs/collect.md has these rules as a table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from socket import gaierror
+from typing import Literal
+
+from dataset_builders.endpoints.refusals import Refusal
+from dataset_builders.endpoints.reply import CONTEXT_FULL
+from dataset_builders.errors import EndpointError
+
+REFUSED = "refused_by_endpoint"
+BAD_REQUEST = "bad_request"
+ENDPOINT_ERROR = "endpoint_error"
+TOO_LARGE = "request_too_large"
+"""Larger than what the account may send in a minute: waiting does not help."""
+
+OF_ENDPOINT = frozenset({REFUSED, BAD_REQUEST, ENDPOINT_ERROR, TOO_LARGE})
+"""Exit reasons for which the endpoint is the cause, not what the model wrote."""
+
+_SHORTEST_SECRET = 6  # A shorter one is a placeholder, and may be a part of any word.
+_OVERLOAD = frozenset({429, 502, 503, 504, 529})
+_RETRIED = frozenset({408, 409, 425})
+
+
+class EpisodeEndedError(Exception):
+    """The episode cannot go on; the others can.
+
+    Attributes:
+        reason: The exit reason.
+    """
+
+    def __init__(self, reason: str, message: str = "") -> None:
+        super().__init__(message or reason)
+        self.reason = reason
+
+
+class UnprovenError(EndpointError):
+    """A request failed for good and no other was answered: the task or the endpoint is at fault.
+
+    Attributes:
+        reason: The class of its last failure, see `Failure.reason`.
+        spoke: Whether the endpoint itself answered with a refusal: a gateway's status, or no
+            answer in time, may be an outage.
+    """
+
+    def __init__(self, message: str, reason: str = "", *, spoke: bool = False) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.spoke = spoke
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What a failed request means.
+
+    Attributes:
+        verdict: "retry" it, end the "episode", or stop the "run".
+        reason: Exit reason of the episode, or the class of the failure.
+        message: One line for the user.
+        overload: Whether fewer requests should be in flight.
+        limited: Whether the endpoint works and only asks to slow down (429).
+        wait: Seconds that the endpoint asks everybody to wait; None if it does not.
+        doubtful: Of a "run": whether it may be the request's own fault, not that of all.
+        absent: Whether the endpoint refuses connections.
+        status: Of a "run": HTTP status of the answer.
+    """
+
+    verdict: Literal["retry", "episode", "run"]
+    reason: str
+    message: str
+    overload: bool = False
+    limited: bool = False
+    wait: float | None = None
+    doubtful: bool = False
+    absent: bool = False
+    status: int | None = None
+
+
+def judge(error: Exception, *, proven: bool, secret: str = "") -> Failure:
+    """Say what a failed request means: by status, then codes, then hints to wait, then words.
+
+    Args:
+        error: What the client raised.
+        proven: Whether the endpoint has answered such a request before: a request that is
+            refused then is the episode's fault, and else that of the settings.
+        secret: The key; kept out of messages, for some endpoints repeat it.
+    """
+    status = getattr(error, "status_code", None)
+    body = getattr(error, "body", None)
+    code = body.get("code") if isinstance(body, dict) else None
+    text = f"{error} {code if code and str(code) not in str(error) else ''}"
+    if len(secret) >= _SHORTEST_SECRET:
+        text = text.replace(secret, "[the key]")
+    text = " ".join(text.split())
+    if status is None:
+        return _without_answer(error, text[:400])
+    refusal = Refusal(status, getattr(getattr(error, "response", None), "headers", {}), body, text)
+    message = f"HTTP {status}: {text[:400]}"
+    if refusal.too_large:
+        return Failure("episode", TOO_LARGE, message)
+    if status == 429 and refusal.out_of_quota:
+        return Failure("run", "quota", message)
+    if status >= 500 or status == 429 or status in _RETRIED:
+        return Failure(
+            *("retry", f"http_{status}", message),
+            overload=status in _OVERLOAD,
+            limited=status == 429,
+            wait=refusal.wait,
+        )
+    if refusal.context_full:
+        return Failure("episode", CONTEXT_FULL, message)
+    if refusal.filtered:
+        return Failure("episode", REFUSED, message)
+    if status in (400, 422):
+        if proven:
+            return Failure("episode", BAD_REQUEST, message)
+        return Failure("run", BAD_REQUEST, message, doubtful=True)
+    return Failure("run", f"http_{status}", message, status=status)
+
+
+def _without_answer(error: Exception, line: str) -> Failure:
+    # By what is beneath: openai over aiohttp calls a dropped connection a timeout, too.
+    causes = list(_causes(error))
+    slow = any(isinstance(each, TimeoutError) for each in causes)
+    reason = "timeout" if slow else "broken_response"
+    if not slow and isinstance(error, _connection_errors()):
+        reason = "connection"
+    absent = bool(absence(error))
+    message = absence(error) or f"{type(error).__name__}: {line}"
+    return Failure("retry", reason, message, overload=slow, absent=absent)
+
+
+def absence(error: BaseException) -> str:
+    """Why the address cannot be reached, from an error's cause; else ""."""
+    for each in _causes(error):
+        if isinstance(each, ConnectionRefusedError):
+            return "connection refused: nothing listens at this address"
+        if isinstance(each, gaierror):
+            return f"the host is unknown: {each.strerror or each}"
+    return ""
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _connection_errors() -> tuple[type[Exception], ...]:
+    from openai import APIConnectionError
+
+    return APIConnectionError, OSError

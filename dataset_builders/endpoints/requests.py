@@ -1,0 +1,197 @@
+"""A request for a model's turn, its key, and how the answer is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dataset_builders.conversation import Message
+from dataset_builders.endpoints.answer import read_answer
+from dataset_builders.endpoints.pricing import PriceTable
+from dataset_builders.endpoints.reply import CONTEXT_FULL, Reply
+from dataset_builders.errors import ConfigError
+from dataset_builders.finish_reason import (
+    UNSAID,
+    BrokenResponseError,
+    check_error,
+    check_finish,
+    cut_by_context,
+)
+
+TOKEN_FIELDS = ("max_tokens", "max_completion_tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the model writes; everything here decides what data comes out.
+
+    Attributes:
+        temperature: The endpoint's default if None.
+        top_p: The endpoint's default if None.
+        seed: Of the endpoint's sampling; attempt k is sent seed + k. None sends none.
+        max_tokens: Tokens a turn may have; what the environment's benchmark allows if None.
+        stop: Texts that end a turn.
+        token_field: Name of the field that carries `max_tokens`; OpenAI's newer models
+            want "max_completion_tokens".
+        extra: Further fields of the request, such as `{"reasoning_effort": "low"}`.
+
+    Raises:
+        ConfigError: `token_field` is another one.
+    """
+
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    token_field: str = TOKEN_FIELDS[0]
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.token_field not in TOKEN_FIELDS:
+            raise ConfigError(
+                f"token_field: found {self.token_field!r}, expected {' or '.join(TOKEN_FIELDS)}"
+            )
+
+    def request(
+        self, model: str, messages: Sequence[Message], max_tokens: int, attempt: int
+    ) -> dict[str, Any]:
+        """The request's JSON body."""
+        body: dict[str, Any] = {
+            "model": model,
+            "messages": [
+                {"role": message.role, "content": plain_unicode(message.content)}
+                for message in messages
+            ],
+            self.token_field: self.max_tokens or max_tokens,
+        }
+        if self.temperature is not None:
+            body["temperature"] = self.temperature
+        if self.top_p is not None:
+            body["top_p"] = self.top_p
+        if self.seed is not None:
+            body["seed"] = self.seed + attempt
+        if self.stop:
+            body["stop"] = list(self.stop)
+        return {**body, **self.extra}
+
+
+def plain_unicode(text: str) -> str:
+    """Text without lone surrogates, which cannot be sent: U+FFFD stands for each."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def request_key(body: Mapping[str, Any], attempt: int) -> str:
+    """SHA-256 of model, messages, sampling and attempt: what a paid reply is found by.
+
+    The endpoint's address is no part of it: a local server comes back on another port.
+    """
+    content = json.dumps([body, attempt], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def read_reply(text: str, model: str, prices: PriceTable, limit: int = 0) -> Reply:
+    """Read an endpoint's answer to a chat or text completion.
+
+    Null content is a valid outcome: a model that calls tools nobody offered, or that has
+    spent all its tokens on hidden thoughts, has said nothing. A refusal is its text. Thoughts
+    are taken off, whether they stand in the text or in the server's own field.
+
+    Args:
+        text: The body of the response.
+        model: Name of the model in the request.
+        prices: What requests cost.
+        limit: Tokens that the request allowed for the turn; 0 if that is not known. A turn
+            that was cut before has `finish_reason` "context_full".
+
+    Raises:
+        BrokenResponseError: It is no JSON, has no choice with a turn, tells of an error, or
+            has a `finish_reason` of a turn that the server gave up.
+    """
+    try:
+        content = json.loads(text)
+        check_error(content)
+        choice = content["choices"][0]
+        said = _said(choice)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        shown = text[:80] + "..." * (len(text) > 80)
+        raise BrokenResponseError(f"{type(error).__name__} in {shown!r}") from None
+    check_error(choice, whole=False)
+    finish = (
+        UNSAID if choice.get("finish_reason", "") is None else str(choice.get("finish_reason", ""))
+    )
+    check_finish(finish)
+    usage = _fields(content.get("usage"))
+    read = _number(usage.get("prompt_tokens"))
+    cached = _number(_fields(usage.get("prompt_tokens_details")).get("cached_tokens"))
+    written = _number(usage.get("completion_tokens"))
+    counted = read + written > 0
+    # Some endpoints leave hidden thoughts out of `completion_tokens`, and not of the total.
+    spent = max(written, _number(usage.get("total_tokens")) - read)
+    answer = read_answer(plain_unicode(_text(said)), plain_unicode(_reasoning(choice)))
+    return Reply(
+        text=str(answer),
+        reasoning=answer.reasoning,
+        finish_reason=CONTEXT_FULL if cut_by_context(finish, spent, limit) else finish,
+        model=str(content.get("model") or model),
+        prompt_tokens=read,
+        cached_tokens=cached,
+        completion_tokens=written,
+        cost=prices.cost(model, read, cached, written) if counted else None,
+        counted=counted,
+        calls=_calls(choice),
+    )
+
+
+def _said(choice: Any) -> Any:
+    if "message" not in choice and "text" in choice:  # Of /v1/completions.
+        return choice["text"] or ""
+    message = choice["message"]
+    return message.get("content") or message.get("refusal") or ""
+
+
+def _calls(choice: Mapping[str, Any]) -> int:
+    """Native tool calls of a turn: environments read text, so they are dropped."""
+    message = _fields(choice.get("message"))
+    calls = message.get("tool_calls")
+    count = len(calls) if isinstance(calls, list) else int(bool(calls))
+    return count + bool(message.get("function_call"))  # The older field, of one call.
+
+
+def _reasoning(choice: Any) -> str:
+    """What a server has taken off already: `reasoning_content`, `reasoning`, or its own parts."""
+    message = choice.get("message") or {}
+    for name in ("reasoning_content", "reasoning"):
+        if message.get(name):
+            return _text(message[name])
+    parts = message.get("content")
+    parts = [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+    return "\n\n".join(_text(part["thinking"]) for part in parts if part.get("thinking"))
+
+
+def token_limit(body: Mapping[str, Any]) -> int:
+    """Tokens that a request allows for the turn; 0 if it does not say."""
+    return max((_number(body.get(name)) for name in TOKEN_FIELDS), default=0)
+
+
+def _fields(value: Any) -> Mapping[str, Any]:
+    # The reply is paid for: an odd count of its tokens must not lose it.
+    return value if isinstance(value, dict) else {}
+
+
+def _number(value: Any) -> int:
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+def _text(said: Any) -> str:
+    # Some endpoints answer with the parts of a multi-part message.
+    if isinstance(said, list):
+        return "".join(str(part.get("text", "")) for part in said if isinstance(part, dict))
+    return str(said)

@@ -1,0 +1,145 @@
+"""Whether a request that failed is sent again, and when; docs/collect.md has the rules."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from typing import Protocol
+
+from dataset_builders.endpoints.address import hint
+from dataset_builders.endpoints.errors import (
+    ENDPOINT_ERROR,
+    EpisodeEndedError,
+    Failure,
+    UnprovenError,
+)
+from dataset_builders.errors import EndpointError
+
+_LONGEST_BACK_OFF = 60.0
+
+
+class Place(Protocol):
+    """What of a `client.Endpoint` is needed; its text names it in messages."""
+
+    @property
+    def address(self) -> str:
+        """Where requests go."""
+
+    @property
+    def tries(self) -> int:
+        """Times that a request is sent before its failure counts."""
+
+    @property
+    def patience(self) -> float:
+        """Seconds without any answer after which the endpoint is considered down."""
+
+    @property
+    def back_off(self) -> float:
+        """Seconds before the first retry."""
+
+
+class Trail:
+    """The failures of one request so far.
+
+    Args:
+        endpoint: Where it is sent, and how patiently.
+        parks: Whether the caller sets a task aside at an `UnprovenError`, and asks again later.
+
+    Attributes:
+        tries: Times that it failed.
+        failures: Those that were more than a request to wait (429).
+        passed_over: Times that it was asked to wait while others were answered.
+        others: Whether others were answered: since it failed the time before, where it is set
+            aside if in doubt, else since it was sent.
+    """
+
+    def __init__(self, endpoint: Place, *, parks: bool) -> None:
+        self.tries = self.failures = self.passed_over = 0
+        self.others = False
+        self._endpoint = endpoint
+        self._parks = parks
+        self._begun = time.monotonic()
+        self._failed_at = math.inf
+
+    @property
+    def alone(self) -> bool:
+        """Whether it is asked to wait again and again, while others are answered."""
+        return self.passed_over >= self._endpoint.tries
+
+    def note(self, failure: Failure, answered_at: float) -> None:
+        """Add a failure.
+
+        Args:
+            failure: What it means.
+            answered_at: When any request was answered last, by the monotonic clock.
+        """
+        # A server that dies had answered others since this one was sent, and none since it failed.
+        self.others = answered_at > (self._failed_at if self._parks else self._begun)
+        self.tries += 1
+        self.failures += not failure.limited
+        self.passed_over += failure.limited and self.others
+        self._failed_at = time.monotonic()
+
+    def give_up(
+        self, failure: Failure, answered_at: float, *, answers: int, again: int | None
+    ) -> None:
+        """Raise what a failure means, unless the request may be sent again.
+
+        Args:
+            failure: The last one.
+            answered_at: See `note`.
+            answers: Requests that were answered.
+            again: See `ChatClient.again`.
+
+        Raises:
+            EpisodeEndedError: This episode cannot go on.
+            UnprovenError: It cannot, and no other request was answered meanwhile.
+            EndpointError: No episode can go on.
+        """
+        endpoint = self._endpoint
+        line = f"{endpoint}: {failure.message}{hint(endpoint.address, failure.status)}"
+        if failure.verdict == "episode":
+            raise EpisodeEndedError(failure.reason, failure.message)
+        if failure.verdict == "run":
+            if failure.doubtful:
+                raise UnprovenError(line, failure.reason, spoke=True)
+            raise EndpointError(line)
+        if time.monotonic() - max(self._begun, answered_at) > endpoint.patience:
+            raise EndpointError(f"{endpoint}: no answer for long: {failure.message}")
+        if self.tries >= endpoint.tries and _own_fault(failure, answers, again):
+            raise EpisodeEndedError(ENDPOINT_ERROR, failure.message)
+        if self._parks and self.passed_over >= 2 * endpoint.tries:
+            raise UnprovenError(f"{line} (others were answered meanwhile)", failure.reason)
+        if self.failures < endpoint.tries:
+            return
+        if self.others:  # It is this request.
+            raise EpisodeEndedError(ENDPOINT_ERROR, failure.message)
+        down = f"{endpoint}: {self.failures} tries, no request answered meanwhile: "
+        if failure.absent:
+            raise EndpointError(down + failure.message)
+        raise UnprovenError(down + failure.message, failure.reason, spoke=_spoke(failure))
+
+    def pause(self, failure: Failure) -> float:
+        """Seconds to wait before it is sent again, beside the pause that all requests make."""
+        # "Retry-After: 0" does not mean to send without end.
+        if self.alone:
+            return max(failure.wait or 0.0, self._back_off())
+        return self._back_off() if (failure.wait or 0.0) < self._endpoint.back_off else 0.0
+
+    def _back_off(self) -> float:
+        longest = min(_LONGEST_BACK_OFF, self._endpoint.back_off * 2.0 ** (self.tries - 1))
+        # Spread out, else all that failed together come back together.
+        return longest * random.uniform(0.5, 1.0)
+
+
+def _own_fault(failure: Failure, answers: int, again: int | None) -> bool:
+    """Whether a task that was set aside and fails again is at fault, not the endpoint."""
+    if again is None or failure.absent:
+        return False
+    return answers > again or (_spoke(failure) and answers > 0)
+
+
+def _spoke(failure: Failure) -> bool:
+    """Whether the endpoint itself refused; a gateway's status or a timeout may be an outage."""
+    return failure.reason.startswith("http_") and not failure.overload

@@ -1,0 +1,88 @@
+"""What this package needs of a model, and what a run of it may spend."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any, Protocol
+
+from dataset_builders.conversation import Message
+from dataset_builders.endpoints.errors import EpisodeEndedError
+from dataset_builders.endpoints.reply import Reply
+from dataset_builders.rollouts.ledger import Spent
+
+TOKEN_LIMIT = "token_limit"
+COST_LIMIT = "cost_limit"
+
+
+class Model(Protocol):
+    """The collector's `ChatClient`, or anything that asks and remembers as it does."""
+
+    async def complete(
+        self,
+        messages: Sequence[Message],
+        *,
+        task_id: str,
+        attempt: int,
+        round: int,
+        max_tokens: int,
+        purpose: str,
+    ) -> Reply:
+        """Continue a dialogue; see `ChatClient.complete`.
+
+        Raises:
+            EpisodeEndedError: This request gets no reply; others may.
+            BudgetSpentError: Nothing more may be spent.
+            EndpointError: The endpoint does not work.
+        """
+
+
+class BudgetSpentError(Exception):
+    """A limit of the run is reached.
+
+    Attributes:
+        reason: Name of the limit.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def budget(
+    spent: Callable[[], Spent], max_tokens: int | None = None, max_cost: float | None = None
+) -> Callable[[], None]:
+    """What a client calls before it sends; requests in flight are still paid for.
+
+    Args:
+        spent: Tells what all replies so far have taken, those of earlier sessions too.
+        max_tokens: Tokens read and written after which nothing is sent.
+        max_cost: Cost after which nothing is sent, in the price table's currency.
+    """
+
+    def may_send() -> None:
+        now = spent()
+        if max_tokens is not None and now.tokens >= max_tokens:
+            raise BudgetSpentError(TOKEN_LIMIT)
+        if max_cost is not None and (now.cost is None or now.cost >= max_cost):
+            raise BudgetSpentError(COST_LIMIT)
+
+    return may_send
+
+
+Outcome = Reply | EpisodeEndedError | BudgetSpentError
+
+
+async def together(requests: Iterable[Coroutine[Any, Any, Reply]]) -> list[Outcome]:
+    """Wait for all replies, or what came instead of them, in the order of the requests.
+
+    Raises:
+        Exception: Any other failure, once the other requests, which are paid for, are in.
+    """
+    results = await asyncio.gather(*requests, return_exceptions=True)
+    outcomes: list[Outcome] = []
+    for result in results:
+        if not isinstance(result, Reply | EpisodeEndedError | BudgetSpentError):
+            raise result
+        outcomes.append(result)
+    return outcomes

@@ -1,0 +1,217 @@
+"""Task Derivation (AgentTuning, section 2.1.1): tasks from questions with reference SQL.
+
+A data set such as BIRD or Spider gives trajectories in two ways. A model can solve the
+questions like any other task, and its result is compared with the reference's: that is
+collection, with the tasks that are sound as train split. Or a trajectory is constructed
+around the reference: that is executed, a model writes the thoughts, and the whole is
+played, so that its reward is as real as a collected one's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from dataset_builders.conversation import Message
+from dataset_builders.endpoints.errors import EpisodeEndedError
+from dataset_builders.environments import EnvironmentSpec
+from dataset_builders.environments.database.environment import ANSWER
+from dataset_builders.environments.database.tables import TRUNCATED
+from dataset_builders.environments.dialogue import Dialogue
+from dataset_builders.instructions import templates
+from dataset_builders.instructions.budget import Model
+from dataset_builders.instructions.guard import EvaluationGuard
+from dataset_builders.instructions.proposals import sections
+from dataset_builders.instructions.similarity import words
+from dataset_builders.instructions.thoughts import rejection, tidy
+from dataset_builders.instructions.verification import verify
+from dataset_builders.rollouts.episode import Trajectory
+from dataset_builders.rollouts.rollout import ScriptedPolicy, play
+
+KEPT = "kept"
+DUPLICATE = "duplicate"
+TOO_LONG = "result_too_long"
+NO_THOUGHTS = "no_usable_thoughts"
+BELOW_THRESHOLD = "reward_below_threshold"
+
+PURPOSE = "derivation"
+MAX_TOKENS = 600
+ATTEMPTS = 3
+
+_IDLERS = ((f"{ANSWER}\n[]",), (f'{ANSWER}\n["done"]',))
+_REFERENCE = re.compile(
+    r"\b(?:reference|gold|expected|provided)\s+(?:solution|answer|result|sql|query)",
+    re.IGNORECASE,
+)
+# Quoted texts and numbers of a result's rows, as Python writes them.
+_CELL = re.compile(r"'([^']*)'|\"([^\"]*)\"|(-?\d+(?:\.\d+)?)")
+
+
+@dataclass(slots=True)
+class DerivationReport:
+    """What became of every record.
+
+    Attributes:
+        records: Records by outcome: "kept" or the reason they were dropped for.
+        rejected: Replies with thoughts that were not used, by reason.
+        first: For each drop reason how it first showed.
+        guarded_by: Evaluation tasks that questions were held against.
+        stopped: "" or why not all records were looked at.
+    """
+
+    records: Counter[str] = field(default_factory=Counter)
+    rejected: Counter[str] = field(default_factory=Counter)
+    first: dict[str, str] = field(default_factory=dict)
+    guarded_by: int = 0
+    stopped: str = ""
+
+    def drop(self, reason: str, task_id: str, detail: str = "") -> None:
+        """Count a record that is dropped."""
+        self.records[reason] += 1
+        self.first.setdefault(reason, f"{task_id}: {detail}" if detail else task_id)
+
+
+class Sifter:
+    """Tells which derived tasks are sound, one after the other.
+
+    Args:
+        environment: Database environment whose train split they are.
+        guard: Evaluation tasks to stay away from.
+        report: Added to where a task is dropped.
+    """
+
+    def __init__(
+        self, environment: EnvironmentSpec, guard: EvaluationGuard, report: DerivationReport
+    ) -> None:
+        self._environment, self._guard, self._report = environment, guard, report
+        self._seen: set[tuple[str, ...]] = set()
+        report.guarded_by = len(guard)
+
+    def solution(self, task_id: str, question: str) -> Trajectory | None:
+        """The trajectory of the reference, or None where the task is dropped.
+
+        Dropped is what repeats a question, what is close to an evaluation task, what
+        `verify` finds unsound (an empty result among them, for no work would earn it) and
+        a result that is too long to be shown whole: nobody could have read the answer.
+        """
+        key = tuple(words(question))
+        if key in self._seen:
+            self._report.drop(DUPLICATE, task_id)
+            return None
+        self._seen.add(key)
+        if reason := self._guard.reason(question):
+            self._report.drop(reason, task_id)
+            return None
+        verdict = verify(self._environment, task_id, _IDLERS)
+        if verdict.reason or verdict.solution is None:
+            self._report.drop(verdict.reason, task_id, verdict.detail)
+            return None
+        if any(message.content.endswith(TRUNCATED) for message in verdict.solution.messages):
+            self._report.drop(TOO_LONG, task_id)
+            return None
+        return verdict.solution
+
+
+async def construct(
+    model: Model,
+    environment: EnvironmentSpec,
+    solution: Trajectory,
+    report: DerivationReport,
+) -> Trajectory | None:
+    """Build a trajectory around a reference: its actions, thoughts of a model, real reward.
+
+    Args:
+        model: Writes the thoughts, all of them with one request.
+        environment: Where the solution was played, and the result is.
+        solution: From `Sifter.solution`; its own thoughts are templates.
+        report: Added to.
+
+    Returns:
+        The trajectory as it was played anew, or None where it is dropped: no usable
+        thoughts in `ATTEMPTS` replies, or no reward.
+    """
+    dialogue = environment.make()
+    try:
+        turns = await _turns(model, dialogue, solution, report)
+    except EpisodeEndedError as error:
+        report.drop(NO_THOUGHTS, solution.task_id, error.reason)
+        return None
+    finally:
+        dialogue.close()
+    if turns is None:
+        report.drop(NO_THOUGHTS, solution.task_id)
+        return None
+    played = play(environment, [solution.task_id], ScriptedPolicy(turns), batch_size=1)[0]
+    if not played.success:
+        report.drop(BELOW_THRESHOLD, solution.task_id, played.exit_reason)
+        return None
+    return played
+
+
+async def _turns(
+    model: Model, dialogue: Dialogue, solution: Trajectory, report: DerivationReport
+) -> list[str] | None:
+    bare = [
+        replace(message, content=dialogue.with_thought(message.content, "..."))
+        if message.trained
+        else message
+        for message in solution.messages
+    ]
+    acts = [message.content for message in bare if message.trained]
+    question = templates.dialogue(
+        "derivation", transcript=templates.transcript(bare), number=str(len(acts))
+    )
+    for attempt in range(ATTEMPTS):
+        reply = await model.complete(
+            question,
+            task_id=solution.task_id,
+            attempt=attempt,
+            round=attempt,
+            max_tokens=MAX_TOKENS,
+            purpose=PURPOSE,
+        )
+        thoughts = [part.body for part in sections(reply.text) if part.title == "thought"]
+        reason = _rejection(thoughts, bare, dialogue)
+        if not reason:
+            pairs = zip(acts, thoughts, strict=True)
+            return [dialogue.with_thought(act, tidy(thought)) for act, thought in pairs]
+        report.rejected[reason] += 1
+    return None
+
+
+def _rejection(thoughts: Sequence[str], messages: Sequence[Message], form: Dialogue) -> str:
+    """Why thoughts cannot be used, or ""; beside the reasons of `thoughts.rejection`.
+
+    Returns:
+        "wrong_number" of thoughts, "mentions_reference" (an acting model knows of none) or
+        "foretells" (a value of a result stands in a thought before the result was there).
+    """
+    acts = [index for index, message in enumerate(messages) if message.trained]
+    if len(thoughts) != len(acts):
+        return "wrong_number"
+    for index, thought in zip(acts, thoughts, strict=True):
+        if reason := rejection(thought, messages[index].content, form):
+            return reason
+        if _REFERENCE.search(thought):
+            return "mentions_reference"
+        if _foretells(thought, messages[: index + 1], messages[index + 1 :]):
+            return "foretells"
+    return ""
+
+
+def _foretells(thought: str, before: Sequence[Message], after: Sequence[Message]) -> bool:
+    """Whether a value of a later result, found nowhere before, stands in a thought."""
+    seen = _joined("\n".join(message.content for message in before))
+    said = _joined(thought)
+    for message in after:
+        for cell in _CELL.findall(message.content) if message.role == "user" else ():
+            value = _joined("".join(cell))
+            if value.strip() and value in said and value not in seen:
+                return True
+    return False
+
+
+def _joined(text: str) -> str:
+    return f" {' '.join(words(text))} "

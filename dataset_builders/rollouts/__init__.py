@@ -1,0 +1,1 @@
+"""Plays episodes of environments with a policy."""

@@ -1,0 +1,215 @@
+"""One episode in play, shielded from the environment's failures.
+
+Collection, evaluation and the oracle all take this path.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from dataset_builders.conversation import Message
+from dataset_builders.endpoints.answer import dropped_calls, read_answer, refusal
+from dataset_builders.endpoints.reply import CONTEXT_FULL
+from dataset_builders.environments.dialogue import Dialogue
+from dataset_builders.errors import (
+    ConfigError,
+    EnvironmentFailureError,
+    MissingExtraError,
+    SourceNotFoundError,
+)
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+ENVIRONMENT_ERROR = "environment_error"
+
+_MORE = "\ufffd"
+_DETAILS = ("kind", "backend")
+
+# What the user has to mend: it would break every episode alike.
+_RAISED = (ConfigError, MissingExtraError, SourceNotFoundError)
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """A played episode.
+
+    Attributes:
+        task_id: The task.
+        environment: Name of the environment.
+        split: Split of the task, or "" if the environment broke before telling it.
+        messages: All turns; exactly the policy's own are trained. The environment's
+            reaction to the last action is left out, as in AgentInstruct.
+        reward: The benchmark's score in [0, 1].
+        exit_reason: The dialogue's, such as "answered", "bad_format" or "round_limit", or
+            one of "context_full" and "environment_error", or one of the collector's.
+        num_rounds: Turns that the policy took.
+        valid_rounds: Those whose action could be parsed.
+        success: Whether the reward reaches what the environment counts as success.
+        prompt: Which wording was played, such as "own:1f0c9a3e".
+        details: What a record of the score should tell beside it, where the environment
+            says so: `kind` of the task, `backend`.
+        error: What broke, where the environment or the endpoint did.
+        cut_turns: Turns that were cut at the token limit, and whose cut end the messages
+            hold: an environment may keep a turn only up to a point.
+        dropped_calls: Turns that came with native tool calls, which were not requested.
+    """
+
+    task_id: str
+    environment: str
+    split: str
+    messages: tuple[Message, ...]
+    reward: float
+    exit_reason: str
+    num_rounds: int
+    valid_rounds: int
+    success: bool = False
+    prompt: str = ""
+    details: Mapping[str, str] = field(default_factory=dict)
+    error: str = ""
+    cut_turns: int = 0
+    dropped_calls: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Episode:
+    """An episode in play.
+
+    Attributes:
+        index: Its number among the tasks played.
+        task_id: The task.
+        dialogue: What it is played in; None once that has been given back.
+        messages: The dialogue so far, whole.
+        exit_reason: "" while it goes on.
+    """
+
+    index: int
+    task_id: str
+    dialogue: Dialogue | None = None
+    split: str = ""
+    messages: list[Message] = field(default_factory=list)
+    reward: float = 0.0
+    exit_reason: str = ""
+    num_rounds: int = 0
+    valid_rounds: int = 0
+    success: bool = False
+    prompt: str = ""
+    details: dict[str, str] = field(default_factory=dict)
+    error: str = ""
+    cut_turns: int = 0
+    dropped_calls: int = 0
+    _oracle: Generator[str, str, None] | None = None
+
+    def start(self, dialogue: Dialogue) -> None:
+        """Begin the task."""
+        self.dialogue = dialogue
+        observation, info = dialogue.reset(options={"task_id": self.task_id})
+        self.split, self.prompt = str(info["split"]), dialogue.prompt.label
+        self.details = {name: str(info[name]) for name in _DETAILS if name in info}
+        self.messages = [*dialogue.opening(), Message("user", observation)]
+
+    def shown(self) -> tuple[Message, ...]:
+        """The dialogue as the model is shown it: old turns may be left out."""
+        return self.dialogue.trim(self.messages) if self.dialogue else tuple(self.messages)
+
+    def act(self, reply: str | None) -> None:
+        """Take the policy's turn; None is one that found no room: what is reached counts.
+
+        Reasoning is kept with the turn and is not part of what is played.
+        """
+        if self.dialogue is None:
+            self.exit_reason = CONTEXT_FULL
+            return
+        if refused := refusal(reply):
+            self.exit_reason, self.error = refused.partition(":")[0], refused
+            return
+        if reply is None:
+            _, reward, _, _, info = self.dialogue.stop(
+                CONTEXT_FULL, valid_format=False, truncated=True
+            )
+            self.reward, self.success = float(reward), bool(info["success"])
+            self.exit_reason = CONTEXT_FULL
+            return
+        said = read_answer(reply)
+        thoughts = said.reasoning or None
+        kept = self.dialogue.kept(said)
+        self.messages.append(Message("assistant", kept, trained=True, reasoning=thoughts))
+        self.num_rounds += 1
+        self.cut_turns += said.cut and self._keeps_end_of(said)
+        self.dropped_calls += dropped_calls(reply) > 0
+        observation, reward, terminated, truncated, info = self.dialogue.step(said)
+        self.valid_rounds += bool(info["valid_format"])
+        if terminated or truncated:
+            self.reward, self.success = float(reward), bool(info["success"])
+            self.exit_reason = str(info["exit_reason"])
+        else:
+            self.messages.append(Message("user", observation))
+
+    def _keeps_end_of(self, reply: str) -> bool:
+        """Whether the conversation keeps a turn to its end, so that more of it would stay too."""
+        assert self.dialogue is not None
+        return self.dialogue.kept(reply + _MORE).endswith(_MORE)
+
+    def oracle_turn(self) -> str:
+        """The oracle's next turn.
+
+        Raises:
+            EnvironmentFailureError: It has none left, or no solution is known.
+        """
+        if self.dialogue is None:
+            raise EnvironmentFailureError("no episode is running")
+        try:
+            if self._oracle is None:
+                self._oracle = self.dialogue.oracle()
+                return next(self._oracle)
+            return self._oracle.send(self.messages[-1].content)
+        except StopIteration:
+            turns = f"the oracle's {self.num_rounds} turns"
+            raise EnvironmentFailureError(f"{turns} end no episode") from None
+
+    def shield(self, call: Callable[..., _T], *arguments: object) -> _T | None:
+        """Run the environment's code; if it breaks, only this episode ends.
+
+        An environment is a foreign program (a game, a browser, a server), and one that
+        breaks after an hour must not cost the other episodes. What the user has to mend
+        would break every episode alike, so it is raised.
+        """
+        try:
+            return call(*arguments)
+        except _RAISED:
+            raise
+        except Exception as error:
+            self.exit_reason, self.reward, self.success = ENVIRONMENT_ERROR, 0.0, False
+            self.error = f"{type(error).__name__}: {error}"
+            return None
+
+    def trajectory(self, environment: str) -> Trajectory:
+        """The episode as it stands."""
+        return Trajectory(
+            task_id=self.task_id,
+            environment=environment,
+            split=self.split,
+            messages=tuple(self.messages),
+            reward=self.reward,
+            exit_reason=self.exit_reason,
+            num_rounds=self.num_rounds,
+            valid_rounds=self.valid_rounds,
+            success=self.success,
+            prompt=self.prompt,
+            details=self.details,
+            error=self.error,
+            cut_turns=self.cut_turns,
+            dropped_calls=self.dropped_calls,
+        )
+
+
+def close_quietly(dialogue: Dialogue) -> None:
+    """Close a dialogue whose episode is over: if that breaks, its result stands."""
+    try:
+        dialogue.close()
+    except Exception:
+        # The boundary to foreign programs, as in `Episode.shield`.
+        _log.warning("environment %s did not close", dialogue.name, exc_info=True)

@@ -1,0 +1,139 @@
+"""Does an environment work here? Answered without a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from dataset_builders.conversation import Message
+from dataset_builders.environments import EnvironmentSpec
+from dataset_builders.environments.base import Move
+from dataset_builders.rollouts.episode import ENVIRONMENT_ERROR, Trajectory
+from dataset_builders.rollouts.rollout import ChatPolicy, ScriptedPolicy, play, play_oracle
+
+_LONG = 190
+"""Sentences of a turn, of which two and a half fill what a model is shown (`MAX_SEGMENTS`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """What playing showed.
+
+    Attributes:
+        environment: Its name.
+        split: Split that was played.
+        oracle: Mean reward of the oracle.
+        idle: Mean reward of an agent that acts validly and does nothing.
+        num_tasks: Tasks that each of them played.
+        failures: Tasks the oracle did not solve, and how they ended; tasks in which the model
+            is shown a dialogue that nothing can be answered to.
+    """
+
+    environment: str
+    split: str
+    oracle: float
+    idle: float
+    num_tasks: int
+    failures: dict[str, str]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the oracle always earned 1, idling never anything, and nothing broke."""
+        return self.oracle == 1.0 and self.idle == 0.0 and not self.failures
+
+
+def validate(
+    environment: EnvironmentSpec,
+    *,
+    split: str = "train",
+    num_tasks: int = 10,
+    on_progress: Callable[[Trajectory], None] | None = None,
+) -> Validation:
+    """Let the oracle play, and an agent that idles.
+
+    The idle agent sees what a model would be shown, in short turns on every task, and once in
+    turns so long that the dialogue no longer fits and old turns are left out.
+
+    Args:
+        environment: The environment.
+        split: Split to play.
+        num_tasks: Tasks to play, spread evenly over the split; all of a smaller one.
+        on_progress: Called with every finished trajectory of either.
+
+    Raises:
+        ConfigError: The split is unknown.
+        SourceNotFoundError: The environment's data is not there.
+        MissingExtraError: The environment needs an optional dependency.
+    """
+    tasks = _spread(environment.task_ids(split), num_tasks)
+    solved = play_oracle(environment, tasks, batch_size=1, on_progress=on_progress)
+    idler, talker = (
+        _Watching(ScriptedPolicy([_idle_turn(environment, thought)]))
+        for thought in ("I do nothing.", "I do nothing, and say so. " * _LONG)
+    )
+
+    def ended(trajectory: Trajectory) -> None:
+        idler.ended(trajectory)
+        if on_progress is not None:
+            on_progress(trajectory)
+
+    idled = play(environment, tasks, idler, batch_size=1, on_progress=ended)
+    idled += play(environment, tasks[:1], talker, batch_size=1, on_progress=talker.ended)
+    broke = [t for t in idled if t.exit_reason == ENVIRONMENT_ERROR]
+    return Validation(
+        environment=environment.name,
+        split=split,
+        oracle=fmean(trajectory.reward for trajectory in solved),
+        idle=fmean(trajectory.reward for trajectory in idled),
+        num_tasks=len(tasks),
+        failures={t.task_id: t.error or t.exit_reason for t in solved if t.reward < 1}
+        | {t.task_id: f"idle agent: {t.error}" for t in broke}
+        | idler.faults
+        | {task: f"in a long dialogue: {fault}" for task, fault in talker.faults.items()},
+    )
+
+
+class _Watching:
+    """Looks at what a policy is shown, and says what it says."""
+
+    def __init__(self, policy: ChatPolicy) -> None:
+        self._policy = policy
+        self._fault = ""
+        self.faults: dict[str, str] = {}
+
+    def complete(
+        self, dialogues: Sequence[Sequence[Message]], max_new_tokens: int
+    ) -> Sequence[str | None]:
+        """See `ChatPolicy.complete`."""
+        for shown in dialogues:
+            self._fault = self._fault or _fault(shown)
+        return self._policy.complete(dialogues, max_new_tokens)
+
+    def ended(self, trajectory: Trajectory) -> None:
+        """Note the fault, if there was one, of the episode that has just ended."""
+        if self._fault:
+            self.faults[trajectory.task_id] = self._fault
+        self._fault = ""
+
+
+def _fault(shown: Sequence[Message]) -> str:
+    roles = [message.role for message in shown]
+    if "user" not in roles:
+        return "the model is shown no user message"
+    if roles[-1] != "user":
+        return f"the model is shown a dialogue that ends with a message of role {roles[-1]}"
+    return ""
+
+
+def _idle_turn(environment: EnvironmentSpec, thought: str) -> str:
+    dialogue = environment.make()
+    try:
+        return dialogue.write(Move(thought, dialogue.world.idle_action))
+    finally:
+        dialogue.close()
+
+
+def _spread(tasks: tuple[str, ...], number: int) -> list[str]:
+    number = min(number, len(tasks))
+    return [tasks[index * len(tasks) // number] for index in range(number)]

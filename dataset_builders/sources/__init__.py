@@ -1,0 +1,1 @@
+"""A source's name to its files, its format and its conversations."""

@@ -1,0 +1,142 @@
+"""Whatever a caller may name as a source, read into conversations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from dataset_builders.conversation import Conversation
+from dataset_builders.errors import ConfigError
+from dataset_builders.readers.report import SourceReport
+from dataset_builders.sources.detection import detect_format
+from dataset_builders.sources.in_memory import as_items, is_dataset, read_rows
+from dataset_builders.sources.loading import SourceSpec, located, stream_source
+
+if TYPE_CHECKING:
+    from datasets import Dataset, IterableDataset
+
+Item: TypeAlias = "str | Path | SourceSpec | Dataset | IterableDataset"
+Source: TypeAlias = "Item | Sequence[Item] | Sequence[Conversation] | Sequence[Mapping[str, Any]]"
+"""Path, hub id, `SourceSpec` or dataset, or several of them; or conversations or rows."""
+
+Progress = Callable[[str, int], None]
+"""Called with the name of a stage and the number of items finished since the last call."""
+
+
+def is_empty(source: Source | None) -> bool:
+    """Whether there is nothing to read."""
+    if source is None:
+        return True
+    # A streaming dataset has no length; its first rows are not read here.
+    return not isinstance(source, str | Path | SourceSpec) and (
+        hasattr(source, "__len__") and not len(source)
+    )
+
+
+def read_source(
+    source: Source, what: str, on_progress: Progress | None
+) -> tuple[Iterable[Conversation], list[SourceReport]]:
+    """Read a source of any kind.
+
+    Args:
+        source: The source.
+        what: Name of its part in errors, such as "agent".
+        on_progress: Called as records are read.
+
+    Returns:
+        Its conversations, to be gone through once, and for each file source what became
+        of its records: complete when the conversations have been gone through.
+
+    Raises:
+        DataError: It cannot be read. Where no record of a source is usable, this is
+            raised as the conversations are gone through.
+        SourceNotFoundError: A path or hub id leads nowhere.
+    """
+    if isinstance(source, str | Path | SourceSpec) or is_dataset(source):
+        items: list[Any] = [source]
+    else:
+        items = list(as_items(source, what))
+        if all(isinstance(item, Conversation) for item in items):
+            return items, []
+        if any(isinstance(item, Mapping) for item in items):
+            return read_rows(items, what), []
+    parts: list[Iterable[Conversation]] = []
+    reports: list[SourceReport] = []
+    for entry, item in enumerate(items):
+        name = what if len(items) == 1 else f"{what} {entry}"
+        if is_dataset(item):
+            found: Iterable[Conversation] = read_rows(item, name)
+        else:
+            built = stream_source(as_spec(item), _stage(f"reading {what}", on_progress))
+            found = built.conversations
+            reports.append(built.report)
+        parts.append(_of_entry(found, entry))
+    return chain.from_iterable(parts), reports
+
+
+def _of_entry(conversations: Iterable[Conversation], entry: int) -> Iterable[Conversation]:
+    """Conversations that know which of a side's sources they are of."""
+    if entry == 0:
+        return conversations
+    return (replace(conversation, entry=entry) for conversation in conversations)
+
+
+def source_weights(source: Source | None, what: str) -> tuple[float, ...]:
+    """Weights that sources of one side name; none if they name none.
+
+    Raises:
+        ConfigError: Some name a weight and some do not, or one is not above 0.
+    """
+    if source is None or isinstance(source, str | Path) or is_dataset(source):
+        return ()
+    specs = [source] if isinstance(source, SourceSpec) else as_items(source, what)
+    weights = [spec.weight if isinstance(spec, SourceSpec) else None for spec in specs]
+    given = [weight for weight in weights if weight is not None]
+    if not given:
+        return ()
+    if len(given) < len(weights):
+        raise ConfigError(
+            f"{what}: {len(given)} of {len(weights)} sources have a weight, expected all or none"
+        )
+    for weight in given:
+        if not weight > 0:
+            raise ConfigError(f"{what}.weight: found {weight}, expected a number above 0")
+    return tuple(given)
+
+
+def as_spec(source: str | Path | SourceSpec) -> SourceSpec:
+    """Make a spec of a path or hub id, telling the format from its first record."""
+    if isinstance(source, SourceSpec):
+        return source if source.format else replace(source, format=detect_format(source))
+    spec = SourceSpec(path=str(source))
+    return replace(spec, format=detect_format(spec))
+
+
+def as_evaluation_spec(source: str | Path | SourceSpec) -> SourceSpec:
+    """Make a spec of what is to be measured on: the splits for evaluation where there are any.
+
+    Args:
+        source: Path, hub id or spec; one that names splits keeps them.
+
+    Raises:
+        DataError, SourceNotFoundError: See `as_spec`.
+    """
+    spec = as_spec(source)
+    names = located(spec).evaluation
+    return replace(spec, splits=names) if names else spec
+
+
+def _stage(name: str, on_progress: Progress | None) -> Callable[[int], None] | None:
+    if on_progress is None:
+        return None
+    seen = 0
+
+    def report(total: int) -> None:
+        nonlocal seen
+        on_progress(name, total - seen)
+        seen = total
+
+    return report

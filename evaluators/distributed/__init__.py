@@ -1,0 +1,1 @@
+"""Processes of a distributed run: collective calls and heartbeats."""

@@ -1,0 +1,151 @@
+"""What an evaluator is, and what it is given.
+
+An evaluator names its items, measures some of them and sums the records up. Everything
+else is the same for all of them and lives in `running`: which items, on which process,
+what was finished before, errors, time.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from evaluators.models.answer_facts import answer_warning
+from evaluators.models.target import Subject
+from evaluators.stats.aggregate import summarise
+from evaluators.stats.intervals import Metric
+
+__all__ = [
+    "RECORDS_FILE",
+    "Evaluation",
+    "Evaluator",
+    "Metric",
+    "Progress",
+    "Record",
+    "Subject",
+    "Suite",
+]
+
+RECORDS_FILE = "evaluations.jsonl"
+"""File in the trainer's output folder: one line per evaluation, figures and items."""
+
+Record = dict[str, Any]
+"""One item, JSON-ready. Always there: `item`; `scores`, numbers by name, {} where it could
+not be measured; `error`, "" where it could. Where they apply: `weight` (tokens behind a mean
+loss), `group` (for a mean of means), `turns`, `empty` and `cut` (numbers of the model's answers,
+of empty ones and of those cut at the token limit), `messages` (the transcript: a list of
+`{"role", "content"}`), `exit_reason`, `prompt` (which wording was used)."""
+
+Suite = Literal["held-in", "held-out", "general", "replay"]
+
+Progress = Callable[[int, int], None]
+"""Told the number of finished items and of all items of this process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What one evaluator found at one point.
+
+    Attributes:
+        evaluator: Name of the evaluator.
+        metrics: Figures by name; none where nothing could be measured.
+        num_errors: Items that could not be measured; they are not in the figures.
+        seconds: Wall-clock time it took.
+        records: One per item, in the order of the items, so that two evaluations can be
+            compared item by item.
+        suite: The evaluator's.
+        primary: Name of the main figure.
+        about: What the figures depend on, such as the wording, backend or data.
+        error: Why nothing was measured, in one line; "" where something was.
+        macro: Whether figures are means of the means of groups.
+        warning: What makes the figures doubtful, in one line; "" for nothing.
+    """
+
+    evaluator: str
+    metrics: dict[str, Metric]
+    num_errors: int
+    seconds: float
+    records: tuple[Record, ...] = ()
+    suite: str = "held-in"
+    primary: str = ""
+    about: Mapping[str, str] = field(default_factory=dict)
+    error: str = ""
+    macro: bool = False
+    warning: str = ""
+
+    def log(self) -> dict[str, float]:
+        """Keys and values for a trainer's log, such as `eval_database_success`."""
+        flat: dict[str, float] = {}
+        for name, metric in self.metrics.items():
+            flat[f"eval_{self.evaluator}_{name}"] = metric.value
+            if math.isfinite(metric.stderr):  # A single item's is not, and JSON has no infinity.
+                flat[f"eval_{self.evaluator}_{name}_stderr"] = metric.stderr
+        if self.error:
+            flat[f"eval_{self.evaluator}_failed"] = 1.0
+        flat[f"eval_{self.evaluator}_num_errors"] = float(self.num_errors)
+        flat[f"eval_{self.evaluator}_seconds"] = round(self.seconds, 2)
+        return flat
+
+
+class Evaluator(ABC):
+    """Measures a model on items that are the same for every model.
+
+    Attributes:
+        name: Prefix of its figures in logs.
+        suite: What its figures say something about.
+        primary: Name of its main figure.
+        needs_weights: Whether it has to see the model itself; if not, a server's answers
+            are enough.
+        cheap: Whether a run takes seconds, so that it may run often.
+        macro: Whether figures are means over the means of the records' groups.
+    """
+
+    name: str
+    suite: Suite
+    primary: str
+    needs_weights: ClassVar[bool] = False
+    cheap: ClassVar[bool] = False
+    macro: bool = False
+
+    @abstractmethod
+    def items(self) -> tuple[str, ...]:
+        """Identifiers of all items, in the order in which a limit takes the first ones.
+
+        The order is fixed, so that evaluations with a limit measure the same items, and
+        any beginning of it is a fair sample of the whole.
+        """
+
+    @abstractmethod
+    def measure(
+        self, subject: Subject, items: Sequence[str], finished: Callable[[Record], None]
+    ) -> None:
+        """Measure some items; the model is in evaluation mode, without gradients.
+
+        Every process of a distributed run calls this with items of its own, perhaps none,
+        and may take as long as it wants: only `subject` may wait for other processes.
+
+        Args:
+            subject: The model.
+            items: Those to measure, some of `items()`.
+            finished: Called with every item's record as soon as it is complete, from the
+                thread that called `measure`.
+        """
+
+    def about(self) -> dict[str, str]:
+        """What the figures depend on beside the model, for the record of the score."""
+        return {}
+
+    def warning(self, records: Sequence[Record]) -> str:
+        """What makes the figures doubtful, in one line: by default mostly empty or cut answers.
+
+        Args:
+            records: All of them, those with an error included.
+        """
+        return answer_warning(records)
+
+    def metrics(self, records: Sequence[Record]) -> dict[str, Metric]:
+        """Sum up the records that were measured; at least one."""
+        return summarise(records, macro=self.macro)

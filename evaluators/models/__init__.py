@@ -1,0 +1,1 @@
+"""A model that answers: local, sharded or behind a server."""

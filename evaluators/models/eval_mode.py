@@ -1,0 +1,76 @@
+"""Borrowing a model from a trainer and giving it back as it was."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from evaluators.models.compiled import uncompiled
+from evaluators.models.prefix_cache import lent
+from evaluators.models.target import Subject
+
+_CHECKPOINTING = ("activation_checkpointing", "gradient_checkpointing")
+"""Flags of layers that are recomputed in the backward pass. transformers renames them since
+5.23; up to 5.24 the layers still have the old name."""
+
+
+@contextmanager
+def borrowed(subject: Subject) -> Iterator[None]:
+    """Put the model into evaluation mode and undo every change on the way out.
+
+    Restored, also after an exception: the training flag of every single module (a plain
+    `train()` would wake modules that training keeps in evaluation mode), gradient
+    checkpointing, `config.use_cache`, the tokenizer's padding and truncation sides, and
+    the random states of Python, NumPy and torch, so that training draws the same dropout
+    masks with and without evaluation. What was kept of the model's computations is dropped.
+    Compiled modules run as they were before compilation, see `uncompiled`.
+    """
+    import torch
+
+    model, tokenizer = subject.model, subject.tokenizer
+    training = [(module, module.training) for module in model.modules()]
+    checkpointing = [
+        (module, name, flag)
+        for module in model.modules()
+        for name in _CHECKPOINTING
+        if isinstance(flag := getattr(module, name, None), bool)
+    ]
+    use_cache = getattr(model.config, "use_cache", None)
+    sides = tokenizer.padding_side, tokenizer.truncation_side
+    states = _random_states()
+    try:
+        model.eval()
+        called = (model, None if subject.in_step is None else subject.in_step.module)
+        with lent(), uncompiled(*called), torch.no_grad(), subject.autocast():
+            yield
+    finally:
+        for module, flag in training:
+            module.training = flag
+        for module, name, flag in checkpointing:
+            setattr(module, name, flag)
+        if use_cache is not None:
+            model.config.use_cache = use_cache
+        tokenizer.padding_side, tokenizer.truncation_side = sides
+        _restore_random_states(states)
+
+
+def _random_states() -> tuple[Any, ...]:
+    import torch
+
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
+    return random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda
+
+
+def _restore_random_states(states: tuple[Any, ...]) -> None:
+    import torch
+
+    python, numpy, cpu, cuda = states
+    random.setstate(python)
+    np.random.set_state(numpy)
+    torch.set_rng_state(cpu)
+    if cuda is not None:
+        torch.cuda.set_rng_state_all(cuda)

@@ -1,0 +1,147 @@
+"""A model whose weights are spread over processes: every call needs all of them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from dataset_builders.errors import ClusterError
+from evaluators.distributed.process_group import Ranks
+from evaluators.models.token_model import TokenModel
+
+
+class InStep:
+    """Calls a sharded model on all processes at once, whatever each has to do.
+
+    A forward pass gathers the weights of every block from all processes (FSDP, ZeRO-3), so
+    one that is called on some of them waits for ever. Before each call the processes tell each
+    other who wants one. Those that do call the model with inputs of their own; they need not
+    make the same number of calls. Those that have nothing left to do, or failed, are in
+    `leave`, and join with a single token until nobody wants a call any more.
+
+    Args:
+        module: The model as it has to be called: FSDP's own wrapper where there is one.
+        ranks: The processes that share it.
+
+    Attributes:
+        module: See above.
+    """
+
+    def __init__(self, module: Any, ranks: Ranks) -> None:
+        self.module = module
+        self._ranks = ranks
+        self._broken: ClusterError | None = None
+        self._lock = threading.Lock()
+        self.num_calls = 0
+        self.num_joined = 0
+
+    def __call__(self, **arguments: Any) -> Any:
+        """Call the model with inputs of this process.
+
+        Raises:
+            ClusterError: The call failed; other processes wait inside theirs.
+        """
+        with self._lock:  # Two threads would each gather the weights of another block.
+            self._ranks.any(True)
+            self.num_calls += 1
+            return self._call(arguments)
+
+    def leave(self) -> None:
+        """Join the calls of others until none is wanted; then free gathered weights.
+
+        Raises:
+            ClusterError: A call failed here before, even if somebody hushed that up.
+        """
+        if self._broken is not None:
+            raise self._broken
+        with self._lock:
+            while self._ranks.any(False):
+                self.num_joined += 1
+                self._call(self._single_token())
+        _reshard(self.module)
+
+    def _call(self, arguments: dict[str, Any]) -> Any:
+        self._ranks.watchdog.beat()
+        try:
+            return self.module(**arguments)
+        except Exception as error:
+            # Which of the pass's collectives others are in is not known, so this process
+            # cannot join them, and has to end.
+            self._broken = ClusterError(
+                f"{self._ranks.watchdog.evaluator}: process {self._ranks.rank} failed inside a "
+                "call of the sharded model, where the others cannot be told: "
+                f"{type(error).__name__}: {error}"
+            )
+            raise self._broken from error
+
+    def _single_token(self) -> dict[str, Any]:
+        import torch
+
+        ids = torch.zeros((1, 1), dtype=torch.long, device=next(self.module.parameters()).device)
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
+
+
+class RankTokenModel(TokenModel):
+    """A model in one of several processes: a sign of life with every call.
+
+    Args:
+        model: The bare model.
+        pad_id: Token to fill batches with.
+        ranks: The processes.
+        in_step: How to call the model where it is sharded.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        pad_id: int,
+        ranks: Ranks,
+        in_step: InStep | None,
+        *,
+        reuse: bool = True,
+    ) -> None:
+        super().__init__(model, pad_id, reuse=reuse)
+        self._ranks = ranks
+        self._in_step = in_step
+
+    def _forward(self, **arguments: Any) -> Any:
+        self._ranks.watchdog.beat()
+        if self._in_step is None:
+            return super()._forward(**arguments)
+        return self._in_step(**arguments)
+
+
+def sharded_module(wrapped: Any, bare: Any) -> Any:
+    """What to call on all processes at once; None where each has the whole model.
+
+    Args:
+        wrapped: The outermost module, such as `trainer.model_wrapped`.
+        bare: The model itself.
+
+    Returns:
+        Under FSDP, of either version, `wrapped`; under ZeRO-3 `bare`, whose hooks do the
+        gathering while the engine's `forward` counts the steps of training.
+    """
+    import torch.distributed as dist
+
+    if not dist.is_available():
+        return None
+    from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
+
+    if any(isinstance(m, FSDPModule | FullyShardedDataParallel) for m in wrapped.modules()):
+        return wrapped
+    if any(hasattr(parameter, "ds_id") for parameter in bare.parameters()):
+        return bare
+    return None
+
+
+def _reshard(module: Any) -> None:
+    """Under FSDP 2 a pass without gradients leaves the root's weights gathered."""
+    from torch.distributed.fsdp import FSDPModule
+
+    parts: list[Callable[[], None]] = [
+        part.reshard for part in module.modules() if isinstance(part, FSDPModule)
+    ]
+    for reshard in parts:
+        reshard()

@@ -1,0 +1,1 @@
+"""Evaluation results and transcripts on disk."""

@@ -1,0 +1,102 @@
+"""What a run's earlier life left in its output folder: kept, forgotten or put aside."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from evaluators.evaluator import RECORDS_FILE
+from evaluators.results.evaluations import BEST_FILE, TRANSCRIPTS
+from evaluators.results.resume import forget, keep_aside
+
+LOG = logging.getLogger(__name__)
+
+
+def put_aside(folder: Path) -> None:
+    """Keep an earlier run's results out of this one's, but do not lose them.
+
+    A run that was cut off before it measured anything later than its base is taken up: its
+    transcripts of the base are used where the model is the same.
+    """
+    forget(folder)
+    base = folder / TRANSCRIPTS / "step-000000"
+    if base.is_dir() and not any(row["step"] > 0 for row in _rows(folder / RECORDS_FILE)):
+        keep_aside(folder, base)
+        if not any((folder / TRANSCRIPTS).iterdir()):
+            (folder / TRANSCRIPTS).rmdir()
+    for name in (RECORDS_FILE, TRANSCRIPTS, BEST_FILE):
+        path = folder / name
+        if path.exists():
+            number = 1
+            while (kept := folder / f"{path.stem}.previous-{number}{path.suffix}").exists():
+                number += 1
+            path.replace(kept)
+
+
+def forget_later(folder: Path, step: int) -> list[dict[str, Any]]:
+    """Forget what was measured after a checkpoint: it will be measured again.
+
+    Transcripts are kept aside, for the steps may lead to the same weights again.
+
+    Args:
+        folder: The output folder.
+        step: The checkpoint's.
+
+    Returns:
+        The rows that stay. Damaged lines, as by a disk that was full, are left out with a
+        warning.
+    """
+    for place in (folder / TRANSCRIPTS).glob("step-*"):
+        if place.name.removeprefix("step-").isdecimal() and int(place.name[5:]) > step:
+            keep_aside(folder, place)
+    records = folder / RECORDS_FILE
+    if not records.exists():
+        return []
+    lines = records.read_text(encoding="utf-8", errors="replace").split("\n")
+    rest = lines.pop()  # empty, unless the process was killed as it wrote
+    rows = [_read(line) for line in lines]
+    kept = [(line, row) for line, row in zip(lines, rows, strict=True) if row]
+    if len(kept) < len(lines):
+        LOG.warning("%s: %d damaged lines left out", records, len(lines) - len(kept))
+    kept = [pair for pair in kept if pair[1]["step"] <= step]
+    if rest or len(kept) < len(lines):
+        LOG.info("%s: %d of %d lines kept", records, len(kept), len(lines))
+        shorter = records.with_suffix(".shorter.jsonl")
+        shorter.write_text("".join(line + "\n" for line, _ in kept), encoding="utf-8")
+        shorter.replace(records)
+    return [row for _, row in kept]
+
+
+def write_down(write: Callable[[], None], *, strict: bool) -> None:
+    """Write results; a full disk does not end training, nor leave other ranks waiting.
+
+    Args:
+        write: Writes them.
+        strict: Whether it does end training.
+    """
+    try:
+        write()
+    except OSError as error:
+        if strict:
+            raise
+        LOG.warning("what was measured is in the log only: %s", error)
+
+
+def _rows(records: Path) -> list[dict[str, Any]]:
+    if not records.exists():
+        return []
+    lines = records.read_text(encoding="utf-8", errors="replace").split("\n")
+    return [row for line in lines if (row := _read(line))]
+
+
+def _read(line: str) -> dict[str, Any] | None:
+    """A line of the records; none if it is damaged."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    whole = isinstance(row, dict) and isinstance(row.get("step"), int) and "evaluator" in row
+    return row if whole else None

@@ -1,0 +1,1 @@
+"""Intervals, aggregates and paired tests."""

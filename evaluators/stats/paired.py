@@ -1,0 +1,210 @@
+"""Two measurements of the same tasks: what changed, and whether that may be chance.
+
+Comparing task by task removes what tasks differ in, which is most of the spread.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from evaluators.stats.intervals import Z95, proportion
+
+Floats = npt.NDArray[np.float64]
+
+LOWER_IS_BETTER = frozenset({"loss"})
+"""Scores of which less is better."""
+
+_EXACT = 14
+"""Tasks that changed up to which all sign flips are tried, instead of some at random."""
+
+_FLIPS = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What became of a score between two measurements of the same tasks.
+
+    Attributes:
+        before: The score over the common tasks.
+        after: Likewise.
+        value: `after - before`.
+        stderr: Standard error of `value`.
+        low: Lower end of the 95 % interval of `value`.
+        high: Upper end of it.
+        p_value: Two-sided, of no change. Exact binomial (McNemar) where every task scores
+            0 or 1, a sign-flip permutation test elsewhere; NaN where a score is.
+        n: Number of common tasks.
+        better: Tasks that got better.
+        worse: Tasks that got worse.
+    """
+
+    before: float
+    after: float
+    value: float
+    stderr: float
+    low: float
+    high: float
+    p_value: float
+    n: int
+    better: tuple[str, ...]
+    worse: tuple[str, ...]
+
+
+def paired_change(
+    before: Sequence[Mapping[str, Any]],
+    after: Sequence[Mapping[str, Any]],
+    score: str,
+    *,
+    macro: bool = False,
+) -> Change:
+    """Compare a score over the tasks that both measured.
+
+    The interval is Newcombe's for paired proportions (his method 10, 1998), which holds at
+    small n and at rates near 0 and 1, or Student's elsewhere, cut to what a share can change;
+    with a single task that does not score 0 or 1 that is all there is.
+
+    Args:
+        before: Records, see `base.Record`; tasks without the score are left out.
+        after: Likewise; groups and weights are taken from these.
+        score: Name of the score.
+        macro: Whether the score is the mean of the means of the groups.
+
+    Raises:
+        ValueError: No task has the score in both.
+    """
+    first = {record["item"]: record for record in before if score in record["scores"]}
+    pairs = [
+        (first[record["item"]], record)
+        for record in after
+        if score in record["scores"] and record["item"] in first
+    ]
+    if not pairs:
+        raise ValueError(f"found no task with a {score} in both measurements")
+    items = [str(record["item"]) for _, record in pairs]
+    old = np.array([float(record["scores"][score]) for record, _ in pairs])
+    new = np.array([float(record["scores"][score]) for _, record in pairs])
+    groups = [str(record.get("group", "")) if macro else "" for _, record in pairs]
+    shares = _shares([record for _, record in pairs], groups)
+    both = np.stack([old, new])
+    binary = len(set(shares)) == 1 and bool(np.isin(both, (0.0, 1.0)).all())
+    difference = new - old
+    value = float(shares @ difference)
+    stderr = _stderr(difference, shares, groups)
+    low, high = _newcombe(old, new) if binary else _student(value, stderr, len(items), groups)
+    if score not in LOWER_IS_BETTER and bool(((both >= 0) & (both <= 1)).all()):
+        low, high = max(-1.0, low), min(1.0, high)  # A share changes by no more than all of it.
+    gain = -difference if score in LOWER_IS_BETTER else difference
+    return Change(
+        before=float(shares @ old),
+        after=float(shares @ new),
+        value=value,
+        stderr=stderr,
+        low=low,
+        high=high,
+        p_value=_mcnemar(difference) if binary else _sign_flips(shares * difference),
+        n=len(items),
+        better=tuple(item for item, g in zip(items, gain, strict=True) if g > 0),
+        worse=tuple(item for item, g in zip(items, gain, strict=True) if g < 0),
+    )
+
+
+def _shares(records: Sequence[Mapping[str, Any]], groups: Sequence[str]) -> Floats:
+    """What each task counts in the score; they sum to 1."""
+    sizes = {group: groups.count(group) for group in set(groups)}
+    if len(sizes) > 1:
+        return np.array([1 / (len(sizes) * sizes[group]) for group in groups])
+    weights = np.array([float(record.get("weight", 1.0)) for record in records])
+    return np.asarray(weights / weights.sum())
+
+
+def _stderr(difference: Floats, shares: Floats, groups: Sequence[str]) -> float:
+    """Of the mean of differences, within groups where there are some."""
+    labels = np.array(groups)
+    total, known = 0.0, 0
+    for group in set(groups):
+        inside = labels == group
+        n = int(inside.sum())
+        if n > 1:
+            part = shares[inside] / shares[inside].sum()
+            residuals = difference[inside] - part @ difference[inside]
+            total += float((part**2 * residuals**2).sum()) * n / (n - 1)
+            known += 1
+    if not known:
+        return math.inf
+    return math.sqrt(total / known / len(set(groups)))
+
+
+def _student(value: float, stderr: float, n: int, groups: Sequence[str]) -> tuple[float, float]:
+    if not math.isfinite(stderr):
+        return -math.inf, math.inf
+    half = _t95(n - len(set(groups))) * stderr
+    return value - half, value + half
+
+
+def _t95(freedom: int) -> float:
+    """97.5 % quantile of Student's t, by its expansion in 1 / freedom (error below 0.1 %)."""
+    exact = {0: math.inf, 1: 12.7062, 2: 4.3027, 3: 3.1824, 4: 2.7764, 5: 2.5706}
+    if freedom in exact:
+        return exact[freedom]
+    z = Z95
+    first = (z**3 + z) / 4
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return z + first / freedom + second / freedom**2 + third / freedom**3
+
+
+def _newcombe(old: Floats, new: Floats) -> tuple[float, float]:
+    n = len(old)
+    a, b = proportion(int(new.sum()), n), proportion(int(old.sum()), n)
+    both = float((old * new).sum())
+    neither = float(((1 - old) * (1 - new)).sum())
+    up, down = float(((1 - old) * new).sum()), float((old * (1 - new)).sum())
+    product = (both + up) * (down + neither) * (both + down) * (up + neither)
+    top = both * neither - up * down
+    # Newcombe's correction for continuity, of a positive association only.
+    top = max(top - n / 2, 0.0) if top > 0 else top
+    phi = top / math.sqrt(product) if product else 0.0
+    value = a.value - b.value
+
+    def half(x: float, y: float) -> float:
+        return math.sqrt(max(0.0, x * x - 2 * phi * x * y + y * y))
+
+    low = value - half(a.value - a.low, b.high - b.value)
+    high = value + half(a.high - a.value, b.value - b.low)
+    return max(-1.0, low), min(1.0, high)
+
+
+def _mcnemar(difference: Floats) -> float:
+    """Exact: of the tasks that changed, as many get better as worse by chance."""
+    up, down = int((difference > 0).sum()), int((difference < 0).sum())
+    n, tail = up + down, min(up, down)
+    if not n:
+        return 1.0
+    total = sum(math.comb(n, k) for k in range(tail + 1))
+    return float(min(1.0, 2 * total / 2**n))
+
+
+def _sign_flips(parts: Floats) -> float:
+    """Share of sign patterns under which the sum is at least as far from 0."""
+    if np.isnan(parts).any():
+        return math.nan  # No pattern is as far from 0 as what has no size: not a p of 0.
+    moved = parts[parts != 0]
+    if not len(moved):
+        return 1.0
+    seen = abs(moved.sum()) * (1 - 1e-12)
+    if len(moved) <= _EXACT:
+        patterns = (np.arange(2 ** len(moved))[:, None] >> np.arange(len(moved))) & 1
+        return float((np.abs((2 * patterns - 1) @ moved) >= seen).mean())
+    random = np.random.default_rng(0)
+    hits, chunk = 0, max(1, 2_000_000 // len(moved))
+    for start in range(0, _FLIPS, chunk):
+        size = min(chunk, _FLIPS - start)
+        signs = random.integers(0, 2, (size, len(moved)), dtype=np.int8) * 2.0 - 1.0
+        hits += int((np.abs(signs @ moved) >= seen).sum())
+    return (hits + 1) / (_FLIPS + 1)

@@ -1,0 +1,1 @@
+"""What is measured: agent tasks, replay, loss and benchmarks."""

@@ -1,0 +1,189 @@
+"""Any set of environment tasks as an evaluator: the model acts, the environment scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from dataset_builders.conversation import Message
+from dataset_builders.environments import EnvironmentSpec, load_environment
+from dataset_builders.errors import ConfigError
+from dataset_builders.rollouts.apart import play_apart
+from dataset_builders.rollouts.episode import Trajectory
+from dataset_builders.rollouts.rollout import ChatPolicy, play, play_oracle
+from evaluators.evaluator import Evaluator, Metric, Record, Suite
+from evaluators.models.answer_facts import turn_facts
+from evaluators.models.target import Decoding, LanguageModel, Subject
+from evaluators.tasks.failure_modes import failure_modes, failure_rates
+from evaluators.tasks.item_order import fixed_order
+from evaluators.tasks.turns import message_record
+
+
+class AgentTaskEvaluator(Evaluator):
+    """Plays tasks of one environment with greedy decoding.
+
+    Figures: `success` (share of episodes with full reward), `reward` (mean reward in
+    [0, 1], the benchmark's own score) and `valid_format` (share of episodes in which
+    every turn could be parsed as an action).
+
+    Args:
+        environment: The environment, or its registry name, such as "database".
+        split: Split to play, by default the one that no training data comes from.
+        num_tasks: The first so many tasks of the split in `item_order.fixed_order`, as a
+            limit takes them; all of them by default.
+        batch_size: Most episodes played at once, each a row of the generation batch; on a
+            server as many of them as it sustains, independently of each other.
+        max_new_tokens: Longest turn in tokens; by default what the benchmark sets. A lower
+            limit saves time, mostly on models that do not know when to stop.
+        suite: Which of the paper's groups the figures belong to.
+        primary: The paper's figure: "success" or "reward".
+        keep_order: Whether the split's own order stays, which mixes the kinds of its tasks
+            already; else it is `item_order.fixed_order`.
+        oracle: Whether the environment's own oracle plays, in place of the model; what is
+            measured then is the environment and this evaluator.
+
+    Raises:
+        ConfigError: The environment or split is unknown, or the split is smaller.
+        SourceNotFoundError: The environment's data is not there.
+    """
+
+    def __init__(
+        self,
+        environment: str | EnvironmentSpec = "database",
+        *,
+        split: str = "test",
+        num_tasks: int | None = None,
+        batch_size: int = 16,
+        max_new_tokens: int | None = None,
+        suite: Suite = "held-in",
+        primary: str = "success",
+        keep_order: bool = False,
+        oracle: bool = False,
+    ) -> None:
+        if isinstance(environment, str):
+            environment = load_environment(environment)
+        name = environment.name
+        self.name = name if split == "test" else f"{name}_{split}"
+        self.suite, self.primary = suite, primary
+        self._environment = environment
+        tasks = environment.task_ids(split)
+        if num_tasks is not None and not 1 <= num_tasks <= len(tasks):
+            raise ConfigError(
+                f"{name}: num_tasks: found {num_tasks}, expected 1 to {len(tasks)} "
+                f"(tasks of split {split!r})"
+            )
+        self._tasks = (tuple(tasks) if keep_order else fixed_order(tasks))[:num_tasks]
+        self._batch_size = batch_size
+        self._oracle = oracle
+        self._max_new_tokens = max_new_tokens
+
+    @property
+    def plays_oracle(self) -> bool:
+        """Whether an oracle plays, and no model is needed."""
+        return self._oracle
+
+    def items(self) -> tuple[str, ...]:
+        """Identifiers of the tasks."""
+        return self._tasks
+
+    def measure(
+        self, subject: Subject, items: Sequence[str], finished: Callable[[Record], None]
+    ) -> None:
+        """Play tasks; see `Evaluator.measure`."""
+
+        def ended(trajectory: Trajectory) -> None:
+            finished(self.record(trajectory))
+
+        size = self._batch_size
+        if self._oracle:
+            play_oracle(self._environment, items, batch_size=size, on_progress=ended)
+            return
+        policy = self.policy(subject)
+        if (most := getattr(subject.server, "in_flight_limit", None)) is not None:
+            play_apart(
+                *(self._environment, items, policy), ceiling=size, most=most, on_progress=ended
+            )
+            return
+        play(self._environment, items, policy, batch_size=size, on_progress=ended)
+
+    def record(self, trajectory: Trajectory) -> Record:
+        """An episode as the record of its item; children add its `group`."""
+        record = record_of(trajectory)
+        if not record["error"]:
+            record["failures"] = failure_modes(record, trajectory.environment)
+        return record
+
+    def metrics(self, records: Sequence[Record]) -> dict[str, Metric]:
+        """Also the share of episodes that show each mode of failure."""
+        return super().metrics(records) | failure_rates(records)
+
+    def policy(self, subject: Subject) -> ChatPolicy:
+        """How the model plays."""
+        return ModelPolicy(subject.language_model(), self._max_new_tokens)
+
+    def about(self) -> dict[str, str]:
+        """The wording, where the data are made up, and further settings."""
+        told = {key: str(value) for key, value in self._environment.options.items()}
+        if self._environment.name == "database" and not {"tasks", "data"} & told.keys():
+            told["tasks"] = "generated"
+        told["prompt"] = self._environment.wording().label
+        if stand_in := self._environment.stand_in():
+            told["data"] = stand_in  # rather than the folder that lacks the real ones
+        if self._oracle:
+            told["player"] = "oracle"
+        if self._max_new_tokens:
+            told["max_new_tokens"] = str(self._max_new_tokens)
+        return told
+
+
+class ModelPolicy:
+    """A language model as what acts in dialogues.
+
+    Args:
+        model: The model.
+        max_new_tokens: Limit on a turn below the one that the environment sets.
+        decoding: How turns are written, but for their length; greedily by default.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        max_new_tokens: int | None = None,
+        decoding: Decoding | None = None,
+    ) -> None:
+        self._model = model
+        self._limit = max_new_tokens
+        self._decoding = decoding or Decoding(0)
+
+    def complete(
+        self, dialogues: Sequence[Sequence[Message]], max_new_tokens: int
+    ) -> list[str | None]:
+        """See `ChatPolicy.complete`."""
+        limit = min(max_new_tokens, self._limit or max_new_tokens)
+        return self._model.chat(dialogues, replace(self._decoding, max_new_tokens=limit))
+
+
+def record_of(trajectory: Trajectory) -> Record:
+    """An episode as the record of its item."""
+    rounds, valid = trajectory.num_rounds, trajectory.valid_rounds
+    scores = {
+        "success": float(trajectory.success),
+        "reward": trajectory.reward,
+        "valid_format": float(rounds > 0 and valid == rounds),
+    }
+    return {
+        "item": trajectory.task_id,
+        "scores": {} if trajectory.error else scores,
+        "error": trajectory.error,
+        "exit_reason": trajectory.exit_reason,
+        "rounds": rounds,
+        "valid_rounds": valid,
+        "prompt": trajectory.prompt,
+        **trajectory.details,
+        **turn_facts(
+            [m.content for m in trajectory.messages if m.trained],
+            trajectory.cut_turns,
+            trajectory.dropped_calls,
+        ),
+        "messages": [message_record(m.role, m.content, m.reasoning) for m in trajectory.messages],
+    }

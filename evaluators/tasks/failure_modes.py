@@ -1,0 +1,145 @@
+"""How agents fail: the modes of the paper's error analysis (section 3.3 and its figure).
+
+The paper counts them with rules that it does not publish. These are ours; they read a
+record alone, so that any saved evaluation can be analysed. docs/error-analysis.md has them
+as a table, with their rates on AgentInstruct's own successful trajectories.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dataset_builders.environments.dialogue import BAD_FORMAT
+from evaluators.stats.intervals import Metric, proportion
+from evaluators.tasks.turns import action_start, split_turn
+
+INVALID_ACTION = "invalid_action"
+SHORT_REPETITION = "short_term_repetition"
+LONG_REPETITION = "long_term_repetition"
+REFUSAL = "refusal"
+CALL_ERROR = "function_call_error"
+CALL_REPETITION = "function_repetition"
+
+MODES = (
+    INVALID_ACTION, SHORT_REPETITION, LONG_REPETITION, REFUSAL, CALL_ERROR, CALL_REPETITION,
+)  # fmt: skip
+"""In the order of the paper's figure."""
+
+CALLING = "knowledge_graph"
+"""The environment whose actions are function calls; the last two modes are its own."""
+
+_IN_A_ROW = 3
+_TIMES = 3
+_LONGEST_CYCLE = 8
+_INVALID_SHARE = 1 / 3
+
+_CALL = re.compile(r"\w+\s*\([^()]*(?:\([^()]*\)[^()]*)*\)|final answer", re.I)
+_ACTS = {
+    "science_world": re.compile(r"\A\s*Think:"),
+    "web_arena": re.compile(r"```.+?```", re.S),
+    "card_game": re.compile(r"\{[^{}]*\}"),
+    "hotpot_qa": re.compile(r"^\s*(?:search|lookup|finish)\s*\[", re.I | re.M),
+}
+"""How a turn acts, or openly thinks, in environments where it needs no action's label."""
+_REFUSES = re.compile(
+    r"\b(?:i(?:['\u2019]m| am)? (?:sorry|unable|not able)|i apologi[sz]e"
+    r"|i (?:cannot|can['\u2019]?t)\b"
+    r"|as an? (?:ai|language model)|i do(?:n['\u2019]t| not) have (?:access|the ability))",
+    re.I,
+)
+
+
+def failure_modes(record: Mapping[str, Any], environment: str) -> list[str]:
+    """Modes that an episode shows; it may show several, or have none and still fail.
+
+    Args:
+        record: Of the episode, see `base.Record`, with `messages`, `rounds`,
+            `valid_rounds` and `exit_reason`.
+        environment: Its registry name.
+
+    Returns:
+        Names of `MODES`, in their order.
+    """
+    turns = _own_turns(record)
+    if not turns:
+        return []
+    actions = [_plain(split_turn(turn)[1] or turn) for turn in turns]
+    invalid = int(record["rounds"]) - int(record["valid_rounds"])
+    missing = sum(_CALL.search(action) is None for action in actions)
+    calls = environment == CALLING
+    shown = {
+        INVALID_ACTION: record.get("exit_reason") == BAD_FORMAT
+        or (min(missing, invalid) if calls else invalid) > _INVALID_SHARE * len(turns),
+        SHORT_REPETITION: _longest_run(actions) >= _IN_A_ROW,
+        LONG_REPETITION: _has_cycle(actions),
+        REFUSAL: any(_refuses(turn, environment) for turn in turns),
+        CALL_ERROR: calls and invalid > missing,
+        CALL_REPETITION: calls and _calls_again(actions),
+    }
+    return [mode for mode in MODES if shown[mode]]
+
+
+def failure_rates(records: Sequence[Mapping[str, Any]]) -> dict[str, Metric]:
+    """Share of episodes by mode, as figures `failure_<mode>`.
+
+    Args:
+        records: Measured ones that were looked at: those with `failures`.
+
+    Returns:
+        The modes that apply to the environment; nothing where no record was looked at.
+    """
+    looked_at = [record for record in records if "failures" in record]
+    if not looked_at:
+        return {}
+    counts = Counter(mode for record in looked_at for mode in record["failures"])
+    calls = any(str(record["item"]).startswith(f"{CALLING}-") for record in looked_at)
+    modes = MODES if calls else MODES[:4]
+    return {f"failure_{mode}": proportion(counts[mode], len(looked_at)) for mode in modes}
+
+
+def _own_turns(record: Mapping[str, Any]) -> list[str]:
+    """The model's turns; those of a demonstration come before them."""
+    said = [m["content"] for m in record.get("messages") or () if m["role"] == "assistant"]
+    return said[len(said) - int(record.get("rounds", 0)) :]
+
+
+def _plain(action: str) -> str:
+    return " ".join(action.casefold().split())
+
+
+def _longest_run(actions: Sequence[str]) -> int:
+    longest = run = 0
+    for number, action in enumerate(actions):
+        run = run + 1 if number and action == actions[number - 1] else 1
+        longest = max(longest, run)
+    return longest
+
+
+def _has_cycle(actions: Sequence[str]) -> bool:
+    """Whether some two to eight actions, not all equal, come three times in a row."""
+    for size in range(2, min(_LONGEST_CYCLE, len(actions) // _TIMES) + 1):
+        for start in range(len(actions) - size * _TIMES + 1):
+            cycle = actions[start : start + size]
+            if len(set(cycle)) > 1 and all(
+                actions[start + size * n : start + size * (n + 1)] == cycle
+                for n in range(1, _TIMES)
+            ):
+                return True
+    return False
+
+
+def _refuses(turn: str, environment: str) -> bool:
+    # A thought may well say "I cannot find it": what acts has not refused.
+    acts = _ACTS.get(environment)
+    if action_start(turn) is not None or (acts is not None and acts.search(turn)):
+        return False
+    return _REFUSES.search(turn) is not None
+
+
+def _calls_again(actions: Sequence[str]) -> bool:
+    """Whether one call was made three times, in a row or not: it says the same each time."""
+    calls = (found[0] for action in actions if (found := _CALL.search(action)))
+    return any(count >= _TIMES for count in Counter(calls).values())

@@ -1,0 +1,95 @@
+"""The HotpotQA evaluator: mean of the three levels' means."""
+
+from __future__ import annotations
+
+from dataset_builders.environments import EnvironmentSpec
+from dataset_builders.rollouts.episode import Trajectory
+from dataset_builders.rollouts.rollout import ChatPolicy
+from evaluators.evaluator import Record
+from evaluators.models.target import Decoding, Subject
+from evaluators.tasks.agent_task import AgentTaskEvaluator, ModelPolicy
+from evaluators.tasks.held_out.hotpot_qa.answers import exact_match
+from evaluators.tasks.held_out.hotpot_qa.completion import CHARACTERS_PER_TOKEN, CompletionPolicy
+from evaluators.tasks.held_out.hotpot_qa.dialogue import HotpotQaDialogue
+from evaluators.tasks.held_out.hotpot_qa.environment import HotpotQaEnvironment, read_action
+
+MODES = ("chat", "completion")
+
+
+class HotpotQaEvaluator(AgentTaskEvaluator):
+    """Answers questions with search and lookup.
+
+    Figures: `f1` (the paper's), `exact_match` and `valid_format`, each the mean of the
+    means of easy, medium and hard questions.
+
+    Args:
+        environment: Of `load_held_out("hotpot_qa")`.
+        mode: "chat" for the model's chat template, "completion" for bare text.
+        batch_size: Questions in play at once.
+        max_new_tokens: Limit on a turn below the benchmark's.
+        oracle: Whether the oracle plays, in place of the model.
+    """
+
+    macro = True
+
+    def __init__(
+        self,
+        environment: EnvironmentSpec,
+        *,
+        mode: str = MODES[0],
+        batch_size: int = 16,
+        max_new_tokens: int | None = None,
+        oracle: bool = False,
+    ) -> None:
+        super().__init__(
+            environment,
+            oracle=oracle,
+            batch_size=batch_size,
+            max_new_tokens=max_new_tokens,
+            suite="held-out",
+            keep_order=True,
+            primary="f1",
+        )
+        self._mode = mode
+        world = environment.world()
+        assert isinstance(world, HotpotQaEnvironment)
+        self._world = world
+        self._dialogue = HotpotQaDialogue(world, environment.wording())
+
+    def policy(self, subject: Subject) -> ChatPolicy:
+        """See `AgentTaskEvaluator.policy`; bare text where that is the mode."""
+        model = subject.language_model()
+        if self._mode == MODES[0]:
+            decoding = Decoding(0, stop=("\nObservation",))
+            return ModelPolicy(model, self._max_new_tokens, decoding)
+
+        def count(text: str) -> int:
+            if not subject.has_weights:
+                return -(-len(text) // CHARACTERS_PER_TOKEN)
+            return len(subject.tokenizer(text)["input_ids"])
+
+        return CompletionPolicy(model, count, self._max_new_tokens)
+
+    def record(self, trajectory: Trajectory) -> Record:
+        """See `AgentTaskEvaluator.record`; with F1 and exact match, grouped by level."""
+        record = super().record(trajectory)
+        question = self._world.question(record["item"])
+        record["group"] = question.level
+        if not record["error"]:
+            said = record["messages"][-1]["content"]
+            verb, answer = read_action(self._dialogue.parse(said) or "")
+            right = verb == "finish" and exact_match(answer, question.answer)
+            scores = record["scores"]
+            record["scores"] = {
+                "f1": scores["reward"],
+                "exact_match": float(right),
+                "valid_format": scores["valid_format"],
+            }
+        return record
+
+    def about(self) -> dict[str, str]:
+        """Wording, store and mode."""
+        return super().about() | {
+            "store": self._world.store().label,
+            "mode": self._mode,
+        }

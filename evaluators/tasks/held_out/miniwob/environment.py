@@ -1,0 +1,158 @@
+"""MiniWoB++ as an environment: a page as text, and actions on its elements."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from dataset_builders.environments.base import (
+    Isolation,
+    Oracle,
+    Outcome,
+    Start,
+    TextEnvironment,
+    begun,
+)
+from dataset_builders.errors import ConfigError, EnvironmentFailureError
+from evaluators.tasks.held_out.miniwob import browser
+from evaluators.tasks.held_out.miniwob.actions import read_command
+from evaluators.tasks.held_out.miniwob.browser import Browser
+from evaluators.tasks.held_out.miniwob.oracles import solve
+from evaluators.tasks.held_out.miniwob.tasks import task_and_seed, task_ids
+
+LINES, HTML = "lines", "html"
+
+
+class MiniWobEnvironment(TextEnvironment):
+    """A small web task in a real browser.
+
+    The score is 1 where the page's reward is above 0 (AgentTuning's rule; some pages give a
+    part of the reward), else 0. An action that cannot be done is told in the observation,
+    with `valid_action` false. Exit reason: "completed".
+
+    Args:
+        data: Unused; the pages are in the `miniwob` package.
+        observation: "lines" (numbered elements) or "html" (the page's own text, as in
+            AgentTuning's run).
+        render_mode: Gymnasium's; nothing is ever drawn.
+    """
+
+    name: ClassVar[str] = "miniwob"
+    isolation: Isolation = "process"
+    idle_action: ClassVar[str] = "press tab"
+
+    def __init__(
+        self,
+        data: str | Path | None = None,
+        observation: str = LINES,
+        render_mode: str | None = None,
+    ) -> None:
+        super().__init__(data, render_mode)
+        if observation not in (LINES, HTML):
+            raise ConfigError(
+                f"miniwob: observation: found {observation!r}, expected {LINES!r} or {HTML!r}"
+            )
+        self.observation = observation
+        self._browser: Browser | None = None
+        self._task: str | None = None
+
+    @classmethod
+    def missing(cls, data: str | Path | None = None) -> str:
+        """See `TextEnvironment.missing`."""
+        del data
+        return browser.missing()
+
+    def task_ids(self, split: str) -> tuple[str, ...]:
+        """Ten episodes of each of 46 tasks; only "test", so that none is trained on."""
+        if split != "test":
+            raise ConfigError(f"split {split!r} is unknown; miniwob is held out: test only")
+        return task_ids()
+
+    def oracle(self) -> Oracle:
+        """Moves of a script for the running task, where there is one.
+
+        Raises:
+            EnvironmentFailureError: There is none.
+        """
+        task = begun(self._task)
+        if self.observation != LINES:
+            raise EnvironmentFailureError("miniwob: the oracle reads observation 'lines' only")
+        return solve(task, self._instruction, self._elements)
+
+    def unchanged(self) -> dict[str, Any]:
+        """`info` of the running episode, where nothing was done."""
+        return self._info(Outcome(info={"kind": begun(self._task)}))
+
+    def _elements(self) -> list[dict[str, Any]]:
+        return self._program().elements()
+
+    def _begin(self, task_id: str) -> Start:
+        task, seed = task_and_seed(task_id)
+        try:
+            wanted = self._program().begin(task, seed)
+            page = self._page()
+        except EnvironmentFailureError:
+            self._drop()
+            raise
+        self._task = task
+        return Start(f"Task: {wanted}\n{page}", wanted, {"kind": task})
+
+    def _act(self, action: str) -> Outcome:
+        info = {"kind": begun(self._task)}
+        command = read_command(action)
+        if command is None:
+            return Outcome(f"That is no action.\n{self._page()}", valid=False, info=info)
+        try:
+            told = self._program().perform(command)
+            over, reward = self._program().result()
+            if over:
+                return Outcome("", "completed", float(reward > 0), not told, info)
+            page = self._page()
+        except EnvironmentFailureError:
+            self._drop()
+            raise
+        said = f"That could not be done: {told}.\n" if told else ""
+        return Outcome(f"{said}{page}", valid=not told, info=info)
+
+    def _page(self) -> str:
+        if self.observation == HTML:
+            return f"Page:\n{self._program().html()}"
+        return "\n".join(["Page:", *map(line_of, *_numbered(self._elements()))])
+
+    def _program(self) -> Browser:
+        # Kept over episodes: it takes seconds to start.
+        if self._browser is None:
+            self._browser = Browser()
+        return self._browser
+
+    def _drop(self) -> None:
+        program, self._browser = self._browser, None
+        if program is not None:
+            program.close()
+
+    def _end(self) -> None:
+        self._task = None
+
+
+def _numbered(elements: list[dict[str, Any]]) -> tuple[range, list[dict[str, Any]]]:
+    return range(1, len(elements) + 1), elements
+
+
+def line_of(number: int, element: dict[str, Any]) -> str:
+    """An element as a line, such as `[2] button "Submit" id=subbtn`.
+
+    Args:
+        number: What actions name it by.
+        element: As `page.js` describes it: tag, text and what else it has.
+    """
+    facts = [element["tag"], *([element["type"]] if "type" in element else [])]
+    facts.append(f'"{element["text"]}"')
+    if "value" in element:
+        facts.append(f'value="{element["value"]}"')
+    facts += [name for name in ("checked", "selected", "focused") if element.get(name)]
+    facts += [
+        f"{name}={element[name]}"
+        for name in ("id", "class", "color", "at", "size")
+        if name in element
+    ]
+    return f"[{number}] {' '.join(facts)}"

@@ -1,0 +1,38 @@
+"""WebArena through BrowserGym (docs/evaluation-web-arena.md)."""
+
+from __future__ import annotations
+
+from evaluators.evaluator import Evaluator
+from evaluators.tasks.registry import SuiteSettings
+
+
+def make(name: str, settings: SuiteSettings) -> Evaluator:
+    """The evaluator of the 812 tasks.
+
+    Args:
+        name: "web_arena".
+        settings: `judge` tells whether answers mean the same as the right ones; its
+            `options` are arguments of `WebArenaEnvironment`, such as `data`.
+
+    Raises:
+        MissingExtraError: BrowserGym's WebArena is not installed.
+        ConfigError: A site's address is not set, or an option is unknown.
+        SourceNotFoundError: The tasks are not there.
+    """
+    from dataset_builders.errors import ConfigError, MissingExtraError
+    from evaluators.tasks.held_out import load_held_out
+    from evaluators.tasks.held_out.web_arena import browser
+    from evaluators.tasks.held_out.web_arena.evaluator import WebArenaEvaluator
+
+    options = dict(settings.options.get(name, {}))
+    data = options.pop("data", settings.data and f"{settings.data}/webarena")
+    judge = dict(settings.judge) if settings.judge else None
+    if missing := browser.missing():
+        raise (ConfigError if browser.installed() else MissingExtraError)(missing)
+    return WebArenaEvaluator(
+        load_held_out(name, data=data, judge=judge, **options),
+        batch_size=settings.batch_size,
+        max_new_tokens=settings.max_new_tokens,
+        seed=settings.seed,
+        judged=judge is not None,
+    )

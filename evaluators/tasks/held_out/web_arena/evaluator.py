@@ -1,0 +1,64 @@
+"""The WebArena evaluator."""
+
+from __future__ import annotations
+
+from dataset_builders.environments import EnvironmentSpec
+from evaluators.models.target import Decoding, Subject
+from evaluators.tasks.agent_task import AgentTaskEvaluator, ModelPolicy
+from evaluators.tasks.held_out.web_arena.environment import WebArenaEnvironment
+
+TEMPERATURE = 1.0
+TOP_P = 0.9
+
+
+class WebArenaEvaluator(AgentTaskEvaluator):
+    """Plays tasks with sampling, as the benchmark does; `success` is the paper's figure.
+
+    Args:
+        environment: Of `load_held_out("web_arena")`.
+        batch_size: Browsers open at once.
+        max_new_tokens: Limit on a turn below the benchmark's.
+        seed: Of the sampling.
+        judged: Whether there is a judge. Without one the tasks that need it are left out.
+    """
+
+    def __init__(
+        self,
+        environment: EnvironmentSpec,
+        *,
+        batch_size: int = 16,
+        max_new_tokens: int | None = None,
+        seed: int = 0,
+        judged: bool = False,
+    ) -> None:
+        super().__init__(
+            environment,
+            batch_size=batch_size,
+            max_new_tokens=max_new_tokens,
+            suite="held-out",
+            keep_order=True,
+            primary="success",
+        )
+        world = environment.world()
+        assert isinstance(world, WebArenaEnvironment)
+        every = self._tasks
+        if not judged:
+            self._tasks = tuple(item for item in every if not world.task(item).needs_judge)
+        self._left_out = len(every) - len(self._tasks)
+        self._judged, self._seed = judged, seed
+
+    def policy(self, subject: Subject) -> ModelPolicy:
+        """Samples as the benchmark does."""
+        decoding = Decoding(0, temperature=TEMPERATURE, top_p=TOP_P, seed=self._seed)
+        return ModelPolicy(subject.language_model(), self._max_new_tokens, decoding)
+
+    def about(self) -> dict[str, str]:
+        """Wording, decoding and what was left out."""
+        told = {
+            "prompt": self._environment.wording().label,
+            "decoding": f"temperature {TEMPERATURE}, top-p {TOP_P}, seed {self._seed}",
+            "judge": str((self._environment.options.get("judge") or {}).get("model", "none")),
+        }
+        if self._left_out:
+            told["left_out"] = f"{self._left_out} tasks that need a judge"
+        return told

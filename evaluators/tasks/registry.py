@@ -1,0 +1,119 @@
+"""The sixteen tasks of the paper's tables, and how each becomes an evaluator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from dataset_builders.errors import ConfigError
+
+if TYPE_CHECKING:
+    from evaluators.evaluator import Evaluator, Suite
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteSettings:
+    """What a user may say about the panel; every benchmark takes what concerns it.
+
+    Attributes:
+        data: Folder with one folder of data per benchmark; `$AGENTTUNING_DATA` by default.
+        prompt: "own" or "published" wording of the held-in environments.
+        agentinstruct: The copy that holds the published wording.
+        batch_size: Episodes or prompts in flight at once.
+        max_new_tokens: Limit on an answer below the benchmark's own; for trials.
+        judge: Of MT-Bench and ReWOO: settings of `models.judge.Judge`; none by default.
+        options: Further settings by benchmark, such as `{"database": {"backend": "mariadb"}}`.
+        seed: Of what is drawn, such as answers; the order of items is the same for all.
+        oracle: Whether environments' own oracles play in place of the model.
+    """
+
+    data: str | None = None
+    prompt: str = "own"
+    agentinstruct: str | None = None
+    batch_size: int = 16
+    max_new_tokens: int | None = None
+    judge: Mapping[str, Any] | None = None
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    seed: int = 0
+    oracle: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """A row of the paper's main table.
+
+    Attributes:
+        name: Key of the task.
+        title: As the paper's table has it.
+        suite: The paper's group.
+        place: "module:function" that makes the evaluator of `(name, SuiteSettings)`. It
+            raises an `AgentTuningError` whose one line says what is missing here and how to
+            get it.
+        metric: What the paper reports, in words.
+        scale: Factor from the evaluator's primary figure to the paper's unit: 100 for a
+            percentage, 1 for MT-Bench's points.
+    """
+
+    name: str
+    title: str
+    suite: Suite
+    place: str
+    metric: str
+    scale: float = 100.0
+
+    def evaluator(self, settings: SuiteSettings) -> Evaluator:
+        """Make the evaluator.
+
+        Raises:
+            AgentTuningError: It cannot run here; the message is one line with the remedy.
+        """
+        module, _, function = self.place.partition(":")
+        made: Evaluator = getattr(import_module(module), function)(self.name, settings)
+        return made
+
+
+_HELD_IN = "evaluators.tasks.held_in:held_in_evaluator"
+_OUT = "evaluators.tasks.held_out"
+
+BENCHMARKS: tuple[Benchmark, ...] = (
+    Benchmark("alfworld", "ALFWorld", "held-in", _HELD_IN, "success rate"),
+    Benchmark("webshop", "WebShop", "held-in", _HELD_IN, "reward"),
+    Benchmark("mind2web", "Mind2Web", "held-in", _HELD_IN, "step success rate"),
+    Benchmark("knowledge_graph", "KG", "held-in", _HELD_IN, "F1"),
+    Benchmark("os", "OS", "held-in", _HELD_IN, "success rate"),
+    Benchmark("database", "Database", "held-in", _HELD_IN, "success rate"),
+    Benchmark("science_world", "SciWorld", "held-out", f"{_OUT}.science_world:make", "reward"),
+    Benchmark("miniwob", "MiniWoB++", "held-out", f"{_OUT}.miniwob:make", "success rate"),
+    Benchmark("web_arena", "WebArena", "held-out", f"{_OUT}.web_arena:make", "success rate"),
+    Benchmark("hotpot_qa", "HotpotQA", "held-out", f"{_OUT}.hotpot_qa:make", "F1"),
+    Benchmark("rewoo", "ReWOO", "held-out", f"{_OUT}.rewoo:make", "accuracy"),
+    Benchmark("card_game", "Digital Card Game", "held-out", f"{_OUT}.card_game:make", "win rate"),
+    Benchmark("mmlu", "MMLU", "general", "evaluators.tasks.general.mmlu:make", "accuracy"),
+    Benchmark(
+        "human_eval", "HumanEval", "general", "evaluators.tasks.general.human_eval:make", "pass@1"
+    ),
+    Benchmark("gsm8k", "GSM8K", "general", "evaluators.tasks.general.gsm8k:make", "accuracy"),
+    Benchmark(
+        "mt_bench", "MT-Bench", "general", "evaluators.tasks.general.mt_bench:make", "score", 1.0
+    ),
+)
+"""In the order of the paper's main table."""
+
+SUITES: tuple[Suite, ...] = ("held-in", "held-out", "general")
+
+
+def select(names: list[str]) -> list[Benchmark]:
+    """Benchmarks by names of suites and of benchmarks, in the table's order.
+
+    Raises:
+        ConfigError: A name is neither; the message lists the known ones.
+    """
+    known = {benchmark.name for benchmark in BENCHMARKS}
+    for name in names:
+        if name not in known and name not in SUITES:
+            raise ConfigError(
+                f"suite {name!r} is unknown; known: {', '.join(SUITES)}, {', '.join(sorted(known))}"
+            )
+    return [b for b in BENCHMARKS if b.name in names or b.suite in names]

@@ -1,0 +1,1 @@
+"""Evaluators inside training: schedule, callback and rules on their figures."""

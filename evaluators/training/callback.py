@@ -1,0 +1,303 @@
+"""Evaluators inside training: when to run, and how the figures reach the log.
+
+Works with any Hugging Face Trainer, Axolotl's and TRL's included.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback
+
+from dataset_builders.errors import ClusterError, ConfigError, EvaluatorError
+from evaluators.evaluator import Evaluation, Subject
+from evaluators.results.evaluations import write_record
+from evaluators.results.history import forget_later, put_aside, write_down
+from evaluators.results.resume import forget
+from evaluators.tasks.overall import overall_figures
+from evaluators.training.baseline import Baseline
+from evaluators.training.best_checkpoint import (
+    BestModelFigure,
+    best_is_loaded,
+    go_before_early_stopping,
+)
+from evaluators.training.callback_order import go_last, report_at_end
+from evaluators.training.floors import BEST_KEY
+from evaluators.training.schedule import Policy, Schedule
+from evaluators.training.scheduled_run import NO_TIME, Found, Moment, Plan, failed
+from evaluators.training.step_time import estimate_step_seconds
+from evaluators.training.time_budget import TimeBudget
+from evaluators.training.trainer_target import subject_of, tokenizer_of
+
+if TYPE_CHECKING:
+    from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
+
+__all__ = ["EvaluatorCallback", "Policy", "Schedule"]
+
+LOG = logging.getLogger(__name__)
+
+
+class EvaluatorCallback(TrainerCallback):
+    """Runs evaluators before, during and after training.
+
+    Add it to a trainer with `EvaluatorCallback.install(trainer, schedules)`. Figures go
+    to the trainer's log, and so to its trackers and `trainer_state.json`, under keys like
+    `eval_database_success`; with every item also to `evaluations.jsonl` in the output
+    folder, and with transcripts to `transcripts/`. The change of a main figure against step
+    0 is logged beside it, `_change` and `_change_p`. A figure that `metric_for_best_model`
+    names is measured whenever the trainer evaluates.
+
+    Args:
+        trainer: The trainer; a callback is not told which one calls it.
+        schedules: Evaluators and when they run. At one step they run in this order.
+        end_of_turn: Tokens beside eos that end a turn.
+        policy: What holds for all of them.
+
+    Raises:
+        ConfigError: Two evaluators have one name, a rule of the policy names none of them, or
+            the trainer has no tokenizer.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        schedules: Sequence[Schedule],
+        end_of_turn: Sequence[str] = (),
+        policy: Policy | None = None,
+    ) -> None:
+        tokenizer_of(trainer)  # Said now, not when the first evaluation is due.
+        self._trainer = trainer
+        self._schedules = tuple(schedules)
+        self._end_of_turn = tuple(end_of_turn)
+        self._policy = policy or Policy()
+        names = [schedule.evaluator.name for schedule in self._schedules]
+        if len(set(names)) < len(names):
+            raise ConfigError(
+                f"evaluators: found {', '.join(names)}, expected different names: their figures "
+                "would overwrite each other"
+            )
+        self._policy.check(self._schedules)
+        share = self._policy.max_time_share
+        self._budget = None if share is None else TimeBudget(share)
+        self._baseline = Baseline()
+        self._base: dict[str, float] = {}  # figures of step 0
+        self._last: dict[str, int] = {}
+        self._found = Found()
+        self._training = False
+        self._best_model = BestModelFigure.of(trainer.args, self._schedules, self._policy)
+
+    @classmethod
+    def install(
+        cls,
+        trainer: Trainer,
+        schedules: Sequence[Schedule],
+        end_of_turn: Sequence[str] = (),
+        policy: Policy | None = None,
+    ) -> EvaluatorCallback:
+        """Make a callback and add it to the trainer.
+
+        Raises:
+            ConfigError: See the class; or the trainer has one, as when a notebook's cell is
+                run again: each would put the other's results aside.
+        """
+        if any(isinstance(each, cls) for each in trainer.callback_handler.callbacks):
+            raise ConfigError(
+                "trainer: found an EvaluatorCallback that it has already, expected one with all "
+                "evaluators; trainer.remove_callback(EvaluatorCallback) takes it away"
+            )
+        callback = cls(trainer, schedules, end_of_turn, policy)
+        trainer.add_callback(callback)
+        return callback
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Measure the base, unless that was done: by a run that is resumed, or by this one.
+
+        `auto_find_batch_size` restarts until batches fit. Later results are discarded.
+        """
+        again = self._training and args.auto_find_batch_size and bool(self._base)
+        self._training, self._found, self._last, self._baseline = True, Found(), {}, Baseline()
+        go_before_early_stopping(self._trainer, self)
+        if self._budget is not None:
+            subject = self._subject()
+            seconds = subject.gather([estimate_step_seconds(self._trainer, subject)])[0]
+            self._budget.start(state.global_step, seconds)
+        if state.global_step > 0 or again:
+            self._resume(state)
+            if again:  # So does the trainer's log.
+                self._log(self._base, state, control)
+            return
+        if self._policy.best is not None:
+            self._policy.best.best = {}
+        if state.is_world_process_zero:
+            put_aside(self._folder)
+            for result in self._policy.unavailable:
+                LOG.warning("%s is not measured: %s", result.evaluator, result.error)
+                write_record(self._folder, 0, result)
+        self._run([s for s in self._schedules if s.at_start], state, control)
+        self._base = dict(self._found.at(0).figures)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Measure on the cadence."""
+        step = state.global_step
+        self._run([s for s in self._schedules if s.every and step % s.every == 0], state, control)
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        """Give the trainer this step's figures: it may choose the best checkpoint by one."""
+        if metrics is None or not self._training:
+            return
+        wanted = self._best_model
+        self._run([s for s in self._schedules if wanted.comes_from(s)], state, control)
+        metrics.update(self._found.at(state.global_step).figures)
+        wanted.fill(metrics, state.global_step)
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Measure the last step before the trainer loads its best checkpoint in its place."""
+        report_at_end(self._trainer, self, control)
+        if args.load_best_model_at_end and control.should_training_stop:
+            self._run([s for s in self._schedules if s.at_end], state, control)
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Likewise, where it was the epoch's evaluation that ended training."""
+        self.on_epoch_end(args, state, control)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Measure the result, unless it has just been done."""
+        if not best_is_loaded(args, state):
+            self._run([s for s in self._schedules if s.at_end], state, control)
+        self._training = False
+        go_last(self._trainer, self)
+        if state.is_world_process_zero:
+            forget(self._folder)
+
+    @property
+    def _folder(self) -> Path:
+        return Path(self._trainer.args.output_dir or ".")
+
+    def _run(
+        self, schedules: Sequence[Schedule], state: TrainerState, control: TrainerControl
+    ) -> None:
+        due = [s for s in schedules if self._last.get(s.evaluator.name) != state.global_step]
+        if not due:
+            return
+        shows = bool(state.is_world_process_zero and not self._trainer.args.disable_tqdm)
+        steps = state.global_step, state.max_steps
+        moment = Moment(self._subject(), self._folder, *steps, shows)
+        runs = partial(self._best_model.runs_from, args=self._trainer.args, state=state)
+        plan = {s.evaluator.name: (s.limit, runs(s), s.evaluator) for s in self._schedules}
+        for schedule in due:
+            self._last[schedule.evaluator.name] = state.global_step
+            self._publish(self._measure(moment, schedule, plan), state, control)
+        self._look({s.evaluator.name for s in due}, state, control)
+
+    def _measure(self, moment: Moment, schedule: Schedule, plan: Plan) -> Evaluation:
+        evaluator = schedule.evaluator
+        try:
+            result = moment.measure(evaluator, schedule.limit, self._budget, plan)
+        except ClusterError:
+            raise  # Another process is lost, and the run with it.
+        except Exception as error:
+            if self._policy.strict:
+                raise
+            LOG.warning("evaluator %s failed: %s", evaluator.name, error, exc_info=True)
+            return failed(evaluator, error)
+        if result.error and result.error != NO_TIME:
+            if self._policy.strict:
+                raise EvaluatorError(f"{evaluator.name}: {result.error}")
+            LOG.warning("evaluator %s measured nothing: %s", evaluator.name, result.error)
+        return result
+
+    def _look(self, names: set[str], state: TrainerState, control: TrainerControl) -> None:
+        """What the results of a step say together, these new ones among them."""
+        step, policy, found = state.global_step, self._policy, self._found.at(state.global_step)
+        changes = {name: c for name, r in found.results.items() if (c := self._baseline.change(r))}
+        figures = overall_figures(found.results)
+        if policy.best is not None:
+            score = policy.best.look(step, found.results, changes)
+            if score is not None:
+                figures[BEST_KEY] = score
+            if state.is_world_process_zero:
+                write_down(partial(policy.best.save, self._folder), strict=policy.strict)
+        if figures := {key: value for key, value in figures.items() if key not in found.figures}:
+            self._log(figures, state, control)
+        if policy.stop is not None and policy.stop.evaluator in changes.keys() & names:
+            figure = found.results[policy.stop.evaluator].primary
+            change = changes[policy.stop.evaluator]
+            if policy.stop.broken(change, figure):
+                LOG.warning(
+                    "training stops at step %d: %s %s went from %.4f to %.4f (p %.3g)",
+                    *(step, policy.stop.evaluator, figure),
+                    *(change.before, change.after, change.p_value),
+                )
+                control.should_training_stop = True
+
+    def _subject(self) -> Subject:
+        return subject_of(self._trainer, self._end_of_turn, timeout=self._policy.watchdog)
+
+    def _publish(self, result: Evaluation, state: TrainerState, control: TrainerControl) -> None:
+        step = state.global_step
+        if not step:
+            self._baseline.add(result)
+        self._found.at(step).results[result.evaluator] = result
+        figures = result.log()
+        if self._budget is not None:
+            figures[f"eval_{result.evaluator}_num_items"] = float(len(result.records))
+        if (change := self._baseline.change(result) if step else None) is not None:
+            key = f"eval_{result.evaluator}_{result.primary}_change"
+            figures |= {key: change.value, f"{key}_p": change.p_value}
+        self._log(figures, state, control)
+        if state.is_world_process_zero:
+            write_down(
+                partial(write_record, self._folder, step, result), strict=self._policy.strict
+            )
+
+    def _log(self, figures: dict[str, float], state: TrainerState, control: TrainerControl) -> None:
+        from transformers import Trainer
+
+        self._found.at(state.global_step).figures.update(figures)
+        # Trainer.log on the base class: TRL's own adds its running averages and clears
+        # them, so the training log of this step would lose them. Logging also resets
+        # should_log, which would swallow that very log.
+        should_log = control.should_log
+        Trainer.log(self._trainer, figures)
+        control.should_log = should_log
+
+    def _resume(self, state: TrainerState) -> None:
+        """Take up what was measured up to the checkpoint, on every rank the same."""
+        from accelerate.utils import broadcast_object_list
+
+        found: list[Any] = [[]]
+        if state.is_world_process_zero:
+            found = [forget_later(self._folder, state.global_step)]
+        broadcast_object_list(found)
+        self._last = {
+            row["evaluator"]: state.global_step
+            for row in found[0]
+            if row["step"] == state.global_step
+        }
+        self._baseline.read(found[0])
+        known = self._baseline.knows
+        for name in {f.evaluator for f in self._policy.floors if not known(f.evaluator)}:
+            LOG.warning("the floor on %s cannot act: found no record of its base, step 0", name)
+        if self._policy.best is not None:
+            self._policy.best.restore(found[0], self._baseline)

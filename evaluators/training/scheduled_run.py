@@ -1,0 +1,183 @@
+"""One evaluation inside training: within the budget, with its transcripts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import takewhile
+from pathlib import Path
+from typing import TypeVar
+
+from dataset_builders.errors import ClusterError, EvaluatorError
+from evaluators.evaluator import Evaluation, Evaluator, Progress, Subject
+from evaluators.models.fingerprint import fingerprint
+from evaluators.results.evaluations import transcript_path
+from evaluators.results.resume import open_journal
+from evaluators.results.transcripts import Journal
+from evaluators.runner import run_evaluator
+from evaluators.training.time_budget import Planned, TimeBudget
+
+LOG = logging.getLogger(__name__)
+
+Heading = Mapping[str, str | int]
+"""What was measured, of which weights, and how: the first line of its transcripts."""
+
+_T = TypeVar("_T")
+
+NO_TIME = "no time was left under max_time_share"
+
+Plan = Mapping[str, tuple[int | None, int, Evaluator]]
+"""By name: limit, runs that are still to come, evaluator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A step of training at which something is measured.
+
+    Attributes:
+        subject: The model.
+        folder: The run's output folder.
+        step: Optimizer step.
+        steps: Optimizer steps of the whole run.
+        shows: Whether to show progress.
+    """
+
+    subject: Subject
+    folder: Path
+    step: int
+    steps: int
+    shows: bool
+
+    def measure(
+        self, evaluator: Evaluator, limit: int | None, budget: TimeBudget | None, plan: Plan
+    ) -> Evaluation:
+        """Measure with an evaluator, on as many items as there is time for."""
+        heading = self._together(lambda: self._heading(evaluator))
+        if budget is None:
+            return self._run(evaluator, limit, heading)[0]
+        planned = {name: _planned(*each) for name, each in plan.items()}
+        results: list[Evaluation] = []
+
+        def part(number: int) -> int:
+            result, fresh = self._run(evaluator, number, heading)
+            results.append(result)
+            return fresh
+
+        journal = self._together(lambda: self._journal(evaluator, heading))
+        finished = len([*takewhile(journal.finished.__contains__, evaluator.items())])
+        agree = self._first_of_all
+        done = budget.pace(planned, evaluator.name, self.step, self.steps, part, agree, finished)
+        told = "%s: %d of %d items under max_time_share (evaluation %.1f s so far)"
+        LOG.info(told, evaluator.name, done, planned[evaluator.name].items, budget.spent)
+        if not results:
+            LOG.warning("%s is left out at step %d: %s", evaluator.name, self.step, NO_TIME)
+            return unmeasured(evaluator, NO_TIME)
+        return replace(results[-1], seconds=sum(result.seconds for result in results))
+
+    def _first_of_all(self, number: int) -> int:
+        return int(self.subject.gather([number])[0])
+
+    def _run(
+        self, evaluator: Evaluator, limit: int | None, heading: Heading
+    ) -> tuple[Evaluation, int]:
+        """Measure the first so many items; with the number of those that were not yet."""
+        journal = self._together(lambda: self._journal(evaluator, heading))
+        before = set(journal.finished)
+        try:
+            result = self._together(
+                lambda: _with_progress(evaluator, self.subject, self.shows, limit, journal)
+            )
+        finally:
+            journal.close()
+        return result, sum(record["item"] not in before for record in result.records)
+
+    def _together(self, action: Callable[[], _T]) -> _T:
+        """Do what may fail on one process, as for want of disk: then all of them raise."""
+        failure: Exception | None = None
+        try:
+            made = action()
+        except ClusterError:
+            raise
+        except Exception as error:
+            if self.subject.world_size == 1:
+                raise
+            failure = error
+        if self.subject.world_size > 1:
+            told = [failure and f"{type(failure).__name__}: {failure}"]
+            others = [text for text in self.subject.gather(told) if text]
+            if failure is not None:
+                raise failure
+            if others:
+                raise EvaluatorError(others[0])
+        return made
+
+    def _heading(self, evaluator: Evaluator) -> Heading:
+        about = evaluator.about()
+        weights = fingerprint(self.subject.model)
+        return {"evaluator": evaluator.name, "step": self.step, "weights": weights, **about}
+
+    def _journal(self, evaluator: Evaluator, heading: Heading) -> Journal:
+        path = transcript_path(self.folder, evaluator.name, self.step)
+        if self.subject.rank:
+            # Only the first process writes; others get what it read from it.
+            return Journal(path.with_suffix(f".rank-{self.subject.rank}"), heading)
+        return open_journal(path, heading)
+
+
+@dataclass(slots=True)
+class Found:
+    """What was found at one step."""
+
+    step: int = -1
+    results: dict[str, Evaluation] = field(default_factory=dict)
+    figures: dict[str, float] = field(default_factory=dict)
+
+    def at(self, step: int) -> Found:
+        """Itself, emptied where training has moved on."""
+        if step != self.step:
+            self.step, self.results, self.figures = step, {}, {}
+        return self
+
+
+def failed(evaluator: Evaluator, error: Exception) -> Evaluation:
+    """What is recorded of an evaluator that broke."""
+    return unmeasured(evaluator, " ".join(f"{type(error).__name__}: {error}".split()))
+
+
+def unmeasured(evaluator: Evaluator, reason: str) -> Evaluation:
+    """What is recorded of an evaluator that measured nothing."""
+    return Evaluation(
+        evaluator.name,
+        {},
+        0,
+        0.0,
+        suite=evaluator.suite,
+        primary=evaluator.primary,
+        error=reason,
+    )
+
+
+def _planned(limit: int | None, runs: int, evaluator: Evaluator) -> Planned:
+    number = len(evaluator.items())
+    return Planned(number if limit is None else min(limit, number), runs)
+
+
+def _with_progress(
+    evaluator: Evaluator, subject: Subject, show: bool, limit: int | None, journal: Journal
+) -> Evaluation:
+    if not show:
+        return run_evaluator(evaluator, subject, limit=limit, journal=journal)
+    from tqdm import tqdm
+
+    with tqdm(desc=f"evaluating {evaluator.name}", leave=False) as bar:
+        progress: Progress = _mover(bar)
+        return run_evaluator(evaluator, subject, limit=limit, journal=journal, on_progress=progress)
+
+
+def _mover(bar: object) -> Progress:
+    def move(done: int, total: int) -> None:
+        bar.total = total  # type: ignore[attr-defined]
+        bar.update(done - bar.n)  # type: ignore[attr-defined]
+
+    return move

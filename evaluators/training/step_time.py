@@ -1,0 +1,60 @@
+"""How long a training step will take, told before the first one."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from evaluators.models.eval_mode import borrowed
+
+if TYPE_CHECKING:
+    from transformers import Trainer
+
+    from evaluators.models.target import Subject
+
+_log = logging.getLogger(__name__)
+
+_BACKWARD = 3.0
+"""Forward and backward pass in forward passes: the backward one takes two."""
+
+
+def estimate_step_seconds(trainer: Trainer, subject: Subject) -> float:
+    """Seconds of an optimizer step, from one forward pass over the first batch.
+
+    Nothing of the training is moved by it: the batch is taken from the data set itself,
+    not from the trainer's loader, and the model's state is given back.
+
+    Returns:
+        The estimate; 0 where the data cannot be had by their numbers, as when they are
+        streamed, the pass fails, or the model is sharded.
+    """
+    if subject.in_step is not None:
+        return 0.0
+    size = trainer.args.per_device_train_batch_size
+    try:
+        with borrowed(subject):  # The collator, too: it may draw, as for masked tokens.
+            data: Any = trainer.train_dataset
+            batch = trainer.data_collator([data[number] for number in range(min(size, len(data)))])
+            inputs = {
+                key: value.to(subject.device)
+                for key, value in batch.items()
+                if key in ("input_ids", "attention_mask", "position_ids")
+            }
+            subject.model(**inputs, use_cache=False)  # once for what is only made once
+            begun = time.monotonic()
+            subject.model(**inputs, use_cache=False)
+            _wait_for(subject.device)
+            seconds = time.monotonic() - begun
+    except Exception:
+        # An estimate is not worth a run; without it the first evaluation is a small one.
+        _log.info("no estimate of a training step's time", exc_info=True)
+        return 0.0
+    return seconds * _BACKWARD * trainer.args.gradient_accumulation_steps
+
+
+def _wait_for(device: Any) -> None:
+    import torch
+
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
