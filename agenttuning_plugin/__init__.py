@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from evaluators.tasks.general_loss import GeneralLossEvaluator
     from evaluators.tasks.replay import ReplayEvaluator
     from evaluators.training.callback import EvaluatorCallback
-    from evaluators.training.floors import BestStep, GeneralFloor
-    from evaluators.training.schedule import Policy, Schedule
+    from evaluators.training.floors import BestCheckpoint, ScoreFloor
+    from evaluators.training.schedule import EvaluationPolicy, Schedule
 
 __version__ = "0.1.0"
 
@@ -27,13 +27,13 @@ __all__ = [
     "AgentTuningArgs",
     "AgentTuningPlugin",
     "AgentTuningSection",
-    "BestStep",
+    "BestCheckpoint",
+    "EvaluationPolicy",
     "EvaluatorCallback",
-    "GeneralFloor",
     "GeneralLossEvaluator",
-    "Policy",
     "ReplayEvaluator",
     "Schedule",
+    "ScoreFloor",
     "SourceSpec",
     "build_mix",
 ]
@@ -43,11 +43,11 @@ _MODULES = {
     "AgentTuningArgs": "agenttuning_plugin.config.recipe",
     "AgentTuningPlugin": "agenttuning_plugin.trainers.axolotl",
     "AgentTuningSection": "agenttuning_plugin.config.recipe",
-    "BestStep": "evaluators.training.floors",
+    "BestCheckpoint": "evaluators.training.floors",
     "EvaluatorCallback": "evaluators.training.callback",
-    "GeneralFloor": "evaluators.training.floors",
+    "ScoreFloor": "evaluators.training.floors",
     "GeneralLossEvaluator": "evaluators.tasks.general_loss",
-    "Policy": "evaluators.training.schedule",
+    "EvaluationPolicy": "evaluators.training.schedule",
     "ReplayEvaluator": "evaluators.tasks.replay",
     "Schedule": "evaluators.training.schedule",
     "SourceSpec": "dataset_builders.sources.loading",

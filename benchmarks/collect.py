@@ -24,11 +24,11 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
-from dataset_builders.collection.filters import Sieve
-from dataset_builders.collection.progress import Tally, WatchedLedger
-from dataset_builders.collection.store import Store
+from dataset_builders.collection.filters import TrajectoryFilter
+from dataset_builders.collection.progress import CollectionProgress, WatchedLedger
+from dataset_builders.collection.store import SqliteRolloutLog
 from dataset_builders.environments import load_environment
-from dataset_builders.rollouts.engine import Engine, Play
+from dataset_builders.rollouts.engine import RolloutConfig, RolloutEngine
 from dataset_builders.rollouts.recorded_client import Endpoint
 
 SERVER = Path(__file__).parents[1] / "tests/support/endpoint.py"
@@ -64,7 +64,7 @@ def resident() -> float:
 class Measured:
     """A collection of tasks, looked at every half second."""
 
-    def __init__(self, play: Play, num_tasks: int) -> None:
+    def __init__(self, play: RolloutConfig, num_tasks: int) -> None:
         self.play, self.num_tasks = play, num_tasks
         self.memory: list[float] = []
         self.full: list[tuple[float, int]] = []  # Time and requests, while all are in play.
@@ -74,18 +74,18 @@ class Measured:
     def run(self) -> Measured:
         """Play everything."""
         with tempfile.TemporaryDirectory() as folder:
-            store = Store(Path(folder) / "collection.sqlite")
+            store = SqliteRolloutLog(Path(folder) / "collection.sqlite")
             try:
                 asyncio.run(self._run(store))
             finally:
                 store.close()
         return self
 
-    async def _run(self, store: Store) -> None:
+    async def _run(self, store: SqliteRolloutLog) -> None:
         ids = self.play.environment.task_ids("train")[: self.num_tasks]
         store.add_tasks(ids)
-        tally = Tally(len(ids), Sieve(1.0))
-        engine = Engine(self.play, WatchedLedger(store, tally))
+        tally = CollectionProgress(len(ids), TrajectoryFilter(1.0))
+        engine = RolloutEngine(self.play, WatchedLedger(store, tally))
         watching = asyncio.create_task(self._watch(engine, tally))
         begun, cpu = time.monotonic(), time.process_time()
         await engine.run(store.open_tasks())
@@ -94,7 +94,7 @@ class Measured:
         self.steps = tally.session.requests
         assert tally.done == len(ids)
 
-    async def _watch(self, engine: Engine, tally: Tally) -> None:
+    async def _watch(self, engine: RolloutEngine, tally: CollectionProgress) -> None:
         while True:
             self.memory.append(resident())
             if engine.in_play >= self.play.max_concurrency - 1:  # One may be changing.
@@ -119,7 +119,7 @@ def main() -> None:
     print(f"Python {platform.python_version()}, openai {version('openai')}")
 
     with server(options.latency, SELECT) as url:
-        play = Play(spec, Endpoint("m", url), max_concurrency=options.at_once)
+        play = RolloutConfig(spec, Endpoint("m", url), max_concurrency=options.at_once)
         Measured(play, 64).run()  # Loads what is loaded once.
         found = Measured(play, options.episodes).run()
     ideal = options.at_once / options.latency
@@ -132,7 +132,7 @@ def main() -> None:
 
     with server(0.0, ANSWER) as url:
         # Five attempts at each of 2,000 tasks: all are wrong, so all are made.
-        play = Play(spec, Endpoint("m", url), max_concurrency=16, attempts=5)
+        play = RolloutConfig(spec, Endpoint("m", url), max_concurrency=16, attempts=5)
         found = Measured(play, 2000).run()
     tenth = len(found.memory) // 10
     first, last = max(found.memory[tenth : 2 * tenth]), max(found.memory[-tenth:])

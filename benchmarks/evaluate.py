@@ -32,15 +32,15 @@ from dataset_builders.conversation import Message
 from dataset_builders.environments import EnvironmentSpec, load_environment
 from dataset_builders.rollouts.episode import Trajectory
 from dataset_builders.rollouts.rollout import ChatPolicy, play
-from evaluators.evaluator import Subject
+from evaluators.evaluator import EvalTarget
 from evaluators.models.chat_model import LocalModel
-from evaluators.models.eval_mode import borrowed
+from evaluators.models.eval_mode import evaluation_mode
 from evaluators.tasks.agent_task import ModelPolicy
 
 MODEL = Path("~/.cache/agenttuning/SmolLM2-135M-Instruct")
 
 
-def local_model(subject: Subject, *, reuse: bool = True) -> LocalModel:
+def local_model(subject: EvalTarget, *, reuse: bool = True) -> LocalModel:
     """The model as one that answers, with or without what it has read before."""
     return LocalModel(subject.tokens(reuse=reuse), subject.tokenizer)
 
@@ -48,7 +48,7 @@ def local_model(subject: Subject, *, reuse: bool = True) -> LocalModel:
 class WholeDialogues:
     """A policy as one writes it first: the library's `generate` on every whole dialogue."""
 
-    def __init__(self, subject: Subject, max_new_tokens: int) -> None:
+    def __init__(self, subject: EvalTarget, max_new_tokens: int) -> None:
         self._subject, self._limit = subject, max_new_tokens
         self._local = local_model(subject)  # Renders and encodes the prompt.
 
@@ -136,7 +136,7 @@ def local(options: argparse.Namespace) -> list[Way]:
         options.model.expanduser(), dtype=getattr(torch, options.dtype)
     ).to(options.device)
     tokenizer = transformers.AutoTokenizer.from_pretrained(options.model.expanduser())
-    subject, limit = Subject(model, tokenizer), options.max_new_tokens
+    subject, limit = EvalTarget(model, tokenizer), options.max_new_tokens
     ways: list[tuple[Way, Callable[[], ChatPolicy]]] = [
         (Way("one by one, model.generate", 1), lambda: WholeDialogues(subject, limit)),
         (
@@ -152,12 +152,12 @@ def local(options: argparse.Namespace) -> list[Way]:
         served = Server(options.endpoint, options.endpoint_model, limit)
         ways.append((Way("endpoint", options.batch_size), lambda: served))
     for _, make in ways:  # Loads and compiles what is loaded and compiled once.
-        with borrowed(subject):
+        with evaluation_mode(subject):
             play(environment, tasks[:1], make(), batch_size=1)
     expected: list[list[str]] = []
     for _ in range(options.repeats):
         for way, make in ways:
-            with borrowed(subject):
+            with evaluation_mode(subject):
                 found = [said(one) for one in measure(way, make, environment, tasks)]
             expected = expected or found
             way.same = sum(a == b for a, b in zip(found, expected, strict=True))

@@ -10,48 +10,48 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from evaluators.evaluator import Evaluation, Evaluator, Metric
+    from evaluators.evaluator import EvalResult, Evaluator, Metric
     from evaluators.models.interface import Decoding
-    from evaluators.models.target import Subject
+    from evaluators.models.target import EvalTarget
     from evaluators.runner import run_evaluator
     from evaluators.tasks.agent_task import AgentTaskEvaluator
     from evaluators.tasks.general_loss import GeneralLossEvaluator
     from evaluators.tasks.replay import ReplayEvaluator
     from evaluators.training.callback import EvaluatorCallback
-    from evaluators.training.floors import BestStep, GeneralFloor
-    from evaluators.training.schedule import Policy, Schedule
+    from evaluators.training.floors import BestCheckpoint, ScoreFloor
+    from evaluators.training.schedule import EvaluationPolicy, Schedule
 
 __all__ = [
     "AgentTaskEvaluator",
-    "BestStep",
+    "BestCheckpoint",
     "Decoding",
-    "Evaluation",
+    "EvalResult",
+    "EvalTarget",
+    "EvaluationPolicy",
     "Evaluator",
     "EvaluatorCallback",
-    "GeneralFloor",
     "GeneralLossEvaluator",
     "Metric",
-    "Policy",
     "ReplayEvaluator",
     "Schedule",
-    "Subject",
+    "ScoreFloor",
     "run_evaluator",
 ]
 
 _MODULES = {
     "AgentTaskEvaluator": "evaluators.tasks.agent_task",
-    "BestStep": "evaluators.training.floors",
+    "BestCheckpoint": "evaluators.training.floors",
     "Decoding": "evaluators.models.interface",
-    "Evaluation": "evaluators.evaluator",
+    "EvalResult": "evaluators.evaluator",
     "Evaluator": "evaluators.evaluator",
     "EvaluatorCallback": "evaluators.training.callback",
-    "GeneralFloor": "evaluators.training.floors",
+    "ScoreFloor": "evaluators.training.floors",
     "GeneralLossEvaluator": "evaluators.tasks.general_loss",
     "Metric": "evaluators.evaluator",
-    "Policy": "evaluators.training.schedule",
+    "EvaluationPolicy": "evaluators.training.schedule",
     "ReplayEvaluator": "evaluators.tasks.replay",
     "Schedule": "evaluators.training.schedule",
-    "Subject": "evaluators.models.target",
+    "EvalTarget": "evaluators.models.target",
     "run_evaluator": "evaluators.runner",
 }
 

@@ -14,18 +14,18 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from evaluators.models.answer_facts import answer_warning
-from evaluators.models.target import Subject
+from evaluators.models.target import EvalTarget
 from evaluators.stats.aggregate import summarise
 from evaluators.stats.intervals import Metric
 
 __all__ = [
     "RECORDS_FILE",
-    "Evaluation",
+    "EvalResult",
+    "EvalTarget",
     "Evaluator",
     "Metric",
     "Progress",
     "Record",
-    "Subject",
     "Suite",
 ]
 
@@ -46,7 +46,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
+class EvalResult:
     """What one evaluator found at one point.
 
     Attributes:
@@ -120,7 +120,7 @@ class Evaluator(ABC):
 
     @abstractmethod
     def measure(
-        self, subject: Subject, items: Sequence[str], finished: Callable[[Record], None]
+        self, subject: EvalTarget, items: Sequence[str], finished: Callable[[Record], None]
     ) -> None:
         """Measure some items; the model is in evaluation mode, without gradients.
 

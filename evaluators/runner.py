@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from dataset_builders.errors import ClusterError, ConfigError, EvaluatorError
-from evaluators.evaluator import Evaluation, Evaluator, Progress, Record, Subject
+from evaluators.evaluator import EvalResult, EvalTarget, Evaluator, Progress, Record
 
 if TYPE_CHECKING:
     from evaluators.results.transcripts import Journal
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 def run_evaluator(
     evaluator: Evaluator,
-    subject: Subject,
+    subject: EvalTarget,
     *,
     limit: int | None = None,
     journal: Journal | None = None,
     on_progress: Progress | None = None,
-) -> Evaluation:
+) -> EvalResult:
     """Measure a model with an evaluator; leaves the model's state as it was.
 
     Every process of a distributed run has to call this. Items are dealt to them in turn,
@@ -51,7 +51,7 @@ def run_evaluator(
         )
     records = tuple(finished.get(item) or new.get(item) or _missing(item) for item in items)
     good = [record for record in records if not record["error"]]
-    return Evaluation(
+    return EvalResult(
         evaluator=evaluator.name,
         metrics=evaluator.metrics(good) if good else {},
         num_errors=len(records) - len(good),
@@ -66,14 +66,14 @@ def run_evaluator(
     )
 
 
-def _watching(evaluator: Evaluator, subject: Subject) -> AbstractContextManager[None]:
+def _watching(evaluator: Evaluator, subject: EvalTarget) -> AbstractContextManager[None]:
     if subject.ranks is None:
         return nullcontext()
     return subject.ranks.watching(evaluator.name)
 
 
 def _agree(
-    evaluator: Evaluator, subject: Subject, limit: int | None, journal: Journal | None
+    evaluator: Evaluator, subject: EvalTarget, limit: int | None, journal: Journal | None
 ) -> tuple[tuple[str, ...], dict[str, Record]]:
     """All items, and what was finished of them: on every process the same."""
     failure: Exception | None = None
@@ -105,7 +105,7 @@ def _agree(
     return items, told[0][2]
 
 
-def _check(evaluator: Evaluator, subject: Subject, items: tuple[str, ...]) -> None:
+def _check(evaluator: Evaluator, subject: EvalTarget, items: tuple[str, ...]) -> None:
     if not items:
         raise ConfigError(f"{evaluator.name}: found no task to measure, expected at least one")
     if evaluator.needs_weights and not subject.has_weights:
@@ -114,13 +114,13 @@ def _check(evaluator: Evaluator, subject: Subject, items: tuple[str, ...]) -> No
 
 def _measure(
     evaluator: Evaluator,
-    subject: Subject,
+    subject: EvalTarget,
     items: list[str],
     journal: Journal | None,
     on_progress: Progress | None,
 ) -> tuple[list[Record], str]:
     """This process's records, and what broke it: other processes wait to be told."""
-    from evaluators.models.eval_mode import borrowed
+    from evaluators.models.eval_mode import evaluation_mode
 
     records: list[Record] = []
     failure: Exception | None = None
@@ -134,7 +134,7 @@ def _measure(
         if on_progress is not None:
             on_progress(len(records), len(items))
 
-    with borrowed(subject) if subject.has_weights else nullcontext():
+    with evaluation_mode(subject) if subject.has_weights else nullcontext():
         try:
             evaluator.measure(subject, items, finished)
         except ClusterError:
@@ -151,7 +151,7 @@ def _measure(
 
 def _share(
     evaluator: Evaluator,
-    subject: Subject,
+    subject: EvalTarget,
     journal: Journal | None,
     own: tuple[list[Record], str],
 ) -> dict[str, Record]:

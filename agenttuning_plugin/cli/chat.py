@@ -18,13 +18,17 @@ from dataset_builders.reasoning import opens_thought
 from evaluators.models.interface import Decoding, LanguageModel
 
 if TYPE_CHECKING:
-    from evaluators.evaluator import Subject
+    from evaluators.evaluator import EvalTarget
 
 _Answers = Callable[[list[Message]], Answer]
 
 
 def converse(
-    subject: Subject, console: Console, prompt: str | None, max_new_tokens: int, temperature: float
+    subject: EvalTarget,
+    console: Console,
+    prompt: str | None,
+    max_new_tokens: int,
+    temperature: float,
 ) -> None:
     """Answer one prompt, or hold a dialogue until the end of input.
 
@@ -58,7 +62,7 @@ def converse(
             return
 
 
-def _answers(subject: Subject, max_new_tokens: int, temperature: float) -> _Answers:
+def _answers(subject: EvalTarget, max_new_tokens: int, temperature: float) -> _Answers:
     if subject.server is not None:
         return partial(_served_answer, subject.server, Decoding(max_new_tokens, temperature))
     renderer = ChatRenderer(subject.tokenizer, subject.end_of_turn)
@@ -86,7 +90,7 @@ def _ask(console: Console) -> str | None:
 
 
 def _answer(
-    subject: Subject,
+    subject: EvalTarget,
     renderer: ChatRenderer,
     history: list[Message],
     max_new_tokens: int,

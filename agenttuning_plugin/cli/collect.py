@@ -164,7 +164,7 @@ def collect(
     from dataset_builders.endpoints.requests import Sampling
     from dataset_builders.environments import load_environment
     from dataset_builders.instructions.thoughts import ThoughtAdder
-    from dataset_builders.rollouts.engine import Play
+    from dataset_builders.rollouts.engine import RolloutConfig
     from dataset_builders.rollouts.limits import Limits
     from dataset_builders.rollouts.recorded_client import Endpoint
 
@@ -173,7 +173,7 @@ def collect(
     if oracle and add_thoughts:
         raise ConfigError("--add-thoughts: found with --oracle, expected a --model to write them")
     named = parse_options(option)
-    play = Play(
+    play = RolloutConfig(
         environment=load_environment(
             env, prompt=prompt, agentinstruct=agentinstruct, **({"data": data} | named)
         ),

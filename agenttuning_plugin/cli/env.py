@@ -46,9 +46,9 @@ Data = Annotated[
 @env_app.command("list")
 def env_list(data: Data = None, as_json: Json = False) -> None:
     """List the environments: the number of their tasks, or what is missing."""
-    from agenttuning_plugin.cli.environment_checks import survey
+    from agenttuning_plugin.cli.environment_checks import environment_status
 
-    found = survey(data)
+    found = environment_status(data)
     if as_json:
         emit({each.name: each.as_json() for each in found})
         return
@@ -88,10 +88,12 @@ def env_validate(
     as_json: Json = False,
 ) -> None:
     """Play without a model: the oracle must earn 1 on every task, an idle agent 0."""
-    from agenttuning_plugin.cli.environment_checks import ALL, meant, validation_json
+    from agenttuning_plugin.cli.environment_checks import ALL, resolve_environments, validation_json
 
     facts: dict[str, dict[str, Any]] = {}
-    for environment in meant(name, data, prompt, agentinstruct, parse_options(option)):
+    for environment in resolve_environments(
+        name, data, prompt, agentinstruct, parse_options(option)
+    ):
         each = environment.name
         try:
             result = _try_out(environment, split, num_tasks)
@@ -113,7 +115,7 @@ def env_validate(
 
 
 def _try_out(environment: EnvironmentSpec, split: str | None, num_tasks: int) -> Validation:
-    from agenttuning_plugin.cli.environment_checks import try_out
+    from agenttuning_plugin.cli.environment_checks import validate_environment
 
     with Progress(console=errors, transient=True, disable=not errors.is_terminal) as progress:
 
@@ -121,7 +123,7 @@ def _try_out(environment: EnvironmentSpec, split: str | None, num_tasks: int) ->
             bar = progress.add_task(environment.name, total=episodes)
             return lambda _: progress.advance(bar)
 
-        return try_out(environment, split, num_tasks, watch)
+        return validate_environment(environment, split, num_tasks, watch)
 
 
 def _show(result: Validation) -> None:

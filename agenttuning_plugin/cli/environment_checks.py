@@ -40,7 +40,7 @@ class Readiness:
         )
 
 
-def meant(
+def resolve_environments(
     name: str,
     data: str | None,
     prompt: str,
@@ -76,7 +76,7 @@ def data_of(world: type[TextEnvironment], folder: str | None) -> str | None:
     return next((str(place) for place in places if place.is_dir()), None)
 
 
-def survey(folder: str | None = None) -> list[Readiness]:
+def environment_status(folder: str | None = None) -> list[Readiness]:
     """Look at every environment.
 
     Args:
@@ -131,7 +131,7 @@ def set_up(name: str, folder: str | None, say: Callable[[str], None]) -> None:
     load_environment(name).dialogue.world.setup(folder, say)
 
 
-def try_out(
+def validate_environment(
     environment: EnvironmentSpec,
     split: str | None,
     num_tasks: int,

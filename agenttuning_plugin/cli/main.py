@@ -165,11 +165,11 @@ def inspect(
     from agenttuning_plugin.evaluation.model_loading import load_tokenizer
     from agenttuning_plugin.reports.mask import inspect as look_at
     from agenttuning_plugin.reports.mask import show
-    from dataset_builders.sources.inputs import as_spec
+    from dataset_builders.sources.inputs import resolve_source
     from dataset_builders.sources.loading import load_source
 
     loaded = load_tokenizer(tokenizer, chat_template)
-    conversations = load_source(as_spec(data)).conversations
+    conversations = load_source(resolve_source(data)).conversations
     if index >= len(conversations):
         raise ConfigError(f"--index: found {index}, expected at most {len(conversations) - 1}")
     found = look_at(conversations[index], loaded, end_of_turn or ())

@@ -16,7 +16,7 @@ from dataset_builders.mixing.pools import GPT4_SHARE
 
 if TYPE_CHECKING:
     from agenttuning_plugin.reports.explain import Example
-    from agenttuning_plugin.reports.segments import Piece
+    from agenttuning_plugin.reports.segments import Segment
 
 _SHOWN = 160  # characters of a span
 
@@ -200,12 +200,12 @@ def _weights(options: list[str]) -> dict[str, float]:
     return weights
 
 
-def _facts(example: Example, pieces: list[Piece] | None) -> dict[str, Any]:
+def _facts(example: Example, pieces: list[Segment] | None) -> dict[str, Any]:
     trained = None if pieces is None else [piece.text for piece in pieces if piece.trained]
     return {**example.to_dict(), "trained_text": trained}
 
 
-def _show(example: Example, pieces: list[Piece] | None) -> None:
+def _show(example: Example, pieces: list[Segment] | None) -> None:
     from agenttuning_plugin.reports.segments import one_line
 
     line = Text(f"{example.position}", style="bold")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 
 
-class Closed(BaseModel):
+class StrictModel(BaseModel):
     """A part of the section; an unknown key in it is an error."""
 
     model_config = ConfigDict(extra="forbid")

@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from agenttuning_plugin.config.base import Closed
+from agenttuning_plugin.config.base import StrictModel
 from dataset_builders.environments import EnvironmentSpec, load_environment
 
 
-class _Scheduled(Closed):
+class _Scheduled(StrictModel):
     every: int | None = Field(
         default=None,
         ge=1,
@@ -148,7 +148,7 @@ EvaluatorConfig = Annotated[
 ]
 
 
-class FloorConfig(Closed):
+class FloorConfig(StrictModel):
     """How much of a general score may be lost against step 0."""
 
     evaluator: str = Field(
@@ -162,7 +162,7 @@ class FloorConfig(Closed):
     )
 
 
-class BestConfig(Closed):
+class BestConfig(StrictModel):
     """Looks for the best step by a held-in score, under a floor on a general one."""
 
     evaluator: str = Field(default="database", description="Whose main figure is the best.")
@@ -171,7 +171,7 @@ class BestConfig(Closed):
     )
 
 
-class EvaluationConfig(Closed):
+class EvaluationConfig(StrictModel):
     """What holds for all evaluators of a run."""
 
     every: int | None = Field(

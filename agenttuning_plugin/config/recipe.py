@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from agenttuning_plugin.config.base import Closed
+from agenttuning_plugin.config.base import StrictModel
 from agenttuning_plugin.config.endpoint import EndpointConfig
 from agenttuning_plugin.config.evaluation import (
     EvaluationConfig,
@@ -23,7 +23,7 @@ from dataset_builders.mixing.unit_conversion import Unit
 from dataset_builders.sources.loading import Format, SourceSpec
 
 
-class CleaningConfig(Closed):
+class CleaningConfig(StrictModel):
     """Steps that make shared chats fit to train on."""
 
     remove_share_banners: bool = Field(
@@ -70,7 +70,7 @@ class CleaningConfig(Closed):
         return Cleaning(**self.model_dump())
 
 
-class SourceConfig(Closed):
+class SourceConfig(StrictModel):
     """Where conversations come from."""
 
     path: str = Field(
@@ -138,7 +138,7 @@ class SourceConfig(Closed):
         return self.clean.cleaning() if self.clean else Cleaning.none()
 
 
-class EtaStage(Closed):
+class EtaStage(StrictModel):
     """A share of agent data that holds from a step on."""
 
     from_step: int = Field(
@@ -149,7 +149,7 @@ class EtaStage(Closed):
     eta: float = Field(ge=0, le=1, description="Share of agent data from there on.")
 
 
-class AgentTuningSection(Closed):
+class AgentTuningSection(StrictModel):
     """Settings of the plugin."""
 
     eta: float = Field(

@@ -6,14 +6,14 @@ from dataset_builders.encoding.tokens import Encoder, encode_dataset
 from dataset_builders.errors import ConfigError
 from dataset_builders.mixing.holdout import split_holdout
 from dataset_builders.mixing.preparation import LENGTH_DEFAULTS
-from dataset_builders.sources.inputs import as_evaluation_spec, as_spec
+from dataset_builders.sources.inputs import as_evaluation_spec, resolve_source
 from dataset_builders.sources.loading import load_source
-from evaluators.evaluator import Evaluator, Subject
+from evaluators.evaluator import EvalTarget, Evaluator
 from evaluators.tasks.general_loss import GeneralLossEvaluator
 
 
 def loss_evaluator(
-    general: str, subject: Subject, num_conversations: int, max_length: int
+    general: str, subject: EvalTarget, num_conversations: int, max_length: int
 ) -> GeneralLossEvaluator:
     """The loss on chat that training holds out.
 
@@ -31,7 +31,7 @@ def loss_evaluator(
     """
     if not subject.has_weights:
         raise ConfigError("loss: needs the model's weights, not a server's answers")
-    conversations = load_source(as_spec(general)).conversations
+    conversations = load_source(resolve_source(general)).conversations
     encoder = Encoder(
         subject.tokenizer,
         max_length=max_length,
@@ -43,7 +43,7 @@ def loss_evaluator(
     return GeneralLossEvaluator(made.dataset.select(held_out))
 
 
-def replay_evaluator(data: str, subject: Subject, max_length: int) -> Evaluator:
+def replay_evaluator(data: str, subject: EvalTarget, max_length: int) -> Evaluator:
     """Expert trajectories, read by the model.
 
     Args:

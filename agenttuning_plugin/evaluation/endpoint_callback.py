@@ -35,7 +35,7 @@ from agenttuning_plugin.reports.endpoint_files import (
     step_of,
 )
 from dataset_builders.errors import ConfigError, EvaluatorError
-from evaluators.evaluator import RECORDS_FILE, Evaluation
+from evaluators.evaluator import RECORDS_FILE, EvalResult
 from evaluators.results.evaluations import replace_record
 from evaluators.training.best_checkpoint import best_is_loaded
 from evaluators.training.callback_order import go_last, report_at_end
@@ -264,7 +264,7 @@ class EndpointCallback(TrainerCallback):
         results = results_in(folder)
         if status != 0 and not any(result.error for result in results):
             reason = line or f"exit status {status}"
-            results.append(Evaluation("endpoint", {}, 0, 0.0, suite="", error=reason))
+            results.append(EvalResult("endpoint", {}, 0, 0.0, suite="", error=reason))
         self._publish(step, results, control)
         if status == 0:
             shutil.rmtree(adapter_in(folder), ignore_errors=True)
@@ -274,7 +274,7 @@ class EndpointCallback(TrainerCallback):
         if self._settings.strict:
             raise EvaluatorError(f"endpoint: step {step}: {reasons}")
 
-    def _publish(self, step: int, results: list[Evaluation], control: TrainerControl) -> None:
+    def _publish(self, step: int, results: list[EvalResult], control: TrainerControl) -> None:
         from transformers import Trainer
 
         figures: dict[str, float] = {"eval_endpoint_step": float(step)}

@@ -21,13 +21,13 @@ from dataset_builders.errors import (
 )
 from dataset_builders.sources.inputs import as_evaluation_spec
 from dataset_builders.sources.loading import load_source
-from evaluators.evaluator import Evaluation, Evaluator
+from evaluators.evaluator import EvalResult, Evaluator
 from evaluators.tasks.agent_task import AgentTaskEvaluator
 from evaluators.tasks.general_loss import GeneralLossEvaluator
 from evaluators.tasks.registry import SuiteSettings, select
 from evaluators.tasks.replay import ReplayEvaluator, oracle_trajectories
-from evaluators.training.callback import Policy, Schedule
-from evaluators.training.floors import BestStep, GeneralFloor
+from evaluators.training.callback import EvaluationPolicy, Schedule
+from evaluators.training.floors import BestCheckpoint, ScoreFloor
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -40,7 +40,7 @@ _LACKING = (SourceNotFoundError, MissingExtraError, EnvironmentFailureError)
 
 def schedules(
     section: AgentTuningSection, holdout: Dataset | None
-) -> tuple[list[Schedule], Policy]:
+) -> tuple[list[Schedule], EvaluationPolicy]:
     """Make the evaluators that a section lists, and what holds for all of them.
 
     One that cannot run here, for want of a program or data, is left out; the policy tells
@@ -52,7 +52,7 @@ def schedules(
         AgentTuningError: An evaluator cannot run here, and the section is strict.
     """
     made: list[Schedule] = []
-    lacking: list[Evaluation] = []
+    lacking: list[EvalResult] = []
     common = section.evaluation
     for config in section.evaluators:
         try:
@@ -61,7 +61,7 @@ def schedules(
             if common.strict:
                 raise
             reason = " ".join(str(error).split())
-            lacking.append(Evaluation(config.key, {}, 0, 0.0, error=reason))
+            lacking.append(EvalResult(config.key, {}, 0, 0.0, error=reason))
             continue
         every = config.every or (common.every if evaluator.cheap else common.every_dear)
         limit = config.limit if isinstance(config, BenchmarkConfig) else None
@@ -117,18 +117,18 @@ def _benchmark(config: BenchmarkConfig) -> Evaluator:
     return benchmark.evaluator(settings)
 
 
-def _policy(section: AgentTuningSection, lacking: tuple[Evaluation, ...]) -> Policy:
+def _policy(section: AgentTuningSection, lacking: tuple[EvalResult, ...]) -> EvaluationPolicy:
     common = section.evaluation
     stop, best = common.stop_if_general_drops, common.best
-    return Policy(
+    return EvaluationPolicy(
         max_time_share=common.max_time_share,
         strict=common.strict,
         stop=None if stop is None else _floor(stop),
-        best=None if best is None else BestStep(best.evaluator, _floor(best.floor)),
+        best=None if best is None else BestCheckpoint(best.evaluator, _floor(best.floor)),
         unavailable=lacking,
         watchdog=common.watchdog,
     )
 
 
-def _floor(config: FloorConfig) -> GeneralFloor:
-    return GeneralFloor(config.evaluator, config.by, config.p)
+def _floor(config: FloorConfig) -> ScoreFloor:
+    return ScoreFloor(config.evaluator, config.by, config.p)

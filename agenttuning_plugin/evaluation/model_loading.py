@@ -17,7 +17,7 @@ from dataset_builders.masks.template_variables import set_template_variables
 from dataset_builders.stdio import silenced, without_bars
 
 if TYPE_CHECKING:
-    from evaluators.evaluator import Subject
+    from evaluators.evaluator import EvalTarget
 
 _ADAPTER_FILE = "adapter_config.json"
 _ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
@@ -32,7 +32,7 @@ def load_subject(
     chat_template_kwargs: Mapping[str, Any] | None = None,
     end_of_turn: tuple[str, ...] = (),
     device: str | None = None,
-) -> Subject:
+) -> EvalTarget:
     """Load a model and its tokenizer.
 
     Weights are loaded in bfloat16 on a GPU and in float32 on a CPU.
@@ -65,9 +65,9 @@ def load_subject(
     if chat_template is not None:
         tokenizer.chat_template = load_template(chat_template)
     set_template_variables(tokenizer, chat_template_kwargs or {})
-    from evaluators.evaluator import Subject
+    from evaluators.evaluator import EvalTarget
 
-    return Subject(model=loaded.to(device).eval(), tokenizer=tokenizer, end_of_turn=end_of_turn)
+    return EvalTarget(model=loaded.to(device).eval(), tokenizer=tokenizer, end_of_turn=end_of_turn)
 
 
 def is_url(place: str) -> bool:
@@ -85,7 +85,7 @@ def open_subject(
     model_name: str | None = None,
     api_key_env: str = "OPENAI_API_KEY",
     max_concurrency: int = 64,
-) -> Subject:
+) -> EvalTarget:
     """A model from a folder, the hub or a server.
 
     Args:
@@ -127,7 +127,7 @@ def open_subject(
     return served_subject(place, model_name, api_key_env, max_concurrency)
 
 
-def close_subject(subject: Subject) -> None:
+def close_subject(subject: EvalTarget) -> None:
     """Close the connections to a server; other models need no closing."""
     from evaluators.models.endpoint import EndpointModel
 
@@ -137,7 +137,7 @@ def close_subject(subject: Subject) -> None:
 
 def served_subject(
     url: str, name: str | None, key_variable: str, max_concurrency: int = 64
-) -> Subject:
+) -> EvalTarget:
     """A model behind an OpenAI-compatible server.
 
     Args:
@@ -152,7 +152,7 @@ def served_subject(
         MissingExtraError: openai is not installed.
     """
     from dataset_builders.rollouts.recorded_client import Endpoint
-    from evaluators.evaluator import Subject
+    from evaluators.evaluator import EvalTarget
     from evaluators.models.endpoint import EndpointModel, served_models
 
     endpoint = Endpoint(name or "", url, key_variable=key_variable, tries=5, patience=300.0)
@@ -163,7 +163,7 @@ def served_subject(
             raise ConfigError(f"{url}: found models {names}: choose with --model-name")
         endpoint = replace(endpoint, model=found[0])
     server = EndpointModel(endpoint, max_concurrency)
-    return Subject(model=None, tokenizer=None, server=server)
+    return EvalTarget(model=None, tokenizer=None, server=server)
 
 
 def load_tokenizer(path: str, chat_template: str | None = None) -> Any:

@@ -25,7 +25,7 @@ class CannotMeasureError(AgentTuningError):
     """No task can be measured: there is no model, or the folder is another one's."""
 
 
-def claim(path: Path, heading: Mapping[str, Any]) -> None:
+def bind_output_dir(path: Path, heading: Mapping[str, Any]) -> None:
     """Keep results of two models out of one folder.
 
     Args:

@@ -12,7 +12,7 @@ from dataset_builders.errors import ConfigError
 
 if TYPE_CHECKING:
     from dataset_builders.endpoints.requests import Sampling
-    from evaluators.evaluator import Subject
+    from evaluators.evaluator import EvalTarget
 
 _OWN = ("model", "messages", "stream")
 
@@ -106,7 +106,7 @@ def judge_settings(
     return {key: value for key, value in told.items() if value is not None}
 
 
-def configured(subject: Subject, sampling: Sampling) -> Subject:
+def configured(subject: EvalTarget, sampling: Sampling) -> EvalTarget:
     """A model that is sampled as the options say.
 
     Raises:

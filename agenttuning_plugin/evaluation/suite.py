@@ -13,11 +13,11 @@ from typing import Any
 from agenttuning_plugin.evaluation.output_dir import (
     MODEL_FILE,
     CannotMeasureError,
-    claim,
+    bind_output_dir,
     keep_traceback,
 )
 from dataset_builders.errors import AgentTuningError, ConfigError, EndpointError, EvaluatorError
-from evaluators.evaluator import Evaluation, Evaluator, Progress, Subject, Suite
+from evaluators.evaluator import EvalResult, EvalTarget, Evaluator, Progress, Suite
 from evaluators.models.endpoint import EndpointModel
 from evaluators.results.evaluations import has_figures, replace_record, transcript_path
 from evaluators.results.transcripts import Journal
@@ -65,7 +65,7 @@ class Panel:
     """
 
     tasks: list[Task]
-    results: dict[str, Evaluation] = field(default_factory=dict)
+    results: dict[str, EvalResult] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
 
 
@@ -82,7 +82,7 @@ class Run:
         oracle: Whether environments' oracles play in place of the model.
     """
 
-    subject: Callable[[], Subject]
+    subject: Callable[[], EvalTarget]
     limit: int | None = None
     out: Path | None = None
     step: int | None = None
@@ -98,11 +98,11 @@ class LazySubject:
         out: Folder for the traceback of an error that should not be.
     """
 
-    def __init__(self, make: Callable[[], Subject], out: Path | None = None) -> None:
+    def __init__(self, make: Callable[[], EvalTarget], out: Path | None = None) -> None:
         self._make, self._out = make, out
-        self._made: Subject | None = None
+        self._made: EvalTarget | None = None
 
-    def __call__(self) -> Subject:
+    def __call__(self) -> EvalTarget:
         """The model.
 
         Raises:
@@ -196,17 +196,17 @@ def run_panel(
     return panel
 
 
-def _write(out: Path, step: int, result: Evaluation) -> None:
+def _write(out: Path, step: int, result: EvalResult) -> None:
     # What was measured before outlives a rerun that cannot: without its data, say.
     if result.metrics or not has_figures(out, step, result.evaluator):
         replace_record(out, step, result)
 
 
-def _measure(task: Task, run: Run, progress: Callable[[str], Progress] | None) -> Evaluation:
+def _measure(task: Task, run: Run, progress: Callable[[str], Progress] | None) -> EvalResult:
     evaluator = task.make()
     if run.oracle and not getattr(evaluator, "plays_oracle", False):
         raise ConfigError(f"{task.name}: has no oracle to play it")
-    subject = Subject(None, None) if run.oracle else run.subject()
+    subject = EvalTarget(None, None) if run.oracle else run.subject()
     with _journal(task, evaluator, subject, run) as journal:
         try:
             return run_evaluator(
@@ -226,7 +226,7 @@ def _measure(task: Task, run: Run, progress: Callable[[str], Progress] | None) -
 
 @contextmanager
 def _journal(
-    task: Task, evaluator: Evaluator, subject: Subject, run: Run
+    task: Task, evaluator: Evaluator, subject: EvalTarget, run: Run
 ) -> Iterator[Journal | None]:
     if run.out is None:
         yield None
@@ -236,7 +236,7 @@ def _journal(
         # By its name: a server that was started again may have another address.
         heading["model"] = subject.server.name
     path = transcript_path(run.out, task.name, run.step)
-    claim(path.with_name(MODEL_FILE), heading)
+    bind_output_dir(path.with_name(MODEL_FILE), heading)
     try:
         journal = Journal(path, {"evaluator": task.name, **heading, **evaluator.about()})
     except ConfigError as error:
@@ -247,9 +247,9 @@ def _journal(
         journal.close()
 
 
-def _unmeasured(task: Task, reason: str) -> Evaluation:
+def _unmeasured(task: Task, reason: str) -> EvalResult:
     line = " ".join(reason.split())
-    return Evaluation(task.name, {}, 0, 0.0, suite=task.suite, error=line)
+    return EvalResult(task.name, {}, 0, 0.0, suite=task.suite, error=line)
 
 
 def overalls(panel: Panel) -> dict[str, float]:

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from agenttuning_plugin.evaluation.suite import Panel, Task, overalls
-from evaluators.evaluator import Evaluation
+from evaluators.evaluator import EvalResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def show_panel(panel: Panel, limit: int | None) -> ShownPanel:
     return ShownPanel(panel, limit, overalls(panel))
 
 
-def _cells(task: Task, result: Evaluation) -> tuple[str, str, str, str]:
+def _cells(task: Task, result: EvalResult) -> tuple[str, str, str, str]:
     metric = result.metrics.get(result.primary)
     if metric is None:
         return "not measured", "", "", str(len(result.records) or "")
@@ -81,7 +81,7 @@ def _cells(task: Task, result: Evaluation) -> tuple[str, str, str, str]:
     return value, spread, str(metric.n), str(result.num_errors or "")
 
 
-def _others(task: Task, result: Evaluation) -> str:
+def _others(task: Task, result: EvalResult) -> str:
     """Figures besides the main one, of a task whose table names the main one."""
     if result.primary not in result.metrics:
         return ""
@@ -92,7 +92,7 @@ def _others(task: Task, result: Evaluation) -> str:
     )
 
 
-def _json(task: Task, result: Evaluation) -> dict[str, Any]:
+def _json(task: Task, result: EvalResult) -> dict[str, Any]:
     return {
         "name": task.name,
         "suite": task.suite,

@@ -19,7 +19,7 @@ from agenttuning_plugin.config.shipped import read_recipe
 from agenttuning_plugin.preflight.adopt_sources import UntranslatableError, sources_of
 from dataset_builders.errors import AgentTuningError, ConfigError
 from dataset_builders.readers.files import looks_local
-from dataset_builders.sources.inputs import as_spec
+from dataset_builders.sources.inputs import resolve_source
 from dataset_builders.sources.loading import stream_source
 
 HOLDOUT = 64
@@ -148,7 +148,7 @@ def _count(general: list[dict[str, Any]]) -> int | None:
         if not (looks_local(path) or Path(path).expanduser().exists()):
             return None
         try:
-            spec = as_spec(SourceConfig.model_validate(source).spec())
+            spec = resolve_source(SourceConfig.model_validate(source).spec())
             number += sum(1 for _ in stream_source(spec).conversations)
         except AgentTuningError:
             return None

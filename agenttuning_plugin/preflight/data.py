@@ -18,13 +18,13 @@ from agenttuning_plugin.config.findings import Finding, guarded
 from agenttuning_plugin.config.recipe import AgentTuningSection, SourceConfig
 from dataset_builders.conversation import Conversation
 from dataset_builders.errors import SourceNotFoundError
-from dataset_builders.mixing.eta_schedule import Stage
+from dataset_builders.mixing.eta_schedule import EtaStage
 from dataset_builders.mixing.losses import loss_warnings
 from dataset_builders.mixing.planning import Plan
 from dataset_builders.mixing.pools import weighted_pools
 from dataset_builders.mixing.preparation import Encoding, prepare
 from dataset_builders.readers.files import looks_local
-from dataset_builders.sources.inputs import as_evaluation_spec, as_spec
+from dataset_builders.sources.inputs import as_evaluation_spec, resolve_source
 from dataset_builders.sources.loading import SourceSpec, located, stream_source
 
 SAMPLE = 64
@@ -110,7 +110,7 @@ def _source(
         detail = f"{spec.path}, fetched from the hub when training starts; not read here"
         yield Finding(f"{side.name} source", detail)
         return
-    spec = as_spec(spec)
+    spec = resolve_source(spec)
     files = located(spec).files
     side.files += files
     result = stream_source(spec)
@@ -236,7 +236,7 @@ def _rows(side: Side, tokenizer: Any, encoding: Encoding) -> Iterator[Finding]:
     prepared = prepare(
         given["agent"],
         given["general"],
-        plan=Plan(eta=(Stage(0, share),)),
+        plan=Plan(eta=(EtaStage(0, share),)),
         tokenizer=tokenizer,
         encoding=replace(encoding, holdout=0),
         quiet=True,

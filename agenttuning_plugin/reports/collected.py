@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from dataset_builders.collection.filters import Sieve, threshold_of
+from dataset_builders.collection.filters import TrajectoryFilter, threshold_of
 from dataset_builders.collection.folder import STATE
 from dataset_builders.collection.store import read_trajectory
 from dataset_builders.errors import ConfigError, DataError
@@ -55,19 +55,19 @@ def _ended(path: Path) -> Iterator[Trajectory]:
         raise DataError(f"{path}: not a collection's database: {error}") from error
 
 
-def _sieve(path: Path) -> Sieve:
+def _sieve(path: Path) -> TrajectoryFilter:
     """What decided which trajectories are kept, as the last session's report has it."""
     report = path.with_suffix(".json")
     if not report.is_file():  # The first session runs, or was killed.
-        return Sieve(threshold_of(path.stem), (), UNFINISHED)
+        return TrajectoryFilter(threshold_of(path.stem), (), UNFINISHED)
     try:
         settings = json.loads(report.read_text("utf-8"))["settings"]
-        return Sieve(settings["min_reward"], settings["filters"], UNFINISHED)
+        return TrajectoryFilter(settings["min_reward"], settings["filters"], UNFINISHED)
     except (ValueError, KeyError, TypeError, ConfigError) as error:
         raise DataError(f"{report}: not a collection's report: {error}") from error
 
 
-def _record(played: Trajectory, sieve: Sieve) -> dict[str, Any]:
+def _record(played: Trajectory, sieve: TrajectoryFilter) -> dict[str, Any]:
     record = record_of(played)
     if not record["error"]:
         record["failures"] = failure_modes(record, played.environment)

@@ -6,7 +6,7 @@ import json
 from hashlib import blake2b
 from pathlib import Path
 
-from evaluators.evaluator import RECORDS_FILE, Evaluation
+from evaluators.evaluator import RECORDS_FILE, EvalResult
 from evaluators.results.evaluations import metric_of
 
 FOLDER = "endpoint"
@@ -19,7 +19,7 @@ ADAPTER = "adapter-"
 """Of a step's folder with the adapter, before a digest of its weights."""
 
 
-def results_in(folder: Path) -> list[Evaluation]:
+def results_in(folder: Path) -> list[EvalResult]:
     """Rows that `agenttuning evaluate` wrote, under the names that they have here."""
     path = folder / RECORDS_FILE
     if not path.is_file():
@@ -30,7 +30,7 @@ def results_in(folder: Path) -> list[Evaluation]:
         row.pop("step")
         row["metrics"] = {name: metric_of(values) for name, values in row["metrics"].items()}
         row["records"] = tuple(row["records"])
-        found.append(Evaluation(**{**row, "evaluator": PREFIX + row["evaluator"]}))
+        found.append(EvalResult(**{**row, "evaluator": PREFIX + row["evaluator"]}))
     return found
 
 

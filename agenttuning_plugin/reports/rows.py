@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agenttuning_plugin.reports.explain import Example
-from agenttuning_plugin.reports.segments import Piece, decode_pieces, message_text
+from agenttuning_plugin.reports.segments import Segment, decode_pieces, message_text
 from dataset_builders.manifest.store import Manifest
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class StoredRows:
     parts: Mapping[str, Dataset]
     tokenizer: Any
 
-    def pieces(self, example: Example) -> list[Piece] | None:
+    def pieces(self, example: Example) -> list[Segment] | None:
         """Text of an example in pieces; none if its row is not here, or is another one."""
         whole = MIX in self.parts
         rows = self.parts.get(MIX if whole else example.side)
@@ -42,7 +42,7 @@ class StoredRows:
         row = rows[number]
         if "messages" in row:
             return [
-                Piece(message_text(message), bool(message.get("train")))
+                Segment(message_text(message), bool(message.get("train")))
                 for message in row["messages"]
             ]
         if self.tokenizer is None or len(row["input_ids"]) != example.tokens:

@@ -12,7 +12,7 @@ _HIDDEN = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"}  # Unicode's general catego
 _SHOWN = {"\n", "\t"}
 
 
-class Piece(NamedTuple):
+class Segment(NamedTuple):
     """A stretch of text.
 
     Attributes:
@@ -30,7 +30,9 @@ Range = tuple[int, int]
 """Half-open range."""
 
 
-def cut(text: str, trained: Iterable[Range], literals: Iterable[Range] = ()) -> list[Piece]:
+def split_segments(
+    text: str, trained: Iterable[Range], literals: Iterable[Range] = ()
+) -> list[Segment]:
     """Cut a rendering at the borders of its ranges; the pieces together are the text.
 
     Args:
@@ -41,7 +43,7 @@ def cut(text: str, trained: Iterable[Range], literals: Iterable[Range] = ()) -> 
     trained, literals = list(trained), list(literals)
     borders = {0, len(text)}.union(*trained, *literals)
     return [
-        Piece(text[start:end], _within(start, trained), _within(start, literals))
+        Segment(text[start:end], _within(start, trained), _within(start, literals))
         for start, end in pairwise(sorted(borders))
     ]
 
@@ -52,7 +54,7 @@ def _within(position: int, ranges: Sequence[Range]) -> bool:
 
 def decode_pieces(
     ids: Sequence[int], trained: Iterable[Range], decode: Callable[[Sequence[int]], str]
-) -> list[Piece]:
+) -> list[Segment]:
     """Decode a row in pieces.
 
     Args:
@@ -62,13 +64,13 @@ def decode_pieces(
     """
     trained = list(trained)
     borders = sorted({0, len(ids)}.union(*trained))
-    pieces: list[Piece] = []
+    pieces: list[Segment] = []
     before = ""
     for start, end in pairwise(borders):
         # From the first token on: on its own, a piece would lose the blank at its start.
         whole = decode(ids[:end])
         text = whole[len(before) :] if whole.startswith(before) else decode(ids[start:end])
-        pieces.append(Piece(text, _within(start, trained)))
+        pieces.append(Segment(text, _within(start, trained)))
         before = whole
     return pieces
 
@@ -88,7 +90,7 @@ def shorten(text: str, limit: int) -> str:
     return f"{text[: limit - tail]} … {len(text) - limit:,} characters … {text[-tail:]}"
 
 
-def reveal(text: str) -> Iterator[tuple[str, bool]]:
+def escape_invisible(text: str) -> Iterator[tuple[str, bool]]:
     """Split off characters that show nothing, or turn the text around them.
 
     Yields:
@@ -108,4 +110,4 @@ def reveal(text: str) -> Iterator[tuple[str, bool]]:
 def one_line(text: str, limit: int) -> str:
     """A text as a terminal can show it: one line, no control characters, shortened."""
     line = shorten(text, limit).replace("\n", "⏎").replace("\t", " ")
-    return "".join(f"⟨{part}⟩" if hidden else part for part, hidden in reveal(line))
+    return "".join(f"⟨{part}⟩" if hidden else part for part, hidden in escape_invisible(line))

@@ -18,7 +18,7 @@ from dataset_builders.mixing.order import MixOrder
 from dataset_builders.mixing.planning import Plan
 from dataset_builders.mixing.preparation import Encoding, check_sources, prepare, prepare_messages
 from dataset_builders.mixing.unit_conversion import UNITS
-from dataset_builders.sources.inputs import as_spec
+from dataset_builders.sources.inputs import resolve_source
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -72,8 +72,8 @@ def build_to_disk(
     check_sources(agent, general, plan)
     MixOrder(1, 1, plan.eta, seed, num_examples, plan.block, plan.mode)
     with storage_errors(out), scratch_beside(out) as scratch:
-        agent_specs = [as_spec(path) for path in agent] if plan.needs_agent else []
-        general_specs = [as_spec(path) for path in general] if plan.needs_general else []
+        agent_specs = [resolve_source(path) for path in agent] if plan.needs_agent else []
+        general_specs = [resolve_source(path) for path in general] if plan.needs_general else []
         loaded = None
         if tokenizer is None:
             encoding = None

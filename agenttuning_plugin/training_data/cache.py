@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from dataset_builders.mixing.preparation import Encoding, Prepared
+from dataset_builders.mixing.preparation import EncodedSources, Encoding
 from dataset_builders.sources.loading import SourceSpec, fingerprint
 
 if TYPE_CHECKING:
@@ -53,7 +53,9 @@ def cache_key(
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def load_or_make(folder: Path, key: str, make: Callable[[Path], Prepared]) -> tuple[Prepared, bool]:
+def load_or_make(
+    folder: Path, key: str, make: Callable[[Path], EncodedSources]
+) -> tuple[EncodedSources, bool]:
     """Take an entry from the cache, or make it and put it there.
 
     Args:
@@ -74,7 +76,7 @@ def load_or_make(folder: Path, key: str, make: Callable[[Path], Prepared]) -> tu
         return _read(entry), found
 
 
-def _write(make: Callable[[Path], Prepared], entry: Path) -> None:
+def _write(make: Callable[[Path], EncodedSources], entry: Path) -> None:
     import pyarrow.parquet as pq
 
     temporary = Path(tempfile.mkdtemp(prefix=f".{entry.name}-", dir=entry.parent))
@@ -99,7 +101,7 @@ def _write(make: Callable[[Path], Prepared], entry: Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _read(entry: Path) -> Prepared:
+def _read(entry: Path) -> EncodedSources:
     import pyarrow.parquet as pq
     from datasets import Dataset
 
@@ -113,4 +115,4 @@ def _read(entry: Path) -> Prepared:
         if (entry / f"{name}.parquet").is_file()
     }
     report = json.loads((entry / "report.json").read_text("utf-8"))
-    return Prepared(**parts, **indices, report=report)
+    return EncodedSources(**parts, **indices, report=report)

@@ -27,7 +27,7 @@ from dataset_builders.mixing.planning import Plan, counts_of
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from dataset_builders.mixing.preparation import Prepared
+    from dataset_builders.mixing.preparation import EncodedSources
 
 COLUMNS = ("input_ids", "labels")
 """What a source has to have; other columns of it are not read."""
@@ -71,7 +71,7 @@ class PackedMix:
 
 
 def pack_mix(
-    prepared: Prepared,
+    prepared: EncodedSources,
     plan: Plan,
     packing: Packing,
     *,

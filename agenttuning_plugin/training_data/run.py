@@ -15,15 +15,15 @@ from agenttuning_plugin.training_data.packed_dataset import pack_mix
 from agenttuning_plugin.training_data.run_length import steps_of_passes
 from dataset_builders.errors import ConfigError
 from dataset_builders.masks.chat_templates import check_tokenizer
-from dataset_builders.mixing.eta_schedule import Stage
+from dataset_builders.mixing.eta_schedule import EtaStage
 from dataset_builders.mixing.mix_report import describe_mix
 from dataset_builders.mixing.mixes import mix
 from dataset_builders.mixing.order import BLOCK
 from dataset_builders.mixing.packed_order import Packing
 from dataset_builders.mixing.packing import WINDOW
-from dataset_builders.mixing.planning import Plan, Planned
-from dataset_builders.mixing.preparation import Encoding, Prepared, prepare
-from dataset_builders.sources.inputs import as_spec, source_weights
+from dataset_builders.mixing.planning import MixSchedule, Plan
+from dataset_builders.mixing.preparation import EncodedSources, Encoding, prepare
+from dataset_builders.sources.inputs import resolve_source, source_weights
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -70,16 +70,16 @@ class Mix:
     train: Dataset
     holdout: Dataset | None
     steps: int
-    prepared: Prepared
+    prepared: EncodedSources
     plan: Plan
-    planned: Planned
+    planned: MixSchedule
     report: dict[str, Any]
     packing: Packing | None = None
 
 
 def load_prepared(
     section: AgentTuningSection, plan: Plan, tokenizer: Any, encoding: Encoding, cache: Path
-) -> Prepared:
+) -> EncodedSources:
     """Read and encode the section's sources, or take them from the cache.
 
     Raises:
@@ -89,11 +89,11 @@ def load_prepared(
     """
     check_tokenizer(tokenizer, getattr(tokenizer, "name_or_path", "") or "tokenizer")
     # A source without any share is not read, unless the loss is measured on it.
-    agent = [as_spec(s.spec()) for s in section.agent] if plan.needs_agent else []
+    agent = [resolve_source(s.spec()) for s in section.agent] if plan.needs_agent else []
     wants_general = plan.needs_general or encoding.holdout > 0
-    general = [as_spec(s.spec()) for s in section.general] if wants_general else []
+    general = [resolve_source(s.spec()) for s in section.general] if wants_general else []
 
-    def make(folder: Path) -> Prepared:
+    def make(folder: Path) -> EncodedSources:
         with _Bars() as progress:
             return prepare(
                 agent,
@@ -158,8 +158,8 @@ def load_mix(
 
 def plan_of(section: AgentTuningSection, budget: Budget) -> Plan:
     """What a section asks of the mix; stages of eta begin at the examples of their steps."""
-    stages = [Stage(0, section.eta)]
-    stages += [Stage(stage.from_step * budget.batch, stage.eta) for stage in section.eta_stages]
+    stages = [EtaStage(0, section.eta)]
+    stages += [EtaStage(stage.from_step * budget.batch, stage.eta) for stage in section.eta_stages]
     return Plan(
         eta=tuple(stages) if section.eta_stages else section.eta,
         unit=section.eta_unit,
@@ -193,7 +193,9 @@ def _check_size(wanted: int | None, needed: int, steps: int) -> None:
         )
 
 
-def _packed(prepared: Prepared, section: AgentTuningSection, budget: Budget, seed: int) -> Mix:
+def _packed(
+    prepared: EncodedSources, section: AgentTuningSection, budget: Budget, seed: int
+) -> Mix:
     """The data of a run on packed rows: the mix's examples, as many as fill them."""
     assert budget.steps is not None
     assert budget.packed_length is not None

@@ -22,10 +22,10 @@ from dataset_builders.manifest.store import write_manifest
 from dataset_builders.mixing.losses import loss_warnings
 from dataset_builders.mixing.mix_report import describe_mix
 from dataset_builders.mixing.packed_order import Packing
-from dataset_builders.mixing.planning import Plan, Planned
-from dataset_builders.mixing.preparation import Encoding, Prepared
+from dataset_builders.mixing.planning import MixSchedule, Plan
+from dataset_builders.mixing.preparation import EncodedSources, Encoding
 from dataset_builders.sources.in_memory import is_dataset
-from dataset_builders.sources.inputs import as_spec
+from dataset_builders.sources.inputs import resolve_source
 from dataset_builders.sources.loading import SourceSpec
 
 RUN_REPORT = "agenttuning_report"
@@ -51,8 +51,8 @@ class MixRun:
             none if that is not known.
     """
 
-    prepared: Prepared
-    planned: Planned
+    prepared: EncodedSources
+    planned: MixSchedule
     plan: Plan
     agent: Any = ()
     general: Any = ()
@@ -235,4 +235,4 @@ def specs_of(source: Any) -> Sequence[SourceSpec]:
         return []
     items = [source] if isinstance(source, str | Path | SourceSpec) else list(source)
     named = all(isinstance(item, str | Path | SourceSpec) for item in items)
-    return [as_spec(item) for item in items] if named else []
+    return [resolve_source(item) for item in items] if named else []

@@ -11,11 +11,11 @@ from agenttuning_plugin.config.recipe import AgentTuningSection
 from dataset_builders.errors import ConfigError
 
 if TYPE_CHECKING:
-    from dataset_builders.mixing.preparation import Prepared
+    from dataset_builders.mixing.preparation import EncodedSources
 
 
 def steps_of_passes(
-    section: AgentTuningSection, prepared: Prepared, batch: int, packed_length: int | None
+    section: AgentTuningSection, prepared: EncodedSources, batch: int, packed_length: int | None
 ) -> int:
     """Optimizer steps that go over the general data as often as the section says.
 
@@ -54,7 +54,7 @@ def steps_of_passes(
 
 
 def _examples_per_step(
-    prepared: Prepared, eta: float, batch: int, packed_length: int | None
+    prepared: EncodedSources, eta: float, batch: int, packed_length: int | None
 ) -> float:
     if packed_length is None:
         return batch

@@ -22,7 +22,7 @@ THOUGHTS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class DatasetCard:
     """What is said of the collection of one environment.
 
     Attributes:
@@ -58,7 +58,7 @@ class Card:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def write_card(folder: Path, task: str, card: Card, rows: int) -> None:
+def write_card(folder: Path, task: str, card: DatasetCard, rows: int) -> None:
     """Write `card/<task>.json`, and the README of all tasks that the folder holds.
 
     Args:

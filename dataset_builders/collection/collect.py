@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataset_builders.collection.filters import Sieve
+from dataset_builders.collection.filters import TrajectoryFilter
 from dataset_builders.collection.output import SOURCE as SOURCE
 from dataset_builders.conversation import Conversation, optional_columns, to_row
 from dataset_builders.environments import load_environment
@@ -70,7 +70,7 @@ def collect(
     """
     if split != "train":
         raise ConfigError(f"split {split!r} is for evaluation; only 'train' may be collected")
-    sieve = Sieve(min_reward)
+    sieve = TrajectoryFilter(min_reward)
     environment = load_environment(environment_name)
     environment.check_real()
     task_ids = draw_tasks(environment.task_ids(split), num_tasks, seed)
@@ -93,7 +93,7 @@ def draw_tasks(task_ids: Sequence[str], num_tasks: int, seed: int) -> list[str]:
     return random.Random(f"agenttuning/collect/{seed}").sample(task_ids, len(task_ids))[:num_tasks]
 
 
-def _sift(trajectories: Sequence[Trajectory], sieve: Sieve) -> CollectResult:
+def _sift(trajectories: Sequence[Trajectory], sieve: TrajectoryFilter) -> CollectResult:
     kept = [trajectory for trajectory in trajectories if sieve.keeps(trajectory)]
     return CollectResult(
         conversations=[to_conversation(trajectory) for trajectory in kept],

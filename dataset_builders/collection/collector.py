@@ -15,17 +15,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from dataset_builders.collection.card import Card
-from dataset_builders.collection.filters import Sieve
+from dataset_builders.collection.card import DatasetCard
+from dataset_builders.collection.filters import TrajectoryFilter
 from dataset_builders.collection.folder import check_folder, state_path
 from dataset_builders.collection.output import OutputWriter
-from dataset_builders.collection.progress import Tally, WatchedLedger
+from dataset_builders.collection.progress import CollectionProgress, WatchedLedger
 from dataset_builders.collection.ray_engine import RayEngine
 from dataset_builders.collection.settings import CollectConfig
-from dataset_builders.collection.store import Store
+from dataset_builders.collection.store import SqliteRolloutLog
 from dataset_builders.environments.prompts import Prompt
 from dataset_builders.errors import AgentTuningError, ConfigError
-from dataset_builders.rollouts.engine import Engine, Finish
+from dataset_builders.rollouts.engine import Finish, RolloutEngine
 from dataset_builders.rollouts.episode import Trajectory
 from dataset_builders.rollouts.playing import UNFINISHED
 from dataset_builders.storage import replace_text
@@ -43,11 +43,13 @@ class Finisher(Protocol):
     async def __call__(self, model: Any, trajectory: Trajectory) -> Trajectory:
         """The trajectory, finished."""
 
-    def outcomes(self, store: Store, kept: Callable[[Trajectory], bool]) -> dict[str, int]:
+    def outcomes(
+        self, store: SqliteRolloutLog, kept: Callable[[Trajectory], bool]
+    ) -> dict[str, int]:
         """Turns of the kept trajectories of all sessions, by what was done to them."""
 
 
-Watch = Callable[[Tally, Engine], None]
+Watch = Callable[[CollectionProgress, RolloutEngine], None]
 """Called once as play begins, with what it may look at from then on."""
 
 
@@ -88,7 +90,7 @@ async def collect(
     sieve = _sieve(config)
     tasks = config.chosen()
     wording = config.play.environment.wording()
-    store = Store(state_path(config.out, config.play.environment.name))
+    store = SqliteRolloutLog(state_path(config.out, config.play.environment.name))
     try:
         fingerprint = config.fingerprint(wording.label)
         if finish is not None:  # It decides what is finished, such as with thoughts.
@@ -112,7 +114,7 @@ async def collect(
     return report
 
 
-def _price(config: CollectConfig, store: Store) -> None:
+def _price(config: CollectConfig, store: SqliteRolloutLog) -> None:
     """Price what earlier sessions left without a price: limits could not be kept."""
     unknown = store.price(config.model, config.play.prices)
     if unknown and (config.limits.cost is not None or config.play.limits.cost is not None):
@@ -124,12 +126,12 @@ def _price(config: CollectConfig, store: Store) -> None:
 
 async def _play(
     config: CollectConfig,
-    store: Store,
-    tally: Tally,
+    store: SqliteRolloutLog,
+    tally: CollectionProgress,
     wording: Prompt,
     watch: Watch | None,
     finish: Finish | None,
-) -> tuple[Engine, AgentTuningError | None]:
+) -> tuple[RolloutEngine, AgentTuningError | None]:
     def spent() -> None:
         _look_at_limits(config, tally, engine)
 
@@ -138,7 +140,7 @@ async def _play(
     play = replace(config.play, counts_tokens=counts, proven=store.spent().requests > 0)
     ledger = WatchedLedger(store, tally, spent)
     engine = (
-        Engine(play, ledger, finish, wording)
+        RolloutEngine(play, ledger, finish, wording)
         if config.cluster is None
         else RayEngine(play, ledger, finish, wording, config.cluster)
     )
@@ -158,7 +160,9 @@ async def _play(
     return engine, None
 
 
-def _look_at_limits(config: CollectConfig, tally: Tally, engine: Engine) -> None:
+def _look_at_limits(
+    config: CollectConfig, tally: CollectionProgress, engine: RolloutEngine
+) -> None:
     limits, spent = config.limits, tally.spent
     if limits.tokens is not None and spent.tokens >= limits.tokens:
         engine.suspend(RUN_TOKEN_LIMIT)
@@ -167,7 +171,7 @@ def _look_at_limits(config: CollectConfig, tally: Tally, engine: Engine) -> None
 
 
 @contextmanager
-def _signals(engine: Engine) -> Iterator[None]:
+def _signals(engine: RolloutEngine) -> Iterator[None]:
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     signals = [signal.SIGINT, signal.SIGTERM]
 
@@ -190,14 +194,16 @@ def _signals(engine: Engine) -> Iterator[None]:
             loop.remove_signal_handler(each)
 
 
-def _sieve(config: CollectConfig) -> Sieve:
-    return Sieve(config.play.min_reward, config.filters, UNFINISHED)
+def _sieve(config: CollectConfig) -> TrajectoryFilter:
+    return TrajectoryFilter(config.play.min_reward, config.filters, UNFINISHED)
 
 
-def _tally(config: CollectConfig, store: Store, sieve: Sieve) -> Tally:
+def _tally(
+    config: CollectConfig, store: SqliteRolloutLog, sieve: TrajectoryFilter
+) -> CollectionProgress:
     for _, ending in store.endings():
         sieve.keeps(ending.trajectory)
-    return Tally(
+    return CollectionProgress(
         store.numbers()[0],
         sieve,
         store.spent(),
@@ -207,7 +213,9 @@ def _tally(config: CollectConfig, store: Store, sieve: Sieve) -> Tally:
     )
 
 
-def _report(config: CollectConfig, tally: Tally, engine: Engine, wording: Prompt) -> dict[str, Any]:
+def _report(
+    config: CollectConfig, tally: CollectionProgress, engine: RolloutEngine, wording: Prompt
+) -> dict[str, Any]:
     spent = tally.spent
     return {
         "environment": config.play.environment.name,
@@ -242,14 +250,16 @@ def _report(config: CollectConfig, tally: Tally, engine: Engine, wording: Prompt
     }
 
 
-def _export(config: CollectConfig, store: Store, report: dict[str, Any], wording: Prompt) -> None:
+def _export(
+    config: CollectConfig, store: SqliteRolloutLog, report: dict[str, Any], wording: Prompt
+) -> None:
     sieve, name = _sieve(config), config.play.environment.name
     asked = config.play.endpoint is not None  # An oracle takes nothing: 0 would be noise.
     with OutputWriter(config.out, name, config.model) as output:
         for place, ending in store.endings():
             if sieve.keeps(ending.trajectory):
                 output.add(place, ending.trajectory)
-        card = Card(
+        card = DatasetCard(
             environment=name,
             model=config.model,
             prompt=wording.label,

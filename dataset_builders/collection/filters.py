@@ -217,7 +217,7 @@ def _number(text: str, value: str) -> int:
     return int(value)
 
 
-class Sieve:
+class TrajectoryFilter:
     """All filters of a collection, and the count of what they did.
 
     Args:

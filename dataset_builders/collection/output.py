@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
-from dataset_builders.collection.card import Card, write_card
+from dataset_builders.collection.card import DatasetCard, write_card
 from dataset_builders.collection.folder import table_path
 from dataset_builders.conversation import Conversation, Message, to_row
 from dataset_builders.environments import load_environment
@@ -214,7 +214,7 @@ class OutputWriter:
             raise StorageError(f"{self.folder}: cannot be written: {error}") from error
         self.trajectories += 1
 
-    def finish(self, card: Card) -> None:
+    def finish(self, card: DatasetCard) -> None:
         """Put everything in place.
 
         Args:

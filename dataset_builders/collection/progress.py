@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from dataset_builders.collection.filters import Sieve
+from dataset_builders.collection.filters import TrajectoryFilter
 from dataset_builders.endpoints.reply import Reply
-from dataset_builders.rollouts.ledger import ACT, Ending, Ledger, Spent, Turn
+from dataset_builders.rollouts.ledger import ACT, AttemptResult, RolloutLog, Turn, Usage
 
 
 @dataclass(slots=True)
-class Tally:
+class CollectionProgress:
     """The numbers that progress shows.
 
     Attributes:
@@ -29,9 +29,9 @@ class Tally:
     """
 
     total: int
-    sieve: Sieve
-    spent: Spent = field(default_factory=Spent)
-    session: Spent = field(default_factory=Spent)
+    sieve: TrajectoryFilter
+    spent: Usage = field(default_factory=Usage)
+    session: Usage = field(default_factory=Usage)
     ended: int = 0
     begun: float = field(default_factory=time.monotonic)
     attempts: int = 0
@@ -80,22 +80,25 @@ class WatchedLedger:
     """
 
     def __init__(
-        self, ledger: Ledger, tally: Tally, on_spent: Callable[[], None] = lambda: None
+        self,
+        ledger: RolloutLog,
+        tally: CollectionProgress,
+        on_spent: Callable[[], None] = lambda: None,
     ) -> None:
         self._ledger = ledger
         self._tally = tally
         self._on_spent = on_spent
 
     async def turns(self, task_id: str, attempt: int, purpose: str = ACT) -> Sequence[Turn]:
-        """See `Ledger.turns`."""
+        """See `RolloutLog.turns`."""
         return await self._ledger.turns(task_id, attempt, purpose)
 
     async def reply(self, key: str) -> Reply | None:
-        """See `Ledger.reply`."""
+        """See `RolloutLog.reply`."""
         return await self._ledger.reply(key)
 
     async def record(self, turn: Turn) -> bool:
-        """See `Ledger.record`."""
+        """See `RolloutLog.record`."""
         new = await self._ledger.record(turn)
         if new:
             self._tally.spent = self._tally.spent.plus(turn.reply)
@@ -103,8 +106,8 @@ class WatchedLedger:
             self._on_spent()
         return new
 
-    async def end(self, ending: Ending) -> bool:
-        """See `Ledger.end`."""
+    async def end(self, ending: AttemptResult) -> bool:
+        """See `RolloutLog.end`."""
         new = await self._ledger.end(ending)
         self._tally.attempts += new
         if new and ending.final:

@@ -22,9 +22,9 @@ from dataset_builders.collection.ray_mailbox import DRAIN, SUSPEND, RemoteLedger
 from dataset_builders.endpoints.concurrency import AdaptiveLimit
 from dataset_builders.environments.prompts import Prompt
 from dataset_builders.errors import AgentTuningError, ClusterError
-from dataset_builders.rollouts.engine import Engine, Finish, Play
+from dataset_builders.rollouts.engine import Finish, RolloutConfig, RolloutEngine
 from dataset_builders.rollouts.episode import ENVIRONMENT_ERROR, Trajectory
-from dataset_builders.rollouts.ledger import Ending, Ledger
+from dataset_builders.rollouts.ledger import AttemptResult, RolloutLog
 
 MAX_LOSSES = 3
 """Workers that a task may lose by itself before it ends as "environment_error"."""
@@ -41,8 +41,8 @@ class _Chunk:
     losses: int = 0
 
 
-class RayEngine(Engine):
-    """Plays tasks on a Ray cluster; used as `Engine` is.
+class RayEngine(RolloutEngine):
+    """Plays tasks on a Ray cluster; used as `RolloutEngine` is.
 
     `max_concurrency` is shared out among the workers, each of which adapts its part to the
     endpoint. Machines need this package, the environment's data under the same path, and
@@ -61,8 +61,8 @@ class RayEngine(Engine):
 
     def __init__(
         self,
-        play: Play,
-        ledger: Ledger,
+        play: RolloutConfig,
+        ledger: RolloutLog,
         finish: Finish | None = None,
         wording: Prompt | None = None,
         cluster: Cluster | None = None,
@@ -137,7 +137,7 @@ class RayEngine(Engine):
             self._mailbox.give.remote(answers)
             self._count()
 
-    def _ended(self, ending: Ending) -> None:
+    def _ended(self, ending: AttemptResult) -> None:
         task_id = ending.trajectory.task_id
         if ending.final:
             self._attempts.pop(task_id, None)
@@ -243,7 +243,7 @@ class RayEngine(Engine):
             valid_rounds=0,
             error=why,
         )
-        ending = Ending(trajectory, self._attempts[task_id], True)
+        ending = AttemptResult(trajectory, self._attempts[task_id], True)
         await self._ledger.end(ending)
         self._ended(ending)
 
@@ -260,7 +260,7 @@ def _cut(tasks: tuple[str, ...], workers: int, max_concurrency: int) -> deque[_C
 
 
 def _play_chunk(
-    play: Play,
+    play: RolloutConfig,
     finish: Finish | None,
     wording: Prompt,
     tasks: list[tuple[str, int]],
@@ -269,7 +269,7 @@ def _play_chunk(
     """Play tasks, on a worker; returns the retries by class and the cuts of concurrency."""
 
     async def run() -> tuple[dict[str, int], int]:
-        engine = Engine(play, RemoteLedger(mailbox), finish, wording)
+        engine = RolloutEngine(play, RemoteLedger(mailbox), finish, wording)
         listening = asyncio.create_task(obey(engine, mailbox))
         try:
             await engine.run(tasks)

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from dataset_builders.endpoints.reply import Reply
-from dataset_builders.rollouts.engine import Engine
-from dataset_builders.rollouts.ledger import ACT, Ending, Turn
+from dataset_builders.rollouts.engine import RolloutEngine
+from dataset_builders.rollouts.ledger import ACT, AttemptResult, Turn
 
 DRAIN, SUSPEND = 1, 2
 """Orders to the workers; the greater includes the smaller."""
@@ -87,7 +87,7 @@ class RemoteLedger:
         """See `Ledger.record`."""
         return bool(await self._ask("record", turn))
 
-    async def end(self, ending: Ending) -> bool:
+    async def end(self, ending: AttemptResult) -> bool:
         """See `Ledger.end`."""
         return bool(await self._ask("end", ending))
 
@@ -95,7 +95,7 @@ class RemoteLedger:
         return await self._mailbox.ask.remote(method, arguments)
 
 
-async def obey(engine: Engine, mailbox: Any) -> None:
+async def obey(engine: RolloutEngine, mailbox: Any) -> None:
     """Follow the driver's orders, on a worker, until cancelled."""
     known = 0
     while True:

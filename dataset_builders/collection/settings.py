@@ -10,7 +10,7 @@ from typing import Any
 from dataset_builders.collection.collect import draw_tasks
 from dataset_builders.collection.ray_cluster import Cluster
 from dataset_builders.errors import ConfigError, SourceNotFoundError
-from dataset_builders.rollouts.engine import Play
+from dataset_builders.rollouts.engine import RolloutConfig
 from dataset_builders.rollouts.limits import Limits
 
 ORACLE = "oracle"
@@ -35,7 +35,7 @@ class CollectConfig:
         cluster: The Ray cluster to play on; this process alone plays if None.
     """
 
-    play: Play
+    play: RolloutConfig
     out: Path
     num_tasks: int | None = None
     tasks: Sequence[str] | None = None

@@ -22,7 +22,7 @@ from dataset_builders.endpoints.pricing import PriceTable
 from dataset_builders.endpoints.reply import Reply
 from dataset_builders.errors import ConfigError, DataError, StorageError
 from dataset_builders.rollouts.episode import Trajectory
-from dataset_builders.rollouts.ledger import ACT, Ending, Spent, Turn
+from dataset_builders.rollouts.ledger import ACT, AttemptResult, Turn, Usage
 
 VERSION = 1
 
@@ -44,7 +44,7 @@ CREATE TABLE IF NOT EXISTS attempts (
 """
 
 
-class Store:
+class SqliteRolloutLog:
     """A collection's database; one process at a time has it open.
 
     Everything is written in transactions of its own and committed before the method
@@ -154,15 +154,15 @@ class Store:
         )
         return [(task_id, attempt) for task_id, attempt in rows]
 
-    def endings(self) -> Iterator[tuple[int, Ending]]:
+    def endings(self) -> Iterator[tuple[int, AttemptResult]]:
         """How tasks ended, each with its place among all; one is read at a time."""
         rows = self._db.execute(
             "SELECT t.place, a.trajectory, a.attempt, a.spent FROM tasks t JOIN attempts a "
             "ON a.task_id = t.task_id AND a.attempt = t.final_attempt ORDER BY t.place"
         )
         for place, trajectory, attempt, spent in rows:
-            taken = Spent(**json.loads(spent))
-            yield place, Ending(read_trajectory(trajectory), attempt, True, taken)
+            taken = Usage(**json.loads(spent))
+            yield place, AttemptResult(read_trajectory(trajectory), attempt, True, taken)
 
     def numbers(self) -> tuple[int, int]:
         """How many tasks there are, and how many of them have ended."""
@@ -180,7 +180,7 @@ class Store:
         )
         return frozenset(number for (number,) in rows)
 
-    def spent(self) -> Spent:
+    def spent(self) -> Usage:
         """What all replies have taken, those of earlier sessions included."""
         row = self._db.execute(
             "SELECT TOTAL(tokens_in), TOTAL(tokens_out), TOTAL(cost), COUNT(*), COUNT(cost), "
@@ -188,7 +188,7 @@ class Store:
             "TOTAL(json_extract(reply, '$.calls') > 0) FROM responses"
         ).fetchone()
         cost = row[2] if row[3] == row[4] else None
-        return Spent(int(row[0]), int(row[1]), cost, row[3], int(row[5]), int(row[6]))
+        return Usage(int(row[0]), int(row[1]), cost, row[3], int(row[5]), int(row[6]))
 
     def price(self, model: str, prices: PriceTable) -> int:
         """Work out what replies cost that were paid for before their price was known.
@@ -243,7 +243,7 @@ class Store:
             self._db.execute("INSERT OR IGNORE INTO turns VALUES (?, ?, ?, ?, ?, ?)", place)
         return bool(done.rowcount)
 
-    async def end(self, ending: Ending) -> bool:
+    async def end(self, ending: AttemptResult) -> bool:
         """Write down how an attempt ended; see `Ledger.end`."""
         played = ending.trajectory
         row = (

@@ -34,7 +34,7 @@ class AnyText(spaces.Text):
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class OracleStep:
     """What an oracle does next.
 
     Attributes:
@@ -50,12 +50,12 @@ _Episode = TypeVar("_Episode")
 
 Isolation = Literal["inline", "thread", "process"]
 
-Oracle = Generator[Move, str, None]
+Oracle = Generator[OracleStep, str, None]
 """Yields moves and is sent the observation that each one brought."""
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class ResetResult:
     """How an episode begins.
 
     Attributes:
@@ -70,7 +70,7 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class StepResult:
     """What an action brought.
 
     Attributes:
@@ -88,7 +88,7 @@ class Outcome:
     info: dict[str, Any] = field(default_factory=dict)
 
 
-def begun(episode: _Episode | None) -> _Episode:
+def require_episode(episode: _Episode | None) -> _Episode:
     """The episode, if one has begun.
 
     Raises:
@@ -156,11 +156,11 @@ class TextEnvironment(gymnasium.Env[str, str]):
         """
 
     @abstractmethod
-    def _begin(self, task_id: str) -> Start:
+    def _begin(self, task_id: str) -> ResetResult:
         """Start a task; an unknown one is a ConfigError."""
 
     @abstractmethod
-    def _act(self, action: str) -> Outcome:
+    def _act(self, action: str) -> StepResult:
         """Take an action of the running episode."""
 
     def _end(self) -> None:
@@ -227,7 +227,7 @@ class TextEnvironment(gymnasium.Env[str, str]):
         self.close()
         start = self._begin(task_id)
         self._task_id, self._instruction, self._running = task_id, start.instruction, True
-        return start.observation, self._info(Outcome(info=start.info))
+        return start.observation, self._info(StepResult(info=start.info))
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Act.
@@ -255,7 +255,7 @@ class TextEnvironment(gymnasium.Env[str, str]):
     def failed(self, exit_reason: str) -> dict[str, Any]:
         """End the running episode from outside, without success; returns its `info`."""
         self.close()
-        return self._info(Outcome(exit_reason=exit_reason))
+        return self._info(StepResult(exit_reason=exit_reason))
 
     def _choose(self, options: dict[str, Any]) -> str:
         if unknown := sorted(set(options) - {"task_id", "split", "index"}):
@@ -275,7 +275,7 @@ class TextEnvironment(gymnasium.Env[str, str]):
             raise ConfigError(f"{self.name}: index: found {index!r}, expected 0 to {len(ids) - 1}")
         return ids[index]
 
-    def _info(self, outcome: Outcome) -> dict[str, Any]:
+    def _info(self, outcome: StepResult) -> dict[str, Any]:
         info = {
             "task_id": self._task_id,
             "split": self._task_id.split("-")[1],

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import gymnasium
 
 from dataset_builders.conversation import Message
-from dataset_builders.environments.base import Move, TextEnvironment
+from dataset_builders.environments.base import OracleStep, TextEnvironment
 from dataset_builders.environments.history import trim_history
 from dataset_builders.environments.prompts import Prompt, own_prompt
 from dataset_builders.reasoning import spoken
@@ -89,7 +89,7 @@ class Dialogue(gymnasium.Wrapper[str, str, str, str]):
         return self.parse(turn) is not None
 
     @abstractmethod
-    def write(self, move: Move) -> str:
+    def write(self, move: OracleStep) -> str:
         """A turn that `parse` reads as the move's action."""
 
     def kept(self, turn: str) -> str:
@@ -105,7 +105,7 @@ class Dialogue(gymnasium.Wrapper[str, str, str, str]):
         if action is None:
             return True
         # In any case: formats that know no case may have lowered it.
-        bare = Counter(_WORD.findall(self.write(Move("", action)).casefold()))
+        bare = Counter(_WORD.findall(self.write(OracleStep("", action)).casefold()))
         return bool(Counter(_WORD.findall(turn.casefold())) - bare)
 
     def with_thought(self, turn: str, thought: str) -> str:
@@ -114,7 +114,7 @@ class Dialogue(gymnasium.Wrapper[str, str, str, str]):
         It is written anew, in the form of `write`; one without an action stays as it is.
         """
         action = self.parse(turn)
-        return turn if action is None else self.write(Move(thought, action))
+        return turn if action is None else self.write(OracleStep(thought, action))
 
     @classmethod
     def own_prompt(cls) -> Prompt:

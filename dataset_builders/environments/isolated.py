@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from dataset_builders.conversation import Message
-from dataset_builders.environments.base import Move
+from dataset_builders.environments.base import OracleStep
 from dataset_builders.environments.dialogue import Dialogue
 from dataset_builders.environments.prompts import Prompt
 from dataset_builders.errors import EnvironmentFailureError
@@ -80,7 +80,7 @@ class IsolatedDialogue(Dialogue):
         action: str | None = self._call("read", said)
         return action
 
-    def write(self, move: Move) -> str:
+    def write(self, move: OracleStep) -> str:
         """See `Dialogue.write`."""
         return str(self._call("write", move))
 

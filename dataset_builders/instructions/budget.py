@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from dataset_builders.conversation import Message
 from dataset_builders.endpoints.errors import EpisodeEndedError
 from dataset_builders.endpoints.reply import Reply
-from dataset_builders.rollouts.ledger import Spent
+from dataset_builders.rollouts.ledger import Usage
 
 TOKEN_LIMIT = "token_limit"
 COST_LIMIT = "cost_limit"
@@ -50,7 +50,7 @@ class BudgetSpentError(Exception):
 
 
 def budget(
-    spent: Callable[[], Spent], max_tokens: int | None = None, max_cost: float | None = None
+    spent: Callable[[], Usage], max_tokens: int | None = None, max_cost: float | None = None
 ) -> Callable[[], None]:
     """What a client calls before it sends; requests in flight are still paid for.
 

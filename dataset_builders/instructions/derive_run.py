@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dataset_builders.collection.card import Card
+from dataset_builders.collection.card import DatasetCard
 from dataset_builders.collection.output import OutputWriter
-from dataset_builders.collection.store import Store
+from dataset_builders.collection.store import SqliteRolloutLog
 from dataset_builders.environments import load_environment
 from dataset_builders.environments.database.pairs import FILE
 from dataset_builders.instructions.budget import BudgetSpentError, Model
@@ -107,7 +107,7 @@ class _Run:
         )
         self._task_ids = self._environment.task_ids("train")
 
-    async def finish(self, client: Model | None, store: Store | None) -> dict[str, Any]:
+    async def finish(self, client: Model | None, store: SqliteRolloutLog | None) -> dict[str, Any]:
         """Play, ask and write."""
         writer = self._settings.writer
         model = writer.endpoint.model if writer else TEMPLATE
@@ -183,11 +183,11 @@ class _Run:
                 built.append((record, result))
         return built
 
-    def _card(self, model: str, prompt: str, store: Store | None) -> Card:
+    def _card(self, model: str, prompt: str, store: SqliteRolloutLog | None) -> DatasetCard:
         spent = store.spent() if store else None
         records = self.report.records
         dropped = {name: count for name, count in records.items() if name != KEPT}
-        return Card(
+        return DatasetCard(
             environment="database",
             model=model,
             prompt=prompt,

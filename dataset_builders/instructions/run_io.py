@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from dataset_builders.collection.store import Store
+from dataset_builders.collection.store import SqliteRolloutLog
 from dataset_builders.endpoints.concurrency import AdaptiveLimit
 from dataset_builders.endpoints.pricing import PriceTable
 from dataset_builders.endpoints.requests import Sampling
@@ -60,7 +60,7 @@ class Writer:
 @asynccontextmanager
 async def asking(
     writer: Writer, out: Path, settings: Mapping[str, Any]
-) -> AsyncIterator[tuple[Model, Store]]:
+) -> AsyncIterator[tuple[Model, SqliteRolloutLog]]:
     """Open a run's store and its client.
 
     Args:
@@ -73,7 +73,7 @@ async def asking(
         MissingExtraError: openai is not installed.
     """
     writer.endpoint.check()
-    store = Store(out / REPLIES)
+    store = SqliteRolloutLog(out / REPLIES)
     try:
         store.agree({"model": writer.endpoint.model, **asdict(writer.sampling), **settings})
         store.price(writer.endpoint.model, writer.prices)
@@ -91,7 +91,7 @@ async def asking(
         store.close()
 
 
-def account(out: Path, report: Any, store: Store | None = None) -> dict[str, Any]:
+def account(out: Path, report: Any, store: SqliteRolloutLog | None = None) -> dict[str, Any]:
     """Write what a run did, and return it.
 
     Args:

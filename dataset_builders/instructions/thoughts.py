@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from dataset_builders.collection.filters import refuses
-from dataset_builders.collection.store import Store
+from dataset_builders.collection.store import SqliteRolloutLog
 from dataset_builders.conversation import Message
 from dataset_builders.endpoints.errors import EpisodeEndedError
 from dataset_builders.environments import EnvironmentSpec
@@ -152,7 +152,9 @@ class ThoughtAdder:
     def __reduce__(self) -> tuple[type[ThoughtAdder], tuple[EnvironmentSpec, ThoughtReport]]:
         return ThoughtAdder, (self.environment, self.report)
 
-    def outcomes(self, store: Store, kept: Callable[[Trajectory], bool]) -> dict[str, int]:
+    def outcomes(
+        self, store: SqliteRolloutLog, kept: Callable[[Trajectory], bool]
+    ) -> dict[str, int]:
         """What became of the turns of all sessions, by outcome as in `ThoughtReport.turns`.
 
         Args:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dataset_builders.environments import EnvironmentSpec
-from dataset_builders.environments.base import Move
+from dataset_builders.environments.base import OracleStep
 from dataset_builders.errors import DataError
 from dataset_builders.rollouts.episode import Trajectory
 from dataset_builders.rollouts.rollout import ScriptedPolicy, play, play_oracle
@@ -70,6 +70,8 @@ def _idle_turns(environment: EnvironmentSpec, idlers: Sequence[Sequence[str]]) -
     dialogue = environment.make()
     try:
         every = [[dialogue.world.idle_action], *idlers]
-        return [[dialogue.write(Move("I do nothing.", act)) for act in acts] for acts in every]
+        return [
+            [dialogue.write(OracleStep("I do nothing.", act)) for act in acts] for acts in every
+        ]
     finally:
         dialogue.close()

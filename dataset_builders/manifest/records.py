@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from dataset_builders.manifest.orders import order_record
-from dataset_builders.manifest.surveys import survey
+from dataset_builders.manifest.surveys import survey_rows
 from dataset_builders.mixing.order import MixOrder
 from dataset_builders.mixing.planning import Plan
 from dataset_builders.sources.loading import SourceSpec, fingerprint
@@ -133,7 +133,7 @@ def make_record(
         if side is None:
             content[name] = None
             continue
-        found = survey(side.rows)
+        found = survey_rows(side.rows)
         index = side.index.combine_chunks().append_column(SPANS, pa.chunked_array([found.spans]))
         indices[name] = index
         content[name] = _side_record(side, found.sha256)

@@ -34,7 +34,7 @@ class Survey:
     spans: Any
 
 
-def survey(rows: Dataset) -> Survey:
+def survey_rows(rows: Dataset) -> Survey:
     """Look at all rows, a batch at a time."""
     encoded = {"input_ids", "labels"} <= set(rows.column_names)
     return _survey_tokens(rows) if encoded else _survey_text(rows)

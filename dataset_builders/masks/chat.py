@@ -21,8 +21,8 @@ from dataset_builders.errors import CertificationError, ConfigError, MaskError
 from dataset_builders.masks.certification import certify as certify_spans
 from dataset_builders.masks.certification import check_spans, find_twice
 from dataset_builders.masks.chat_templates import ChatTemplate, check_tokenizer, parse_tools
-from dataset_builders.masks.completeness import ShownCheck
-from dataset_builders.masks.control_tokens import ControlTokens, Disguise, Lifted
+from dataset_builders.masks.completeness import TemplateCompleteness
+from dataset_builders.masks.control_tokens import ControlTokens, EscapedTokens, RestoredText
 from dataset_builders.masks.marking import missing_words
 from dataset_builders.masks.reasoning import AS_TEXT
 from dataset_builders.masks.spans import Dialogue, Rendered, Span, Way
@@ -65,7 +65,7 @@ class ChatRenderer:
                 )
         self.end_tokens = tuple(dict.fromkeys([tokenizer.eos_token, *end_of_turn]))
         self._template = ChatTemplate(tokenizer)
-        self._check_shown = ShownCheck(self._template)
+        self._check_shown = TemplateCompleteness(self._template)
         try:
             self._control = ControlTokens(tokenizer, self._template, self.end_tokens)
             self._finder = TurnFinder(self._template, self.end_tokens, self._control.foreign)
@@ -127,7 +127,7 @@ class ChatRenderer:
         rows, tools = self._template.rows(messages), parse_tools(conversation.tools)
         text = self._template.text(rows, tools)
         disguise = self._control.disguise(rows, tools, text)
-        shown, lifted = text, Lifted(text, (), ())
+        shown, lifted = text, RestoredText(text, (), ())
         if disguise is not None:
             shown, lifted = self._lift(disguise, text)
             rows, tools = disguise.rows, disguise.tools
@@ -143,7 +143,9 @@ class ChatRenderer:
         spans = tuple(map(lifted.move, rendered.spans))
         return replace(rendered, text=text, spans=spans, literals=lifted.literals)
 
-    def _lift(self, disguise: Disguise, text: str, prompt: bool = False) -> tuple[str, Lifted]:
+    def _lift(
+        self, disguise: EscapedTokens, text: str, prompt: bool = False
+    ) -> tuple[str, RestoredText]:
         """The disguised rendering, and the same with the spellings back in it."""
         shown = self._template.text(disguise.rows, disguise.tools, prompt=prompt)
         lifted = disguise.lift(shown)

@@ -20,7 +20,7 @@ _MAX_PATTERNS = 10_000
 _Pattern = tuple[tuple[str, bool, bool], ...]
 
 
-class ShownCheck:
+class TemplateCompleteness:
     """Checks that renderings have the words of everyone but the assistant, and the tools.
 
     What the assistant said may be cut on purpose: old thoughts are.

@@ -28,7 +28,7 @@ THOUGHTS = ("<think>", "</think>", "[THINK]", "[/THINK]")
 
 
 @dataclass(frozen=True, slots=True)
-class Disguise:
+class EscapedTokens:
     """A conversation with characters in place of the control tokens that it spells.
 
     Attributes:
@@ -41,7 +41,7 @@ class Disguise:
     tools: list[Any] | None
     spellings: dict[str, str]
 
-    def lift(self, text: str) -> Lifted:
+    def lift(self, text: str) -> RestoredText:
         """Put the spellings back into a rendering."""
         pieces: list[str] = []
         places: list[int] = []
@@ -54,11 +54,11 @@ class Disguise:
             literals.append(Span(length, length + len(spelling)))
             places.append(match.start())
             length, end = length + len(spelling), match.end()
-        return Lifted("".join((*pieces, text[end:])), tuple(literals), tuple(places))
+        return RestoredText("".join((*pieces, text[end:])), tuple(literals), tuple(places))
 
 
 @dataclass(frozen=True, slots=True)
-class Lifted:
+class RestoredText:
     """A rendering with the spellings back in it.
 
     Attributes:
@@ -116,7 +116,9 @@ class ControlTokens:
         self.foreign = self.tokens - own
         self._anyone, self._assistant = _pattern(self.tokens), _pattern(self.foreign)
 
-    def disguise(self, rows: Sequence[Row], tools: list[Any] | None, text: str) -> Disguise | None:
+    def disguise(
+        self, rows: Sequence[Row], tools: list[Any] | None, text: str
+    ) -> EscapedTokens | None:
         """Take the control tokens out of a conversation's words; none if they spell none.
 
         Args:
@@ -148,7 +150,7 @@ class ControlTokens:
             }
             for row in rows
         ]
-        return Disguise(
+        return EscapedTokens(
             changed,
             _map(tools, self._anyone, replace) if tools else tools,
             {character: token for token, character in stand_ins.items()},

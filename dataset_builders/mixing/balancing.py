@@ -24,7 +24,7 @@ _LIMIT = 128 * _UNIT
 """Largest excess told apart, so that no product leaves 64 bits."""
 
 
-class Dealer:
+class BatchBalancer:
     """Puts the bins of one window after the other into an order that evens out batches.
 
     A bin has an excess: the agent examples in it beyond the window's share of its examples,
@@ -50,7 +50,7 @@ class Dealer:
         self._begun = 0  # bins of the batch that the last window left incomplete
         self._excess = np.zeros(len(columns), dtype=np.int64)  # theirs
 
-    def copy(self) -> Dealer:
+    def copy(self) -> BatchBalancer:
         """A copy that continues from the same state."""
         found = copy(self)
         found._excess = self._excess.copy()

@@ -9,7 +9,7 @@ from operator import not_
 import numpy as np
 import numpy.typing as npt
 
-from dataset_builders.mixing.balancing import Dealer
+from dataset_builders.mixing.balancing import BatchBalancer
 
 FULL = 0.995
 """Share of its capacity from which on a bin does not wait for the next window."""
@@ -31,7 +31,7 @@ class Packer:
     """
 
     def __init__(
-        self, lengths: Index, capacity: int, rows: Index | None, dealer: Dealer | None
+        self, lengths: Index, capacity: int, rows: Index | None, dealer: BatchBalancer | None
     ) -> None:
         self._lengths = lengths
         self._capacity = capacity

@@ -27,7 +27,7 @@ Mode = Literal["stratified", "iid"]
 MODES: tuple[str, ...] = get_args(Mode)
 
 
-class Stage(NamedTuple):
+class EtaStage(NamedTuple):
     """A share that holds from a position on, up to the next stage.
 
     Attributes:
@@ -40,7 +40,7 @@ class Stage(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class QuotaSchedule:
     """Two parts over a sequence of positions.
 
     Attributes:
@@ -54,7 +54,7 @@ class Split:
         mode: How quotas are set.
     """
 
-    stages: tuple[Stage, ...]
+    stages: tuple[EtaStage, ...]
     length: int
     block: int
     seed: int
@@ -108,7 +108,7 @@ class Split:
         return np.floor(_expected(self.stages, borders) + 0.5).astype(np.int64)
 
 
-def _expected(stages: Sequence[Stage], borders: Index) -> Reals:
+def _expected(stages: Sequence[EtaStage], borders: Index) -> Reals:
     """Expected number of firsts before each position.
 
     In doubles, each step one multiplication or addition, which all machines round alike.
@@ -121,7 +121,7 @@ def _expected(stages: Sequence[Stage], borders: Index) -> Reals:
 
 
 @lru_cache(maxsize=64)
-def _drawn(stages: tuple[Stage, ...], length: int, block: int, seed: int, stream: int) -> Index:
+def _drawn(stages: tuple[EtaStage, ...], length: int, block: int, seed: int, stream: int) -> Index:
     """Firsts before each block, with a binomial quota in each; one more entry than blocks."""
     blocks = np.arange(-(-length // block), dtype=np.int64)
     start = blocks * block

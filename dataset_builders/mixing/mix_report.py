@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset_builders.encoding.row_index import is_encoded
-from dataset_builders.mixing.planning import Plan, Planned, counts_of
+from dataset_builders.mixing.planning import MixSchedule, Plan, counts_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dataset_builders.mixing.permutation import Index
 
 
-def exposures(planned: Planned) -> Index:
+def exposures(planned: MixSchedule) -> Index:
     """How often each row comes, (A + G,) int64, agent rows first."""
     order = planned.order
     return np.bincount(planned.drawn(), minlength=order.num_agent + order.num_general)
@@ -66,7 +66,7 @@ def repeat_rate(rows: Index, groups: Index, num_agent: int) -> dict[str, float]:
 
 
 def describe_mix(
-    planned: Planned, plan: Plan, agent: pa.Table | None, general: pa.Table | None
+    planned: MixSchedule, plan: Plan, agent: pa.Table | None, general: pa.Table | None
 ) -> dict[str, Any]:
     """Realised shares of agent data, in examples, tokens and trained tokens.
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from dataset_builders.encoding.lengths import LengthPolicy
 from dataset_builders.errors import ConfigError
-from dataset_builders.mixing.eta_schedule import Mode, Stage
+from dataset_builders.mixing.eta_schedule import EtaStage, Mode
 from dataset_builders.mixing.order import BLOCK, MixOrder, mix_datasets
-from dataset_builders.mixing.planning import Plan, Planned, make_order
+from dataset_builders.mixing.planning import MixSchedule, Plan, make_order
 from dataset_builders.mixing.pools import GPT4_SHARE
 from dataset_builders.mixing.preparation import (
+    EncodedSources,
     Encoding,
-    Prepared,
     check_sources,
     prepare,
     prepare_messages,
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 
 
-def mix(prepared: Prepared, plan: Plan, *, seed: int, num_examples: int) -> tuple[Dataset, Planned]:
+def mix(
+    prepared: EncodedSources, plan: Plan, *, seed: int, num_examples: int
+) -> tuple[Dataset, MixSchedule]:
     """Mix prepared sources; the rows are a view.
 
     Raises:
@@ -138,12 +140,12 @@ def with_source_weights(plan: Plan, agent: Source | None, general: Source | None
     )
 
 
-def _eta(eta: Any) -> float | tuple[Stage, ...]:
+def _eta(eta: Any) -> float | tuple[EtaStage, ...]:
     if isinstance(eta, Real) and not isinstance(eta, bool):
         return float(eta)
     try:
         if isinstance(eta, Sequence) and not isinstance(eta, str):
-            return tuple(Stage(int(start), float(share)) for start, share in eta)
+            return tuple(EtaStage(int(start), float(share)) for start, share in eta)
     except (TypeError, ValueError):
         pass
     raise ConfigError(

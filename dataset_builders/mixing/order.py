@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset_builders.errors import ConfigError
-from dataset_builders.mixing.eta_schedule import MODES, Mode, Split, Stage
+from dataset_builders.mixing.eta_schedule import MODES, EtaStage, Mode, QuotaSchedule
 from dataset_builders.mixing.permutation import Index, keys, permute
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 BLOCK = 64
 """Default number of positions in which the agent share is held: the paper's batch size."""
 
-Eta = float | tuple[Stage, ...]
+Eta = float | tuple[EtaStage, ...]
 """A share of agent examples, or stages of it over positions."""
 
 _CHUNK = 1 << 15  # positions worked on at once: what the processor's cache holds
@@ -106,7 +106,7 @@ class MixOrder:
             )
 
     @property
-    def stages(self) -> tuple[Stage, ...]:
+    def stages(self) -> tuple[EtaStage, ...]:
         """Stages of eta over positions, one if it is a number."""
         return as_stages(self.eta)
 
@@ -157,8 +157,10 @@ class MixOrder:
         return result
 
     @property
-    def _root(self) -> Split:
-        return Split(self.stages, self.num_examples, self.block, self.seed, _ROOT, self.mode)
+    def _root(self) -> QuotaSchedule:
+        return QuotaSchedule(
+            self.stages, self.num_examples, self.block, self.seed, _ROOT, self.mode
+        )
 
     def _draw(self, pools: Sequence[Pool], source: _Source, ranks: Index, stream: int) -> Index:
         """Rows at these ranks of one source.
@@ -171,7 +173,9 @@ class MixOrder:
         weights = np.array([pool.weight for pool in pools], dtype=np.float64)
         share = float(weights[0] / weights.sum())
         length = -(-source.length // self.block) * self.block
-        split = Split(as_stages(share), length, self.block, self.seed, stream + 1, self.mode)
+        split = QuotaSchedule(
+            as_stages(share), length, self.block, self.seed, stream + 1, self.mode
+        )
         first, inner = split.assign(ranks)
         row = np.empty(len(ranks), dtype=np.int64)
         num_first = split.num_first
@@ -218,14 +222,14 @@ def _passes(rows: Index | None, source: _Source, ranks: Index, seed: int, stream
     return found if rows is None else rows[found]
 
 
-def as_stages(eta: Eta) -> tuple[Stage, ...]:
+def as_stages(eta: Eta) -> tuple[EtaStage, ...]:
     """A share as stages; a single number is one stage from the start."""
     if isinstance(eta, tuple):
-        return tuple(Stage(int(start), float(share)) for start, share in eta)
-    return (Stage(0, float(eta)),)
+        return tuple(EtaStage(int(start), float(share)) for start, share in eta)
+    return (EtaStage(0, float(eta)),)
 
 
-def check_eta(stages: Sequence[Stage]) -> None:
+def check_eta(stages: Sequence[EtaStage]) -> None:
     """Check stages of eta.
 
     Raises:

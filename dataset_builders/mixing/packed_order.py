@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from dataset_builders.errors import ConfigError
-from dataset_builders.mixing.eta_schedule import Stage
+from dataset_builders.mixing.eta_schedule import EtaStage
 from dataset_builders.mixing.order import MixOrder, as_stages
 from dataset_builders.mixing.packing import WINDOW, Bins, pack_exactly, pack_to_fill
 from dataset_builders.mixing.permutation import Index
-from dataset_builders.mixing.planning import Plan, Planned, counts_of, make_order
+from dataset_builders.mixing.planning import MixSchedule, Plan, counts_of, make_order
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -50,7 +50,7 @@ class PackedOrder:
     """
 
     plan: Plan
-    planned: Planned
+    planned: MixSchedule
     bins: Bins
 
 
@@ -85,7 +85,7 @@ def pack_plan(
             # As many examples as the rows before hold: the border lies within a window, and
             # as many of the new stage come before it as of the old one after it.
             start = max(1, round(len(found.bins.positions) / block)) * block
-            plan = replace(plan, eta=(*as_stages(plan.eta), Stage(start, share)))
+            plan = replace(plan, eta=(*as_stages(plan.eta), EtaStage(start, share)))
             counts = _Counts(
                 agent if plan.needs_agent else None, general if plan.needs_general else None
             )

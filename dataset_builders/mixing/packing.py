@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset_builders.errors import ConfigError
-from dataset_builders.mixing.balancing import Dealer
+from dataset_builders.mixing.balancing import BatchBalancer
 from dataset_builders.mixing.best_fit import Packer
 
 WINDOW = 1000
@@ -205,7 +205,7 @@ def _packer(
     _check(lengths, capacity, batch, window, columns)
     dealer = None
     if agent is not None:
-        dealer = Dealer(np.asarray(agent, dtype=bool), trained, batch)
+        dealer = BatchBalancer(np.asarray(agent, dtype=bool), trained, batch)
     return Packer(lengths, capacity, None if rows is None else np.asarray(rows), dealer)
 
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dataset_builders.errors import ConfigError
-from dataset_builders.mixing.eta_schedule import Mode, Stage
+from dataset_builders.mixing.eta_schedule import EtaStage, Mode
 from dataset_builders.mixing.order import BLOCK, Eta, MixOrder, Pool, as_stages
 from dataset_builders.mixing.permutation import Index
 from dataset_builders.mixing.pools import GPT4_SHARE, model_pools, weighted_pools
-from dataset_builders.mixing.unit_conversion import UNITS, Unit, solve_rates
+from dataset_builders.mixing.unit_conversion import UNITS, Unit, solve_example_rates
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,7 +58,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class MixSchedule:
     """An order that fulfils a plan.
 
     Attributes:
@@ -85,7 +85,7 @@ def make_order(
     *,
     seed: int,
     num_examples: int,
-) -> Planned:
+) -> MixSchedule:
     """Make the order of a mix.
 
     Args:
@@ -106,7 +106,7 @@ def make_order(
     agent_pools = _agent_pools(plan, agent)
     general_pools, notes = _general_pools(plan, general)
 
-    def make(stages: tuple[Stage, ...]) -> MixOrder:
+    def make(stages: tuple[EtaStage, ...]) -> MixOrder:
         return MixOrder(
             num_agent=_size(agent),
             num_general=_size(general),
@@ -122,8 +122,8 @@ def make_order(
     stages = as_stages(plan.eta)
     make(stages)  # what is wrong with the settings is told before lengths are looked at
     if plan.unit != "example":
-        stages = solve_rates(stages, make, counts_of(agent, general, _COUNT[plan.unit]))
-    return Planned(make(stages), notes)
+        stages = solve_example_rates(stages, make, counts_of(agent, general, _COUNT[plan.unit]))
+    return MixSchedule(make(stages), notes)
 
 
 def counts_of(agent: pa.Table | None, general: pa.Table | None, column: str) -> Index:

@@ -57,7 +57,7 @@ class Encoding:
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class EncodedSources:
     """Encoded sources.
 
     Attributes:
@@ -88,7 +88,7 @@ def prepare(
     processes: int = 1,
     on_progress: Progress | None = None,
     quiet: bool = False,
-) -> Prepared:
+) -> EncodedSources:
     """Read and encode the sources that a mix of this plan needs.
 
     General data is also read at eta 1 if conversations of it are to be held out; its rows
@@ -129,12 +129,12 @@ def prepare(
     if not quiet:
         for line in loss_warnings(report, encoding.max_length):
             LOG.warning("%s", line)
-    return Prepared(agent_rows, general_rows, holdout, agent_index, general_index, report)
+    return EncodedSources(agent_rows, general_rows, holdout, agent_index, general_index, report)
 
 
 def prepare_messages(
     agent: Source | None, general: Source | None, *, plan: Plan, quiet: bool = False
-) -> Prepared:
+) -> EncodedSources:
     """Read the sources that a mix of this plan needs, without encoding them; see `prepare`.
 
     Raises:
@@ -153,7 +153,7 @@ def prepare_messages(
     columns = optional_columns([*agent_talks, *general_talks])
     agent_rows, agent_index = _as_rows(agent_talks, columns)
     general_rows, general_index = _as_rows(general_talks, columns)
-    return Prepared(agent_rows, general_rows, None, agent_index, general_index, report)
+    return EncodedSources(agent_rows, general_rows, None, agent_index, general_index, report)
 
 
 def check_sources(agent: Source | None, general: Source | None, plan: Plan) -> None:

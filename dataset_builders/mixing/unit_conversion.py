@@ -15,7 +15,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from dataset_builders.errors import ConfigError
-from dataset_builders.mixing.eta_schedule import Stage
+from dataset_builders.mixing.eta_schedule import EtaStage
 from dataset_builders.mixing.order import MixOrder, check_eta
 from dataset_builders.mixing.permutation import Index
 
@@ -27,11 +27,11 @@ _CLOSE = 1e-4  # relative error of a share that is not worth another round
 _ROUNDS = 12
 
 
-def solve_rates(
-    wanted: tuple[Stage, ...],
-    make: Callable[[tuple[Stage, ...]], MixOrder],
+def solve_example_rates(
+    wanted: tuple[EtaStage, ...],
+    make: Callable[[tuple[EtaStage, ...]], MixOrder],
     counts: Index,
-) -> tuple[Stage, ...]:
+) -> tuple[EtaStage, ...]:
     """Find the shares of examples that give the wanted shares of tokens.
 
     Solved on the rows that the order draws, stage by stage, not on means over the sources:
@@ -49,7 +49,7 @@ def solve_rates(
         ConfigError: A wanted share is outside of [0, 1], or all rows of a side count 0.
     """
     check_eta(wanted)
-    found: tuple[Stage, ...] = ()
+    found: tuple[EtaStage, ...] = ()
     for number, stage in enumerate(wanted):
         length = make((*found, stage)).num_examples
         if stage.share in (0.0, 1.0) or stage.start >= length:
@@ -61,15 +61,15 @@ def solve_rates(
 
 
 def _solve(
-    stage: Stage,
+    stage: EtaStage,
     end: int,
-    before: tuple[Stage, ...],
-    make: Callable[[tuple[Stage, ...]], MixOrder],
+    before: tuple[EtaStage, ...],
+    make: Callable[[tuple[EtaStage, ...]], MixOrder],
     counts: Index,
-) -> Stage:
+) -> EtaStage:
     rate, best, best_error = stage.share, stage.share, np.inf
     for _ in range(_ROUNDS):
-        order = make((*before, Stage(stage.start, rate)))
+        order = make((*before, EtaStage(stage.start, rate)))
         drawn = order.slice(stage.start, min(end, order.num_examples))
         agent = drawn < order.num_agent
         means = [
@@ -84,7 +84,7 @@ def _solve(
             break
         there, others = stage.share * means[1], (1 - stage.share) * means[0]
         rate = there / (there + others)
-    return Stage(stage.start, best)
+    return EtaStage(stage.start, best)
 
 
 def _mean(counts: Index, drawn: Index, all_rows: slice, what: str) -> float:

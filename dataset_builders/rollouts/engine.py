@@ -20,7 +20,7 @@ from dataset_builders.environments import EnvironmentSpec
 from dataset_builders.environments.prompts import Prompt
 from dataset_builders.errors import AgentTuningError, EndpointError
 from dataset_builders.rollouts.episode import Trajectory
-from dataset_builders.rollouts.ledger import Ending, Ledger
+from dataset_builders.rollouts.ledger import AttemptResult, RolloutLog
 from dataset_builders.rollouts.limits import Limits
 from dataset_builders.rollouts.parking import Parked, Parking
 from dataset_builders.rollouts.playing import (
@@ -42,7 +42,7 @@ class SuspendedError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Play:
+class RolloutConfig:
     """What is played, and how; a value that another machine can be handed.
 
     Attributes:
@@ -70,7 +70,7 @@ class Play:
     proven: bool = False
 
 
-class Engine:
+class RolloutEngine:
     """Plays tasks until they end, are drained or suspended.
 
     Args:
@@ -87,8 +87,8 @@ class Engine:
 
     def __init__(
         self,
-        play: Play,
-        ledger: Ledger,
+        play: RolloutConfig,
+        ledger: RolloutLog,
         finish: Finish | None = None,
         wording: Prompt | None = None,
     ) -> None:
@@ -234,7 +234,7 @@ class Engine:
             return False
         return trajectory.exit_reason in OF_ENDPOINT | {CONTEXT_FULL}
 
-    async def _played(self, task_id: str, attempt: int, player: Player) -> Ending:
+    async def _played(self, task_id: str, attempt: int, player: Player) -> AttemptResult:
         assert self._seats is not None
         seat, sound = self._seats.take(), False
         try:

@@ -1,6 +1,6 @@
 """What is written down of a collection while it runs, and where it can be asked for.
 
-The engine knows only the `Ledger`: on one machine that is the `Store` itself, on a
+The engine knows only the `RolloutLog`: on one machine that is the `Store` itself, on a
 cluster something that hands everything to the driver's store.
 """
 
@@ -41,7 +41,7 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
+class Usage:
     """What an attempt, or a run, took.
 
     Attributes:
@@ -65,10 +65,10 @@ class Spent:
         """Tokens read and written."""
         return self.prompt_tokens + self.completion_tokens
 
-    def plus(self, reply: Reply) -> Spent:
+    def plus(self, reply: Reply) -> Usage:
         """With one more reply."""
         known = self.cost is not None and reply.cost is not None
-        return Spent(
+        return Usage(
             self.prompt_tokens + reply.prompt_tokens,
             self.completion_tokens + reply.completion_tokens,
             (self.cost or 0.0) + (reply.cost or 0.0) if known else None,
@@ -79,7 +79,7 @@ class Spent:
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class AttemptResult:
     """How an attempt ended.
 
     Attributes:
@@ -92,10 +92,10 @@ class Ending:
     trajectory: Trajectory
     attempt: int
     final: bool
-    spent: Spent = Spent()
+    spent: Usage = Usage()
 
 
-class Ledger(Protocol):
+class RolloutLog(Protocol):
     """Where a collection is written down. Each method returns once that is durable."""
 
     async def turns(self, task_id: str, attempt: int, purpose: str = ACT) -> Sequence[Turn]:
@@ -111,7 +111,7 @@ class Ledger(Protocol):
             Whether the reply is a new one; else the request had been paid before.
         """
 
-    async def end(self, ending: Ending) -> bool:
+    async def end(self, ending: AttemptResult) -> bool:
         """Write down how an attempt ended.
 
         Returns:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from dataset_builders.errors import ConfigError
-from dataset_builders.rollouts.ledger import Spent
+from dataset_builders.rollouts.ledger import Usage
 
 STEP_LIMIT = "step_limit"
 TOKEN_LIMIT = "token_limit"
@@ -37,7 +37,7 @@ class Limits:
             if value is not None and not value > 0:
                 raise ConfigError(f"limit on {each.name}: found {value}, expected more than 0")
 
-    def reached(self, steps: int, spent: Spent, seconds: float) -> str:
+    def reached(self, steps: int, spent: Usage, seconds: float) -> str:
         """Name of the first limit that is reached, or ""."""
         cost = spent.cost or 0.0
         limits = (

@@ -15,7 +15,7 @@ from dataset_builders.endpoints.reply import Reply
 from dataset_builders.errors import EnvironmentFailureError
 from dataset_builders.finish_reason import is_cut
 from dataset_builders.rollouts.episode import ENVIRONMENT_ERROR, Episode
-from dataset_builders.rollouts.ledger import Ending, Ledger, Spent, Turn
+from dataset_builders.rollouts.ledger import AttemptResult, RolloutLog, Turn, Usage
 from dataset_builders.rollouts.limits import (
     COST_LIMIT,
     STEP_LIMIT,
@@ -94,10 +94,10 @@ async def play_episode(
     *,
     seat: Seat,
     player: Player,
-    ledger: Ledger,
+    ledger: RolloutLog,
     limits: Limits,
     environment: str,
-) -> Ending:
+) -> AttemptResult:
     """Play an attempt to its end.
 
     An attempt that a killed process had begun is taken up: the recorded replies are acted
@@ -125,7 +125,7 @@ async def play_episode(
         EndpointError: No episode can go on.
         ConfigError, MissingExtraError, SourceNotFoundError: What the user has to mend.
     """
-    episode, spent, begun = Episode(0, task_id), Spent(), time.monotonic()
+    episode, spent, begun = Episode(0, task_id), Usage(), time.monotonic()
     await _shielded(episode, seat, lambda: episode.start(seat.dialogue))
     turns = await ledger.turns(task_id, attempt)
     await _replay(episode, seat, turns)
@@ -149,11 +149,11 @@ async def play_episode(
             if reply.model:  # An oracle has none, and costs nothing.
                 spent = spent.plus(reply)
             await _act(episode, seat, reply)
-    return Ending(episode.trajectory(environment), attempt, True, spent)
+    return AttemptResult(episode.trajectory(environment), attempt, True, spent)
 
 
-def _total(turns: Sequence[Turn]) -> Spent:
-    spent = Spent()
+def _total(turns: Sequence[Turn]) -> Usage:
+    spent = Usage()
     for turn in turns:
         spent = spent.plus(turn.reply)
     return spent

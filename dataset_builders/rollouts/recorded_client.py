@@ -29,7 +29,7 @@ from dataset_builders.endpoints.system_message import SystemFallback
 from dataset_builders.errors import ConfigError, EndpointError
 from dataset_builders.extras import needs_extra, require_modules
 from dataset_builders.finish_reason import BrokenResponseError, FinishWatch, is_filter
-from dataset_builders.rollouts.ledger import ACT, Ledger, Turn
+from dataset_builders.rollouts.ledger import ACT, RolloutLog, Turn
 
 _OPENAI = "https://api.openai.com/v1"
 
@@ -132,7 +132,7 @@ class ChatClient:
         self,
         endpoint: Endpoint,
         sampling: Sampling,
-        ledger: Ledger,
+        ledger: RolloutLog,
         limit: AdaptiveLimit,
         *,
         prices: PriceTable | None = None,

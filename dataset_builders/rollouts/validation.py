@@ -8,7 +8,7 @@ from statistics import fmean
 
 from dataset_builders.conversation import Message
 from dataset_builders.environments import EnvironmentSpec
-from dataset_builders.environments.base import Move
+from dataset_builders.environments.base import OracleStep
 from dataset_builders.rollouts.episode import ENVIRONMENT_ERROR, Trajectory
 from dataset_builders.rollouts.rollout import ChatPolicy, ScriptedPolicy, play, play_oracle
 
@@ -129,7 +129,7 @@ def _fault(shown: Sequence[Message]) -> str:
 def _idle_turn(environment: EnvironmentSpec, thought: str) -> str:
     dialogue = environment.make()
     try:
-        return dialogue.write(Move(thought, dialogue.world.idle_action))
+        return dialogue.write(OracleStep(thought, dialogue.world.idle_action))
     finally:
         dialogue.close()
 

@@ -70,7 +70,7 @@ def read_source(
         if is_dataset(item):
             found: Iterable[Conversation] = read_rows(item, name)
         else:
-            built = stream_source(as_spec(item), _stage(f"reading {what}", on_progress))
+            built = stream_source(resolve_source(item), _stage(f"reading {what}", on_progress))
             found = built.conversations
             reports.append(built.report)
         parts.append(_of_entry(found, entry))
@@ -107,7 +107,7 @@ def source_weights(source: Source | None, what: str) -> tuple[float, ...]:
     return tuple(given)
 
 
-def as_spec(source: str | Path | SourceSpec) -> SourceSpec:
+def resolve_source(source: str | Path | SourceSpec) -> SourceSpec:
     """Make a spec of a path or hub id, telling the format from its first record."""
     if isinstance(source, SourceSpec):
         return source if source.format else replace(source, format=detect_format(source))
@@ -122,9 +122,9 @@ def as_evaluation_spec(source: str | Path | SourceSpec) -> SourceSpec:
         source: Path, hub id or spec; one that names splits keeps them.
 
     Raises:
-        DataError, SourceNotFoundError: See `as_spec`.
+        DataError, SourceNotFoundError: See `resolve_source`.
     """
-    spec = as_spec(source)
+    spec = resolve_source(source)
     names = located(spec).evaluation
     return replace(spec, splits=names) if names else spec
 

@@ -35,7 +35,7 @@ class _Heard:
     at: float = field(default_factory=time.monotonic)
 
 
-class Watchdog:
+class Heartbeat:
     """Publishes what this process does, and reads what the others do.
 
     Waiting is no sickness: a process may take as long as it wants as long as it goes on, that

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from dataset_builders.errors import ClusterError, EvaluatorError
-from evaluators.distributed.heartbeat import Watchdog
+from evaluators.distributed.heartbeat import Heartbeat
 
 DEFAULT_TIMEOUT = 1800.0
 """Seconds without a sign of life after which a process is given up."""
@@ -20,16 +20,16 @@ _CHUNK_BYTES = 16 * 2**20
 _LAST_SECONDS = 60
 """From finding that a process is lost until this one is ended, too."""
 
-_known: list[tuple[Any, Ranks]] = []
+_known: list[tuple[Any, ProcessGroup]] = []
 """The last process group and what was made for it: groups are dear, and never given back."""
 
 
-class Ranks:
+class ProcessGroup:
     """Where the processes of a run meet in an evaluation; see `ranks_here`.
 
     They meet in a group of their own, with gloo: on the CPU, so that it works beside any
     backend that trains, and without a time limit of its own, since one process may play tasks
-    for an hour longer than another. Instead of that, `Watchdog` tells who is lost.
+    for an hour longer than another. Instead of that, `Heartbeat` tells who is lost.
 
     Args:
         timeout: Seconds without a sign of life after which a process is given up.
@@ -47,7 +47,7 @@ class Ranks:
         # Longer than any evaluation: see the class.
         self._group = dist.new_group(backend="gloo", timeout=timedelta(days=30))
         store = dist.distributed_c10d._get_default_store()
-        self.watchdog = Watchdog(store, self.rank, self.size, timeout)
+        self.watchdog = Heartbeat(store, self.rank, self.size, timeout)
 
     def watching(self, evaluator: str) -> AbstractContextManager[None]:
         """Publish signs of life while an evaluator runs; `any` needs that."""
@@ -146,7 +146,7 @@ def _end_soon() -> None:
         signal.alarm(_LAST_SECONDS)
 
 
-def ranks_here(timeout: float = DEFAULT_TIMEOUT) -> Ranks | None:
+def ranks_here(timeout: float = DEFAULT_TIMEOUT) -> ProcessGroup | None:
     """The processes of this run; None where there is one, or no process group.
 
     The first call makes a process group, so every process has to make it.
@@ -160,7 +160,7 @@ def ranks_here(timeout: float = DEFAULT_TIMEOUT) -> Ranks | None:
         return None
     world = dist.group.WORLD
     if not _known or _known[-1][0] is not world:
-        _known[:] = [(world, Ranks(timeout))]
+        _known[:] = [(world, ProcessGroup(timeout))]
     ranks = _known[-1][1]
     ranks.watchdog.timeout = timeout
     return ranks

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from dataset_builders.rollouts.window import in_window
-from evaluators.models.target import Subject
+from evaluators.models.target import EvalTarget
 
 _T = TypeVar("_T")
 
 
 def answer_items(
-    subject: Subject,
+    subject: EvalTarget,
     items: Sequence[str],
     batch_size: int,
     answer: Callable[[Sequence[str]], Sequence[_T]],

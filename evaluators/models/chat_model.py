@@ -36,7 +36,7 @@ class LocalModel:
     Prompts are rendered and encoded by the same code as training rows. For most templates a
     model is so asked with the very prefix that it was trained on; the turns for which that
     is not so are counted in a build's report (`off_prompt`). Call it within
-    `evaluators.models.eval_mode.borrowed`.
+    `evaluators.models.eval_mode.evaluation_mode`.
 
     Args:
         tokens: The model.

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from evaluators.models.compiled import uncompiled
-from evaluators.models.prefix_cache import lent
-from evaluators.models.target import Subject
+from evaluators.models.prefix_cache import weights_frozen
+from evaluators.models.target import EvalTarget
 
 _CHECKPOINTING = ("activation_checkpointing", "gradient_checkpointing")
 """Flags of layers that are recomputed in the backward pass. transformers renames them since
@@ -19,7 +19,7 @@ _CHECKPOINTING = ("activation_checkpointing", "gradient_checkpointing")
 
 
 @contextmanager
-def borrowed(subject: Subject) -> Iterator[None]:
+def evaluation_mode(subject: EvalTarget) -> Iterator[None]:
     """Put the model into evaluation mode and undo every change on the way out.
 
     Restored, also after an exception: the training flag of every single module (a plain
@@ -45,7 +45,7 @@ def borrowed(subject: Subject) -> Iterator[None]:
     try:
         model.eval()
         called = (model, None if subject.in_step is None else subject.in_step.module)
-        with lent(), uncompiled(*called), torch.no_grad(), subject.autocast():
+        with weights_frozen(), uncompiled(*called), torch.no_grad(), subject.autocast():
             yield
     finally:
         for module, flag in training:

@@ -60,7 +60,7 @@ class Writing:
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
+class GenerationEngine:
     """The settings of all work on a model.
 
     Attributes:

@@ -18,7 +18,7 @@ from dataset_builders.endpoints.errors import BAD_REQUEST, EpisodeEndedError
 from dataset_builders.endpoints.reply import Reply
 from dataset_builders.endpoints.requests import TOKEN_FIELDS, Sampling
 from dataset_builders.errors import ConfigError, EndpointError, MissingExtraError
-from dataset_builders.rollouts.ledger import Ending, Turn
+from dataset_builders.rollouts.ledger import AttemptResult, Turn
 from dataset_builders.rollouts.recorded_client import ChatClient, Endpoint
 from evaluators.models.loop_thread import LoopThread
 
@@ -224,5 +224,5 @@ class _Forgetful:
     async def record(self, turn: Turn) -> bool:
         return True
 
-    async def end(self, ending: Ending) -> bool:
+    async def end(self, ending: AttemptResult) -> bool:
         return True

@@ -126,7 +126,7 @@ class PrefixCache:
 
 
 @contextmanager
-def lent() -> Iterator[None]:
+def weights_frozen() -> Iterator[None]:
     """Weights stay what they are within this; after it every store is empty."""
     global _loans
     _loans += 1
@@ -138,8 +138,8 @@ def lent() -> Iterator[None]:
             cache.clear()
 
 
-def is_lent() -> bool:
-    """Whether this runs within `lent`, so that what is kept stays true."""
+def are_weights_frozen() -> bool:
+    """Whether this runs within `weights_frozen`, so that what is kept stays true."""
     return _loans > 0
 
 

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from dataset_builders.errors import ClusterError
-from evaluators.distributed.process_group import Ranks
+from evaluators.distributed.process_group import ProcessGroup
 from evaluators.models.token_model import TokenModel
 
 
-class InStep:
+class ShardedForward:
     """Calls a sharded model on all processes at once, whatever each has to do.
 
     A forward pass gathers the weights of every block from all processes (FSDP, ZeRO-3), so
@@ -28,7 +28,7 @@ class InStep:
         module: See above.
     """
 
-    def __init__(self, module: Any, ranks: Ranks) -> None:
+    def __init__(self, module: Any, ranks: ProcessGroup) -> None:
         self.module = module
         self._ranks = ranks
         self._broken: ClusterError | None = None
@@ -96,8 +96,8 @@ class RankTokenModel(TokenModel):
         self,
         model: Any,
         pad_id: int,
-        ranks: Ranks,
-        in_step: InStep | None,
+        ranks: ProcessGroup,
+        in_step: ShardedForward | None,
         *,
         reuse: bool = True,
     ) -> None:

@@ -12,15 +12,15 @@ from evaluators.models.interface import Decoding, LanguageModel
 if TYPE_CHECKING:
     import torch
 
-    from evaluators.distributed.process_group import Ranks
-    from evaluators.models.sharded import InStep
+    from evaluators.distributed.process_group import ProcessGroup
+    from evaluators.models.sharded import ShardedForward
     from evaluators.models.token_model import TokenModel
 
-__all__ = ["Decoding", "LanguageModel", "Subject"]
+__all__ = ["Decoding", "EvalTarget", "LanguageModel"]
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class EvalTarget:
     """The model to measure and the process group it lives in.
 
     Attributes:
@@ -47,8 +47,8 @@ class Subject:
     gather: Callable[[list[Any]], list[Any]] = field(default=lambda items: items)
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
     server: LanguageModel | None = None
-    ranks: Ranks | None = None
-    in_step: InStep | None = None
+    ranks: ProcessGroup | None = None
+    in_step: ShardedForward | None = None
 
     @property
     def device(self) -> torch.device:

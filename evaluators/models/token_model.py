@@ -14,7 +14,7 @@ from evaluators.models.model_info import UNSAID_CONTEXT, end_ids, num_positions,
 
 if TYPE_CHECKING:
     from evaluators.models.cache_support import CacheSupport
-    from evaluators.models.generation import Engine, Work
+    from evaluators.models.generation import GenerationEngine, Work
     from evaluators.models.prefix_cache import PrefixCache
 
 _T = TypeVar("_T")
@@ -88,7 +88,9 @@ class TokenModel:
             return answers
         limit, ends = decoding.max_new_tokens, frozenset(end_ids)
 
-        def write(engine: Engine, batch: Sequence[Sequence[int]]) -> Work[list[list[int]]]:
+        def write(
+            engine: GenerationEngine, batch: Sequence[Sequence[int]]
+        ) -> Work[list[list[int]]]:
             # A chooser of its own for every attempt: one that failed has drawn from it.
             writing = Writing(TokenChooser(decoding, batch), ends, limit, stopped)
             return engine.answers(batch, writing)
@@ -112,7 +114,7 @@ class TokenModel:
         check_prompts(prompts, vocabulary_size(self._model))
         found: list[list[float]] = [[] for _ in prompts]
 
-        def read(engine: Engine, batch: Sequence[Sequence[int]]) -> Work[Any]:
+        def read(engine: GenerationEngine, batch: Sequence[Sequence[int]]) -> Work[Any]:
             return engine.last_logits(batch)
 
         for row, logits in self._by_batches(prompts, 0, read):
@@ -180,7 +182,7 @@ class TokenModel:
         self,
         prompts: Sequence[Sequence[int]],
         room: int,
-        make: Callable[[Engine, Sequence[Sequence[int]]], Work[Any]],
+        make: Callable[[GenerationEngine, Sequence[Sequence[int]]], Work[Any]],
     ) -> list[tuple[int, Any]]:
         """Do work on batches of prompts; its results, with the prompts' numbers."""
         lengths = [len(prompt) for prompt in prompts]
@@ -202,7 +204,7 @@ class TokenModel:
     def _attempt(
         self,
         batch: Sequence[Sequence[int]],
-        make: Callable[[Engine, Sequence[Sequence[int]]], Work[Any]],
+        make: Callable[[GenerationEngine, Sequence[Sequence[int]]], Work[Any]],
     ) -> Any:
         """The results of a batch; None where it has to be tried again, in halves."""
         import torch
@@ -232,18 +234,18 @@ class TokenModel:
             torch.cuda.empty_cache()
         return None
 
-    def _engine(self) -> Engine:
+    def _engine(self) -> GenerationEngine:
         from evaluators.models.cache_support import cache_support, room_for_prefixes
-        from evaluators.models.generation import Engine
-        from evaluators.models.prefix_cache import PrefixCache, is_lent
+        from evaluators.models.generation import GenerationEngine
+        from evaluators.models.prefix_cache import PrefixCache, are_weights_frozen
 
         if self._support is None:
             self._support = cache_support(self._model)
         # Outside a loan weights may change at any time.
-        usable = self.reuse and self._support.kind == "shared" and is_lent()
+        usable = self.reuse and self._support.kind == "shared" and are_weights_frozen()
         if usable and self._prefixes is None:
             self._prefixes = PrefixCache(room_for_prefixes(self._model))
-        return Engine(
+        return GenerationEngine(
             self._model.config,
             self._support,
             self._pad_id,

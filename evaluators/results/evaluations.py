@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dataset_builders.storage import replace_text
-from evaluators.evaluator import RECORDS_FILE, Evaluation, Metric
+from evaluators.evaluator import RECORDS_FILE, EvalResult, Metric
 
 BEST_FILE = "best.json"
 """In the output folder: the best step, and why."""
@@ -36,7 +36,7 @@ def transcript_path(folder: Path, evaluator: str, step: int | None = None) -> Pa
     return place / f"{evaluator}.jsonl"
 
 
-def row_of(step: int, result: Evaluation) -> dict[str, Any]:
+def row_of(step: int, result: EvalResult) -> dict[str, Any]:
     """An evaluation as a row of the file: its records without their messages."""
     row = asdict(result)
     row["records"] = [
@@ -63,16 +63,16 @@ def metric_of(row: Mapping[str, Any]) -> Metric:
     return Metric(**known)
 
 
-def evaluation_of(row: Mapping[str, Any]) -> Evaluation:
+def evaluation_of(row: Mapping[str, Any]) -> EvalResult:
     """A row of the file as the evaluation it was written of, without messages."""
-    known = {each.name for each in fields(Evaluation)}
+    known = {each.name for each in fields(EvalResult)}
     given = {key: value for key, value in row.items() if key in known}
     metrics = {name: metric_of(figures) for name, figures in row.get("metrics", {}).items()}
     whole = {"num_errors": 0, "seconds": 0.0, **given}
-    return Evaluation(**{**whole, "metrics": metrics, "records": tuple(row.get("records", ()))})
+    return EvalResult(**{**whole, "metrics": metrics, "records": tuple(row.get("records", ()))})
 
 
-def write_record(folder: Path, step: int, result: Evaluation) -> None:
+def write_record(folder: Path, step: int, result: EvalResult) -> None:
     """Append an evaluation to the folder's `evaluations.jsonl`; its warning goes to the log."""
     if result.warning:
         _log.warning("step %d: %s: %s", step, result.evaluator, result.warning)
@@ -81,7 +81,7 @@ def write_record(folder: Path, step: int, result: Evaluation) -> None:
         file.write(_line(row_of(step, result)))
 
 
-def replace_record(folder: Path, step: int, result: Evaluation) -> None:
+def replace_record(folder: Path, step: int, result: EvalResult) -> None:
     """Write an evaluation in place of an earlier one of the same evaluator and step."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / RECORDS_FILE

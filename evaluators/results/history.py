@@ -10,12 +10,12 @@ from typing import Any
 
 from evaluators.evaluator import RECORDS_FILE
 from evaluators.results.evaluations import BEST_FILE, TRANSCRIPTS
-from evaluators.results.resume import forget, keep_aside
+from evaluators.results.resume import forget, stash
 
 LOG = logging.getLogger(__name__)
 
 
-def put_aside(folder: Path) -> None:
+def archive_previous(folder: Path) -> None:
     """Keep an earlier run's results out of this one's, but do not lose them.
 
     A run that was cut off before it measured anything later than its base is taken up: its
@@ -24,7 +24,7 @@ def put_aside(folder: Path) -> None:
     forget(folder)
     base = folder / TRANSCRIPTS / "step-000000"
     if base.is_dir() and not any(row["step"] > 0 for row in _rows(folder / RECORDS_FILE)):
-        keep_aside(folder, base)
+        stash(folder, base)
         if not any((folder / TRANSCRIPTS).iterdir()):
             (folder / TRANSCRIPTS).rmdir()
     for name in (RECORDS_FILE, TRANSCRIPTS, BEST_FILE):
@@ -36,7 +36,7 @@ def put_aside(folder: Path) -> None:
             path.replace(kept)
 
 
-def forget_later(folder: Path, step: int) -> list[dict[str, Any]]:
+def discard_after_step(folder: Path, step: int) -> list[dict[str, Any]]:
     """Forget what was measured after a checkpoint: it will be measured again.
 
     Transcripts are kept aside, for the steps may lead to the same weights again.
@@ -51,7 +51,7 @@ def forget_later(folder: Path, step: int) -> list[dict[str, Any]]:
     """
     for place in (folder / TRANSCRIPTS).glob("step-*"):
         if place.name.removeprefix("step-").isdecimal() and int(place.name[5:]) > step:
-            keep_aside(folder, place)
+            stash(folder, place)
     records = folder / RECORDS_FILE
     if not records.exists():
         return []
@@ -70,7 +70,7 @@ def forget_later(folder: Path, step: int) -> list[dict[str, Any]]:
     return [row for _, row in kept]
 
 
-def write_down(write: Callable[[], None], *, strict: bool) -> None:
+def best_effort_write(write: Callable[[], None], *, strict: bool) -> None:
     """Write results; a full disk does not end training, nor leave other ranks waiting.
 
     Args:

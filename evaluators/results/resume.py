@@ -24,7 +24,7 @@ KEPT = f"{TRANSCRIPTS}.unfinished"
 """Folder beside the transcripts: those of steps that are to be trained again."""
 
 
-def keep_aside(folder: Path, step: Path) -> None:
+def stash(folder: Path, step: Path) -> None:
     """Put a step's transcripts where `open_journal` looks for them.
 
     Args:

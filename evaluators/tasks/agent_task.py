@@ -13,7 +13,7 @@ from dataset_builders.rollouts.episode import Trajectory
 from dataset_builders.rollouts.rollout import ChatPolicy, play, play_oracle
 from evaluators.evaluator import Evaluator, Metric, Record, Suite
 from evaluators.models.answer_facts import turn_facts
-from evaluators.models.target import Decoding, LanguageModel, Subject
+from evaluators.models.target import Decoding, EvalTarget, LanguageModel
 from evaluators.tasks.failure_modes import failure_modes, failure_rates
 from evaluators.tasks.item_order import fixed_order
 from evaluators.tasks.turns import message_record
@@ -87,7 +87,7 @@ class AgentTaskEvaluator(Evaluator):
         return self._tasks
 
     def measure(
-        self, subject: Subject, items: Sequence[str], finished: Callable[[Record], None]
+        self, subject: EvalTarget, items: Sequence[str], finished: Callable[[Record], None]
     ) -> None:
         """Play tasks; see `Evaluator.measure`."""
 
@@ -117,7 +117,7 @@ class AgentTaskEvaluator(Evaluator):
         """Also the share of episodes that show each mode of failure."""
         return super().metrics(records) | failure_rates(records)
 
-    def policy(self, subject: Subject) -> ChatPolicy:
+    def policy(self, subject: EvalTarget) -> ChatPolicy:
         """How the model plays."""
         return ModelPolicy(subject.language_model(), self._max_new_tokens)
 

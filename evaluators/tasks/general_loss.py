@@ -10,7 +10,7 @@ import numpy as np
 
 from dataset_builders.encoding.tokens import IGNORE_INDEX
 from dataset_builders.errors import ConfigError
-from evaluators.evaluator import Evaluator, Record, Subject
+from evaluators.evaluator import EvalTarget, Evaluator, Record
 from evaluators.models.model_info import num_positions
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class GeneralLossEvaluator(Evaluator):
         return {"data": f"{len(self._rows)} conversations, {digest}"}
 
     def measure(
-        self, subject: Subject, items: Sequence[str], finished: Callable[[Record], None]
+        self, subject: EvalTarget, items: Sequence[str], finished: Callable[[Record], None]
     ) -> None:
         """Measure the loss; see `Evaluator.measure`."""
         room = num_positions(subject.model)

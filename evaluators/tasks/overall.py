@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from evaluators.evaluator import Evaluation
+from evaluators.evaluator import EvalResult
 from evaluators.tasks.registry import BENCHMARKS, SUITES
 
 
@@ -69,7 +69,7 @@ def overall_key(suite: str) -> str:
     return f"eval_{suite.replace('-', '_')}_overall"
 
 
-def overall_figures(results: Mapping[str, Evaluation]) -> dict[str, float]:
+def overall_figures(results: Mapping[str, EvalResult]) -> dict[str, float]:
     """For a log: `eval_held_in_overall` and so on, of suites that were measured whole.
 
     Args:

@@ -23,7 +23,7 @@ from dataset_builders.environments.dialogue import Dialogue
 from dataset_builders.errors import ConfigError
 from dataset_builders.reasoning import spoken
 from dataset_builders.rollouts.rollout import play_oracle
-from evaluators.evaluator import Evaluator, Record, Subject
+from evaluators.evaluator import EvalTarget, Evaluator, Record
 from evaluators.models.logprobs import TokenScores
 from evaluators.models.model_info import num_positions
 from evaluators.tasks.item_order import fixed_order
@@ -131,7 +131,7 @@ class ReplayEvaluator(Evaluator):
         return {"data": f"{len(texts)} trajectories, {digest}"}
 
     def measure(
-        self, subject: Subject, items: Sequence[str], finished: Callable[[Record], None]
+        self, subject: EvalTarget, items: Sequence[str], finished: Callable[[Record], None]
     ) -> None:
         """Read trajectories; see `Evaluator.measure`."""
         length = min(self._max_length, num_positions(subject.model) or self._max_length)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from evaluators.evaluator import Evaluation
+from evaluators.evaluator import EvalResult
 from evaluators.stats.paired import Change, paired_change
 
 
@@ -16,7 +16,7 @@ class Baseline:
 
     _records: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
-    def add(self, result: Evaluation) -> None:
+    def add(self, result: EvalResult) -> None:
         """Keep an evaluation of step 0."""
         self._records[result.evaluator] = [
             {key: value for key, value in record.items() if key != "messages"}
@@ -33,7 +33,7 @@ class Baseline:
         """Whether an evaluator measured something at step 0."""
         return bool(self._records.get(evaluator))
 
-    def change(self, result: Evaluation) -> Change | None:
+    def change(self, result: EvalResult) -> Change | None:
         """Change of the main figure since; none where there is nothing in common."""
         before = self._records.get(result.evaluator)
         if not before or result.primary not in result.metrics:

@@ -12,7 +12,7 @@ from dataset_builders.errors import ConfigError
 from evaluators.tasks.overall import overall_key
 from evaluators.tasks.registry import BENCHMARKS, SUITES
 from evaluators.training.floors import BEST_KEY
-from evaluators.training.schedule import Policy, Schedule
+from evaluators.training.schedule import EvaluationPolicy, Schedule
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
@@ -36,7 +36,7 @@ class BestModelFigure:
 
     @classmethod
     def of(
-        cls, args: TrainingArguments, schedules: Sequence[Schedule], policy: Policy
+        cls, args: TrainingArguments, schedules: Sequence[Schedule], policy: EvaluationPolicy
     ) -> BestModelFigure:
         """Read a trainer's settings.
 

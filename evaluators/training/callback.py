@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback
 
 from dataset_builders.errors import ClusterError, ConfigError, EvaluatorError
-from evaluators.evaluator import Evaluation, Subject
+from evaluators.evaluator import EvalResult, EvalTarget
 from evaluators.results.evaluations import write_record
-from evaluators.results.history import forget_later, put_aside, write_down
+from evaluators.results.history import archive_previous, best_effort_write, discard_after_step
 from evaluators.results.resume import forget
 from evaluators.tasks.overall import overall_figures
 from evaluators.training.baseline import Baseline
@@ -27,8 +27,8 @@ from evaluators.training.best_checkpoint import (
 )
 from evaluators.training.callback_order import go_last, report_at_end
 from evaluators.training.floors import BEST_KEY
-from evaluators.training.schedule import Policy, Schedule
-from evaluators.training.scheduled_run import NO_TIME, Found, Moment, Plan, failed
+from evaluators.training.schedule import EvaluationPolicy, Schedule
+from evaluators.training.scheduled_run import NO_TIME, Plan, ScheduledRun, StepResults, failed
 from evaluators.training.step_time import estimate_step_seconds
 from evaluators.training.time_budget import TimeBudget
 from evaluators.training.trainer_target import subject_of, tokenizer_of
@@ -36,7 +36,7 @@ from evaluators.training.trainer_target import subject_of, tokenizer_of
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
-__all__ = ["EvaluatorCallback", "Policy", "Schedule"]
+__all__ = ["EvaluationPolicy", "EvaluatorCallback", "Schedule"]
 
 LOG = logging.getLogger(__name__)
 
@@ -67,13 +67,13 @@ class EvaluatorCallback(TrainerCallback):
         trainer: Trainer,
         schedules: Sequence[Schedule],
         end_of_turn: Sequence[str] = (),
-        policy: Policy | None = None,
+        policy: EvaluationPolicy | None = None,
     ) -> None:
         tokenizer_of(trainer)  # Said now, not when the first evaluation is due.
         self._trainer = trainer
         self._schedules = tuple(schedules)
         self._end_of_turn = tuple(end_of_turn)
-        self._policy = policy or Policy()
+        self._policy = policy or EvaluationPolicy()
         names = [schedule.evaluator.name for schedule in self._schedules]
         if len(set(names)) < len(names):
             raise ConfigError(
@@ -86,7 +86,7 @@ class EvaluatorCallback(TrainerCallback):
         self._baseline = Baseline()
         self._base: dict[str, float] = {}  # figures of step 0
         self._last: dict[str, int] = {}
-        self._found = Found()
+        self._found = StepResults()
         self._training = False
         self._best_model = BestModelFigure.of(trainer.args, self._schedules, self._policy)
 
@@ -96,7 +96,7 @@ class EvaluatorCallback(TrainerCallback):
         trainer: Trainer,
         schedules: Sequence[Schedule],
         end_of_turn: Sequence[str] = (),
-        policy: Policy | None = None,
+        policy: EvaluationPolicy | None = None,
     ) -> EvaluatorCallback:
         """Make a callback and add it to the trainer.
 
@@ -121,7 +121,12 @@ class EvaluatorCallback(TrainerCallback):
         `auto_find_batch_size` restarts until batches fit. Later results are discarded.
         """
         again = self._training and args.auto_find_batch_size and bool(self._base)
-        self._training, self._found, self._last, self._baseline = True, Found(), {}, Baseline()
+        self._training, self._found, self._last, self._baseline = (
+            True,
+            StepResults(),
+            {},
+            Baseline(),
+        )
         go_before_early_stopping(self._trainer, self)
         if self._budget is not None:
             subject = self._subject()
@@ -135,7 +140,7 @@ class EvaluatorCallback(TrainerCallback):
         if self._policy.best is not None:
             self._policy.best.best = {}
         if state.is_world_process_zero:
-            put_aside(self._folder)
+            archive_previous(self._folder)
             for result in self._policy.unavailable:
                 LOG.warning("%s is not measured: %s", result.evaluator, result.error)
                 write_record(self._folder, 0, result)
@@ -202,7 +207,7 @@ class EvaluatorCallback(TrainerCallback):
             return
         shows = bool(state.is_world_process_zero and not self._trainer.args.disable_tqdm)
         steps = state.global_step, state.max_steps
-        moment = Moment(self._subject(), self._folder, *steps, shows)
+        moment = ScheduledRun(self._subject(), self._folder, *steps, shows)
         runs = partial(self._best_model.runs_from, args=self._trainer.args, state=state)
         plan = {s.evaluator.name: (s.limit, runs(s), s.evaluator) for s in self._schedules}
         for schedule in due:
@@ -210,7 +215,7 @@ class EvaluatorCallback(TrainerCallback):
             self._publish(self._measure(moment, schedule, plan), state, control)
         self._look({s.evaluator.name for s in due}, state, control)
 
-    def _measure(self, moment: Moment, schedule: Schedule, plan: Plan) -> Evaluation:
+    def _measure(self, moment: ScheduledRun, schedule: Schedule, plan: Plan) -> EvalResult:
         evaluator = schedule.evaluator
         try:
             result = moment.measure(evaluator, schedule.limit, self._budget, plan)
@@ -237,7 +242,7 @@ class EvaluatorCallback(TrainerCallback):
             if score is not None:
                 figures[BEST_KEY] = score
             if state.is_world_process_zero:
-                write_down(partial(policy.best.save, self._folder), strict=policy.strict)
+                best_effort_write(partial(policy.best.save, self._folder), strict=policy.strict)
         if figures := {key: value for key, value in figures.items() if key not in found.figures}:
             self._log(figures, state, control)
         if policy.stop is not None and policy.stop.evaluator in changes.keys() & names:
@@ -251,10 +256,10 @@ class EvaluatorCallback(TrainerCallback):
                 )
                 control.should_training_stop = True
 
-    def _subject(self) -> Subject:
+    def _subject(self) -> EvalTarget:
         return subject_of(self._trainer, self._end_of_turn, timeout=self._policy.watchdog)
 
-    def _publish(self, result: Evaluation, state: TrainerState, control: TrainerControl) -> None:
+    def _publish(self, result: EvalResult, state: TrainerState, control: TrainerControl) -> None:
         step = state.global_step
         if not step:
             self._baseline.add(result)
@@ -267,7 +272,7 @@ class EvaluatorCallback(TrainerCallback):
             figures |= {key: change.value, f"{key}_p": change.p_value}
         self._log(figures, state, control)
         if state.is_world_process_zero:
-            write_down(
+            best_effort_write(
                 partial(write_record, self._folder, step, result), strict=self._policy.strict
             )
 
@@ -288,7 +293,7 @@ class EvaluatorCallback(TrainerCallback):
 
         found: list[Any] = [[]]
         if state.is_world_process_zero:
-            found = [forget_later(self._folder, state.global_step)]
+            found = [discard_after_step(self._folder, state.global_step)]
         broadcast_object_list(found)
         self._last = {
             row["evaluator"]: state.global_step

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dataset_builders.storage import replace_text
-from evaluators.evaluator import Evaluation
+from evaluators.evaluator import EvalResult
 from evaluators.results.evaluations import BEST_FILE, evaluation_of
 from evaluators.stats.paired import LOWER_IS_BETTER, Change
 from evaluators.training.baseline import Baseline
@@ -22,7 +22,7 @@ holds, -1 elsewhere; what `metric_for_best_model` can name."""
 
 
 @dataclass(frozen=True, slots=True)
-class GeneralFloor:
+class ScoreFloor:
     """How much of a general score may be lost against step 0.
 
     Attributes:
@@ -44,7 +44,7 @@ class GeneralFloor:
 
 
 @dataclass(slots=True)
-class BestStep:
+class BestCheckpoint:
     """The step with the best held-in score among those whose general score held.
 
     Args:
@@ -53,11 +53,11 @@ class BestStep:
     """
 
     evaluator: str
-    floor: GeneralFloor
+    floor: ScoreFloor
     best: dict[str, Any] = field(default_factory=dict)
 
     def look(
-        self, step: int, results: Mapping[str, Evaluation], changes: Mapping[str, Change]
+        self, step: int, results: Mapping[str, EvalResult], changes: Mapping[str, Change]
     ) -> float | None:
         """Look at what was measured at a step.
 

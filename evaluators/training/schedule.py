@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dataset_builders.errors import ConfigError
-from evaluators.evaluator import Evaluation, Evaluator
+from evaluators.evaluator import EvalResult, Evaluator
 from evaluators.stats.paired import LOWER_IS_BETTER
-from evaluators.training.floors import BestStep, GeneralFloor
+from evaluators.training.floors import BestCheckpoint, ScoreFloor
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Schedule:
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class EvaluationPolicy:
     """What holds for all evaluators of a run.
 
     Attributes:
@@ -66,13 +66,13 @@ class Policy:
 
     max_time_share: float | None = None
     strict: bool = False
-    stop: GeneralFloor | None = None
-    best: BestStep | None = None
-    unavailable: tuple[Evaluation, ...] = ()
+    stop: ScoreFloor | None = None
+    best: BestCheckpoint | None = None
+    unavailable: tuple[EvalResult, ...] = ()
     watchdog: float = 1800.0
 
     @property
-    def floors(self) -> tuple[GeneralFloor, ...]:
+    def floors(self) -> tuple[ScoreFloor, ...]:
         """Those of both rules."""
         rules = self.stop, None if self.best is None else self.best.floor
         return tuple(floor for floor in rules if floor is not None)
@@ -86,7 +86,7 @@ class Policy:
         """
         primary = {s.evaluator.name: s.evaluator.primary for s in schedules}
         known = {*primary, *(result.evaluator for result in self.unavailable)}
-        named: dict[str, GeneralFloor | BestStep | None] = {
+        named: dict[str, ScoreFloor | BestCheckpoint | None] = {
             "stop.evaluator": self.stop,
             "best.evaluator": self.best,
             "best.floor.evaluator": self.best and self.best.floor,

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from dataset_builders.errors import ClusterError, EvaluatorError
-from evaluators.evaluator import Evaluation, Evaluator, Progress, Subject
+from evaluators.evaluator import EvalResult, EvalTarget, Evaluator, Progress
 from evaluators.models.fingerprint import fingerprint
 from evaluators.results.evaluations import transcript_path
 from evaluators.results.resume import open_journal
 from evaluators.results.transcripts import Journal
 from evaluators.runner import run_evaluator
-from evaluators.training.time_budget import Planned, TimeBudget
+from evaluators.training.time_budget import BudgetPlan, TimeBudget
 
 LOG = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ Plan = Mapping[str, tuple[int | None, int, Evaluator]]
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class ScheduledRun:
     """A step of training at which something is measured.
 
     Attributes:
@@ -43,7 +43,7 @@ class Moment:
         shows: Whether to show progress.
     """
 
-    subject: Subject
+    subject: EvalTarget
     folder: Path
     step: int
     steps: int
@@ -51,13 +51,13 @@ class Moment:
 
     def measure(
         self, evaluator: Evaluator, limit: int | None, budget: TimeBudget | None, plan: Plan
-    ) -> Evaluation:
+    ) -> EvalResult:
         """Measure with an evaluator, on as many items as there is time for."""
         heading = self._together(lambda: self._heading(evaluator))
         if budget is None:
             return self._run(evaluator, limit, heading)[0]
         planned = {name: _planned(*each) for name, each in plan.items()}
-        results: list[Evaluation] = []
+        results: list[EvalResult] = []
 
         def part(number: int) -> int:
             result, fresh = self._run(evaluator, number, heading)
@@ -80,7 +80,7 @@ class Moment:
 
     def _run(
         self, evaluator: Evaluator, limit: int | None, heading: Heading
-    ) -> tuple[Evaluation, int]:
+    ) -> tuple[EvalResult, int]:
         """Measure the first so many items; with the number of those that were not yet."""
         journal = self._together(lambda: self._journal(evaluator, heading))
         before = set(journal.finished)
@@ -126,28 +126,28 @@ class Moment:
 
 
 @dataclass(slots=True)
-class Found:
+class StepResults:
     """What was found at one step."""
 
     step: int = -1
-    results: dict[str, Evaluation] = field(default_factory=dict)
+    results: dict[str, EvalResult] = field(default_factory=dict)
     figures: dict[str, float] = field(default_factory=dict)
 
-    def at(self, step: int) -> Found:
+    def at(self, step: int) -> StepResults:
         """Itself, emptied where training has moved on."""
         if step != self.step:
             self.step, self.results, self.figures = step, {}, {}
         return self
 
 
-def failed(evaluator: Evaluator, error: Exception) -> Evaluation:
+def failed(evaluator: Evaluator, error: Exception) -> EvalResult:
     """What is recorded of an evaluator that broke."""
     return unmeasured(evaluator, " ".join(f"{type(error).__name__}: {error}".split()))
 
 
-def unmeasured(evaluator: Evaluator, reason: str) -> Evaluation:
+def unmeasured(evaluator: Evaluator, reason: str) -> EvalResult:
     """What is recorded of an evaluator that measured nothing."""
-    return Evaluation(
+    return EvalResult(
         evaluator.name,
         {},
         0,
@@ -158,14 +158,14 @@ def unmeasured(evaluator: Evaluator, reason: str) -> Evaluation:
     )
 
 
-def _planned(limit: int | None, runs: int, evaluator: Evaluator) -> Planned:
+def _planned(limit: int | None, runs: int, evaluator: Evaluator) -> BudgetPlan:
     number = len(evaluator.items())
-    return Planned(number if limit is None else min(limit, number), runs)
+    return BudgetPlan(number if limit is None else min(limit, number), runs)
 
 
 def _with_progress(
-    evaluator: Evaluator, subject: Subject, show: bool, limit: int | None, journal: Journal
-) -> Evaluation:
+    evaluator: Evaluator, subject: EvalTarget, show: bool, limit: int | None, journal: Journal
+) -> EvalResult:
     if not show:
         return run_evaluator(evaluator, subject, limit=limit, journal=journal)
     from tqdm import tqdm

@@ -6,12 +6,12 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from evaluators.models.eval_mode import borrowed
+from evaluators.models.eval_mode import evaluation_mode
 
 if TYPE_CHECKING:
     from transformers import Trainer
 
-    from evaluators.models.target import Subject
+    from evaluators.models.target import EvalTarget
 
 _log = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ _BACKWARD = 3.0
 """Forward and backward pass in forward passes: the backward one takes two."""
 
 
-def estimate_step_seconds(trainer: Trainer, subject: Subject) -> float:
+def estimate_step_seconds(trainer: Trainer, subject: EvalTarget) -> float:
     """Seconds of an optimizer step, from one forward pass over the first batch.
 
     Nothing of the training is moved by it: the batch is taken from the data set itself,
@@ -33,7 +33,7 @@ def estimate_step_seconds(trainer: Trainer, subject: Subject) -> float:
         return 0.0
     size = trainer.args.per_device_train_batch_size
     try:
-        with borrowed(subject):  # The collator, too: it may draw, as for masked tokens.
+        with evaluation_mode(subject):  # The collator, too: it may draw, as for masked tokens.
             data: Any = trainer.train_dataset
             batch = trainer.data_collator([data[number] for number in range(min(size, len(data)))])
             inputs = {

@@ -23,7 +23,7 @@ _GROWTH = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class BudgetPlan:
     """An evaluator's part in a run.
 
     Attributes:
@@ -82,7 +82,7 @@ class TimeBudget:
         return self._step_seconds * (steps - self._first)
 
     def choose(
-        self, plan: Mapping[str, Planned], due: list[str], step: int, steps: int
+        self, plan: Mapping[str, BudgetPlan], due: list[str], step: int, steps: int
     ) -> dict[str, int]:
         """How many items each evaluator may measure now.
 
@@ -116,7 +116,7 @@ class TimeBudget:
 
     def pace(
         self,
-        plan: Mapping[str, Planned],
+        plan: Mapping[str, BudgetPlan],
         name: str,
         step: int,
         steps: int,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from dataset_builders.errors import ConfigError
 from evaluators.distributed.process_group import DEFAULT_TIMEOUT, ranks_here
-from evaluators.models.sharded import InStep, sharded_module
-from evaluators.models.target import Subject
+from evaluators.models.sharded import ShardedForward, sharded_module
+from evaluators.models.target import EvalTarget
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def subject_of(
     trainer: Trainer, end_of_turn: Sequence[str] = (), *, timeout: float = DEFAULT_TIMEOUT
-) -> Subject:
+) -> EvalTarget:
     """The model that a trainer trains; every process has to ask for it.
 
     Ask when the trainer has prepared the model, that is, from `on_train_begin` on.
@@ -41,14 +41,14 @@ def subject_of(
     model = accelerator.unwrap_model(trainer.model)
     ranks = ranks_here(timeout)
     if ranks is None:
-        return Subject(
+        return EvalTarget(
             model=model,
             tokenizer=tokenizer_of(trainer),
             end_of_turn=tuple(end_of_turn),
             autocast=accelerator.autocast,
         )
     module = sharded_module(trainer.model_wrapped, model)
-    return Subject(
+    return EvalTarget(
         model=model,
         tokenizer=tokenizer_of(trainer),
         end_of_turn=tuple(end_of_turn),
@@ -57,7 +57,7 @@ def subject_of(
         gather=ranks.gather,
         autocast=accelerator.autocast,
         ranks=ranks,
-        in_step=None if module is None else InStep(module, ranks),
+        in_step=None if module is None else ShardedForward(module, ranks),
     )
 
 

@@ -15,7 +15,7 @@ from dataset_builders.encoding.row_index import make_index
 from dataset_builders.manifest.records import Batch
 from dataset_builders.mixing.mixes import mix
 from dataset_builders.mixing.planning import Plan
-from dataset_builders.mixing.preparation import Encoding, Prepared
+from dataset_builders.mixing.preparation import EncodedSources, Encoding
 from tests.support.axolotl_fixtures import (  # noqa: F401  # pytest finds them here
     axolotl_process,
     hub_data,
@@ -92,7 +92,7 @@ def make_run(small_tokenizer: Any) -> Callable[..., tuple[Any, MixRun]]:
         rng = np.random.default_rng(0)
         agent, agent_index = side("agent", 30, rng, said)
         general, general_index = side("general", 50, rng, said)
-        sources = Prepared(agent, general, None, agent_index, general_index, report or {})
+        sources = EncodedSources(agent, general, None, agent_index, general_index, report or {})
         plan = plan or Plan(eta=0.25, block=8)
         rows, planned = mix(sources, plan, seed=seed, num_examples=num_examples)
         encoding = Encoding(max_length=4096)

@@ -27,10 +27,10 @@ from endpoint import SELECT, Endpoint, Messages
 
 from dataset_builders.collection.collector import run, state_path
 from dataset_builders.collection.settings import CollectConfig
-from dataset_builders.collection.store import Store
+from dataset_builders.collection.store import SqliteRolloutLog
 from dataset_builders.environments import load_environment
-from dataset_builders.rollouts.engine import Play
-from dataset_builders.rollouts.ledger import Ending
+from dataset_builders.rollouts.engine import RolloutConfig
+from dataset_builders.rollouts.ledger import AttemptResult
 from dataset_builders.rollouts.recorded_client import Endpoint as Model
 from dataset_builders.rollouts.rollout import play_oracle
 
@@ -71,7 +71,7 @@ OPENING = [message.content for message in load_environment("database").wording()
 
 
 def config(out: Path, url: str) -> CollectConfig:
-    play = Play(load_environment("database"), Model("m", url), max_concurrency=CONCURRENCY)
+    play = RolloutConfig(load_environment("database"), Model("m", url), max_concurrency=CONCURRENCY)
     return CollectConfig(play, out, num_tasks=TASKS)
 
 
@@ -92,8 +92,8 @@ def recorded(out: Path) -> set[str]:
     return {row[0] for row in rows}
 
 
-def endings(out: Path) -> list[tuple[int, Ending]]:
-    store = Store(state_path(out, "database"))
+def endings(out: Path) -> list[tuple[int, AttemptResult]]:
+    store = SqliteRolloutLog(state_path(out, "database"))
     try:
         assert store.numbers() == (TASKS, TASKS), store.numbers()
         return list(store.endings())

@@ -26,11 +26,11 @@ from datasets import Dataset
 from dataset_builders.conversation import Conversation, Message
 from dataset_builders.encoding.tokens import Encoder, encode_dataset
 from dataset_builders.environments import EnvironmentSpec
-from dataset_builders.environments.base import Start
+from dataset_builders.environments.base import ResetResult
 from dataset_builders.environments.database.dialogue import DatabaseDialogue
 from dataset_builders.environments.database.environment import DatabaseEnvironment
 from dataset_builders.environments.prompts import Prompt
-from evaluators.evaluator import Evaluator, Record, Subject
+from evaluators.evaluator import EvalTarget, Evaluator, Record
 from evaluators.models.target import Decoding
 from evaluators.runner import run_evaluator
 from evaluators.tasks.agent_task import AgentTaskEvaluator
@@ -42,7 +42,7 @@ from evaluators.training.trainer_target import subject_of
 class BrittleEnvironment(DatabaseEnvironment):
     """Breaks at the second task that is played."""
 
-    def _begin(self, task_id: str) -> Start:
+    def _begin(self, task_id: str) -> ResetResult:
         if task_id == fixed_order(self.task_ids("test"))[1]:
             raise RuntimeError("the world broke")
         return super()._begin(task_id)
@@ -73,7 +73,7 @@ class Asking(Evaluator):
         return self._items
 
     def measure(
-        self, subject: Subject, items: Sequence[str], finished: Callable[[Record], None]
+        self, subject: EvalTarget, items: Sequence[str], finished: Callable[[Record], None]
     ) -> None:
         model: Any = subject.language_model()
         for item in items:

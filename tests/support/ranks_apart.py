@@ -19,8 +19,8 @@ import torch
 import torch.distributed as dist
 
 from evaluators.distributed.process_group import ranks_here
-from evaluators.evaluator import Evaluator, Record, Subject
-from evaluators.models.sharded import InStep
+from evaluators.evaluator import EvalTarget, Evaluator, Record
+from evaluators.models.sharded import ShardedForward
 from evaluators.runner import run_evaluator
 
 TIMEOUT = 3.0
@@ -38,7 +38,7 @@ class Lost(Evaluator):
         return ("0", "1", "2", "3")
 
     def measure(
-        self, subject: Subject, items: Sequence[str], finished: Callable[[Record], None]
+        self, subject: EvalTarget, items: Sequence[str], finished: Callable[[Record], None]
     ) -> None:
         for item in items:
             if item == "3":
@@ -50,7 +50,7 @@ class Lost(Evaluator):
                     subject.ranks.watchdog.beat()
             finished({"item": item, "scores": {"score": 1.0}, "error": ""})
 
-    def _lose(self, subject: Subject) -> None:
+    def _lose(self, subject: EvalTarget) -> None:
         if self._scenario == "sleeps":
             while True:
                 time.sleep(1)
@@ -84,14 +84,14 @@ def main(scenario: str, rank: int, store: str) -> None:
     )
     ranks = ranks_here(TIMEOUT)
     assert ranks
-    subject = Subject(
+    subject = EvalTarget(
         model=None,
         tokenizer=None,
         rank=ranks.rank,
         world_size=ranks.size,
         gather=ranks.gather,
         ranks=ranks,
-        in_step=InStep(Summing(), ranks) if scenario == "call_fails" else None,
+        in_step=ShardedForward(Summing(), ranks) if scenario == "call_fails" else None,
     )
     if scenario == "sleeps":
         result = run_evaluator(Lost("slow"), subject)

@@ -55,9 +55,9 @@ class Served:
 
     def model(self, name: str) -> Any:
         """What answers to a name, as a subject."""
-        from evaluators.evaluator import Subject
+        from evaluators.evaluator import EvalTarget
 
-        return Subject(self.adapters.get(name, self.base).eval(), self.tokenizer)
+        return EvalTarget(self.adapters.get(name, self.base).eval(), self.tokenizer)
 
     def load(self, name: str, path: str) -> None:
         """Put an adapter on a copy of the base."""

@@ -12,7 +12,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="pip install 'agenttuning-plugin[eval]'")
 transformers = pytest.importorskip("transformers")
 
-from evaluators.models.target import Subject  # noqa: E402
+from evaluators.models.target import EvalTarget  # noqa: E402
 
 VOCABULARY = 97
 ENDS = list(range(10))  # Random models are to end their answers at random places.
@@ -92,7 +92,7 @@ class Stubborn(transformers.LlamaForCausalLM):  # type: ignore[misc, name-define
             return self._with_own("past_key_values", past_key_values, **ids, **rest)
 
 
-def subject_of(make: Callable[[], Any]) -> Subject:
+def subject_of(make: Callable[[], Any]) -> EvalTarget:
     """A model with weights so large that answers differ, and none is a near tie."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
@@ -101,7 +101,7 @@ def subject_of(make: Callable[[], Any]) -> Subject:
             for parameter in model.parameters():
                 if parameter.dim() > 1:
                     parameter.mul_(3)
-    return Subject(model, SimpleNamespace(padding_side="left", truncation_side="left"))
+    return EvalTarget(model, SimpleNamespace(padding_side="left", truncation_side="left"))
 
 
 TURN = 48

@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 
 from agenttuning_plugin.reports.mix import svg
 from agenttuning_plugin.reports.mix.stats import SIDES, UNITS
-from agenttuning_plugin.reports.segments import reveal, shorten
+from agenttuning_plugin.reports.segments import escape_invisible, shorten
 
 _MAX_CELL = 400  # characters
 
@@ -77,7 +77,7 @@ def _environment() -> Any:
 def show(value: Any, limit: int = _MAX_CELL) -> Markup:
     """Escaped text, shortened, with hidden characters by their codes."""
     shown = Markup("")
-    for part, hidden in reveal(shorten(str(value), limit)):
+    for part, hidden in escape_invisible(shorten(str(value), limit)):
         shown += Markup("<i class=hidden>{}</i>").format(part) if hidden else escape(part)
     return shown
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from agenttuning_plugin.reports.segments import Piece, decode_pieces, message_text, shorten
+from agenttuning_plugin.reports.segments import Segment, decode_pieces, message_text, shorten
 from dataset_builders.manifest.surveys import trained_ranges
 from dataset_builders.mixing.order import MixOrder
-from dataset_builders.mixing.preparation import Prepared
+from dataset_builders.mixing.preparation import EncodedSources
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -21,7 +21,9 @@ _MAX_PIECE = 1500  # characters
 _MAX_PIECES = 40
 
 
-def sample_rows(prepared: Prepared, order: MixOrder, tokenizer: Any = None) -> list[dict[str, Any]]:
+def sample_rows(
+    prepared: EncodedSources, order: MixOrder, tokenizer: Any = None
+) -> list[dict[str, Any]]:
     """The first rows of each side in the mix, of different tasks where there are several.
 
     Args:
@@ -72,15 +74,15 @@ def _different(positions: Any, rows: Any, index: Any) -> list[int]:
     return sorted((first + others)[:EACH])
 
 
-def _pieces(data: Dataset, number: int, tokenizer: Any) -> list[Piece]:
+def _pieces(data: Dataset, number: int, tokenizer: Any) -> list[Segment]:
     row = data[number]
     if "messages" in row:
         return [
             piece
             for message in row["messages"]
             for piece in (
-                Piece(f"{message['role']}: ", False),
-                Piece(f"{message_text(message)}\n", bool(message.get("train"))),
+                Segment(f"{message['role']}: ", False),
+                Segment(f"{message_text(message)}\n", bool(message.get("train"))),
             )
         ]
     if tokenizer is None:
@@ -93,11 +95,11 @@ def _pieces(data: Dataset, number: int, tokenizer: Any) -> list[Piece]:
     pieces = decode_pieces(ids, spans, lambda part: str(tokenizer.decode(part)))
     if len(row["input_ids"]) > _MAX_TOKENS:
         left = len(row["input_ids"]) - _MAX_TOKENS
-        pieces.append(Piece(f" … {left:,} more tokens", False))
+        pieces.append(Segment(f" … {left:,} more tokens", False))
     return pieces
 
 
-def _shortened(pieces: list[Piece]) -> list[list[Any]]:
+def _shortened(pieces: list[Segment]) -> list[list[Any]]:
     shown = [[shorten(text, _MAX_PIECE), trained] for text, trained, _ in pieces[:_MAX_PIECES]]
     if len(pieces) > _MAX_PIECES:
         shown.append([f" … {len(pieces) - _MAX_PIECES:,} more pieces", False])

@@ -10,7 +10,7 @@ from dataset_builders.encoding.row_index import is_encoded
 from dataset_builders.mixing.mix_report import exposures
 from dataset_builders.mixing.order import as_stages
 from dataset_builders.mixing.permutation import Index
-from dataset_builders.mixing.planning import Plan, Planned
+from dataset_builders.mixing.planning import MixSchedule, Plan
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,7 +28,7 @@ Counts = dict[str, Index]
 
 
 def figures(
-    planned: Planned,
+    planned: MixSchedule,
     plan: Plan,
     agent: pa.Table | None,
     general: pa.Table | None,
@@ -135,7 +135,7 @@ def _lengths(values: Index, num_agent: int, max_length: int | None) -> dict[str,
     return found
 
 
-def _eta_over_run(planned: Planned, plan: Plan, counts: Counts) -> dict[str, Any]:
+def _eta_over_run(planned: MixSchedule, plan: Plan, counts: Counts) -> dict[str, Any]:
     """Shares of agent data in windows of whole blocks."""
     order, rows = planned.order, planned.drawn()
     blocks = -(-len(rows) // order.block)

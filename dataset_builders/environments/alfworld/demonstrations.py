@@ -10,7 +10,7 @@ from typing import Any
 
 from dataset_builders.conversation import Message, Role
 from dataset_builders.environments.alfworld.environment import AlfworldEnvironment
-from dataset_builders.environments.base import Move
+from dataset_builders.environments.base import OracleStep
 from dataset_builders.errors import DataError, EnvironmentFailureError, SourceNotFoundError
 
 MAX_MOVES = 12
@@ -29,7 +29,9 @@ PUBLISHED_NAMES = {
 _ROLES = {"user": "user", "agent": "assistant", "assistant": "assistant"}
 
 
-def demonstration(world: AlfworldEnvironment, write: Callable[[Move], str]) -> tuple[Message, ...]:
+def demonstration(
+    world: AlfworldEnvironment, write: Callable[[OracleStep], str]
+) -> tuple[Message, ...]:
     """Turns of a solved game of the kind that the world is playing, user first.
 
     Args:
@@ -92,7 +94,7 @@ def _ending_with_assistant(turns: list[Message]) -> tuple[Message, ...]:
 
 
 @lru_cache(maxsize=16)
-def _solved(data: str | Path | None, kind: str) -> tuple[tuple[str, Move], ...]:
+def _solved(data: str | Path | None, kind: str) -> tuple[tuple[str, OracleStep], ...]:
     """Observations of a solved game, each with the move that brought it."""
     world = AlfworldEnvironment(data)
     for task_id in world.task_ids("train"):
@@ -101,9 +103,9 @@ def _solved(data: str | Path | None, kind: str) -> tuple[tuple[str, Move], ...]:
     raise EnvironmentFailureError(f"alfworld: no training game of {kind} is solved in few moves")
 
 
-def _play(world: AlfworldEnvironment, task_id: str) -> tuple[tuple[str, Move], ...]:
+def _play(world: AlfworldEnvironment, task_id: str) -> tuple[tuple[str, OracleStep], ...]:
     observation, _ = world.reset(options={"task_id": task_id})
-    played = [(observation, Move("", ""))]
+    played = [(observation, OracleStep("", ""))]
     oracle = world.oracle()
     move = next(oracle)
     try:

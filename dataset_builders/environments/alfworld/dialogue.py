@@ -14,7 +14,7 @@ from dataset_builders.environments.alfworld.matching import (
     nearest_action,
     spoken_action,
 )
-from dataset_builders.environments.base import Move, TextEnvironment
+from dataset_builders.environments.base import OracleStep, TextEnvironment
 from dataset_builders.environments.dialogue import Dialogue
 from dataset_builders.environments.prompts import Prompt
 
@@ -74,7 +74,7 @@ class AlfworldDialogue(Dialogue):
         """Whether a turn says `ACTION:`; `read` takes any turn for a command."""
         return has_action(turn)
 
-    def write(self, move: Move) -> str:
+    def write(self, move: OracleStep) -> str:
         """The move as AgentBench asks for it, on AgentInstruct's two lines."""
         thought = " ".join(move.thought.replace("ACTION:", "").split())
         act = f"ACTION: {move.action}"

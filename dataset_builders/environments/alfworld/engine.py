@@ -35,7 +35,7 @@ class Scene:
     won: bool
 
 
-class Engine:
+class GameEngine:
     """Plays one game at a time; a process should hold few, for none is ever freed.
 
     Raises:

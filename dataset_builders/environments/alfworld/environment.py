@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from gymnasium.error import ResetNeeded
 
-from dataset_builders.environments.alfworld.engine import Engine, missing_packages
+from dataset_builders.environments.alfworld.engine import GameEngine, missing_packages
 from dataset_builders.environments.alfworld.games import (
     DATA_NAMES,
     NAME,
@@ -25,7 +25,13 @@ from dataset_builders.environments.alfworld.habits import Habits
 from dataset_builders.environments.alfworld.matching import shown_observation
 from dataset_builders.environments.alfworld.rule_oracle import RuleOracle
 from dataset_builders.environments.alfworld.search_oracle import SearchOracle
-from dataset_builders.environments.base import Isolation, Oracle, Outcome, Start, TextEnvironment
+from dataset_builders.environments.base import (
+    Isolation,
+    Oracle,
+    ResetResult,
+    StepResult,
+    TextEnvironment,
+)
 from dataset_builders.errors import AgentTuningError, ConfigError
 
 COMPLETED = "completed"
@@ -79,7 +85,7 @@ class AlfworldEnvironment(TextEnvironment):
         self.oracle_name = oracle
         self.demonstration = demonstration or demonstrations is not None
         self.demonstrations = demonstrations
-        self._engine: Engine | None = None
+        self._engine: GameEngine | None = None
         self._game: Game | None = None
         self._room = ""
         self._commands: tuple[str, ...] = ()
@@ -126,22 +132,22 @@ class AlfworldEnvironment(TextEnvironment):
             return str(error)
         return ""
 
-    def _begin(self, task_id: str) -> Start:
+    def _begin(self, task_id: str) -> ResetResult:
         self._game = game = _find_game(open_games(self.data), task_id)
-        self._engine = self._engine or Engine()
+        self._engine = self._engine or GameEngine()
         scene = self._engine.start(game)
         self._commands = scene.commands
         # After a banner come the room and the task.
         self._room = "\n".join(scene.feedback.split("\n\n")[1:])
-        return Start(self._room, self._room.partition(_TASK)[2].strip(), self._extras())
+        return ResetResult(self._room, self._room.partition(_TASK)[2].strip(), self._extras())
 
-    def _act(self, action: str) -> Outcome:
+    def _act(self, action: str) -> StepResult:
         if self._engine is None:
             raise ResetNeeded("no task has been started; call reset")
         valid = action in self._commands
         scene = self._engine.act(action)
         self._commands = scene.commands
-        return Outcome(
+        return StepResult(
             shown_observation(scene.feedback),
             exit_reason=COMPLETED if scene.won else "",
             score=float(scene.won),

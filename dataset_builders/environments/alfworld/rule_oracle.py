@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 from dataset_builders.environments.alfworld.engine import Fact
 from dataset_builders.environments.alfworld.goals import TREATMENTS, Goal, kind_of
-from dataset_builders.environments.base import Move
+from dataset_builders.environments.base import OracleStep
 from dataset_builders.errors import EnvironmentFailureError
 
 
@@ -32,7 +32,7 @@ class RuleOracle:
         }
         self._at = ""
 
-    def moves(self) -> Iterator[Move]:
+    def moves(self) -> Iterator[OracleStep]:
         """Yield the plan.
 
         Raises:
@@ -45,40 +45,40 @@ class RuleOracle:
             for name in objects:
                 yield from self._place(name, target)
 
-    def _look(self) -> Iterator[Move]:
+    def _look(self) -> Iterator[OracleStep]:
         name = self._objects()[0]
         yield from self._fetch(name)
         lamp = self._one(self._of_kind(self._goal.lamp), self._goal.lamp)
         yield from self._go(self._holder[lamp], f"The {lamp} gives the light for the {name}.")
-        yield Move(f"With the {lamp} on I can look at the {name}.", f"use {lamp}")
+        yield OracleStep(f"With the {lamp} on I can look at the {name}.", f"use {lamp}")
 
-    def _place(self, name: str, target: str) -> Iterator[Move]:
+    def _place(self, name: str, target: str) -> Iterator[OracleStep]:
         yield from self._fetch(name)
         if self._goal.treatment:
             place = TREATMENTS[self._goal.treatment]
             place = self._one(self._receptacles(place), place)
             yield from self._go(place, f"The {name} has to be treated at the {place} first.")
             verb = self._goal.treatment
-            yield Move(f"Here I can {verb} the {name}.", f"{verb} {name} with {place}")
+            yield OracleStep(f"Here I can {verb} the {name}.", f"{verb} {name} with {place}")
         yield from self._go(target, f"The {name} belongs in or on the {target}.")
         yield from self._open(target)
-        yield Move(f"I leave the {name} here.", f"put {name} in/on {target}")
+        yield OracleStep(f"I leave the {name} here.", f"put {name} in/on {target}")
 
-    def _fetch(self, name: str) -> Iterator[Move]:
+    def _fetch(self, name: str) -> Iterator[OracleStep]:
         place = self._holder[name]
         yield from self._go(place, f"The {name} is at the {place}.")
         yield from self._open(place)
-        yield Move(f"I need the {name}.", f"take {name} from {place}")
+        yield OracleStep(f"I need the {name}.", f"take {name} from {place}")
 
-    def _go(self, place: str, thought: str) -> Iterator[Move]:
+    def _go(self, place: str, thought: str) -> Iterator[OracleStep]:
         if place != self._at:
             self._at = place
-            yield Move(thought, f"go to {place}")
+            yield OracleStep(thought, f"go to {place}")
 
-    def _open(self, place: str) -> Iterator[Move]:
+    def _open(self, place: str) -> Iterator[OracleStep]:
         if place in self._closed:
             self._closed.remove(place)
-            yield Move(f"The {place} has to be open.", f"open {place}")
+            yield OracleStep(f"The {place} has to be open.", f"open {place}")
 
     def _choose(self) -> tuple[str, list[str]]:
         """Where the objects go, and which ones: those that lie there already stay."""

@@ -11,14 +11,14 @@ from collections.abc import Callable, Generator
 
 from dataset_builders.environments.alfworld.goals import TREATMENTS, Goal, kind_of
 from dataset_builders.environments.alfworld.thoughts import plural, say
-from dataset_builders.environments.base import Move
+from dataset_builders.environments.base import OracleStep
 
 _SEES = re.compile(r"you see (.*?)\.(?:\s|$)", re.DOTALL)
 _THING = re.compile(r"\ban? (\w+ \d+)")
 _CLOSED = re.compile(r"\bis closed\b")
 
-_Steps = Generator[Move, str, None]
-_Found = Generator[Move, str, str]
+_Steps = Generator[OracleStep, str, None]
+_Found = Generator[OracleStep, str, str]
 
 Worth = Callable[[str, str], float]
 """How much it is worth to look for a kind of object in a kind of receptacle."""
@@ -131,9 +131,9 @@ class SearchOracle:
             if place in self._unseen:
                 self._unseen.remove(place)
 
-    def _move(self, thought: str, action: str) -> Move:
+    def _move(self, thought: str, action: str) -> OracleStep:
         reason, self._reason = self._reason, ""
-        return Move(f"{reason} {thought}".strip(), action)
+        return OracleStep(f"{reason} {thought}".strip(), action)
 
     def _known(self, kind: str) -> tuple[str, str] | None:
         """An object of a kind that has been seen, where one stands if there is one."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from dataset_builders.conversation import Message
-from dataset_builders.environments.base import Move, TextEnvironment
+from dataset_builders.environments.base import OracleStep, TextEnvironment
 from dataset_builders.environments.database.environment import (
     ANSWER,
     OPERATION,
@@ -63,7 +63,7 @@ class DatabaseDialogue(Dialogue):
         answer = _FINAL_ANSWER.search(said)
         return f"{ANSWER}\n{answer.group(1)}" if answer else None
 
-    def write(self, move: Move) -> str:
+    def write(self, move: OracleStep) -> str:
         """The move as AgentBench asks for it."""
         kind, _, content = move.action.partition("\n")
         if kind == OPERATION:

@@ -14,7 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from dataset_builders.environments.base import Move, Oracle, Outcome, Start, TextEnvironment, begun
+from dataset_builders.environments.base import (
+    Oracle,
+    OracleStep,
+    ResetResult,
+    StepResult,
+    TextEnvironment,
+    require_episode,
+)
 from dataset_builders.environments.database.agentbench import DATA_NAMES, AgentBenchSource
 from dataset_builders.environments.database.answers import answer_matches
 from dataset_builders.environments.database.engine import Sqlite
@@ -120,11 +127,13 @@ class DatabaseEnvironment(TextEnvironment):
         episode = self._current()
         problem = episode.problem
         if problem.sql:
-            yield Move(problem.thought, f"{OPERATION}\n{problem.sql}")
+            yield OracleStep(problem.thought, f"{OPERATION}\n{problem.sql}")
         closing = (
             "The table is changed as asked." if problem.changes else "The result has the answer."
         )
-        yield Move(closing, f"{ANSWER}\n{json.dumps(list(episode.label), ensure_ascii=False)}")
+        yield OracleStep(
+            closing, f"{ANSWER}\n{json.dumps(list(episode.label), ensure_ascii=False)}"
+        )
 
     @classmethod
     def setup(cls, data: str | Path | None, say: Callable[[str], None]) -> None:
@@ -141,7 +150,7 @@ class DatabaseEnvironment(TextEnvironment):
             for split in ("train", "dev", "test"):
                 _tell(environment, split, say)
 
-    def _begin(self, task_id: str) -> Start:
+    def _begin(self, task_id: str) -> ResetResult:
         problem = self.problem(task_id)
         result, state = problem.result, problem.state
         if not problem.agentbench and (state if problem.changes else result) is None:
@@ -153,7 +162,7 @@ class DatabaseEnvironment(TextEnvironment):
             label = (CHANGE_ANSWER,) if problem.changes else texts
         database = self._backend.open(problem.tables, problem.limits, problem.file)
         self._episode = _Episode(problem, database, label, result, state)
-        return Start(problem.observation, problem.question, self._facts(problem))
+        return ResetResult(problem.observation, problem.question, self._facts(problem))
 
     def _solve(
         self, problem: Problem, task_id: str
@@ -171,22 +180,22 @@ class DatabaseEnvironment(TextEnvironment):
             raise DataError(f"{task_id}: reference statement: found over {_MAX_LABEL} rows")
         return tuple(rows), state
 
-    def _act(self, action: str) -> Outcome:
+    def _act(self, action: str) -> StepResult:
         episode = self._current()
         info = self._facts(episode.problem)
         kind, _, content = action.partition("\n")
         if kind == OPERATION:
-            return Outcome(episode.database.observe(content), info=info)
+            return StepResult(episode.database.observe(content), info=info)
         if kind == ANSWER:
-            return Outcome(exit_reason="answered", score=self._score(content), info=info)
-        return Outcome("The action is neither Operation nor Answer.", valid=False, info=info)
+            return StepResult(exit_reason="answered", score=self._score(content), info=info)
+        return StepResult("The action is neither Operation nor Answer.", valid=False, info=info)
 
     def failed(self, exit_reason: str) -> dict[str, Any]:
         """End the episode from outside; AgentBench still compares the state of a change."""
         problem = self._current().problem
         score = self._score("") if problem.agentbench and problem.changes else 0.0
         self.close()
-        outcome = Outcome(exit_reason=exit_reason, score=score, info=self._facts(problem))
+        outcome = StepResult(exit_reason=exit_reason, score=score, info=self._facts(problem))
         return self._info(outcome)
 
     def _score(self, answer: str) -> float:
@@ -209,7 +218,7 @@ class DatabaseEnvironment(TextEnvironment):
         self._backend.close()
 
     def _current(self) -> _Episode:
-        return begun(self._episode)
+        return require_episode(self._episode)
 
 
 def _state(problem: Problem, database: Database) -> str | None:

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any, ClassVar
 
 from dataset_builders.conversation import Message
-from dataset_builders.environments.base import Move, TextEnvironment
+from dataset_builders.environments.base import OracleStep, TextEnvironment
 from dataset_builders.environments.dialogue import Dialogue
 from dataset_builders.environments.knowledge_graph.environment import (
     FINAL_ANSWER,
@@ -67,7 +67,7 @@ class GraphDialogue(Dialogue):
                 return read.strip() or ":"
         return None
 
-    def write(self, move: Move) -> str:
+    def write(self, move: OracleStep) -> str:
         """The move as AgentBench asks for it."""
         label = "" if move.action.startswith(FINAL_ANSWER) else "Action: "
         return f"Thought: {move.thought}\n{label}{move.action}"

@@ -8,7 +8,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-from dataset_builders.environments.base import Move, Oracle, Outcome, Start, TextEnvironment, begun
+from dataset_builders.environments.base import (
+    Oracle,
+    OracleStep,
+    ResetResult,
+    StepResult,
+    TextEnvironment,
+    require_episode,
+)
 from dataset_builders.environments.data import find_data
 from dataset_builders.environments.knowledge_graph.endpoint import TIMEOUT, EndpointGraph
 from dataset_builders.environments.knowledge_graph.facts import (
@@ -122,12 +129,12 @@ class KnowledgeGraphEnvironment(TextEnvironment):
             raise EnvironmentFailureError(f"{self.name}: {self._task_id} has no gold calls")
         variable = -1
         for number, call in enumerate(question.calls):
-            observation = yield Move(thought_before(call, number), call)
+            observation = yield OracleStep(thought_before(call, number), call)
             if not observation:
                 raise EnvironmentFailureError(f"{self.name}: {self._task_id}: {call} has failed")
             if made := _NEW_VARIABLE.match(observation):
                 variable = int(made.group(1))
-        yield Move(closing_thought(variable), f"{FINAL_ANSWER}{variable}")
+        yield OracleStep(closing_thought(variable), f"{FINAL_ANSWER}{variable}")
 
     @classmethod
     def missing(cls, data: str | Path | None = None) -> str:
@@ -135,7 +142,7 @@ class KnowledgeGraphEnvironment(TextEnvironment):
         del data
         return engine_missing()
 
-    def _begin(self, task_id: str) -> Start:
+    def _begin(self, task_id: str) -> ResetResult:
         split, rest = _parts(self.name, task_id)
         question = self._questions(split).get(rest)
         if question is None:
@@ -145,29 +152,29 @@ class KnowledgeGraphEnvironment(TextEnvironment):
         self._episode = _Episode(question, Toolbox(*self._found, question.entities))
         names = ", ".join(question.entities)
         observation = f"{question.text}\nEntities: [{names}]"
-        return Start(observation, question.text, {"kind": question.kind})
+        return ResetResult(observation, question.text, {"kind": question.kind})
 
-    def _act(self, action: str) -> Outcome:
+    def _act(self, action: str) -> StepResult:
         episode = self._current()
         info: dict[str, Any] = {"kind": episode.question.kind}
         if action.startswith(FINAL_ANSWER):
             variable = episode.tools.find(action.removeprefix(FINAL_ANSWER))
             if variable is None:
-                return Outcome(valid=False, info=info | {"problem": NO_VARIABLE, "call": action})
+                return StepResult(valid=False, info=info | {"problem": NO_VARIABLE, "call": action})
             score = f1(episode.tools.members(variable), episode.question.answers)
-            return Outcome(exit_reason="answered", score=score, info=info)
+            return StepResult(exit_reason="answered", score=score, info=info)
         if not action:
-            return Outcome(valid=False, info=info | {"problem": NO_ACTION, "call": ""})
+            return StepResult(valid=False, info=info | {"problem": NO_ACTION, "call": ""})
         reply = episode.tools.call(action)
         if reply.problem:
             info |= {"problem": reply.problem, "call": reply.call}
-        return Outcome(reply.text, valid=not reply.problem, info=info)
+        return StepResult(reply.text, valid=not reply.problem, info=info)
 
     def _end(self) -> None:
         self._episode = None
 
     def _current(self) -> _Episode:
-        return begun(self._episode)
+        return require_episode(self._episode)
 
     def _questions(self, split: str) -> dict[str, Question]:
         check_split(split)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from dataset_builders.conversation import Message, parse_messages
-from dataset_builders.environments.base import Move, TextEnvironment
+from dataset_builders.environments.base import OracleStep, TextEnvironment
 from dataset_builders.environments.dialogue import Dialogue
 from dataset_builders.environments.mind2web.environment import Mind2WebEnvironment, listed
 from dataset_builders.environments.mind2web.scoring import NONE, parse_choice, parse_operation
@@ -54,7 +54,7 @@ class Mind2WebDialogue(Dialogue):
         """Whether a turn answers with a letter; `parse` takes one without for an answer too."""
         return bool(parse_choice(turn))
 
-    def write(self, move: Move) -> str:
+    def write(self, move: OracleStep) -> str:
         """The move in AgentInstruct's form."""
         letter, _, action = move.action.partition("\n")
         if letter == NONE:

@@ -20,12 +20,12 @@ from typing import Any, ClassVar
 
 from dataset_builders.environments.base import (
     Isolation,
-    Move,
     Oracle,
-    Outcome,
-    Start,
+    OracleStep,
+    ResetResult,
+    StepResult,
     TextEnvironment,
-    begun,
+    require_episode,
 )
 from dataset_builders.environments.data import find_data
 from dataset_builders.environments.mind2web import made_up
@@ -179,13 +179,13 @@ class Mind2WebEnvironment(TextEnvironment):
         while True:
             place = next((i for i, (each, _) in enumerate(episode.choices) if each in right), None)
             if place is None:
-                yield Move("None of these elements leads on with the task.", self.idle_action)
+                yield OracleStep("None of these elements leads on with the task.", self.idle_action)
                 continue
             word = episode.choices[place][1]
             thought = f"To go on with the task I act on {word}"
-            yield Move(thought, f"{LETTERS[place]}\n{episode.reference}")
+            yield OracleStep(thought, f"{LETTERS[place]}\n{episode.reference}")
 
-    def _begin(self, task_id: str) -> Start:
+    def _begin(self, task_id: str) -> ResetResult:
         split, identifier = self._parts(task_id)
         found = self._store().step(split, identifier)
         if found is None:
@@ -204,9 +204,9 @@ class Mind2WebEnvironment(TextEnvironment):
             step, page, _candidates(task_id, step), reference_operation(step.op, step.value)
         )
         observation, info = self._ask()
-        return Start(observation, step.task, info)
+        return ResetResult(observation, step.task, info)
 
-    def _act(self, action: str) -> Outcome:
+    def _act(self, action: str) -> StepResult:
         episode = self._current()
         letter, _, operation = action.partition("\n")
         place = LETTERS.find(letter) if letter else -1
@@ -217,15 +217,15 @@ class Mind2WebEnvironment(TextEnvironment):
             episode.chosen = (element, operation)
         if len(episode.waiting) > 1:
             observation, info = self._ask()
-            return Outcome(observation, valid=valid, info=info)
+            return StepResult(observation, valid=valid, info=info)
         return self._end_of_step(episode, valid)
 
-    def _end_of_step(self, episode: _Episode, valid: bool) -> Outcome:
+    def _end_of_step(self, episode: _Episode, valid: bool) -> StepResult:
         # AgentBench: without an element left nothing is predicted, whatever was chosen before.
         element, operation = episode.chosen if episode.waiting else ("", "")
         right = element in episode.step.positives
         f1 = operation_f1(operation, episode.reference) if episode.step.positives else 0.0
-        return Outcome(
+        return StepResult(
             exit_reason="chosen" if element else "none_chosen",
             score=float(right and f1 >= 1),
             valid=valid,
@@ -252,7 +252,7 @@ class Mind2WebEnvironment(TextEnvironment):
         self._episode = None
 
     def _current(self) -> _Episode:
-        return begun(self._episode)
+        return require_episode(self._episode)
 
     def _store(self) -> StepStore:
         if self._opened is None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from dataset_builders.conversation import Message
-from dataset_builders.environments.base import Move, TextEnvironment
+from dataset_builders.environments.base import OracleStep, TextEnvironment
 from dataset_builders.environments.dialogue import Dialogue
 from dataset_builders.environments.operating_system.environment import (
     ANSWER,
@@ -54,7 +54,7 @@ class OperatingSystemDialogue(Dialogue):
                     return f"{ANSWER}\n{content[first + 1 : last]}"
         return None
 
-    def write(self, move: Move) -> str:
+    def write(self, move: OracleStep) -> str:
         """The move as AgentBench asks for it."""
         kind, _, content = move.action.partition("\n")
         if kind == BASH:

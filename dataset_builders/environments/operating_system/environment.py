@@ -24,12 +24,12 @@ from typing import ClassVar
 
 from dataset_builders.environments.base import (
     Isolation,
-    Move,
     Oracle,
-    Outcome,
-    Start,
+    OracleStep,
+    ResetResult,
+    StepResult,
     TextEnvironment,
-    begun,
+    require_episode,
 )
 from dataset_builders.environments.data import find_data
 from dataset_builders.environments.operating_system.checks import passes
@@ -154,7 +154,7 @@ class OperatingSystemEnvironment(TextEnvironment):
             code = task.gold.code
             # The check counts its own process too, so this has to be one of its own.
             script = f"(\n{code}\n)" if _COUNTS_PROCESSES.match(code) else code
-            output = yield Move("I run what solves this.", f"{BASH}\n{script}")
+            output = yield OracleStep("I run what solves this.", f"{BASH}\n{script}")
             answer = output.strip()
             if NamedCheck("integer-match") in task.checks:
                 # What comes before are warnings, as of a process that ended meanwhile.
@@ -163,15 +163,15 @@ class OperatingSystemEnvironment(TextEnvironment):
             # several lines, for which the dialogue's format has no room.
             asked = task.match is not None or None in task.checks or "\n" not in answer
             if answer and asked:
-                yield Move("The output has the answer.", f"{ANSWER}\n{answer}")
+                yield OracleStep("The output has the answer.", f"{ANSWER}\n{answer}")
             else:
-                yield Move("That is done.", FINISH)
+                yield OracleStep("That is done.", FINISH)
         elif task.match is not None and task.match.answer is not None:
-            yield Move("The answer is known.", f"{ANSWER}\n{task.match.answer}")
+            yield OracleStep("The answer is known.", f"{ANSWER}\n{task.match.answer}")
         else:
             raise EnvironmentFailureError(f"{task.task_id}: the data has no solution")
 
-    def _begin(self, task_id: str) -> Start:
+    def _begin(self, task_id: str) -> ResetResult:
         task = self._find(task_id)
         self._episode = _Episode(task, engines.open_sandbox(Limits()))
         try:
@@ -185,7 +185,7 @@ class OperatingSystemEnvironment(TextEnvironment):
             self._end()
             raise
         info = {"truncated": False, "timed_out": False}
-        return Start(task.description, task.description, info)
+        return ResetResult(task.description, task.description, info)
 
     def _find(self, task_id: str) -> Task:
         split = task_id.split("-")[1] if task_id.startswith("os-") else ""
@@ -195,27 +195,27 @@ class OperatingSystemEnvironment(TextEnvironment):
             raise ConfigError(f"task {task_id!r} is unknown; expected {expected}")
         return tasks[task_id]
 
-    def _act(self, action: str) -> Outcome:
+    def _act(self, action: str) -> StepResult:
         task = self._current().task
         kind, _, content = action.partition("\n")
         if kind == BASH:
             keep_input = _OPENS_SHELL.search(content) is not None
             return self._run_shell(content, keep_input=keep_input)
         if kind not in (FINISH, ANSWER):
-            return Outcome("The action is none of bash, finish and answer.", valid=False)
+            return StepResult("The action is none of bash, finish and answer.", valid=False)
         answer = content if kind == ANSWER else None
         solved = self._judge(task, answer)
         exit_reason = "answered" if kind == ANSWER else "finished"
-        return Outcome(exit_reason=exit_reason, score=float(solved))
+        return StepResult(exit_reason=exit_reason, score=float(solved))
 
-    def _run_shell(self, script: str, *, keep_input: bool) -> Outcome:
+    def _run_shell(self, script: str, *, keep_input: bool) -> StepResult:
         result = self._current().box.run_shell(
             script, silence=self._silence, timeout=COMMAND_SECONDS, keep_input=keep_input
         )
         text = plain_text(result.output)
         truncated = len(text) > OUTPUT_CHARS
         info = {"truncated": truncated, "timed_out": result.timed_out}
-        return Outcome(text[:CUT_CHARS] if truncated else text, info=info)
+        return StepResult(text[:CUT_CHARS] if truncated else text, info=info)
 
     def _run(self, script: Script, *arguments: str) -> ExecResult:
         # Apart from the agent's shell, as in AgentBench.
@@ -256,4 +256,4 @@ class OperatingSystemEnvironment(TextEnvironment):
             episode.box.close()
 
     def _current(self) -> _Episode:
-        return begun(self._episode)
+        return require_episode(self._episode)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from dataset_builders.conversation import Message
-from dataset_builders.environments.base import Move, TextEnvironment
+from dataset_builders.environments.base import OracleStep, TextEnvironment
 from dataset_builders.environments.dialogue import Dialogue
 from dataset_builders.environments.prompts import Prompt
 from dataset_builders.environments.webshop.environment import WebShopEnvironment
@@ -50,7 +50,7 @@ class WebShopDialogue(Dialogue):
         found = _ACTION.search(said)
         return found[1] if found else None
 
-    def write(self, move: Move) -> str:
+    def write(self, move: OracleStep) -> str:
         """The move as AgentBench asks for it."""
         return f"Thought:\n{move.thought}\n\nAction:\n{move.action}"
 

@@ -18,7 +18,13 @@ from typing import Any, ClassVar
 import numpy as np
 from gymnasium.error import ResetNeeded
 
-from dataset_builders.environments.base import Oracle, Outcome, Start, TextEnvironment, begun
+from dataset_builders.environments.base import (
+    Oracle,
+    ResetResult,
+    StepResult,
+    TextEnvironment,
+    require_episode,
+)
 from dataset_builders.environments.webshop import pages
 from dataset_builders.environments.webshop.catalogue import Product
 from dataset_builders.environments.webshop.goals import Goal, product_price
@@ -137,11 +143,11 @@ class WebShopEnvironment(TextEnvironment):
         place = self.np_random.choice(len(weights), p=weights / weights.sum())
         return self.task_ids("train")[int(place)]
 
-    def _begin(self, task_id: str) -> Start:
+    def _begin(self, task_id: str) -> ResetResult:
         import_rapidfuzz()
         goal = self._find_goal(task_id)
         self._episode = _Episode(goal, pages.search_page(goal.instruction))
-        return Start(self._episode.page.text, goal.instruction, self._admissible())
+        return ResetResult(self._episode.page.text, goal.instruction, self._admissible())
 
     def _find_goal(self, task_id: str) -> Goal:
         found = _TASK_ID.fullmatch(task_id)
@@ -159,7 +165,7 @@ class WebShopEnvironment(TextEnvironment):
     def _task_name(self, split: str, index: int) -> str:
         return f"{self.name}-{split}-{index:05d}"
 
-    def _act(self, action: str) -> Outcome:
+    def _act(self, action: str) -> StepResult:
         episode = self._current()
         found = _ACTION.match(action)
         kind, value = (found[1], found[2].lower()) if found else (action, "")
@@ -172,7 +178,7 @@ class WebShopEnvironment(TextEnvironment):
             self._click(episode, value)
         else:
             valid = False
-        return Outcome(episode.page.text, valid=valid, info=self._admissible())
+        return StepResult(episode.page.text, valid=valid, info=self._admissible())
 
     @staticmethod
     def _clickable(episode: _Episode, value: str) -> bool:
@@ -219,12 +225,12 @@ class WebShopEnvironment(TextEnvironment):
         else:
             episode.chosen[episode.page.options[value]] = value
 
-    def _buy(self, episode: _Episode) -> Outcome:
+    def _buy(self, episode: _Episode) -> StepResult:
         if episode.product is None:
             raise ResetNeeded("no product is open")
         price = product_price(episode.product)
         score = reward(episode.product, price, episode.chosen, episode.goal)
-        return Outcome(exit_reason="bought", score=score)
+        return StepResult(exit_reason="bought", score=score)
 
     def _admissible(self) -> dict[str, Any]:
         return {"admissible_actions": self._current().page.actions}
@@ -233,4 +239,4 @@ class WebShopEnvironment(TextEnvironment):
         self._episode = None
 
     def _current(self) -> _Episode:
-        return begun(self._episode)
+        return require_episode(self._episode)

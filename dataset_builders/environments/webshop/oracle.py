@@ -6,7 +6,7 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 
-from dataset_builders.environments.base import Move, Oracle
+from dataset_builders.environments.base import Oracle, OracleStep
 from dataset_builders.environments.webshop.catalogue import Product
 from dataset_builders.environments.webshop.colours import plain_colour
 from dataset_builders.environments.webshop.goals import NO_LIMIT, Goal
@@ -34,13 +34,13 @@ def shop_for(goal: Goal, index: ProductIndex) -> Oracle:
     product = index.product(goal.asin)
     choices = _choices(product, goal)
     query, page = _best_query(goal, product, index, _ROUNDS - 3 - len(choices))
-    yield Move(_why_search(goal, product, query, say), f"search[{query}]")
+    yield OracleStep(_why_search(goal, product, query, say), f"search[{query}]")
     for number in range(1, page):
-        yield Move(_why_next(number, say), "click[Next >]")
-    yield Move(_why_open(goal, product, say), f"click[{product.asin}]")
+        yield OracleStep(_why_next(number, say), "click[Next >]")
+    yield OracleStep(_why_open(goal, product, say), f"click[{product.asin}]")
     for name, value in choices.items():
-        yield Move(_why_choose(name, value, say), f"click[{value}]")
-    yield Move(_why_buy(goal, product, choices, say), "click[Buy Now]")
+        yield OracleStep(_why_choose(name, value, say), f"click[{value}]")
+    yield OracleStep(_why_buy(goal, product, choices, say), "click[Buy Now]")
 
 
 def _queries(goal: Goal, product: Product) -> tuple[list[str], list[str]]:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from dataset_builders.conversation import Message
 from dataset_builders.errors import ConfigError, MaskError
-from evaluators.models.target import Subject
+from evaluators.models.target import EvalTarget
 from evaluators.tasks.turns import message_record
 
 _T = TypeVar("_T")
@@ -85,7 +85,7 @@ def ask_with_shots(
     return [each for each in done if each is not None]
 
 
-def takes_system(subject: Subject) -> bool:
+def takes_system(subject: EvalTarget) -> bool:
     """Whether the chat template can show a system message; a server is taken to."""
     if subject.tokenizer is None or subject.server is not None:
         return True

@@ -18,7 +18,7 @@ from dataset_builders.errors import DataError
 from evaluators.evaluator import Evaluator, Record
 from evaluators.models.answer_facts import answer_facts, first_refusal
 from evaluators.models.answering import answer_items
-from evaluators.models.target import Decoding, Subject
+from evaluators.models.target import Decoding, EvalTarget
 from evaluators.tasks.general.answer_numbers import last_number
 from evaluators.tasks.general.data import (
     Row,
@@ -154,7 +154,7 @@ class Gsm8kEvaluator(Evaluator):
         }
 
     def measure(
-        self, subject: Subject, items: Sequence[str], finished: Callable[[Record], None]
+        self, subject: EvalTarget, items: Sequence[str], finished: Callable[[Record], None]
     ) -> None:
         """Measure questions; see `Evaluator.measure`."""
         model, system = subject.language_model(), takes_system(subject)

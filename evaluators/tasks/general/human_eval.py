@@ -19,7 +19,7 @@ from dataset_builders.sandbox import engines
 from evaluators.evaluator import Evaluator, Record
 from evaluators.models.answer_facts import answer_facts, first_refusal
 from evaluators.models.answering import answer_items
-from evaluators.models.target import Decoding, LanguageModel, Subject
+from evaluators.models.target import Decoding, EvalTarget, LanguageModel
 from evaluators.tasks.general.code_answers import preamble, program_in
 from evaluators.tasks.general.code_checks import SECONDS, Checked, CodeChecker
 from evaluators.tasks.general.data import (
@@ -132,7 +132,7 @@ class HumanEvalEvaluator(Evaluator):
         }
 
     def measure(
-        self, subject: Subject, items: Sequence[str], finished: Callable[[Record], None]
+        self, subject: EvalTarget, items: Sequence[str], finished: Callable[[Record], None]
     ) -> None:
         """Answer tasks and run the answers; see `Evaluator.measure`."""
         model = subject.language_model()

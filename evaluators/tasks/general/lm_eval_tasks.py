@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from dataset_builders.errors import ConfigError, MissingExtraError
 from evaluators.evaluator import Evaluator, Record, Suite
 from evaluators.models.answering import batches
-from evaluators.models.target import Subject
+from evaluators.models.target import EvalTarget
 
 _CHUNK = 256
 """Samples of one call of lm_eval: those of a finished call survive the end of the process."""
@@ -107,7 +107,7 @@ class LmEvalEvaluator(Evaluator):
         return told
 
     def measure(
-        self, subject: Subject, items: Sequence[str], finished: Callable[[Record], None]
+        self, subject: EvalTarget, items: Sequence[str], finished: Callable[[Record], None]
     ) -> None:
         """Have lm_eval measure samples; see `Evaluator.measure`."""
         if subject.in_step is not None:
@@ -120,7 +120,7 @@ class LmEvalEvaluator(Evaluator):
             self._measure(subject, items, finished)
 
     def _measure(
-        self, subject: Subject, items: Sequence[str], finished: Callable[[Record], None]
+        self, subject: EvalTarget, items: Sequence[str], finished: Callable[[Record], None]
     ) -> None:
         from lm_eval.models.huggingface import HFLM
 

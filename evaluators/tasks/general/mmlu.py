@@ -15,7 +15,7 @@ from dataset_builders.errors import ConfigError
 from evaluators.evaluator import Evaluator, Record
 from evaluators.models.answering import answer_items
 from evaluators.models.interface import Values
-from evaluators.models.target import Subject
+from evaluators.models.target import EvalTarget
 from evaluators.tasks.general.data import digest, options_of, whole
 from evaluators.tasks.general.few_shot import (
     Answered,
@@ -90,7 +90,7 @@ class MmluEvaluator(Evaluator):
         }
 
     def measure(
-        self, subject: Subject, items: Sequence[str], finished: Callable[[Record], None]
+        self, subject: EvalTarget, items: Sequence[str], finished: Callable[[Record], None]
     ) -> None:
         """Measure questions; see `Evaluator.measure`."""
         model, system = subject.language_model(_context(subject)), takes_system(subject)
@@ -169,7 +169,7 @@ def _choice(values: Values | None) -> str:
     return LETTERS[list(values).index(max(values))] if values else ""
 
 
-def _context(subject: Subject) -> int:
+def _context(subject: EvalTarget) -> int:
     # A smaller model's own limit stays. A server's count of the prompt (`usage`) is compared
     # with the same figure: see `EndpointModel.for_task`.
     config = getattr(subject.model, "config", None)

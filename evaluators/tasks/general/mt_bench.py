@@ -17,7 +17,7 @@ from evaluators.evaluator import Evaluator, Record
 from evaluators.models.answer_facts import answer_facts, first_refusal
 from evaluators.models.answering import answer_items
 from evaluators.models.judge import Judge, Verdict
-from evaluators.models.target import Decoding, LanguageModel, Subject
+from evaluators.models.target import Decoding, EvalTarget, LanguageModel
 from evaluators.tasks.general.data import Row, digest, options_of
 from evaluators.tasks.general.mt_bench_data import MtBenchData, load_mt_bench
 from evaluators.tasks.registry import SuiteSettings
@@ -95,7 +95,7 @@ class MtBenchEvaluator(Evaluator):
         }
 
     def measure(
-        self, subject: Subject, items: Sequence[str], finished: Callable[[Record], None]
+        self, subject: EvalTarget, items: Sequence[str], finished: Callable[[Record], None]
     ) -> None:
         """Answer questions and have them rated; see `Evaluator.measure`."""
         model = subject.language_model()

@@ -10,7 +10,7 @@ from typing import ClassVar
 import pytest
 
 from dataset_builders.environments import HELD_IN
-from dataset_builders.environments.base import Move, Oracle, Outcome, TextEnvironment
+from dataset_builders.environments.base import Oracle, OracleStep, StepResult, TextEnvironment
 from dataset_builders.environments.data import find_data
 from dataset_builders.environments.database.dialogue import DatabaseDialogue
 from dataset_builders.environments.database.environment import DatabaseEnvironment
@@ -32,12 +32,12 @@ class Unsolved(DatabaseEnvironment):
         moves = list(super().oracle())
         yield moves[0]
         wrong = int(self._task_id[-1]) % 2
-        yield Move("So.", 'Answer\n["no such answer"]') if wrong else moves[1]
+        yield OracleStep("So.", 'Answer\n["no such answer"]') if wrong else moves[1]
 
-    def _act(self, action: str) -> Outcome:
+    def _act(self, action: str) -> StepResult:
         outcome = super()._act(action)
         wrong = "no such answer" in action
-        return Outcome(exit_reason="answered", score=0.0) if wrong else outcome
+        return StepResult(exit_reason="answered", score=0.0) if wrong else outcome
 
 
 class UnsolvedDialogue(DatabaseDialogue):

@@ -19,7 +19,7 @@ from agenttuning_plugin.cli.evaluate import options_by_task
 from agenttuning_plugin.evaluation.suite import Run, Task, run_panel
 from dataset_builders.environments.alfworld.engine import missing_packages
 from dataset_builders.errors import ConfigError, SourceNotFoundError
-from evaluators.evaluator import Evaluator, Record, Subject
+from evaluators.evaluator import EvalTarget, Evaluator, Record
 from evaluators.tasks.registry import BENCHMARKS
 from tests.evaluators.models.test_endpoint_refusals import solved
 from tests.evaluators.tasks.general.test_gsm8k import folder as gsm8k_folder
@@ -382,14 +382,14 @@ class Empty(Evaluator):
         return ()
 
     def measure(
-        self, subject: Subject, items: Sequence[str], finished: Callable[[Record], None]
+        self, subject: EvalTarget, items: Sequence[str], finished: Callable[[Record], None]
     ) -> None:
         raise AssertionError("there is nothing to measure")
 
 
 def test_no_task_left_is_a_reason(tmp_path: Path) -> None:
     tasks = [Task("empty", "Empty", "general", Empty)]
-    panel = run_panel(tasks, Run(lambda: Subject(None, None), out=tmp_path))
+    panel = run_panel(tasks, Run(lambda: EvalTarget(None, None), out=tmp_path))
     assert panel.results["empty"].error == "empty: found no task to measure, expected at least one"
     assert panel.broken == []
 

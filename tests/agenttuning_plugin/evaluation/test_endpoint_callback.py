@@ -29,7 +29,7 @@ from agenttuning_plugin.evaluation import endpoint_callback  # noqa: E402
 from agenttuning_plugin.evaluation.endpoint_callback import EndpointCallback  # noqa: E402
 from agenttuning_plugin.evaluation.endpoint_worker import load_adapter, make_job, unload_adapter  # noqa: E402
 from dataset_builders.rollouts.recorded_client import Endpoint as Place  # noqa: E402
-from evaluators.evaluator import Subject  # noqa: E402
+from evaluators.evaluator import EvalTarget  # noqa: E402
 from evaluators.models.endpoint import EndpointModel  # noqa: E402
 from evaluators.models.target import Decoding  # noqa: E402
 from tests.support.json_server import serving_json  # noqa: E402
@@ -156,7 +156,7 @@ def test_the_server_answers_with_the_adapter(
     texts = ["once upon", "def f(x):", "a b c", "12 + 7 ="]
     served = EndpointModel(Place("nine", address))
     with torch.no_grad():
-        mine = Subject(trainer.model.eval(), trainer.processing_class).language_model()
+        mine = EvalTarget(trainer.model.eval(), trainer.processing_class).language_model()
         expected = mine.continue_text(texts, Decoding(8))
         with trainer.model.disable_adapter():
             base = mine.continue_text(texts, Decoding(8))

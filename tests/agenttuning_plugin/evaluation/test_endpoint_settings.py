@@ -14,7 +14,7 @@ from dataset_builders.endpoints.address import check_address, hint, lacks_scheme
 from dataset_builders.endpoints.requests import Sampling
 from dataset_builders.errors import ConfigError, EndpointError
 from dataset_builders.rollouts.recorded_client import Endpoint as Place
-from evaluators.evaluator import Subject
+from evaluators.evaluator import EvalTarget
 from evaluators.models.endpoint import EndpointModel, served_models
 from evaluators.models.judge import Judge
 from evaluators.models.target import Decoding
@@ -57,7 +57,7 @@ def address(listing: Listing) -> Iterator[str]:
 
 
 def said(address: str, sampling: Sampling, decoding: Decoding) -> None:
-    subject = Subject(None, None, server=EndpointModel(Place("m", address, tries=1)))
+    subject = EvalTarget(None, None, server=EndpointModel(Place("m", address, tries=1)))
     configured(subject, sampling)
     assert isinstance(subject.server, EndpointModel)
     try:
@@ -87,7 +87,7 @@ def test_options_reach_the_server(address: str, listing: Listing) -> None:
 
 
 def test_options_for_a_model_that_is_loaded_here_are_refused() -> None:
-    local = Subject(object(), None)
+    local = EvalTarget(object(), None)
     assert configured(local, Sampling()) is local
     with pytest.raises(ConfigError, match="expected a URL"):
         configured(local, Sampling(temperature=1.0))

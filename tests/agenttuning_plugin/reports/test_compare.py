@@ -16,12 +16,12 @@ from agenttuning_plugin.reports import compare as comparing
 from agenttuning_plugin.reports.compare import compare_evaluations, pick
 from agenttuning_plugin.reports.failures import read_rates, table
 from dataset_builders.errors import ConfigError
-from evaluators.evaluator import Evaluation
+from evaluators.evaluator import EvalResult
 from evaluators.results.evaluations import write_record
 from evaluators.stats.aggregate import summarise
 
 
-def evaluation(name: str, values: list[float], macro: bool = False, **more: Any) -> Evaluation:
+def evaluation(name: str, values: list[float], macro: bool = False, **more: Any) -> EvalResult:
     records = [
         {
             "item": f"{name}-test-{n}",
@@ -33,7 +33,7 @@ def evaluation(name: str, values: list[float], macro: bool = False, **more: Any)
         for n, value in enumerate(values)
     ]
     metrics = summarise(records, macro=macro)
-    return Evaluation(name, metrics, 0, 1.0, tuple(records), primary="success", macro=macro, **more)
+    return EvalResult(name, metrics, 0, 1.0, tuple(records), primary="success", macro=macro, **more)
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_what_cannot_be_compared_is_said(folders: tuple[Path, Path], tmp_path: P
 
 def test_what_only_one_of_them_measured_is_said(folders: tuple[Path, Path]) -> None:
     write_record(folders[0], 0, evaluation("alfworld", [1.0]))
-    write_record(folders[1], 5, Evaluation("alfworld", {}, 0, 0.0, error="no game data"))
+    write_record(folders[1], 5, EvalResult("alfworld", {}, 0, 0.0, error="no game data"))
     write_record(folders[1], 5, evaluation("webshop", [1.0]))
     other = evaluation("mmlu", [1.0, 0.0])
     write_record(folders[0], 0, replace(other, records=other.records[:1]))

@@ -15,13 +15,13 @@ import pytest
 from agenttuning_plugin.reports.explain import explain
 from agenttuning_plugin.reports.rows import MIX, open_rows
 from agenttuning_plugin.reports.segments import (
-    Piece,
-    cut,
+    Segment,
     decode_pieces,
+    escape_invisible,
     message_text,
     one_line,
-    reveal,
     shorten,
+    split_segments,
 )
 from agenttuning_plugin.training_data.run_files import MixRun
 from dataset_builders.errors import ConfigError
@@ -231,14 +231,14 @@ def test_what_is_wrong_is_one_line(
 
 def test_a_rendering_is_cut_at_all_borders() -> None:
     text = "ab<x>cd"
-    pieces = cut(text, [(1, 4), (6, 7)], [(2, 5)])
+    pieces = split_segments(text, [(1, 4), (6, 7)], [(2, 5)])
     assert pieces == [
-        Piece("a", False), Piece("b", True), Piece("<x", True, True), Piece(">", False, True),
-        Piece("c", False), Piece("d", True),
+        Segment("a", False), Segment("b", True), Segment("<x", True, True),
+        Segment(">", False, True), Segment("c", False), Segment("d", True),
     ]  # fmt: skip
     assert "".join(piece.text for piece in pieces) == text
-    assert cut("", []) == []
-    assert cut("all", [(0, 3)]) == [Piece("all", True)]
+    assert split_segments("", []) == []
+    assert split_segments("all", [(0, 3)]) == [Segment("all", True)]
 
 
 def test_pieces_keep_blanks_that_a_decoder_drops(llama2_tokenizer: Any) -> None:
@@ -265,7 +265,7 @@ def test_tool_calls_are_part_of_what_a_message_says() -> None:
 
 def test_hidden_characters_are_shown() -> None:
     text = "a\u202eb\u200b\x1b[31m\n\ttab"
-    assert list(reveal(text)) == [
+    assert list(escape_invisible(text)) == [
         ("a", False), ("U+202E", True), ("b", False), ("U+200B", True), ("U+001B", True),
         ("[31m\n\ttab", False),
     ]  # fmt: skip

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from agenttuning_plugin.reports.mix.page import render_page, show
 from agenttuning_plugin.training_data.run_files import MixRun, write_report
-from dataset_builders.mixing.eta_schedule import Stage
+from dataset_builders.mixing.eta_schedule import EtaStage
 from dataset_builders.mixing.planning import Plan
 
 MakeRun = Callable[..., tuple[Any, MixRun]]
@@ -250,9 +250,9 @@ def test_hidden_and_endless_text_is_made_readable() -> None:
 
 def test_a_turn_of_ten_megabytes_is_shortened() -> None:
     from agenttuning_plugin.reports.mix.samples import _shortened
-    from agenttuning_plugin.reports.segments import Piece
+    from agenttuning_plugin.reports.segments import Segment
 
-    shown = _shortened([Piece("q" * 10_000_000, True)] * 50)
+    shown = _shortened([Segment("q" * 10_000_000, True)] * 50)
     assert sum(len(text) for text, _ in shown) < 70_000
     assert shown[-1][0] == " … 10 more pieces"
 
@@ -287,7 +287,7 @@ def browse(browser: str, page: Path, folder: Path, *options: str) -> str:
 
 
 def test_the_page_opens_in_a_browser(browser: str, make_run: MakeRun, tmp_path: Path) -> None:
-    plan = Plan(eta=(Stage(0, 0.1), Stage(400, 0.5)), block=8)
+    plan = Plan(eta=(EtaStage(0, 0.1), EtaStage(400, 0.5)), block=8)
     _, report = full(make_run, plan=plan, num_examples=800, said=EVIL)
     write_report(tmp_path, report, EVIL, "report")
     dumped = Page(browse(browser, tmp_path / "report.html", tmp_path, "--dump-dom"))

@@ -11,12 +11,12 @@ from rich.console import Console
 
 from agenttuning_plugin.reports.results import compare, read_evaluations, table, unmeasured
 from dataset_builders.errors import DataError, SourceNotFoundError
-from evaluators.evaluator import Evaluation
+from evaluators.evaluator import EvalResult
 from evaluators.results.evaluations import write_record
 from evaluators.stats.intervals import proportion, ratio
 
 
-def play(successes: int, n: int) -> Evaluation:
+def play(successes: int, n: int) -> EvalResult:
     records: list[dict[str, Any]] = [
         {
             "item": f"t{i}",
@@ -26,15 +26,15 @@ def play(successes: int, n: int) -> Evaluation:
         for i in range(n)
     ]
     metrics = {"success": proportion(successes, n), "valid_format": proportion(n, n)}
-    return Evaluation("database", metrics, 0, 1.0, tuple(records), primary="success")
+    return EvalResult("database", metrics, 0, 1.0, tuple(records), primary="success")
 
 
-def loss(values: list[float]) -> Evaluation:
+def loss(values: list[float]) -> EvalResult:
     records = [
         {"item": str(i), "scores": {"loss": value / 10}, "weight": 10, "error": ""}
         for i, value in enumerate(values)
     ]
-    return Evaluation(
+    return EvalResult(
         *("general", {"loss": ratio(values, [10.0] * len(values))}, 0, 1.0, tuple(records)),
         suite="general",
         primary="loss",
@@ -95,7 +95,7 @@ def test_a_model_that_diverged_can_be_read_and_compared(tmp_path: Path) -> None:
 
 def test_what_was_not_measured_is_told(tmp_path: Path) -> None:
     write_record(tmp_path, 0, play(1, 2))
-    write_record(tmp_path, 0, Evaluation("mmlu", {}, 0, 0.0, error="mmlu: no data"))
+    write_record(tmp_path, 0, EvalResult("mmlu", {}, 0, 0.0, error="mmlu: no data"))
     assert unmeasured(read_evaluations(tmp_path)) == ["mmlu: no data"]
 
 
@@ -114,6 +114,6 @@ def test_a_broken_line_is_named(tmp_path: Path) -> None:
 
 def test_line_separators_in_a_record_do_not_end_it(tmp_path: Path) -> None:
     said = [{"item": "t", "said": "a\u2028b\x85c\x1cd"}]
-    write_record(tmp_path, 0, Evaluation("database", {}, 0, 1.0, tuple(said)))
+    write_record(tmp_path, 0, EvalResult("database", {}, 0, 1.0, tuple(said)))
     (row,) = read_evaluations(tmp_path)
     assert row["records"] == said

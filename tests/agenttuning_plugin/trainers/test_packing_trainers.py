@@ -18,7 +18,7 @@ from dataset_builders.encoding.row_index import index_of
 from dataset_builders.encoding.tokens import IGNORE_INDEX
 from dataset_builders.mixing.packed_order import Packing
 from dataset_builders.mixing.planning import Plan
-from dataset_builders.mixing.preparation import Prepared
+from dataset_builders.mixing.preparation import EncodedSources
 from tests.support.trainer_settings import checkpointing
 
 CAPACITY, STEPS, MICRO, ACCUMULATE = 96, 3, 2, 2
@@ -31,7 +31,7 @@ BATCH = MICRO * ACCUMULATE
 def packed(make_rows: Callable[..., Any]) -> Any:
     """Packed rows of three steps, from two sources of random tokens."""
     sources = [make_rows(12, seed=1), make_rows(40, seed=2)]
-    prepared = Prepared(*sources, None, *map(index_of, sources))
+    prepared = EncodedSources(*sources, None, *map(index_of, sources))
     packing = Packing(CAPACITY, BATCH, STEPS * BATCH, 24)
     return sources, pack_mix(prepared, Plan(0.25, block=8), packing, seed=3)
 

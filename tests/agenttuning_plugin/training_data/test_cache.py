@@ -20,8 +20,8 @@ from agenttuning_plugin.training_data.cache import cache_key, load_or_make
 from agenttuning_plugin.training_data.run import Budget, load_mix, load_prepared, plan_of
 from dataset_builders.errors import ConfigError, DataError
 from dataset_builders.mixing.planning import Plan
-from dataset_builders.mixing.preparation import Encoding, Prepared, prepare
-from dataset_builders.sources.inputs import as_spec
+from dataset_builders.mixing.preparation import EncodedSources, Encoding, prepare
+from dataset_builders.sources.inputs import resolve_source
 
 BUDGET = Budget(steps=10, batch=4)
 ENCODING = Encoding(max_length=256, holdout=3)
@@ -52,8 +52,8 @@ def section(tmp_path: Path) -> AgentTuningSection:
 
 
 def key_of(section: AgentTuningSection, tokenizer: Any, encoding: Encoding = ENCODING) -> str:
-    agent = [as_spec(source.spec()) for source in section.agent]
-    general = [as_spec(source.spec()) for source in section.general]
+    agent = [resolve_source(source.spec()) for source in section.agent]
+    general = [resolve_source(source.spec()) for source in section.general]
     return cache_key(agent, general, tokenizer, encoding)
 
 
@@ -127,7 +127,7 @@ def test_an_entry_can_be_read_by_others(tmp_path: Path) -> None:
 def test_a_second_run_takes_what_the_first_made(
     section: AgentTuningSection, small_tokenizer: Any, tmp_path: Path
 ) -> None:
-    def make(folder: Path) -> Prepared:
+    def make(folder: Path) -> EncodedSources:
         return prepare(
             section.agent[0].path,
             section.general[0].path,
@@ -136,7 +136,7 @@ def test_a_second_run_takes_what_the_first_made(
             encoding=ENCODING,
         )
 
-    def never(_: Path) -> Prepared:
+    def never(_: Path) -> EncodedSources:
         raise AssertionError("made again")
 
     first, found_first = load_or_make(tmp_path / "cache", "k", make)
@@ -148,7 +148,7 @@ def test_a_second_run_takes_what_the_first_made(
 
 
 def _ask(folder: Path, log: Path, start: float) -> None:
-    def make(folder: Path) -> Prepared:
+    def make(folder: Path) -> EncodedSources:
         with log.open("a") as file:
             file.write(f"{os.getpid()}\n")
         time.sleep(0.5)
@@ -160,10 +160,12 @@ def _ask(folder: Path, log: Path, start: float) -> None:
     assert prepared.agent[0]["input_ids"] == [1, 2]
 
 
-def _small(_: Path | None = None) -> Prepared:
+def _small(_: Path | None = None) -> EncodedSources:
     from datasets import Dataset
 
-    return Prepared(Dataset.from_dict({"input_ids": [[1, 2]], "labels": [[1, 2]]}), None, None)
+    return EncodedSources(
+        Dataset.from_dict({"input_ids": [[1, 2]], "labels": [[1, 2]]}), None, None
+    )
 
 
 def _run(target: Callable[..., None], *args: Any) -> Any:
@@ -204,7 +206,7 @@ def test_what_a_killed_process_leaves_is_not_taken_for_whole(tmp_path: Path) -> 
 
 
 def test_an_error_leaves_nothing_behind(tmp_path: Path) -> None:
-    def fail(_: Path) -> Prepared:
+    def fail(_: Path) -> EncodedSources:
         raise DataError("no")
 
     with pytest.raises(DataError):

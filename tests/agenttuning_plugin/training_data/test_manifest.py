@@ -25,8 +25,8 @@ from dataset_builders.manifest.store import (
     read_manifest,
     write_manifest,
 )
-from dataset_builders.manifest.surveys import survey, trained_ranges
-from dataset_builders.mixing.eta_schedule import Stage
+from dataset_builders.manifest.surveys import survey_rows, trained_ranges
+from dataset_builders.mixing.eta_schedule import EtaStage
 from dataset_builders.mixing.order import MixOrder, Pool
 from dataset_builders.mixing.planning import Plan
 
@@ -68,7 +68,7 @@ def test_an_order_comes_back_from_json(
         for label, weight in zip(sorted(set(labels)), weights, strict=False)
     )
     order = MixOrder(
-        len(labels), len(labels), tuple(Stage(i * 17, share) for i, share in enumerate(shares)),
+        len(labels), len(labels), tuple(EtaStage(i * 17, share) for i, share in enumerate(shares)),
         seed, 60, block, mode, agent_pools=pools, general_pools=pools[:1],
     )  # fmt: skip
     record = json.loads(json.dumps(order_record(order, index, index)))
@@ -104,7 +104,7 @@ def test_another_index_or_another_draw_is_told(make_run: MakeRun) -> None:
     [
         Plan(eta=0.25, block=8),
         Plan(eta=0.25, block=8, mode="iid"),
-        Plan(eta=(Stage(0, 0.1), Stage(40, 0.6)), block=8),
+        Plan(eta=(EtaStage(0, 0.1), EtaStage(40, 0.6)), block=8),
         Plan(eta=0.3, block=8, task_weights={"os": 1, "db": 2.5, "alfworld": 0}),
         Plan(eta=0.3, unit="trained_token", block=8),
         Plan(eta=1.0, block=8),
@@ -151,13 +151,13 @@ def test_a_hash_is_the_contents_not_the_storages() -> None:
     rows = Dataset.from_dict({"input_ids": [[1, 2], [3], []], "labels": [[-100, 2], [3], []]})
     parts = concatenate_datasets([rows.select([0]), rows.select([1, 2])])
     backwards = rows.select([2, 1, 0]).select([2, 1, 0])
-    assert survey(rows).sha256 == survey(parts).sha256 == survey(backwards).sha256
-    assert survey(rows.select([1, 0, 2])).sha256 != survey(rows).sha256
+    assert survey_rows(rows).sha256 == survey_rows(parts).sha256 == survey_rows(backwards).sha256
+    assert survey_rows(rows.select([1, 0, 2])).sha256 != survey_rows(rows).sha256
     moved = Dataset.from_dict({"input_ids": [[1], [2, 3], []], "labels": [[-100], [2, 3], []]})
-    assert survey(moved).sha256 != survey(rows).sha256
+    assert survey_rows(moved).sha256 != survey_rows(rows).sha256
     text = Dataset.from_dict({"messages": [[{"role": "user", "content": "é"}], []]})
-    assert survey(text).sha256 != survey(text.select([1, 0])).sha256
-    assert survey(text).spans.to_pylist() == [[], []]
+    assert survey_rows(text).sha256 != survey_rows(text.select([1, 0])).sha256
+    assert survey_rows(text).spans.to_pylist() == [[], []]
 
 
 # Files

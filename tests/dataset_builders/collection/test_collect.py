@@ -9,7 +9,7 @@ import pytest
 from dataset_builders.collection.collect import SOURCE, collect, to_conversation, write_jsonl
 from dataset_builders.conversation import Conversation, Message, ToolCall, from_row
 from dataset_builders.environments import HELD_IN, load_environment
-from dataset_builders.environments.base import Outcome, TextEnvironment
+from dataset_builders.environments.base import StepResult, TextEnvironment
 from dataset_builders.environments.database.dialogue import DatabaseDialogue
 from dataset_builders.environments.database.environment import DatabaseEnvironment
 from dataset_builders.environments.prompts import Prompt
@@ -70,7 +70,7 @@ def test_threshold_zero_keeps_failures_that_can_be_trained() -> None:
 
 
 class BrokenDatabase(DatabaseEnvironment):
-    def _act(self, action: str) -> Outcome:
+    def _act(self, action: str) -> StepResult:
         raise OSError("disk is gone")
 
 

@@ -19,19 +19,19 @@ from typing import Any, ClassVar
 import pytest
 
 from dataset_builders.collection.collector import run, state_path
-from dataset_builders.collection.progress import Tally
+from dataset_builders.collection.progress import CollectionProgress
 from dataset_builders.collection.settings import CollectConfig
-from dataset_builders.collection.store import Store
+from dataset_builders.collection.store import SqliteRolloutLog
 from dataset_builders.endpoints.pricing import Price, PriceTable
 from dataset_builders.endpoints.requests import Sampling
 from dataset_builders.environments import HELD_IN, load_environment
-from dataset_builders.environments.base import Outcome
+from dataset_builders.environments.base import StepResult
 from dataset_builders.environments.database.dialogue import DatabaseDialogue
 from dataset_builders.environments.database.environment import DatabaseEnvironment
 from dataset_builders.errors import ConfigError, EndpointError
-from dataset_builders.rollouts.engine import Engine, Play
+from dataset_builders.rollouts.engine import RolloutConfig, RolloutEngine
 from dataset_builders.rollouts.episode import Trajectory
-from dataset_builders.rollouts.ledger import Ending
+from dataset_builders.rollouts.ledger import AttemptResult
 from dataset_builders.rollouts.limits import Limits
 from dataset_builders.rollouts.playing import agree
 from dataset_builders.rollouts.recorded_client import ChatClient
@@ -49,11 +49,11 @@ PRICES = PriceTable({"m": Price(input=1.0, output=2.0)})
 def config(out: Path, url: str | None, num_tasks: int = 6, **play: Any) -> CollectConfig:
     endpoint = None if url is None else Model("m", url, back_off=0.01, tries=3, timeout=30)
     given = {"environment": DATABASE, "endpoint": endpoint, "max_concurrency": 4}
-    return CollectConfig(Play(**(given | play)), out, num_tasks)
+    return CollectConfig(RolloutConfig(**(given | play)), out, num_tasks)
 
 
-def endings(out: Path, environment: str = "database") -> list[Ending]:
-    store = Store(state_path(out, environment))
+def endings(out: Path, environment: str = "database") -> list[AttemptResult]:
+    store = SqliteRolloutLog(state_path(out, environment))
     try:
         return [ending for _, ending in store.endings()]
     finally:
@@ -362,8 +362,8 @@ def test_an_endpoint_that_refuses_stops_with_one_line_and_loses_nothing(tmp_path
 
 
 def test_a_signal_drains_and_a_second_one_stops(tmp_path: Path) -> None:
-    def interrupt(times: int) -> Callable[[Tally, Engine], None]:
-        def watch(tally: Tally, engine: Engine) -> None:
+    def interrupt(times: int) -> Callable[[CollectionProgress, RolloutEngine], None]:
+        def watch(tally: CollectionProgress, engine: RolloutEngine) -> None:
             for number in range(times):
                 asyncio.get_running_loop().call_later(
                     0.4 + 0.1 * number, os.kill, os.getpid(), signal.SIGTERM
@@ -388,7 +388,7 @@ def test_a_signal_drains_and_a_second_one_stops(tmp_path: Path) -> None:
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
-    store = Store(state_path(tmp_path, "database"))
+    store = SqliteRolloutLog(state_path(tmp_path, "database"))
     try:
         with pytest.raises(ConfigError, match="another process"):
             run(config(tmp_path, None))
@@ -413,7 +413,7 @@ class WanderingEnvironment(DatabaseEnvironment):
     words: ClassVar[str] = "process {}"
     made: ClassVar[int] = 0
 
-    def _act(self, action: str) -> Outcome:
+    def _act(self, action: str) -> StepResult:
         outcome = super()._act(action)
         said = self.words.format(os.getpid() + WanderingEnvironment.made)
         return replace(outcome, observation=f"{said}: {outcome.observation}")
@@ -474,7 +474,7 @@ class HungEnvironment(DatabaseEnvironment):
     def task_ids(self, split: str) -> tuple[str, ...]:
         return tuple(f"database-{split}-{n:04d}" for n in range(20))
 
-    def _act(self, action: str) -> Outcome:
+    def _act(self, action: str) -> StepResult:
         time.sleep(0.02)
         self.where = getattr(self, "where", threading.get_ident())
         assert self.where == threading.get_ident()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dataset_builders.collection.filters import (
     FILTERS,
-    Sieve,
+    TrajectoryFilter,
     parse_filters,
     reward_filter,
     thought_of,
@@ -70,7 +70,7 @@ def test_the_papers_thresholds() -> None:
 def test_reward_and_what_no_builder_takes(
     trajectory: Trajectory, least: float, reason: str
 ) -> None:
-    sieve = Sieve(least, unfinished=["cost_limit"])
+    sieve = TrajectoryFilter(least, unfinished=["cost_limit"])
     assert sieve.reason(trajectory) == reason
     assert not sieve.counts["played"]
     assert sieve.keeps(trajectory) is (not reason)
@@ -97,7 +97,7 @@ def test_reward_and_what_no_builder_takes(
     ],
 )
 def test_filters_by_name(text: str, kept: Trajectory, dropped: Trajectory, reason: str) -> None:
-    sieve = Sieve(1, [text])
+    sieve = TrajectoryFilter(1, [text])
     assert sieve.reason(kept) == ""
     assert sieve.reason(dropped).startswith(reason)
 
@@ -125,7 +125,7 @@ def test_a_cut_end_that_the_environment_leaves_out_is_no_fault() -> None:
 
 
 def test_the_first_filter_that_objects_names_the_reason() -> None:
-    sieve = Sieve(1, ["max_rounds=1", " has_thought"])
+    sieve = TrajectoryFilter(1, ["max_rounds=1", " has_thought"])
     assert sieve.names == ("no_cut_turns=0", "max_rounds=1", "has_thought=100")
     assert sieve.reason(played("Act: a", "Act: b")) == "too_many_rounds"
     assert sieve.reason(played("Act: a", reward=0)) == "reward_below_threshold"
@@ -184,7 +184,7 @@ def test_thoughts_of_real_turns(shared: Path) -> None:
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.sampled_from(["answered", "round_limit"]))))
 def test_every_trajectory_is_counted_once(ends: list[tuple[float, str]]) -> None:
-    sieve = Sieve(0.5, ["has_thought"])
+    sieve = TrajectoryFilter(0.5, ["has_thought"])
     kept = [sieve.keeps(played(ACT, reward=reward, exit_reason=end)) for reward, end in ends]
     assert sieve.counts["kept"] == sum(kept) == sum(reward >= 0.5 for reward, _ in ends)
     assert sieve.counts.total() == 2 * sieve.counts["played"] == 2 * len(ends)

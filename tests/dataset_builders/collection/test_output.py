@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from dataset_builders.collection.card import Card
-from dataset_builders.collection.filters import Sieve
+from dataset_builders.collection.card import DatasetCard
+from dataset_builders.collection.filters import TrajectoryFilter
 from dataset_builders.collection.output import OutputWriter, agentinstruct_schema
 from dataset_builders.conversation import Conversation, Message, from_row
 from dataset_builders.environments import load_environment
@@ -22,7 +22,7 @@ from dataset_builders.rollouts.episode import Trajectory
 from dataset_builders.rollouts.rollout import play_oracle
 from dataset_builders.sources.loading import SourceSpec, load_source
 
-CARD = Card("database", "oracle", "own:1", 1.0)
+CARD = DatasetCard("database", "oracle", "own:1", 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +228,7 @@ def test_nothing_kept_makes_files_without_rows(tmp_path: Path) -> None:
 
 
 def test_the_card_tells_counts_and_cost(trajectories: list[Trajectory], tmp_path: Path) -> None:
-    sieve = Sieve(1, ["max_rounds=3"])
+    sieve = TrajectoryFilter(1, ["max_rounds=3"])
     failed = trajectory(Message("assistant", "No.", trained=True))
     failed = Trajectory(**{**{s: getattr(failed, s) for s in failed.__slots__}, "reward": 0.0})
     with OutputWriter(tmp_path, "database") as output:
@@ -236,7 +236,7 @@ def test_the_card_tells_counts_and_cost(trajectories: list[Trajectory], tmp_path
             if sieve.keeps(each):
                 output.add(number, each)
         output.finish(
-            Card(
+            DatasetCard(
                 environment="database",
                 model="gpt|4",
                 prompt="own:1f0c9a3e",

@@ -28,12 +28,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from agenttuning_plugin.cli.collect import _cluster
 from dataset_builders.collection.ray_cluster import Cluster
 from dataset_builders.collection.ray_engine import MAX_LOSSES, RayEngine, _cut
-from dataset_builders.collection.store import Store
+from dataset_builders.collection.store import SqliteRolloutLog
 from dataset_builders.endpoints.reply import Reply
 from dataset_builders.environments import load_environment
 from dataset_builders.errors import ClusterError, ConfigError, EndpointError
-from dataset_builders.rollouts.engine import Play
-from dataset_builders.rollouts.ledger import Ending, Turn
+from dataset_builders.rollouts.engine import RolloutConfig
+from dataset_builders.rollouts.ledger import AttemptResult, Turn
 from dataset_builders.rollouts.recorded_client import Endpoint
 from tests.support.endpoint import Endpoint as Server
 from tests.support.endpoint import Fault, serving
@@ -138,7 +138,9 @@ def two(nodes: Nodes) -> Nodes:
 class Watched:
     """A store that tells of every ending, and remembers what was refused."""
 
-    def __init__(self, store: Store, told: Callable[[int], None] = lambda number: None) -> None:
+    def __init__(
+        self, store: SqliteRolloutLog, told: Callable[[int], None] = lambda number: None
+    ) -> None:
         self.store, self.told = store, told
         self.endings: list[tuple[str, bool]] = []
 
@@ -151,7 +153,7 @@ class Watched:
     async def record(self, turn: Turn) -> bool:
         return await self.store.record(turn)
 
-    async def end(self, ending: Ending) -> bool:
+    async def end(self, ending: AttemptResult) -> bool:
         new = await self.store.end(ending)
         self.endings.append((ending.trajectory.task_id, new))
         self.told(len(self.endings))
@@ -159,17 +161,17 @@ class Watched:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(tmp_path / "state.sqlite")
+def store(tmp_path: Path) -> Iterator[SqliteRolloutLog]:
+    store = SqliteRolloutLog(tmp_path / "state.sqlite")
     yield store
     store.close()
 
 
-def run(engine: RayEngine, store: Store) -> None:
+def run(engine: RayEngine, store: SqliteRolloutLog) -> None:
     asyncio.run(engine.run(store.open_tasks()))
 
 
-def each_ended_once(store: Store, ledger: Watched, tasks: list[str]) -> None:
+def each_ended_once(store: SqliteRolloutLog, ledger: Watched, tasks: list[str]) -> None:
     assert store.numbers() == (len(tasks), len(tasks))
     assert sorted(task_id for task_id, new in ledger.endings if new) == sorted(tasks)
     assert [ending.trajectory.task_id for _, ending in store.endings()] == tasks
@@ -198,12 +200,12 @@ def answer(messages: list[dict[str, Any]]) -> str:
 
 
 @pytest.mark.timeout(300)
-def test_a_killed_node_costs_no_task_of_the_oracle(two: Nodes, store: Store) -> None:
+def test_a_killed_node_costs_no_task_of_the_oracle(two: Nodes, store: SqliteRolloutLog) -> None:
     spec = load_environment("database")
     tasks = list(spec.task_ids("train")[:240])
     store.add_tasks(tasks)
     ledger = Watched(store)
-    engine = RayEngine(Play(spec, max_concurrency=16), ledger)
+    engine = RayEngine(RolloutConfig(spec, max_concurrency=16), ledger)
     kill_when_all_play(two, ledger, engine)
     run(engine, store)
     each_ended_once(store, ledger, tasks)
@@ -212,14 +214,14 @@ def test_a_killed_node_costs_no_task_of_the_oracle(two: Nodes, store: Store) -> 
 
 
 @pytest.mark.timeout(300)
-def test_a_killed_node_costs_only_requests_in_flight(two: Nodes, store: Store) -> None:
+def test_a_killed_node_costs_only_requests_in_flight(two: Nodes, store: SqliteRolloutLog) -> None:
     spec = load_environment("database")
     tasks = list(spec.task_ids("train")[:80])
     store.add_tasks(tasks)
     ledger = Watched(store)
     concurrency = 16
     with serving(Server(answer, latency=0.05)) as server:
-        play = Play(spec, Endpoint("m", server.url), max_concurrency=concurrency)
+        play = RolloutConfig(spec, Endpoint("m", server.url), max_concurrency=concurrency)
         engine = RayEngine(play, ledger)
         kill_when_all_play(two, ledger, engine)
         run(engine, store)
@@ -233,12 +235,14 @@ def test_a_killed_node_costs_only_requests_in_flight(two: Nodes, store: Store) -
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_suspended_tasks_stay_open_and_are_taken_up_again(two: Nodes, store: Store) -> None:
+def test_suspended_tasks_stay_open_and_are_taken_up_again(
+    two: Nodes, store: SqliteRolloutLog
+) -> None:
     spec = load_environment("database")
     tasks = list(spec.task_ids("train")[:40])
     store.add_tasks(tasks)
     with serving(Server(answer, latency=0.05)) as server:
-        play = Play(spec, Endpoint("m", server.url), max_concurrency=8)
+        play = RolloutConfig(spec, Endpoint("m", server.url), max_concurrency=8)
         engine = RayEngine(
             play, Watched(store, lambda number: engine.suspend("enough") if number == 8 else None)
         )
@@ -255,12 +259,12 @@ def test_suspended_tasks_stay_open_and_are_taken_up_again(two: Nodes, store: Sto
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_what_the_user_has_to_mend_comes_through(two: Nodes, store: Store) -> None:
+def test_what_the_user_has_to_mend_comes_through(two: Nodes, store: SqliteRolloutLog) -> None:
     spec = load_environment("database")
     store.add_tasks(list(spec.task_ids("train")[:8]))
     denied = Fault(status=401, body=json.dumps({"error": {"message": "no such key"}}).encode())
     with serving(Server(answer, fault=lambda number: denied)) as server:
-        engine = RayEngine(Play(spec, Endpoint("m", server.url)), Watched(store))
+        engine = RayEngine(RolloutConfig(spec, Endpoint("m", server.url)), Watched(store))
         with pytest.raises(EndpointError, match="no such key"):
             run(engine, store)
     assert store.numbers() == (8, 0)
@@ -268,7 +272,7 @@ def test_what_the_user_has_to_mend_comes_through(two: Nodes, store: Store) -> No
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_task_that_kills_its_worker_ends_alone(two: Nodes, store: Store) -> None:
+def test_a_task_that_kills_its_worker_ends_alone(two: Nodes, store: SqliteRolloutLog) -> None:
     spec = load_environment("database")
     tasks = list(spec.task_ids("train")[:4])
     store.add_tasks(tasks)
@@ -283,7 +287,7 @@ def test_a_task_that_kills_its_worker_ends_alone(two: Nodes, store: Store) -> No
 
     deadly = tasks[2]
     with serving(Server(answer)) as server:
-        play = Play(spec, Endpoint("m", server.url), max_concurrency=4, min_reward=0.0)
+        play = RolloutConfig(spec, Endpoint("m", server.url), max_concurrency=4, min_reward=0.0)
         ledger = Watched(store)
         engine = RayEngine(play, ledger, finish)
         run(engine, store)
@@ -323,12 +327,12 @@ def test_chunks_hold_every_task_once() -> None:
         assert len(chunks) >= min(tasks, workers)
 
 
-def test_a_cluster_that_is_not_there(store: Store) -> None:
+def test_a_cluster_that_is_not_there(store: SqliteRolloutLog) -> None:
     if ray.is_initialized():
         ray.shutdown()
     spec = load_environment("database")
     store.add_tasks(list(spec.task_ids("train")[:1]))
-    engine = RayEngine(Play(spec), store, cluster=Cluster(f"{LOOPBACK}:9"))
+    engine = RayEngine(RolloutConfig(spec), store, cluster=Cluster(f"{LOOPBACK}:9"))
     with pytest.raises(ClusterError, match=r"no Ray cluster at 127\.0\.0\.1:9: ConnectionRefused"):
         run(engine, store)
     with pytest.raises(ConfigError, match="more than 0"):

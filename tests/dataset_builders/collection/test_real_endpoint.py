@@ -16,10 +16,10 @@ import pytest
 
 from dataset_builders.collection.collector import run, state_path
 from dataset_builders.collection.settings import CollectConfig
-from dataset_builders.collection.store import Store
+from dataset_builders.collection.store import SqliteRolloutLog
 from dataset_builders.endpoints.requests import Sampling
 from dataset_builders.environments import load_environment
-from dataset_builders.rollouts.engine import Play
+from dataset_builders.rollouts.engine import RolloutConfig
 from dataset_builders.rollouts.limits import Limits
 from dataset_builders.rollouts.recorded_client import Endpoint
 
@@ -80,7 +80,7 @@ def talker(tiny_model_dir: Path, tmp_path: Path) -> Path:
 def test_a_real_server_is_collected_from(talker: Path, tmp_path: Path) -> None:
     with transformers_serve(talker, tmp_path / "server.log") as url:
         config = CollectConfig(
-            Play(
+            RolloutConfig(
                 load_environment("database"),
                 Endpoint(str(talker), url, timeout=60, tries=2),
                 sampling=Sampling(temperature=1.0, seed=1, max_tokens=12),
@@ -96,7 +96,7 @@ def test_a_real_server_is_collected_from(talker: Path, tmp_path: Path) -> None:
     assert report["completion_tokens"] > 0
     assert report["prompt_tokens"] > report["completion_tokens"]
     assert report["requests"] >= 4
-    store = Store(state_path(tmp_path / "out", "database"))
+    store = SqliteRolloutLog(state_path(tmp_path / "out", "database"))
     try:
         played = [ending.trajectory for _, ending in store.endings()]
     finally:

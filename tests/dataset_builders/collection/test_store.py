@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataset_builders.collection.store import Store
+from dataset_builders.collection.store import SqliteRolloutLog
 from dataset_builders.conversation import Message
 from dataset_builders.endpoints.pricing import Price, PriceTable
 from dataset_builders.endpoints.reply import Reply
 from dataset_builders.endpoints.requests import request_key
 from dataset_builders.errors import ConfigError, DataError
 from dataset_builders.rollouts.episode import Trajectory
-from dataset_builders.rollouts.ledger import Ending, Spent, Turn
+from dataset_builders.rollouts.ledger import AttemptResult, Turn, Usage
 from dataset_builders.rollouts.limits import Limits
 
 TEXT = st.text(st.characters(), max_size=40)  # Lone surrogates, NUL and all.
@@ -35,10 +35,10 @@ def test_what_is_written_is_read_back(
     path = tmp_path_factory.mktemp("store") / "s.sqlite"
     reply = Reply(said, "length", "m", 10, 4, 3, 0.25, 1.5, 2)
     turn = Turn("a", 1, 0, "act", shown, "key", reply)
-    ending = Ending(trajectory("a", *texts), 1, True, Spent(10, 3, 0.25, 1))
+    ending = AttemptResult(trajectory("a", *texts), 1, True, Usage(10, 3, 0.25, 1))
 
     async def write() -> None:
-        store = Store(path)
+        store = SqliteRolloutLog(path)
         store.add_tasks(["a", "b"])
         assert await store.record(turn)
         assert not await store.record(turn)
@@ -47,23 +47,23 @@ def test_what_is_written_is_read_back(
         store.close()
 
     asyncio.run(write())
-    store = Store(path)
+    store = SqliteRolloutLog(path)
     assert asyncio.run(store.turns("a", 1)) == [turn]
     assert asyncio.run(store.turns("a", 0)) == []
     assert asyncio.run(store.turns("a", 1, "thought")) == []
     assert asyncio.run(store.reply("key")) == reply
     assert list(store.endings()) == [(0, ending)]
     assert store.open_tasks() == [("b", 0)]
-    assert store.spent() == Spent(10, 3, 0.25, 1, cached_tokens=4)
+    assert store.spent() == Usage(10, 3, 0.25, 1, cached_tokens=4)
     store.close()
 
 
 def test_a_task_that_has_ended_takes_no_other_attempt(tmp_path: Path) -> None:
-    store = Store(tmp_path / "s.sqlite")
+    store = SqliteRolloutLog(tmp_path / "s.sqlite")
     store.add_tasks(["a"])
 
     async def end(attempt: int, final: bool) -> bool:
-        return await store.end(Ending(trajectory("a", "x"), attempt, final))
+        return await store.end(AttemptResult(trajectory("a", "x"), attempt, final))
 
     assert asyncio.run(end(0, False))
     assert store.open_tasks() == [("a", 1)]
@@ -76,25 +76,25 @@ def test_a_task_that_has_ended_takes_no_other_attempt(tmp_path: Path) -> None:
 
 
 def test_one_reply_without_a_price_makes_the_cost_unknown(tmp_path: Path) -> None:
-    store = Store(tmp_path / "s.sqlite")
+    store = SqliteRolloutLog(tmp_path / "s.sqlite")
     store.add_tasks(["a"])
     for number, cost in enumerate((0.5, None)):
         reply = Reply("x", prompt_tokens=1, cost=cost)
         asyncio.run(store.record(Turn("a", 0, number, "act", "", f"key {number}", reply)))
-    assert store.spent() == Spent(2, 0, None, 2)
+    assert store.spent() == Usage(2, 0, None, 2)
     store.close()
 
 
 def test_another_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "s.sqlite").write_text("something else entirely, and long enough to be read")
     with pytest.raises(DataError, match="not a collection"):
-        Store(tmp_path / "s.sqlite")
+        SqliteRolloutLog(tmp_path / "s.sqlite")
     (tmp_path / "s.sqlite").unlink()
-    Store(tmp_path / "s.sqlite").close()
+    SqliteRolloutLog(tmp_path / "s.sqlite").close()
 
 
 def test_readers_may_look_while_it_is_written(tmp_path: Path) -> None:
-    store = Store(tmp_path / "s.sqlite")
+    store = SqliteRolloutLog(tmp_path / "s.sqlite")
     store.add_tasks(["a"])
     database = sqlite3.connect(tmp_path / "s.sqlite")
     assert database.execute("SELECT task_id FROM tasks").fetchall() == [("a",)]
@@ -124,10 +124,10 @@ def test_cached_tokens_have_their_own_price() -> None:
 
 def test_limits_are_named_and_positive() -> None:
     limits = Limits(steps=3, tokens=100, cost=0.5, seconds=9)
-    assert limits.reached(2, Spent(50, 49, 0.4, 2), 8) == ""
-    assert limits.reached(3, Spent(), 0) == "step_limit"
-    assert limits.reached(0, Spent(50, 50), 0) == "token_limit"
-    assert limits.reached(0, Spent(0, 0, 0.5), 0) == "cost_limit"
-    assert limits.reached(0, Spent(), 9) == "time_limit"
+    assert limits.reached(2, Usage(50, 49, 0.4, 2), 8) == ""
+    assert limits.reached(3, Usage(), 0) == "step_limit"
+    assert limits.reached(0, Usage(50, 50), 0) == "token_limit"
+    assert limits.reached(0, Usage(0, 0, 0.5), 0) == "cost_limit"
+    assert limits.reached(0, Usage(), 9) == "time_limit"
     with pytest.raises(ConfigError, match="tokens"):
         Limits(tokens=0)

@@ -158,7 +158,7 @@ def test_a_broken_game_is_named(data: Path) -> None:
 
     arguments = list(sys.argv)
     with pytest.raises(EnvironmentFailureError, match="cannot load a-b: "):
-        engine.Engine().start(Game("a-b", "(define", "", "(define"))
+        engine.GameEngine().start(Game("a-b", "(define", "", "(define"))
     assert sys.argv == arguments
 
 
@@ -167,7 +167,7 @@ def test_without_the_extra_the_install_line_is_told(
 ) -> None:
     monkeypatch.setattr(engine, "_NEEDS", ("textworld", "no_such_package"))
     with pytest.raises(MissingExtraError, match=r"no_such_package.*agenttuning-plugin\[alfworld\]"):
-        engine.Engine()
+        engine.GameEngine()
     assert "pip install" in AlfworldEnvironment.missing(data)
 
 

@@ -28,7 +28,7 @@ from dataset_builders.environments.alfworld.matching import (
     spoken_action,
 )
 from dataset_builders.environments.alfworld.search_oracle import SearchOracle, things_seen
-from dataset_builders.environments.base import Move
+from dataset_builders.environments.base import OracleStep
 from dataset_builders.errors import (
     ConfigError,
     DataError,
@@ -103,7 +103,7 @@ def test_where_one_stands_is_not_shown() -> None:
 )
 def test_a_written_move_is_read_as_its_action(thought: str, action: str) -> None:
     dialogue = AlfworldDialogue(AlfworldEnvironment(), AlfworldDialogue.own_prompt())
-    assert dialogue.parse(dialogue.write(Move(thought, action))) == action
+    assert dialogue.parse(dialogue.write(OracleStep(thought, action))) == action
 
 
 @pytest.mark.parametrize(

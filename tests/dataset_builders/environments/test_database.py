@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataset_builders.environments import load_environment
-from dataset_builders.environments.base import Move
+from dataset_builders.environments.base import OracleStep
 from dataset_builders.environments.database.dialogue import MAX_OPERATIONS, DatabaseDialogue
 from dataset_builders.environments.database.engine import SqliteDatabase
 from dataset_builders.environments.database.environment import DatabaseEnvironment
@@ -219,7 +219,7 @@ WORDS = st.text(st.characters(exclude_characters="\n`:", exclude_categories=["Cs
 
 @given(WORDS, WORDS.map(str.strip), st.sampled_from(["Operation", "Answer"]))
 def test_what_is_written_is_read_back(thought: str, content: str, kind: str) -> None:
-    written = PARSER.write(Move(thought, f"{kind}\n{content}"))
+    written = PARSER.write(OracleStep(thought, f"{kind}\n{content}"))
     blank = " " if kind == "Answer" else ""
     assert PARSER.parse(written) == f"{kind}\n{blank}{content}"
 

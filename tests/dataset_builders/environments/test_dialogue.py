@@ -24,7 +24,7 @@ from dataset_builders.environments import (
     load_environment,
     register_environments,
 )
-from dataset_builders.environments.base import Move, Oracle, Outcome, TextEnvironment
+from dataset_builders.environments.base import Oracle, OracleStep, StepResult, TextEnvironment
 from dataset_builders.environments.database.dialogue import DatabaseDialogue
 from dataset_builders.environments.database.environment import DatabaseEnvironment
 from dataset_builders.environments.history import MAX_SEGMENTS, count_segments, trim_history
@@ -211,7 +211,7 @@ def test_importing_the_package_is_light() -> None:
 
 class ForgetfulDatabase(DatabaseEnvironment):
     def oracle(self) -> Oracle:
-        yield Move("I do not know.", "Answer\n[]")
+        yield OracleStep("I do not know.", "Answer\n[]")
 
 
 class ForgetfulDialogue(DatabaseDialogue):
@@ -223,7 +223,7 @@ class ForgetfulDialogue(DatabaseDialogue):
 
 
 class BreakableDatabase(DatabaseEnvironment):
-    def _act(self, action: str) -> Outcome:
+    def _act(self, action: str) -> StepResult:
         if action == self.idle_action:
             raise OSError("disk is gone")
         return super()._act(action)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 pytest.importorskip("pyoxigraph")
 
 from dataset_builders.environments import load_environment
-from dataset_builders.environments.base import Move
+from dataset_builders.environments.base import OracleStep
 from dataset_builders.environments.knowledge_graph.dialogue import GraphDialogue
 from dataset_builders.environments.knowledge_graph.environment import f1
 from dataset_builders.environments.knowledge_graph.facts import Facts, load_facts
@@ -249,7 +249,7 @@ def test_what_is_written_can_be_read(folder: Path, action: str, thought: str) ->
     thought = thought.replace("Observation:", "").replace("Action", "").replace("Answer", "")
     thought = " ".join(thought.split()).replace("\\_", "")
     dialogue = _dialogue(folder)
-    assert dialogue.parse(dialogue.write(Move(thought, action))) == action
+    assert dialogue.parse(dialogue.write(OracleStep(thought, action))) == action
 
 
 def test_made_up_observations_are_not_kept(folder: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataset_builders.environments import load_environment
-from dataset_builders.environments.base import Move
+from dataset_builders.environments.base import OracleStep
 from dataset_builders.environments.operating_system import tasks as tasks_module
 from dataset_builders.environments.operating_system.checks import CHECKS, passes
 from dataset_builders.environments.operating_system.dialogue import OperatingSystemDialogue
@@ -122,7 +122,7 @@ def test_turns_are_read_by_agentbenchs_rule(turn: str, action: str | None) -> No
 )
 def test_what_is_written_is_read(text: str, kind: str) -> None:
     action = kind if kind == "finish" else f"{kind}\n{text}"
-    turn = OperatingSystemDialogue.write(None, Move("why", action))  # type: ignore[arg-type]
+    turn = OperatingSystemDialogue.write(None, OracleStep("why", action))  # type: ignore[arg-type]
     assert OperatingSystemDialogue.read(None, turn) == action  # type: ignore[arg-type]
 
 

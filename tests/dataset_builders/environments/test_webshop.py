@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataset_builders.environments import EnvironmentSpec, load_environment
-from dataset_builders.environments.base import Move
+from dataset_builders.environments.base import OracleStep
 from dataset_builders.environments.webshop.dialogue import WebShopDialogue
 from dataset_builders.environments.webshop.environment import WebShopEnvironment
 from dataset_builders.rollouts.rollout import ScriptedPolicy, play, play_oracle
@@ -229,7 +229,7 @@ def test_turns_are_read_by_the_benchmarks_rule(turn: str, action: str | None) ->
     st.text(st.characters(exclude_characters="]\n"), min_size=1, max_size=30),
 )
 def test_what_is_written_is_read_back(thought: str, kind: str, value: str) -> None:
-    move = Move(thought, f"{kind}[{value}]")
+    move = OracleStep(thought, f"{kind}[{value}]")
     turn = WebShopDialogue.write(None, move)  # type: ignore[arg-type]
     assert WebShopDialogue.read(None, turn) == move.action  # type: ignore[arg-type]
 

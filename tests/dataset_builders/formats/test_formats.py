@@ -12,7 +12,7 @@ from dataset_builders import DataError
 from dataset_builders.conversation import Conversation, Message, ToolCall
 from dataset_builders.readers.building import LoadResult
 from dataset_builders.sources.detection import detect_format
-from dataset_builders.sources.inputs import as_spec, read_source
+from dataset_builders.sources.inputs import read_source, resolve_source
 from dataset_builders.sources.loading import Format, SourceSpec, load_source
 
 USER: dict[str, Any] = {"role": "user", "content": "q"}
@@ -26,7 +26,7 @@ CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{
 def load(tmp_path: Path, record: Any, format: Format | None = None) -> LoadResult:
     path = tmp_path / "mine.jsonl"
     path.write_text(json.dumps(record) + "\n")
-    return load_source(as_spec(SourceSpec(str(path), format)))
+    return load_source(resolve_source(SourceSpec(str(path), format)))
 
 
 def one(tmp_path: Path, record: Any, format: Format | None = None) -> Conversation:
@@ -105,7 +105,7 @@ def test_shapes(tmp_path: Path, format: Format, record: Any, expected: Any) -> N
     assert told(conversation) == expected
     assert conversation.source == "mine"
     assert conversation.where == "mine.jsonl:1"
-    assert as_spec(tmp_path / "mine.jsonl").format == format
+    assert resolve_source(tmp_path / "mine.jsonl").format == format
 
 
 def test_tools_and_calls(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_keys_that_arrow_fills_in_are_no_arguments(tmp_path: Path) -> None:
         table.to_pylist()[0]["messages"][1]["tool_calls"][0]["function"]["arguments"]["y"] is None
     )
     pq.write_table(table, tmp_path / "a.parquet")
-    from_file = load_source(as_spec(tmp_path / "a.parquet")).conversations
+    from_file = load_source(resolve_source(tmp_path / "a.parquet")).conversations
     from_dataset, _ = read_source(Dataset(table), "agent", None)
     for conversations in (from_file, from_dataset):
         calls = [item.messages[1].tool_calls[0].arguments for item in conversations]
@@ -273,7 +273,7 @@ def test_shapes_that_cannot_be_told_as_conversations(
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps(record) + "\n")
     with pytest.raises(DataError, match=message):
-        as_spec(path)
+        resolve_source(path)
 
 
 def test_an_unknown_format_is_told_with_what_could_not_be_read(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from dataset_builders.conversation import Message
 from dataset_builders.formats.meaning import FLAG_FIELDS, ROW_FIELDS, TURN_FIELDS
 from dataset_builders.masks.chat_templates import template_message
 from dataset_builders.readers.building import LoadResult
-from dataset_builders.sources.inputs import as_spec
+from dataset_builders.sources.inputs import resolve_source
 from dataset_builders.sources.loading import Format, SourceSpec, load_source, to_dataset
 
 Rows = dict[Format, tuple[dict[str, Any], list[dict[str, Any]]]]
@@ -141,7 +141,7 @@ def test_flags_after_the_first_records_are_honoured(tmp_path: Path) -> None:
     rows += [talk(70, train=False)]
     rows[-1]["conversations"][3]["train"] = False
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    spec = as_spec(tmp_path / "a.jsonl")
+    spec = resolve_source(tmp_path / "a.jsonl")
     assert spec.format == "sharegpt"
     result = load_source(replace(spec, clean=None))
     late = [item for item in result.conversations if item.num_trained == 1]
@@ -159,7 +159,7 @@ def test_the_name_of_a_tool_reaches_template_and_data_set(tmp_path: Path) -> Non
         {"role": "assistant", "content": "a", "name": "assistant"},
     ]
     (tmp_path / "a.jsonl").write_text(json.dumps({"messages": turns}))
-    (found,) = load_source(as_spec(tmp_path / "a.jsonl")).conversations
+    (found,) = load_source(resolve_source(tmp_path / "a.jsonl")).conversations
     assert found.messages[1].tool_calls[0].id == "0"
     assert found.messages[2] == Message("tool", "r", tool_call_id="0", name="f")
     assert template_message(found.messages[2])["name"] == "f"

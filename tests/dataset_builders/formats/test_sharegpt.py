@@ -10,7 +10,7 @@ from dataset_builders.cleaning.steps import Cleaning
 from dataset_builders.formats.sharegpt import build
 from dataset_builders.readers.building import LoadResult, collect
 from dataset_builders.readers.files import locate
-from dataset_builders.sources.inputs import as_spec
+from dataset_builders.sources.inputs import resolve_source
 from dataset_builders.sources.loading import SourceSpec, load_source
 
 ROLES = {"h": "human", "g": "gpt", "s": "system", "b": "bing", "x": "someone"}
@@ -245,7 +245,7 @@ def test_what_the_shape_cannot_hold_is_not_left_out_unsaid(
     assert result.report.dropped == {reason: 1}
     # Told apart by itself, such a record is read with its system turn.
     (tmp_path / "b.jsonl").write_text(json.dumps({**talk("a", "b"), "system": "Be short."}))
-    (conversation,) = load_source(as_spec(str(tmp_path / "b.jsonl"))).conversations
+    (conversation,) = load_source(resolve_source(str(tmp_path / "b.jsonl"))).conversations
     assert [message.role for message in conversation.messages] == ["system", "user", "assistant"]
 
 

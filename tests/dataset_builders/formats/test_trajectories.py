@@ -12,7 +12,7 @@ import pytest
 from dataset_builders.conversation import Conversation
 from dataset_builders.errors import DataError, MissingExtraError
 from dataset_builders.readers.building import LoadResult
-from dataset_builders.sources.inputs import as_spec
+from dataset_builders.sources.inputs import resolve_source
 from dataset_builders.sources.loading import Format, SourceSpec, load_source
 
 TASK = {"class_": "text_observation", "content": "task", "source": "user"}
@@ -27,7 +27,7 @@ PAGE = {"class_": "web_observation", "html": "<a>", "axtree": "tree", "url": "u"
 def load(tmp_path: Path, record: Any, format: Format | None = None) -> LoadResult:
     path = tmp_path / "a.json"
     path.write_text(json.dumps([record]))
-    return load_source(as_spec(SourceSpec(str(path), format)))
+    return load_source(resolve_source(SourceSpec(str(path), format)))
 
 
 def adp(tmp_path: Path, *items: Any, **fields: Any) -> LoadResult:
@@ -166,7 +166,7 @@ def test_atif_one_pretty_printed_trajectory_a_file(tmp_path: Path) -> None:
     for name in ("a", "b"):
         text = json.dumps(trajectory(STEPS, trajectory_id=name), indent=2)
         (tmp_path / f"{name}.json").write_text(text)
-    result = load_source(as_spec(tmp_path))
+    result = load_source(resolve_source(tmp_path))
     assert [item.id for item in result.conversations] == ["a", "b"]
     assert [item.where for item in result.conversations] == ["a.json: item 1", "b.json: item 1"]
 

@@ -19,7 +19,7 @@ from dataset_builders.errors import ConfigError, DataError, SourceNotFoundError
 from dataset_builders.instructions.derive import KEPT
 from dataset_builders.instructions.derive_run import TEMPLATE, DeriveSettings, derive
 from dataset_builders.instructions.guard import EvaluationGuard
-from dataset_builders.rollouts.engine import Play
+from dataset_builders.rollouts.engine import RolloutConfig
 from dataset_builders.rollouts.rollout import play_oracle
 from dataset_builders.sources.loading import SourceSpec, load_source
 from tests.support.endpoint import Messages
@@ -184,7 +184,9 @@ def test_a_model_that_solves_is_held_against_the_reference(serve: Serve, tmp_pat
 
     writer, _ = serve(solve)
     tasks = load_environment("database", data=str(tmp_path / "out/tasks"))
-    report = collect(CollectConfig(play=Play(tasks, writer.endpoint), out=tmp_path / "collected"))
+    report = collect(
+        CollectConfig(play=RolloutConfig(tasks, writer.endpoint), out=tmp_path / "collected")
+    )
     assert (report["kept"], report["dropped"]) == (1, {"reward_below_threshold": 1})
 
 

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from dataset_builders.collection.collector import run as run_collection
 from dataset_builders.collection.settings import CollectConfig
 from dataset_builders.environments import HELD_IN, EnvironmentSpec, load_environment
-from dataset_builders.environments.base import Move
+from dataset_builders.environments.base import OracleStep
 from dataset_builders.instructions.run_io import Writer, asking
 from dataset_builders.instructions.thoughts import ThoughtAdder, ThoughtReport, rejection, tidy
-from dataset_builders.rollouts.engine import Play
+from dataset_builders.rollouts.engine import RolloutConfig
 from dataset_builders.rollouts.episode import Trajectory
 from dataset_builders.rollouts.rollout import play_oracle
 from tests.support.endpoint import Messages
@@ -123,7 +123,7 @@ def test_the_collector_adds_them_to_what_it_keeps(serve: Serve, tmp_path: Path) 
 
     writer, endpoint = serve(reply)
     report = ThoughtReport()
-    play = Play(DATABASE, writer.endpoint)
+    play = RolloutConfig(DATABASE, writer.endpoint)
     config = CollectConfig(play=play, out=tmp_path, tasks=("database-train-0000",))
     finish = ThoughtAdder(DATABASE, report)
     assert pickle.loads(pickle.dumps(finish)) == finish
@@ -149,7 +149,7 @@ MOVES = {
 @pytest.mark.parametrize("name", sorted(HELD_IN))
 def test_every_format_takes_a_thought(name: str) -> None:
     form = EnvironmentSpec(name).make()
-    bare = form.write(Move("", MOVES[name]))
+    bare = form.write(OracleStep("", MOVES[name]))
     assert not form.has_thought(bare)
     told = form.with_thought(bare, "I see a way.")
     assert form.has_thought(told)

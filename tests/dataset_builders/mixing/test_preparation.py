@@ -19,7 +19,7 @@ from dataset_builders.mixing.preparation import (
     prepare_messages,
 )
 from dataset_builders.sources.detection import detect_format
-from dataset_builders.sources.inputs import as_spec
+from dataset_builders.sources.inputs import resolve_source
 from dataset_builders.sources.loading import SourceSpec, load_source, to_dataset
 
 pytest.importorskip("transformers")
@@ -83,11 +83,11 @@ def build_rows(path: Path, tokenizer: Any) -> Any:
 GIVEN: dict[str, Callable[[Path, Any], Any]] = {
     "path": lambda path, tokenizer: path,
     "text": lambda path, tokenizer: str(path),
-    "spec": lambda path, tokenizer: as_spec(path),
+    "spec": lambda path, tokenizer: resolve_source(path),
     "specs": lambda path, tokenizer: [SourceSpec(str(path))],
-    "conversations": lambda path, tokenizer: load_source(as_spec(path)).conversations,
+    "conversations": lambda path, tokenizer: load_source(resolve_source(path)).conversations,
     "messages dataset": lambda path, tokenizer: to_dataset(
-        load_source(as_spec(path)).conversations
+        load_source(resolve_source(path)).conversations
     ),
     "encoded dataset": build_rows,
 }
@@ -218,9 +218,9 @@ def test_the_format_is_told_from_the_first_record_that_shows_it(tmp_path: Path) 
     ):
         path = write(tmp_path / "a.jsonl", records)
         assert detect_format(SourceSpec(str(path))) == name
-        assert as_spec(path).format == name
-    assert as_spec(SourceSpec(str(path), "messages", limit=3)).format == "messages"
-    assert as_spec(SourceSpec(str(path), limit=3)).limit == 3
+        assert resolve_source(path).format == name
+    assert resolve_source(SourceSpec(str(path), "messages", limit=3)).format == "messages"
+    assert resolve_source(SourceSpec(str(path), limit=3)).limit == 3
     path = write(tmp_path / "odd.jsonl", [{"x": n} for n in range(80)])
     with pytest.raises(DataError, match=r"odd\.jsonl: format: none of the first 50 records"):
         detect_format(SourceSpec(str(path)))

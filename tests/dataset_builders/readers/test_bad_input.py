@@ -24,7 +24,7 @@ from dataset_builders.errors import DataError
 from dataset_builders.readers.building import LoadResult
 from dataset_builders.readers.files import locate, read_records
 from dataset_builders.readers.json_stream import BadRecord
-from dataset_builders.sources.inputs import as_spec
+from dataset_builders.sources.inputs import resolve_source
 from dataset_builders.sources.loading import SourceSpec, load_source
 
 PACK: dict[str, Callable[[bytes], bytes]] = {
@@ -46,7 +46,7 @@ ARRAY = json.dumps(RECORDS, indent=2).encode()
 
 def load(path: Path) -> LoadResult:
     """Read a file as it is: cleaning would leave out texts that occur twice, and more."""
-    return load_source(replace(as_spec(path), clean=Cleaning.none()))
+    return load_source(replace(resolve_source(path), clean=Cleaning.none()))
 
 
 @pytest.mark.parametrize("suffix", PACK)

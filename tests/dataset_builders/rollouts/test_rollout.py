@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 from dataset_builders.conversation import Message
 from dataset_builders.endpoints.reply import CONTEXT_FULL
 from dataset_builders.environments import HELD_IN, EnvironmentSpec, load_environment
-from dataset_builders.environments.base import Move, Oracle, Outcome, Start, TextEnvironment
+from dataset_builders.environments.base import (
+    Oracle,
+    OracleStep,
+    ResetResult,
+    StepResult,
+    TextEnvironment,
+)
 from dataset_builders.environments.dialogue import ROUND_LIMIT, Dialogue
 from dataset_builders.environments.prompts import Prompt
 from dataset_builders.errors import ConfigError, MissingExtraError
@@ -47,13 +53,13 @@ class CountdownEnvironment(TextEnvironment):
         if "no-oracle" in self._task_id:
             raise KeyError("no oracle")
         for _ in range(1 if "short" in self._task_id else self.left):
-            yield Move("", "down")
+            yield OracleStep("", "down")
 
     def failed(self, exit_reason: str) -> dict[str, Any]:
         gained = 0.25 if "partial" in self._task_id else 0.0
         return super().failed(exit_reason) | {"score": gained}
 
-    def _begin(self, task_id: str) -> Start:
+    def _begin(self, task_id: str) -> ResetResult:
         if "config" in task_id:
             raise ConfigError("no such task")
         if "extra" in task_id:
@@ -61,15 +67,15 @@ class CountdownEnvironment(TextEnvironment):
         if "reset" in task_id:
             raise OSError("the game did not start")
         self.left = int(task_id.split("-")[2])
-        return Start(f"{self.left} left", task_id)
+        return ResetResult(f"{self.left} left", task_id)
 
-    def _act(self, action: str) -> Outcome:
+    def _act(self, action: str) -> StepResult:
         if "step" in self._task_id:
             raise ZeroDivisionError("the game crashed")
         self.left -= action == "down"
         if self.left == 0:
-            return Outcome(exit_reason="counted", score=1.0)
-        return Outcome(f"{self.left} left", valid=action == "down")
+            return StepResult(exit_reason="counted", score=1.0)
+        return StepResult(f"{self.left} left", valid=action == "down")
 
 
 class CountdownDialogue(Dialogue):
@@ -87,7 +93,7 @@ class CountdownDialogue(Dialogue):
     def parse(self, turn: str) -> str | None:
         return turn
 
-    def write(self, move: Move) -> str:
+    def write(self, move: OracleStep) -> str:
         return move.action
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from dataset_builders import build_mix
 from dataset_builders.errors import ConfigError, DataError
 from dataset_builders.readers.building import LoadResult
 from dataset_builders.readers.files import locate
-from dataset_builders.sources.inputs import as_evaluation_spec, as_spec, read_source
+from dataset_builders.sources.inputs import as_evaluation_spec, read_source, resolve_source
 from dataset_builders.sources.loading import SourceSpec, load_source
 
 datasets = pytest.importorskip("datasets")
@@ -30,7 +30,7 @@ def write(path: Path, *rows: Any) -> Path:
 
 
 def load(path: Path, *splits: str) -> LoadResult:
-    return load_source(as_spec(SourceSpec(str(path), splits=splits)))
+    return load_source(resolve_source(SourceSpec(str(path), splits=splits)))
 
 
 def answers(result: LoadResult) -> list[str]:
@@ -67,7 +67,7 @@ def test_evaluation_splits_are_not_trained_on_unless_named(
         assert answers(load(tmp_path, *left_out)) == left_out
     pattern = "data/*" if names[0].startswith("data/") else "*"
     spec = SourceSpec(str(tmp_path), data_files=(pattern,))
-    assert len(load_source(as_spec(spec)).conversations) == len(names)
+    assert len(load_source(resolve_source(spec)).conversations) == len(names)
 
 
 def test_measuring_takes_the_splits_for_evaluation(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 pytest.importorskip("torch", reason="pip install 'agenttuning-plugin[eval]'")
 
-from evaluators.distributed.heartbeat import Watchdog
+from evaluators.distributed.heartbeat import Heartbeat
 
 FOLDER = Path(__file__).resolve().parents[2] / "support"
 ENVIRONMENT = {
@@ -168,7 +168,7 @@ def test_a_process_that_fell_silent_is_overdue() -> None:
     from torch.distributed import HashStore
 
     store = HashStore()
-    mine, other = (Watchdog(store, rank, 2, timeout=0.4) for rank in (0, 1))
+    mine, other = (Heartbeat(store, rank, 2, timeout=0.4) for rank in (0, 1))
     with mine.watching("quiz"), mine.waiting():
         time.sleep(0.2)
         assert mine.overdue() == ""
@@ -190,7 +190,7 @@ def test_calls_of_the_model_by_others_are_signs_of_life(tiny_model_dir: Path) ->
     from torch.distributed import HashStore
 
     model = transformers.AutoModelForCausalLM.from_pretrained(tiny_model_dir)
-    watchdog = Watchdog(HashStore(), 0, 2, timeout=60.0)
+    watchdog = Heartbeat(HashStore(), 0, 2, timeout=60.0)
     ids = model.dummy_inputs["input_ids"]
     before = watchdog._since
     with watchdog.following(model):

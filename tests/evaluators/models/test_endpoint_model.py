@@ -21,7 +21,7 @@ import torch  # noqa: E402
 import transformers  # noqa: E402
 
 from evaluators.models.endpoint import EndpointModel, served_models  # noqa: E402
-from evaluators.models.target import Decoding, LanguageModel, Subject  # noqa: E402
+from evaluators.models.target import Decoding, EvalTarget, LanguageModel  # noqa: E402
 from tests.support.endpoint import Endpoint, Fault, serving  # noqa: E402
 from tests.support.served_model import serving_model  # noqa: E402
 
@@ -47,7 +47,7 @@ def lettered(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 def local(lettered: Path) -> LanguageModel:
     model = transformers.AutoModelForCausalLM.from_pretrained(lettered, dtype=torch.float32)
     tokenizer = transformers.AutoTokenizer.from_pretrained(lettered)
-    return Subject(model.eval(), tokenizer).language_model()
+    return EvalTarget(model.eval(), tokenizer).language_model()
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from dataset_builders.conversation import Message
 from dataset_builders.endpoints.answer import Answer, refusal
 from dataset_builders.errors import EndpointError
 from dataset_builders.rollouts.recorded_client import Endpoint as Place
-from evaluators.evaluator import Evaluation, Subject
+from evaluators.evaluator import EvalResult, EvalTarget
 from evaluators.models.endpoint import EndpointModel
 from evaluators.models.judge import Judge
 from evaluators.models.target import Decoding
@@ -37,12 +37,12 @@ def served(endpoint: Endpoint, **settings: Any) -> EndpointModel:
     )
 
 
-def measured(endpoint: Endpoint, evaluator: Any, limit: int | None = None) -> Evaluation:
+def measured(endpoint: Endpoint, evaluator: Any, limit: int | None = None) -> EvalResult:
     with serving(endpoint):
         model = served(endpoint)
         try:
             return run_evaluator(
-                evaluator, Subject(model=None, tokenizer=None, server=model), limit=limit
+                evaluator, EvalTarget(model=None, tokenizer=None, server=model), limit=limit
             )
         finally:
             model.close()
@@ -115,7 +115,7 @@ def test_where_all_are_refused_the_task_is_not_measured(questions: int, tmp_path
     evaluator = gsm8k(tmp_path, questions)
     with serving(endpoint):
         model = served(endpoint)
-        subject = Subject(model=None, tokenizer=None, server=model)
+        subject = EvalTarget(model=None, tokenizer=None, server=model)
         assert subject.language_model().chat([[Message("user", "hello")]], Decoding(3)) == ["ok"]
         if questions == 4:
             result = run_evaluator(evaluator, subject)

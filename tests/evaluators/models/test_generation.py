@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch", reason="pip install 'agenttuning-plugin[eval]'")
 transformers = pytest.importorskip("transformers")
 
-from evaluators.models.eval_mode import borrowed  # noqa: E402
+from evaluators.models.eval_mode import evaluation_mode  # noqa: E402
 from evaluators.models.prefix_cache import PrefixCache  # noqa: E402
 from evaluators.models.sampler import TokenChooser  # noqa: E402
-from evaluators.models.target import Decoding, Subject  # noqa: E402
+from evaluators.models.target import Decoding, EvalTarget  # noqa: E402
 from evaluators.models.token_model import TokenModel  # noqa: E402
 from tests.support.tiny_models import (  # noqa: E402
     COMMON,
@@ -46,7 +46,7 @@ MODELS = {
 }
 
 
-def made(kind: str) -> tuple[Any, Subject]:
+def made(kind: str) -> tuple[Any, EvalTarget]:
     subject = subject_of(MODELS[kind][0])
     return subject.model, subject
 
@@ -92,7 +92,7 @@ class Watched(TokenModel):
 def test_a_batch_over_rounds_says_what_generate_says(kind: str) -> None:
     model, subject = made(kind)
     rows = rows_of(1, 4 if kind == "mamba" else 9)
-    with borrowed(subject):
+    with evaluation_mode(subject):
         tokens = TokenModel(model, 0)
         # The second round goes on from the first; some rows forget a part of what they had.
         for round_ in range(3 if MODELS[kind][1] == "shared" else 2):
@@ -110,7 +110,7 @@ def test_a_batch_over_rounds_says_what_generate_says(kind: str) -> None:
 @pytest.mark.parametrize(("reuse", "room"), [(False, 0), (True, 10**6), (True, 90)])
 def test_neither_reuse_nor_eviction_changes_a_word(reuse: bool, room: int) -> None:
     model, subject = made("llama")
-    with borrowed(subject):
+    with evaluation_mode(subject):
         tokens = TokenModel(model, 0, reuse=reuse, max_rows=4)
         tokens._prefixes = PrefixCache(room)
         for seed in (1, 2, 1):
@@ -129,7 +129,7 @@ def test_what_was_read_is_not_read_again() -> None:
     model, subject = made("llama")
     opening = [20] * 40
     rows = [[*opening, 30 + number, 31] for number in range(6)]
-    with borrowed(subject):
+    with evaluation_mode(subject):
         tokens = Watched(model, 0)
         answers = tokens.generate(rows, Decoding(5), [])
         # The opening once, alone; of each row the rest.
@@ -147,7 +147,7 @@ def test_what_was_read_is_not_read_again() -> None:
 def test_rows_that_have_ended_leave_the_batch() -> None:
     model, subject = made("llama")
     rows = rows_of(4, 8)
-    with borrowed(subject):
+    with evaluation_mode(subject):
         whole = TokenModel(model, 0).generate(rows, Decoding(40), [])
         # The first rows' own tokens become ends, so that they stop early.
         limits = {tuple(answer): number for number, answer in enumerate(whole)}
@@ -174,7 +174,7 @@ def test_nothing_is_kept_beyond_the_loan() -> None:
         with torch.no_grad():
             model.lm_head.weight.mul_(scale)
             model.model.embed_tokens.weight.add_(scale / 10)
-        with borrowed(subject):
+        with evaluation_mode(subject):
             assert tokens.generate(rows, Decoding(6), ENDS) == [
                 reference(model, row, 6) for row in rows
             ]
@@ -197,7 +197,7 @@ class Small(Watched):
 def test_out_of_memory_halves_the_batch(caplog: pytest.LogCaptureFixture) -> None:
     model, subject = made("llama")
     rows = rows_of(6, 8)
-    with borrowed(subject):
+    with evaluation_mode(subject):
         tokens = Small(model, 0)
         # Sampled, for an attempt that failed must not have drawn.
         decoding = Decoding(6, temperature=1.0)
@@ -229,7 +229,7 @@ class InStep(Watched):
 
 def test_a_process_with_nothing_left_joins_the_others() -> None:
     model, subject = made("llama")
-    with borrowed(subject):
+    with evaluation_mode(subject):
         tokens = InStep(model, 0)
         assert tokens.generate([], Decoding(5), ENDS) == []
         assert tokens.shapes == [(1, 1)] * 3
@@ -245,7 +245,7 @@ def test_an_answer_is_drawn_whatever_else_is_in_the_batch() -> None:
     model, subject = made("llama")
     rows = rows_of(8, 6)
     warm = Decoding(10, temperature=1.3, top_p=0.9, seed=4)
-    with borrowed(subject):
+    with evaluation_mode(subject):
         together = TokenModel(model, 0).generate(rows, warm, ENDS)
         alone = [TokenModel(model, 0).generate([row], warm, ENDS)[0] for row in rows]
         other = TokenModel(model, 0).generate(rows, Decoding(10, 1.3, 0.9, seed=5), ENDS)

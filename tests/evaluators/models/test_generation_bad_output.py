@@ -13,22 +13,22 @@ torch = pytest.importorskip("torch", reason="pip install 'agenttuning-plugin[eva
 transformers = pytest.importorskip("transformers")
 
 from dataset_builders.conversation import Message  # noqa: E402
-from evaluators.evaluator import Record, Subject  # noqa: E402
+from evaluators.evaluator import EvalTarget, Record  # noqa: E402
 from evaluators.models.chat_model import LocalModel  # noqa: E402
-from evaluators.models.eval_mode import borrowed  # noqa: E402
+from evaluators.models.eval_mode import evaluation_mode  # noqa: E402
 from evaluators.models.target import Decoding  # noqa: E402
 from evaluators.models.token_model import TokenModel  # noqa: E402
 from evaluators.runner import run_evaluator  # noqa: E402
 from evaluators.tasks.agent_task import AgentTaskEvaluator  # noqa: E402
 
-Make = Callable[..., Subject]
+Make = Callable[..., EvalTarget]
 
 
 @pytest.fixture(scope="module")
 def speaker(small_tokenizer: Any) -> Make:
     """Makes real models whose weights let every token be followed by a given one."""
 
-    def make(follows: Mapping[str, str], otherwise: str, tokenizer: Any = None) -> Subject:
+    def make(follows: Mapping[str, str], otherwise: str, tokenizer: Any = None) -> EvalTarget:
         tokenizer = tokenizer or small_tokenizer
         number = tokenizer.convert_tokens_to_ids
         config = transformers.LlamaConfig(
@@ -51,12 +51,12 @@ def speaker(small_tokenizer: Any) -> Make:
             for before, after in follows.items():
                 model.lm_head.weight[number(otherwise), number(before)] = 0.0
                 model.lm_head.weight[number(after), number(before)] = 1.0
-        return Subject(model, tokenizer)
+        return EvalTarget(model, tokenizer)
 
     return make
 
 
-def record_of(subject: Subject, max_new_tokens: int | None = 30) -> Record:
+def record_of(subject: EvalTarget, max_new_tokens: int | None = 30) -> Record:
     evaluator = AgentTaskEvaluator("database", num_tasks=2, max_new_tokens=max_new_tokens)
     evaluation = run_evaluator(evaluator, subject)
     assert evaluation.num_errors == 0
@@ -101,7 +101,7 @@ def test_thoughts_are_no_part_of_a_local_turn(
     tokenizer.add_tokens(["[THINK]", "[/THINK]"], special_tokens=special)
     follows = {"[THINK]": "a", "a": "b", "b": "[/THINK]", "[/THINK]": "c", "c": "<|im_end|>"}
     subject = speaker(follows, "[THINK]", tokenizer)
-    with borrowed(subject):
+    with evaluation_mode(subject):
         (said,) = subject.language_model().chat([[Message("user", "q")]], Decoding(20))
         (cut,) = subject.language_model().chat([[Message("user", "q")]], Decoding(3))
     assert (said, getattr(said, "reasoning", None)) == ("c", "ab")
@@ -115,7 +115,7 @@ def test_a_turn_begins_in_the_thought_that_its_template_opens(
     tokenizer.add_tokens(["<think>", "</think>"])
     follows = {"a": "b", "b": "</think>", "</think>": "c", "c": "<|im_end|>"}
     subject = speaker(follows, "a", tokenizer)
-    with borrowed(subject):
+    with evaluation_mode(subject):
         said, cut = (
             subject.language_model().chat([[Message("user", "q")]], Decoding(length))[0]
             for length in (20, 2)
@@ -130,7 +130,7 @@ def test_a_turn_begins_in_the_thought_that_its_template_opens(
 @pytest.mark.slow
 def test_four_thousand_tokens_without_an_action(speaker: Make) -> None:
     subject = speaker({}, "a")
-    with borrowed(subject):
+    with evaluation_mode(subject):
         (text,) = LocalModel(subject.tokens(), subject.tokenizer).chat(
             [[Message("user", "hi")]], Decoding(4000)
         )
@@ -185,7 +185,7 @@ def test_thoughts_that_a_template_cannot_write_are_left_out_of_the_prompt(
 
 def test_half_a_character_in_a_dialogue_is_replaced(speaker: Make) -> None:
     subject = speaker({}, "a")
-    with borrowed(subject):
+    with evaluation_mode(subject):
         local = LocalModel(subject.tokens(), subject.tokenizer)
         broken = [[Message("user", "a\ud83d!")], [Message("user", "\ud83d\ude00")]]
         assert local.chat(broken, Decoding(2)) == ["aa", "aa"]
@@ -204,7 +204,7 @@ class Counted(TokenModel):
 
 def test_a_stop_text_ends_the_answer_early(speaker: Make) -> None:
     subject = speaker({"a": "b", "b": "c", "c": "d", "d": "e"}, "a")
-    with borrowed(subject):
+    with evaluation_mode(subject):
         tokens = Counted(subject.model, 0)
         local = LocalModel(tokens, subject.tokenizer)
         (text,) = local.continue_text(["c"], Decoding(200, stop=("never", "bcd")))
@@ -223,8 +223,8 @@ def test_bare_text_begins_as_the_tokenizer_does(tiny_model_dir: Path) -> None:
             read.append(arguments["input_ids"][0].tolist())
             return super()._forward(**arguments)
 
-    subject = Subject(model, tokenizer)
-    with borrowed(subject):
+    subject = EvalTarget(model, tokenizer)
+    with evaluation_mode(subject):
         local = LocalModel(Seen(model, 0), tokenizer)
         local.continue_text(["hello"], Decoding(1))
     assert read == [tokenizer("hello")["input_ids"]]

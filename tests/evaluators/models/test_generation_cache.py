@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch", reason="pip install 'agenttuning-plugin[eva
 transformers = pytest.importorskip("transformers")
 
 from evaluators.models import cache_support  # noqa: E402
-from evaluators.models.eval_mode import borrowed  # noqa: E402
+from evaluators.models.eval_mode import evaluation_mode  # noqa: E402
 from evaluators.models.target import Decoding  # noqa: E402
 from evaluators.models.token_model import TokenModel  # noqa: E402
 from tests.support.tiny_models import (  # noqa: E402
@@ -68,12 +68,12 @@ def test_a_compiled_model_is_evaluated_with_its_cache_and_left_compiled(
     if make is lora and wrap is adapter_around:
         pytest.skip("an adapter around an adapter is no case")
     plain = subject_of(make)
-    with borrowed(plain):
+    with evaluation_mode(plain):
         expected = TokenModel(plain.model, 0).generate(ROWS, Decoding(6), [])
     subject = subject_of(make)
     model = wrap(subject.model)
     subject = type(subject)(model, subject.tokenizer)
-    with borrowed(subject):
+    with evaluation_mode(subject):
         tokens = TokenModel(model, 0)
         assert tokens.generate(ROWS, Decoding(6), []) == expected
         assert tokens._support is not None
@@ -104,7 +104,7 @@ def test_a_model_without_a_cache_is_warned_of_once(
 ) -> None:
     cache_support._warn_once.cache_clear()
     subject = subject_of(make)
-    with caplog.at_level(logging.WARNING), borrowed(subject):
+    with caplog.at_level(logging.WARNING), evaluation_mode(subject):
         for _ in range(2):
             assert all(TokenModel(subject.model, 0).generate(ROWS[:1], Decoding(2), []))
     (record,) = [r for r in caplog.records if r.name.startswith("evaluators.")]
@@ -116,6 +116,6 @@ def test_a_model_without_a_cache_is_warned_of_once(
 def test_a_model_with_a_cache_is_not_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     cache_support._warn_once.cache_clear()
     subject = subject_of(llama)
-    with caplog.at_level(logging.WARNING), borrowed(subject):
+    with caplog.at_level(logging.WARNING), evaluation_mode(subject):
         TokenModel(subject.model, 0).generate(ROWS, Decoding(2), [])
     assert not caplog.records

@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="pip install 'agenttuning-plugin[eval]'")
 transformers = pytest.importorskip("transformers")
 
-from evaluators.models.eval_mode import borrowed  # noqa: E402
+from evaluators.models.eval_mode import evaluation_mode  # noqa: E402
 from evaluators.models.target import Decoding  # noqa: E402
 from evaluators.models.token_model import TokenModel  # noqa: E402
 from tests.support.tiny_models import (  # noqa: E402
@@ -58,7 +58,7 @@ def test_a_batch_over_rounds_says_what_each_row_says_alone(kind: str) -> None:
     subject = subject_of(make)
     model = subject.model
     rows = rows_of(1, 7 if cache == "own" else 2)
-    with borrowed(subject):
+    with evaluation_mode(subject):
         tokens = TokenModel(model, 0)
         for _ in range(2):
             answers = tokens.generate(rows, Decoding(8), ENDS)
@@ -77,7 +77,7 @@ def test_a_batch_is_scored_as_each_row_alone(make: Any) -> None:
     subject = subject_of(make)
     model = subject.model
     rows = rows_of(2, 5)
-    with borrowed(subject):
+    with evaluation_mode(subject):
         found = TokenModel(model, 0).score(rows)
         for row, scores in zip(rows, found, strict=True):
             ids = torch.tensor([row])

@@ -14,7 +14,7 @@ from dataset_builders.conversation import Conversation, Message  # noqa: E402
 from dataset_builders.errors import ConfigError  # noqa: E402
 from evaluators.models import cache_support  # noqa: E402
 from evaluators.models.chat_model import LocalModel  # noqa: E402
-from evaluators.models.target import Decoding, Subject  # noqa: E402
+from evaluators.models.target import Decoding, EvalTarget  # noqa: E402
 from evaluators.models.token_model import TokenModel  # noqa: E402
 from evaluators.runner import run_evaluator  # noqa: E402
 from evaluators.tasks.general_loss import GeneralLossEvaluator  # noqa: E402
@@ -63,7 +63,7 @@ def test_what_is_longer_than_the_context_is_an_error_of_its_own(small_tokenizer:
     config = transformers.GPT2Config(
         vocab_size=len(small_tokenizer), n_embd=32, n_layer=1, n_head=4, n_positions=64
     )
-    subject = Subject(transformers.GPT2LMHeadModel(config).eval(), small_tokenizer)
+    subject = EvalTarget(transformers.GPT2LMHeadModel(config).eval(), small_tokenizer)
     talks = [
         Conversation.create([Message("user", "q"), Message("assistant", "a " * n, True)])
         for n in (3, 90)

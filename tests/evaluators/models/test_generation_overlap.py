@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from dataset_builders.conversation import Message
 from dataset_builders.environments import EnvironmentSpec
-from dataset_builders.environments.base import Outcome, Start, TextEnvironment
+from dataset_builders.environments.base import ResetResult, StepResult, TextEnvironment
 from dataset_builders.environments.dialogue import Dialogue
 from dataset_builders.environments.prompts import Prompt
 from dataset_builders.rollouts.rollout import ScriptedPolicy, play
@@ -28,18 +28,18 @@ class ScenesEnvironment(TextEnvironment):
     def task_ids(self, split: str) -> tuple[str, ...]:
         return tuple(f"s-{split}-{scene}" for scene in ("meet", "late", "quick"))
 
-    def _begin(self, task_id: str) -> Start:
+    def _begin(self, task_id: str) -> ResetResult:
         self.scene, self.steps, self.thread = task_id.split("-")[2], 0, threading.get_ident()
-        return Start("begun", task_id)
+        return ResetResult("begun", task_id)
 
-    def _act(self, action: str) -> Outcome:
+    def _act(self, action: str) -> StepResult:
         assert threading.get_ident() == self.thread
         self.steps += 1
         if self.scene == "meet":
             MEETING.wait()
         if self.scene == "late" and self.steps == 1 and not SPOKEN.wait(WAITING):
             raise TimeoutError("the policy waited for this step")
-        return Outcome(f"{self.steps}", exit_reason="done" if self.steps == 3 else "", score=1.0)
+        return StepResult(f"{self.steps}", exit_reason="done" if self.steps == 3 else "", score=1.0)
 
 
 class ScenesDialogue(Dialogue):

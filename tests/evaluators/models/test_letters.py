@@ -17,9 +17,9 @@ import transformers  # noqa: E402
 
 from dataset_builders.conversation import Message  # noqa: E402
 from dataset_builders.errors import ConfigError  # noqa: E402
-from evaluators.models.eval_mode import borrowed  # noqa: E402
+from evaluators.models.eval_mode import evaluation_mode  # noqa: E402
 from evaluators.models.letter_tokens import tokens_writing  # noqa: E402
-from evaluators.models.target import Decoding, Subject  # noqa: E402
+from evaluators.models.target import Decoding, EvalTarget  # noqa: E402
 from evaluators.runner import run_evaluator  # noqa: E402
 from tests.evaluators.tasks.general.test_mmlu import archive, made  # noqa: E402
 
@@ -107,9 +107,9 @@ def test_after_a_line_break_sentencepiece_writes_a_letter_without_a_blank(
 ) -> None:
     tokenizer = ending_in(llama2_tokenizer, "line break")
     bare, blank = pieces(tokenizer, "B", "▁A")
-    subject = Subject(constant_model(tokenizer, {bare: 0.6, blank: 0.3}), tokenizer)
+    subject = EvalTarget(constant_model(tokenizer, {bare: 0.6, blank: 0.3}), tokenizer)
     model = subject.language_model()
-    with borrowed(subject):
+    with evaluation_mode(subject):
         [written] = model.chat([ASKED], Decoding(1))
         [values] = model.next_token_logprobs([ASKED], LETTERS)
     assert written == "B"
@@ -120,8 +120,8 @@ def test_after_a_line_break_sentencepiece_writes_a_letter_without_a_blank(
 def test_both_spellings_of_a_letter_are_summed(llama2_tokenizer: Any) -> None:
     tokenizer = ending_in(llama2_tokenizer, "colon")
     one, other, rival = pieces(tokenizer, "C", "▁C", "▁A")
-    subject = Subject(constant_model(tokenizer, {one: 0.25, other: 0.25, rival: 0.4}), tokenizer)
-    with borrowed(subject):
+    subject = EvalTarget(constant_model(tokenizer, {one: 0.25, other: 0.25, rival: 0.4}), tokenizer)
+    with evaluation_mode(subject):
         [values] = subject.language_model().next_token_logprobs([ASKED], LETTERS)
     assert values is not None
     assert [math.exp(v) for v in values] == pytest.approx([0.4, 0, 0.5, 0], abs=1e-2)
@@ -134,7 +134,7 @@ def test_letters_of_little_probability_are_warned_of(
 ) -> None:
     tokenizer = ending_in(llama2_tokenizer, "line break")
     letter, thought = pieces(tokenizer, "A", "▁think")
-    subject = Subject(constant_model(tokenizer, {letter: mass, thought: 0.95 - mass}), tokenizer)
+    subject = EvalTarget(constant_model(tokenizer, {letter: mass, thought: 0.95 - mass}), tokenizer)
     archive(tmp_path)
     result = run_evaluator(made(tmp_path, shots=0), subject, limit=4)
     assert result.num_errors == 0
@@ -147,8 +147,8 @@ def test_an_answer_says_whether_it_was_cut(limit: int, said: str, llama2_tokeniz
     tokenizer = ending_in(llama2_tokenizer, "line break")
     [token] = pieces(tokenizer, "▁word")
     eos = tokenizer.eos_token_id
-    subject = Subject(constant_model(tokenizer, {token if limit else eos: 0.9}), tokenizer)
-    with borrowed(subject):
+    subject = EvalTarget(constant_model(tokenizer, {token if limit else eos: 0.9}), tokenizer)
+    with evaluation_mode(subject):
         answers = subject.language_model().chat([ASKED], Decoding(3))
     from evaluators.models.answer_facts import answer_facts, answer_warning
 

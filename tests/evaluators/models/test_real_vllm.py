@@ -27,9 +27,9 @@ from dataset_builders.encoding.tokens import Encoder, encode_dataset  # noqa: E4
 from dataset_builders.endpoints.requests import Sampling  # noqa: E402
 from dataset_builders.environments import load_environment  # noqa: E402
 from dataset_builders.errors import ConfigError  # noqa: E402
-from dataset_builders.rollouts.engine import Play  # noqa: E402
+from dataset_builders.rollouts.engine import RolloutConfig  # noqa: E402
 from dataset_builders.rollouts.recorded_client import Endpoint as Place  # noqa: E402
-from evaluators.evaluator import Subject  # noqa: E402
+from evaluators.evaluator import EvalTarget  # noqa: E402
 from evaluators.runner import run_evaluator  # noqa: E402
 from evaluators.tasks.agent_task import AgentTaskEvaluator  # noqa: E402
 from evaluators.tasks.held_in import held_in_evaluator  # noqa: E402
@@ -95,7 +95,7 @@ def test_a_served_model_is_evaluated_as_the_same_weights_here(model: Path, addre
 
 
 def test_a_served_model_is_collected_from(address: str, tmp_path: Path) -> None:
-    play = Play(
+    play = RolloutConfig(
         load_environment("database"),
         Place("base", address),
         Sampling(temperature=0.0, max_tokens=TOKENS),
@@ -161,7 +161,7 @@ def test_a_second_run_in_the_same_folder_is_measured_with_its_own_weights(
         row = json.loads(line)
         assert (row["step"], row["evaluator"]) == (2, "endpoint_database")
         evaluator = held_in_evaluator("database", SuiteSettings(max_new_tokens=TOKENS))
-        subject = Subject(trainer.model.eval(), trainer.processing_class)
+        subject = EvalTarget(trainer.model.eval(), trainer.processing_class)
         here = run_evaluator(evaluator, subject, limit=TASKS)
         transcript = tmp_path / "endpoint/step-2/transcripts/database.jsonl"
         lines = transcript.read_text("utf-8").splitlines()[1:]  # Below its heading.

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from evaluators.stats.paired import _t95, paired_change
-from evaluators.training.floors import GeneralFloor
+from evaluators.training.floors import ScoreFloor
 
 
 def records(values: Any, score: str = "success", **more: Any) -> list[dict[str, Any]]:
@@ -155,5 +155,5 @@ def test_a_score_that_is_no_number_is_no_evidence_but_breaks_the_floor() -> None
     sound, diverged = records([1.0, 2.0, 3.0], "loss"), records([math.nan] * 3, "loss")
     change = paired_change(sound, diverged, "loss")
     assert math.isnan(change.p_value)
-    assert GeneralFloor().broken(change, "loss")
-    assert not GeneralFloor().broken(paired_change(diverged, diverged, "loss"), "loss")
+    assert ScoreFloor().broken(change, "loss")
+    assert not ScoreFloor().broken(paired_change(diverged, diverged, "loss"), "loss")

@@ -12,7 +12,7 @@ import pytest
 from dataset_builders.errors import EndpointError
 from dataset_builders.rollouts.recorded_client import Endpoint as Place
 from dataset_builders.sandbox import engines
-from evaluators.evaluator import Evaluation, Evaluator, Subject
+from evaluators.evaluator import EvalResult, EvalTarget, Evaluator
 from evaluators.models.answering import answer_items
 from evaluators.models.endpoint import EndpointModel
 from evaluators.runner import run_evaluator
@@ -63,13 +63,13 @@ class InBatches:
         self.for_task = model.for_task
 
 
-def measured(evaluator: Evaluator, url: str, hold: Hold | None) -> Evaluation:
+def measured(evaluator: Evaluator, url: str, hold: Hold | None) -> EvalResult:
     model = EndpointModel(Place("m", url, tries=3, back_off=0.01, timeout=60.0))
     server: Any = InBatches(model) if hold is None else model
     try:
         return run_evaluator(
             evaluator,
-            Subject(model=None, tokenizer=None, server=server),
+            EvalTarget(model=None, tokenizer=None, server=server),
             on_progress=hold.progress if hold else None,
         )
     finally:
@@ -80,7 +80,7 @@ def of(suite: str, data: Path, **more: Any) -> SuiteSettings:
     return SuiteSettings(options={suite: {"data": str(data)}}, batch_size=SIZE, **more)
 
 
-def compare(make: Any, endpoint: Endpoint, words: str) -> Evaluation:
+def compare(make: Any, endpoint: Endpoint, words: str) -> EvalResult:
     """The held answer is the last to come; the records are those of batches."""
     with serving(endpoint):
         expected = measured(make(endpoint.url), endpoint.url, None)
@@ -180,6 +180,6 @@ def test_a_model_in_this_process_answers_batches_in_order() -> None:
         return [item.upper() for item in batch]
 
     items = list("abcde")
-    answer_items(Subject(None, None), items, 2, answer, lambda *told: taken.append(told))
+    answer_items(EvalTarget(None, None), items, 2, answer, lambda *told: taken.append(told))
     assert asked == [["a", "b"], ["c", "d"], ["e"]]
     assert taken == [(item, item.upper()) for item in items]

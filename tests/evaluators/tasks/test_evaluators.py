@@ -19,9 +19,9 @@ from dataset_builders.rollouts.rollout import ScriptedPolicy, play, play_oracle
 torch = pytest.importorskip("torch", reason="pip install 'agenttuning-plugin[eval]'")
 transformers = pytest.importorskip("transformers")
 
-from evaluators.evaluator import Subject  # noqa: E402
+from evaluators.evaluator import EvalTarget  # noqa: E402
 from evaluators.models.chat_model import LocalModel  # noqa: E402
-from evaluators.models.eval_mode import borrowed  # noqa: E402
+from evaluators.models.eval_mode import evaluation_mode  # noqa: E402
 from evaluators.models.target import Decoding  # noqa: E402
 from evaluators.runner import run_evaluator  # noqa: E402
 from evaluators.tasks.agent_task import AgentTaskEvaluator  # noqa: E402
@@ -29,10 +29,10 @@ from evaluators.tasks.general_loss import GeneralLossEvaluator  # noqa: E402
 
 
 @pytest.fixture
-def subject(tiny_model_dir: Path) -> Subject:
+def subject(tiny_model_dir: Path) -> EvalTarget:
     model = transformers.AutoModelForCausalLM.from_pretrained(tiny_model_dir)
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model_dir)
-    return Subject(model=model, tokenizer=tokenizer)
+    return EvalTarget(model=model, tokenizer=tokenizer)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def rows(small_tokenizer: Any) -> Any:
     return encode_dataset(talks, Encoder(small_tokenizer, max_length=4096)).dataset
 
 
-def state_of(subject: Subject) -> dict[str, Any]:
+def state_of(subject: EvalTarget) -> dict[str, Any]:
     """Everything that an evaluation might leave changed."""
     model = subject.model
     return {
@@ -79,7 +79,7 @@ def assert_same(before: dict[str, Any], after: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["agent", "loss"])
-def test_evaluation_leaves_no_trace(subject: Subject, rows: Any, kind: str) -> None:
+def test_evaluation_leaves_no_trace(subject: EvalTarget, rows: Any, kind: str) -> None:
     # As Axolotl leaves a model: training, checkpointing, cache off, sampling forced.
     subject.model.train()
     subject.model.model.layers[0].eval()
@@ -99,12 +99,12 @@ def test_evaluation_leaves_no_trace(subject: Subject, rows: Any, kind: str) -> N
     assert_same(before, state_of(subject))
 
 
-def test_state_is_restored_after_an_error(subject: Subject) -> None:
+def test_state_is_restored_after_an_error(subject: EvalTarget) -> None:
     subject.model.train()
     before = state_of(subject)
 
     def fail() -> None:
-        with borrowed(subject):
+        with evaluation_mode(subject):
             random.random()
             torch.rand(3)
             subject.tokenizer.padding_side = "left"
@@ -116,11 +116,11 @@ def test_state_is_restored_after_an_error(subject: Subject) -> None:
     assert_same(before, state_of(subject))
 
 
-def test_generation_is_greedy_though_the_model_is_set_to_sample(subject: Subject) -> None:
+def test_generation_is_greedy_though_the_model_is_set_to_sample(subject: EvalTarget) -> None:
     subject.model.generation_config.do_sample = True
     subject.model.generation_config.temperature = 5.0
     dialogue = [Message("user", "hello")]
-    with borrowed(subject):
+    with evaluation_mode(subject):
         policy = LocalModel(subject.tokens(), subject.tokenizer)
         answers = {policy.chat([dialogue], Decoding(12))[0] for _ in range(4)}
     assert len(answers) == 1
@@ -135,21 +135,21 @@ def test_generation_is_greedy_though_the_model_is_set_to_sample(subject: Subject
     assert answers == {policy._decode(sequence[start:]).strip()}
 
 
-def test_a_batch_answers_as_one_by_one(subject: Subject) -> None:
+def test_a_batch_answers_as_one_by_one(subject: EvalTarget) -> None:
     dialogues = [
         [Message("user", "hi")],
         [Message("user", "a much longer question " * 9)],
         [Message("user", "two"), Message("assistant", "2"), Message("user", "three")],
     ]
-    with borrowed(subject):
+    with evaluation_mode(subject):
         policy = LocalModel(subject.tokens(), subject.tokenizer)
         together = policy.chat(dialogues, Decoding(10))
         alone = [policy.chat([dialogue], Decoding(10))[0] for dialogue in dialogues]
     assert together == alone
 
 
-def test_a_dialogue_without_room_is_not_continued(subject: Subject) -> None:
-    with borrowed(subject):
+def test_a_dialogue_without_room_is_not_continued(subject: EvalTarget) -> None:
+    with evaluation_mode(subject):
         policy = LocalModel(subject.tokens(), subject.tokenizer, context_length=40)
         short, long = [Message("user", "hi")], [Message("user", "word " * 60)]
         answers = policy.chat([long, short], Decoding(5))
@@ -157,14 +157,14 @@ def test_a_dialogue_without_room_is_not_continued(subject: Subject) -> None:
     assert answers[1] is not None
 
 
-def test_the_prompt_is_the_prefix_of_training(subject: Subject) -> None:
+def test_the_prompt_is_the_prefix_of_training(subject: EvalTarget) -> None:
     messages = (Message("user", "q"), Message("assistant", "a", trained=True))
     renderer = LocalModel(subject.tokens(), subject.tokenizer)._renderer
     rendered = renderer.render(Conversation.create(messages))
     assert rendered.text[: rendered.spans[0].start] == renderer.prompt(messages[:1])
 
 
-def test_loss_is_the_models_own(subject: Subject, rows: Any) -> None:
+def test_loss_is_the_models_own(subject: EvalTarget, rows: Any) -> None:
     metric = run_evaluator(GeneralLossEvaluator(rows), subject).metrics["loss"]
     total, count = 0.0, 0
     subject.model.eval()
@@ -208,7 +208,7 @@ def test_loss_without_rows_is_refused() -> None:
         GeneralLossEvaluator([])
 
 
-def test_the_evaluator_in_the_documentation_measures(subject: Subject) -> None:
+def test_the_evaluator_in_the_documentation_measures(subject: EvalTarget) -> None:
     text = (Path(__file__).parents[3] / "docs/evaluation.md").read_text("utf-8")
     section = text.partition("## Your own evaluator")[2].partition("\n## ")[0]
     blocks = [part.partition("```")[0] for part in section.split("```python\n")[1:]]

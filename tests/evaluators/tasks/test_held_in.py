@@ -10,7 +10,7 @@ import pytest
 from dataset_builders.environments import load_environment
 from dataset_builders.errors import ConfigError, SourceNotFoundError
 from dataset_builders.rollouts.episode import Trajectory
-from evaluators.evaluator import Evaluation, Subject
+from evaluators.evaluator import EvalResult, EvalTarget
 from evaluators.runner import run_evaluator
 from evaluators.tasks.held_in import HeldInEvaluator, held_in_evaluator
 from evaluators.tasks.registry import BENCHMARKS, SuiteSettings
@@ -43,7 +43,7 @@ def test_the_oracle_takes_the_evaluators_own_path(
     try:
         evaluator = made(name, shared / "data", oracle=True, options=options, batch_size=1)
         limit = {"alfworld": 2, "database": 12}.get(name, 6)
-        result: Evaluation = run_evaluator(evaluator, Subject(None, None), limit=limit)
+        result: EvalResult = run_evaluator(evaluator, EvalTarget(None, None), limit=limit)
     except SourceNotFoundError as error:
         pytest.skip(str(error))
     assert len(evaluator.items()) == SIZES.get(name, 12)

@@ -14,7 +14,7 @@ from dataset_builders.conversation import Conversation, Message
 from dataset_builders.environments import HELD_IN, load_environment
 from dataset_builders.errors import ConfigError
 from dataset_builders.rollouts.rollout import play_oracle
-from dataset_builders.sources.inputs import as_spec
+from dataset_builders.sources.inputs import resolve_source
 from dataset_builders.sources.loading import load_source
 
 torch = pytest.importorskip("torch", reason="pip install 'agenttuning-plugin[eval]'")
@@ -23,8 +23,8 @@ transformers = pytest.importorskip("transformers")
 from dataset_builders.encoding.token_rows import TokenReport  # noqa: E402
 from dataset_builders.encoding.tokens import Encoder, encode_dataset  # noqa: E402
 from dataset_builders.masks.chat import ChatRenderer  # noqa: E402
-from evaluators.evaluator import Subject  # noqa: E402
-from evaluators.models.eval_mode import borrowed  # noqa: E402
+from evaluators.evaluator import EvalTarget  # noqa: E402
+from evaluators.models.eval_mode import evaluation_mode  # noqa: E402
 from evaluators.models.token_model import TokenScores  # noqa: E402
 from evaluators.runner import run_evaluator  # noqa: E402
 from evaluators.tasks.replay import (  # noqa: E402
@@ -48,13 +48,13 @@ def test_nothing_that_is_trained_on_is_replayed() -> None:
 
 
 @pytest.fixture
-def subject(tiny_model_dir: Path) -> Subject:
+def subject(tiny_model_dir: Path) -> EvalTarget:
     model = transformers.AutoModelForCausalLM.from_pretrained(tiny_model_dir)
-    return Subject(model, transformers.AutoTokenizer.from_pretrained(tiny_model_dir))
+    return EvalTarget(model, transformers.AutoTokenizer.from_pretrained(tiny_model_dir))
 
 
 def test_figures_are_those_of_the_models_own_logits(
-    subject: Subject, trajectories: list[Conversation]
+    subject: EvalTarget, trajectories: list[Conversation]
 ) -> None:
     """Worked out without the evaluator's batches and ranges, for one trajectory."""
     result = run_evaluator(ReplayEvaluator(trajectories[:1]), subject)
@@ -87,7 +87,7 @@ def test_figures_are_those_of_the_models_own_logits(
 
 
 def test_a_model_that_knows_the_trajectory_matches_it(
-    subject: Subject, trajectories: list[Conversation]
+    subject: EvalTarget, trajectories: list[Conversation]
 ) -> None:
     """Trained on two trajectories until it has them by heart, and untrained on others."""
     known, unknown = trajectories[:2], trajectories[4:]
@@ -119,7 +119,7 @@ def test_a_model_that_knows_the_trajectory_matches_it(
 
 
 def test_an_item_that_is_too_long_is_an_error_of_its_own(
-    subject: Subject, trajectories: list[Conversation]
+    subject: EvalTarget, trajectories: list[Conversation]
 ) -> None:
     lengths = {
         c.id: len(subject.tokenizer(ChatRenderer(subject.tokenizer).render(c).text)["input_ids"])
@@ -178,7 +178,7 @@ def test_the_format_is_told_before_any_task_has_begun(name: str) -> None:
 def test_the_experts_own_turns_have_an_action(shared: Path) -> None:
     """AgentInstruct's, as they come; so what is not parsable is the model's doing."""
     for file in sorted((shared / "data/agentinstruct").glob("*.jsonl")):
-        for row in load_source(as_spec(str(file))).conversations[:50]:
+        for row in load_source(resolve_source(str(file))).conversations[:50]:
             has_action = _reader_of(row.task)
             assert has_action is not None
             turns = [message.content for message in row.messages if message.trained]
@@ -187,7 +187,7 @@ def test_the_experts_own_turns_have_an_action(shared: Path) -> None:
 
 
 def test_what_is_parsed_are_the_tokens_in_the_places_of_the_experts(
-    subject: Subject, trajectories: list[Conversation]
+    subject: EvalTarget, trajectories: list[Conversation]
 ) -> None:
     """Of a model that would have written just what the expert did."""
     row = next(Encoder(subject.tokenizer, max_length=4096).encode(trajectories[:1], TokenReport()))
@@ -215,8 +215,8 @@ def test_runs_of_trained_tokens() -> None:
     assert _runs(np.array([-100], dtype=np.int32)) == []
 
 
-def test_ranks_read_a_share_each(subject: Subject, trajectories: list[Conversation]) -> None:
-    with borrowed(subject):
+def test_ranks_read_a_share_each(subject: EvalTarget, trajectories: list[Conversation]) -> None:
+    with evaluation_mode(subject):
         evaluator = ReplayEvaluator(trajectories)
         found: list[Any] = []
         evaluator.measure(subject, evaluator.items()[1::2], found.append)

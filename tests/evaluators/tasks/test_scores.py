@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evaluators.evaluator import Evaluation, Metric
+from evaluators.evaluator import EvalResult, Metric
 from evaluators.tasks.overall import WEIGHTS, overall, overall_figures
 from evaluators.tasks.registry import BENCHMARKS, SUITES, select
 
@@ -58,7 +58,7 @@ def test_a_logs_overall_is_in_the_papers_units() -> None:
     values = {task: PUBLISHED[task][0] for task in ("mmlu", "human_eval", "gsm8k", "mt_bench")}
     shares = {task: value if task == "mt_bench" else value / 100 for task, value in values.items()}
     results = {
-        task: Evaluation(task, {"x": Metric(share, 0, 0, 0, 1)}, 0, 0.0, primary="x")
+        task: EvalResult(task, {"x": Metric(share, 0, 0, 0, 1)}, 0, 0.0, primary="x")
         for task, share in shares.items()
     }
     figures = overall_figures(results)

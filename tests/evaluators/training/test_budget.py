@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataset_builders.errors import ConfigError
-from evaluators.training.time_budget import PROBE, Planned, TimeBudget
+from evaluators.training.time_budget import PROBE, BudgetPlan, TimeBudget
 
 
 class Run:
@@ -35,7 +35,7 @@ class Run:
 
     def evaluate(self, at: int, sizes: dict[str, int], every: int) -> None:
         runs = 1 + len(range(at - at % every + every, self.steps + 1, every))
-        plan = {name: Planned(size, runs) for name, size in sizes.items()}
+        plan = {name: BudgetPlan(size, runs) for name, size in sizes.items()}
         for name in sizes:
             done = 0
 
@@ -152,7 +152,7 @@ def test_items_of_an_earlier_life_are_free_and_teach_nothing() -> None:
         clock[0] += fresh
         return fresh
 
-    assert budget.pace({"a": Planned(50, 1)}, "a", 0, 100, measure, finished=20) == 50
+    assert budget.pace({"a": BudgetPlan(50, 1)}, "a", 0, 100, measure, finished=20) == 50
     assert parts[0] == 20 + PROBE
     assert budget.spent == 30.0
 
@@ -174,7 +174,7 @@ def test_where_no_time_is_left_nothing_is_measured_and_processes_agree() -> None
     budget.start(0, 1.0)
     budget.took("a", 1, 100.0)
     clock[0] = 110.0  # ten steps of a second
-    plan = {"a": Planned(5, 1), "b": Planned(5, 1)}
+    plan = {"a": BudgetPlan(5, 1), "b": BudgetPlan(5, 1)}
     for name in plan:  # "b" is not known, but probing it would take what there is not
         assert budget.pace(plan, name, 10, 100, lambda _: pytest.fail("measured")) == 0
     told: list[int] = []

@@ -15,10 +15,10 @@ from dataset_builders.errors import ConfigError
 torch = pytest.importorskip("torch", reason="pip install 'agenttuning-plugin[eval]'")
 transformers = pytest.importorskip("transformers")
 
-from evaluators.results.history import forget_later  # noqa: E402
+from evaluators.results.history import discard_after_step  # noqa: E402
 from evaluators.tasks.agent_task import AgentTaskEvaluator  # noqa: E402
 from evaluators.tasks.general_loss import GeneralLossEvaluator  # noqa: E402
-from evaluators.training.callback import EvaluatorCallback, Policy, Schedule  # noqa: E402
+from evaluators.training.callback import EvaluationPolicy, EvaluatorCallback, Schedule  # noqa: E402
 from evaluators.training.trainer_target import subject_of  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings(
@@ -127,7 +127,9 @@ def test_an_estimate_of_the_time_of_a_step_draws_nothing(
         trainer = make_trainer(tiny_model_dir, rows, tmp_path / str(number), dropout=0.2)
         collate = trainer.data_collator
         trainer.data_collator = lambda given, collate=collate: (torch.rand(1), collate(given))[1]
-        EvaluatorCallback.install(trainer, panel(rows), policy=Policy(max_time_share=share))
+        EvaluatorCallback.install(
+            trainer, panel(rows), policy=EvaluationPolicy(max_time_share=share)
+        )
         trainer.train()
         weights.append(trainer.model.state_dict())
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
@@ -225,7 +227,7 @@ def test_damaged_records_are_left_out_with_a_warning(
     good = [json.dumps({"step": step, "evaluator": "a"}) for step in (0, 2, 4)]
     damaged = [b'{"step": 1, "eval', b"\xff", b"3", b'{"step": "2"}', b""]
     path.write_bytes(b"\n".join([good[0].encode(), *damaged, *map(str.encode, good[1:]), b""]))
-    assert [row["step"] for row in forget_later(tmp_path, 2)] == [0, 2]
+    assert [row["step"] for row in discard_after_step(tmp_path, 2)] == [0, 2]
     assert path.read_text("utf-8") == "".join(line + "\n" for line in good[:2])
     assert "5 damaged lines left out" in caplog.text
 
@@ -253,7 +255,7 @@ def test_results_that_cannot_be_written_do_not_end_training(
     for strict in (False, True):
         trainer = make_trainer(tiny_model_dir, rows, tmp_path / str(strict), steps=2)
         EvaluatorCallback.install(
-            trainer, panel(rows, at_start=False), policy=Policy(strict=strict)
+            trainer, panel(rows, at_start=False), policy=EvaluationPolicy(strict=strict)
         )
         trainer.add_callback(Blocks())
         if strict:

@@ -12,10 +12,10 @@ import pytest
 
 pytest.importorskip("torch", reason="pip install 'agenttuning-plugin[eval]'")
 
-from evaluators.evaluator import Record, Subject
-from evaluators.training.callback import Policy, Schedule
-from evaluators.training.floors import BEST_KEY, BestStep, GeneralFloor
-from evaluators.training.scheduled_run import Moment
+from evaluators.evaluator import EvalTarget, Record
+from evaluators.training.callback import EvaluationPolicy, Schedule
+from evaluators.training.floors import BEST_KEY, BestCheckpoint, ScoreFloor
+from evaluators.training.scheduled_run import ScheduledRun
 from tests.evaluators.training.test_callback_resume import Scored, make
 
 __all__ = ["make"]  # the fixture
@@ -41,14 +41,14 @@ def test_the_budget_knows_of_the_runs_that_choose_the_checkpoint(
     expected: list[int],
 ) -> None:
     """Else each of them takes half of the time that is left, and later steps have no tasks."""
-    seen, measure = [], Moment.measure
+    seen, measure = [], ScheduledRun.measure
 
-    def spy(moment: Moment, evaluator: Any, limit: Any, budget: Any, plan: Any) -> Any:
+    def spy(moment: ScheduledRun, evaluator: Any, limit: Any, budget: Any, plan: Any) -> Any:
         seen.append(plan["a"][1])
         return measure(moment, evaluator, limit, budget, plan)
 
-    monkeypatch.setattr(Moment, "measure", spy)
-    policy = Policy(max_time_share=0.5)
+    monkeypatch.setattr(ScheduledRun, "measure", spy)
+    policy = EvaluationPolicy(max_time_share=0.5)
     best = {"metric_for_best_model": "a_success", "greater_is_better": True}
     make([Schedule(Scored("a", 1.0))], policy, steps=steps, **evaluates, **best).train()
     assert seen == expected
@@ -58,7 +58,7 @@ class Diverged(Scored):
     """Has scores as they are told, NaN among them."""
 
     def measure(
-        self, subject: Subject, items: Sequence[str], finished: Callable[[Record], None]
+        self, subject: EvalTarget, items: Sequence[str], finished: Callable[[Record], None]
     ) -> None:
         score = self._runs[min(len(self.measured), len(self._runs) - 1)]
         self.measured.append(list(items))
@@ -72,7 +72,7 @@ def test_what_is_no_number_is_never_the_best(
 ) -> None:
     trainer = make(
         [Schedule(Diverged("a", math.nan, math.nan, 0.5)), Schedule(Scored("b", 1.0))],
-        Policy(best=BestStep("a", GeneralFloor("b"))),
+        EvaluationPolicy(best=BestCheckpoint("a", ScoreFloor("b"))),
         eval_strategy="steps",
         eval_steps=2,
         save_strategy="steps",
@@ -90,7 +90,10 @@ def test_a_floor_whose_base_is_lost_is_told_on_resume(
     make: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture, lost: bool
 ) -> None:
     """As in a new output folder: training would go on with no guard, and not say so."""
-    policy, saving = Policy(stop=GeneralFloor("a")), {"save_strategy": "steps", "save_steps": 2}
+    policy, saving = (
+        EvaluationPolicy(stop=ScoreFloor("a")),
+        {"save_strategy": "steps", "save_steps": 2},
+    )
     make([Schedule(Scored("a", 1.0), every=1)], policy, steps=2, **saving).train()
     if lost:
         (tmp_path / "evaluations.jsonl").unlink()

@@ -15,11 +15,11 @@ torch = pytest.importorskip("torch", reason="pip install 'agenttuning-plugin[eva
 transformers = pytest.importorskip("transformers")
 
 from agenttuning_plugin.evaluation.endpoint_callback import EndpointCallback  # noqa: E402
-from evaluators.evaluator import Subject  # noqa: E402
+from evaluators.evaluator import EvalTarget  # noqa: E402
 from evaluators.models.fingerprint import fingerprint  # noqa: E402
 from evaluators.tasks.registry import BENCHMARKS  # noqa: E402
-from evaluators.training.callback import EvaluatorCallback, Policy, Schedule  # noqa: E402
-from evaluators.training.floors import BestStep, GeneralFloor  # noqa: E402
+from evaluators.training.callback import EvaluationPolicy, EvaluatorCallback, Schedule  # noqa: E402
+from evaluators.training.floors import BestCheckpoint, ScoreFloor  # noqa: E402
 from tests.agenttuning_plugin.evaluation.test_endpoint_callback import (  # noqa: E402
     NOBODY,
     make_trainer,
@@ -51,7 +51,7 @@ def test_the_last_step_is_measured_before_the_best_one_is_loaded(
     class Seeing(Scored):
         """Keeps the fingerprints of what it measures."""
 
-        def measure(self, subject: Subject, *rest: Any) -> None:
+        def measure(self, subject: EvalTarget, *rest: Any) -> None:
             seen.append(fingerprint(subject.model))
             super().measure(subject, *rest)
 
@@ -95,14 +95,26 @@ def test_training_again_after_an_interrupt_measures_the_base(
 @pytest.mark.parametrize(
     ("schedule", "policy", "expected"),
     [
-        ({}, Policy(stop=GeneralFloor("mmlu")), "stop.evaluator: found 'mmlu', expected .*: a$"),
-        ({}, Policy(best=BestStep("b", GeneralFloor("a"))), "best.evaluator: found 'b'"),
-        ({}, Policy(best=BestStep("a", GeneralFloor("b"))), "best.floor.evaluator: found 'b'"),
-        ({"at_start": False}, Policy(stop=GeneralFloor("a")), "at_start of a: found false"),
+        (
+            {},
+            EvaluationPolicy(stop=ScoreFloor("mmlu")),
+            "stop.evaluator: found 'mmlu', expected .*: a$",
+        ),
+        (
+            {},
+            EvaluationPolicy(best=BestCheckpoint("b", ScoreFloor("a"))),
+            "best.evaluator: found 'b'",
+        ),
+        (
+            {},
+            EvaluationPolicy(best=BestCheckpoint("a", ScoreFloor("b"))),
+            "best.floor.evaluator: found 'b'",
+        ),
+        ({"at_start": False}, EvaluationPolicy(stop=ScoreFloor("a")), "at_start of a: found false"),
     ],
 )
 def test_a_rule_that_could_never_act_is_refused(
-    make: Callable[..., Any], schedule: dict[str, Any], policy: Policy, expected: str
+    make: Callable[..., Any], schedule: dict[str, Any], policy: EvaluationPolicy, expected: str
 ) -> None:
     with pytest.raises(ConfigError, match=expected):
         make([Schedule(Scored("a", 1.0), **schedule)], policy)
@@ -120,7 +132,10 @@ def test_a_loss_cannot_be_the_best_score(make: Callable[..., Any]) -> None:
     loss = Scored("general", 1.0)
     loss.primary = "loss"
     with pytest.raises(ConfigError, match="found 'general', a loss"):
-        make([Schedule(loss)], Policy(best=BestStep("general", GeneralFloor("general"))))
+        make(
+            [Schedule(loss)],
+            EvaluationPolicy(best=BestCheckpoint("general", ScoreFloor("general"))),
+        )
 
 
 def test_the_overall_of_a_suite_can_choose_the_checkpoint(make: Callable[..., Any]) -> None:

@@ -16,10 +16,10 @@ from dataset_builders.errors import SourceNotFoundError
 torch = pytest.importorskip("torch", reason="pip install 'agenttuning-plugin[eval]'")
 transformers = pytest.importorskip("transformers")
 
-from evaluators.evaluator import Evaluation, Evaluator, Record, Subject  # noqa: E402
+from evaluators.evaluator import EvalResult, EvalTarget, Evaluator, Record  # noqa: E402
 from evaluators.tasks.general_loss import GeneralLossEvaluator  # noqa: E402
-from evaluators.training.callback import EvaluatorCallback, Policy, Schedule  # noqa: E402
-from evaluators.training.floors import BEST_KEY, BestStep, GeneralFloor  # noqa: E402
+from evaluators.training.callback import EvaluationPolicy, EvaluatorCallback, Schedule  # noqa: E402
+from evaluators.training.floors import BEST_KEY, BestCheckpoint, ScoreFloor  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings(
     # torch's DataLoader, told by Trainer to pin memory on a machine without accelerator.
@@ -41,7 +41,7 @@ class Told(Evaluator):
         return tuple(f"t{number}" for number in range(8))
 
     def measure(
-        self, subject: Subject, items: Sequence[str], finished: Callable[[Record], None]
+        self, subject: EvalTarget, items: Sequence[str], finished: Callable[[Record], None]
     ) -> None:
         run = self._runs.pop(0)
         if isinstance(run, Exception):
@@ -66,7 +66,10 @@ def rows(small_tokenizer: Any) -> Any:
 @pytest.fixture
 def train(tiny_model_dir: Path, rows: Any, tmp_path: Path) -> Callable[..., Any]:
     def run(
-        schedules: list[Schedule], policy: Policy | None = None, steps: int = 4, **settings: Any
+        schedules: list[Schedule],
+        policy: EvaluationPolicy | None = None,
+        steps: int = 4,
+        **settings: Any,
     ) -> Any:
         tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model_dir)
         arguments = transformers.TrainingArguments(
@@ -146,17 +149,17 @@ def test_the_change_survives_a_resume(
 
 
 def test_training_stops_when_the_general_score_drops(train: Callable[..., Any]) -> None:
-    floor = GeneralFloor("general_task", by=0.1)
+    floor = ScoreFloor("general_task", by=0.1)
     general = Told("general_task", ALL, ALL, NONE, NONE)
-    trainer = train([Schedule(general, every=1)], Policy(stop=floor), steps=6)
+    trainer = train([Schedule(general, every=1)], EvaluationPolicy(stop=floor), steps=6)
     assert trainer.state.global_step == 2
 
 
 def test_a_drop_that_may_be_chance_does_not_stop_it(train: Callable[..., Any]) -> None:
     one_less = [1.0] * 7 + [0.0]
     general = Told("general_task", ALL, *[one_less] * 4)
-    floor = GeneralFloor("general_task", by=0.1)
-    assert train([Schedule(general, every=1)], Policy(stop=floor)).state.global_step == 4
+    floor = ScoreFloor("general_task", by=0.1)
+    assert train([Schedule(general, every=1)], EvaluationPolicy(stop=floor)).state.global_step == 4
 
 
 def test_the_best_checkpoint_keeps_the_general_score(
@@ -165,10 +168,10 @@ def test_the_best_checkpoint_keeps_the_general_score(
     """Step 3 is the best agent and has forgotten how to talk; step 2 is chosen."""
     agent = Told("agent", NONE, HALF, [1.0] * 6 + [0.0] * 2, ALL, HALF)
     general = Told("talk", ALL, ALL, ALL, NONE, ALL)
-    best = BestStep("agent", GeneralFloor("talk", by=0.1))
+    best = BestCheckpoint("agent", ScoreFloor("talk", by=0.1))
     trainer = train(
         [Schedule(agent, every=1), Schedule(general, every=1)],
-        Policy(best=best),
+        EvaluationPolicy(best=best),
         eval_strategy="steps",
         eval_steps=1,
         save_strategy="best",
@@ -202,8 +205,8 @@ def test_an_evaluator_that_breaks_is_recorded_and_training_goes_on(
     train: Callable[..., Any], tmp_path: Path
 ) -> None:
     broken = Told("a", NONE, ZeroDivisionError("by zero"), ALL)
-    lacking = Evaluation("science_world", {}, 0, 0.0, error="Java is absent: apt-get install x")
-    trainer = train([Schedule(broken, every=2)], Policy(unavailable=(lacking,)))
+    lacking = EvalResult("science_world", {}, 0, 0.0, error="Java is absent: apt-get install x")
+    trainer = train([Schedule(broken, every=2)], EvaluationPolicy(unavailable=(lacking,)))
     assert trainer.state.global_step == 4
     assert logged(trainer, "eval_a_failed") == {2: 1.0}
     errors = {(row["step"], row["evaluator"]): row["error"] for row in rows_of(tmp_path)}
@@ -214,7 +217,9 @@ def test_an_evaluator_that_breaks_is_recorded_and_training_goes_on(
 
 def test_strict_ends_training(train: Callable[..., Any]) -> None:
     with pytest.raises(ZeroDivisionError):
-        train([Schedule(Told("a", NONE, ZeroDivisionError()), every=2)], Policy(strict=True))
+        train(
+            [Schedule(Told("a", NONE, ZeroDivisionError()), every=2)], EvaluationPolicy(strict=True)
+        )
 
 
 def test_no_task_left_is_a_reason(train: Callable[..., Any], tmp_path: Path) -> None:
@@ -229,7 +234,7 @@ def test_a_budget_measures_fewer_items_and_says_which(
 ) -> None:
     """A thousandth of a run of a second: a probe before the first step, hardly more later."""
     loss = GeneralLossEvaluator(rows)
-    train([Schedule(loss, every=2)], Policy(max_time_share=0.001))
+    train([Schedule(loss, every=2)], EvaluationPolicy(max_time_share=0.001))
     measured = [len(row["records"]) for row in rows_of(tmp_path)]
     assert measured[0] == 2
     assert all(number < 32 for number in measured)
@@ -240,7 +245,7 @@ def test_a_budget_measures_fewer_items_and_says_which(
 def test_a_generous_budget_measures_everything(
     train: Callable[..., Any], rows: Any, tmp_path: Path
 ) -> None:
-    train([Schedule(GeneralLossEvaluator(rows), every=2)], Policy(max_time_share=0.99))
+    train([Schedule(GeneralLossEvaluator(rows), every=2)], EvaluationPolicy(max_time_share=0.99))
     assert len(rows_of(tmp_path)[-1]["records"]) == 32
 
 

@@ -17,11 +17,11 @@ from dataset_builders.errors import ConfigError, EvaluatorError
 torch = pytest.importorskip("torch", reason="pip install 'agenttuning-plugin[eval]'")
 transformers = pytest.importorskip("transformers")
 
-from evaluators.evaluator import Evaluator, Record, Subject  # noqa: E402
+from evaluators.evaluator import EvalTarget, Evaluator, Record  # noqa: E402
 from evaluators.models.fingerprint import fingerprint  # noqa: E402
 from evaluators.results.resume import KEPT  # noqa: E402
-from evaluators.training.callback import EvaluatorCallback, Policy, Schedule  # noqa: E402
-from evaluators.training.floors import BEST_KEY, BestStep, GeneralFloor  # noqa: E402
+from evaluators.training.callback import EvaluationPolicy, EvaluatorCallback, Schedule  # noqa: E402
+from evaluators.training.floors import BEST_KEY, BestCheckpoint, ScoreFloor  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings(
     # torch's DataLoader, told by Trainer to pin memory on a machine without accelerator.
@@ -47,7 +47,7 @@ class Scored(Evaluator):
         return tuple(f"t{number}" for number in range(NUM_ITEMS))
 
     def measure(
-        self, subject: Subject, items: Sequence[str], finished: Callable[[Record], None]
+        self, subject: EvalTarget, items: Sequence[str], finished: Callable[[Record], None]
     ) -> None:
         run = len(self.measured)
         self.measured.append(list(items))
@@ -63,7 +63,7 @@ class Scored(Evaluator):
 def make(tiny_model_dir: Path, tmp_path: Path) -> Callable[..., Any]:
     def trainer(
         schedules: list[Schedule],
-        policy: Policy | None = None,
+        policy: EvaluationPolicy | None = None,
         *,
         steps: int = 4,
         seed: int = 5,
@@ -148,8 +148,8 @@ def test_after_a_checkpoint_steps_that_train_alike_are_not_measured_again(
 def test_the_best_step_before_a_kill_stays_the_best(
     make: Callable[..., Any], tmp_path: Path
 ) -> None:
-    def policy() -> Policy:
-        return Policy(best=BestStep("agent", GeneralFloor("talk", by=0.1)))
+    def policy() -> EvaluationPolicy:
+        return EvaluationPolicy(best=BestCheckpoint("agent", ScoreFloor("talk", by=0.1)))
 
     def panel(*agent: float) -> list[Schedule]:
         return [Schedule(Scored("agent", *agent), every=1), Schedule(Scored("talk", 1.0), every=1)]
@@ -172,7 +172,7 @@ def test_evaluators_of_one_step_that_run_at_different_times_count_together(
     """`talk` runs on its cadence, `agent` when the trainer evaluates."""
     trainer = make(
         [Schedule(Scored("agent", 0.0, 0.5, 1.0)), Schedule(Scored("talk", 1.0), every=2)],
-        Policy(best=BestStep("agent", GeneralFloor("talk"))),
+        EvaluationPolicy(best=BestCheckpoint("agent", ScoreFloor("talk"))),
         eval_strategy="steps",
         eval_steps=2,
         save_strategy="steps",
@@ -234,13 +234,13 @@ def test_the_trainers_own_evaluation_before_training_measures_nothing(
 def test_strict_ends_training_where_every_task_fails(make: Callable[..., Any]) -> None:
     class Hopeless(Scored):
         def measure(
-            self, subject: Subject, items: Sequence[str], finished: Callable[[Record], None]
+            self, subject: EvalTarget, items: Sequence[str], finished: Callable[[Record], None]
         ) -> None:
             for item in items:
                 finished({"item": item, "scores": {}, "error": "no server"})
 
     with pytest.raises(EvaluatorError, match="a: all 6 tasks failed: no server"):
-        make([Schedule(Hopeless("a"))], Policy(strict=True)).train()
+        make([Schedule(Hopeless("a"))], EvaluationPolicy(strict=True)).train()
 
 
 def test_transcripts_that_are_damaged_are_put_aside(

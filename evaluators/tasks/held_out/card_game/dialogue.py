@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any, ClassVar
 
-from dataset_builders.environments.base import Move, TextEnvironment
+from dataset_builders.environments.base import OracleStep, TextEnvironment
 from dataset_builders.environments.dialogue import Dialogue
 from dataset_builders.environments.prompts import Prompt
 from evaluators.tasks.held_out.card_game.environment import BAD_ACTION, TRIES, CardGameEnvironment
@@ -49,7 +49,7 @@ class CardGameDialogue(Dialogue):
         told = allowed or [move for move in moves if not move or _NEEDED[self.env.phase] in move]
         return json.dumps(told[0]) if told else None
 
-    def write(self, move: Move) -> str:
+    def write(self, move: OracleStep) -> str:
         """Thought and move."""
         return f"{move.thought}\n{move.action}"
 

@@ -9,7 +9,13 @@ from pathlib import Path
 from random import Random
 from typing import Any, ClassVar
 
-from dataset_builders.environments.base import Isolation, Move, Oracle, Outcome, Start
+from dataset_builders.environments.base import (
+    Isolation,
+    Oracle,
+    OracleStep,
+    ResetResult,
+    StepResult,
+)
 from dataset_builders.environments.base import TextEnvironment as World
 from dataset_builders.errors import ConfigError
 from evaluators.tasks.held_out.card_game.baselines import BASELINES, Baseline
@@ -66,7 +72,7 @@ class CardGameEnvironment(World):
             for baseline in BASELINES
         )
 
-    def _begin(self, task_id: str) -> Start:
+    def _begin(self, task_id: str) -> ResetResult:
         if task_id not in self.task_ids("test"):
             raise ConfigError(f"{self.name}: task {task_id!r} is unknown")
         _, _, baseline, side, _ = task_id.split("-")
@@ -75,7 +81,7 @@ class CardGameEnvironment(World):
         self._reports, self._guessed, self._failures, self.phase = [None, None], None, 0, GUESS
         if self._side == 1:
             self._answer()
-        return Start(self._seen(), f"Win, moving {side}", {"kind": f"{baseline}-{side}"})
+        return ResetResult(self._seen(), f"Win, moving {side}", {"kind": f"{baseline}-{side}"})
 
     @property
     def refused(self) -> bool:
@@ -95,7 +101,7 @@ class CardGameEnvironment(World):
             return False
         return self._fight.can_act(FISH.index(kind), action == "active", target)
 
-    def _act(self, action: str) -> Outcome:
+    def _act(self, action: str) -> StepResult:
         try:
             move = json.loads(action)
         except ValueError:
@@ -133,13 +139,13 @@ class CardGameEnvironment(World):
         if fight.winner() is None:
             fight.end_turn()
 
-    def _outcome(self, *, valid: bool = True, lost: bool = False) -> Outcome:
+    def _outcome(self, *, valid: bool = True, lost: bool = False) -> StepResult:
         winner = 1 - self._side if lost else self._fight.winner()
         if winner is None:
-            return Outcome(self._seen(), valid=valid)
+            return StepResult(self._seen(), valid=valid)
         won = winner == self._side
         reason = BAD_ACTION if lost else "won" if won else "lost"
-        return Outcome(exit_reason=reason, score=float(won), valid=valid)
+        return StepResult(exit_reason=reason, score=float(won), valid=valid)
 
     def _seen(self) -> str:
         mine, enemy = self._fight.teams[self._side], self._fight.teams[1 - self._side]
@@ -166,9 +172,9 @@ class CardGameEnvironment(World):
                 enemy = self._fight.teams[1 - self._side]
                 fish = next((f for f in enemy if not f.dead and not f.known), None)
                 guess = {"guess_type": fish.kind, "target_position": fish.place} if fish else {}
-                yield Move("I know where each kind of fish is.", json.dumps(guess))
+                yield OracleStep("I know where each kind of fish is.", json.dumps(guess))
             else:
-                yield Move("This hurts them most.", json.dumps(self._best()))
+                yield OracleStep("This hurts them most.", json.dumps(self._best()))
 
     def _best(self) -> dict[str, Any]:
         moves: list[dict[str, Any]] = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, ClassVar
 
-from dataset_builders.environments.base import Move, TextEnvironment
+from dataset_builders.environments.base import OracleStep, TextEnvironment
 from dataset_builders.environments.dialogue import Dialogue
 from dataset_builders.environments.prompts import Prompt
 from evaluators.tasks.held_out.hotpot_qa.demonstrations import with_demonstrations
@@ -39,7 +39,7 @@ class HotpotQaDialogue(Dialogue):
         action = found.group(1).strip().rstrip(".")
         return action if read_action(action)[0] else None
 
-    def write(self, move: Move) -> str:
+    def write(self, move: OracleStep) -> str:
         """Thought and action."""
         return f"Thought: {move.thought}\nAction: {move.action}"
 

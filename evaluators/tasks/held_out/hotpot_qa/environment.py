@@ -9,12 +9,12 @@ from typing import ClassVar
 
 from dataset_builders.environments.base import (
     Isolation,
-    Move,
     Oracle,
-    Outcome,
-    Start,
+    OracleStep,
+    ResetResult,
+    StepResult,
     TextEnvironment,
-    begun,
+    require_episode,
 )
 from dataset_builders.errors import ConfigError, DataError, SourceNotFoundError
 from evaluators.tasks.held_out.hotpot_qa.answers import token_f1
@@ -116,21 +116,21 @@ class HotpotQaEnvironment(TextEnvironment):
                 raise
             raise ConfigError(f"{self.name}: task {task_id!r} is unknown") from error
 
-    def _begin(self, task_id: str) -> Start:
+    def _begin(self, task_id: str) -> ResetResult:
         question = self.question(task_id)
         self._question, self._page, self._words = question, None, ""
-        return Start(question.text, question.text, {"kind": question.level})
+        return ResetResult(question.text, question.text, {"kind": question.level})
 
-    def _act(self, action: str) -> Outcome:
+    def _act(self, action: str) -> StepResult:
         verb, argument = read_action(action)
         if verb == "search":
-            return Outcome(self._search(argument))
+            return StepResult(self._search(argument))
         if verb == "lookup":
-            return Outcome(self._lookup(argument))
+            return StepResult(self._lookup(argument))
         if verb == "finish":
-            score = token_f1(argument, begun(self._question).answer)
-            return Outcome(exit_reason="answered", score=score)
-        return Outcome(
+            score = token_f1(argument, require_episode(self._question).answer)
+            return StepResult(exit_reason="answered", score=score)
+        return StepResult(
             "Invalid action. Use search[entity], lookup[words] or finish[answer].", valid=False
         )
 
@@ -157,10 +157,10 @@ class HotpotQaEnvironment(TextEnvironment):
 
     def oracle(self) -> Oracle:
         """Searches the pages that hold the answer, then answers."""
-        question = begun(self._question)
+        question = require_episode(self._question)
         for title in question.titles:
-            yield Move(f"The page {title} should tell.", f"search[{title}]")
-        yield Move("That is enough to answer.", f"finish[{question.answer}]")
+            yield OracleStep(f"The page {title} should tell.", f"search[{title}]")
+        yield OracleStep("That is enough to answer.", f"finish[{question.answer}]")
 
 
 def read_action(text: str) -> tuple[str, str]:

@@ -6,7 +6,7 @@ from dataset_builders.environments import EnvironmentSpec
 from dataset_builders.rollouts.episode import Trajectory
 from dataset_builders.rollouts.rollout import ChatPolicy
 from evaluators.evaluator import Record
-from evaluators.models.target import Decoding, Subject
+from evaluators.models.target import Decoding, EvalTarget
 from evaluators.tasks.agent_task import AgentTaskEvaluator, ModelPolicy
 from evaluators.tasks.held_out.hotpot_qa.answers import exact_match
 from evaluators.tasks.held_out.hotpot_qa.completion import CHARACTERS_PER_TOKEN, CompletionPolicy
@@ -56,7 +56,7 @@ class HotpotQaEvaluator(AgentTaskEvaluator):
         self._world = world
         self._dialogue = HotpotQaDialogue(world, environment.wording())
 
-    def policy(self, subject: Subject) -> ChatPolicy:
+    def policy(self, subject: EvalTarget) -> ChatPolicy:
         """See `AgentTaskEvaluator.policy`; bare text where that is the mode."""
         model = subject.language_model()
         if self._mode == MODES[0]:

@@ -6,7 +6,7 @@ import re
 from typing import Any, ClassVar
 
 from dataset_builders.conversation import Message
-from dataset_builders.environments.base import Move, TextEnvironment
+from dataset_builders.environments.base import OracleStep, TextEnvironment
 from dataset_builders.environments.dialogue import BAD_FORMAT, Dialogue
 from evaluators.tasks.held_out.miniwob.actions import read_command
 from evaluators.tasks.held_out.miniwob.environment import HTML, MiniWobEnvironment
@@ -48,7 +48,7 @@ class MiniWobDialogue(Dialogue):
         action = (found[-1] if found else said).strip()
         return action if read_command(action) is not None else None
 
-    def write(self, move: Move) -> str:
+    def write(self, move: OracleStep) -> str:
         """The thought, if there is one, and the action."""
         return f"{move.thought}\nAction: {move.action}".strip()
 

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 from dataset_builders.environments.base import (
     Isolation,
     Oracle,
-    Outcome,
-    Start,
+    ResetResult,
+    StepResult,
     TextEnvironment,
-    begun,
+    require_episode,
 )
 from dataset_builders.errors import ConfigError, EnvironmentFailureError
 from evaluators.tasks.held_out.miniwob import browser
@@ -74,19 +74,19 @@ class MiniWobEnvironment(TextEnvironment):
         Raises:
             EnvironmentFailureError: There is none.
         """
-        task = begun(self._task)
+        task = require_episode(self._task)
         if self.observation != LINES:
             raise EnvironmentFailureError("miniwob: the oracle reads observation 'lines' only")
         return solve(task, self._instruction, self._elements)
 
     def unchanged(self) -> dict[str, Any]:
         """`info` of the running episode, where nothing was done."""
-        return self._info(Outcome(info={"kind": begun(self._task)}))
+        return self._info(StepResult(info={"kind": require_episode(self._task)}))
 
     def _elements(self) -> list[dict[str, Any]]:
         return self._program().elements()
 
-    def _begin(self, task_id: str) -> Start:
+    def _begin(self, task_id: str) -> ResetResult:
         task, seed = task_and_seed(task_id)
         try:
             wanted = self._program().begin(task, seed)
@@ -95,24 +95,24 @@ class MiniWobEnvironment(TextEnvironment):
             self._drop()
             raise
         self._task = task
-        return Start(f"Task: {wanted}\n{page}", wanted, {"kind": task})
+        return ResetResult(f"Task: {wanted}\n{page}", wanted, {"kind": task})
 
-    def _act(self, action: str) -> Outcome:
-        info = {"kind": begun(self._task)}
+    def _act(self, action: str) -> StepResult:
+        info = {"kind": require_episode(self._task)}
         command = read_command(action)
         if command is None:
-            return Outcome(f"That is no action.\n{self._page()}", valid=False, info=info)
+            return StepResult(f"That is no action.\n{self._page()}", valid=False, info=info)
         try:
             told = self._program().perform(command)
             over, reward = self._program().result()
             if over:
-                return Outcome("", "completed", float(reward > 0), not told, info)
+                return StepResult("", "completed", float(reward > 0), not told, info)
             page = self._page()
         except EnvironmentFailureError:
             self._drop()
             raise
         said = f"That could not be done: {told}.\n" if told else ""
-        return Outcome(f"{said}{page}", valid=not told, info=info)
+        return StepResult(f"{said}{page}", valid=not told, info=info)
 
     def _page(self) -> str:
         if self.observation == HTML:

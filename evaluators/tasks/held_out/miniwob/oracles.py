@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
-from dataset_builders.environments.base import Move, Oracle
+from dataset_builders.environments.base import Oracle, OracleStep
 from dataset_builders.errors import EnvironmentFailureError
 
 Elements = list[dict[str, Any]]
@@ -66,9 +66,9 @@ def solve(task: str, wanted: str, look: Callable[[], Elements]) -> Oracle:
     return _moves(script(Page(look), wanted))
 
 
-def _moves(actions: Iterator[str]) -> Generator[Move, str, None]:
+def _moves(actions: Iterator[str]) -> Generator[OracleStep, str, None]:
     for action in actions:
-        yield Move("This brings the task further.", action)
+        yield OracleStep("This brings the task further.", action)
 
 
 def _quoted(wanted: str) -> list[str]:

@@ -16,7 +16,7 @@ from evaluators.evaluator import Evaluator, Record, Suite
 from evaluators.models.answer_facts import answer_facts, first_refusal
 from evaluators.models.answering import answer_items
 from evaluators.models.judge import UNDECIDED, Judge, Verdict
-from evaluators.models.target import Decoding, LanguageModel, Subject
+from evaluators.models.target import Decoding, EvalTarget, LanguageModel
 from evaluators.tasks.held_out.hotpot_qa.answers import exact_match, token_f1
 from evaluators.tasks.held_out.rewoo.scoring import closed_match
 from evaluators.tasks.held_out.rewoo.task_sets import TASK_SETS, Question, find_folder, read_sets
@@ -106,7 +106,7 @@ class RewooEvaluator(Evaluator):
         }
 
     def measure(
-        self, subject: Subject, items: Sequence[str], finished: Callable[[Record], None]
+        self, subject: EvalTarget, items: Sequence[str], finished: Callable[[Record], None]
     ) -> None:
         """See `Evaluator.measure`."""
         model = subject.language_model()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from dataset_builders.conversation import Message
-from dataset_builders.environments.base import Move, TextEnvironment
+from dataset_builders.environments.base import OracleStep, TextEnvironment
 from dataset_builders.environments.dialogue import Dialogue
 from dataset_builders.environments.history import count_segments
 from evaluators.tasks.held_out.science_world.demonstrations import published
@@ -39,7 +39,7 @@ class ScienceWorldDialogue(Dialogue):
         said = said.strip()
         return said if said.startswith(THINK) else said.replace(_ACTION, "").strip()
 
-    def write(self, move: Move) -> str:
+    def write(self, move: OracleStep) -> str:
         """The action; a thought has a turn of its own."""
         return move.action if move.action.startswith(THINK) else f"{_ACTION} {move.action}"
 
@@ -53,7 +53,7 @@ class ScienceWorldDialogue(Dialogue):
             if number == 0:
                 turns.append(Message("assistant", self.prompt.pieces["demonstrated_thought"]))
                 turns.append(Message("user", self.prompt.pieces["demonstrated_ok"]))
-            turns.append(Message("assistant", self.write(Move("", action))))
+            turns.append(Message("assistant", self.write(OracleStep("", action))))
         return *self.prompt.opening, *turns
 
     def trim(self, messages: Sequence[Message]) -> tuple[Message, ...]:

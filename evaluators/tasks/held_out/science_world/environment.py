@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 
 from dataset_builders.environments.base import (
     Isolation,
-    Move,
     Oracle,
-    Outcome,
-    Start,
+    OracleStep,
+    ResetResult,
+    StepResult,
     TextEnvironment,
-    begun,
+    require_episode,
 )
 from dataset_builders.errors import ConfigError, EnvironmentFailureError
 from evaluators.tasks.held_out.science_world import demonstrations, simulator
@@ -104,12 +104,12 @@ class ScienceWorldEnvironment(TextEnvironment):
     @property
     def task(self) -> str:
         """Name of the running episode's task."""
-        return begun(self._episode).task
+        return require_episode(self._episode).task
 
     @property
     def solution(self) -> demonstrations.Steps:
         """The solved variation of the running episode's task; empty if others are shown."""
-        return begun(self._episode).solution
+        return require_episode(self._episode).solution
 
     def oracle(self) -> Oracle:
         """The simulator's own solution, on a world begun anew and without its step limit.
@@ -118,35 +118,35 @@ class ScienceWorldEnvironment(TextEnvironment):
         does not have, and near ones would not solve the task. Thoughts in between keep
         AgentTuning's rule about loops from ending it where it waits.
         """
-        episode = begun(self._episode)
+        episode = require_episode(self._episode)
         with self._driving() as program:
             actions = program.gold_actions(episode.task, episode.variation)
             limit = max(simulator.STEP_LIMIT, 2 * len(actions))
             episode.state = program.begin(episode.task, episode.variation, step_limit=limit)
         for action in actions:
             while len(set(episode.recent[-LOOP_LENGTH + 1 :])) == 2:
-                yield Move("", f"{THINK} {_THOUGHT.format(number=len(episode.recent))}")
+                yield OracleStep("", f"{THINK} {_THOUGHT.format(number=len(episode.recent))}")
             episode.literal = action
-            yield Move("", action)
+            yield OracleStep("", action)
 
     def failed(self, exit_reason: str) -> dict[str, Any]:
         """End the episode from outside; the score so far counts, as in AgentTuning's run."""
-        score = begun(self._episode).score
+        score = require_episode(self._episode).score
         self.close()
-        return self._info(Outcome(exit_reason=exit_reason, score=_share(score)))
+        return self._info(StepResult(exit_reason=exit_reason, score=_share(score)))
 
-    def _begin(self, task_id: str) -> Start:
+    def _begin(self, task_id: str) -> ResetResult:
         task, variation = task_and_variation(task_id)
         with self._driving() as program:
             solution = demonstrations.solved(program, task) if self.demonstrations is None else []
             state, description = program.begin(task, variation), program.description()
         self._episode = _Episode(task, variation, state, solution)
-        return Start(f"{one_line(state.observation)}\n{description}", description)
+        return ResetResult(f"{one_line(state.observation)}\n{description}", description)
 
-    def _act(self, action: str) -> Outcome:
-        episode = begun(self._episode)
+    def _act(self, action: str) -> StepResult:
+        episode = require_episode(self._episode)
         if action.startswith(THINK):
-            return self._log(episode, action, Outcome("OK.", score=_share(episode.score)))
+            return self._log(episode, action, StepResult("OK.", score=_share(episode.score)))
         state = episode.state
         possible = possible_actions(state.valid, state.look, state.inventory, episode.recent)
         if episode.literal == action:
@@ -154,7 +154,7 @@ class ScienceWorldEnvironment(TextEnvironment):
         taken = near_action(action, possible)
         with self._driving() as program:
             episode.state = program.step(taken)
-        outcome = Outcome(
+        outcome = StepResult(
             observation=one_line(episode.state.observation),
             exit_reason=self._judge(episode),
             score=_share(episode.score),
@@ -174,10 +174,12 @@ class ScienceWorldEnvironment(TextEnvironment):
         episode.score = state.score
         return "completed" if state.over else ""
 
-    def _log(self, episode: _Episode, action: str, outcome: Outcome) -> Outcome:
+    def _log(self, episode: _Episode, action: str, outcome: StepResult) -> StepResult:
         episode.recent.append(f"({action}, {outcome.observation})")
         if not outcome.exit_reason and loops(episode.recent):
-            return Outcome(outcome.observation, "loop", outcome.score, outcome.valid, outcome.info)
+            return StepResult(
+                outcome.observation, "loop", outcome.score, outcome.valid, outcome.info
+            )
         return outcome
 
     @contextmanager

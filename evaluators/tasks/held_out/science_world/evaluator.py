@@ -9,7 +9,7 @@ from dataset_builders.environments.history import count_segments
 from dataset_builders.rollouts.episode import Trajectory
 from dataset_builders.rollouts.rollout import ChatPolicy
 from evaluators.evaluator import Record
-from evaluators.models.target import Subject
+from evaluators.models.target import EvalTarget
 from evaluators.tasks.agent_task import AgentTaskEvaluator, ModelPolicy
 from evaluators.tasks.held_out import load_held_out
 from evaluators.tasks.held_out.science_world import demonstrations, simulator
@@ -30,7 +30,7 @@ class ScienceWorldEvaluator(AgentTaskEvaluator):
         """An episode's record; its group is the task."""
         return super().record(trajectory) | {"group": task_and_variation(trajectory.task_id)[0]}
 
-    def policy(self, subject: Subject) -> ChatPolicy:
+    def policy(self, subject: EvalTarget) -> ChatPolicy:
         """The model, shown no more than it has room for."""
         return FittingPolicy(subject.language_model(), self._max_new_tokens)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from dataset_builders.conversation import Message
-from dataset_builders.environments.base import Move, TextEnvironment
+from dataset_builders.environments.base import OracleStep, TextEnvironment
 from dataset_builders.environments.dialogue import BAD_FORMAT, Dialogue
 from dataset_builders.environments.prompts import Prompt
 from evaluators.tasks.held_out.web_arena import actions
@@ -47,7 +47,7 @@ class WebArenaDialogue(Dialogue):
         action = found.group(1).strip() if found else ""
         return action if actions.read(action) is not None else None
 
-    def write(self, move: Move) -> str:
+    def write(self, move: OracleStep) -> str:
         """Reasoning and action."""
         return f"{move.thought} My next action is ```{move.action}```"
 

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 
 from dataset_builders.environments.base import (
     Isolation,
-    Outcome,
-    Start,
+    ResetResult,
+    StepResult,
     TextEnvironment,
-    begun,
+    require_episode,
 )
 from dataset_builders.errors import ConfigError, EnvironmentFailureError
 from evaluators.tasks.held_out.web_arena import actions, browser
@@ -85,28 +85,28 @@ class WebArenaEnvironment(TextEnvironment):
             raise ConfigError(f"{self.name}: task {task_id!r} is unknown")
         return task
 
-    def _begin(self, task_id: str) -> Start:
+    def _begin(self, task_id: str) -> ResetResult:
         self._task = task = self.task(task_id)
         self._browser = self._open_task(task.number)
         observation, _ = self._browser.reset()
-        return Start(self._seen(observation), task.intent, {"kind": "+".join(task.kinds)})
+        return ResetResult(self._seen(observation), task.intent, {"kind": "+".join(task.kinds)})
 
-    def _act(self, action: str) -> Outcome:
+    def _act(self, action: str) -> StepResult:
         found = actions.read(action)
         if found is None:
-            return Outcome("", valid=False)
+            return StepResult("", valid=False)
         verb, parts = found
         if verb == actions.STOP:
-            return Outcome(exit_reason="answered", score=self._score(parts[0]))
+            return StepResult(exit_reason="answered", score=self._score(parts[0]))
         call = actions.to_browsergym(verb, parts)
-        observation, reward, over, _, _ = begun(self._browser).step(call)
+        observation, reward, over, _, _ = require_episode(self._browser).step(call)
         seen = self._seen(observation)
         if over:
             # The browser's own scorer ended it: the page is right already, or forbidden.
-            score = reward if "string_match" not in begun(self._task).kinds else 0.0
-            return Outcome(exit_reason="ended_by_browser", score=float(score))
+            score = reward if "string_match" not in require_episode(self._task).kinds else 0.0
+            return StepResult(exit_reason="ended_by_browser", score=float(score))
         failed = bool(observation.get("last_action_error"))
-        return Outcome(seen, valid=not failed)
+        return StepResult(seen, valid=not failed)
 
     def failed(self, exit_reason: str) -> dict[str, Any]:
         """End from outside: the page as it is may still be the right one."""
@@ -117,12 +117,12 @@ class WebArenaEnvironment(TextEnvironment):
         }
 
     def _score(self, answer: str) -> float:
-        task, score = begun(self._task), 1.0
+        task, score = require_episode(self._task), 1.0
         if "string_match" in task.kinds:
             score *= string_score(task, answer, self._same)
         if "program_html" in task.kinds:
             call = actions.to_browsergym(actions.STOP, (answer,))
-            _, reward, _, _, _ = begun(self._browser).step(call)
+            _, reward, _, _, _ = require_episode(self._browser).step(call)
             return score * float(reward)
         if "url_match" in task.kinds:
             score *= url_score(task, self._url, browser.sites())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataset_builders.environments import EnvironmentSpec
-from evaluators.models.target import Decoding, Subject
+from evaluators.models.target import Decoding, EvalTarget
 from evaluators.tasks.agent_task import AgentTaskEvaluator, ModelPolicy
 from evaluators.tasks.held_out.web_arena.environment import WebArenaEnvironment
 
@@ -47,7 +47,7 @@ class WebArenaEvaluator(AgentTaskEvaluator):
         self._left_out = len(every) - len(self._tasks)
         self._judged, self._seed = judged, seed
 
-    def policy(self, subject: Subject) -> ModelPolicy:
+    def policy(self, subject: EvalTarget) -> ModelPolicy:
         """Samples as the benchmark does."""
         decoding = Decoding(0, temperature=TEMPERATURE, top_p=TOP_P, seed=self._seed)
         return ModelPolicy(subject.language_model(), self._max_new_tokens, decoding)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dataset_builders.conversation import Message
 from dataset_builders.errors import DataError, SourceNotFoundError
-from evaluators.evaluator import Subject
+from evaluators.evaluator import EvalTarget
 from evaluators.models.target import Decoding
 from evaluators.runner import run_evaluator
 from evaluators.tasks.general.answer_numbers import last_number
@@ -132,7 +132,7 @@ def settings(data: Path, **options: object) -> SuiteSettings:
 def test_items_are_measured_with_shots_that_fit(tmp_path: Path) -> None:
     evaluator = make("gsm8k", settings(folder(tmp_path), shots=3))
     solver = Solver(room=6)  # a system message, two of the three shots and the question
-    result = run_evaluator(evaluator, Subject(model=None, tokenizer=None, server=solver))
+    result = run_evaluator(evaluator, EvalTarget(model=None, tokenizer=None, server=solver))
     assert result.metrics["accuracy_corrected"].value == 1.0
     # The paper's rule loses what stands before the comma.
     assert result.metrics["accuracy"].value == 0.0
@@ -145,7 +145,7 @@ def test_items_are_measured_with_shots_that_fit(tmp_path: Path) -> None:
 
 def test_no_room_even_without_shots_is_an_error(tmp_path: Path) -> None:
     evaluator = make("gsm8k", settings(folder(tmp_path), shots=1))
-    result = run_evaluator(evaluator, Subject(model=None, tokenizer=None, server=Solver(room=1)))
+    result = run_evaluator(evaluator, EvalTarget(model=None, tokenizer=None, server=Solver(room=1)))
     assert result.num_errors == 3
     assert "no room" in result.error
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from dataset_builders.conversation import Message
 from dataset_builders.errors import ConfigError, DataError, MissingExtraError, SourceNotFoundError
 from dataset_builders.sandbox import engines
-from evaluators.evaluator import Subject
+from evaluators.evaluator import EvalTarget
 from evaluators.models.target import Decoding
 from evaluators.runner import run_evaluator
 from evaluators.tasks.general.boxed_check import decode, encode
@@ -248,7 +248,7 @@ def test_the_evaluator_samples_runs_and_records(
     del checker  # only for its reason to skip
     evaluator = HumanEvalEvaluator(tasks[:3], Sampling(samples=4), seconds=8)
     model = Coder(tasks)
-    result = run_evaluator(evaluator, Subject(model=None, tokenizer=None, server=model))
+    result = run_evaluator(evaluator, EvalTarget(model=None, tokenizer=None, server=model))
     assert result.metrics["pass@1"].value == 0.5
     assert [(d.seed, d.temperature) for d in model.decodings] == [(n, 0.8) for n in range(4)]
     assert result.records[0]["checks"][0] == "passed"
@@ -256,7 +256,7 @@ def test_the_evaluator_samples_runs_and_records(
     # The tests of the last one call a helper that stands in its prompt.
     greedy = run_evaluator(
         HumanEvalEvaluator([*tasks[:3], tasks[38]]),
-        Subject(model=None, tokenizer=None, server=Coder(tasks)),
+        EvalTarget(model=None, tokenizer=None, server=Coder(tasks)),
     )
     assert greedy.metrics["pass@1"].value == 1.0
     assert set(greedy.metrics) == {"pass@1"}

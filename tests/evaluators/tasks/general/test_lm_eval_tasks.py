@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dataset_builders.errors import ConfigError
-from evaluators.evaluator import Subject
+from evaluators.evaluator import EvalTarget
 from evaluators.tasks.general.mmlu import LETTERS, MmluEvaluator
 from evaluators.tasks.general.mmlu_data import MmluData, Question
 
@@ -79,15 +79,15 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def subject(tiny_model_dir: Path) -> Subject:
+def subject(tiny_model_dir: Path) -> EvalTarget:
     import transformers
 
     model = transformers.AutoModelForCausalLM.from_pretrained(tiny_model_dir)
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model_dir)
-    return Subject(model=model, tokenizer=tokenizer)
+    return EvalTarget(model=model, tokenizer=tokenizer)
 
 
-def test_agrees_with_our_own_scoring_of_the_same_prompts(folder: Path, subject: Subject) -> None:
+def test_agrees_with_our_own_scoring_of_the_same_prompts(folder: Path, subject: EvalTarget) -> None:
     class Bare(MmluEvaluator):
         """Without an instruction, which the task has not either."""
 
@@ -117,12 +117,12 @@ def test_agrees_with_our_own_scoring_of_the_same_prompts(folder: Path, subject: 
     assert "shots" not in found.about
 
 
-def test_the_probabilities_are_the_same(folder: Path, subject: Subject) -> None:
+def test_the_probabilities_are_the_same(folder: Path, subject: EvalTarget) -> None:
     from dataset_builders.conversation import Message
-    from evaluators.models.eval_mode import borrowed
+    from evaluators.models.eval_mode import evaluation_mode
 
     evaluator = LmEvalEvaluator(["tea_choice"], include_path=str(folder), chat=True, num_fewshot=0)
-    with borrowed(subject):
+    with evaluation_mode(subject):
         from lm_eval.models.huggingface import HFLM
 
         engine = HFLM(pretrained=subject.model, tokenizer=subject.tokenizer)
@@ -140,7 +140,7 @@ def test_the_probabilities_are_the_same(folder: Path, subject: Subject) -> None:
             assert max(extra) - min(extra) < 2e-3
 
 
-def test_tasks_are_mixed_filtered_limited_and_dealt(folder: Path, subject: Subject) -> None:
+def test_tasks_are_mixed_filtered_limited_and_dealt(folder: Path, subject: EvalTarget) -> None:
     evaluator = LmEvalEvaluator(
         ["tea_written", "tea_choice"], include_path=str(folder), limit=3, name="tea"
     )
@@ -159,7 +159,7 @@ def test_tasks_are_mixed_filtered_limited_and_dealt(folder: Path, subject: Subje
 def test_what_cannot_work_is_one_line(folder: Path) -> None:
     made = LmEvalEvaluator(["tea_choice"], include_path=str(folder))
     with pytest.raises(ConfigError, match="needs the model's weights"):
-        run_evaluator(made, Subject(model=None, tokenizer=None))
+        run_evaluator(made, EvalTarget(model=None, tokenizer=None))
     with pytest.raises(ConfigError, match="task 'no_such' is neither one of lm_eval's nor in"):
         LmEvalEvaluator(["no_such"], include_path=str(folder))
     with pytest.raises(ConfigError, match="expected a list of names"):

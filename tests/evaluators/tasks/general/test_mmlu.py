@@ -13,7 +13,7 @@ import pytest
 
 from dataset_builders.conversation import Message
 from dataset_builders.errors import ConfigError, DataError, SourceNotFoundError
-from evaluators.evaluator import Subject
+from evaluators.evaluator import EvalTarget
 from evaluators.models.interface import Values
 from evaluators.runner import run_evaluator
 from evaluators.tasks.general.few_shot import takes_system
@@ -118,7 +118,7 @@ class Parrot:
 def test_accuracy_is_over_items_and_subjects_are_in_the_records(tmp_path: Path) -> None:
     archive(tmp_path)
     model = Parrot(room=8)  # a system message, three shots and the question
-    result = run_evaluator(made(tmp_path), Subject(model=None, tokenizer=None, server=model))
+    result = run_evaluator(made(tmp_path), EvalTarget(model=None, tokenizer=None, server=model))
     assert result.metrics["accuracy"].value == 1.0
     assert result.metrics["accuracy"].n == 12
     assert {record["group"] for record in result.records} == {"tea_pots", "umbrellas"}
@@ -134,7 +134,7 @@ def test_what_cannot_be_measured_is_an_error_and_no_wrong_answer(
     model: Parrot, said: str, tmp_path: Path
 ) -> None:
     archive(tmp_path)
-    result = run_evaluator(made(tmp_path), Subject(model=None, tokenizer=None, server=model))
+    result = run_evaluator(made(tmp_path), EvalTarget(model=None, tokenizer=None, server=model))
     assert (result.num_errors, result.metrics) == (12, {})
     assert said in result.records[0]["error"]
     json.dumps(result.records, allow_nan=False)
@@ -153,7 +153,7 @@ def test_the_model_is_asked_at_most_2048_tokens(tmp_path: Path, tiny_model_dir: 
             for row in long:
                 if row["subject"] == subject:
                     csv.writer(file).writerow([row["question"], *row["choices"], row["answer"]])
-    subject_ = Subject(
+    subject_ = EvalTarget(
         model=transformers.AutoModelForCausalLM.from_pretrained(tiny_model_dir),
         tokenizer=transformers.AutoTokenizer.from_pretrained(tiny_model_dir),
     )
@@ -221,7 +221,7 @@ def test_a_template_without_system_messages_gets_the_instruction_in_the_first_tu
     plain += "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
     refusing = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no') }}{% endif %}"
     takes = [
-        takes_system(Subject(model=None, tokenizer=make_tokenizer(template)))
+        takes_system(EvalTarget(model=None, tokenizer=make_tokenizer(template)))
         for template in (plain, refusing + plain)
     ]
     assert takes == [True, False]

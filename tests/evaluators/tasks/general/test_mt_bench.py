@@ -12,7 +12,7 @@ import pytest
 
 from dataset_builders.conversation import Message
 from dataset_builders.errors import ConfigError, DataError, SourceNotFoundError
-from evaluators.evaluator import Subject
+from evaluators.evaluator import EvalTarget
 from evaluators.models.target import Decoding
 from evaluators.runner import run_evaluator
 from evaluators.tasks.general.mt_bench import TEMPERATURES, make, read_rating
@@ -85,8 +85,8 @@ def rate(messages: list[dict[str, Any]]) -> str:
     return f"Fine. Rating: [[{(6 if text[1] == '1' else 8) + (text[0] == 'M')}]]"
 
 
-def subject(model: Talker) -> Subject:
-    return Subject(model=None, tokenizer=None, server=model)  # type: ignore[arg-type]
+def subject(model: Talker) -> EvalTarget:
+    return EvalTarget(model=None, tokenizer=None, server=model)  # type: ignore[arg-type]
 
 
 def test_both_turns_are_rated_with_fastchats_prompts_and_temperatures(folder: Path) -> None:

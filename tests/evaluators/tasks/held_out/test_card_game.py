@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dataset_builders.errors import ConfigError
 from dataset_builders.rollouts.rollout import ScriptedPolicy, play, play_oracle
-from evaluators.models.target import Subject
+from evaluators.models.target import EvalTarget
 from evaluators.runner import run_evaluator
 from evaluators.tasks.held_out import load_held_out
 from evaluators.tasks.held_out.card_game import make
@@ -172,7 +172,7 @@ def test_a_real_model_plays(tiny_model_dir: Path) -> None:
     model = transformers.AutoModelForCausalLM.from_pretrained(tiny_model_dir)
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model_dir)
     found = run_evaluator(
-        make("card_game", SuiteSettings(max_new_tokens=6)), Subject(model, tokenizer), limit=2
+        make("card_game", SuiteSettings(max_new_tokens=6)), EvalTarget(model, tokenizer), limit=2
     )
     assert (found.metrics["success"].value, found.num_errors) == (0.0, 0)
     # This tokenizer makes a token of nearly every character: the context may end the game.

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from dataset_builders.conversation import Message
 from dataset_builders.errors import ConfigError, DataError, SourceNotFoundError
 from dataset_builders.rollouts.rollout import play_oracle
-from evaluators.models.target import Decoding, Subject
+from evaluators.models.target import Decoding, EvalTarget
 from evaluators.runner import run_evaluator
 from evaluators.tasks.held_out import load_held_out
 from evaluators.tasks.held_out.hotpot_qa import make
@@ -123,7 +123,7 @@ def evaluate(folder: Path, texts: Sequence[str], **options: Any) -> tuple[Any, _
     model = _Scripted(texts)
     options = {"hotpot_qa": {"data": str(folder), **options}}
     evaluator = make("hotpot_qa", SuiteSettings(options=options, batch_size=1))
-    return run_evaluator(evaluator, Subject(None, None, server=model)), model
+    return run_evaluator(evaluator, EvalTarget(None, None, server=model)), model
 
 
 def test_the_figure_is_the_mean_of_the_levels(folder: Path) -> None:
@@ -245,7 +245,7 @@ def test_a_real_model_plays_in_both_modes(folder: Path, tiny_model_dir: Path, mo
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model_dir)
     options = {"hotpot_qa": {"data": str(folder), "mode": mode}}
     evaluator = make("hotpot_qa", SuiteSettings(options=options, max_new_tokens=6))
-    found = run_evaluator(evaluator, Subject(model, tokenizer))
+    found = run_evaluator(evaluator, EvalTarget(model, tokenizer))
     assert (found.metrics["f1"].value, found.num_errors) == (0.0, 0)
     # The tokenizer of this model makes more than 1,700 tokens of the prompt alone.
     ends = {"chat": {"round_limit", "context_full"}, "completion": {"context_full"}}
@@ -254,7 +254,7 @@ def test_a_real_model_plays_in_both_modes(folder: Path, tiny_model_dir: Path, mo
 
 def test_the_oracle_takes_the_evaluators_own_path(shared: Path) -> None:
     settings = SuiteSettings(data=str(shared / "data"), oracle=True)
-    result = run_evaluator(make("hotpot_qa", settings), Subject(None, None), limit=12)
+    result = run_evaluator(make("hotpot_qa", settings), EvalTarget(None, None), limit=12)
     assert result.metrics["f1"].value == 1.0
     assert result.about["player"] == "oracle"
     assert {record["group"] for record in result.records} == {"easy", "medium", "hard"}

@@ -13,7 +13,7 @@ import pytest
 from dataset_builders.environments.isolated import IsolatedDialogue
 from dataset_builders.errors import EnvironmentFailureError
 from dataset_builders.rollouts.rollout import ScriptedPolicy, play, play_oracle
-from evaluators.evaluator import Subject
+from evaluators.evaluator import EvalTarget
 from evaluators.tasks.held_out import load_held_out, miniwob
 from evaluators.tasks.held_out.miniwob import browser
 from evaluators.tasks.held_out.miniwob.oracles import SCRIPTS
@@ -31,7 +31,7 @@ SOLVED = [each for each in task_ids() if task_and_seed(each)[0] in SCRIPTS]
 def _oracle(items: list[str]) -> list[dict[str, Any]]:
     evaluator = miniwob.make("miniwob", SuiteSettings(oracle=True, batch_size=1))
     records: list[dict[str, Any]] = []
-    evaluator.measure(Subject(None, None), items, records.append)
+    evaluator.measure(EvalTarget(None, None), items, records.append)
     return records
 
 

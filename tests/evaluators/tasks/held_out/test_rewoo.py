@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from dataset_builders.conversation import Message
 from dataset_builders.errors import ConfigError, DataError, SourceNotFoundError
 from evaluators.models.judge import Verdict
-from evaluators.models.target import Decoding, Subject
+from evaluators.models.target import Decoding, EvalTarget
 from evaluators.runner import run_evaluator
 from evaluators.tasks.held_out.rewoo import make
 from evaluators.tasks.held_out.rewoo.calculator import calculate
@@ -193,7 +193,7 @@ def reply(prompt: str, decoding: Decoding) -> str | None:
 def test_questions_go_through_planner_tools_and_solver(folder: Path) -> None:
     evaluator = make("rewoo", SuiteSettings(data=str(folder), batch_size=4))
     model = _Model(reply)
-    found = run_evaluator(evaluator, Subject(None, None, server=model))
+    found = run_evaluator(evaluator, EvalTarget(None, None, server=model))
     assert found.metrics["accuracy"].value == pytest.approx(4 / 6)
     assert found.metrics["planned"].value == pytest.approx(4 / 6)
     assert found.metrics["tool_refused"].value == pytest.approx(4 / 6)
@@ -226,7 +226,7 @@ def test_a_judge_scores_open_answers(folder: Path) -> None:
     with serving(Endpoint(verdict)) as server:
         judge = {"base_url": server.url, "model": "j"}
         evaluator = make("rewoo", SuiteSettings(data=str(folder), judge=judge))
-        found = run_evaluator(evaluator, Subject(None, None, server=_Model(always)))
+        found = run_evaluator(evaluator, EvalTarget(None, None, server=_Model(always)))
     scored: dict[str, list[float]] = {}
     for record in found.records:
         scored.setdefault(record["group"], []).extend(
@@ -272,7 +272,7 @@ def test_the_right_answers_score_1_on_all_real_sets(shared: Path) -> None:
             return "Plan: none\n#E1 = nothing"
         return gold[prompt.rpartition("\nQuestion: ")[2].removesuffix("\nAnswer:")]
 
-    found = run_evaluator(evaluator, Subject(None, None, server=_Model(answer)))
+    found = run_evaluator(evaluator, EvalTarget(None, None, server=_Model(answer)))
     assert (found.metrics["accuracy"].value, found.metrics["accuracy"].n) == (1.0, 200)
     assert found.about["sets"] == "hotpot_qa, gsm8k, strategy_qa, sports_understanding"
 
@@ -282,7 +282,7 @@ def test_a_real_model_is_asked_for_plans(folder: Path, tiny_model_dir: Path) -> 
     model = transformers.AutoModelForCausalLM.from_pretrained(tiny_model_dir)
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model_dir)
     evaluator = make("rewoo", SuiteSettings(data=str(folder), max_new_tokens=6))
-    found = run_evaluator(evaluator, Subject(model, tokenizer), limit=2)
+    found = run_evaluator(evaluator, EvalTarget(model, tokenizer), limit=2)
     assert (found.metrics["accuracy"].value, found.metrics["planned"].value) == (0.0, 0.0)
     assert {record["exit_reason"] for record in found.records} <= {"answered", "no_answer"}
     assert len(found.records[0]["messages"]) == 4  # planner and solver

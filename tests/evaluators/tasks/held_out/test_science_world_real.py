@@ -15,7 +15,7 @@ import pytest
 
 from dataset_builders.environments.isolated import IsolatedDialogue
 from dataset_builders.errors import EnvironmentFailureError
-from evaluators.evaluator import Evaluation, Subject
+from evaluators.evaluator import EvalResult, EvalTarget
 from evaluators.runner import run_evaluator
 from evaluators.tasks.held_out import load_held_out, science_world
 from evaluators.tasks.held_out.science_world import demonstrations, selection
@@ -55,7 +55,7 @@ def test_the_oracle_through_the_evaluator_scores_one_and_is_a_mean_over_tasks() 
     tasks = ("lifespan", "find-non-living")
     chosen = [item for item in evaluator.items()[:30] if any(task in item for task in tasks)]
     records = []
-    evaluator.measure(Subject(None, None), chosen, records.append)
+    evaluator.measure(EvalTarget(None, None), chosen, records.append)
     assert [record["error"] for record in records] == [""] * len(chosen)
     assert all(record["scores"]["reward"] == 1.0 for record in records)
     assert len({record["group"] for record in records}) == len(chosen) == 4
@@ -149,13 +149,13 @@ def _runs(pid: int) -> bool:
 @pytest.mark.slow
 def test_the_panel_calls_it(tiny_model_dir: Path) -> None:
     transformers = pytest.importorskip("transformers")
-    subject = Subject(
+    subject = EvalTarget(
         transformers.AutoModelForCausalLM.from_pretrained(tiny_model_dir),
         transformers.AutoTokenizer.from_pretrained(tiny_model_dir),
     )
     settings = SuiteSettings(max_new_tokens=4)
     evaluator = science_world.make("science_world", settings)
-    evaluation: Evaluation = run_evaluator(evaluator, subject, limit=1)
+    evaluation: EvalResult = run_evaluator(evaluator, subject, limit=1)
     (record,) = evaluation.records
     assert evaluation.num_errors == 0
     assert record["group"] == "boil"
