@@ -23,13 +23,8 @@ if TYPE_CHECKING:
     from dataset_builders.mixing.mixes import build_mix
     from dataset_builders.readers.building import BuildResult, LoadResult
     from dataset_builders.readers.report import SourceReport
-    from dataset_builders.sources.loading import (
-        SourceSpec,
-        fingerprint,
-        load_source,
-        stream_source,
-        to_dataset,
-    )
+    from dataset_builders.sources.loading import SourceSpec, fingerprint, load_source, stream_source
+    from dataset_builders.sources.rows import to_dataset
 
 _MODULES = {
     "AgentTuningError": "errors",
@@ -48,7 +43,7 @@ _MODULES = {
     "fingerprint": "sources.loading",
     "load_source": "sources.loading",
     "stream_source": "sources.loading",
-    "to_dataset": "sources.loading",
+    "to_dataset": "sources.rows",
 }
 
 __all__ = [
