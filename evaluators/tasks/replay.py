@@ -101,7 +101,7 @@ class ReplayEvaluator(Evaluator):
     suite = "replay"
     primary = "action_match"
     needs_weights: ClassVar[bool] = True
-    cheap: ClassVar[bool] = True
+    generates: ClassVar[bool] = False
 
     def __init__(
         self,
