@@ -171,7 +171,7 @@ class Encoder:
         """Ids of a rendered prompt, by the code that encodes training rows.
 
         A row that continues the prompt mostly begins with these ids; see "Turns off their
-        prompt" in docs/masks.md for when it does not, and `TokenReport.off_prompt`.
+        prompt" in docs/concepts/masks.md for when it does not, and `TokenReport.off_prompt`.
 
         Args:
             rendered: What `ChatRenderer.render_prompt` gives.
