@@ -158,7 +158,9 @@ class ChatRenderer:
 
     def _locate(self, dialogue: Dialogue, text: str, certify: bool) -> Rendered:
         way: Way = "marks"
-        found = self._finder.by_marks(dialogue, text)
+        # Where it is certified, the marks are set in any case and compared.
+        found = None if certify else self._finder.by_skeleton(dialogue, text)
+        found = found or self._finder.by_marks(dialogue, text)
         if found is None:
             way, certify = "sentinels", True
             spans = find_twice(self._finder, dialogue, text)

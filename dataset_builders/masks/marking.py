@@ -216,10 +216,10 @@ class _Marker:
 
 def _end_of(text: str, position: int, rest: str) -> int | None:
     """Behind the rest of some words, as they are or within JSON; none if not there."""
-    for spelling in (rest, json.dumps(rest, ensure_ascii=False)[1:-1]):
-        if text.startswith(spelling, position):
-            return position + len(spelling)
-    return None
+    if text.startswith(rest, position):
+        return position + len(rest)
+    spelling = json.dumps(rest, ensure_ascii=False)[1:-1]
+    return position + len(spelling) if text.startswith(spelling, position) else None
 
 
 def missing_words(row: Row, shown: str) -> Iterator[Kind]:
