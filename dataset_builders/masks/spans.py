@@ -167,6 +167,9 @@ def read_marks(text: str, marks: Sequence[str]) -> tuple[str, list[Span]] | None
 
 def first_of(tokens: Sequence[str], text: str, start: int, stop: int | None = None) -> Span | None:
     """The first place at or after `start` where one of the tokens stands."""
+    if len(tokens) == 1:
+        position = text.find(tokens[0], start, stop)
+        return Span(position, position + len(tokens[0])) if position >= 0 else None
     found = [
         Span(position, position + len(token))
         for token in tokens
@@ -204,7 +207,6 @@ def leading(row: Row) -> int:
     """Longest white space that the words of a turn may begin with: its own or a thought's."""
     if REASONING in row:  # Of a thought that is left out, white space may be left.
         return len(row[REASONING])
+    start = core(row["content"]).start
     parts = thought_and_answer(row["content"])
-    if parts is None:
-        return core(row["content"]).start
-    return max(core(row["content"]).start, *(part.start for part in parts))
+    return start if parts is None else max(start, *(part.start for part in parts))

@@ -16,12 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 from dataset_builders.errors import MaskError
 from dataset_builders.masks.chat_templates import ChatTemplate, Row
 from dataset_builders.masks.layout import Layout, learn_layout
-from dataset_builders.masks.marking import Kind, Places, find_places
+from dataset_builders.masks.marking import Found, Kind, Places, find_places
 from dataset_builders.masks.prompt_tails import PromptTails, is_opening
 from dataset_builders.masks.skeletons import Skeletons
 from dataset_builders.masks.spans import (
@@ -40,19 +39,6 @@ from dataset_builders.masks.spans import (
     with_content,
     words_of,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """The trained turns of a rendering.
-
-    Attributes:
-        spans: Their spans.
-        left_out: Message and kind of each part of them that the template leaves out.
-    """
-
-    spans: list[Span]
-    left_out: list[tuple[int, Kind]]
 
 
 class TurnFinder:
