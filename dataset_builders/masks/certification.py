@@ -29,8 +29,8 @@ def certify(finder: TurnFinder, dialogue: Dialogue, text: str, spans: Sequence[S
     """
     quick = finder.by_skeleton(dialogue, text)
     if quick is not None:
-        for index, span, other in zip(dialogue.trained, spans, quick.spans, strict=True):
-            _compare(text, index, ("marks", span), ("the skeleton", other))
+        for index, span, same in zip(dialogue.trained, spans, quick.spans, strict=True):
+            _compare(text, index, ("marks", span), ("the skeleton", same))
     for index, span in zip(dialogue.trained, spans, strict=True):
         name, other = next(finder.one_by_one(dialogue, text, index), ("", None))
         if other is None:

@@ -9,6 +9,7 @@ it does not (the template trims the contents, say), the marks of `marking` decid
 
 from __future__ import annotations
 
+import sys
 from itertools import accumulate, chain, zip_longest
 
 from dataset_builders.errors import MaskError
@@ -16,7 +17,7 @@ from dataset_builders.masks.chat_templates import ChatTemplate, Row
 from dataset_builders.masks.marking import Part, Places
 from dataset_builders.masks.spans import Dialogue, Span, core, thought_and_answer
 
-_MAX_PATTERNS = 10_000
+_MAX_PATTERNS = 1_000
 
 _KEYS = {"role", "content"}
 
@@ -75,7 +76,7 @@ class Skeletons:
             piece, found, rest = rest.partition(marker)
             if not found:
                 return None
-            pieces.append(piece)
+            pieces.append(sys.intern(piece))
         pieces.append(rest)
         # A marker that is left stands for a content that is written twice.
         return None if any("\ue000" in piece for piece in pieces) else pieces
