@@ -5,8 +5,9 @@ ends up to and including the token that ends the turn. Template text between the
 as the blanks around a turn in Llama-2's layout or an empty thought, belongs to it, since
 generation has to produce it too.
 
-The text is always the template's own. Where its turns stand is found by marks, certified by
-a second way (see `turns` and `certification`), and words that spell a control token are
+The text is always the template's own. Where its turns stand is found by marks, or for plain
+conversations by the template's skeleton (see `skeletons`), certified by a second way (see
+`turns` and `certification`), and words that spell a control token are
 told apart from the token (see `control_tokens`).
 """
 

@@ -34,7 +34,8 @@ class Rendered:
         literals: Ranges where a conversation's own words spell a control token, such as
             `<|im_end|>` quoted by a user. They have to be encoded as the characters they
             are, or data could open a turn. In order, without overlap.
-        way: How the turns were found: "marks", or "sentinels" where a mark was lost.
+        way: How the turns were found: "marks", which the template's skeleton may stand in
+            for, or "sentinels" where a mark was lost.
         certified: Whether a second, independent way found the same spans.
         off_prompt: Trained turns before which `text` is not the prompt that generation
             would start from, since the template writes a turn's past in another way than
