@@ -132,7 +132,6 @@ class ChatRenderer:
         if disguise is not None:
             shown, lifted = self._lift(disguise, text)
             rows, tools = disguise.rows, disguise.tools
-        self._check_shown(rows, tools, shown)
         trained = tuple(i for i, message in enumerate(messages) if message.trained)
         try:
             rendered = self._locate(Dialogue(rows, trained, tools), shown, certify)
@@ -161,7 +160,9 @@ class ChatRenderer:
         way: Way = "marks"
         # Where it is certified, the marks are set in any case and compared.
         found = None if certify else self._finder.by_skeleton(dialogue, text)
-        found = found or self._finder.by_marks(dialogue, text)
+        if found is None:  # A skeleton holds all contents.
+            self._check_shown(dialogue.rows, dialogue.tools, text)
+            found = self._finder.by_marks(dialogue, text)
         if found is None:
             way, certify = "sentinels", True
             spans = find_twice(self._finder, dialogue, text)

@@ -84,6 +84,8 @@ class Places:
         shown = self._shown.get(message)
         if shown is None:
             return None
+        if len(shown) == 1:
+            return shown[0][0]
         return Span(min(s.start for s, _ in shown), max(s.end for s, _ in shown))
 
     def first_kind(self, message: int) -> Kind:

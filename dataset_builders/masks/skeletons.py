@@ -19,8 +19,6 @@ from dataset_builders.masks.spans import Dialogue, Span, core, thought_and_answe
 
 _MAX_PATTERNS = 1_000
 
-_KEYS = {"role", "content"}
-
 
 class Skeletons:
     """The text that one template writes around contents, for each sequence of roles.
@@ -41,7 +39,8 @@ class Skeletons:
             text: Its rendering.
         """
         rows = dialogue.rows
-        if dialogue.tools or any(row.keys() != _KEYS for row in rows):
+        # All have a role and a content; more would be calls, names, reasoning.
+        if dialogue.tools or any(len(row) != 2 for row in rows):
             return None
         pieces = self._pieces(tuple(row["role"] for row in rows))
         if pieces is None:
@@ -87,16 +86,14 @@ def _places(dialogue: Dialogue, contents: list[str], starts: list[int]) -> Place
     parts: list[Part] = []
     spans: dict[int, Span] = {}
     others: list[tuple[int, int, int | None]] = []
-    for index, content in enumerate(contents):
-        begin = starts[index]
-        words = core(content)
+    for index, (content, begin) in enumerate(zip(contents, starts, strict=False)):
+        start, end = core(content)
         if index not in trained:
-            if words.start < words.end:
-                middle = (words.start + words.end) // 2
-                others.append((index, begin + middle, begin + words.end))
+            if start < end:
+                others.append((index, begin + (start + end) // 2, begin + end))
             continue
-        if words.start == words.end or thought_and_answer(content) is not None:
+        if start == end or thought_and_answer(content) is not None:
             return None
-        spans[len(parts)] = Span(begin + words.start, begin + words.end)
+        spans[len(parts)] = Span(begin + start, begin + end)
         parts.append(Part(index, "words"))
     return Places(parts, spans, others)

@@ -100,6 +100,8 @@ def unused_characters(text: str, count: int) -> list[str]:
 
 def core(content: str) -> Span:
     """Where the words lie within the white space around them; empty at the end if none."""
+    if len(content.strip()) == len(content):
+        return Span(0, len(content))
     start = len(content) - len(content.lstrip())
     return Span(start, max(start, len(content.rstrip())))
 
@@ -208,6 +210,8 @@ def leading(row: Row) -> int:
     """Longest white space that the words of a turn may begin with: its own or a thought's."""
     if REASONING in row:  # Of a thought that is left out, white space may be left.
         return len(row[REASONING])
+    if row["content"][:1].isalnum():  # As most begin: with neither white space nor a thought.
+        return 0
     start = core(row["content"]).start
     parts = thought_and_answer(row["content"])
     return start if parts is None else max(start, *(part.start for part in parts))
