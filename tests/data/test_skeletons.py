@@ -121,6 +121,13 @@ def test_marks_are_set_where_words_are_not_written_as_they_are(
     assert len(rendered.spans) == len(talk) // 2
 
 
+def test_words_that_leave_no_character_for_marks_are_found(make_tokenizer: MakeTokenizer) -> None:
+    renderer = ChatRenderer(make_tokenizer())
+    words = "".join(map(chr, range(0xE000, 0xF900)))
+    ((start, end),) = (rendered := renderer.render(conversation("q", words))).spans
+    assert rendered.text[start:end] == words + "<|im_end|>"
+
+
 @pytest.mark.parametrize(
     "body",
     [
