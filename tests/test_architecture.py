@@ -109,6 +109,7 @@ ROOMS = {
         "extras",
         "stdio",
         "storage",
+        "settings",
         "finish_reason",
         "reasoning",
         "tools",
