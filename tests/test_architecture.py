@@ -107,8 +107,10 @@ ROOMS = {
     "dataset_builders": (
         "errors",
         "extras",
+        "lazy_exports",
         "stdio",
         "storage",
+        "settings",
         "finish_reason",
         "reasoning",
         "tools",

@@ -1,20 +1,16 @@
 """The recipe's keys as a page, made from the models that check them.
 
-`python -m agenttuning_plugin.config.reference > docs/recipe.md` writes it; a test keeps it true.
+`make pages` writes docs/reference/recipe.md with it; a test compares them.
 """
 
 from __future__ import annotations
 
-from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from agenttuning_plugin.config.endpoint import EndpointConfig
 from agenttuning_plugin.config.evaluation import (
     AgentTaskConfig,
     BenchmarkConfig,
-    BestConfig,
-    EvaluationConfig,
-    FloorConfig,
     GeneralLossConfig,
     ReplayConfig,
 )
@@ -24,8 +20,11 @@ from agenttuning_plugin.config.recipe import (
     EtaStage,
     SourceConfig,
 )
+from dataset_builders.settings import fields_of
+from evaluators.training.floors import BestCheckpoint, ScoreFloor
+from evaluators.training.schedule import EvaluationPolicy
 
-_PARTS: tuple[tuple[str, type[BaseModel]], ...] = (
+_PARTS: tuple[tuple[str, type], ...] = (
     ("agenttuning", AgentTuningSection),
     ("A stage, under `eta_stages`", EtaStage),
     ("A source, under `agent` or `general`", SourceConfig),
@@ -34,10 +33,10 @@ _PARTS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("An evaluator of `type: general_loss`", GeneralLossConfig),
     ("An evaluator of `type: replay`", ReplayConfig),
     ("An evaluator of `type: benchmark`", BenchmarkConfig),
-    ("`evaluation`", EvaluationConfig),
-    ("`best` of `evaluation`", BestConfig),
+    ("`evaluation`", EvaluationPolicy),
+    ("`best` of `evaluation`", BestCheckpoint),
     ("`endpoint`", EndpointConfig),
-    ("`stop_if_general_drops` of `evaluation`, and `floor` of `best`", FloorConfig),
+    ("`stop_if_general_drops` of `evaluation`, and `floor` of `best`", ScoreFloor),
 )
 
 _HEAD = """# Keys of a recipe
@@ -61,7 +60,7 @@ silently. For other unknown keys the run logs a warning, and `agenttuning check`
 
 The run length is `max_steps`, or `general_passes` passes over the general data: the plugin counts
 its rows when they are encoded and sets the number of steps, exact without sample packing and
-about 0.2 % short with it. To convert an ordinary Axolotl YAML, see [adopt.md](adopt.md).
+about 0.2 % short with it. To convert an ordinary Axolotl YAML, see [adopt](../guides/adopt.md).
 
 `agenttuning check recipe.yaml` reports all problems in one run, with the functions that a run
 uses: it validates the recipe with the installed Axolotl, reads and encodes the first
@@ -83,7 +82,7 @@ def page() -> str:
     parts = [_HEAD]
     for title, model in _PARTS:
         parts.append(f"\n## {title}\n\n| Key | Default | Bounds | |\n|---|---|---|---|\n")
-        parts += [_row(name, field) for name, field in model.model_fields.items()]
+        parts += [_row(name, field) for name, field in fields_of(model).items()]
     return "".join(parts)
 
 
@@ -102,9 +101,11 @@ def _row(name: str, field: FieldInfo) -> str:
 
 def _default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
-    if isinstance(value, BaseModel):  # a table of its own
+    if fields_of(value):  # a table of its own
         return ""
-    return "" if value in (None, [], {}) else f"`{str(value).lower() if value is True else value}`"
+    return (
+        "" if value in (None, [], (), {}) else f"`{str(value).lower() if value is True else value}`"
+    )
 
 
 if __name__ == "__main__":

@@ -130,7 +130,7 @@ class EnvironmentSpec:
             page = self.name.replace("_", "-")
             raise ConfigError(
                 f"{self.name}: found {found} only, which teach nothing: name the folder of its "
-                f"data (--data; docs/environments-{page}.md), or ask for them: "
+                f"data (--data; docs/tasks/held-in/{page}.md), or ask for them: "
                 "--option made_up=true"
             )
 

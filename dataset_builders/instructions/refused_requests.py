@@ -23,9 +23,9 @@ class PatientModel:
 
     A request that fails with no answer to anybody (`UnprovenError`) waits until others are
     answered or none is in flight, and is sent once more. The rules are the collector's, see
-    docs/collect.md: it ends alone where others were answered meanwhile, or where the endpoint
-    itself refuses it and has answered before. Three requests in a row that fail with no answer
-    between them stop the run.
+    docs/guides/collect.md: it ends alone where others were answered meanwhile, or where the
+    endpoint itself refuses it and has answered before. Three requests in a row that fail with
+    no answer between them stop the run.
 
     Args:
         client: Sends the requests.

@@ -36,7 +36,7 @@ Side = Literal["agent", "general"]
 
 LENGTH_DEFAULTS: dict[Side, LengthPolicy] = {"agent": "shorten", "general": "split"}
 """What happens to conversations that are too long: an agent's keep their task and their end,
-and chat becomes several, as FastChat has it (docs/masks.md has the figures)."""
+and chat becomes several, as FastChat has it (docs/concepts/masks.md has the figures)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """How likely each element of a page is: the ranks that Mind2Web publishes.
 
 They are published as a pickle, which runs code when it is read; it is therefore not read.
-`docs/environments-mind2web.md` has the lines that turn it into JSON.
+`docs/tasks/held-in/mind2web.md` has the lines that turn it into JSON.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataset_builders.errors import DataError, SourceNotFoundError
 
 RANK_FILES = ("ranks.parquet", "ranks.json")
 PICKLE = "scores_all_data.pkl"
-HINT = f"convert {PICKLE} to ranks.json as docs/environments-mind2web.md says"
+HINT = f"convert {PICKLE} to ranks.json as docs/tasks/held-in/mind2web.md says"
 
 
 def find_ranks(folder: Path) -> Path | None:
