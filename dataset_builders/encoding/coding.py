@@ -83,13 +83,13 @@ class Coder:
                     f"{item.rendered.text[:60]!r}...: ask for engine huggingface"
                 )
 
-    def off_prompt(self, row: TokenRow, prompts: Sequence[Rendered]) -> int:
+    def off_prompt(self, row: TokenRow, prompts: Sequence[Rendered], engine: Engine) -> int:
         """How many of the prompts the row does not continue with a trained turn.
 
         Ids are compared, not characters: a tokenizer may cut the end of a prompt in another
         way where an answer follows.
         """
-        coded = self.encode(prompts, self._reference)
+        coded = self.encode(prompts, engine)
         return sum(
             isinstance(item, MaskError) or not row.has_turn_behind(item.row.input_ids)
             for item in coded

@@ -16,12 +16,6 @@ if TYPE_CHECKING:
     from dataset_builders.mixing.permutation import Index
 
 
-def exposures(planned: MixSchedule) -> Index:
-    """How often each row comes, (A + G,) int64, agent rows first."""
-    order = planned.order
-    return np.bincount(planned.drawn(), minlength=order.num_agent + order.num_general)
-
-
 def loss_shares(agent: npt.NDArray[np.bool_], trained: Index, batches: Index) -> dict[str, float]:
     """The share of the loss that agent data have, under each rule of what divides it.
 
@@ -79,7 +73,7 @@ def describe_mix(
         agent: Index of the agent rows, or none.
         general: Index of the general rows, or none.
     """
-    order, times = planned.order, exposures(planned)
+    order, times = planned.order, planned.exposures
     number = int(times.sum())
     of_agent = times[: order.num_agent]
     agent_rows = int(of_agent.sum())

@@ -36,7 +36,11 @@ class BestModelFigure:
 
     @classmethod
     def of(
-        cls, args: TrainingArguments, schedules: Sequence[Schedule], policy: EvaluationPolicy
+        cls,
+        args: TrainingArguments,
+        schedules: Sequence[Schedule],
+        policy: EvaluationPolicy,
+        unavailable: Sequence[str] = (),
     ) -> BestModelFigure:
         """Read a trainer's settings.
 
@@ -55,7 +59,7 @@ class BestModelFigure:
             names = frozenset({policy.best.evaluator, policy.best.floor.evaluator})
         else:
             ours = [s.evaluator.name for s in schedules]
-            ours += [result.evaluator for result in policy.unavailable]
+            ours += unavailable
             # The longest name: "database" is the beginning of "database_dev".
             fitting = sorted((n for n in ours if key.startswith(f"eval_{n}_")), key=len)
             names = _tasks_of_overall(key, ours) or frozenset(fitting[-1:])
