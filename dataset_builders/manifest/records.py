@@ -24,7 +24,7 @@ SCHEMA = 1
 """Raised when a manifest comes to hold other keys, or the same with another meaning."""
 
 SPANS = "spans"
-"""Column that an index has here beside `rows.INDEX`, see `surveys.Survey.spans`."""
+"""Column that an index has here beside `row_index.INDEX`, see `surveys.Survey.spans`."""
 
 _PACKAGES = (
     "agenttuning-plugin", "transformers", "tokenizers", "datasets", "numpy", "pyarrow",
@@ -57,7 +57,7 @@ class Side:
 
     Attributes:
         rows: Its rows, encoded or as messages.
-        index: Where each row came from, see `rows.INDEX`.
+        index: Where each row came from, see `row_index.INDEX`.
         sources: Where it was read from; empty if it was handed over in memory.
         reports: What became of each source's records, as `SourceReport.to_dict` gives it.
     """

@@ -67,7 +67,7 @@ def pack_plan(
 
     Args:
         plan: What the mix should be like; its eta is one number.
-        agent: Index of the agent rows, see `rows.INDEX`; none if there are none.
+        agent: Index of the agent rows, see `row_index.INDEX`; none if there are none.
         general: Index of the general rows.
         packing: Settings of the packing.
         seed: Any integer.

@@ -96,7 +96,7 @@ def make_order(
 
     Args:
         plan: What it should be like.
-        agent: Index of the agent rows, see `rows.INDEX`; none if there are none.
+        agent: Index of the agent rows, see `row_index.INDEX`; none if there are none.
         general: Index of the general rows.
         seed: Any integer.
         num_examples: Length of the mix.
