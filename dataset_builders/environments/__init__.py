@@ -191,7 +191,7 @@ def _make_world(name: str, **options: Any) -> TextEnvironment:
 
 
 @cache
-def _options_model(world: type[TextEnvironment]) -> type:
+def _options_model(world: Any) -> type:
     hints = get_type_hints(world.__init__)
     known = {n: each for n, each in signature(world).parameters.items() if n != "render_mode"}
     types = {name: hints.get(name, Any) for name in known}
