@@ -1,4 +1,4 @@
-"""How alike two instructions are, by ROUGE-L, and what is too alike to earlier ones.
+"""ROUGE-L similarity of instructions, to reject near duplicates.
 
 Self-Instruct (Wang et al. 2023, section 2.2) keeps an instruction only if its ROUGE-L with
 every earlier one stays below 0.7.
@@ -10,22 +10,22 @@ import re
 from collections.abc import Iterable
 
 TOO_SIMILAR = 0.7
-"""ROUGE-L from which an instruction counts as a near duplicate."""
+"""ROUGE-L threshold of a near duplicate."""
 
 _WORD = re.compile(r"\w+")
 
 
 def words(text: str) -> list[str]:
-    """The words that are compared: runs of letters, digits and underscores, in any case.
+    """Return the words that are compared: runs of letters, digits and underscores, lower-cased.
 
-    The reference implementation knows ASCII letters alone; for English both agree, but for
-    the underscore.
+    The reference implementation supports only ASCII letters; for English both agree, except for the
+    underscore.
     """
     return [word.casefold() for word in _WORD.findall(text)]
 
 
 class _Pattern:
-    """A text's words, prepared for many comparisons."""
+    """A text's words, preprocessed for many comparisons."""
 
     def __init__(self, sequence: list[str]) -> None:
         self.length = len(sequence)
@@ -48,7 +48,7 @@ class _Pattern:
 
 
 def rouge_l(first: str, second: str) -> float:
-    """F-measure of the longest common subsequence of two texts' words, in [0, 1]."""
+    """Return the F-measure of the longest common subsequence of two texts' words, in [0, 1]."""
     left, right = words(first), words(second)
     if not left or not right:
         return 0.0
@@ -60,7 +60,7 @@ class InstructionPool:
 
     Args:
         texts: The first ones.
-        threshold: ROUGE-L from which two count as alike, in (0, 1].
+        threshold: ROUGE-L from which two count as similar, in (0, 1].
     """
 
     def __init__(self, texts: Iterable[str] = (), threshold: float = TOO_SIMILAR) -> None:
@@ -79,10 +79,10 @@ class InstructionPool:
         self._words.append(words(text))
 
     def nearest(self, text: str) -> tuple[float, str]:
-        """The ROUGE-L and the text of the most similar instruction that is too similar.
+        """Return ROUGE-L and text of the most similar instruction above the threshold.
 
         Returns:
-            (0.0, "") where none reaches the threshold.
+            (0.0, "") if none reaches the threshold.
         """
         sequence = words(text)
         pattern = _Pattern(sequence)
@@ -90,7 +90,7 @@ class InstructionPool:
         for other, known in zip(self._words, self._texts, strict=True):
             total = len(sequence) + len(other)
             bound = 2 * min(len(sequence), len(other))
-            # Most texts differ in length by so much that nothing need be compared.
+            # Most texts differ so much in length that they need not be compared.
             if not bound or bound < max(best, self._threshold) * total:
                 continue
             score = 2 * pattern.common(other) / total
