@@ -16,7 +16,7 @@ export AXOLOTL_DO_NOT_TRACK := 1
 export DO_NOT_TRACK := 1
 export PYTHONUTF8 := 1
 
-.PHONY: demo test test-all test-bare test-stacks test-axolotl test-trl check environments format clean
+.PHONY: demo test test-all test-bare test-stacks test-axolotl test-trl check environments format pages clean
 
 demo: .venv/.demo  ## Fine-tune a small model on an eta-mix and show what changed.
 	$(BIN)/agenttuning demo
@@ -74,6 +74,10 @@ environments: .venv/.dev  ## Get what only some environments need, as far as thi
 	  || echo "make environments: not had: the file system of the os environment's boxes"
 	@$(if $(VLLM),PYTHON=$(PYTHON) .ci/vllm .venv-vllm,true) \
 	  || echo "make environments: not installed: vLLM (for the tests of a real server, marked slow)"
+
+# Pages of docs/reference that are made from the code; tests compare them with it.
+pages: .venv/.dev  ## Write the generated pages of the documentation.
+	$(BIN)/python -m agenttuning_plugin.config.reference > docs/reference/recipe.md
 
 format: .venv/.dev  ## Apply formatting and safe fixes.
 	$(BIN)/ruff check --fix $(CODE)

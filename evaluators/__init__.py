@@ -7,59 +7,24 @@ only here, so that the data layer cannot build training data from them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from dataset_builders.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
-    from evaluators.evaluator import EvalResult, Evaluator, Metric
-    from evaluators.models.interface import Decoding
-    from evaluators.models.target import EvalTarget
-    from evaluators.runner import run_evaluator
-    from evaluators.tasks.agent_task import AgentTaskEvaluator
-    from evaluators.tasks.general_loss import GeneralLossEvaluator
-    from evaluators.tasks.replay import ReplayEvaluator
-    from evaluators.training.callback import EvaluatorCallback
-    from evaluators.training.floors import BestCheckpoint, ScoreFloor
-    from evaluators.training.schedule import EvaluationPolicy, Schedule
-
-__all__ = [
-    "AgentTaskEvaluator",
-    "BestCheckpoint",
-    "Decoding",
-    "EvalResult",
-    "EvalTarget",
-    "EvaluationPolicy",
-    "Evaluator",
-    "EvaluatorCallback",
-    "GeneralLossEvaluator",
-    "Metric",
-    "ReplayEvaluator",
-    "Schedule",
-    "ScoreFloor",
-    "run_evaluator",
-]
-
-_MODULES = {
-    "AgentTaskEvaluator": "evaluators.tasks.agent_task",
-    "BestCheckpoint": "evaluators.training.floors",
-    "Decoding": "evaluators.models.interface",
-    "EvalResult": "evaluators.evaluator",
-    "Evaluator": "evaluators.evaluator",
-    "EvaluatorCallback": "evaluators.training.callback",
-    "ScoreFloor": "evaluators.training.floors",
-    "GeneralLossEvaluator": "evaluators.tasks.general_loss",
-    "Metric": "evaluators.evaluator",
-    "EvaluationPolicy": "evaluators.training.schedule",
-    "ReplayEvaluator": "evaluators.tasks.replay",
-    "Schedule": "evaluators.training.schedule",
-    "EvalTarget": "evaluators.models.target",
-    "run_evaluator": "evaluators.runner",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import the public names when they are first used: torch takes seconds to load."""
-    from importlib import import_module
-
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+    from evaluators.evaluator import EvalResult as EvalResult
+    from evaluators.evaluator import Evaluator as Evaluator
+    from evaluators.evaluator import Metric as Metric
+    from evaluators.models.interface import Decoding as Decoding
+    from evaluators.models.target import EvalTarget as EvalTarget
+    from evaluators.runner import run_evaluator as run_evaluator
+    from evaluators.tasks.agent_task import AgentTaskEvaluator as AgentTaskEvaluator
+    from evaluators.tasks.general_loss import GeneralLossEvaluator as GeneralLossEvaluator
+    from evaluators.tasks.replay import ReplayEvaluator as ReplayEvaluator
+    from evaluators.training.callback import EvaluatorCallback as EvaluatorCallback
+    from evaluators.training.floors import BestCheckpoint as BestCheckpoint
+    from evaluators.training.floors import ScoreFloor as ScoreFloor
+    from evaluators.training.schedule import EvaluationPolicy as EvaluationPolicy
+    from evaluators.training.schedule import Schedule as Schedule
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(__name__)

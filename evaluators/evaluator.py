@@ -99,7 +99,7 @@ class Evaluator(ABC):
         primary: Name of its main figure.
         needs_weights: Whether it has to see the model itself; if not, a server's answers
             are enough.
-        cheap: Whether a run takes seconds, so that it may run often.
+        generates: Whether the model generates text; if not, a run takes seconds.
         macro: Whether figures are means over the means of the records' groups.
     """
 
@@ -107,7 +107,7 @@ class Evaluator(ABC):
     suite: Suite
     primary: str
     needs_weights: ClassVar[bool] = False
-    cheap: ClassVar[bool] = False
+    generates: ClassVar[bool] = True
     macro: bool = False
 
     @abstractmethod

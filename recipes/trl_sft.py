@@ -67,7 +67,7 @@ def make_trainer() -> SFTTrainer:
         quantization_config=QUANTIZED,
         peft_config=LoraConfig(r=64, lora_alpha=16, lora_dropout=0.1, target_modules="all-linear"),
     )
-    LossNormalization.install(trainer, "tokens")  # as Axolotl's plugin does, see docs/mixing.md
+    LossNormalization.install(trainer, "tokens")  # as with Axolotl: docs/concepts/mixing.md
     # What `agenttuning explain` and a reader of the report need, beside the model.
     record_run(trainer, MixRun(data, planned, PLAN, AGENT, GENERAL, tokenizer, ENCODING))
     evaluators = AgentTaskEvaluator(num_tasks=NUM_TASKS), GeneralLossEvaluator(data.holdout)

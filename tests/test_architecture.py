@@ -107,6 +107,7 @@ ROOMS = {
     "dataset_builders": (
         "errors",
         "extras",
+        "lazy_exports",
         "stdio",
         "storage",
         "finish_reason",

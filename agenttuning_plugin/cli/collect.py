@@ -107,7 +107,7 @@ def collect(
         list[str] | None,
         typer.Option(
             "--filter",
-            help="Further filter, NAME or NAME=N, see docs/collect.md; repeatable: "
+            help="Further filter, NAME or NAME=N, see docs/guides/collect.md; repeatable: "
             "all_valid_format, has_thought, max_characters, max_rounds, min_rounds, "
             "no_cut_turns (always on, with 0), no_refusal, no_repetition.",
         ),
@@ -138,7 +138,7 @@ def collect(
         float | None, typer.Option(help="Seconds of this session.", rich_help_panel=_RUN)
     ] = None,
     prices: Annotated[
-        Path | None, typer.Option(help="Price table, YAML or JSON; see docs/collect.md.")
+        Path | None, typer.Option(help="Price table, YAML or JSON; see docs/guides/collect.md.")
     ] = None,
     engine: Annotated[
         str, typer.Option(help="local, or ray for a Ray cluster.", rich_help_panel=_CLUSTER)

@@ -61,7 +61,7 @@ def build(
     ] = None,
     max_length: Annotated[int, typer.Option(min=1, help="Longest row in tokens.")] = 4096,
     length_policy: Annotated[
-        str, typer.Option(help="What becomes of longer conversations; see docs/masks.md.")
+        str, typer.Option(help="What becomes of longer conversations; see docs/concepts/masks.md.")
     ] = "",
     processes: Annotated[int, typer.Option(min=1, help="Processes that encode.")] = 1,
     chat_template: Template = None,

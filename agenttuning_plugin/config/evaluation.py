@@ -177,13 +177,14 @@ class EvaluationConfig(StrictModel):
     every: int | None = Field(
         default=None,
         ge=1,
-        description="Optimizer steps between runs of cheap evaluators (losses, replay) that "
-        "name no `every`; none in between if left out.",
+        description="Optimizer steps between runs of evaluators that generate no text (losses, "
+        "replay) and name no `every`; none in between if left out.",
     )
-    every_dear: int | None = Field(
+    every_generative: int | None = Field(
         default=None,
         ge=1,
-        description="Likewise for expensive ones, which play episodes or write answers.",
+        description="The same for evaluators that generate text: they play episodes or write "
+        "answers.",
     )
     max_time_share: float | None = Field(
         default=None,

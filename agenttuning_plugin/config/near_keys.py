@@ -8,6 +8,8 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
+_RENAMED = {"every_dear": "every_generative"}
+
 
 def suggestion(key: str, known: Iterable[str], cutoff: float = 0.75) -> str:
     """The known key that is nearest to a misspelt one, as the end of a sentence.
@@ -18,9 +20,11 @@ def suggestion(key: str, known: Iterable[str], cutoff: float = 0.75) -> str:
         cutoff: Least similarity, of `difflib.SequenceMatcher`.
 
     Returns:
-        `, did you mean ...?`, or nothing if no key is near.
+        `, renamed to ...`, `, did you mean ...?`, or nothing if no key is near.
     """
-    found = difflib.get_close_matches(key, list(known), 1, cutoff)
+    if _RENAMED.get(key) in (known := list(known)):
+        return f", renamed to {_RENAMED[key]}"
+    found = difflib.get_close_matches(key, known, 1, cutoff)
     return f", did you mean {found[0]}?" if found else ""
 
 

@@ -1,6 +1,6 @@
 """The recipe's keys as a page, made from the models that check them.
 
-`python -m agenttuning_plugin.config.reference > docs/recipe.md` writes it; a test keeps it true.
+`make pages` writes docs/reference/recipe.md with it; a test compares them.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ silently. For other unknown keys the run logs a warning, and `agenttuning check`
 
 The run length is `max_steps`, or `general_passes` passes over the general data: the plugin counts
 its rows when they are encoded and sets the number of steps, exact without sample packing and
-about 0.2 % short with it. To convert an ordinary Axolotl YAML, see [adopt.md](adopt.md).
+about 0.2 % short with it. To convert an ordinary Axolotl YAML, see [adopt](../guides/adopt.md).
 
 `agenttuning check recipe.yaml` reports all problems in one run, with the functions that a run
 uses: it validates the recipe with the installed Axolotl, reads and encodes the first

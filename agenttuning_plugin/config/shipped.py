@@ -16,7 +16,7 @@ def recipe_folder() -> Path:
     The checkout comes first: an editable installation holds a copy made when it was
     installed, which edits do not reach.
     """
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     checkout = package.parent / "recipes"
     return checkout if (checkout / "demo.yaml").is_file() else package / "recipes"
 

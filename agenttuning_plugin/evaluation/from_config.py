@@ -63,7 +63,7 @@ def schedules(
             reason = " ".join(str(error).split())
             lacking.append(EvalResult(config.key, {}, 0, 0.0, error=reason))
             continue
-        every = config.every or (common.every if evaluator.cheap else common.every_dear)
+        every = config.every or (common.every_generative if evaluator.generates else common.every)
         limit = config.limit if isinstance(config, BenchmarkConfig) else None
         made.append(Schedule(evaluator, every, config.at_start, config.at_end, limit))
     return made, _policy(section, tuple(lacking))

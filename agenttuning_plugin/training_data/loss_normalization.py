@@ -27,7 +27,7 @@ _COUNTS = (4.0, 8.0, 16.0)  # numbers of tokens passed to a model
 
 
 class LossNormalization(TrainerCallback):
-    """Has a trainer divide each step's loss by one rule; see docs/mixing.md.
+    """Has a trainer divide each step's loss by one rule; see docs/concepts/mixing.md.
 
     "tokens": the loss of all trained tokens of the global batch, divided by their number, over
     micro-batches, accumulation steps and processes. It weighs the sides of a batch as the paper's

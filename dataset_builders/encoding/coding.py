@@ -83,13 +83,13 @@ class Coder:
                     f"{item.rendered.text[:60]!r}...: set engine to huggingface"
                 )
 
-    def off_prompt(self, row: TokenRow, prompts: Sequence[Rendered]) -> int:
-        """Count the prompts that the row does not continue with a trained turn.
+    def off_prompt(self, row: TokenRow, prompts: Sequence[Rendered], engine: Engine) -> int:
+        """How many of the prompts the row does not continue with a trained turn.
 
         Ids are compared, not characters: a tokenizer may split the end of a prompt differently when
         an answer follows.
         """
-        coded = self.encode(prompts, self._reference)
+        coded = self.encode(prompts, engine)
         return sum(
             isinstance(item, MaskError) or not row.has_turn_behind(item.row.input_ids)
             for item in coded

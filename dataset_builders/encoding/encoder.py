@@ -16,6 +16,7 @@ import numpy as np
 from dataset_builders.conversation import Conversation
 from dataset_builders.encoding.chunks import Chunk, Rows, cut, lay_out
 from dataset_builders.encoding.coding import Coded, Coder
+from dataset_builders.encoding.collector import collector_paused
 from dataset_builders.encoding.engines import (
     Engine,
     EngineName,
@@ -32,6 +33,9 @@ from dataset_builders.masks.spans import Rendered
 
 _CERTIFIED = 32
 _CONFIRMED = 2
+
+_MaybeRendered = Rendered | MaskError | None
+"""A rendering, or why there is none; nothing if no turn is trained."""
 
 
 class Encoder:
@@ -76,6 +80,8 @@ class Encoder:
         self._policy = policy
         self._engine_name = engine
         self._chosen: tuple[Engine, str] | None = None
+        # The first chunk, rendered to choose the engine on it.
+        self._first: tuple[Chunk, list[_MaybeRendered]] | None = None
 
     def encode(
         self,
@@ -120,7 +126,11 @@ class Encoder:
         first = next(chunks, None)
         if first is None:
             return
-        self._choose(first.conversations)
+        with collector_paused():
+            rendered = self._render_all(first)
+            self._choose(rendered)
+        if processes <= 1:  # The others get the conversations alone.
+            self._first = first, rendered
         yield from in_order(self.encode_chunk, chain([first], chunks), processes)
 
     def encode_chunk(self, chunk: Chunk) -> Rows:
@@ -131,14 +141,16 @@ class Encoder:
             DataError: A row is longer than `max_length` and the policy is "raise", or the
                 fast engine, confirmed on a few rows of each chunk, gave a wrong id.
         """
-        engine, reason = self._choose(chunk.conversations)
+        with collector_paused():
+            return self._encode_chunk(chunk)
+
+    def _encode_chunk(self, chunk: Chunk) -> Rows:
+        known, self._first = self._first, None
+        rendered = known[1] if known and known[0] is chunk else self._render_all(chunk)
+        engine, reason = self._choose(rendered)
         report = TokenReport(
             read=len(chunk.conversations), engine=engine.name, engine_reason=reason
         )
-        rendered = [
-            self._render(conversation, number < chunk.certified)
-            for number, conversation in enumerate(chunk.conversations)
-        ]
         used = [item for item in rendered if isinstance(item, Rendered)]
         found = self._coder.encode(used, engine)
         if engine.name != HuggingFaceEngine.name:
@@ -161,7 +173,7 @@ class Encoder:
                     )
                 if item.rendered.certified:
                     report.certified += 1
-                    report.off_prompt += self._off_prompt(conversation, item)
+                    report.off_prompt += self._off_prompt(conversation, item, engine)
                 first = 1 if self._policy == "split" and kept[0] is not item else 0
                 origins += (Origin.of(conversation, first + n) for n in range(len(kept)))
                 rows += kept
@@ -171,7 +183,7 @@ class Encoder:
         """Encode a rendered prompt with the same code as training rows.
 
         A row that continues the prompt mostly begins with these ids; see "Turns off their
-        prompt" in docs/masks.md for when it does not, and `TokenReport.off_prompt`.
+        prompt" in docs/concepts/masks.md for when it does not, and `TokenReport.off_prompt`.
 
         Args:
             rendered: Result of `ChatRenderer.render_prompt`.
@@ -181,23 +193,25 @@ class Encoder:
         """
         return self._coder.prompt_ids(rendered)
 
-    def _choose(self, conversations: Sequence[Conversation]) -> tuple[Engine, str]:
-        """Choose the engine, on the first conversations that are encoded."""
+    def _choose(self, rendered: Sequence[_MaybeRendered]) -> tuple[Engine, str]:
+        """The engine, chosen on the first conversations that are encoded."""
         if self._chosen is None:
-            rendered = (self._render(item) for item in conversations)
-            texts = (
+            texts = [
                 item.text for item in rendered if isinstance(item, Rendered) and not item.literals
-            )
-            found = list(texts) if self._engine_name != "huggingface" else []
+            ]
             self._chosen = choose_engine(
-                self._tokenizer, self._coder.spec, self._engine_name, found
+                self._tokenizer, self._coder.spec, self._engine_name, texts
             )
         return self._chosen
 
-    def _render(
-        self, conversation: Conversation, certify: bool = False
-    ) -> Rendered | MaskError | None:
-        """Render a conversation, or return why not; None if no turn is trained on."""
+    def _render_all(self, chunk: Chunk) -> list[_MaybeRendered]:
+        return [
+            self._render(conversation, number < chunk.certified)
+            for number, conversation in enumerate(chunk.conversations)
+        ]
+
+    def _render(self, conversation: Conversation, certify: bool = False) -> _MaybeRendered:
+        """Rendering of a conversation, or why there is none; nothing if none is trained."""
         if not conversation.num_trained:
             return None
         try:
@@ -205,15 +219,15 @@ class Encoder:
         except MaskError as error:
             return error
 
-    def _off_prompt(self, conversation: Conversation, coded: Coded) -> int:
-        """Count trained turns whose row does not begin with the ids of their prompt."""
+    def _off_prompt(self, conversation: Conversation, coded: Coded, engine: Engine) -> int:
+        """Number of trained turns whose row does not begin with the ids of their prompt."""
         messages, prompts = conversation.messages, []
         for end in (number for number, message in enumerate(messages) if message.trained):
             try:
                 prompts.append(self.renderer.render_prompt(messages[:end], conversation.tools))
             except MaskError:  # There is no prompt before the turn.
                 continue
-        off = self._coder.off_prompt(coded.row, prompts)
+        off = self._coder.off_prompt(coded.row, prompts, engine)
         return off + conversation.num_trained - len(prompts)
 
     def _fit(self, coded: Coded, conversation: Conversation, report: TokenReport) -> list[Coded]:
@@ -250,7 +264,7 @@ class Encoder:
         rendered = self._render(conversation)
         if not isinstance(rendered, Rendered):
             return None
-        (coded,) = self._coder.encode([rendered], self._choose([conversation])[0])
+        (coded,) = self._coder.encode([rendered], self._choose([rendered])[0])
         return None if isinstance(coded, MaskError) else (coded, len(coded.row.input_ids))
 
     def _truncate(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import unicodedata
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
@@ -146,18 +147,7 @@ def difference(tokenizer: Any, engine: Engine, sample: Sequence[str]) -> str:
 
 def difficult_texts(added_tokens: Sequence[str]) -> list[str]:
     """Texts that tokenizers tend to split differently."""
-    categories: dict[str, list[str]] = {}
-    for code in range(0x30000):
-        character = chr(code)
-        group = categories.setdefault(unicodedata.category(character), [])
-        # Thinned out, or Chinese and Hangul would be nearly all of it.
-        if len(group) < 32 or code % 997 == 0:
-            group.append(character)
-    del categories["Cs"]
-    texts = [
-        "".join(f"a{character}b {character}1{character}  {character}\n" for character in group)
-        for group in categories.values()
-    ]
+    texts = list(_texts_of_categories())
     texts += [
         "",
         " ",
@@ -174,6 +164,23 @@ def difficult_texts(added_tokens: Sequence[str]) -> list[str]:
     texts += [f"a{token}b {token} {token}{token}\n{token}1" for token in added_tokens]
     texts += [token[:-1] + " " + token[1:] for token in added_tokens if len(token) > 1]
     return texts
+
+
+@cache
+def _texts_of_categories() -> tuple[str, ...]:
+    """For each general category of characters a text with many of them."""
+    categories: dict[str, list[str]] = {}
+    for code in range(0x30000):
+        character = chr(code)
+        group = categories.setdefault(unicodedata.category(character), [])
+        # Thinned out, or Chinese and Hangul would be nearly all of it.
+        if len(group) < 32 or code % 997 == 0:
+            group.append(character)
+    del categories["Cs"]
+    return tuple(
+        "".join(f"a{character}b {character}1{character}  {character}\n" for character in group)
+        for group in categories.values()
+    )
 
 
 def check_engine_name(name: str) -> None:

@@ -8,16 +8,17 @@ between control tokens. For other tokenizers the encoding's own offsets are used
 
 from __future__ import annotations
 
-import gc
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from dataset_builders.encoding.collector import collector_paused
 from dataset_builders.encoding.token_rows import IGNORE_INDEX, Ints
 from dataset_builders.masks.spans import Span
 
@@ -58,17 +59,11 @@ def specification(tokenizer: Any) -> dict[str, Any]:
 
     Its parts are simplified first, see `simplified`.
     """
-    # This creates a hundred thousand small lists, and each garbage collection would scan the whole
-    # heap.
-    collecting = gc.isenabled()
-    gc.disable()
     try:
-        spec: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
+        with collector_paused():
+            spec: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
     except Exception:  # the backend knows no other class; a component in Python is one cause
         return {}
-    finally:
-        if collecting:
-            gc.enable()
     return spec | {name: simplified(spec.get(name)) for name in _PARTS}
 
 
@@ -124,11 +119,12 @@ class TokenWidths:
         nfc = normalizer == {"type": "NFC"}
         if not blank and not (is_byte_level(spec) and (nfc or normalizer is None)):
             return None
-        table = {id_: _width(token, blank) for token, id_ in model["vocab"].items()}
+        vocabulary: dict[str, int] = model["vocab"]
         matched = {token["id"]: token["content"] for token in spec["added_tokens"]}
-        table |= {id_: len(content.encode()) for id_, content in matched.items()}
-        widths = np.zeros(max(table) + 1, dtype=np.int64)
-        widths[list(table)] = list(table.values())
+        widths = np.zeros(max([*vocabulary.values(), *matched]) + 1, dtype=np.int64)
+        widths[list(vocabulary.values())] = _widths(list(vocabulary), blank)
+        for id_, content in matched.items():
+            widths[id_] = len(content.encode())
         added = np.zeros(len(widths), dtype=np.bool_)
         added[list(matched)] = True
         return cls(widths, added, blank=blank, nfc=nfc)
@@ -161,30 +157,58 @@ def is_byte_level(spec: dict[str, Any]) -> bool:
     return len(levels) == 1 and not levels[0]["add_prefix_space"]
 
 
-def token_bytes(token: str) -> bytes | None:
-    """Return the bytes of a byte-level token; None if it uses other characters."""
-    try:
-        return token.translate(_alphabet()).encode("latin-1")
-    except UnicodeEncodeError:
-        return None
+def tokens_bytes(tokens: Sequence[str]) -> list[bytes | None]:
+    """Bytes of byte-level tokens; none for each that is not written in their alphabet."""
+    values, edges = _byte_values(tokens)
+    data = values.astype(np.uint8).tobytes()
+    found: list[bytes | None] = [data[start:end] for start, end in pairwise(edges.tolist())]
+    for number in _not_bytes(values, edges).tolist():
+        found[number] = None
+    return found
+
+
+def _byte_values(tokens: Sequence[str]) -> tuple[npt.NDArray[np.int16], Positions]:
+    """(C,) the byte of each character of all tokens, or -1; (N + 1,) where each token ends."""
+    codes = np.frombuffer("".join(tokens).encode("utf-32-le", "surrogatepass"), dtype="<u4")
+    alphabet = _alphabet()
+    edges = np.zeros(len(tokens) + 1, dtype=np.int64)
+    np.cumsum(np.fromiter(map(len, tokens), dtype=np.int64, count=len(tokens)), out=edges[1:])
+    return alphabet[np.minimum(codes, len(alphabet) - 1)], edges
+
+
+def _not_bytes(values: npt.NDArray[np.int16], edges: Positions) -> Positions:
+    """Numbers of the tokens with a character that stands for no byte."""
+    (strange,) = np.nonzero(values < 0)
+    return edges.searchsorted(strange, side="right") - 1
 
 
 @cache
-def _alphabet() -> dict[int, int]:
-    """Return the byte of each character of GPT-2's byte-level alphabet."""
+def _alphabet() -> npt.NDArray[np.int16]:
+    """The byte of each character that byte-level tokenizers write for one (GPT-2's table).
+
+    Characters that stand for no byte, and all behind the table's end, have -1.
+    """
     kept = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     moved = [byte for byte in range(256) if byte not in set(kept)]
-    # These bytes are not their own character.
-    strangers = dict.fromkeys(moved, 0xFFFF)
-    return strangers | {256 + number: byte for number, byte in enumerate(moved)}
+    table = np.full(256 + len(moved) + 1, -1, dtype=np.int16)
+    table[kept] = kept
+    table[256:-1] = moved
+    return table
 
 
-def _width(token: str, blank: bool) -> int:
+def _widths(tokens: Sequence[str], blank: bool) -> Positions:
+    """(N,) bytes that each token stands for; 0 where it stands for no text."""
     if blank:
-        is_byte = len(token) == 6 and token.startswith("<0x") and token.endswith(">")
-        return 1 if is_byte else len(token.replace(_BLANK, " ").encode())
-    data = token_bytes(token)
-    return 0 if data is None else len(data)
+        return np.array([_blank_width(token) for token in tokens], dtype=np.int64)
+    values, edges = _byte_values(tokens)
+    widths = np.diff(edges)
+    widths[_not_bytes(values, edges)] = 0
+    return widths
+
+
+def _blank_width(token: str) -> int:
+    is_byte = len(token) == 6 and token.startswith("<0x") and token.endswith(">")
+    return 1 if is_byte else len(token.replace(_BLANK, " ").encode())
 
 
 def to_bytes(text: str, spans: Sequence[Span], total: int) -> Sequence[Span]:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dataset_builders.encoding.offsets import is_byte_level, token_bytes
+from dataset_builders.encoding.offsets import is_byte_level, tokens_bytes
 from dataset_builders.encoding.token_rows import Ints
 
 # GPT-2's pattern. Alternatives without look-ahead come first in a group of their own: tiktoken uses
@@ -102,9 +102,10 @@ def build(tokenizer: Any, spec: dict[str, Any]) -> TiktokenEngine:
         raise UnsupportedTokenizerError("the tokenizer cannot be serialised")
     pattern = _pattern(spec)
     added = _added_tokens(spec)
-    ranks = _ranks(spec["model"], tokenizer.backend_tokenizer)
-    vocabulary = spec["model"]["vocab"]
-    names = {token_bytes(token): id_ for token, id_ in vocabulary.items()}
+    vocabulary: dict[str, int] = spec["model"]["vocab"]
+    spelled = dict(zip(vocabulary, tokens_bytes(list(vocabulary)), strict=True))
+    ranks = _ranks(spec["model"], spelled, tokenizer.backend_tokenizer)
+    names = dict(zip(spelled.values(), vocabulary.values(), strict=True))
     ids = [names.get(token, -1) for token in ranks]
     special = {content: len(ids) + number for number, content in enumerate(added)}
     ids += added.values()
@@ -151,19 +152,27 @@ def _added_tokens(spec: dict[str, Any]) -> dict[str, int]:
     return added
 
 
-def _ranks(model: dict[str, Any], backend: Any) -> dict[bytes, int]:
-    """Return each token's rank in merge order; the 256 bytes come first."""
-    last, vocabulary, tokenize = b"", model["vocab"], backend.model.tokenize
+def _ranks(
+    model: dict[str, Any], spelled: dict[str, bytes | None], backend: Any
+) -> dict[bytes, int]:
+    """Rank of each token in the order of merges; the 256 bytes come first.
+
+    Args:
+        model: The specification of the model.
+        spelled: Bytes of each token of the vocabulary.
+        backend: The tokenizer's backend.
+    """
     settings = ("dropout", "continuing_subword_prefix", "end_of_word_suffix")
-    # Byte fallback has no effect without single-byte tokens.
-    falls_back = model.get("byte_fallback") and any(map(vocabulary.__contains__, _SINGLE_BYTES))
+    # Falling back on tokens of single bytes means nothing where there are none.
+    falls_back = model.get("byte_fallback") and any(map(spelled.__contains__, _SINGLE_BYTES))
     if model["type"] != "BPE" or falls_back or any(model.get(name) for name in settings):
         raise UnsupportedTokenizerError("the model is not a plain BPE")
     ranks = {bytes([byte]): byte for byte in range(256)}
+    last, names = b"", []
     for pair in model["merges"]:
         name = "".join(pair.split(" ") if isinstance(pair, str) else pair)
-        token = token_bytes(name)
-        if token is None or name not in vocabulary:
+        token = spelled.get(name)
+        if token is None:
             raise UnsupportedTokenizerError(f"merge {name!r} gives no byte-level token")
         if token == last:
             continue
@@ -171,8 +180,12 @@ def _ranks(model: dict[str, Any], backend: Any) -> dict[bytes, int]:
             raise UnsupportedTokenizerError(f"token {name!r} comes from merges of unlike rank")
         ranks[token] = len(ranks)
         last = token
-        if not model["ignore_merges"] and len(tokenize(name)) != 1:
-            raise UnsupportedTokenizerError(f"token {name!r} cannot be reached by merges")
+        names.append(name)
+    if not model["ignore_merges"]:
+        # tiktoken takes a word that is a token as the token, however it would be merged.
+        for name, made in zip(names, map(backend.model.tokenize, names), strict=True):
+            if len(made) != 1:
+                raise UnsupportedTokenizerError(f"token {name!r} cannot be reached by merges")
     return ranks
 
 

@@ -1,6 +1,6 @@
 """What is done about a request that failed, by the class of the error.
 
-docs/collect.md has these rules as a table.
+docs/guides/collect.md has these rules as a table.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whether a request that failed is sent again, and when; docs/collect.md has the rules."""
+"""Whether a request that failed is sent again, and when; docs/guides/collect.md has the rules."""
 
 from __future__ import annotations
 

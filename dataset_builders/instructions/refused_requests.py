@@ -21,11 +21,11 @@ from dataset_builders.rollouts.recorded_client import ChatClient
 class PatientModel:
     """A client whose single requests may fail without stopping the run; a `budget.Model`.
 
-    A request that fails before the endpoint has answered any (`UnprovenError`) waits until others
-    are answered or none is in flight, and is sent once more. The rules are the collector's, see
-    docs/collect.md: only this request fails if others were answered in the meantime, or if the
-    endpoint itself rejects it and has answered before. Three consecutive failed requests without an
-    answer in between stop the run.
+    A request that fails with no answer to anybody (`UnprovenError`) waits until others are
+    answered or none is in flight, and is sent once more. The rules are the collector's, see
+    docs/guides/collect.md: it ends alone where others were answered meanwhile, or where the
+    endpoint itself refuses it and has answered before. Three requests in a row that fail with
+    no answer between them stop the run.
 
     Args:
         client: Sends the requests.

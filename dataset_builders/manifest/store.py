@@ -36,7 +36,7 @@ def write_manifest(folder: Path, record: Record, where: Mapping[str, Any]) -> No
     Args:
         folder: Existing folder.
         record: From `make_record`.
-        where: Paths and times, JSON-ready: see `docs/report.md`.
+        where: Paths and times, JSON-ready: see `docs/concepts/artifacts.md`.
     """
     target = folder / MANIFEST_FILE
     target.unlink(missing_ok=True)  # or an old manifest would be beside new indices

@@ -4,9 +4,10 @@ A trained span is what the model has to generate in that turn: from the end of i
 including the end-of-turn token. Template text between the two, such as the blanks around a turn in
 Llama-2's layout or an empty thought, belongs to it, since generation has to produce it too.
 
-The text is always the template's own output. Turns are located by marks, certified by a second
-method (see `turns` and `certification`), and content that spells a control token is distinguished
-from the token (see `control_tokens`).
+The text is always the template's own. Where its turns stand is found by marks, or for plain
+conversations by the template's skeleton (see `skeletons`), certified by a second way (see
+`turns` and `certification`), and words that spell a control token are
+told apart from the token (see `control_tokens`).
 """
 
 from __future__ import annotations
@@ -129,7 +130,6 @@ class ChatRenderer:
         if disguise is not None:
             shown, lifted = self._lift(disguise, text)
             rows, tools = disguise.rows, disguise.tools
-        self._check_shown(rows, tools, shown)
         trained = tuple(i for i, message in enumerate(messages) if message.trained)
         try:
             rendered = self._locate(Dialogue(rows, trained, tools), shown, certify)
@@ -158,7 +158,11 @@ class ChatRenderer:
 
     def _locate(self, dialogue: Dialogue, text: str, certify: bool) -> Rendered:
         way: Way = "marks"
-        found = self._finder.by_marks(dialogue, text)
+        # Where it is certified, the marks are set in any case and compared.
+        found = None if certify else self._finder.by_skeleton(dialogue, text)
+        if found is None:  # A skeleton holds all contents.
+            self._check_shown(dialogue.rows, dialogue.tools, text)
+            found = self._finder.by_marks(dialogue, text)
         if found is None:
             way, certify = "sentinels", True
             spans = find_twice(self._finder, dialogue, text)

@@ -96,8 +96,9 @@ def _find_altered(rows: Sequence[Row], text: str) -> int | None:
 
 
 def _find(text: str, words: str, position: int) -> int | None:
-    """Return the position after the words, literal or JSON-escaped, else where else they occur."""
-    for spelling in (words, json.dumps(words, ensure_ascii=False)[1:-1]):
+    """Behind the words, as they are or within JSON; what is moved is looked for everywhere."""
+    for as_json in (False, True):
+        spelling = json.dumps(words, ensure_ascii=False)[1:-1] if as_json else words
         for start in (position, 0):
             if (found := text.find(spelling, start)) >= 0:
                 return found + len(spelling)

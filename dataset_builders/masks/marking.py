@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_left
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from dataset_builders.masks.chat_templates import ChatTemplate, Row
@@ -32,6 +34,19 @@ class Part(NamedTuple):
     kind: Kind
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The trained turns of a rendering.
+
+    Attributes:
+        spans: Their spans.
+        left_out: Message and kind of each part of them that the template leaves out.
+    """
+
+    spans: list[Span]
+    left_out: list[tuple[int, Kind]]
+
+
 class Places:
     """Positions of a conversation's parts in its rendering.
 
@@ -48,7 +63,6 @@ class Places:
         spans: dict[int, Span],
         others: list[tuple[int, int, int | None]],
     ) -> None:
-        self._others = others
         self._shown: dict[int, list[tuple[Span, Kind]]] = {}
         self._missing: dict[int, list[Kind]] = {}
         for number, part in enumerate(parts):
@@ -60,12 +74,18 @@ class Places:
         self._ends = {message: end for message, _, end in others}
         for message, shown in self._shown.items():
             self._ends[message] = max(span.end for span, _ in shown)
+        # Where a part of which message stands, in the order of the rendering.
+        self._at = [(position, message) for message, position, _ in others]
+        self._at += [(s.start, message) for message, shown in self._shown.items() for s, _ in shown]
+        self._at.sort()
 
     def words(self, message: int) -> Span | None:
         """Return the span from a turn's first to its last shown word; None if none is shown."""
         shown = self._shown.get(message)
         if shown is None:
             return None
+        if len(shown) == 1:
+            return shown[0][0]
         return Span(min(s.start for s, _ in shown), max(s.end for s, _ in shown))
 
     def first_kind(self, message: int) -> Kind:
@@ -81,12 +101,11 @@ class Places:
         return self._ends.get(message)
 
     def inside(self, span: Span, message: int) -> int | None:
-        """Return another message whose text is within a span; None if there is none."""
-        for other, position, _ in self._others:
-            if other != message and span.start <= position < span.end:
-                return other
-        for other, shown in self._shown.items():
-            if other != message and any(span.start <= s.start < span.end for s, _ in shown):
+        """Another message whose text is within a span; none if there is none."""
+        for position, other in self._at[bisect_left(self._at, (span.start, -1)) :]:
+            if position >= span.end:
+                break
+            if other != message:
                 return other
         return None
 
@@ -215,11 +234,11 @@ class _Marker:
 
 
 def _end_of(text: str, position: int, rest: str) -> int | None:
-    """Return the position after the rest of some words, literal or JSON-escaped; None if absent."""
-    for spelling in (rest, json.dumps(rest, ensure_ascii=False)[1:-1]):
-        if text.startswith(spelling, position):
-            return position + len(spelling)
-    return None
+    """Behind the rest of some words, as they are or within JSON; none if not there."""
+    if text.startswith(rest, position):
+        return position + len(rest)
+    spelling = json.dumps(rest, ensure_ascii=False)[1:-1]
+    return position + len(spelling) if text.startswith(spelling, position) else None
 
 
 def missing_words(row: Row, shown: str) -> Iterator[Kind]:

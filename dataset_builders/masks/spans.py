@@ -31,11 +31,12 @@ class Rendered:
     Attributes:
         text: What the tokenizer sees; special tokens are written out.
         spans: Trained ranges of `text`, in order, without overlap.
-        literals: Ranges where message content spells a control token, such as `<|im_end|>` quoted
-            by a user. They must be encoded as plain characters, or data could open a turn. In
-            order, without overlap.
-        way: How the turns were located: "marks", or "sentinels" where a mark was lost.
-        certified: Whether a second, independent method found the same spans.
+        literals: Ranges where a conversation's own words spell a control token, such as
+            `<|im_end|>` quoted by a user. They have to be encoded as the characters they
+            are, or data could open a turn. In order, without overlap.
+        way: How the turns were found: "marks", which the template's skeleton may stand in
+            for, or "sentinels" where a mark was lost.
+        certified: Whether a second, independent way found the same spans.
         off_prompt: Trained turns before which `text` is not the prompt that generation
             would start from, since the template renders history differently from the current turn.
             Counted where the rendering is certified, else 0.
@@ -98,7 +99,9 @@ def unused_characters(text: str, count: int) -> list[str]:
 
 
 def core(content: str) -> Span:
-    """Return the range of the content without outer white space; empty, at the end, if blank."""
+    """Where the words lie within the white space around them; empty at the end if none."""
+    if len(content.strip()) == len(content):
+        return Span(0, len(content))
     start = len(content) - len(content.lstrip())
     return Span(start, max(start, len(content.rstrip())))
 
@@ -166,7 +169,10 @@ def read_marks(text: str, marks: Sequence[str]) -> tuple[str, list[Span]] | None
 
 
 def first_of(tokens: Sequence[str], text: str, start: int, stop: int | None = None) -> Span | None:
-    """Return the first position at or after `start` where one of the tokens occurs."""
+    """The first place at or after `start` where one of the tokens stands."""
+    if len(tokens) == 1:
+        position = text.find(tokens[0], start, stop)
+        return Span(position, position + len(tokens[0])) if position >= 0 else None
     found = [
         Span(position, position + len(token))
         for token in tokens
@@ -204,7 +210,8 @@ def leading(row: Row) -> int:
     """Return the longest white space that a turn's text, or its thought, may begin with."""
     if REASONING in row:  # Of a thought that is left out, white space may be left.
         return len(row[REASONING])
+    if row["content"][:1].isalnum():  # As most begin: with neither white space nor a thought.
+        return 0
+    start = core(row["content"]).start
     parts = thought_and_answer(row["content"])
-    if parts is None:
-        return core(row["content"]).start
-    return max(core(row["content"]).start, *(part.start for part in parts))
+    return start if parts is None else max(start, *(part.start for part in parts))

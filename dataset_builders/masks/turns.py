@@ -16,13 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 from dataset_builders.errors import MaskError
 from dataset_builders.masks.chat_templates import ChatTemplate, Row
 from dataset_builders.masks.layout import Layout, learn_layout
-from dataset_builders.masks.marking import Kind, Places, find_places
+from dataset_builders.masks.marking import Found, Kind, Places, find_places
 from dataset_builders.masks.prompt_tails import PromptTails, is_opening
+from dataset_builders.masks.skeletons import Skeletons
 from dataset_builders.masks.spans import (
     Dialogue,
     Span,
@@ -39,19 +39,6 @@ from dataset_builders.masks.spans import (
     with_content,
     words_of,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """The trained turns of a rendering.
-
-    Attributes:
-        spans: Their spans.
-        left_out: Message and kind of each part of them that the template leaves out.
-    """
-
-    spans: list[Span]
-    left_out: list[tuple[int, Kind]]
 
 
 class TurnFinder:
@@ -73,6 +60,7 @@ class TurnFinder:
         self._end_tokens = end_tokens
         self._layout: Layout = learn_layout(template, end_tokens, control_tokens)
         self._tails = PromptTails(template)
+        self._skeletons = Skeletons(template)
         self._last: tuple[Dialogue, Places | None] | None = None
 
     def by_marks(self, dialogue: Dialogue, text: str) -> Found | None:
@@ -83,8 +71,18 @@ class TurnFinder:
                 or no end token follows it.
         """
         places = self._places(dialogue, text)
-        if places is None:
-            return None
+        return None if places is None else self._found(dialogue, text, places)
+
+    def by_skeleton(self, dialogue: Dialogue, text: str) -> Found | None:
+        """All trained turns, without a second rendering; none if marks have to tell.
+
+        Raises:
+            MaskError: As in `by_marks`.
+        """
+        places = self._skeletons.places(dialogue, text)
+        return None if places is None else self._found(dialogue, text, places)
+
+    def _found(self, dialogue: Dialogue, text: str, places: Places) -> Found:
         spans, left_out = [], []
         for index in dialogue.trained:
             words = places.words(index)

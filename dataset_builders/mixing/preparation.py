@@ -36,8 +36,8 @@ LOG = logging.getLogger(__name__)
 Side = Literal["agent", "general"]
 
 LENGTH_DEFAULTS: dict[Side, LengthPolicy] = {"agent": "shorten", "general": "split"}
-"""Default length policies: an agent's conversations keep their task and their end, and chat is
-split, as in FastChat (docs/masks.md has the figures)."""
+"""What happens to conversations that are too long: an agent's keep their task and their end,
+and chat becomes several, as FastChat has it (docs/concepts/masks.md has the figures)."""
 
 
 @dataclass(frozen=True, slots=True)

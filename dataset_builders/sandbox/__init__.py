@@ -1,5 +1,5 @@
 """Sandboxes for untrusted commands.
 
-`open_sandbox` (in `engines`) creates one. docs/sandbox.md lists what a sandbox isolates and what it
-does not. The names follow inspect_ai's sandbox environments.
+`open_sandbox` (in `engines`) makes one. docs/concepts/sandbox.md lists what a box holds back and
+what it does not. The names follow inspect_ai's sandbox environments.
 """

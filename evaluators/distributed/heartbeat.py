@@ -23,7 +23,7 @@ it would, which can say more."""
 
 
 _PACKAGES = tuple(
-    str(Path(__file__).resolve().parents[1] / name) for name in ("evaluators", "dataset_builders")
+    str(Path(__file__).resolve().parents[2] / name) for name in ("evaluators", "dataset_builders")
 )
 
 

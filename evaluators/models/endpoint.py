@@ -38,7 +38,7 @@ _TOP = 20
 class EndpointModel:
     """Sends requests for all dialogues at once; a `LanguageModel`.
 
-    Failed requests are sent again by the collector's rules, see docs/collect.md. A dialogue
+    Failed requests are sent again by the collector's rules, see docs/guides/collect.md. A dialogue
     that the server finds too long is None; one that it refuses otherwise, as by a filter of
     contents, is an `Answer` with `refused` set. A request that fails repeatedly is an
     `EndpointError`: a fault of the server must not lower the model's score.

@@ -37,16 +37,12 @@ def proportion(successes: int, n: int) -> Metric:
     """
     if not 0 <= successes <= n or n < 1:
         raise ValueError(f"found {successes} successes of {n}")
+    from scipy.stats import binomtest
+
     rate = successes / n
-    center = (rate + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
-    half = Z95 * math.sqrt(rate * (1 - rate) / n + Z95**2 / (4 * n**2)) / (1 + Z95**2 / n)
-    return Metric(
-        value=rate,
-        stderr=math.sqrt(rate * (1 - rate) / n),
-        low=max(0.0, center - half),
-        high=min(1.0, center + half),
-        n=n,
-    )
+    interval = binomtest(successes, n).proportion_ci(0.95, "wilson")
+    stderr = math.sqrt(rate * (1 - rate) / n)
+    return Metric(rate, stderr, float(interval.low), float(interval.high), n)
 
 
 def mean(values: Sequence[float]) -> Metric:

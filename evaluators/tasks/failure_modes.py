@@ -1,7 +1,7 @@
 """How agents fail: the modes of the paper's error analysis (section 3.3 and its figure).
 
 The paper counts them with rules that it does not publish. These are ours; they read a
-record alone, so that any saved evaluation can be analysed. docs/error-analysis.md has them
+record alone, so that any saved evaluation can be analysed. docs/guides/compare.md has them
 as a table, with their rates on AgentInstruct's own successful trajectories.
 """
 

@@ -34,7 +34,7 @@ class GeneralLossEvaluator(Evaluator):
     suite = "general"
     primary = "loss"
     needs_weights: ClassVar[bool] = True
-    cheap: ClassVar[bool] = True
+    generates: ClassVar[bool] = False
 
     def __init__(self, rows: Dataset | Sequence[Mapping[str, Any]], name: str = "general") -> None:
         if not len(rows):

@@ -51,7 +51,7 @@ def held_in_evaluator(name: str, settings: SuiteSettings) -> Evaluator:
 
     `database` plays AgentBench's tasks where their files are, and generated ones elsewhere;
     `about` says which. AgentBench's knowledge graph needs the whole of Freebase: see
-    docs/environments-knowledge-graph.md.
+    docs/tasks/held-in/knowledge-graph.md.
 
     Args:
         name: A key of `HELD_IN`.

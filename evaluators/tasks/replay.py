@@ -2,7 +2,7 @@
 
 No episode is played. One forward pass over a trajectory tells what the model would have
 done in each of the expert's turns, had it come to the same place: seconds where rollouts
-take minutes. docs/evaluation-replay.md says how far it foretells them.
+take minutes. docs/tasks/replay.md says how far it foretells them.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class ReplayEvaluator(Evaluator):
     suite = "replay"
     primary = "action_match"
     needs_weights: ClassVar[bool] = True
-    cheap: ClassVar[bool] = True
+    generates: ClassVar[bool] = False
 
     def __init__(
         self,

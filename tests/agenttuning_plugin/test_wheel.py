@@ -36,7 +36,7 @@ def test_it_holds_all_that_is_needed_and_no_more(unpacked: Path) -> None:
     for package in tops:
         assert (unpacked / package / "py.typed").is_file()
     recipes = {path.name for path in (ROOT / "recipes").iterdir() if path.is_file()}
-    shipped = {path.name for path in (unpacked / "agenttuning_plugin/config/shipped").iterdir()}
+    shipped = {path.name for path in (unpacked / "agenttuning_plugin/recipes").iterdir()}
     assert shipped == recipes
     assert (unpacked / "dataset_builders/masks/templates/llama-2.jinja").is_file()
     assert (unpacked / "agenttuning_plugin/reports/mix/page.html").is_file()

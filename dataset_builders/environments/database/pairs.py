@@ -36,7 +36,7 @@ from dataset_builders.errors import ConfigError, DataError
 
 FILE = "pairs.jsonl"
 DATA_NAMES = ("database_pairs",)
-_WHAT = "a JSON Lines file of questions, SQL and tables (docs/environments.md says how)"
+_WHAT = "a JSON Lines file of questions, SQL and tables (docs/tasks/held-in/database.md says how)"
 
 _TASK_ID = re.compile(r"database-train-pairs-(\d{5,})")
 _TYPES = {"INT": "INTEGER"} | dict.fromkeys(("REAL", "FLOA", "DOUB", "NUM", "DEC"), "REAL")

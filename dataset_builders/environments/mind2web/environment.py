@@ -58,7 +58,7 @@ PREVIOUS = 5
 
 _WHAT = (
     "the Mind2Web data (train_*.json, test_domain_*.json and ranks.json; "
-    "docs/environments-mind2web.md)"
+    "docs/tasks/held-in/mind2web.md)"
 )
 
 

@@ -1,7 +1,7 @@
 """Candidate ranks of page elements, as published by Mind2Web.
 
-They are published as a pickle, which runs code when it is loaded; it is therefore not loaded.
-`docs/environments-mind2web.md` shows how to convert it to JSON.
+They are published as a pickle, which runs code when it is read; it is therefore not read.
+`docs/tasks/held-in/mind2web.md` has the lines that turn it into JSON.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataset_builders.errors import DataError, SourceNotFoundError
 
 RANK_FILES = ("ranks.parquet", "ranks.json")
 PICKLE = "scores_all_data.pkl"
-HINT = f"convert {PICKLE} to ranks.json as docs/environments-mind2web.md says"
+HINT = f"convert {PICKLE} to ranks.json as docs/tasks/held-in/mind2web.md says"
 
 
 def find_ranks(folder: Path) -> Path | None:

@@ -1,7 +1,7 @@
 """Any task of EleutherAI's lm_eval as an evaluator, on the model in memory.
 
 lm_eval renders prompts, asks the model and scores, all by its own rules; its log of every
-sample becomes our records. docs/evaluation-general.md says when that is the better choice.
+sample becomes our records. docs/tasks/general.md says when that is the better choice.
 """
 
 from __future__ import annotations

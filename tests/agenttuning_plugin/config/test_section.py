@@ -74,6 +74,10 @@ def test_every_field_is_described(model: type[BaseModel]) -> None:
             {"evaluators": [{"type": "agent_task"}, {"type": "benchmark", "name": "database"}]},
             "evaluators: found 'database' twice",
         ),
+        (
+            {"evaluation": {"every_dear": 50}},
+            "agenttuning.evaluation.every_dear: unknown key, renamed to every_generative",
+        ),
         ({"evaluation": {"max_time_share": 1.0}}, "max_time_share: found 1.0"),
         ({"evaluation": {"best": {}}}, "best.floor.evaluator: found 'general', expected one of"),
         (

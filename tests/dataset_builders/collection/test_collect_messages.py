@@ -104,7 +104,7 @@ def test_another_value_of_a_setting_is_named_by_its_option(tmp_path: Path) -> No
 
 
 def test_every_filter_is_named_in_help_and_docs() -> None:
-    text = (Path(__file__).parents[3] / "docs/collect.md").read_text("utf-8")
+    text = (Path(__file__).parents[3] / "docs/guides/collect.md").read_text("utf-8")
     shown = "".join(CliRunner(env={"COLUMNS": "200"}).invoke(app, ["collect", "--help"]).stdout)
     for name in FILTERS:
         assert name in shown
@@ -164,7 +164,7 @@ def test_made_up_pages_are_collected_only_where_asked_for(
     found = run(*command)
     assert isinstance(found.exception, ConfigError)
     assert "made-up pages only" in str(found.exception)
-    assert "docs/environments-mind2web.md" in str(found.exception)
+    assert "docs/tasks/held-in/mind2web.md" in str(found.exception)
     assert not list((tmp_path / "T").rglob("*.parquet"))
     assert run(*command, "--option", "made_up=true").exit_code == 0
     readme = (tmp_path / "T/README.md").read_text("utf-8")

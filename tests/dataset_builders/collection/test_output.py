@@ -178,7 +178,7 @@ def test_without_finish_the_old_files_stay(trajectories: list[Trajectory], tmp_p
 
 _KILLED = """
 import os, signal, sys
-from dataset_builders.collection.card import Card
+from dataset_builders.collection.card import DatasetCard
 from dataset_builders.collection import output
 from dataset_builders.rollouts.rollout import play_oracle
 from dataset_builders.environments import load_environment
@@ -198,7 +198,7 @@ Path.replace = replace
 with output.OutputWriter(sys.argv[1], "database") as writer:
     for number, each in enumerate(played):
         writer.add(number, each)
-    writer.finish(Card("database", "oracle", "own:1", 1.0))
+    writer.finish(DatasetCard("database", "oracle", "own:1", 1.0))
 """
 
 

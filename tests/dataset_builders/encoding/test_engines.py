@@ -20,7 +20,7 @@ from dataset_builders.encoding.engines import (
     difference,
     difficult_texts,
 )
-from dataset_builders.encoding.offsets import TokenWidths, specification
+from dataset_builders.encoding.offsets import TokenWidths, specification, tokens_bytes
 from dataset_builders.encoding.tiktoken_engine import (
     TiktokenEngine,
     UnsupportedTokenizerError,
@@ -110,6 +110,38 @@ def test_texts_that_the_engine_is_not_sure_of_are_left_to_the_tokenizer(
     sure, *unsure = engine.encode(["\u00e9", "e\u0301", "\U00011de0", "\u0378", " " * 1_000_000])
     assert sure is not None
     assert unsure == [None] * 4
+
+
+def test_bytes_of_tokens_are_those_of_their_characters() -> None:
+    from tokenizers import decoders, pre_tokenizers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    decoder = decoders.ByteLevel()
+    assert sorted(data for data in tokens_bytes(alphabet) if data) == [
+        bytes([byte]) for byte in range(256)
+    ]
+    words = ["\u0120a\u00e9", "", "a\u4e2d", " ", "\U0001f642x", "\ud800", "\u0143", "\u0144", "b"]
+    found = tokens_bytes(words)
+    assert found == [b" a\xe9", b"", None, None, None, None, b"\xad", None, b"b"]
+    letters = [letter for letter in alphabet if (tokens_bytes([letter])[0] or b"") < b"\x80"]
+    for letter in letters:
+        assert tokens_bytes([letter]) == [decoder.decode([letter]).encode()]
+
+
+def test_a_token_that_no_merge_reaches_is_refused(small_tokenizer: Any) -> None:
+    from tokenizers import models
+
+    merges = [("a", "b"), ("b", "c"), ("a", "bc")]
+    vocabulary = {name: id_ for id_, name in enumerate(["a", "b", "c", "ab", "bc", "abc"])}
+    changed = copy.deepcopy(small_tokenizer)
+    # Of "abc" the first merge takes the beginning, and no "bc" is left for the last.
+    changed.backend_tokenizer.model = models.BPE(vocabulary, merges)
+    with pytest.raises(
+        UnsupportedTokenizerError, match=r"^token 'abc' cannot be reached by merges"
+    ):
+        built(changed)
+    changed.backend_tokenizer.model = models.BPE(vocabulary, [*merges[1:], merges[0]])
+    built(changed)
 
 
 def test_sequences_that_do_nothing_are_read_as_nothing(

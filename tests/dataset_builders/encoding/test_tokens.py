@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from dataset_builders.encoding.tokens import (
     encode_dataset,
 )
 from dataset_builders.errors import ConfigError, DataError
+from dataset_builders.masks.chat import ChatRenderer
 from dataset_builders.masks.chat_templates import load_template
 
 pytest.importorskip("transformers")
@@ -250,6 +252,36 @@ def test_a_batch_gives_what_each_alone_gives(small_tokenizer: Any) -> None:
         (alone,) = encoder.encode([conversation], TokenReport())
         assert alone.input_ids.tolist() == row.input_ids.tolist()
         assert alone.labels.tolist() == row.labels.tolist()
+
+
+def test_each_conversation_is_rendered_once_and_the_collector_runs_again(
+    small_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talks = [
+        Conversation.create([Message("user", f"q {n}"), Message("assistant", "a", trained=True)])
+        for n in range(300)
+    ]
+    rendered: list[tuple[str, bool]] = []
+    render = ChatRenderer.render
+
+    def count(self: ChatRenderer, conversation: Conversation, certify: bool = False) -> Any:
+        assert not gc.isenabled()
+        rendered.append((conversation.messages[0].content, certify))
+        return render(self, conversation, certify)
+
+    monkeypatch.setattr(ChatRenderer, "render", count)
+    encoder = Encoder(small_tokenizer, max_length=500, engine="tiktoken")
+    made = encode_dataset(talks, encoder)
+    # The rendering on which the engine is chosen is the one that is encoded.
+    assert rendered == [(f"q {n}", n < 32) for n in range(300)]
+    assert (made.report.kept, made.report.certified) == (300, 32)
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        assert encode_dataset(talks, encoder).dataset.to_list() == made.dataset.to_list()
+        assert not gc.isenabled()  # as it was found
+    finally:
+        gc.enable()
 
 
 def test_the_dataset_has_the_columns_that_trainers_read(small_tokenizer: Any) -> None:

@@ -352,7 +352,7 @@ def test_a_bad_database_file_is_named(tmp_path: Path, change: dict[str, Any], me
 
 
 def test_absent_pairs_say_what_to_put_where(tmp_path: Path) -> None:
-    with pytest.raises(SourceNotFoundError, match=r"pairs.jsonl.*docs/environments.md"):
+    with pytest.raises(SourceNotFoundError, match=r"pairs.jsonl.*docs/tasks/held-in/database.md"):
         load_environment("database", tasks="pairs", data=tmp_path).task_ids("train")
     spec = pairs(tmp_path)
     with pytest.raises(ConfigError, match="have: train"):

@@ -77,7 +77,7 @@ def test_the_converter_in_the_docs_works(folder: Path, tmp_path: Path) -> None:
     placed = {s: {c: place for place, c in enumerate(order)} for s, order in ranks.items()}
     pickled = {"scores": {}, "ranks": placed}
     (folder / "scores_all_data.pkl").write_bytes(pickle.dumps(pickled))
-    docs = Path(__file__).resolve().parents[3] / "docs/environments-mind2web.md"
+    docs = Path(__file__).resolve().parents[3] / "docs/tasks/held-in/mind2web.md"
     code = docs.read_text("utf-8").partition("```python\n")[2].partition("```")[0]
     here = Path.cwd()
     os.chdir(folder)

@@ -79,7 +79,8 @@ def test_a_refusal_is_a_mask_error_in_the_templates_words(
         ("m['content'].split('</think>')[-1]", "<think>b</think>", "leaves out"),
         ("m['content'] ~ (m['content'] | length)", "ab", "depends on its content"),
         ("(m['content'] | length) ~ m['content']", "ab", r"only one way finds it \(sentinels"),
-        ("m['content']", "".join(map(chr, range(0xE000, 0xF8FF))), "private-use"),
+        # Trimmed, so that marks are needed, and none is left.
+        ("m['content'] | trim", " " + "".join(map(chr, range(0xE000, 0xF8FF))), "private-use"),
     ],
 )
 def test_a_turn_that_cannot_be_located_is_refused(

@@ -1,4 +1,4 @@
-"""Attacks on a real box. docs/sandbox.md lists them; each entry names its test here."""
+"""Attacks on a real box. docs/concepts/sandbox.md lists them; each entry names its test here."""
 
 from __future__ import annotations
 

@@ -209,9 +209,8 @@ def test_loss_without_rows_is_refused() -> None:
 
 
 def test_the_evaluator_in_the_documentation_measures(subject: EvalTarget) -> None:
-    text = (Path(__file__).parents[3] / "docs/evaluation.md").read_text("utf-8")
-    section = text.partition("## Your own evaluator")[2].partition("\n## ")[0]
-    blocks = [part.partition("```")[0] for part in section.split("```python\n")[1:]]
+    text = (Path(__file__).parents[3] / "docs/guides/custom-evaluator.md").read_text("utf-8")
+    blocks = [part.partition("```")[0] for part in text.split("```python\n")[1:]]
     names = {"model": subject.model, "tokenizer": subject.tokenizer}
     exec("\n".join(blocks), names)  # our own text
     found: Any = names["found"]

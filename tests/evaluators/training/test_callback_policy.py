@@ -280,7 +280,7 @@ def test_what_the_machine_lacks_is_told_in_the_recipes_run(
             {"type": "benchmark", "name": "gsm8k", "limit": 5},
             {"type": "replay", "num_trajectories": 3},
         ],
-        "evaluation": {"every": 10, "every_dear": 50, "max_time_share": 0.1},
+        "evaluation": {"every": 10, "every_generative": 50, "max_time_share": 0.1},
     }
     made, policy = schedules(AgentTuningSection.model_validate(section), None)
     assert [(s.evaluator.name, s.every) for s in made] == [("database", 50), ("replay", 10)]

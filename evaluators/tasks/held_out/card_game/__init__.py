@@ -1,6 +1,6 @@
 """The Digital Card Game of AgentBench: two teams of four fish, hidden from each other.
 
-An implementation of its rules of our own; see docs/evaluation-card-game.md for where they
+An implementation of its rules of our own; see docs/tasks/held-out/card-game.md for where they
 were found and for what could not be told from there.
 """
 

@@ -1,4 +1,4 @@
-"""HotpotQA with ReAct: search, look up, answer (docs/evaluation-hotpot-qa.md)."""
+"""HotpotQA with ReAct: search, look up, answer (docs/tasks/held-out/hotpot-qa.md)."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ LEVELS = ("easy", "medium", "hard")
 _FILES = tuple(f"{level}.jsonl" for level in LEVELS)
 _WHAT = (
     "AgentTuning's sample of HotpotQA as JSON Lines (eval_heldout/hotpotQA/src/data of "
-    "THUDM/AgentTuning; docs/evaluation-hotpot-qa.md)"
+    "THUDM/AgentTuning; docs/tasks/held-out/hotpot-qa.md)"
 )
 
 

@@ -1,4 +1,4 @@
-"""ReWOO: plan first, gather evidence, then answer (docs/evaluation-rewoo.md)."""
+"""ReWOO: plan first, gather evidence, then answer (docs/tasks/held-out/rewoo.md)."""
 
 from __future__ import annotations
 

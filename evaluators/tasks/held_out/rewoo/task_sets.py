@@ -139,7 +139,7 @@ def find_folder(task_set: TaskSet, data: str | Path | None, root: str | Path | N
     Raises:
         SourceNotFoundError: Nowhere.
     """
-    what = "ReWOO's questions (docs/evaluation-rewoo.md)"
+    what = "ReWOO's questions (docs/tasks/held-out/rewoo.md)"
     given = data if task_set.folders == _OWN else None
     if given is None and root is not None:
         places = [Path(root) / name for name in task_set.folders]

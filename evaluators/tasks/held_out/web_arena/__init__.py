@@ -1,4 +1,4 @@
-"""WebArena through BrowserGym (docs/evaluation-web-arena.md)."""
+"""WebArena through BrowserGym (docs/tasks/held-out/web-arena.md)."""
 
 from __future__ import annotations
 
