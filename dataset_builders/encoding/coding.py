@@ -84,7 +84,7 @@ class Coder:
                 )
 
     def off_prompt(self, row: TokenRow, prompts: Sequence[Rendered], engine: Engine) -> int:
-        """How many of the prompts the row does not continue with a trained turn.
+        """Count the prompts that the row does not continue with a trained turn.
 
         Ids are compared, not characters: a tokenizer may split the end of a prompt differently when
         an answer follows.

@@ -194,7 +194,7 @@ class Encoder:
         return self._coder.prompt_ids(rendered)
 
     def _choose(self, rendered: Sequence[_MaybeRendered]) -> tuple[Engine, str]:
-        """The engine, chosen on the first conversations that are encoded."""
+        """Choose the engine, on the first conversations that are encoded."""
         if self._chosen is None:
             texts = [
                 item.text for item in rendered if isinstance(item, Rendered) and not item.literals
@@ -211,7 +211,7 @@ class Encoder:
         ]
 
     def _render(self, conversation: Conversation, certify: bool = False) -> _MaybeRendered:
-        """Rendering of a conversation, or why there is none; nothing if none is trained."""
+        """Render a conversation, or return why not; None if no turn is trained on."""
         if not conversation.num_trained:
             return None
         try:
@@ -220,7 +220,7 @@ class Encoder:
             return error
 
     def _off_prompt(self, conversation: Conversation, coded: Coded, engine: Engine) -> int:
-        """Number of trained turns whose row does not begin with the ids of their prompt."""
+        """Count trained turns whose row does not begin with the ids of their prompt."""
         messages, prompts = conversation.messages, []
         for end in (number for number, message in enumerate(messages) if message.trained):
             try:

@@ -184,7 +184,7 @@ def _not_bytes(values: npt.NDArray[np.int16], edges: Positions) -> Positions:
 
 @cache
 def _alphabet() -> npt.NDArray[np.int16]:
-    """The byte of each character that byte-level tokenizers write for one (GPT-2's table).
+    """Return the byte of each character of GPT-2's byte-level alphabet.
 
     Characters that stand for no byte, and all behind the table's end, have -1.
     """

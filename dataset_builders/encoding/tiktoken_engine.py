@@ -155,7 +155,7 @@ def _added_tokens(spec: dict[str, Any]) -> dict[str, int]:
 def _ranks(
     model: dict[str, Any], spelled: dict[str, bytes | None], backend: Any
 ) -> dict[bytes, int]:
-    """Rank of each token in the order of merges; the 256 bytes come first.
+    """Return each token's rank in merge order; the 256 bytes come first.
 
     Args:
         model: The specification of the model.
@@ -163,7 +163,7 @@ def _ranks(
         backend: The tokenizer's backend.
     """
     settings = ("dropout", "continuing_subword_prefix", "end_of_word_suffix")
-    # Falling back on tokens of single bytes means nothing where there are none.
+    # Byte fallback has no effect without single-byte tokens.
     falls_back = model.get("byte_fallback") and any(map(spelled.__contains__, _SINGLE_BYTES))
     if model["type"] != "BPE" or falls_back or any(model.get(name) for name in settings):
         raise UnsupportedTokenizerError("the model is not a plain BPE")

@@ -127,7 +127,7 @@ class EnvironmentSpec:
         if (found := self.stand_in()) and self.options.get("made_up") is not True:
             page = self.name.replace("_", "-")
             raise ConfigError(
-                f"{self.name}: found {found} only, which teach nothing: name the folder of its "
+                f"{self.name}: found only {found} (placeholder data): name the folder of its "
                 f"data (--data; docs/tasks/held-in/{page}.md), or ask for them: "
                 "--option made_up=true"
             )

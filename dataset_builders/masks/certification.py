@@ -18,7 +18,7 @@ _AROUND = 160
 
 
 def certify(finder: TurnFinder, dialogue: Dialogue, text: str, spans: Sequence[Span]) -> None:
-    """Check spans found by marks against another way, and against the skeleton's.
+    """Check spans located by marks against a second method and the skeleton's.
 
     Conversations that are not certified have their turns located by the skeleton alone,
     where the template has one.

@@ -96,7 +96,7 @@ def _find_altered(rows: Sequence[Row], text: str) -> int | None:
 
 
 def _find(text: str, words: str, position: int) -> int | None:
-    """Behind the words, as they are or within JSON; what is moved is looked for everywhere."""
+    """Return the position after the words, literal or JSON-escaped; moved text counts."""
     for as_json in (False, True):
         spelling = json.dumps(words, ensure_ascii=False)[1:-1] if as_json else words
         for start in (position, 0):

@@ -101,7 +101,7 @@ class Places:
         return self._ends.get(message)
 
     def inside(self, span: Span, message: int) -> int | None:
-        """Another message whose text is within a span; none if there is none."""
+        """Return another message whose text is within a span; None if there is none."""
         for position, other in self._at[bisect_left(self._at, (span.start, -1)) :]:
             if position >= span.end:
                 break
@@ -234,7 +234,7 @@ class _Marker:
 
 
 def _end_of(text: str, position: int, rest: str) -> int | None:
-    """Behind the rest of some words, as they are or within JSON; none if not there."""
+    """Return the position after the rest of some words, literal or JSON-escaped; None if absent."""
     if text.startswith(rest, position):
         return position + len(rest)
     spelling = json.dumps(rest, ensure_ascii=False)[1:-1]

@@ -31,9 +31,9 @@ class Rendered:
     Attributes:
         text: What the tokenizer sees; special tokens are written out.
         spans: Trained ranges of `text`, in order, without overlap.
-        literals: Ranges where a conversation's own words spell a control token, such as
-            `<|im_end|>` quoted by a user. They have to be encoded as the characters they
-            are, or data could open a turn. In order, without overlap.
+        literals: Ranges where message content spells a control token, such as `<|im_end|>` quoted
+            by a user. They must be encoded as plain characters, or data could open a turn. In
+            order, without overlap.
         way: How the turns were found: "marks", which the template's skeleton may stand in
             for, or "sentinels" where a mark was lost.
         certified: Whether a second, independent way found the same spans.
@@ -99,7 +99,7 @@ def unused_characters(text: str, count: int) -> list[str]:
 
 
 def core(content: str) -> Span:
-    """Where the words lie within the white space around them; empty at the end if none."""
+    """Return the range of the content without outer white space; empty, at the end, if blank."""
     if len(content.strip()) == len(content):
         return Span(0, len(content))
     start = len(content) - len(content.lstrip())
@@ -169,7 +169,7 @@ def read_marks(text: str, marks: Sequence[str]) -> tuple[str, list[Span]] | None
 
 
 def first_of(tokens: Sequence[str], text: str, start: int, stop: int | None = None) -> Span | None:
-    """The first place at or after `start` where one of the tokens stands."""
+    """Return the first position at or after `start` where one of the tokens occurs."""
     if len(tokens) == 1:
         position = text.find(tokens[0], start, stop)
         return Span(position, position + len(tokens[0])) if position >= 0 else None
