@@ -55,7 +55,7 @@ class BatchBalancer:
         found._excess = self._excess.copy()
         return found
 
-    def hold_back(self, bins: list[list[int]], waits: list[bool]) -> list[bool]:
+    def defer(self, bins: list[list[int]], waits: list[bool]) -> list[bool]:
         """Let some full bins wait too, so that those that leave have their share of agent data.
 
         Bins that are not full hold the shortest examples, so agent data above all: without

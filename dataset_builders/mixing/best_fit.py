@@ -68,7 +68,7 @@ class Packer:
             enough = int(self._capacity * (1 - FULL))
             waits[old:] = [space > enough for space in self._spaces[old:]]
             if self._dealer is not None:
-                waits[old:] = self._dealer.hold_back(self._open[old:], waits[old:])
+                waits[old:] = self._dealer.defer(self._open[old:], waits[old:])
         leaving = sorted(sorted(members) for members in compress(self._open, map(not_, waits)))
         self._open = list(compress(self._open, waits))
         self._spaces = list(compress(self._spaces, waits))

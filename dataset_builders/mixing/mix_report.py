@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def exposures(planned: MixSchedule) -> Index:
     """Count how often each row occurs, (A + G,) int64, agent rows first."""
     order = planned.order
-    return np.bincount(planned.drawn(), minlength=order.num_agent + order.num_general)
+    return np.bincount(planned.row_sequence(), minlength=order.num_agent + order.num_general)
 
 
 def loss_shares(agent: npt.NDArray[np.bool_], trained: Index, batches: Index) -> dict[str, float]:

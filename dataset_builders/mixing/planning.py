@@ -72,7 +72,7 @@ class MixSchedule:
     notes: tuple[str, ...] = ()
     positions: Index | None = None
 
-    def drawn(self) -> Index:
+    def row_sequence(self) -> Index:
         """Return the rows in training sequence, (N,) int64, agent rows first."""
         rows = self.order.indices()
         return rows if self.positions is None else rows[self.positions]

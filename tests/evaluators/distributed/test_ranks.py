@@ -171,18 +171,18 @@ def test_a_process_that_fell_silent_is_overdue() -> None:
     mine, other = (Heartbeat(store, rank, 2, timeout=0.4) for rank in (0, 1))
     with mine.watching("quiz"), mine.waiting():
         time.sleep(0.2)
-        assert mine.overdue() == ""
+        assert mine.stalled() == ""
         with other.watching("quiz"), other.waiting():
             time.sleep(0.8)
-            assert mine.overdue() == ""
+            assert mine.stalled() == ""
         time.sleep(0.5)
-        assert mine.overdue() == (
+        assert mine.stalled() == (
             "quiz: process 1 stood still for more than 0.4 s while process 0 waited (process 1: "
             "waits, then silent)"
         )
     mine.timeout = 60.0
     with mine.watching("quiz"):  # What was said at the last one is no sign of life at this one.
-        assert "has not begun" in mine.last_words()
+        assert "has not begun" in mine.last_status()
 
 
 def test_calls_of_the_model_by_others_are_signs_of_life(tiny_model_dir: Path) -> None:
