@@ -27,9 +27,9 @@ from pathlib import Path
 from dataset_builders.collection.filters import TrajectoryFilter
 from dataset_builders.collection.progress import CollectionProgress, WatchedLedger
 from dataset_builders.collection.store import SqliteRolloutLog
+from dataset_builders.endpoints.endpoint import Endpoint
 from dataset_builders.environments import load_environment
 from dataset_builders.rollouts.engine import RolloutConfig, RolloutEngine
-from dataset_builders.rollouts.recorded_client import Endpoint
 
 SERVER = Path(__file__).parents[1] / "tests/support/endpoint.py"
 SELECT = "Hm.\nAction: Operation\n```sql\nSELECT 1\n```"

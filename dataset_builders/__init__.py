@@ -29,6 +29,6 @@ if TYPE_CHECKING:
     from dataset_builders.sources.loading import fingerprint as fingerprint
     from dataset_builders.sources.loading import load_source as load_source
     from dataset_builders.sources.loading import stream_source as stream_source
-    from dataset_builders.sources.loading import to_dataset as to_dataset
+    from dataset_builders.sources.rows import to_dataset as to_dataset
 else:
     __getattr__, __dir__, __all__ = lazy_exports(__name__)

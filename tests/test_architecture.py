@@ -110,6 +110,7 @@ ROOMS = {
         "lazy_exports",
         "stdio",
         "storage",
+        "settings",
         "finish_reason",
         "reasoning",
         "tools",

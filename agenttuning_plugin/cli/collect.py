@@ -160,13 +160,13 @@ def collect(
     from dataset_builders.collection.collector import run
     from dataset_builders.collection.filters import threshold_of
     from dataset_builders.collection.settings import CollectConfig, read_task_file
+    from dataset_builders.endpoints.endpoint import Endpoint
     from dataset_builders.endpoints.pricing import PriceTable, read_prices
     from dataset_builders.endpoints.requests import Sampling
     from dataset_builders.environments import load_environment
     from dataset_builders.instructions.thoughts import ThoughtAdder
     from dataset_builders.rollouts.engine import RolloutConfig
     from dataset_builders.rollouts.limits import Limits
-    from dataset_builders.rollouts.recorded_client import Endpoint
 
     if oracle == (model is not None):
         raise ConfigError("name a --model or --oracle, one of them")

@@ -13,8 +13,8 @@ from rich.table import Table
 
 from agenttuning_plugin.console import plain
 from dataset_builders.collection.progress import CollectionProgress
+from dataset_builders.endpoints.endpoint import Endpoint
 from dataset_builders.rollouts.engine import RolloutEngine
-from dataset_builders.rollouts.recorded_client import Endpoint
 
 _REFRESH = 0.25  # seconds, on a terminal
 _LINES = 5.0

@@ -214,10 +214,10 @@ def _writer(
     max_cost: float | None,
     prices: Path | None,
 ) -> Writer:
+    from dataset_builders.endpoints.endpoint import Endpoint
     from dataset_builders.endpoints.pricing import PriceTable, read_prices
     from dataset_builders.endpoints.requests import Sampling
     from dataset_builders.instructions.run_io import Writer
-    from dataset_builders.rollouts.recorded_client import Endpoint
 
     endpoint = Endpoint(model, base_url, key_variable)
     errors.print(f"asking {endpoint}", markup=False, highlight=False, soft_wrap=True)

@@ -1,8 +1,7 @@
-"""What is measured during training: `evaluators` and `evaluation` of the section."""
+"""What is measured during training: `evaluators` of the section."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
@@ -146,100 +145,3 @@ EvaluatorConfig = Annotated[
     AgentTaskConfig | GeneralLossConfig | ReplayConfig | BenchmarkConfig,
     Field(discriminator="type"),
 ]
-
-
-class FloorConfig(StrictModel):
-    """How much of a general score may be lost against step 0."""
-
-    evaluator: str = Field(
-        default="general", description="Whose main figure: `general` for the loss, or `mmlu`."
-    )
-    by: float = Field(
-        default=0.05, ge=0, description="Loss that is borne, as a share of the base's score."
-    )
-    p: float = Field(
-        default=0.05, gt=0, lt=1, description="Level at which the loss has to be significant."
-    )
-
-
-class BestConfig(StrictModel):
-    """Looks for the best step by a held-in score, under a floor on a general one."""
-
-    evaluator: str = Field(default="database", description="Whose main figure is the best.")
-    floor: FloorConfig = Field(
-        default_factory=FloorConfig, description="What the general score has to keep."
-    )
-
-
-class EvaluationConfig(StrictModel):
-    """What holds for all evaluators of a run."""
-
-    every: int | None = Field(
-        default=None,
-        ge=1,
-        description="Optimizer steps between runs of evaluators that generate no text (losses, "
-        "replay) and name no `every`; none in between if left out.",
-    )
-    every_generative: int | None = Field(
-        default=None,
-        ge=1,
-        description="The same for evaluators that generate text: they play episodes or write "
-        "answers.",
-    )
-    max_time_share: float | None = Field(
-        default=None,
-        gt=0,
-        lt=1,
-        description="Largest share of wall-clock time that evaluation takes, by measuring fewer "
-        "items, the first of a fixed order; no limit if left out.",
-    )
-    strict: bool = Field(
-        default=False,
-        description="End training where an evaluator breaks or cannot run here; else it is "
-        "recorded with its reason.",
-    )
-    stop_if_general_drops: FloorConfig | None = Field(
-        default=None, description="End training when a general score is lost."
-    )
-    best: BestConfig | None = Field(
-        default=None,
-        description="Record the best step in `best.json` and as `eval_agenttuning_best_score`, "
-        "which `metric_for_best_model` can name.",
-    )
-    watchdog: float = Field(
-        default=1800.0,
-        gt=0,
-        description="Seconds without a sign of life after which a process of a distributed run "
-        "is given up, with a line that names it and the evaluator.",
-    )
-
-    def check(self, evaluators: Sequence[EvaluatorConfig]) -> None:
-        """Check the evaluators' names against one another and against the rules.
-
-        Raises:
-            ValueError: Two have one name, or a rule names one that is not listed, or a floor
-                one that has no base.
-        """
-        keys = [evaluator.key for evaluator in evaluators]
-        no_base = [evaluator.key for evaluator in evaluators if not evaluator.at_start]
-        if twice := sorted({key for key in keys if keys.count(key) > 1}):
-            raise ValueError(
-                f"evaluators: found {twice[0]!r} twice, expected different names: their figures "
-                "would overwrite each other"
-            )
-        named = {
-            "stop_if_general_drops.evaluator": self.stop_if_general_drops,
-            "best.floor.evaluator": self.best.floor if self.best else None,
-            "best.evaluator": self.best,
-        }
-        for where, rule in named.items():
-            if rule is not None and rule.evaluator not in keys:
-                raise ValueError(
-                    f"evaluation.{where}: found {rule.evaluator!r}, expected one of the "
-                    f"evaluators: {', '.join(sorted(keys)) or 'none is listed'}"
-                )
-            if isinstance(rule, FloorConfig) and rule.evaluator in no_base:
-                raise ValueError(
-                    f"evaluation.{where}: found {rule.evaluator!r} with at_start false, expected "
-                    "true: a floor is one below the base"
-                )

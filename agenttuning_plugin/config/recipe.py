@@ -6,21 +6,20 @@ in one nested section that refuses unknown keys, and the section itself is requi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from agenttuning_plugin.config.base import StrictModel
 from agenttuning_plugin.config.endpoint import EndpointConfig
-from agenttuning_plugin.config.evaluation import (
-    EvaluationConfig,
-    EvaluatorConfig,
-)
+from agenttuning_plugin.config.evaluation import EvaluatorConfig
 from dataset_builders.cleaning.steps import Cleaning
 from dataset_builders.mixing.eta_schedule import Mode
 from dataset_builders.mixing.pools import GPT4_SHARE
 from dataset_builders.mixing.unit_conversion import Unit
 from dataset_builders.sources.loading import Format, SourceSpec
+from evaluators.training.schedule import EvaluationPolicy
 
 
 class CleaningConfig(StrictModel):
@@ -229,8 +228,8 @@ class AgentTuningSection(StrictModel):
     evaluators: list[EvaluatorConfig] = Field(
         default_factory=list, description="What is measured during training."
     )
-    evaluation: EvaluationConfig = Field(
-        default_factory=EvaluationConfig, description="What holds for all evaluators."
+    evaluation: EvaluationPolicy = Field(
+        default_factory=EvaluationPolicy, description="What holds for all evaluators."
     )
     endpoint: EndpointConfig | None = Field(
         default=None, description="What is measured on a server while training goes on."
@@ -264,13 +263,28 @@ class AgentTuningSection(StrictModel):
                 f"general_passes: found with eta_unit {self.eta_unit}, expected `example`, or "
                 "max_steps in its place"
             )
-        self.evaluation.check(self.evaluators)
+        self.check_evaluation({})
         measures_loss = any(e.type == "general_loss" for e in self.evaluators)
         if measures_loss and not (self.general and self.holdout):
             raise ValueError(
                 "evaluators: general_loss needs a general source and a holdout of at least 1"
             )
         return self
+
+    def check_evaluation(self, primary: Mapping[str, str]) -> None:
+        """Check `evaluation` against the evaluators.
+
+        Args:
+            primary: Main figure by evaluator, as far as it is known.
+
+        Raises:
+            ConfigError: See `EvaluationPolicy.check`.
+        """
+        self.evaluation.check(
+            [each.key for each in self.evaluators],
+            [each.key for each in self.evaluators if not each.at_start],
+            primary,
+        )
 
 
 class AgentTuningArgs(BaseModel):

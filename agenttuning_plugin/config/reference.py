@@ -5,16 +5,12 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from agenttuning_plugin.config.endpoint import EndpointConfig
 from agenttuning_plugin.config.evaluation import (
     AgentTaskConfig,
     BenchmarkConfig,
-    BestConfig,
-    EvaluationConfig,
-    FloorConfig,
     GeneralLossConfig,
     ReplayConfig,
 )
@@ -24,8 +20,11 @@ from agenttuning_plugin.config.recipe import (
     EtaStage,
     SourceConfig,
 )
+from dataset_builders.settings import fields_of
+from evaluators.training.floors import BestCheckpoint, ScoreFloor
+from evaluators.training.schedule import EvaluationPolicy
 
-_PARTS: tuple[tuple[str, type[BaseModel]], ...] = (
+_PARTS: tuple[tuple[str, type], ...] = (
     ("agenttuning", AgentTuningSection),
     ("A stage, under `eta_stages`", EtaStage),
     ("A source, under `agent` or `general`", SourceConfig),
@@ -34,10 +33,10 @@ _PARTS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("An evaluator of `type: general_loss`", GeneralLossConfig),
     ("An evaluator of `type: replay`", ReplayConfig),
     ("An evaluator of `type: benchmark`", BenchmarkConfig),
-    ("`evaluation`", EvaluationConfig),
-    ("`best` of `evaluation`", BestConfig),
+    ("`evaluation`", EvaluationPolicy),
+    ("`best` of `evaluation`", BestCheckpoint),
     ("`endpoint`", EndpointConfig),
-    ("`stop_if_general_drops` of `evaluation`, and `floor` of `best`", FloorConfig),
+    ("`stop_if_general_drops` of `evaluation`, and `floor` of `best`", ScoreFloor),
 )
 
 _HEAD = """# Keys of a recipe
@@ -83,7 +82,7 @@ def page() -> str:
     parts = [_HEAD]
     for title, model in _PARTS:
         parts.append(f"\n## {title}\n\n| Key | Default | Bounds | |\n|---|---|---|---|\n")
-        parts += [_row(name, field) for name, field in model.model_fields.items()]
+        parts += [_row(name, field) for name, field in fields_of(model).items()]
     return "".join(parts)
 
 
@@ -102,9 +101,11 @@ def _row(name: str, field: FieldInfo) -> str:
 
 def _default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
-    if isinstance(value, BaseModel):  # a table of its own
+    if fields_of(value):  # a table of its own
         return ""
-    return "" if value in (None, [], {}) else f"`{str(value).lower() if value is True else value}`"
+    return (
+        "" if value in (None, [], (), {}) else f"`{str(value).lower() if value is True else value}`"
+    )
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from agenttuning_plugin.config.near_keys import keys_beside, suggestion
 from agenttuning_plugin.config.recipe import AgentTuningSection
 from dataset_builders.errors import ConfigError
+from dataset_builders.settings import describe, short, suggestion
 from dataset_builders.storage import CACHE
 from evaluators.tasks.overall import overall_key
 from evaluators.tasks.registry import SUITES
@@ -248,7 +248,7 @@ def section_problems(cfg: Mapping[str, Any]) -> tuple[AgentTuningSection | None,
     try:
         return AgentTuningSection.model_validate(raw), []
     except ValidationError as error:
-        return None, [_describe(item) for item in error.errors()]
+        return None, [describe(AgentTuningSection, each, "agenttuning") for each in error.errors()]
 
 
 def section_of(cfg: Mapping[str, Any]) -> AgentTuningSection:
@@ -261,23 +261,6 @@ def section_of(cfg: Mapping[str, Any]) -> AgentTuningSection:
     if section is None:
         raise ConfigError("; ".join(found))
     return section
-
-
-def _describe(item: Any) -> str:
-    where = ".".join(str(part) for part in ("agenttuning", *item["loc"]))
-    message = str(item["msg"]).removeprefix("Value error, ")
-    if item["type"] == "extra_forbidden":
-        near = suggestion(str(item["loc"][-1]), keys_beside(AgentTuningSection, item["loc"]))
-        return f"{where}: unknown key{near}"
-    if item["type"] in {"value_error", "missing"}:
-        return f"{where}: {message}"
-    return f"{where}: found {short(item['input'])}, {message[:1].lower()}{message[1:]}"
-
-
-def short(value: Any) -> str:
-    """A value as an error names it."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 SPLIT_BATCHES = (

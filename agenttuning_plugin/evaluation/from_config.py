@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from agenttuning_plugin.config.evaluation import (
     AgentTaskConfig,
     BenchmarkConfig,
-    FloorConfig,
     GeneralLossConfig,
     ReplayConfig,
 )
@@ -19,54 +18,63 @@ from dataset_builders.errors import (
     MissingExtraError,
     SourceNotFoundError,
 )
-from dataset_builders.sources.inputs import as_evaluation_spec
+from dataset_builders.sources.inputs import resolve_evaluation_source
 from dataset_builders.sources.loading import load_source
 from evaluators.evaluator import EvalResult, Evaluator
 from evaluators.tasks.agent_task import AgentTaskEvaluator
 from evaluators.tasks.general_loss import GeneralLossEvaluator
 from evaluators.tasks.registry import SuiteSettings, select
 from evaluators.tasks.replay import ReplayEvaluator, oracle_trajectories
-from evaluators.training.callback import EvaluationPolicy, Schedule
-from evaluators.training.floors import BestCheckpoint, ScoreFloor
+from evaluators.training.schedule import EvaluationPolicy, Schedule
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 Config = AgentTaskConfig | GeneralLossConfig | ReplayConfig | BenchmarkConfig
 
-# What a machine lacks; what the recipe says wrongly is an error in any case.
-_LACKING = (SourceNotFoundError, MissingExtraError, EnvironmentFailureError)
+LACKING = (SourceNotFoundError, MissingExtraError, EnvironmentFailureError)
+"""What a machine lacks; what the recipe says wrongly is an error in any case."""
 
 
 def schedules(
     section: AgentTuningSection, holdout: Dataset | None
-) -> tuple[list[Schedule], EvaluationPolicy]:
-    """Make the evaluators that a section lists, and what holds for all of them.
+) -> tuple[list[Schedule], list[EvalResult]]:
+    """Make the evaluators that a section lists.
 
-    One that cannot run here, for want of a program or data, is left out; the policy tells
-    why, unless it is strict.
+    Returns:
+        When each runs; and those that cannot run here for want of a program or data, with the
+        reason, unless the section is strict.
 
     Raises:
-        ConfigError: An environment, split or number of tasks is unknown, or the loss is
+        ConfigError: An environment, split, number of tasks or option is unknown, or the loss is
             to be measured without held-out rows.
         AgentTuningError: An evaluator cannot run here, and the section is strict.
     """
     made: list[Schedule] = []
     lacking: list[EvalResult] = []
-    common = section.evaluation
     for config in section.evaluators:
         try:
             evaluator = make_evaluator(config, holdout)
-        except _LACKING as error:
-            if common.strict:
+        except LACKING as error:
+            if section.evaluation.strict:
                 raise
-            reason = " ".join(str(error).split())
-            lacking.append(EvalResult(config.key, {}, 0, 0.0, error=reason))
+            lacking.append(unavailable(config, error))
             continue
-        every = config.every or (common.every_generative if evaluator.generates else common.every)
-        limit = config.limit if isinstance(config, BenchmarkConfig) else None
-        made.append(Schedule(evaluator, every, config.at_start, config.at_end, limit))
-    return made, _policy(section, tuple(lacking))
+        made.append(schedule_of(config, evaluator, section.evaluation))
+    return made, lacking
+
+
+def schedule_of(config: Config, evaluator: Evaluator, policy: EvaluationPolicy) -> Schedule:
+    """When an evaluator runs."""
+    limit = config.limit if isinstance(config, BenchmarkConfig) else None
+    return policy.scheduled(
+        Schedule(evaluator, config.every, config.at_start, config.at_end, limit)
+    )
+
+
+def unavailable(config: Config, error: Exception) -> EvalResult:
+    """The result of an evaluator that cannot run here."""
+    return EvalResult(config.key, {}, 0, 0.0, error=" ".join(str(error).split()))
 
 
 def make_evaluator(config: Config, holdout: Dataset | None) -> Evaluator:
@@ -101,7 +109,7 @@ def _replay(config: ReplayConfig) -> ReplayEvaluator:
     if config.data is None:
         played = oracle_trajectories(load_environment(config.environment), number)
         return ReplayEvaluator(played, max_length=config.max_length)
-    read = load_source(as_evaluation_spec(config.data)).conversations
+    read = load_source(resolve_evaluation_source(config.data)).conversations
     return ReplayEvaluator(read, limit=number, max_length=config.max_length)
 
 
@@ -115,20 +123,3 @@ def _benchmark(config: BenchmarkConfig) -> Evaluator:
     )
     (benchmark,) = select([config.name])
     return benchmark.evaluator(settings)
-
-
-def _policy(section: AgentTuningSection, lacking: tuple[EvalResult, ...]) -> EvaluationPolicy:
-    common = section.evaluation
-    stop, best = common.stop_if_general_drops, common.best
-    return EvaluationPolicy(
-        max_time_share=common.max_time_share,
-        strict=common.strict,
-        stop=None if stop is None else _floor(stop),
-        best=None if best is None else BestCheckpoint(best.evaluator, _floor(best.floor)),
-        unavailable=lacking,
-        watchdog=common.watchdog,
-    )
-
-
-def _floor(config: FloorConfig) -> ScoreFloor:
-    return ScoreFloor(config.evaluator, config.by, config.p)

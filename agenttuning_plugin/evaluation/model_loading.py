@@ -151,7 +151,7 @@ def served_subject(
         EndpointError: The server does not answer.
         MissingExtraError: openai is not installed.
     """
-    from dataset_builders.rollouts.recorded_client import Endpoint
+    from dataset_builders.endpoints.endpoint import Endpoint
     from evaluators.evaluator import EvalTarget
     from evaluators.models.endpoint import EndpointModel, served_models
 

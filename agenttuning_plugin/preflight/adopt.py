@@ -14,11 +14,12 @@ from typing import Any
 import yaml
 
 from agenttuning_plugin.config.recipe import SourceConfig
-from agenttuning_plugin.config.rules import PLUGIN, REPLACED_KEYS, check_recipe, short
+from agenttuning_plugin.config.rules import PLUGIN, REPLACED_KEYS, check_recipe
 from agenttuning_plugin.config.shipped import read_recipe
 from agenttuning_plugin.preflight.adopt_sources import UntranslatableError, sources_of
 from dataset_builders.errors import AgentTuningError, ConfigError
 from dataset_builders.readers.files import looks_local
+from dataset_builders.settings import short
 from dataset_builders.sources.inputs import resolve_source
 from dataset_builders.sources.loading import stream_source
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agenttuning_plugin.config.evaluation import AgentTaskConfig
 from agenttuning_plugin.config.findings import Finding, errors_in, guarded
@@ -24,6 +24,9 @@ from dataset_builders.errors import AgentTuningError
 from dataset_builders.masks.chat_templates import load_template
 from dataset_builders.masks.template_variables import set_template_variables
 from dataset_builders.stdio import silenced
+
+if TYPE_CHECKING:
+    from agenttuning_plugin.evaluation.from_config import Config
 
 
 def check(path: Path) -> list[Finding]:
@@ -98,18 +101,28 @@ def _tokenizer(
 
 def _evaluators(section: AgentTuningSection) -> Iterator[Finding]:
     """Make each evaluator, as a run does: what it needs has to be here."""
+    from evaluators.tasks.general_loss import GeneralLossEvaluator
+
+    primary: dict[str, str] = {}
     for config in section.evaluators:
         if config.type == "general_loss":
+            primary[config.key] = GeneralLossEvaluator.primary
             yield Finding("evaluator", f"general_loss, {section.holdout} conversations")
             continue
-        yield from guarded(f"evaluator {config.key}", lambda: _evaluator(config))  # noqa: B023
+        yield from guarded(f"evaluator {config.key}", lambda: _evaluator(config, primary))  # noqa: B023
+    yield from guarded("evaluation", lambda: _policy(section, primary))
 
 
-def _evaluator(config: Any) -> Iterator[Finding]:
+def _evaluator(config: Config, primary: dict[str, str]) -> Iterator[Finding]:
     from agenttuning_plugin.evaluation.from_config import make_evaluator
 
-    make_evaluator(config, None)
+    primary[config.key] = make_evaluator(config, None).primary
     detail = config.key
     if isinstance(config, AgentTaskConfig):
         detail = f"{config.environment}/{config.split}, {config.num_tasks} tasks"
     yield Finding("evaluator", detail)
+
+
+def _policy(section: AgentTuningSection, primary: dict[str, str]) -> list[Finding]:
+    section.check_evaluation(primary)
+    return []

@@ -195,8 +195,8 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         if not section.evaluators:
             return [*first, *beside]
         holdout = self._mix.holdout if self._mix else None
-        made, policy = schedules(section, holdout)
-        panel = EvaluatorCallback(trainer, made, ends, policy)
+        made, unavailable = schedules(section, holdout)
+        panel = EvaluatorCallback(trainer, made, ends, section.evaluation, unavailable)
         return [*first, panel, *beside]
 
     def post_train_unload(self, cfg: Any) -> None:

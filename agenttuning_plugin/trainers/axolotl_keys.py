@@ -11,9 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args, get_origin
 
-from pydantic import BaseModel
-
-from agenttuning_plugin.config.near_keys import models_of, suggestion
+from dataset_builders.settings import fields_of, models_of, suggestion
 
 # Set by Axolotl's own commands before plugins see the recipe.
 _INTERNAL = {"capabilities", "env_capabilities", "inference", "merge_lora", "axolotl_config_path"}
@@ -70,7 +68,8 @@ def unknown_nested_keys(cfg: Mapping[str, Any]) -> list[str]:
     for name, field in AxolotlConfigWCapabilities.model_fields.items():
         value = cfg.get(name)
         models = list(models_of(field.annotation))
-        open_ended = any(model.model_config.get("extra") == "allow" for model in models)
+        settings = [getattr(model, "model_config", {}) for model in models]
+        open_ended = any(each.get("extra") == "allow" for each in settings)
         if not isinstance(value, dict) or not models or open_ended or _takes_any(field.annotation):
             continue
         known = set().union(*map(_fields, models))
@@ -89,10 +88,10 @@ def _takes_any(annotation: Any) -> bool:
     )
 
 
-def _fields(model: type[BaseModel]) -> set[str]:
+def _fields(model: Any) -> set[str]:
     """Names of a model's fields, and other names under which they are read."""
-    names = set(model.model_fields)
-    for field in model.model_fields.values():
+    names = set(fields_of(model))
+    for field in fields_of(model).values():
         for alias in (field.alias, field.validation_alias):
             choices: Sequence[Any] = getattr(alias, "choices", None) or (alias,)
             names |= {choice for choice in choices if isinstance(choice, str)}

@@ -11,8 +11,9 @@ from socket import gaierror
 from typing import Literal
 
 from dataset_builders.endpoints.refusals import Refusal
-from dataset_builders.endpoints.reply import CONTEXT_FULL
+from dataset_builders.endpoints.reply import CONTEXT_FULL, Reply
 from dataset_builders.errors import EndpointError
+from dataset_builders.finish_reason import is_filter
 
 REFUSED = "refused_by_endpoint"
 BAD_REQUEST = "bad_request"
@@ -80,6 +81,16 @@ class Failure:
     doubtful: bool = False
     absent: bool = False
     status: int | None = None
+
+
+def ends_episode(reply: Reply) -> str:
+    """Exit reason of the episode that a reply ends, though it is paid for; "" if none.
+
+    A filter of the endpoint cut the turn, or the end of the context did.
+    """
+    if is_filter(reply.finish_reason):
+        return REFUSED
+    return CONTEXT_FULL if reply.finish_reason == CONTEXT_FULL else ""
 
 
 def judge(error: Exception, *, proven: bool, secret: str = "") -> Failure:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import random
 import time
-from typing import Protocol
 
 from dataset_builders.endpoints.address import hint
+from dataset_builders.endpoints.endpoint import Endpoint
 from dataset_builders.endpoints.errors import (
     ENDPOINT_ERROR,
     EpisodeEndedError,
@@ -17,26 +17,6 @@ from dataset_builders.endpoints.errors import (
 from dataset_builders.errors import EndpointError
 
 _LONGEST_BACK_OFF = 60.0
-
-
-class Place(Protocol):
-    """What of a `client.Endpoint` is needed; its text names it in messages."""
-
-    @property
-    def address(self) -> str:
-        """Where requests go."""
-
-    @property
-    def tries(self) -> int:
-        """Times that a request is sent before its failure counts."""
-
-    @property
-    def patience(self) -> float:
-        """Seconds without any answer after which the endpoint is considered down."""
-
-    @property
-    def back_off(self) -> float:
-        """Seconds before the first retry."""
 
 
 class Trail:
@@ -54,7 +34,7 @@ class Trail:
             aside if in doubt, else since it was sent.
     """
 
-    def __init__(self, endpoint: Place, *, parks: bool) -> None:
+    def __init__(self, endpoint: Endpoint, *, parks: bool) -> None:
         self.tries = self.failures = self.passed_over = 0
         self.others = False
         self._endpoint = endpoint
@@ -90,7 +70,7 @@ class Trail:
             failure: The last one.
             answered_at: See `note`.
             answers: Requests that were answered.
-            again: See `ChatClient.again`.
+            again: See `EndpointClient.again`.
 
         Raises:
             EpisodeEndedError: This episode cannot go on.

@@ -16,7 +16,7 @@ COST_LIMIT = "cost_limit"
 
 
 class Model(Protocol):
-    """The collector's `ChatClient`, or anything with the same interface."""
+    """The collector's `RecordedClient`, or anything that asks and remembers as it does."""
 
     async def complete(
         self,
@@ -28,7 +28,7 @@ class Model(Protocol):
         max_tokens: int,
         purpose: str,
     ) -> Reply:
-        """Continue a dialogue; see `ChatClient.complete`.
+        """Continue a dialogue; see `RecordedClient.complete`.
 
         Raises:
             EpisodeEndedError: This request gets no reply; others may.

@@ -15,7 +15,7 @@ from dataset_builders.endpoints.errors import (
 from dataset_builders.endpoints.reply import Reply
 from dataset_builders.errors import EndpointError
 from dataset_builders.rollouts.parking import SEVERAL
-from dataset_builders.rollouts.recorded_client import ChatClient
+from dataset_builders.rollouts.recorded_client import RecordedClient
 
 
 class PatientModel:
@@ -32,7 +32,7 @@ class PatientModel:
         proven: Whether the endpoint has answered in an earlier session, with these settings.
     """
 
-    def __init__(self, client: ChatClient, proven: bool = False) -> None:
+    def __init__(self, client: RecordedClient, proven: bool = False) -> None:
         self._client = client
         self._proven = proven
         self._open = 0
@@ -67,7 +67,7 @@ class PatientModel:
             try:
                 return await send()
             except UnprovenError as error:
-                answers = self._client.answers
+                answers = self._client.transport.answers
                 self._note(error, answers)
             await self._others(answers)
             try:
@@ -88,14 +88,14 @@ class PatientModel:
         self._waiting += 1
         self._changed.set()
         try:
-            while self._client.answers == answers and self._waiting < self._open:
+            while self._client.transport.answers == answers and self._waiting < self._open:
                 self._changed.clear()
                 await self._changed.wait()
         finally:
             self._waiting -= 1
 
     def _meant(self, error: UnprovenError, answers: int) -> Exception:
-        answered = self._client.answers
+        answered = self._client.transport.answers
         alone = error.spoke and answered > 0
         if error.reason == BAD_REQUEST:
             alone = alone or self._proven

@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from dataset_builders.collection.store import SqliteRolloutLog
+from dataset_builders.endpoints.client import EndpointClient
 from dataset_builders.endpoints.concurrency import AdaptiveLimit
+from dataset_builders.endpoints.endpoint import Endpoint
 from dataset_builders.endpoints.pricing import PriceTable
 from dataset_builders.endpoints.requests import Sampling
 from dataset_builders.errors import ConfigError
 from dataset_builders.instructions.budget import Model, budget
 from dataset_builders.instructions.files import write_json
 from dataset_builders.instructions.refused_requests import PatientModel
-from dataset_builders.rollouts.recorded_client import ChatClient, Endpoint
+from dataset_builders.rollouts.recorded_client import RecordedClient
 
 REPORT = "report.json"
 REPLIES = "replies.sqlite"
@@ -77,15 +79,14 @@ async def asking(
     try:
         store.agree({"model": writer.endpoint.model, **asdict(writer.sampling), **settings})
         store.price(writer.endpoint.model, writer.prices)
-        client = ChatClient(
+        transport = EndpointClient(
             writer.endpoint,
-            writer.sampling,
-            store,
             AdaptiveLimit(writer.concurrency),
             prices=writer.prices,
             may_send=budget(store.spent, writer.max_tokens, writer.max_cost),
         )
-        async with client:
+        async with transport:
+            client = RecordedClient(transport, writer.sampling, store)
             yield PatientModel(client, store.spent().requests > 0), store
     finally:
         store.close()

@@ -14,7 +14,7 @@ from dataset_builders.manifest.orders import order_record
 from dataset_builders.manifest.surveys import survey_rows
 from dataset_builders.mixing.order import MixOrder
 from dataset_builders.mixing.planning import Plan
-from dataset_builders.sources.loading import SourceSpec, fingerprint
+from dataset_builders.sources.loading import ResolvedSource
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,7 +64,7 @@ class Side:
 
     rows: Dataset
     index: pa.Table
-    sources: Sequence[SourceSpec] = ()
+    sources: Sequence[ResolvedSource] = ()
     reports: Sequence[Mapping[str, Any]] = ()
 
 
@@ -152,12 +152,12 @@ def _side_record(side: Side, sha256: str) -> dict[str, Any]:
     for name in ("tokens", "trained_tokens") if encoded else ():
         facts[name] = int(side.index[name].to_numpy().sum())
     facts["sources"] = []
-    for number, spec in enumerate(side.sources):
+    for number, source in enumerate(side.sources):
         report = side.reports[number] if number < len(side.reports) else {}
         counts = {"records": report.get("read"), "records_kept": report.get("kept")}
-        options = _plain(asdict(spec))
-        del options["path"]  # recorded in `where` instead: a copy elsewhere gives the same stream
-        facts["sources"].append({**options, "fingerprint": fingerprint(spec), **counts})
+        options = _plain(asdict(source.spec))
+        del options["path"]  # stands in `where`: a copy elsewhere gives the same stream
+        facts["sources"].append({**options, "fingerprint": source.fingerprint, **counts})
     return facts
 
 

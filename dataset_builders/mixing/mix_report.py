@@ -16,12 +16,6 @@ if TYPE_CHECKING:
     from dataset_builders.mixing.permutation import Index
 
 
-def exposures(planned: MixSchedule) -> Index:
-    """Count how often each row occurs, (A + G,) int64, agent rows first."""
-    order = planned.order
-    return np.bincount(planned.row_sequence(), minlength=order.num_agent + order.num_general)
-
-
 def loss_shares(agent: npt.NDArray[np.bool_], trained: Index, batches: Index) -> dict[str, float]:
     """Return agent data's share of the loss, for each normalisation of the loss.
 
@@ -79,7 +73,7 @@ def describe_mix(
         agent: Index of the agent rows, or none.
         general: Index of the general rows, or none.
     """
-    order, times = planned.order, exposures(planned)
+    order, times = planned.order, planned.exposures
     number = int(times.sum())
     of_agent = times[: order.num_agent]
     agent_rows = int(of_agent.sum())

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -55,7 +56,7 @@ class Pool(NamedTuple):
     weight: float
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class MixOrder:
     """Row order of an eta-mix over two sources.
 
@@ -143,8 +144,14 @@ class MixOrder:
         return min(number, math.ceil(number * share + spread) + 1)
 
     def indices(self) -> Index:
-        """Return all rows in order, numbered over both sources, agent first."""
-        return self.slice(0, self.num_examples)
+        """All rows in order, the sources put one after the other, agent first; read only."""
+        return self._indices
+
+    @cached_property
+    def _indices(self) -> Index:
+        whole = self.slice(0, self.num_examples)
+        whole.setflags(write=False)
+        return whole
 
     def slice(self, start: int, end: int) -> Index:
         """Return a range of `indices()` without computing the rest."""

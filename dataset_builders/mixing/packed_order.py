@@ -181,19 +181,19 @@ def _fill(plan: Plan, counts: _Counts, packing: Packing, seed: int) -> PackedOrd
             agent=counts.is_agent,
             trained=counts.trained,
         )
-        if plan.unit == "example" or drawn[-1] <= about:
+        if plan.unit == "example" or drawn[-1].num_examples <= about:
             break
-        about = -(-drawn[-1] * 21 // 20 // plan.block) * plan.block
-    order = replace(planned.order, num_examples=drawn[-1])
-    return PackedOrder(plan, replace(planned, order=order, positions=bins.positions), bins)
+        about = -(-drawn[-1].num_examples * 21 // 20 // plan.block) * plan.block
+    return PackedOrder(plan, replace(planned, order=drawn[-1], positions=bins.positions), bins)
 
 
-def _drawing(order: MixOrder) -> tuple[Callable[[int], Index], list[int]]:
-    """Return a function that draws examples in whole blocks, and the record of numbers drawn."""
-    drawn: list[int] = []
+def _drawing(order: MixOrder) -> tuple[Callable[[int], Index], list[MixOrder]]:
+    """Draws examples in whole blocks, whose composition depends on their size."""
+    drawn: list[MixOrder] = []
 
     def draw(number: int) -> Index:
-        drawn.append(-(-number // order.block) * order.block)
-        return replace(order, num_examples=drawn[-1]).indices()
+        whole = -(-number // order.block) * order.block
+        drawn.append(replace(order, num_examples=whole))
+        return drawn[-1].indices()
 
     return draw, drawn

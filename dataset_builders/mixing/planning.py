@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,7 +58,7 @@ class Plan:
         return min(stage.share for stage in as_stages(self.eta)) < 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MixSchedule:
     """An order that realises a plan.
 
@@ -76,6 +77,11 @@ class MixSchedule:
         """Return the rows in training sequence, (N,) int64, agent rows first."""
         rows = self.order.indices()
         return rows if self.positions is None else rows[self.positions]
+
+    @cached_property
+    def exposures(self) -> Index:
+        """How often each row comes, (A + G,) int64, agent rows first."""
+        return np.bincount(self.drawn(), minlength=self.order.num_agent + self.order.num_general)
 
 
 def make_order(

@@ -25,7 +25,7 @@ from dataset_builders.mixing.token_sources import token_source
 from dataset_builders.readers.report import SourceReport
 from dataset_builders.sources.in_memory import is_tokens
 from dataset_builders.sources.inputs import Progress, Source, is_empty, read_source
-from dataset_builders.sources.loading import to_dataset
+from dataset_builders.sources.rows import to_dataset
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -11,7 +11,9 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
 
+from dataset_builders.endpoints.client import EndpointClient
 from dataset_builders.endpoints.concurrency import AdaptiveLimit
+from dataset_builders.endpoints.endpoint import Endpoint
 from dataset_builders.endpoints.errors import OF_ENDPOINT, EpisodeEndedError, UnprovenError
 from dataset_builders.endpoints.pricing import PriceTable
 from dataset_builders.endpoints.reply import CONTEXT_FULL
@@ -30,10 +32,10 @@ from dataset_builders.rollouts.playing import (
     Player,
     play_episode,
 )
-from dataset_builders.rollouts.recorded_client import ChatClient, Endpoint
+from dataset_builders.rollouts.recorded_client import RecordedClient
 from dataset_builders.rollouts.seats import Seats
 
-Finish = Callable[[ChatClient, Trajectory], Awaitable[Trajectory]]
+Finish = Callable[[RecordedClient, Trajectory], Awaitable[Trajectory]]
 """What is done to a trajectory that earned its reward, such as adding thoughts."""
 
 
@@ -104,13 +106,13 @@ class RolloutEngine:
         self._suspended = False
         self._parking = Parking()
         self._room = asyncio.Event()
-        self._client: ChatClient | None = None
+        self._client: RecordedClient | None = None
         self._seats: Seats | None = None
 
     @property
     def retries(self) -> Mapping[str, int]:
         """Failed requests that were sent again, by class."""
-        return self._client.retries if self._client else {}
+        return self._client.transport.retries if self._client else {}
 
     def drain(self, reason: str) -> None:
         """Begin no further tasks; episodes in play go on to their end."""
@@ -137,7 +139,8 @@ class RolloutEngine:
             self._seats = Seats(spec, self._wording or spec.wording())
             stack.push_async_callback(self._seats.close)
             if self._play.endpoint is not None:
-                self._client = await stack.enter_async_context(self._connect(self._play.endpoint))
+                self._client = self._connect(self._play.endpoint)
+                stack.push_async_callback(self._client.transport.close)
             try:
                 player = self._player()
                 await self._play_all(tasks, player)
@@ -146,17 +149,12 @@ class RolloutEngine:
                 # One is enough: it would break every episode alike.
                 raise _first(errors) from None
 
-    def _connect(self, endpoint: Endpoint) -> ChatClient:
-        return ChatClient(
-            endpoint,
-            self._play.sampling,
-            self._ledger,
-            self.limit,
-            prices=self._play.prices,
-            may_send=self._may_send,
-            must_count=self._play.counts_tokens,
-            parks=True,
+    def _connect(self, endpoint: Endpoint) -> RecordedClient:
+        play = self._play
+        transport = EndpointClient(
+            endpoint, self.limit, prices=play.prices, may_send=self._may_send, parks=True
         )
+        return RecordedClient(transport, play.sampling, self._ledger, must_count=play.counts_tokens)
 
     def _player(self) -> Player:
         if self._client is None:
@@ -191,15 +189,15 @@ class RolloutEngine:
             self._look()
 
     def _answers(self) -> int:
-        return self._client.answers if self._client else 0
+        return self._client.transport.answers if self._client else 0
 
     async def _play_parked(self, player: Player) -> None:
         """Play tasks set aside once more, one by one: by now others may have been answered."""
         for parked in self._parking.take():
             if self.stopped or self._client is None:
                 return
-            self._client.proven = self._play.proven
-            self._client.again = parked.answers
+            self._client.transport.proven = self._play.proven
+            self._client.transport.again = parked.answers
             attempt = parked.attempt
             try:
                 while not await self._attempt(parked.task_id, attempt, player):
@@ -229,7 +227,7 @@ class RolloutEngine:
 
     def _doubtful(self, trajectory: Trajectory) -> bool:
         """Whether the endpoint refused a task's first request, and has answered none so far."""
-        client = self._client
+        client = self._client.transport if self._client else None
         if client is None or client.proven or client.answers or trajectory.num_rounds:
             return False
         return trajectory.exit_reason in OF_ENDPOINT | {CONTEXT_FULL}

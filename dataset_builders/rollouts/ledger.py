@@ -95,11 +95,8 @@ class AttemptResult:
     spent: Usage = Usage()
 
 
-class RolloutLog(Protocol):
-    """Where a collection is written down. Each method returns once that is durable."""
-
-    async def turns(self, task_id: str, attempt: int, purpose: str = ACT) -> Sequence[Turn]:
-        """Recorded turns of an attempt, in order."""
+class ReplyLog(Protocol):
+    """Where paid replies are written down. Each method returns once that is durable."""
 
     async def reply(self, key: str) -> Reply | None:
         """The reply that was paid for a request, or None."""
@@ -110,6 +107,13 @@ class RolloutLog(Protocol):
         Returns:
             Whether the reply is a new one; else the request had been paid before.
         """
+
+
+class RolloutLog(ReplyLog, Protocol):
+    """Where a collection is written down. Each method returns once that is durable."""
+
+    async def turns(self, task_id: str, attempt: int, purpose: str = ACT) -> Sequence[Turn]:
+        """Recorded turns of an attempt, in order."""
 
     async def end(self, ending: AttemptResult) -> bool:
         """Write down how an attempt ended.

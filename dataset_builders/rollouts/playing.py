@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 from dataset_builders.conversation import Message
 from dataset_builders.endpoints.answer import Answer
-from dataset_builders.endpoints.errors import OF_ENDPOINT, EpisodeEndedError
+from dataset_builders.endpoints.errors import OF_ENDPOINT, EpisodeEndedError, ends_episode
 from dataset_builders.endpoints.reply import Reply
 from dataset_builders.errors import EnvironmentFailureError
 from dataset_builders.finish_reason import is_cut
@@ -23,7 +23,7 @@ from dataset_builders.rollouts.limits import (
     TOKEN_LIMIT,
     Limits,
 )
-from dataset_builders.rollouts.recorded_client import ChatClient, ends_episode
+from dataset_builders.rollouts.recorded_client import RecordedClient
 from dataset_builders.rollouts.seats import Seat
 
 REPLAY_DIVERGED = "replay_diverged"
@@ -56,7 +56,7 @@ class ModelPlayer:
         max_tokens: Tokens a turn may have.
     """
 
-    def __init__(self, client: ChatClient, max_tokens: int) -> None:
+    def __init__(self, client: RecordedClient, max_tokens: int) -> None:
         self._client = client
         self._max_tokens = max_tokens
 

@@ -8,18 +8,12 @@ from typing import Any
 
 from dataset_builders.conversation import Message
 from dataset_builders.endpoints.answer import Answer, replace_text
-from dataset_builders.endpoints.concurrency import START
+from dataset_builders.endpoints.client import COMPLETIONS, EndpointClient
+from dataset_builders.endpoints.concurrency import START, AdaptiveLimit
+from dataset_builders.endpoints.endpoint import Endpoint
 from dataset_builders.endpoints.requests import Sampling, plain_unicode
 from dataset_builders.errors import AgentTuningError
-from dataset_builders.rollouts.recorded_client import Endpoint
-from evaluators.models.endpoint_client import (
-    LOGPROBS,
-    PATH,
-    EvaluationClient,
-    Refusals,
-    answer_of,
-    letter_values,
-)
+from evaluators.models.endpoint_client import Refusals, Request, answer_of, letter_values
 from evaluators.models.interface import Decoding, Values
 from evaluators.models.loop_thread import LoopThread
 from evaluators.models.served_models import (
@@ -64,7 +58,7 @@ class EndpointModel:
         self._sampling = sampling or Sampling()
         self._fixed = dict(fixed or {})
         self._loop = LoopThread()
-        self._client: EvaluationClient | None = None
+        self._client: EndpointClient | None = None
 
     def __str__(self) -> str:
         return str(self._endpoint)
@@ -143,20 +137,22 @@ class EndpointModel:
         return {**self._fixed, **body}
 
     def ask(
-        self, bodies: Sequence[dict[str, Any]], refusals: Refusals, room: int | None
+        self, requests: Sequence[Request], refusals: Refusals, room: int | None
     ) -> list[Answer | None]:
         """Send requests of a task, all at once; see `endpoint_client.answer_of`."""
-        return self._loop.run(lambda: self._ask_all(bodies, refusals, room))
+        return self._loop.run(lambda: self._ask_all(requests, refusals, room))
 
     async def _ask_all(
-        self, bodies: Sequence[dict[str, Any]], refusals: Refusals, room: int | None
+        self, requests: Sequence[Request], refusals: Refusals, room: int | None
     ) -> list[Answer | None]:
         if self._client is None:
-            self._client = EvaluationClient(self._endpoint, self._ceiling)
+            # A refused request is its own fault: whether all are refused is for `Refusals`.
+            limit = AdaptiveLimit(self._ceiling)
+            self._client = EndpointClient(self._endpoint, limit, proven=True)
         client = self._client
         try:
             async with asyncio.TaskGroup() as group:
-                asked = [group.create_task(answer_of(client, b, refusals, room)) for b in bodies]
+                asked = [group.create_task(answer_of(client, r, refusals, room)) for r in requests]
         except* AgentTuningError as errors:
             down: BaseException = errors.exceptions[0]
             while isinstance(down, BaseExceptionGroup):
@@ -188,8 +184,8 @@ class ServedTask:
 
     def chat(self, dialogues: Sequence[Sequence[Message]], decoding: Decoding) -> list[str | None]:
         """See `LanguageModel.chat`."""
-        bodies = [self._model.chat_body(dialogue, decoding) for dialogue in dialogues]
-        return self._texts(bodies, decoding)
+        requests = [Request(self._model.chat_body(each, decoding)) for each in dialogues]
+        return self._texts(requests, decoding)
 
     def continue_text(self, prompts: Sequence[str], decoding: Decoding) -> list[str | None]:
         """See `LanguageModel.continue_text`."""
@@ -198,20 +194,22 @@ class ServedTask:
         settings.pop("chat_template_kwargs", None)  # A bare text is not rendered.
         # Servers know the newer name of the limit in chat completions only.
         settings["max_tokens"] = settings.pop("max_completion_tokens", decoding.max_new_tokens)
-        bodies = [
-            {PATH: "/completions", **settings, "prompt": plain_unicode(prompt)}
+        requests = [
+            Request({**settings, "prompt": plain_unicode(prompt)}, COMPLETIONS)
             for prompt in prompts
         ]
-        return self._texts(bodies, decoding)
+        return self._texts(requests, decoding)
 
     def next_token_logprobs(
         self, dialogues: Sequence[Sequence[Message]], candidates: Sequence[str]
     ) -> list[Values | None]:
         """See `LanguageModel.next_token_logprobs`."""
-        asked = {PATH: LOGPROBS, "logprobs": True, "top_logprobs": _TOP}
-        bodies = [self._model.chat_body(d, Decoding(1)) | asked for d in dialogues]
+        asked = {"logprobs": True, "top_logprobs": _TOP}
+        requests = [
+            Request(self._model.chat_body(d, Decoding(1)) | asked, raw=True) for d in dialogues
+        ]
         found: list[Values | None] = []
-        for text in self._model.ask(bodies, self._refusals, self._room(1)):
+        for text in self._model.ask(requests, self._refusals, self._room(1)):
             if text is None:
                 found.append(None)
             elif text.refused:
@@ -221,8 +219,8 @@ class ServedTask:
                 found.append(Values(values, prompt_tokens=text.prompt_tokens))
         return found
 
-    def _texts(self, bodies: Sequence[dict[str, Any]], decoding: Decoding) -> list[str | None]:
-        answers = self._model.ask(bodies, self._refusals, self._room(decoding.max_new_tokens))
+    def _texts(self, requests: Sequence[Request], decoding: Decoding) -> list[str | None]:
+        answers = self._model.ask(requests, self._refusals, self._room(decoding.max_new_tokens))
         return [None if each is None else replace_text(each, each.strip()) for each in answers]
 
     def _room(self, max_new_tokens: int) -> int | None:

@@ -2,60 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 
 from dataset_builders.endpoints.answer import Answer
-from dataset_builders.endpoints.concurrency import AdaptiveLimit
+from dataset_builders.endpoints.client import CHAT, EndpointClient
+from dataset_builders.endpoints.endpoint import Endpoint
 from dataset_builders.endpoints.errors import ENDPOINT_ERROR, EpisodeEndedError
-from dataset_builders.endpoints.pricing import PriceTable
-from dataset_builders.endpoints.reply import CONTEXT_FULL, Reply
-from dataset_builders.endpoints.requests import Sampling, read_reply, token_limit
+from dataset_builders.endpoints.reply import CONTEXT_FULL
 from dataset_builders.errors import ConfigError, EndpointError
 from dataset_builders.finish_reason import is_cut, is_filter
-from dataset_builders.rollouts.recorded_client import ChatClient, Endpoint
 from evaluators.stats.intervals import log_sum
 
-PATH = "path of the request"
-"""Key of a request's body, taken out before it is sent; "logprobs" asks for probabilities."""
-LOGPROBS = "logprobs"
-_CHAT = "/chat/completions"
 _HOPELESS = 16
 """Refused requests of a task, and none answered, after which no more are sent."""
 
 
-class EvaluationClient(ChatClient):
-    """Sends chat completions, text completions and requests for probabilities.
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request to send; see `EndpointClient.send`."""
 
-    A refused request is its own fault: whether all of a task are refused is for `Refusals`.
-    Replies are not kept: an evaluation's records hold the answers.
-    """
-
-    def __init__(self, endpoint: Endpoint, ceiling: int) -> None:
-        super().__init__(endpoint, Sampling(), None, AdaptiveLimit(ceiling))  # type: ignore[arg-type]
-        self.proven = True
-
-    async def ask(self, body: dict[str, Any]) -> Reply:
-        """Send a request until it is answered or given up."""
-        return await self._ask(body)
-
-    async def _send(self, body: dict[str, Any]) -> Reply:
-        body = dict(body)
-        path = body.pop(PATH, "")
-        if not path:
-            return await super()._send(body)
-        async with asyncio.timeout(self._endpoint.timeout):
-            route = _CHAT if path == LOGPROBS else path
-            text = await self._client.post(route, body=body, cast_to=str)
-        reply = read_reply(text, self._endpoint.model, PriceTable(), token_limit(body))
-        if path != LOGPROBS:
-            return reply
-        if is_filter(reply.finish_reason):
-            return reply
-        return replace(reply, text=text)
+    body: Mapping[str, Any]
+    route: str = CHAT
+    raw: bool = False
 
 
 class Refusals:
@@ -87,13 +58,13 @@ class Refusals:
 
 
 async def answer_of(
-    client: EvaluationClient, body: dict[str, Any], refusals: Refusals, room: int | None
+    client: EndpointClient, request: Request, refusals: Refusals, room: int | None
 ) -> Answer | None:
     """Send a request of a task.
 
     Args:
         client: Sends it.
-        body: The request.
+        request: The request.
         refusals: Of the task.
         room: Tokens that the prompt may have; any number if None.
 
@@ -104,7 +75,7 @@ async def answer_of(
         EndpointError: The request failed repeatedly, or all of the task are refused.
     """
     try:
-        reply = await client.ask(body)
+        reply = await client.send(request.body, request.route, raw=request.raw)
     except EpisodeEndedError as error:
         if error.reason == CONTEXT_FULL:
             return None

@@ -13,13 +13,12 @@ from typing import Any
 
 from dataset_builders.conversation import Message
 from dataset_builders.endpoints.address import check_address
+from dataset_builders.endpoints.client import EndpointClient
 from dataset_builders.endpoints.concurrency import AdaptiveLimit
-from dataset_builders.endpoints.errors import BAD_REQUEST, EpisodeEndedError
-from dataset_builders.endpoints.reply import Reply
+from dataset_builders.endpoints.endpoint import Endpoint
+from dataset_builders.endpoints.errors import BAD_REQUEST, EpisodeEndedError, ends_episode
 from dataset_builders.endpoints.requests import TOKEN_FIELDS, Sampling
 from dataset_builders.errors import ConfigError, EndpointError, MissingExtraError
-from dataset_builders.rollouts.ledger import AttemptResult, Turn
-from dataset_builders.rollouts.recorded_client import ChatClient, Endpoint
 from evaluators.models.loop_thread import LoopThread
 
 _KEY = "OPENAI_API_KEY"
@@ -108,7 +107,7 @@ class Judge:
         self._loop = LoopThread()
         self._lock = threading.Lock()
         self._callers = 0
-        self._client: ChatClient | None = None
+        self._client: EndpointClient | None = None
         self._answered = False
         self._refused = 0
         # Said before the model has answered hours of questions, not after. A local server
@@ -166,13 +165,14 @@ class Judge:
         self, dialogues: Sequence[Sequence[Message]], max_tokens: int
     ) -> list[Verdict]:
         if self._client is None:
+            # A refused request is its own fault, unless all are.
             limit = AdaptiveLimit(_IN_FLIGHT)
-            self._client = ChatClient(self._endpoint, self._sampling, _Forgetful(), limit)
-            self._client.proven = True  # A refused request is its own fault, unless all are.
-        client = self._client
+            self._client = EndpointClient(self._endpoint, limit, proven=True)
+        client, model = self._client, self._endpoint.model
+        bodies = [self._sampling.request(model, each, max_tokens, 0) for each in dialogues]
         try:
             async with asyncio.TaskGroup() as group:
-                asked = [group.create_task(_verdict(client, d, max_tokens)) for d in dialogues]
+                asked = [group.create_task(_verdict(client, body)) for body in bodies]
         except* EndpointError as errors:
             down = errors.exceptions[0]
         else:
@@ -202,27 +202,11 @@ def _sampling(settings: Mapping[str, Any]) -> Sampling:
     )
 
 
-async def _verdict(client: ChatClient, dialogue: Sequence[Message], max_tokens: int) -> Verdict:
+async def _verdict(client: EndpointClient, body: Mapping[str, Any]) -> Verdict:
     try:
-        reply = await client.complete(
-            dialogue, task_id="verdict", max_tokens=max_tokens, purpose="judge"
-        )
+        reply = await client.send(body)
     except EpisodeEndedError as error:
         return Verdict("", f"judge: {error.reason}: {error}")
+    if reason := ends_episode(reply):
+        return Verdict("", f"judge: {reason}: {reason}")
     return Verdict(reply.text)
-
-
-class _Forgetful:
-    """A `Ledger` that keeps nothing: verdicts are kept in the evaluation's own records."""
-
-    async def turns(self, task_id: str, attempt: int, purpose: str = "") -> Sequence[Turn]:
-        return ()
-
-    async def reply(self, key: str) -> Reply | None:
-        return None
-
-    async def record(self, turn: Turn) -> bool:
-        return True
-
-    async def end(self, ending: AttemptResult) -> bool:
-        return True

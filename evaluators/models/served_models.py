@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from dataset_builders.endpoints.address import hint
+from dataset_builders.endpoints.endpoint import Endpoint
 from dataset_builders.endpoints.errors import absence
 from dataset_builders.errors import EndpointError
-from dataset_builders.rollouts.recorded_client import Endpoint
 
 
 class NoModelListError(EndpointError):

@@ -36,7 +36,11 @@ class BestModelFigure:
 
     @classmethod
     def of(
-        cls, args: TrainingArguments, schedules: Sequence[Schedule], policy: EvaluationPolicy
+        cls,
+        args: TrainingArguments,
+        schedules: Sequence[Schedule],
+        policy: EvaluationPolicy,
+        unavailable: Sequence[str] = (),
     ) -> BestModelFigure:
         """Read the figure from a trainer's settings.
 
@@ -55,8 +59,8 @@ class BestModelFigure:
             names = frozenset({policy.best.evaluator, policy.best.floor.evaluator})
         else:
             ours = [s.evaluator.name for s in schedules]
-            ours += [result.evaluator for result in policy.unavailable]
-            # The longest name: "database" is a prefix of "database_dev".
+            ours += unavailable
+            # The longest name: "database" is the beginning of "database_dev".
             fitting = sorted((n for n in ours if key.startswith(f"eval_{n}_")), key=len)
             names = _tasks_of_overall(key, ours) or frozenset(fitting[-1:])
         if names and str(getattr(args.eval_strategy, "value", args.eval_strategy)) == "no":

@@ -26,8 +26,8 @@ from evaluators.training.best_checkpoint import (
     go_before_early_stopping,
 )
 from evaluators.training.callback_order import go_last, report_at_end
-from evaluators.training.floors import BEST_KEY
-from evaluators.training.schedule import EvaluationPolicy, Schedule
+from evaluators.training.floors import BEST_KEY, BestStep
+from evaluators.training.schedule import EvaluationPolicy, Schedule, check_policy
 from evaluators.training.scheduled_run import NO_TIME, Plan, ScheduledRun, StepResults, failed
 from evaluators.training.step_time import estimate_step_seconds
 from evaluators.training.time_budget import TimeBudget
@@ -54,8 +54,9 @@ class EvaluatorCallback(TrainerCallback):
     Args:
         trainer: The trainer; transformers does not pass it to a callback.
         schedules: Evaluators and when they run. At one step they run in this order.
-        end_of_turn: Additional end-of-turn tokens besides eos.
-        policy: Settings for all of them.
+        end_of_turn: Tokens beside eos that end a turn.
+        policy: What holds for all of them.
+        unavailable: Evaluators that cannot run here, and why; recorded at step 0.
 
     Raises:
         ConfigError: Two evaluators have one name, a rule of the policy names none of them, or
@@ -68,19 +69,17 @@ class EvaluatorCallback(TrainerCallback):
         schedules: Sequence[Schedule],
         end_of_turn: Sequence[str] = (),
         policy: EvaluationPolicy | None = None,
+        unavailable: Sequence[EvalResult] = (),
     ) -> None:
         tokenizer_of(trainer)  # Checked now, not at the first evaluation.
         self._trainer = trainer
-        self._schedules = tuple(schedules)
         self._end_of_turn = tuple(end_of_turn)
         self._policy = policy or EvaluationPolicy()
-        names = [schedule.evaluator.name for schedule in self._schedules]
-        if len(set(names)) < len(names):
-            raise ConfigError(
-                f"evaluators: found {', '.join(names)}, expected different names: their figures "
-                "would overwrite each other"
-            )
-        self._policy.check(self._schedules)
+        self._schedules = tuple(map(self._policy.scheduled, schedules))
+        self._unavailable = tuple(unavailable)
+        check_policy(self._policy, self._schedules, self._unavailable)
+        best = self._policy.best
+        self._best_step = None if best is None else BestStep(best)
         share = self._policy.max_time_share
         self._budget = None if share is None else TimeBudget(share)
         self._baseline = Baseline()
@@ -88,7 +87,8 @@ class EvaluatorCallback(TrainerCallback):
         self._last: dict[str, int] = {}
         self._found = StepResults()
         self._training = False
-        self._best_model = BestModelFigure.of(trainer.args, self._schedules, self._policy)
+        names = [result.evaluator for result in self._unavailable]
+        self._best_model = BestModelFigure.of(trainer.args, self._schedules, self._policy, names)
 
     @classmethod
     def install(
@@ -97,6 +97,7 @@ class EvaluatorCallback(TrainerCallback):
         schedules: Sequence[Schedule],
         end_of_turn: Sequence[str] = (),
         policy: EvaluationPolicy | None = None,
+        unavailable: Sequence[EvalResult] = (),
     ) -> EvaluatorCallback:
         """Create a callback and add it to the trainer.
 
@@ -109,7 +110,7 @@ class EvaluatorCallback(TrainerCallback):
                 "trainer: it already has an EvaluatorCallback, expected one with all "
                 "evaluators; remove it with trainer.remove_callback(EvaluatorCallback)"
             )
-        callback = cls(trainer, schedules, end_of_turn, policy)
+        callback = cls(trainer, schedules, end_of_turn, policy, unavailable)
         trainer.add_callback(callback)
         return callback
 
@@ -137,11 +138,11 @@ class EvaluatorCallback(TrainerCallback):
             if again:  # So does the trainer's log.
                 self._log(self._base, state, control)
             return
-        if self._policy.best is not None:
-            self._policy.best.best = {}
+        if self._best_step is not None:
+            self._best_step.best = {}
         if state.is_world_process_zero:
             archive_previous(self._folder)
-            for result in self._policy.unavailable:
+            for result in self._unavailable:
                 LOG.warning("%s is not measured: %s", result.evaluator, result.error)
                 write_record(self._folder, 0, result)
         self._run([s for s in self._schedules if s.at_start], state, control)
@@ -237,21 +238,22 @@ class EvaluatorCallback(TrainerCallback):
         step, policy, found = state.global_step, self._policy, self._found.at(state.global_step)
         changes = {name: c for name, r in found.results.items() if (c := self._baseline.change(r))}
         figures = overall_figures(found.results)
-        if policy.best is not None:
-            score = policy.best.update(step, found.results, changes)
+        if self._best_step is not None:
+            score = self._best_step.look(step, found.results, changes)
             if score is not None:
                 figures[BEST_KEY] = score
             if state.is_world_process_zero:
-                best_effort_write(partial(policy.best.save, self._folder), strict=policy.strict)
+                best_effort_write(partial(self._best_step.save, self._folder), strict=policy.strict)
         if figures := {key: value for key, value in figures.items() if key not in found.figures}:
             self._log(figures, state, control)
-        if policy.stop is not None and policy.stop.evaluator in changes.keys() & names:
-            figure = found.results[policy.stop.evaluator].primary
-            change = changes[policy.stop.evaluator]
-            if policy.stop.broken(change, figure):
+        floor = policy.stop_if_general_drops
+        if floor is not None and floor.evaluator in changes.keys() & names:
+            figure = found.results[floor.evaluator].primary
+            change = changes[floor.evaluator]
+            if floor.broken(change, figure):
                 LOG.warning(
                     "training stops at step %d: %s %s went from %.4f to %.4f (p %.3g)",
-                    *(step, policy.stop.evaluator, figure),
+                    *(step, floor.evaluator, figure),
                     *(change.before, change.after, change.p_value),
                 )
                 control.should_training_stop = True
@@ -303,6 +305,6 @@ class EvaluatorCallback(TrainerCallback):
         self._baseline.read(found[0])
         known = self._baseline.knows
         for name in {f.evaluator for f in self._policy.floors if not known(f.evaluator)}:
-            LOG.warning("the floor on %s has no effect: no record of its baseline, step 0", name)
-        if self._policy.best is not None:
-            self._policy.best.restore(found[0], self._baseline)
+            LOG.warning("the floor on %s cannot act: found no record of its base, step 0", name)
+        if self._best_step is not None:
+            self._best_step.restore(found[0], self._baseline)

@@ -10,6 +10,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
+from dataset_builders.settings import settings
 from dataset_builders.storage import replace_text
 from evaluators.evaluator import EvalResult
 from evaluators.results.evaluations import BEST_FILE, evaluation_of
@@ -21,19 +24,22 @@ BEST_KEY = "eval_agenttuning_best_score"
 its floor, else -1; usable as `metric_for_best_model`."""
 
 
-@dataclass(frozen=True, slots=True)
+@settings
 class ScoreFloor:
-    """Largest tolerated drop of a general score since step 0.
+    """How much of a general score may be lost against step 0."""
 
-    Attributes:
-        evaluator: Name of the evaluator, such as "general" or "mmlu".
-        by: Loss that is borne, as a share of the score at step 0.
-        p: The loss has to be significant at this level, by the paired test.
-    """
-
-    evaluator: str = "general"
-    by: float = 0.05
-    p: float = 0.05
+    evaluator: str = Field(
+        default="general", description="Whose main figure: `general` for the loss, or `mmlu`."
+    )
+    by: float = Field(
+        default=0.05, ge=0, description="Largest tolerated drop, as a share of the base's score."
+    )
+    p: float = Field(
+        default=0.05,
+        gt=0,
+        lt=1,
+        description="Level at which the drop has to be significant, by the paired test.",
+    )
 
     def broken(self, change: Change, figure: str) -> bool:
         """Whether the score dropped by more than that."""
@@ -43,17 +49,26 @@ class ScoreFloor:
         return lost > self.by * abs(change.before) and change.p_value < self.p
 
 
-@dataclass(slots=True)
+@settings
 class BestCheckpoint:
-    """Tracks the step with the best held-in score whose general score is above its floor.
+    """The best step by a held-in score, among those whose general score held."""
 
-    Args:
-        evaluator: Name of the held-in evaluator.
-        floor: Floor of the general score.
+    evaluator: str = Field(default="database", description="Whose main figure is the best.")
+    floor: ScoreFloor = Field(
+        default_factory=ScoreFloor, description="What the general score has to keep."
+    )
+
+
+@dataclass(slots=True)
+class BestStep:
+    """The best step so far.
+
+    Attributes:
+        rule: What makes a step the best.
+        best: What `best.json` holds; empty while there is none.
     """
 
-    evaluator: str
-    floor: ScoreFloor
+    rule: BestCheckpoint
     best: dict[str, Any] = field(default_factory=dict)
 
     def update(
@@ -70,15 +85,15 @@ class BestCheckpoint:
             The score, or -1 if the general score is below its floor or the score is NaN; None if
             one of the two was not measured at this step.
         """
-        held_in, general = results.get(self.evaluator), results.get(self.floor.evaluator)
+        held_in, general = results.get(self.rule.evaluator), results.get(self.rule.floor.evaluator)
         if held_in is None or general is None:
             return None
         if held_in.primary not in held_in.metrics or general.primary not in general.metrics:
             return None
         value = held_in.metrics[held_in.primary].value
-        change = changes.get(general.evaluator)  # None at step 0 itself
-        lost = change is not None and self.floor.broken(change, general.primary)
-        if lost or math.isnan(value):  # No later score would compare above NaN.
+        change = changes.get(general.evaluator)  # none at step 0 itself
+        lost = change is not None and self.rule.floor.broken(change, general.primary)
+        if lost or math.isnan(value):  # No later score would be above one that is no number.
             return -1.0
         if not self.best or value > self.best["score"]:
             self.best = {
@@ -87,7 +102,7 @@ class BestCheckpoint:
                 "figure": f"{held_in.evaluator}_{held_in.primary}",
                 "general": general.metrics[general.primary].value,
                 "general_figure": f"{general.evaluator}_{general.primary}",
-                "floor": {"by": self.floor.by, "p": self.floor.p},
+                "floor": {"by": self.rule.floor.by, "p": self.rule.floor.p},
             }
         return value
 

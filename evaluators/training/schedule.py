@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from pydantic import Field
 
 from dataset_builders.errors import ConfigError
+from dataset_builders.settings import settings
 from evaluators.evaluator import EvalResult, Evaluator
 from evaluators.stats.paired import LOWER_IS_BETTER
 from evaluators.training.floors import BestCheckpoint, ScoreFloor
@@ -49,63 +52,111 @@ class Schedule:
         return len(times)
 
 
-@dataclass(frozen=True, slots=True)
+@settings
 class EvaluationPolicy:
-    """What holds for all evaluators of a run.
+    """What holds for all evaluators of a run."""
 
-    Attributes:
-        max_time_share: Largest share of the run's wall-clock time that evaluation takes, by
-            measuring fewer items; none for no limit.
-        strict: Whether an evaluator that breaks ends training; else it is recorded.
-        stop: Ends training when the general score has dropped so far.
-        best: Looks for the best step under a floor on the general score.
-        unavailable: Evaluators that cannot run here, and why.
-        watchdog: Seconds without a sign of life after which a process of a distributed run is
-            given up, with a line that names it and the evaluator.
-    """
-
-    max_time_share: float | None = None
-    strict: bool = False
-    stop: ScoreFloor | None = None
-    best: BestCheckpoint | None = None
-    unavailable: tuple[EvalResult, ...] = ()
-    watchdog: float = 1800.0
+    every: int | None = Field(
+        default=None,
+        ge=1,
+        description="Optimizer steps between runs of evaluators that generate no text (losses, "
+        "replay) and name no `every`; none in between if left out.",
+    )
+    every_generative: int | None = Field(
+        default=None,
+        ge=1,
+        description="The same for evaluators that generate text: they play episodes or write "
+        "answers.",
+    )
+    max_time_share: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Largest share of wall-clock time that evaluation takes, by measuring fewer "
+        "items, the first of a fixed order; no limit if left out.",
+    )
+    strict: bool = Field(
+        default=False,
+        description="End training where an evaluator breaks or cannot run here; else it is "
+        "recorded with its reason.",
+    )
+    stop_if_general_drops: ScoreFloor | None = Field(
+        default=None, description="End training when a general score is lost."
+    )
+    best: BestCheckpoint | None = Field(
+        default=None,
+        description="Record the best step in `best.json` and as `eval_agenttuning_best_score`, "
+        "which `metric_for_best_model` can name.",
+    )
+    watchdog: float = Field(
+        default=1800.0,
+        gt=0,
+        description="Heartbeat timeout in seconds: a process of a distributed run that is silent "
+        "for longer ends the run, with a line that names it and the evaluator.",
+    )
 
     @property
     def floors(self) -> tuple[ScoreFloor, ...]:
         """Those of both rules."""
-        rules = self.stop, None if self.best is None else self.best.floor
+        rules = self.stop_if_general_drops, None if self.best is None else self.best.floor
         return tuple(floor for floor in rules if floor is not None)
 
-    def check(self, schedules: Sequence[Schedule]) -> None:
+    def scheduled(self, schedule: Schedule) -> Schedule:
+        """A schedule with this policy's cadence, where it names none of its own."""
+        every = self.every_generative if schedule.evaluator.generates else self.every
+        return replace(schedule, every=schedule.every or every)
+
+    def check(
+        self,
+        names: Sequence[str],
+        without_base: Collection[str] = (),
+        primary: Mapping[str, str] | None = None,
+    ) -> None:
         """Check the rules against the evaluators: one that names none would never act.
 
+        Args:
+            names: Names of the evaluators.
+            without_base: Those that do not run before the first step.
+            primary: Main figure by name, as far as it is known.
+
         Raises:
-            ConfigError: A rule names an evaluator that does not run, or whose score it has no
-                base of; or the best step is to be chosen by a loss, the highest of all.
+            ConfigError: Two have one name; a rule names an evaluator that does not run, or whose
+                score has no base; or the best step is to be chosen by a loss, the highest of all.
         """
-        primary = {s.evaluator.name: s.evaluator.primary for s in schedules}
-        known = {*primary, *(result.evaluator for result in self.unavailable)}
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ConfigError(
+                f"evaluators: found {twice[0]!r} twice, expected different names: their figures "
+                "would overwrite each other"
+            )
         named: dict[str, ScoreFloor | BestCheckpoint | None] = {
-            "stop.evaluator": self.stop,
-            "best.evaluator": self.best,
+            "stop_if_general_drops.evaluator": self.stop_if_general_drops,
             "best.floor.evaluator": self.best and self.best.floor,
+            "best.evaluator": self.best,
         }
         for where, rule in named.items():
-            if rule is not None and rule.evaluator not in known:
+            if rule is not None and rule.evaluator not in names:
                 raise ConfigError(
-                    f"{where}: found {rule.evaluator!r}, expected one of the evaluators: "
-                    f"{', '.join(sorted(known)) or 'none is listed'}"
+                    f"evaluation.{where}: found {rule.evaluator!r}, expected one of the "
+                    f"evaluators: {', '.join(sorted(names)) or 'none is listed'}"
                 )
-        no_base = {s.evaluator.name for s in schedules if not s.at_start}
-        for floor in self.floors:
-            if floor.evaluator in no_base:
+            if isinstance(rule, ScoreFloor) and rule.evaluator in without_base:
                 raise ConfigError(
-                    f"at_start of {floor.evaluator}: found false, expected true: a floor on its "
-                    "score is one below its base"
+                    f"evaluation.{where}: found {rule.evaluator!r} with at_start false, expected "
+                    "true: a floor is one below the base"
                 )
-        if self.best is not None and primary.get(self.best.evaluator) in LOWER_IS_BETTER:
+        if self.best is not None and (primary or {}).get(self.best.evaluator) in LOWER_IS_BETTER:
             raise ConfigError(
-                f"best.evaluator: found {self.best.evaluator!r}, a loss, expected an evaluator "
-                "whose main figure is better the higher it is"
+                f"evaluation.best.evaluator: found {self.best.evaluator!r}, a loss, expected an "
+                "evaluator whose main figure is better the higher it is"
             )
+
+
+def check_policy(
+    policy: EvaluationPolicy, schedules: Sequence[Schedule], unavailable: Sequence[EvalResult] = ()
+) -> None:
+    """Check a policy's rules against evaluators that are made; see `EvaluationPolicy.check`."""
+    policy.check(
+        [s.evaluator.name for s in schedules] + [result.evaluator for result in unavailable],
+        [s.evaluator.name for s in schedules if not s.at_start],
+        {s.evaluator.name: s.evaluator.primary for s in schedules},
+    )

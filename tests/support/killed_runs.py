@@ -28,10 +28,10 @@ from endpoint import SELECT, Endpoint, Messages
 from dataset_builders.collection.collector import run, state_path
 from dataset_builders.collection.settings import CollectConfig
 from dataset_builders.collection.store import SqliteRolloutLog
+from dataset_builders.endpoints.endpoint import Endpoint as Model
 from dataset_builders.environments import load_environment
 from dataset_builders.rollouts.engine import RolloutConfig
 from dataset_builders.rollouts.ledger import AttemptResult
-from dataset_builders.rollouts.recorded_client import Endpoint as Model
 from dataset_builders.rollouts.rollout import play_oracle
 
 TASKS = 12

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dataset_builders.encoding.row_index import is_encoded
-from dataset_builders.mixing.mix_report import exposures
 from dataset_builders.mixing.order import as_stages
 from dataset_builders.mixing.permutation import Index
 from dataset_builders.mixing.planning import MixSchedule, Plan
@@ -51,7 +50,7 @@ def figures(
     order = planned.order
     sides = {"agent": agent if order.num_agent else None}
     sides["general"] = general if order.num_general else None
-    times = exposures(planned)
+    times = planned.exposures
     counts = _counts(sides, len(times))
     found: dict[str, Any] = {
         "composition": _composition(sides, counts, times, order.num_agent),

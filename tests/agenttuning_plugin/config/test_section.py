@@ -5,22 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
 
 from agenttuning_plugin.config import recipe as args
 from agenttuning_plugin.config.rules import check_recipe
 from dataset_builders.errors import ConfigError
+from dataset_builders.settings import fields_of
 
 MINIMAL: dict[str, Any] = {
     "max_steps": 10,
     "agenttuning": {"agent": "agent.jsonl", "general": "chat.json"},
 }
 
-MODELS = [
-    model
-    for model in vars(args).values()
-    if isinstance(model, type) and issubclass(model, BaseModel) and model is not BaseModel
-]
+MODELS = [model for model in vars(args).values() if fields_of(model)]
 
 
 def recipe(section: dict[str, Any] | None = None, **keys: Any) -> dict[str, Any]:
@@ -42,8 +38,8 @@ def test_sources_may_be_listed() -> None:
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
-def test_every_field_is_described(model: type[BaseModel]) -> None:
-    for name, field in model.model_fields.items():
+def test_every_field_is_described(model: type) -> None:
+    for name, field in fields_of(model).items():
         assert field.description or name == "type", f"{model.__name__}.{name}"
 
 

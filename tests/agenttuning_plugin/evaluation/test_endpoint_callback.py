@@ -28,7 +28,7 @@ from agenttuning_plugin.config.endpoint import EndpointConfig  # noqa: E402
 from agenttuning_plugin.evaluation import endpoint_callback  # noqa: E402
 from agenttuning_plugin.evaluation.endpoint_callback import EndpointCallback  # noqa: E402
 from agenttuning_plugin.evaluation.endpoint_worker import load_adapter, make_job, unload_adapter  # noqa: E402
-from dataset_builders.rollouts.recorded_client import Endpoint as Place  # noqa: E402
+from dataset_builders.endpoints.endpoint import Endpoint as Place  # noqa: E402
 from evaluators.evaluator import EvalTarget  # noqa: E402
 from evaluators.models.endpoint import EndpointModel  # noqa: E402
 from evaluators.models.target import Decoding  # noqa: E402

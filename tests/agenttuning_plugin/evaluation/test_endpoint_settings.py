@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 from agenttuning_plugin.evaluation.request_options import configured, judge_settings
 from dataset_builders.conversation import Message
 from dataset_builders.endpoints.address import check_address, hint, lacks_scheme
+from dataset_builders.endpoints.endpoint import Endpoint as Place
 from dataset_builders.endpoints.requests import Sampling
 from dataset_builders.errors import ConfigError, EndpointError
-from dataset_builders.rollouts.recorded_client import Endpoint as Place
 from evaluators.evaluator import EvalTarget
 from evaluators.models.endpoint import EndpointModel, served_models
 from evaluators.models.judge import Judge

@@ -150,8 +150,8 @@ def test_what_would_go_wrong_is_found(
 )
 def test_figures_that_are_logged_may_choose_the_model(metric: str, run_check: Check) -> None:
     section = {
-        "evaluators": [{"type": "general_loss"}],
-        "evaluation": {"best": {"evaluator": "general"}},
+        "evaluators": [{"type": "general_loss"}, {"type": "agent_task", "num_tasks": 2}],
+        "evaluation": {"best": {"evaluator": "database"}},
     }
     assert not details(run_check(section, metric_for_best_model=metric), "error")
 
@@ -224,6 +224,49 @@ def test_data_of_an_environment_is_used_as_in_a_run(run_check: Check, shared: Pa
     evaluator = {"type": "agent_task", "environment": "webshop", "num_tasks": 2}
     assert details(run_check({"evaluators": [evaluator]}), "error")
     assert not details(run_check({"evaluators": [{**evaluator, "data": str(data)}]}), "error")
+
+
+@pytest.mark.parametrize(
+    ("evaluator", "folder"),
+    [
+        ({"environment": "database", "num_tasks": 300}, "dbbench"),
+        ({"environment": "alfworld", "num_tasks": 50}, "alfworld"),
+        ({"environment": "os", "num_tasks": 144}, "os_interaction"),
+        ({"environment": "webshop", "num_tasks": 200}, "webshop"),
+    ],
+)
+def test_an_environment_with_data_has_the_tasks_of_a_run(
+    evaluator: dict[str, Any], folder: str, run_check: Check, shared: Path
+) -> None:
+    data = shared / "data" / folder
+    if not data.is_dir():
+        pytest.skip(f"{data} is absent")
+    section = {"evaluators": [{"type": "agent_task", "data": str(data), **evaluator}]}
+    assert not details(run_check(section), "error")
+    section["evaluators"][0]["num_tasks"] += 1
+    (wrong,) = details(run_check(section), "error")
+    assert f"expected 1 to {evaluator['num_tasks']}" in wrong
+
+
+def test_an_environment_with_own_data_has_the_tasks_of_a_run(
+    run_check: Check, tmp_path: Path
+) -> None:
+    table = {"name": "t", "columns": ["a"], "rows": [["x"], ["y"]]}
+    pair = {"question": "How many?", "sql": "SELECT count(*) FROM t", "tables": [table]}
+    data = write(tmp_path / "pairs.jsonl", [pair, {**pair, "question": "How many rows?"}])
+    own = {"split": "train", "data": data, "options": {"tasks": "pairs"}}
+    for number, wrong in ((2, 0), (3, 1)):
+        section = {"evaluators": [{"type": "agent_task", "num_tasks": number, **own}]}
+        assert len(details(run_check(section), "error")) == wrong
+
+
+def test_a_policy_that_would_stop_a_run_at_its_start_is_found(run_check: Check) -> None:
+    section = {
+        "evaluators": [{"type": "general_loss"}],
+        "evaluation": {"best": {"evaluator": "general"}},
+    }
+    (wrong,) = details(run_check(section), "error")
+    assert "found 'general', a loss" in wrong
 
 
 def test_the_command_says_it_to_scripts(

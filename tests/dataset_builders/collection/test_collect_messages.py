@@ -10,9 +10,9 @@ from typer.testing import CliRunner, Result
 
 from agenttuning_plugin.cli.main import app
 from dataset_builders.collection.filters import FILTERS
+from dataset_builders.endpoints.endpoint import Endpoint as Model
 from dataset_builders.environments.mind2web import made_up
 from dataset_builders.errors import ConfigError, EndpointError
-from dataset_builders.rollouts import recorded_client as client
 from tests.support.endpoint import ANSWER, Endpoint, Fault, serving
 
 pytest.importorskip("openai")
@@ -34,8 +34,8 @@ def test_the_address_is_said_before_anything_is_sent(
     endpoint = Endpoint(lambda messages: ANSWER)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    assert client.Endpoint("m").address == "https://api.openai.com/v1"
-    assert client.Endpoint("m", "http://me:secret@host/v1").address == "http://host/v1"
+    assert Model("m").address == "https://api.openai.com/v1"
+    assert Model("m", "http://me:secret@host/v1").address == "http://host/v1"
     with serving(endpoint):
         # Where openai's client goes by itself, too.
         monkeypatch.setenv("OPENAI_BASE_URL", endpoint.url)

@@ -22,6 +22,7 @@ from dataset_builders.collection.collector import run, state_path
 from dataset_builders.collection.progress import CollectionProgress
 from dataset_builders.collection.settings import CollectConfig
 from dataset_builders.collection.store import SqliteRolloutLog
+from dataset_builders.endpoints.endpoint import Endpoint as Model
 from dataset_builders.endpoints.pricing import Price, PriceTable
 from dataset_builders.endpoints.requests import Sampling
 from dataset_builders.environments import HELD_IN, load_environment
@@ -34,8 +35,7 @@ from dataset_builders.rollouts.episode import Trajectory
 from dataset_builders.rollouts.ledger import AttemptResult
 from dataset_builders.rollouts.limits import Limits
 from dataset_builders.rollouts.playing import agree
-from dataset_builders.rollouts.recorded_client import ChatClient
-from dataset_builders.rollouts.recorded_client import Endpoint as Model
+from dataset_builders.rollouts.recorded_client import RecordedClient
 from dataset_builders.rollouts.rollout import play_oracle
 from dataset_builders.sources.loading import SourceSpec, load_source
 from tests.support.endpoint import ANSWER, SELECT, Endpoint, Fault, Messages, serving
@@ -284,7 +284,7 @@ def test_turns_cut_at_the_token_limit_are_counted_and_not_kept(
 
 
 def test_thoughts_are_added_by_one_threshold(tmp_path: Path) -> None:
-    async def finish(client: ChatClient, trajectory: Trajectory) -> Trajectory:
+    async def finish(client: RecordedClient, trajectory: Trajectory) -> Trajectory:
         return trajectory
 
     endpoint = Endpoint(lambda messages: ANSWER)

@@ -29,12 +29,12 @@ from agenttuning_plugin.cli.collect import _cluster
 from dataset_builders.collection.ray_cluster import Cluster
 from dataset_builders.collection.ray_engine import MAX_LOSSES, RayEngine, _cut
 from dataset_builders.collection.store import SqliteRolloutLog
+from dataset_builders.endpoints.endpoint import Endpoint
 from dataset_builders.endpoints.reply import Reply
 from dataset_builders.environments import load_environment
 from dataset_builders.errors import ClusterError, ConfigError, EndpointError
 from dataset_builders.rollouts.engine import RolloutConfig
 from dataset_builders.rollouts.ledger import AttemptResult, Turn
-from dataset_builders.rollouts.recorded_client import Endpoint
 from tests.support.endpoint import Endpoint as Server
 from tests.support.endpoint import Fault, serving
 

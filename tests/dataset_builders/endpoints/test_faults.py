@@ -5,22 +5,24 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
 
 from dataset_builders.conversation import Message
+from dataset_builders.endpoints.client import EndpointClient
 from dataset_builders.endpoints.concurrency import AdaptiveLimit
+from dataset_builders.endpoints.endpoint import Endpoint as Model
 from dataset_builders.endpoints.errors import EpisodeEndedError, UnprovenError
 from dataset_builders.endpoints.refusals import Refusal, retry_after
 from dataset_builders.endpoints.reply import Reply
 from dataset_builders.endpoints.requests import Sampling
 from dataset_builders.errors import EndpointError
 from dataset_builders.rollouts.ledger import Turn
-from dataset_builders.rollouts.recorded_client import ChatClient
-from dataset_builders.rollouts.recorded_client import Endpoint as Model
+from dataset_builders.rollouts.recorded_client import RecordedClient
 from tests.support.endpoint import Endpoint, Fault, serving
 
 pytest.importorskip("openai")
@@ -47,6 +49,15 @@ class Notes:
         raise AssertionError(ending)
 
 
+@asynccontextmanager
+async def recorded(
+    model: Model, sampling: Sampling, notes: Notes, *, parks: bool = False
+) -> AsyncIterator[RecordedClient]:
+    """A client whose replies are paid once."""
+    async with EndpointClient(model, AdaptiveLimit(8), parks=parks) as transport:
+        yield RecordedClient(transport, sampling, notes)
+
+
 def ask(
     endpoint: Endpoint,
     *,
@@ -55,18 +66,18 @@ def ask(
     tries: int = 4,
     patience: float = 60.0,
     sampling: Sampling | None = None,
-) -> tuple[list[Reply | BaseException], ChatClient, float]:
+) -> tuple[list[Reply | BaseException], EndpointClient, float]:
     """Ask so often at once; returns answers, the client and the seconds taken."""
 
-    async def run() -> tuple[list[Reply | BaseException], ChatClient]:
+    async def run() -> tuple[list[Reply | BaseException], EndpointClient]:
         model = Model("m", endpoint.url, timeout=timeout, tries=tries, patience=patience)
         model = Model(**{**{n: getattr(model, n) for n in model.__slots__}, "back_off": 0.02})
-        async with ChatClient(model, sampling or Sampling(), Notes(), AdaptiveLimit(8)) as client:
+        async with recorded(model, sampling or Sampling(), Notes()) as client:
             asked = [
                 client.complete([Message("user", f"Hello {n}")], task_id=f"t-{n}")
                 for n in range(times)
             ]
-            return await asyncio.gather(*asked, return_exceptions=True), client
+            return await asyncio.gather(*asked, return_exceptions=True), client.transport
 
     begun = time.monotonic()
     with serving(endpoint):
@@ -201,7 +212,7 @@ def test_what_one_episode_is_to_blame_for_ends_it(status: int, message: str, rea
 def test_a_refused_request_ends_one_episode_once_others_are_answered() -> None:
     async def run(url: str) -> None:
         model = Model("m", url, back_off=0.01, tries=2)
-        async with ChatClient(model, Sampling(), Notes(), AdaptiveLimit(8)) as client:
+        async with recorded(model, Sampling(), Notes()) as client:
             await client.complete(HELLO, task_id="a")
             with pytest.raises(EpisodeEndedError, match="odd") as ended:
                 await client.complete([Message("user", "?")], task_id="b")
@@ -315,7 +326,7 @@ def test_a_filtered_turn_is_paid_and_ends_the_episode() -> None:
 def test_what_was_paid_is_not_asked_again() -> None:
     async def run(url: str) -> None:
         notes = Notes()
-        async with ChatClient(Model("m", url), Sampling(), notes, AdaptiveLimit(8)) as client:
+        async with recorded(Model("m", url), Sampling(), notes) as client:
             both = [client.complete(HELLO, task_id=name) for name in ("a", "b")]
             assert len({reply.text for reply in await asyncio.gather(*both)}) == 1
             await client.complete(HELLO, task_id="a")
@@ -470,7 +481,7 @@ def test_one_request_that_is_always_told_to_wait_does_not_hold_the_others() -> N
 
     async def run(url: str) -> tuple[BaseException | None, int]:
         model = Model("m", url, tries=3, back_off=0.01)
-        async with ChatClient(model, Sampling(), Notes(), AdaptiveLimit(8), parks=True) as client:
+        async with recorded(model, Sampling(), Notes(), parks=True) as client:
 
             async def others() -> None:
                 for number in range(400):
@@ -482,7 +493,7 @@ def test_one_request_that_is_always_told_to_wait_does_not_hold_the_others() -> N
             held = asyncio.ensure_future(client.complete([Message("user", "Hello 0")], task_id="h"))
             await others()
             await asyncio.wait([held], timeout=10)
-            return held.exception(), client.limit.cuts
+            return held.exception(), client.transport.limit.cuts
 
     endpoint = Endpoint(lambda messages: "Hi", fault)
     with serving(endpoint):
@@ -501,7 +512,7 @@ def test_a_server_that_dies_after_answering_leaves_the_request_open() -> None:
 
     async def run(url: str) -> BaseException | None:
         model = Model("m", url, tries=3, back_off=0.01)
-        async with ChatClient(model, Sampling(), Notes(), AdaptiveLimit(8), parks=True) as client:
+        async with recorded(model, Sampling(), Notes(), parks=True) as client:
             slow = asyncio.ensure_future(client.complete([Message("user", "slow")], task_id="s"))
             await asyncio.sleep(0.05)
             for number in range(4):

@@ -9,16 +9,14 @@ from typing import Any
 import pytest
 
 from dataset_builders.conversation import Message
-from dataset_builders.endpoints.concurrency import AdaptiveLimit
+from dataset_builders.endpoints.endpoint import Endpoint as Model
 from dataset_builders.endpoints.errors import EpisodeEndedError
 from dataset_builders.endpoints.reply import Reply
 from dataset_builders.endpoints.requests import Sampling
 from dataset_builders.endpoints.system_message import SystemFallback
 from dataset_builders.errors import EndpointError
 from dataset_builders.finish_reason import cut_by_context
-from dataset_builders.rollouts.recorded_client import ChatClient
-from dataset_builders.rollouts.recorded_client import Endpoint as Model
-from tests.dataset_builders.endpoints.test_faults import Notes, ask
+from tests.dataset_builders.endpoints.test_faults import Notes, ask, recorded
 from tests.support.endpoint import Endpoint, Fault, serving
 
 pytest.importorskip("openai")
@@ -61,7 +59,7 @@ def test_one_that_is_given_up_always_is_never_written_down() -> None:
 
     async def run(url: str) -> None:
         model = Model("m", url, tries=2, back_off=0.01)
-        async with ChatClient(model, Sampling(), notes, AdaptiveLimit(8)) as client:
+        async with recorded(model, Sampling(), notes) as client:
             await client.complete([Message("user", "Hello")], task_id="t")
 
     endpoint = Endpoint(lambda messages: {"content": "First we", "finish_reason": "abort"})
@@ -84,9 +82,8 @@ def test_a_server_that_gives_null_always_is_asked_twice_once() -> None:
     with serving(endpoint):
 
         async def run() -> list[str]:
-            async with ChatClient(
-                Model("m", endpoint.url, back_off=0.01), Sampling(), Notes(), AdaptiveLimit(8)
-            ) as client:
+            model = Model("m", endpoint.url, back_off=0.01)
+            async with recorded(model, Sampling(), Notes()) as client:
                 asked = [[Message("user", f"Hello {n}")] for n in range(3)]
                 return [(await client.complete(a, task_id="t")).text for a in asked]
 
@@ -124,7 +121,7 @@ def test_a_turn_that_found_no_room_ends_the_episode_and_is_paid_once(field: str)
 
     async def run(url: str) -> None:
         sampling = Sampling(max_tokens=50, token_field=field)
-        async with ChatClient(Model("m", url), sampling, notes, AdaptiveLimit(8)) as client:
+        async with recorded(Model("m", url), sampling, notes) as client:
             for _ in range(2):
                 with pytest.raises(EpisodeEndedError) as raised:
                     await client.complete([Message("user", "Hello")], task_id="t")

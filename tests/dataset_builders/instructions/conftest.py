@@ -7,8 +7,8 @@ from contextlib import ExitStack
 
 import pytest
 
+from dataset_builders.endpoints.endpoint import Endpoint as Address
 from dataset_builders.instructions.run_io import Writer
-from dataset_builders.rollouts.recorded_client import Endpoint as Address
 from tests.support.endpoint import Endpoint, Messages, serving
 from tests.support.served import Serve
 

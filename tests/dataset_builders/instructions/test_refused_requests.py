@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from dataset_builders.endpoints.endpoint import Endpoint as Place
 from dataset_builders.errors import EndpointError
 from dataset_builders.instructions.derive import KEPT
 from dataset_builders.instructions.derive_run import DeriveSettings, derive
 from dataset_builders.instructions.run_io import Writer
-from dataset_builders.rollouts.recorded_client import Endpoint as Place
 from tests.dataset_builders.instructions.test_derivation import GUARD, SOUND, thoughts, write
 from tests.dataset_builders.instructions.test_self_instruct import (
     ADD,

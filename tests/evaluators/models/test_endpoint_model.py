@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from dataset_builders.conversation import Message
+from dataset_builders.endpoints.endpoint import Endpoint as Place
 from dataset_builders.errors import ConfigError, EndpointError
-from dataset_builders.rollouts.recorded_client import Endpoint as Place
 
 for _module in ("torch", "transformers", "fastapi", "uvicorn", "openai", "peft"):
     pytest.importorskip(_module)

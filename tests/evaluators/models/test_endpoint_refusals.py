@@ -11,8 +11,8 @@ import pytest
 
 from dataset_builders.conversation import Message
 from dataset_builders.endpoints.answer import Answer, refusal
+from dataset_builders.endpoints.endpoint import Endpoint as Place
 from dataset_builders.errors import EndpointError
-from dataset_builders.rollouts.recorded_client import Endpoint as Place
 from evaluators.evaluator import EvalResult, EvalTarget
 from evaluators.models.endpoint import EndpointModel
 from evaluators.models.judge import Judge

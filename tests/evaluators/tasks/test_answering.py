@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from dataset_builders.endpoints.endpoint import Endpoint as Place
 from dataset_builders.errors import EndpointError
-from dataset_builders.rollouts.recorded_client import Endpoint as Place
 from dataset_builders.sandbox import engines
 from evaluators.evaluator import EvalResult, EvalTarget, Evaluator
 from evaluators.models.answering import answer_items

@@ -91,7 +91,7 @@ def test_a_floor_whose_base_is_lost_is_told_on_resume(
 ) -> None:
     """As in a new output folder: training would go on with no guard, and not say so."""
     policy, saving = (
-        EvaluationPolicy(stop=ScoreFloor("a")),
+        EvaluationPolicy(stop_if_general_drops=ScoreFloor("a")),
         {"save_strategy": "steps", "save_steps": 2},
     )
     make([Schedule(Scored("a", 1.0), every=1)], policy, steps=2, **saving).train()

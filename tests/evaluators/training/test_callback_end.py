@@ -97,8 +97,8 @@ def test_training_again_after_an_interrupt_measures_the_base(
     [
         (
             {},
-            EvaluationPolicy(stop=ScoreFloor("mmlu")),
-            "stop.evaluator: found 'mmlu', expected .*: a$",
+            EvaluationPolicy(stop_if_general_drops=ScoreFloor("mmlu")),
+            "stop_if_general_drops.evaluator: found 'mmlu', expected .*: a$",
         ),
         (
             {},
@@ -110,7 +110,11 @@ def test_training_again_after_an_interrupt_measures_the_base(
             EvaluationPolicy(best=BestCheckpoint("a", ScoreFloor("b"))),
             "best.floor.evaluator: found 'b'",
         ),
-        ({"at_start": False}, EvaluationPolicy(stop=ScoreFloor("a")), "at_start of a: found false"),
+        (
+            {"at_start": False},
+            EvaluationPolicy(stop_if_general_drops=ScoreFloor("a")),
+            "found 'a' with at_start false",
+        ),
     ],
 )
 def test_a_rule_that_could_never_act_is_refused(

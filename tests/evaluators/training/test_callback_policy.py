@@ -69,6 +69,7 @@ def train(tiny_model_dir: Path, rows: Any, tmp_path: Path) -> Callable[..., Any]
         schedules: list[Schedule],
         policy: EvaluationPolicy | None = None,
         steps: int = 4,
+        unavailable: Sequence[EvalResult] = (),
         **settings: Any,
     ) -> Any:
         tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model_dir)
@@ -92,7 +93,7 @@ def train(tiny_model_dir: Path, rows: Any, tmp_path: Path) -> Callable[..., Any]
             eval_dataset=rows.select(range(2)),
             processing_class=tokenizer,
         )
-        EvaluatorCallback.install(trainer, schedules, policy=policy)
+        EvaluatorCallback.install(trainer, schedules, policy=policy, unavailable=unavailable)
         trainer.train()
         return trainer
 
@@ -151,7 +152,9 @@ def test_the_change_survives_a_resume(
 def test_training_stops_when_the_general_score_drops(train: Callable[..., Any]) -> None:
     floor = ScoreFloor("general_task", by=0.1)
     general = Told("general_task", ALL, ALL, NONE, NONE)
-    trainer = train([Schedule(general, every=1)], EvaluationPolicy(stop=floor), steps=6)
+    trainer = train(
+        [Schedule(general, every=1)], EvaluationPolicy(stop_if_general_drops=floor), steps=6
+    )
     assert trainer.state.global_step == 2
 
 
@@ -159,7 +162,12 @@ def test_a_drop_that_may_be_chance_does_not_stop_it(train: Callable[..., Any]) -
     one_less = [1.0] * 7 + [0.0]
     general = Told("general_task", ALL, *[one_less] * 4)
     floor = ScoreFloor("general_task", by=0.1)
-    assert train([Schedule(general, every=1)], EvaluationPolicy(stop=floor)).state.global_step == 4
+    assert (
+        train(
+            [Schedule(general, every=1)], EvaluationPolicy(stop_if_general_drops=floor)
+        ).state.global_step
+        == 4
+    )
 
 
 def test_the_best_checkpoint_keeps_the_general_score(
@@ -206,7 +214,7 @@ def test_an_evaluator_that_breaks_is_recorded_and_training_goes_on(
 ) -> None:
     broken = Told("a", NONE, ZeroDivisionError("by zero"), ALL)
     lacking = EvalResult("science_world", {}, 0, 0.0, error="Java is absent: apt-get install x")
-    trainer = train([Schedule(broken, every=2)], EvaluationPolicy(unavailable=(lacking,)))
+    trainer = train([Schedule(broken, every=2)], unavailable=(lacking,))
     assert trainer.state.global_step == 4
     assert logged(trainer, "eval_a_failed") == {2: 1.0}
     errors = {(row["step"], row["evaluator"]): row["error"] for row in rows_of(tmp_path)}
@@ -282,10 +290,10 @@ def test_what_the_machine_lacks_is_told_in_the_recipes_run(
         ],
         "evaluation": {"every": 10, "every_generative": 50, "max_time_share": 0.1},
     }
-    made, policy = schedules(AgentTuningSection.model_validate(section), None)
+    made, unavailable = schedules(AgentTuningSection.model_validate(section), None)
     assert [(s.evaluator.name, s.every) for s in made] == [("database", 50), ("replay", 10)]
-    assert [each.evaluator for each in policy.unavailable] == ["gsm8k"]
-    assert "\n" not in policy.unavailable[0].error
+    assert [each.evaluator for each in unavailable] == ["gsm8k"]
+    assert "\n" not in unavailable[0].error
     section["evaluation"] = {"strict": True}
     with pytest.raises(SourceNotFoundError):
         schedules(AgentTuningSection.model_validate(section), None)

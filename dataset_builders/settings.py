@@ -1,0 +1,149 @@
+"""Settings that recipe, Python and command line share: frozen, checked, closed to unknown keys."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import wraps
+from typing import Any, Literal, TypeVar, cast, dataclass_transform, get_args, get_origin
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+from pydantic.fields import FieldInfo
+
+from dataset_builders.errors import ConfigError
+
+_T = TypeVar("_T")
+_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+_LISTED = 12
+_RENAMED = {"every_dear": "every_generative"}
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(Field,))
+def settings(cls: type[_T]) -> type[_T]:
+    """Class decorator: a frozen pydantic dataclass that refuses unknown keys and wrong values.
+
+    As a field of a pydantic model it is validated there. Made in Python, a wrong value is a
+    `ConfigError`, which the command line shows in one line.
+    """
+    made: Any = dataclass(frozen=True, config=ConfigDict(extra="forbid"))(cls)
+    validate = made.__init__
+
+    @wraps(validate)
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            validate(self, *args, **kwargs)
+        except ValidationError as error:
+            raise ConfigError(problems_of(made, error)) from None
+
+    made.__init__ = init
+    return cast(type[_T], made)
+
+
+def read_settings(model: type[_T], given: Mapping[str, Any], place: str) -> _T:
+    """Settings out of a mapping, such as a task's options.
+
+    Args:
+        model: A class of `settings`.
+        given: Values by name.
+        place: What is set, for messages.
+
+    Raises:
+        ConfigError: A name is unknown or a value wrong; all of them, with the nearest name.
+    """
+    try:
+        return TypeAdapter(model).validate_python(dict(given))
+    except ValidationError as error:
+        raise ConfigError(problems_of(model, error, place)) from None
+
+
+def problems_of(model: Any, error: ValidationError, place: str = "") -> str:
+    """Everything that pydantic refuses, in one line; see `describe`."""
+    return "; ".join(describe(model, item, place) for item in error.errors())
+
+
+def describe(model: Any, item: Any, place: str = "") -> str:
+    """One of pydantic's errors: where, what was found, what was expected.
+
+    Args:
+        model: Model that was validated.
+        item: Of `ValidationError.errors()`.
+        place: Where the model is.
+    """
+    where = ".".join(str(part) for part in (place, *item["loc"]) if part != "")
+    message = str(item["msg"]).removeprefix("Value error, ")
+    if item["type"] in _UNKNOWN:
+        known = keys_beside(model, item["loc"])
+        near = suggestion(str(item["loc"][-1]), known)
+        listed = f", expected {', '.join(known) or 'none'}" if len(known) <= _LISTED else ""
+        return f"{where}: unknown key{near or listed}"
+    if item["type"] in {"value_error", "missing"}:
+        return f"{where}: {message}" if where else message
+    return f"{where}: found {short(item['input'])}, {message[:1].lower()}{message[1:]}"
+
+
+def short(value: Any) -> str:
+    """A value as an error names it."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def suggestion(key: str, known: Iterable[str], cutoff: float = 0.75) -> str:
+    """The known key that is nearest to a misspelt one, as the end of a sentence.
+
+    Args:
+        key: The key as found.
+        known: Keys that are valid there.
+        cutoff: Least similarity, of `difflib.SequenceMatcher`.
+
+    Returns:
+        `, renamed to ...`, `, did you mean ...?`, or nothing if no key is near.
+    """
+    if _RENAMED.get(key) in (known := list(known)):
+        return f", renamed to {_RENAMED[key]}"
+    found = difflib.get_close_matches(key, known, 1, cutoff)
+    return f", did you mean {found[0]}?" if found else ""
+
+
+def fields_of(model: Any) -> dict[str, FieldInfo]:
+    """Fields of a pydantic model or of a class of `settings`; none of anything else."""
+    found: dict[str, FieldInfo] = getattr(model, "__pydantic_fields__", {})
+    return found
+
+
+def keys_beside(model: Any, place: Sequence[str | int]) -> list[str]:
+    """Keys that are valid where an error was found.
+
+    Args:
+        model: Model of the whole.
+        place: The `loc` of a pydantic error, the key itself last. It names list indices and, in
+            unions, the member that was tried.
+    """
+    models = [model]
+    for part in place[:-1]:
+        inner = [
+            found
+            for each in models
+            if part in fields_of(each)
+            for found in models_of(fields_of(each)[str(part)].annotation)
+        ]
+        if inner:
+            models = inner
+        elif isinstance(part, str):
+            models = [each for each in models if part in (each.__name__, _tag(each))]
+    return [key for each in models for key in fields_of(each)]
+
+
+def models_of(annotation: Any) -> Iterator[Any]:
+    """Models that a field may hold, within lists and unions too."""
+    if isinstance(annotation, type) and hasattr(annotation, "__pydantic_fields__"):
+        yield annotation
+    for part in get_args(annotation):
+        yield from models_of(part)
+
+
+def _tag(model: Any) -> str:
+    """Value of `type` that tells a member of a union, or nothing."""
+    field = fields_of(model).get("type")
+    literal = field.annotation if field else None
+    return str(get_args(literal)[0]) if get_origin(literal) is Literal else ""
