@@ -16,7 +16,7 @@ COST_LIMIT = "cost_limit"
 
 
 class Model(Protocol):
-    """The collector's `RecordedClient`, or anything that asks and remembers as it does."""
+    """The collector's `RecordedClient`, or anything with the same interface."""
 
     async def complete(
         self,

@@ -31,7 +31,7 @@ class InstructionPool:
 
     Args:
         texts: The first ones.
-        threshold: ROUGE-L from which two count as alike, in (0, 1].
+        threshold: ROUGE-L from which two count as similar, in (0, 1].
 
     Raises:
         MissingExtraError: rapidfuzz, which compares them, is not installed.

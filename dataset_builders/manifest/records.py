@@ -156,7 +156,7 @@ def _side_record(side: Side, sha256: str) -> dict[str, Any]:
         report = side.reports[number] if number < len(side.reports) else {}
         counts = {"records": report.get("read"), "records_kept": report.get("kept")}
         options = _plain(asdict(source.spec))
-        del options["path"]  # stands in `where`: a copy elsewhere gives the same stream
+        del options["path"]  # recorded in `where` instead: a copy elsewhere gives the same stream
         facts["sources"].append({**options, "fingerprint": source.fingerprint, **counts})
     return facts
 

@@ -144,7 +144,7 @@ class MixOrder:
         return min(number, math.ceil(number * share + spread) + 1)
 
     def indices(self) -> Index:
-        """All rows in order, the sources put one after the other, agent first; read only."""
+        """Return all rows in order, numbered over both sources, agent first; read only."""
         return self._indices
 
     @cached_property

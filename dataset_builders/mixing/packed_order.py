@@ -188,7 +188,7 @@ def _fill(plan: Plan, counts: _Counts, packing: Packing, seed: int) -> PackedOrd
 
 
 def _drawing(order: MixOrder) -> tuple[Callable[[int], Index], list[MixOrder]]:
-    """Draws examples in whole blocks, whose composition depends on their size."""
+    """Return a function that draws examples in whole blocks, and the record of numbers drawn."""
     drawn: list[MixOrder] = []
 
     def draw(number: int) -> Index:

@@ -81,7 +81,9 @@ class MixSchedule:
     @cached_property
     def exposures(self) -> Index:
         """How often each row comes, (A + G,) int64, agent rows first."""
-        return np.bincount(self.drawn(), minlength=self.order.num_agent + self.order.num_general)
+        return np.bincount(
+            self.row_sequence(), minlength=self.order.num_agent + self.order.num_general
+        )
 
 
 def make_order(

@@ -60,7 +60,7 @@ class BestModelFigure:
         else:
             ours = [s.evaluator.name for s in schedules]
             ours += unavailable
-            # The longest name: "database" is the beginning of "database_dev".
+            # The longest name: "database" is a prefix of "database_dev".
             fitting = sorted((n for n in ours if key.startswith(f"eval_{n}_")), key=len)
             names = _tasks_of_overall(key, ours) or frozenset(fitting[-1:])
         if names and str(getattr(args.eval_strategy, "value", args.eval_strategy)) == "no":

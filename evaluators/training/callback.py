@@ -239,7 +239,7 @@ class EvaluatorCallback(TrainerCallback):
         changes = {name: c for name, r in found.results.items() if (c := self._baseline.change(r))}
         figures = overall_figures(found.results)
         if self._best_step is not None:
-            score = self._best_step.look(step, found.results, changes)
+            score = self._best_step.update(step, found.results, changes)
             if score is not None:
                 figures[BEST_KEY] = score
             if state.is_world_process_zero:
@@ -305,6 +305,6 @@ class EvaluatorCallback(TrainerCallback):
         self._baseline.read(found[0])
         known = self._baseline.knows
         for name in {f.evaluator for f in self._policy.floors if not known(f.evaluator)}:
-            LOG.warning("the floor on %s cannot act: found no record of its base, step 0", name)
+            LOG.warning("the floor on %s has no effect: no record of its baseline, step 0", name)
         if self._best_step is not None:
             self._best_step.restore(found[0], self._baseline)

@@ -26,19 +26,22 @@ its floor, else -1; usable as `metric_for_best_model`."""
 
 @settings
 class ScoreFloor:
-    """How much of a general score may be lost against step 0."""
+    """Largest tolerated drop of a general score since step 0."""
 
     evaluator: str = Field(
-        default="general", description="Whose main figure: `general` for the loss, or `mmlu`."
+        default="general",
+        description="Evaluator of the general score: `general` for the loss, or `mmlu`.",
     )
     by: float = Field(
-        default=0.05, ge=0, description="Largest tolerated drop, as a share of the base's score."
+        default=0.05,
+        ge=0,
+        description="Largest tolerated drop, as a fraction of the base model's score.",
     )
     p: float = Field(
         default=0.05,
         gt=0,
         lt=1,
-        description="Level at which the drop has to be significant, by the paired test.",
+        description="Significance level of the drop, by the paired test.",
     )
 
     def broken(self, change: Change, figure: str) -> bool:
@@ -51,11 +54,13 @@ class ScoreFloor:
 
 @settings
 class BestCheckpoint:
-    """The best step by a held-in score, among those whose general score held."""
+    """How the best step is chosen: by a held-in score, under a floor on a general score."""
 
-    evaluator: str = Field(default="database", description="Whose main figure is the best.")
+    evaluator: str = Field(
+        default="database", description="Evaluator whose main figure is maximised."
+    )
     floor: ScoreFloor = Field(
-        default_factory=ScoreFloor, description="What the general score has to keep."
+        default_factory=ScoreFloor, description="Floor that the general score must not fall below."
     )
 
 
@@ -64,8 +69,8 @@ class BestStep:
     """The best step so far.
 
     Attributes:
-        rule: What makes a step the best.
-        best: What `best.json` holds; empty while there is none.
+        rule: How the best step is chosen.
+        best: Content of `best.json`; empty while there is none.
     """
 
     rule: BestCheckpoint
@@ -91,9 +96,9 @@ class BestStep:
         if held_in.primary not in held_in.metrics or general.primary not in general.metrics:
             return None
         value = held_in.metrics[held_in.primary].value
-        change = changes.get(general.evaluator)  # none at step 0 itself
+        change = changes.get(general.evaluator)  # None at step 0 itself
         lost = change is not None and self.rule.floor.broken(change, general.primary)
-        if lost or math.isnan(value):  # No later score would be above one that is no number.
+        if lost or math.isnan(value):  # No later score would compare above NaN.
             return -1.0
         if not self.best or value > self.best["score"]:
             self.best = {
