@@ -179,20 +179,6 @@ class Encoder:
                 rows += kept
         return lay_out(rows, origins, report)
 
-    def encode_prompt(self, rendered: Rendered) -> list[int]:
-        """Encode a rendered prompt with the same code as training rows.
-
-        A row that continues the prompt mostly begins with these ids; see "Turns off their
-        prompt" in docs/concepts/masks.md for when it does not, and `TokenReport.off_prompt`.
-
-        Args:
-            rendered: Result of `ChatRenderer.render_prompt`.
-
-        Raises:
-            MaskError: The text cannot be encoded.
-        """
-        return self._coder.prompt_ids(rendered)
-
     def _choose(self, rendered: Sequence[_MaybeRendered]) -> tuple[Engine, str]:
         """Choose the engine, on the first conversations that are encoded."""
         if self._chosen is None:

@@ -49,8 +49,8 @@ class Encoded:
         dataset: The rows. Columns: `input_ids`, `labels` and `attention_mask`,
             each (T,).
         index: One row per dataset row: `id`, `source`, `task`, `model` and `where` of the
-            conversation, and more; see `rows.INDEX`.
-        report: Counts of the conversations.
+            conversation, and more; see `row_index.INDEX`.
+        report: What became of the conversations.
     """
 
     dataset: Dataset

@@ -33,7 +33,7 @@ def order_record(
 
     Args:
         order: The order.
-        agent: Index of the agent rows, see `rows.INDEX`.
+        agent: Index of the agent rows, see `row_index.INDEX`.
         general: Index of the general rows.
     """
     return {

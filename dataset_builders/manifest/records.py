@@ -24,7 +24,7 @@ SCHEMA = 1
 """Increased when a manifest's keys, or their meaning, change."""
 
 SPANS = "spans"
-"""Column that a manifest adds to the index, see `surveys.Survey.spans`."""
+"""Column that an index has here beside `row_index.INDEX`, see `surveys.Survey.spans`."""
 
 _PACKAGES = (
     "agenttuning-plugin", "transformers", "tokenizers", "datasets", "numpy", "pyarrow",
@@ -57,7 +57,7 @@ class Side:
 
     Attributes:
         rows: Its rows, encoded or as messages.
-        index: Where each row came from, see `rows.INDEX`.
+        index: Where each row came from, see `row_index.INDEX`.
         sources: Where it was read from; empty if it was handed over in memory.
         reports: Record counts of each source, from `SourceReport.to_dict`.
     """

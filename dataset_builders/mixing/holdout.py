@@ -23,7 +23,7 @@ def split_holdout(rows: Dataset, index: pa.Table, size: int) -> tuple[list[int],
 
     Args:
         rows: Encoded rows.
-        index: Where each row came from, see `rows.INDEX`.
+        index: Where each row came from, see `row_index.INDEX`.
         size: Number of different conversations to hold out; 0 for none.
 
     Returns:

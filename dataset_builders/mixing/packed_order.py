@@ -66,8 +66,8 @@ def pack_plan(
     """Draw and pack as many examples of a plan as fill the rows.
 
     Args:
-        plan: Plan of the mix; its eta is one number.
-        agent: Index of the agent rows, see `rows.INDEX`; none if there are none.
+        plan: What the mix should be like; its eta is one number.
+        agent: Index of the agent rows, see `row_index.INDEX`; none if there are none.
         general: Index of the general rows.
         packing: Packing settings.
         seed: Any integer.

@@ -97,8 +97,8 @@ def make_order(
     """Make the order of a mix.
 
     Args:
-        plan: Its plan.
-        agent: Index of the agent rows, see `rows.INDEX`; none if there are none.
+        plan: What it should be like.
+        agent: Index of the agent rows, see `row_index.INDEX`; none if there are none.
         general: Index of the general rows.
         seed: Any integer.
         num_examples: Length of the mix.

@@ -65,7 +65,7 @@ class EncodedSources:
         agent: Agent rows, or none if the mix needs none.
         general: General rows without those held out, or none.
         holdout: General rows held out, or none.
-        agent_index: Where each agent row came from, see `rows.INDEX`.
+        agent_index: Where each agent row came from, see `row_index.INDEX`.
         general_index: The same of the general rows.
         report: Counts of records and conversations, JSON-ready.
     """

@@ -27,8 +27,8 @@ class TokenSource:
 
     Attributes:
         dataset: The rows; columns `input_ids`, `labels` and `attention_mask`, each (T,).
-        index: Where each came from, see `rows.INDEX`.
-        report: Counts of the rows given.
+        index: Where each came from, see `row_index.INDEX`.
+        report: What became of the rows given.
     """
 
     dataset: Dataset

@@ -27,7 +27,6 @@ from dataset_builders.sandbox.engine import EngineSandbox
 from dataset_builders.sandbox.seccomp import filter_program
 
 _NAMESPACES = ("pid", "net", "ipc", "uts", "cgroup")
-_START_SECONDS = 30.0
 
 # Joins the groups of "$1" before anything else, so that all that follows is counted. A process that
 # cannot join would run without limits, so it is not started.

@@ -33,8 +33,6 @@ class ShardedForward:
         self._ranks = ranks
         self._broken: ClusterError | None = None
         self._lock = threading.Lock()
-        self.num_calls = 0
-        self.num_joined = 0
 
     def __call__(self, **arguments: Any) -> Any:
         """Call the model with inputs of this process.
@@ -44,7 +42,6 @@ class ShardedForward:
         """
         with self._lock:  # Two threads would each gather the weights of another block.
             self._ranks.any(True)
-            self.num_calls += 1
             return self._call(arguments)
 
     def drain(self) -> None:
@@ -57,7 +54,6 @@ class ShardedForward:
             raise self._broken
         with self._lock:
             while self._ranks.any(False):
-                self.num_joined += 1
                 self._call(self._single_token())
         _reshard(self.module)
 

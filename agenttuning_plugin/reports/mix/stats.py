@@ -38,7 +38,7 @@ def figures(
     Args:
         planned: The order of the mix.
         plan: What it should be like.
-        agent: Index of the agent rows, see `rows.INDEX`; not looked at if the order has none.
+        agent: Index of the agent rows, see `row_index.INDEX`; not looked at if the order has none.
         general: Index of the general rows, likewise.
         max_length: Longest row that was allowed, in tokens.
 
