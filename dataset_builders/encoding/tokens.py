@@ -50,7 +50,7 @@ class Encoded:
             each (T,).
         index: One row per dataset row: `id`, `source`, `task`, `model` and `where` of the
             conversation, and more; see `row_index.INDEX`.
-        report: What became of the conversations.
+        report: Counts of the conversations.
     """
 
     dataset: Dataset

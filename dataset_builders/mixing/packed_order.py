@@ -66,7 +66,7 @@ def pack_plan(
     """Draw and pack as many examples of a plan as fill the rows.
 
     Args:
-        plan: What the mix should be like; its eta is one number.
+        plan: Plan of the mix; its eta is one number.
         agent: Index of the agent rows, see `row_index.INDEX`; none if there are none.
         general: Index of the general rows.
         packing: Packing settings.

@@ -97,7 +97,7 @@ def make_order(
     """Make the order of a mix.
 
     Args:
-        plan: What it should be like.
+        plan: Its plan.
         agent: Index of the agent rows, see `row_index.INDEX`; none if there are none.
         general: Index of the general rows.
         seed: Any integer.

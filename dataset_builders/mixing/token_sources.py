@@ -28,7 +28,7 @@ class TokenSource:
     Attributes:
         dataset: The rows; columns `input_ids`, `labels` and `attention_mask`, each (T,).
         index: Where each came from, see `row_index.INDEX`.
-        report: What became of the rows given.
+        report: Counts of the rows given.
     """
 
     dataset: Dataset
