@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import wraps
 from typing import Any, Literal, TypeVar, cast, dataclass_transform, get_args, get_origin
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
 
@@ -73,6 +73,16 @@ def read_settings(model: type[_T], given: Mapping[str, Any], place: str) -> _T:
         return model(**given)
     except ConfigError as error:
         raise ConfigError(f"{place}: {error}") from None
+
+
+def to_json(value: Any) -> str:
+    """Settings as JSON text, for another process."""
+    return TypeAdapter(type(value)).dump_json(value).decode()
+
+
+def from_json(model: type[_T], text: str) -> _T:
+    """Settings out of `to_json`."""
+    return TypeAdapter(model).validate_json(text)
 
 
 def problems_of(model: Any, error: ValidationError, place: str = "") -> str:

@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from evaluators.tasks.registry import BENCHMARKS, SUITES, check_options
+from evaluators.models.judge_settings import JudgeSettings
+from evaluators.tasks.registry import BENCHMARKS, IN_FLIGHT, SUITES, SuiteSettings, check_options
 
 
 class EndpointConfig(BaseModel):
@@ -75,6 +76,21 @@ class EndpointConfig(BaseModel):
     strict: bool = Field(
         default=False, description="Whether a failed evaluation ends training with an error."
     )
+
+    def task_settings(self) -> SuiteSettings:
+        """Settings of the suites' tasks."""
+        judge = self.judge_model and JudgeSettings(
+            self.judge_model, self.judge_base_url, self.judge_api_key_env
+        )
+        return SuiteSettings(
+            data=self.data,
+            prompt=self.prompt,
+            agentinstruct=self.agentinstruct,
+            batch_size=self.batch_size or IN_FLIGHT,
+            max_new_tokens=self.max_new_tokens,
+            judge=judge or None,
+            options=self.options,
+        )
 
     @field_validator("suites", mode="before")
     @classmethod

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from agenttuning_plugin.config.base import StrictModel
 from dataset_builders.environments import EnvironmentSpec, load_environment
 from dataset_builders.errors import ConfigError
+from evaluators.models.judge_settings import JudgeSettings
 from evaluators.tasks.registry import BENCHMARKS, check_options
 
 
@@ -140,7 +141,7 @@ class BenchmarkConfig(_Scheduled):
     options: dict[str, Any] = Field(
         default_factory=dict, description="Further settings of the task."
     )
-    judge: dict[str, Any] | None = Field(
+    judge: JudgeSettings | None = Field(
         default=None,
         description="Judging model: `model`, `base_url`, `api_key_env`, `temperature`, "
         "`token_field`, `request` (further fields).",

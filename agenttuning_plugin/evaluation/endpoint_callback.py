@@ -35,6 +35,7 @@ from agenttuning_plugin.reports.endpoint_files import (
     step_of,
 )
 from dataset_builders.errors import ConfigError, EvaluatorError
+from dataset_builders.settings import to_json
 from evaluators.evaluator import RECORDS_FILE, EvalResult
 from evaluators.results.evaluations import replace_record
 from evaluators.training.best_checkpoint import best_is_loaded
@@ -226,7 +227,7 @@ class EndpointCallback(TrainerCallback):
         job = make_job(self._settings, name, folder, adapter, self._prompts)
         log = folder / "log.txt"
         # The server has the accelerator; the side process only talks to it.
-        process = SideProcess(_JOB, [job.as_text()], log, {"CUDA_VISIBLE_DEVICES": ""})
+        process = SideProcess(_JOB, [to_json(job)], log, {"CUDA_VISIBLE_DEVICES": ""})
         self._running = step, process
         LOG.info("step %d is measured at %s: %s", step, self._settings.base_url, log)
 

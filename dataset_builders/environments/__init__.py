@@ -63,7 +63,8 @@ class EnvironmentSpec:
     @property
     def options_model(self) -> type:
         """Settings class of the options: the arguments of the environment's class."""
-        return _options_model(self.dialogue.world)
+        world: Any = self.dialogue.world  # mypy takes a class of Gymnasium for unhashable
+        return _options_model(world)
 
     @property
     def max_new_tokens(self) -> int:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
 from dataset_builders.environments import HELD_IN, EnvironmentSpec
 from dataset_builders.errors import ConfigError
-from dataset_builders.settings import fields_of, options, read_settings, suggestion
+from dataset_builders.settings import fields_of, options, read_settings, settings, suggestion
+from evaluators.models.judge_settings import JudgeSettings
 from evaluators.tasks.held_out import HELD_OUT
 
 if TYPE_CHECKING:
@@ -21,31 +24,36 @@ class _NoOptions:
     pass
 
 
-@dataclass(frozen=True, slots=True)
+@settings
 class SuiteSettings:
-    """What a user may say about the panel; every benchmark takes what concerns it.
+    """Settings of the benchmarks; each takes what concerns it."""
 
-    Attributes:
-        data: Folder with one folder of data per benchmark; `$AGENTTUNING_DATA` by default.
-        prompt: "own" or "published" wording of the held-in environments.
-        agentinstruct: The copy that holds the published wording.
-        batch_size: Episodes or prompts in flight at once.
-        max_new_tokens: Limit on an answer below the benchmark's own; for trials.
-        judge: Of MT-Bench and ReWOO: settings of `models.judge.Judge`; none by default.
-        options: Further settings by benchmark, such as `{"database": {"backend": "mariadb"}}`.
-        seed: Of what is drawn, such as answers; the order of items is the same for all.
-        oracle: Whether environments' own oracles play in place of the model.
-    """
-
-    data: str | None = None
-    prompt: str = "own"
-    agentinstruct: str | None = None
-    batch_size: int = 16
-    max_new_tokens: int | None = None
-    judge: Mapping[str, Any] | None = None
-    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    seed: int = 0
-    oracle: bool = False
+    data: str | None = Field(
+        default=None, description="Folder with a folder of data for each task."
+    )
+    prompt: str = Field(
+        default="own", description="Prompt template of the held-in environments: own or published."
+    )
+    agentinstruct: str | None = Field(
+        default=None, description="AgentInstruct copy that holds the published templates."
+    )
+    batch_size: int = Field(default=16, ge=1, description="Episodes or prompts at once.")
+    max_new_tokens: int | None = Field(
+        default=None, ge=1, description="Limit on an answer below the task's own, for trials."
+    )
+    judge: JudgeSettings | None = Field(
+        default=None, description="Judging model of MT-Bench, ReWOO and WebArena."
+    )
+    options: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="Further settings by task, such as `{database: {backend: mariadb}}`.",
+    )
+    seed: int = Field(
+        default=0, description="Seed of what is drawn, such as answers; items keep their order."
+    )
+    oracle: bool = Field(
+        default=False, description="Let the environments' own oracles play, not the model."
+    )
 
     def options_of(self, name: str) -> Any:
         """A benchmark's options, as an object of its `Benchmark.options_model`.
@@ -145,6 +153,9 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     ),
 )
 """In the order of the paper's main table."""
+
+IN_FLIGHT = 64
+"""Most episodes in parallel on a server, by default."""
 
 SUITES: tuple[Suite, ...] = ("held-in", "held-out", "general")
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from typing import Any
+
 from evaluators.evaluator import Evaluator
 from evaluators.tasks.registry import SuiteSettings
 
@@ -24,8 +27,9 @@ def make(name: str, settings: SuiteSettings) -> Evaluator:
     from evaluators.tasks.held_out.web_arena import browser
     from evaluators.tasks.held_out.web_arena.evaluator import WebArenaEvaluator
 
-    judge = dict(settings.judge) if settings.judge else None
-    options = {"data": settings.data and f"{settings.data}/webarena", "judge": judge}
+    judge = settings.judge
+    options: dict[str, Any] = {"data": settings.data and f"{settings.data}/webarena"}
+    options |= {"judge": asdict(judge)} if judge else {}
     options |= settings.environment_options(name)
     if missing := browser.missing():
         raise (ConfigError if browser.installed() else MissingExtraError)(missing)

@@ -169,7 +169,7 @@ def test_without_judge_or_data_one_line_says_what_is_missing(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    with pytest.raises(ConfigError, match=r"mt_bench: needs a judge .*--judge-model"):
+    with pytest.raises(ConfigError, match=r"mt_bench: needs a judge.* set `judge`"):
         make("mt_bench", SuiteSettings())
     with serving(Endpoint(rate)) as server:
         with pytest.raises(SourceNotFoundError, match=r"question.jsonl.*put FastChat's files"):
