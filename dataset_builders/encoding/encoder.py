@@ -182,8 +182,8 @@ class Encoder:
     def encode_prompt(self, rendered: Rendered) -> list[int]:
         """Ids of a rendered prompt, by the code that encodes training rows.
 
-        A row that continues the prompt mostly begins with these ids; see "Turns off their
-        prompt" in docs/concepts/masks.md for when it does not, and `TokenReport.off_prompt`.
+        A row that continues the prompt mostly begins with these ids; see "Prompt
+        mismatch" in docs/concepts/masks.md for when it does not, and `TokenReport.off_prompt`.
 
         Args:
             rendered: What `ChatRenderer.render_prompt` gives.
