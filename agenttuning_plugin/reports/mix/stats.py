@@ -38,7 +38,7 @@ def figures(
     Args:
         planned: The order of the mix.
         plan: What it should be like.
-        agent: Index of the agent rows, see `rows.INDEX`; not looked at if the order has none.
+        agent: Index of the agent rows, see `row_index.INDEX`; not looked at if the order has none.
         general: Index of the general rows, likewise.
         max_length: Longest row that was allowed, in tokens.
 
@@ -136,7 +136,7 @@ def _lengths(values: Index, num_agent: int, max_length: int | None) -> dict[str,
 
 def _eta_over_run(planned: MixSchedule, plan: Plan, counts: Counts) -> dict[str, Any]:
     """Shares of agent data in windows of whole blocks."""
-    order, rows = planned.order, planned.drawn()
+    order, rows = planned.order, planned.row_sequence()
     blocks = -(-len(rows) // order.block)
     window = -(-blocks // _WINDOWS) * order.block
     starts = np.arange(0, len(rows), window)

@@ -45,7 +45,7 @@ class WebArenaEvaluator(AgentTaskEvaluator):
         if not judged:
             self._tasks = tuple(item for item in every if not world.task(item).needs_judge)
         self._left_out = len(every) - len(self._tasks)
-        self._judged, self._seed = judged, seed
+        self._seed = seed
 
     def policy(self, subject: EvalTarget) -> ModelPolicy:
         """Samples as the benchmark does."""
