@@ -98,7 +98,10 @@ def describe(model: Any, item: Any, place: str = "") -> str:
         item: Of `ValidationError.errors()`.
         place: Where the model is.
     """
-    where = ".".join(str(part) for part in (place, *item["loc"]) if part != "")
+    first, *rest = item["loc"] or ("",)
+    if isinstance(first, int):  # number of an argument
+        first = list(fields_of(model))[first]
+    where = ".".join(str(part) for part in (place, first, *rest) if part != "")
     message = str(item["msg"]).removeprefix("Value error, ")
     if item["type"] in _UNKNOWN:
         known = keys_beside(model, item["loc"])

@@ -9,132 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_serializer, field_validator, model_validator
 
 from agenttuning_plugin.config.base import StrictModel
 from agenttuning_plugin.config.endpoint import EndpointConfig
 from agenttuning_plugin.config.evaluation import EvaluatorConfig
-from dataset_builders.cleaning.steps import Cleaning
 from dataset_builders.mixing.eta_schedule import Mode
 from dataset_builders.mixing.pools import GPT4_SHARE
 from dataset_builders.mixing.unit_conversion import Unit
-from dataset_builders.sources.loading import Format, SourceSpec
+from dataset_builders.sources.loading import SourceSpec
 from evaluators.training.schedule import EvaluationPolicy
-
-
-class CleaningConfig(StrictModel):
-    """Steps that make shared chats fit to train on."""
-
-    remove_share_banners: bool = Field(
-        default=True, description="Remove system turns that only name the sharing site."
-    )
-    clean_characters: bool = Field(
-        default=True, description="Remove control characters and zero-width spaces."
-    )
-    remove_page_text: bool = Field(
-        default=True, description="Remove captions of the chat page, such as `2 / 2`."
-    )
-    remove_failed_answers: bool = Field(
-        default=True, description="Remove answers that are only a message of failure."
-    )
-    remove_empty_turns: bool = Field(default=True, description="Remove turns that show nothing.")
-    join_user_turns: bool = Field(
-        default=True, description="Join questions that follow one another."
-    )
-    strip_leading_assistant: bool = Field(
-        default=True, description="Remove answers before the first question."
-    )
-    strip_trailing_user: bool = Field(
-        default=True, description="Remove questions after the last answer."
-    )
-    drop_page_markup: bool = Field(
-        default=True, description="Drop conversations with the chat page's own markup in them."
-    )
-    language: str | None = Field(
-        default="en", description="Language to keep, as ISO 639-1 code; null: any."
-    )
-    drop_duplicates: bool = Field(
-        default=True, description="Drop conversations that come again, character for character."
-    )
-    near_duplicates: float | None = Field(
-        default=0.8,
-        gt=0,
-        le=1,
-        description="Similarity (Jaccard, of word 5-grams) at which a conversation counts as "
-        "coming again; null: none.",
-    )
-
-    def cleaning(self) -> Cleaning:
-        """The data layer's description of these steps."""
-        return Cleaning(**self.model_dump())
-
-
-class SourceConfig(StrictModel):
-    """Where conversations come from."""
-
-    path: str = Field(
-        min_length=1, description="File, folder or hub dataset id. `~` is the home folder."
-    )
-    format: Format | None = Field(
-        default=None, description="Format of the records; detected from the first ones if left out."
-    )
-    splits: list[str] = Field(
-        default_factory=list,
-        description="Splits to read, such as `[db, os]`; if left out, all except "
-        "those for evaluation, such as `test`.",
-    )
-    data_files: list[str] = Field(
-        default_factory=list, description="Glob patterns inside a folder or hub dataset."
-    )
-    revision: str | None = Field(
-        default=None, description="Branch, tag or commit of a hub dataset."
-    )
-    limit: int | None = Field(
-        default=None, ge=1, description="Conversations to take from the start; all if left out."
-    )
-    weight: float | None = Field(
-        default=None,
-        gt=0,
-        description="Share within agent or general data, relative to its other sources'; by "
-        "number of rows if all leave it out.",
-    )
-    reconstruct_loss: bool = Field(
-        default=False,
-        description="Put back the `loss` flags that a copy of AgentInstruct lost.",
-    )
-    calls_as_text: bool = Field(
-        default=False,
-        description="Spell tool calls out as text, for chat templates that know no tools.",
-    )
-    clean: CleaningConfig | Literal[False] | None = Field(
-        default=None,
-        description="Steps of cleaning, of `sharegpt` only; all if left out, `false` for none.",
-    )
-    model: str | None = Field(
-        default=None,
-        description="Model that wrote the conversations whose record names none, such as `gpt-4`.",
-    )
-
-    def spec(self) -> SourceSpec:
-        """The data layer's description of this source."""
-        return SourceSpec(
-            path=self.path,
-            format=self.format,
-            splits=tuple(self.splits),
-            data_files=tuple(self.data_files),
-            revision=self.revision,
-            limit=self.limit,
-            weight=self.weight,
-            reconstruct_loss=self.reconstruct_loss,
-            calls_as_text=self.calls_as_text,
-            clean=self._cleaning(),
-            model=self.model or "",
-        )
-
-    def _cleaning(self) -> Cleaning | None:
-        if self.clean is None:
-            return None
-        return self.clean.cleaning() if self.clean else Cleaning.none()
 
 
 class EtaStage(StrictModel):
@@ -188,10 +72,10 @@ class AgentTuningSection(StrictModel):
         description="Share of GPT-4's conversations within the general data, where it is known "
         "which these are (paper: 1 to 4); `~` draws all alike.",
     )
-    agent: list[SourceConfig] = Field(
+    agent: list[SourceSpec] = Field(
         default_factory=list, description="Agent data: one source or a list of them."
     )
-    general: list[SourceConfig] = Field(
+    general: list[SourceSpec] = Field(
         default_factory=list, description="General chat: one source or a list of them."
     )
     num_examples: int | None = Field(
@@ -240,7 +124,7 @@ class AgentTuningSection(StrictModel):
     def _one_or_many(cls, value: Any) -> Any:
         if isinstance(value, str):
             return [{"path": value}]
-        if isinstance(value, dict):
+        if isinstance(value, dict | SourceSpec):
             return [value]
         if isinstance(value, list):
             return [{"path": item} if isinstance(item, str) else item for item in value]
@@ -297,3 +181,8 @@ class AgentTuningArgs(BaseModel):
     agenttuning: AgentTuningSection | None = Field(
         default=None, description="Settings of the AgentTuning plugin."
     )
+
+    @field_serializer("agenttuning")
+    def _whole(self, section: AgentTuningSection | None) -> dict[str, Any] | None:
+        """With null where the recipe says so, though Axolotl drops what is null from its dump."""
+        return None if section is None else section.model_dump(mode="json")

@@ -16,19 +16,19 @@ from agenttuning_plugin.config.evaluation import (
 )
 from agenttuning_plugin.config.recipe import (
     AgentTuningSection,
-    CleaningConfig,
     EtaStage,
-    SourceConfig,
 )
+from dataset_builders.cleaning.steps import Cleaning
 from dataset_builders.settings import fields_of
+from dataset_builders.sources.loading import SourceSpec
 from evaluators.training.floors import BestCheckpoint, ScoreFloor
 from evaluators.training.schedule import EvaluationPolicy
 
 _PARTS: tuple[tuple[str, type], ...] = (
     ("agenttuning", AgentTuningSection),
     ("A stage, under `eta_stages`", EtaStage),
-    ("A source, under `agent` or `general`", SourceConfig),
-    ("`clean` of a source", CleaningConfig),
+    ("A source, under `agent` or `general`", SourceSpec),
+    ("`clean` of a source", Cleaning),
     ("An evaluator of `type: agent_task`", AgentTaskConfig),
     ("An evaluator of `type: general_loss`", GeneralLossConfig),
     ("An evaluator of `type: replay`", ReplayConfig),
@@ -103,9 +103,9 @@ def _default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
     if fields_of(value):  # a table of its own
         return ""
-    return (
-        "" if value in (None, [], (), {}) else f"`{str(value).lower() if value is True else value}`"
-    )
+    if value in (None, "", [], (), {}):
+        return ""
+    return f"`{str(value).lower() if value is True else value}`"
 
 
 if __name__ == "__main__":

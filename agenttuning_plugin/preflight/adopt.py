@@ -13,7 +13,6 @@ from typing import Any
 
 import yaml
 
-from agenttuning_plugin.config.recipe import SourceConfig
 from agenttuning_plugin.config.rules import PLUGIN, REPLACED_KEYS, check_recipe
 from agenttuning_plugin.config.shipped import read_recipe
 from agenttuning_plugin.preflight.adopt_sources import UntranslatableError, sources_of
@@ -21,7 +20,7 @@ from dataset_builders.errors import AgentTuningError, ConfigError
 from dataset_builders.readers.files import looks_local
 from dataset_builders.settings import short
 from dataset_builders.sources.inputs import resolve_source
-from dataset_builders.sources.loading import stream_source
+from dataset_builders.sources.loading import SourceSpec, stream_source
 
 HOLDOUT = 64
 """Conversations held out where a share of the data is asked for and their number is not known."""
@@ -149,7 +148,7 @@ def _count(general: list[dict[str, Any]]) -> int | None:
         if not (looks_local(path) or Path(path).expanduser().exists()):
             return None
         try:
-            spec = resolve_source(SourceConfig.model_validate(source).spec())
+            spec = resolve_source(SourceSpec(**source))
             number += sum(1 for _ in stream_source(spec).conversations)
         except AgentTuningError:
             return None

@@ -15,7 +15,7 @@ from typing import Any
 
 from agenttuning_plugin.config.evaluation import ReplayConfig
 from agenttuning_plugin.config.findings import Finding, guarded
-from agenttuning_plugin.config.recipe import AgentTuningSection, SourceConfig
+from agenttuning_plugin.config.recipe import AgentTuningSection
 from dataset_builders.conversation import Conversation
 from dataset_builders.errors import SourceNotFoundError
 from dataset_builders.mixing.eta_schedule import EtaStage
@@ -89,22 +89,21 @@ def check_data(
 
 
 def _read(
-    side: Side, configs: Iterable[SourceConfig], *, at_least: int = 0, all_of_it: bool = False
+    side: Side, specs: Iterable[SourceSpec], *, at_least: int = 0, all_of_it: bool = False
 ) -> Iterator[Finding]:
     what = f"{side.name} source"
     seen: set[bytes] = set()
-    for config in configs:
+    for spec in specs:
         before = len(side.sample)
-        yield from guarded(what, lambda: _source(side, config, at_least, all_of_it, seen))  # noqa: B023
+        yield from guarded(what, lambda: _source(side, spec, at_least, all_of_it, seen))  # noqa: B023
         if len(side.sample) == before:
             side.complete = False
     side.different = len(seen)
 
 
 def _source(
-    side: Side, config: SourceConfig, at_least: int, all_of_it: bool, seen: set[bytes]
+    side: Side, spec: SourceSpec, at_least: int, all_of_it: bool, seen: set[bytes]
 ) -> Iterator[Finding]:
-    spec = config.spec()
     if not (looks_local(spec.path) or Path(spec.path).expanduser().exists()):
         side.remote.append(spec)
         detail = f"{spec.path}, fetched from the hub when training starts; not read here"

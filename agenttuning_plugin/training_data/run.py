@@ -89,9 +89,9 @@ def load_prepared(
     """
     check_tokenizer(tokenizer, getattr(tokenizer, "name_or_path", "") or "tokenizer")
     # A source without any share is not read, unless the loss is measured on it.
-    agent = [resolve_source(s.spec()) for s in section.agent] if plan.needs_agent else []
+    agent = [resolve_source(s) for s in section.agent] if plan.needs_agent else []
     wants_general = plan.needs_general or encoding.holdout > 0
-    general = [resolve_source(s.spec()) for s in section.general] if wants_general else []
+    general = [resolve_source(s) for s in section.general] if wants_general else []
 
     def make(folder: Path) -> EncodedSources:
         with _Bars() as progress:
@@ -166,8 +166,8 @@ def plan_of(section: AgentTuningSection, budget: Budget) -> Plan:
         mode=section.sampling,
         task_weights=section.task_weights,
         gpt4_share=section.gpt4_share,
-        agent_weights=source_weights([s.spec() for s in section.agent], "agent"),
-        general_weights=source_weights([s.spec() for s in section.general], "general"),
+        agent_weights=source_weights(section.agent, "agent"),
+        general_weights=source_weights(section.general, "general"),
         # With packing a batch holds an unknown number of examples, so the share is held over
         # the default block.
         block=BLOCK if budget.packed_length is not None else budget.batch,

@@ -9,7 +9,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BeforeValidator, Field
 
 from dataset_builders.cleaning.provenance import attributed
 from dataset_builders.cleaning.steps import Cleaning
@@ -21,6 +23,7 @@ from dataset_builders.readers.building import BuildResult, LoadResult, Progress,
 from dataset_builders.readers.files import Located, content_fingerprint, locate
 from dataset_builders.readers.records import stem_of
 from dataset_builders.readers.report import SourceReport
+from dataset_builders.settings import settings
 
 Format = Literal[
     "agentinstruct", "sharegpt", "messages", "prompt_completion", "alpaca", "adp", "atif"
@@ -48,39 +51,60 @@ _DEFAULT_DATA_FILES = {
 }
 
 
-@dataclass(frozen=True)
+def _no_steps(clean: Any) -> Any:
+    return Cleaning.none() if clean is False else clean
+
+
+def _unknown(model: Any) -> Any:
+    return "" if model is None else model
+
+
+@settings
 class SourceSpec:
-    """Where conversations come from and which of them to take.
+    """Where conversations come from and which of them to take."""
 
-    Attributes:
-        path: A file, a folder or a hub dataset id; see `files.locate`.
-        format: Name of the builder; None: not known yet (see `detection`), refused here.
-        splits: Splits to read; empty: all but those for evaluation, see `files.locate`.
-        data_files: Glob patterns inside the source; empty: all files of one format.
-        revision: Branch, tag or commit of a hub dataset.
-        limit: Number of conversations to take from the start; None: all.
-        weight: Share within its side of the mix, relative to the other sources'; None: by
-            its number of rows.
-        reconstruct_loss: Whether to put back the `loss` flags that a copy of AgentInstruct
-            lost, by the rule of `loss_rule`; a setting of that format only.
-        calls_as_text: Whether tool calls are spelt out as text, for chat templates that
-            know no tools; see `calls_as_text`.
-        clean: Steps of cleaning, of `sharegpt` only; None: all of them.
-        model: Name of the model that wrote the conversations whose record names none,
-            such as "gpt-4"; "": unknown.
-    """
-
-    path: str
-    format: Format | None = None
-    splits: tuple[str, ...] = ()
-    data_files: tuple[str, ...] = ()
-    revision: str | None = None
-    limit: int | None = None
-    weight: float | None = None
-    reconstruct_loss: bool = False
-    calls_as_text: bool = False
-    clean: Cleaning | None = None
-    model: str = ""
+    path: str = Field(
+        min_length=1, description="File, folder or hub dataset id. `~` is the home folder."
+    )
+    format: Format | None = Field(
+        default=None, description="Format of the records; detected from the first ones if left out."
+    )
+    splits: tuple[str, ...] = Field(
+        default=(),
+        description="Splits to read, such as `[db, os]`; if left out, all except "
+        "those for evaluation, such as `test`.",
+    )
+    data_files: tuple[str, ...] = Field(
+        default=(), description="Glob patterns inside a folder or hub dataset."
+    )
+    revision: str | None = Field(
+        default=None, description="Branch, tag or commit of a hub dataset."
+    )
+    limit: int | None = Field(
+        default=None, ge=1, description="Conversations to take from the start; all if left out."
+    )
+    weight: float | None = Field(
+        default=None,
+        gt=0,
+        description="Share within agent or general data, relative to its other sources'; by "
+        "number of rows if all leave it out.",
+    )
+    reconstruct_loss: bool = Field(
+        default=False,
+        description="Put back the `loss` flags that a copy of AgentInstruct lost.",
+    )
+    calls_as_text: bool = Field(
+        default=False,
+        description="Spell tool calls out as text, for chat templates that know no tools.",
+    )
+    clean: Annotated[Cleaning | None, BeforeValidator(_no_steps)] = Field(
+        default=None,
+        description="Steps of cleaning, of `sharegpt` only; all if left out, `false` for none.",
+    )
+    model: Annotated[str, BeforeValidator(_unknown)] = Field(
+        default="",
+        description="Model that wrote the conversations whose record names none, such as `gpt-4`.",
+    )
 
     @property
     def label(self) -> str:
@@ -220,8 +244,6 @@ def _check(spec: SourceSpec) -> None:
         raise ConfigError(
             f"{spec.label}: clean: set for format {spec.format}, expected only for sharegpt"
         )
-    if spec.limit is not None and spec.limit < 1:
-        raise ConfigError(f"{spec.label}: limit: found {spec.limit}, expected 1 or more")
     if spec.reconstruct_loss and spec.format != "agentinstruct":
         raise ConfigError(f"{spec.label}: reconstruct_loss: only for the format agentinstruct")
 
