@@ -8,17 +8,17 @@ from evaluators.tasks.registry import SuiteSettings
 
 
 def make(name: str, settings: SuiteSettings) -> Evaluator:
-    """The evaluator of the 300 questions.
+    """Create the evaluator of the 300 questions.
 
     Args:
         name: "hotpot_qa".
-        settings: Its `options` may hold `mode` ("chat" or "completion") and what
-            `HotpotQaEnvironment` takes, such as `store`.
+        settings: Its `options` may have `mode` ("chat" or "completion") and arguments of
+            `HotpotQaEnvironment`, such as `store`.
 
     Raises:
         ConfigError: An option is unknown or has another value.
-        SourceNotFoundError: The questions are not there.
-        DataError: They are not what they should be.
+        SourceNotFoundError: The questions are missing.
+        DataError: They are invalid.
     """
     from evaluators.tasks.held_out import load_held_out
     from evaluators.tasks.held_out.hotpot_qa.evaluator import MODES, HotpotQaEvaluator

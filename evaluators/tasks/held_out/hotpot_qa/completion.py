@@ -1,4 +1,4 @@
-"""ReAct as bare text without a chat template: how the paper ran HotpotQA."""
+"""ReAct as plain text without a chat template, as the paper ran HotpotQA."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ CHARACTERS_PER_TOKEN = 4
 
 
 class CompletionPolicy:
-    """Writes a thought, then an action, each up to the end of the line.
+    """Generates a thought, then an action, each up to the end of the line.
 
     Args:
         model: The model.
-        count: Tokens of a text.
-        max_new_tokens: Limit on each of the two below the benchmark's.
+        count: Counts the tokens of a text.
+        max_new_tokens: Limit of each of the two below the benchmark's.
     """
 
     def __init__(

@@ -12,7 +12,7 @@ _OPTIONS = ("data", "fewshot", "wikipedia", "google_url", "wolfram_url")
 
 
 def make(name: str, settings: SuiteSettings) -> Evaluator:
-    """The evaluator of the task sets at hand.
+    """Create the evaluator of the available task sets.
 
     Args:
         name: "rewoo".
