@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 from inspect import signature
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from dataset_builders.errors import ConfigError
+from dataset_builders.settings import options as closed_options
+from dataset_builders.settings import read_settings
 
 if TYPE_CHECKING:
     from dataset_builders.environments.base import TextEnvironment
@@ -59,6 +61,11 @@ class EnvironmentSpec:
         return _load(self.place or HELD_IN[self.name])
 
     @property
+    def options_model(self) -> type:
+        """Settings class of the options: the arguments of the environment's class."""
+        return _options_model(self.dialogue.world)
+
+    @property
     def max_new_tokens(self) -> int:
         """Maximum tokens of an assistant turn."""
         return self.dialogue.max_new_tokens
@@ -72,15 +79,18 @@ class EnvironmentSpec:
         """Create the environment without its dialogue.
 
         Raises:
-            ConfigError: It has no such option.
+            ConfigError: It has no such option, or a value cannot be.
         """
-        cls = self.dialogue.world
-        known = [name for name in signature(cls).parameters if name != "render_mode"]
-        if unknown := [name for name in self.options if name not in known]:
-            raise ConfigError(
-                f"{self.name}: option {unknown[0]!r} is unknown; known: {', '.join(known)}"
-            )
-        return cls(**self.options)
+        self.check_options()
+        return self.dialogue.world(**self.options)
+
+    def check_options(self) -> None:
+        """Check names and types of the options; starts nothing.
+
+        Raises:
+            ConfigError: An option is unknown, or of another type.
+        """
+        read_settings(self.options_model, self.options, self.name)
 
     def wording(self) -> Prompt:
         """Read the prompt template.
@@ -176,6 +186,15 @@ def register_environments() -> None:
 
 def _make_world(name: str, **options: Any) -> TextEnvironment:
     return _load(HELD_IN[name]).world(**options)
+
+
+@cache
+def _options_model(world: Any) -> type:
+    hints = get_type_hints(world.__init__)
+    known = {n: each for n, each in signature(world).parameters.items() if n != "render_mode"}
+    types = {name: hints.get(name, Any) for name in known}
+    defaults = {name: each.default for name, each in known.items()}
+    return closed_options(type("Options", (), {"__annotations__": types, **defaults}))
 
 
 def _load(place: str) -> type[Dialogue]:
