@@ -255,7 +255,7 @@ class Options:
 
 
 def make(name: str, settings: SuiteSettings) -> Evaluator:
-    """GSM8K's evaluator.
+    """Create GSM8K's evaluator.
 
     Raises:
         SourceNotFoundError: Neither folder nor hub has the data.

@@ -189,7 +189,7 @@ class Options:
 
 
 def make(name: str, settings: SuiteSettings) -> Evaluator:
-    """MMLU's evaluator.
+    """Create MMLU's evaluator.
 
     Raises:
         SourceNotFoundError: Neither folder nor hub has the data.

@@ -209,7 +209,7 @@ class Options:
 
 
 def make(name: str, settings: SuiteSettings) -> Evaluator:
-    """MT-Bench's evaluator.
+    """Create MT-Bench's evaluator.
 
     Raises:
         ConfigError: There is no judge, or its settings are invalid.

@@ -162,7 +162,7 @@ def test_a_wrong_setting_of_a_task_is_no_success(
     code, out, err = run(*given)
     assert code == 1
     assert "GSM8K: option 'shotz' is unknown" in " ".join(out.split())
-    assert "not measured as it should be: gsm8k" in err
+    assert "not measured as specified: gsm8k" in err
 
 
 def test_variables_of_the_chat_template_are_sent(
