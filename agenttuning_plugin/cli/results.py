@@ -50,7 +50,9 @@ def compare(
     first: Annotated[Path, typer.Argument(help="Folder of an evaluation or training run.")],
     second: Annotated[
         Path | None,
-        typer.Argument(help="Second folder. [default: compare the first one's end with its start]"),
+        typer.Argument(
+            help="Second folder. Without it, the first one's last step is compared with its first."
+        ),
     ] = None,
     first_step: Annotated[
         int | None, typer.Option(help="Step in the first folder. [default: its last]")
