@@ -16,7 +16,7 @@ export AXOLOTL_DO_NOT_TRACK := 1
 export DO_NOT_TRACK := 1
 export PYTHONUTF8 := 1
 
-.PHONY: demo test test-all test-bare test-stacks test-axolotl test-trl check environments format pages clean
+.PHONY: demo test test-all test-bare test-stacks test-axolotl test-trl check docs environments format pages clean
 
 demo: .venv/.demo  ## Fine-tune a small model on an eta-mix and show what changed.
 	$(BIN)/agenttuning demo
@@ -57,10 +57,13 @@ test-axolotl test-trl: test-%: .venv-%/.made
 test-bare: .venv/.dev  ## Run the tests without any extra, and those of environments without programs.
 	UV=$(BIN)/uv PYTHON=$(PYTHON) .ci/bare
 
-check: .venv/.dev  ## Lint, format check, types.
+check: .venv/.dev docs  ## Lint, format check, types, and the documentation.
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
+
+docs: .venv/.dev  ## Build the documentation into site/; a broken link fails.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 # None of it is needed by the targets above: tests that lack something are skipped and say why.
 environments: .venv/.dev  ## Get what only some environments need, as far as this machine can.
@@ -78,13 +81,14 @@ environments: .venv/.dev  ## Get what only some environments need, as far as thi
 # Pages of docs/reference that are made from the code; tests compare them with it.
 pages: .venv/.dev  ## Write the generated pages of the documentation.
 	$(BIN)/python -m agenttuning_plugin.config.reference > docs/reference/recipe.md
+	$(BIN)/python -m agenttuning_plugin.cli.reference > docs/reference/cli.md
 
 format: .venv/.dev  ## Apply formatting and safe fixes.
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
 
 clean:  ## Remove what the targets above made.
-	rm -rf .venv .venv-axolotl .venv-trl .venv-bare .venv-vllm .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-axolotl .venv-trl .venv-bare .venv-vllm site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # torch comes first and through pip: a machine may be set up to hand pip a CPU build.
 # Elsewhere this is the registry's default, the CUDA build on Linux.

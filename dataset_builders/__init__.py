@@ -3,7 +3,7 @@
 Sources become conversations (`load_source`), conversations are mixed in the ratio eta
 (`build_mix`), and verified trajectories of further environments are collected
 (module `collection`). Nothing here imports torch or transformers, and importing the package loads
-none of its parts: each name below is imported when it is first used.
+no submodule: each name below is imported on first use.
 """
 
 from __future__ import annotations
@@ -29,6 +29,6 @@ if TYPE_CHECKING:
     from dataset_builders.sources.loading import fingerprint as fingerprint
     from dataset_builders.sources.loading import load_source as load_source
     from dataset_builders.sources.loading import stream_source as stream_source
-    from dataset_builders.sources.loading import to_dataset as to_dataset
+    from dataset_builders.sources.rows import to_dataset as to_dataset
 else:
     __getattr__, __dir__, __all__ = lazy_exports(__name__)

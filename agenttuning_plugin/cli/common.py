@@ -40,9 +40,6 @@ ModelName = Annotated[
 ]
 ApiKeyEnv = Annotated[str, typer.Option(help="Environment variable that holds the URL's key.")]
 
-EnvironmentData = Annotated[
-    str | None, typer.Option("--data", help="Folder of the environment's data.")
-]
 EnvironmentPrompt = Annotated[
     str,
     typer.Option("--prompt", help="Words around the environment: own or published."),

@@ -6,7 +6,7 @@ from dataset_builders.encoding.tokens import Encoder, encode_dataset
 from dataset_builders.errors import ConfigError
 from dataset_builders.mixing.holdout import split_holdout
 from dataset_builders.mixing.preparation import LENGTH_DEFAULTS
-from dataset_builders.sources.inputs import as_evaluation_spec, resolve_source
+from dataset_builders.sources.inputs import resolve_evaluation_source, resolve_source
 from dataset_builders.sources.loading import load_source
 from evaluators.evaluator import EvalTarget, Evaluator
 from evaluators.tasks.general_loss import GeneralLossEvaluator
@@ -57,5 +57,5 @@ def replay_evaluator(data: str, subject: EvalTarget, max_length: int) -> Evaluat
     """
     from evaluators.tasks.replay import ReplayEvaluator
 
-    read = load_source(as_evaluation_spec(data)).conversations
+    read = load_source(resolve_evaluation_source(data)).conversations
     return ReplayEvaluator(read, max_length=max_length)

@@ -18,7 +18,7 @@ from dataset_builders.errors import (
     MissingExtraError,
     SourceNotFoundError,
 )
-from dataset_builders.sources.inputs import as_evaluation_spec
+from dataset_builders.sources.inputs import resolve_evaluation_source
 from dataset_builders.sources.loading import load_source
 from evaluators.evaluator import EvalResult, Evaluator
 from evaluators.tasks.agent_task import AgentTaskEvaluator
@@ -109,7 +109,7 @@ def _replay(config: ReplayConfig) -> ReplayEvaluator:
     if config.data is None:
         played = oracle_trajectories(load_environment(config.environment), number)
         return ReplayEvaluator(played, max_length=config.max_length)
-    read = load_source(as_evaluation_spec(config.data)).conversations
+    read = load_source(resolve_evaluation_source(config.data)).conversations
     return ReplayEvaluator(read, limit=number, max_length=config.max_length)
 
 

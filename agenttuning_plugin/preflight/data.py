@@ -24,8 +24,8 @@ from dataset_builders.mixing.planning import Plan
 from dataset_builders.mixing.pools import weighted_pools
 from dataset_builders.mixing.preparation import Encoding, prepare
 from dataset_builders.readers.files import looks_local
-from dataset_builders.sources.inputs import as_evaluation_spec, resolve_source
-from dataset_builders.sources.loading import SourceSpec, located, stream_source
+from dataset_builders.sources.inputs import resolve_evaluation_source, resolve_source
+from dataset_builders.sources.loading import SourceSpec, stream_source
 
 SAMPLE = 64
 """Conversations of a source that are read, and encoded where there is a tokenizer."""
@@ -110,10 +110,10 @@ def _source(
         detail = f"{spec.path}, fetched from the hub when training starts; not read here"
         yield Finding(f"{side.name} source", detail)
         return
-    spec = resolve_source(spec)
-    files = located(spec).files
+    source = resolve_source(spec)
+    spec, files = source.spec, source.files.files
     side.files += files
-    result = stream_source(spec)
+    result = stream_source(source)
     start = len(seen)
     for number, conversation in enumerate(result.conversations, 1):
         side.tasks.append(conversation.task)
@@ -196,7 +196,7 @@ def _replayed(agent: Side, section: AgentTuningSection) -> Iterator[Finding]:
         if not isinstance(config, ReplayConfig) or config.data is None:
             continue
         try:
-            files = located(as_evaluation_spec(config.data)).files
+            files = resolve_evaluation_source(config.data).files.files
         except SourceNotFoundError:
             continue  # reported by the evaluator's own check
         for file in files:

@@ -1,4 +1,4 @@
-"""A row's text in pieces: what the loss covers and what it does not, made safe to show."""
+"""A row's text in segments: what the loss covers and what it does not, made safe to show."""
 
 from __future__ import annotations
 
@@ -18,34 +18,14 @@ class Segment(NamedTuple):
     Attributes:
         text: The text.
         trained: Whether the loss covers it.
-        literal: Whether it spells a control token, but was encoded as plain characters.
     """
 
     text: str
     trained: bool
-    literal: bool = False
 
 
 Range = tuple[int, int]
 """Half-open range."""
-
-
-def split_segments(
-    text: str, trained: Iterable[Range], literals: Iterable[Range] = ()
-) -> list[Segment]:
-    """Cut a rendering at the borders of its ranges; the pieces together are the text.
-
-    Args:
-        text: A rendered conversation.
-        trained: Ranges of characters that the loss covers, in order, without overlap.
-        literals: Ranges that spell control tokens, likewise.
-    """
-    trained, literals = list(trained), list(literals)
-    borders = {0, len(text)}.union(*trained, *literals)
-    return [
-        Segment(text[start:end], _within(start, trained), _within(start, literals))
-        for start, end in pairwise(sorted(borders))
-    ]
 
 
 def _within(position: int, ranges: Sequence[Range]) -> bool:

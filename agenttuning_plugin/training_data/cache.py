@@ -12,7 +12,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from dataset_builders.mixing.preparation import EncodedSources, Encoding
-from dataset_builders.sources.loading import SourceSpec, fingerprint
+from dataset_builders.sources.loading import ResolvedSource
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,17 +34,16 @@ _INDICES = ("agent_index", "general_index")
 
 
 def cache_key(
-    agent: list[SourceSpec], general: list[SourceSpec], tokenizer: Any, encoding: Encoding
+    agent: Sequence[ResolvedSource],
+    general: Sequence[ResolvedSource],
+    tokenizer: Any,
+    encoding: Encoding,
 ) -> str:
-    """Hash of all that the encoded rows depend on, 32 hexadecimal digits.
-
-    Raises:
-        SourceNotFoundError: A source leads nowhere.
-    """
+    """Hash of all that the encoded rows depend on, 32 hexadecimal digits."""
     parts = {
         "version": ENCODER_VERSION,
-        "agent": [fingerprint(spec) for spec in agent],
-        "general": [fingerprint(spec) for spec in general],
+        "agent": [source.fingerprint for source in agent],
+        "general": [source.fingerprint for source in general],
         "tokenizer": tokenizer.backend_tokenizer.to_str(),
         "template": tokenizer.chat_template,
         "special": [tokenizer.bos_token, tokenizer.eos_token],

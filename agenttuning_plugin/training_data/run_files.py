@@ -26,7 +26,7 @@ from dataset_builders.mixing.planning import MixSchedule, Plan
 from dataset_builders.mixing.preparation import EncodedSources, Encoding
 from dataset_builders.sources.in_memory import is_dataset
 from dataset_builders.sources.inputs import resolve_source
-from dataset_builders.sources.loading import SourceSpec
+from dataset_builders.sources.loading import ResolvedSource, SourceSpec
 
 RUN_REPORT = "agenttuning_report"
 """Stem of the report's files in the output folder of a training run."""
@@ -131,8 +131,8 @@ class MixRun:
         name = tokenizer or str(getattr(self.tokenizer, "name_or_path", "") or "")
         return {
             "written": datetime.now(UTC).isoformat(timespec="seconds"),
-            "agent": [spec.path for spec in specs_of(self.agent)],
-            "general": [spec.path for spec in specs_of(self.general)],
+            "agent": [source.spec.path for source in specs_of(self.agent)],
+            "general": [source.spec.path for source in specs_of(self.general)],
             "tokenizer": name,
             "rows": {key: place for key, place in rows.items() if place is not None},
         }
@@ -229,10 +229,12 @@ def write_report(folder: Path, report: Mapping[str, Any], title: str, stem: str)
     (folder / f"{stem}.html").write_text(page, "utf-8", errors="backslashreplace")
 
 
-def specs_of(source: Any) -> Sequence[SourceSpec]:
+def specs_of(source: Any) -> Sequence[ResolvedSource]:
     """Specs of a source, none of one that was handed over in memory."""
     if source is None or is_dataset(source):
         return []
-    items = [source] if isinstance(source, str | Path | SourceSpec) else list(source)
-    named = all(isinstance(item, str | Path | SourceSpec) for item in items)
-    return [resolve_source(item) for item in items] if named else []
+    named = str | Path | SourceSpec | ResolvedSource
+    items = [source] if isinstance(source, named) else list(source)
+    return (
+        [resolve_source(item) for item in items] if all(isinstance(i, named) for i in items) else []
+    )

@@ -49,20 +49,20 @@ def build(
     on_progress: Progress | None = None,
     reconstruct: bool = False,
 ) -> BuildResult:
-    """Build conversations from AgentInstruct files; texts stay verbatim.
+    """Build conversations from AgentInstruct files, texts verbatim.
 
     Args:
         located: Files to read.
         label: Name of the source in the report.
         limit: Stop after this many kept conversations.
         on_progress: Called with the number of records read.
-        reconstruct: Whether to put back the `loss` flags of conversations that have none,
-            see `loss_rule`; else they are dropped.
+        reconstruct: Whether to restore the `loss` flags of conversations that have none, see
+            `loss_rule`; else they are dropped.
 
     Returns:
         Conversations of source "agentinstruct", task such as "db", and the report; its
-        `changed` counts the gpt turns that got a flag back as `reconstructed_loss`.
-        Going through them raises DataError where a file as a whole cannot be read.
+        `changed` counts the gpt turns whose flag was restored, as `reconstructed_loss`.
+        Iterating raises DataError if a file as a whole cannot be read.
     """
     convert = partial(_convert, reconstruct=reconstruct)
     return build_from_files(located, convert, label=label, limit=limit, on_progress=on_progress)
@@ -100,7 +100,7 @@ def _convert(record: Record, *, reconstruct: bool = False) -> Converted:
 def _flags(
     raw: Sequence[Mapping[str, Any]], turns: Sequence[Turn], task: str, reconstruct: bool
 ) -> tuple[list[bool], dict[str, int]]:
-    # Only where every flag is gone: a conversation with some of them is damaged otherwise.
+    # Only if every flag is missing: a conversation with some of them has other damage.
     if reconstruct and all(turn.get("loss") is None for turn in raw):
         count = sum(turn.role == "assistant" for turn in turns)
         return reconstruct_loss(task, turns), {"reconstructed_loss": count}
@@ -114,7 +114,7 @@ def _is_trained(turn: Turn, raw: Mapping[str, Any]) -> bool:
             "loss_not_boolean", f"{where}: found {loss!r:.40}, expected true or false"
         )
     if turn.role == "assistant" and loss is None:
-        # Guessing true would train on demonstrations, which the paper excludes.
+        # A default of true would train on demonstrations, which the paper excludes.
         raise RecordDroppedError(
             "loss_missing",
             f"{where}: found {'null' if 'loss' in raw else 'nothing'} on a gpt turn, expected true "

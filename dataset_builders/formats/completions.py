@@ -1,4 +1,4 @@
-"""Pairs of a prompt and its answer: TRL's `prompt` and `completion`, and Alpaca's shape.
+"""Prompt-answer pairs: TRL's `prompt` and `completion`, and the Alpaca format.
 
 `prompt` and `completion` are lists of messages, of which the loss covers the completion's
 assistant turns, or two texts, which become a user turn and an assistant turn; `system`
@@ -55,7 +55,7 @@ def build_alpaca(
     on_progress: Progress | None = None,
     source: str = SOURCE,
 ) -> BuildResult:
-    """Build conversations from files of Alpaca's shape; see `messages.build`."""
+    """Build conversations from files in the Alpaca format; see `messages.build`."""
     convert = partial(_convert_alpaca, source=source)
     return build_from_files(located, convert, label=label, limit=limit, on_progress=on_progress)
 
@@ -65,17 +65,17 @@ def _convert_pair(record: Record, *, source: str) -> Converted:
 
 
 def convert_pair(row: Mapping[str, Any], *, source: str) -> Converted:
-    """Make a conversation of a row of `prompt` and `completion`.
+    """Convert a row of `prompt` and `completion` to a conversation.
 
     Raises:
-        RecordDroppedError: It is not of this shape, or trains nothing.
+        RecordDroppedError: It is not in this format, or has no trained turn.
     """
     # In this shape, TRL's for KTO, a label may also be written as 0 or text.
     if row.get("label") in (0, "false", "False"):
         row = {**row, "label": False}
     check_row(row, HONOURED)
     system = row.get("system")
-    # A prompt or completion that is a text is one, whatever it looks like.
+    # A prompt or completion given as text stays text, even if it looks like JSON.
     prompt, completion = (
         value if isinstance(value, str) else turn_list(value)
         for value in (row.get("prompt"), row.get("completion"))
@@ -105,7 +105,7 @@ def _convert_alpaca(record: Record, *, source: str) -> Converted:
 
 
 def convert_alpaca(row: Mapping[str, Any], *, source: str) -> Converted:
-    """Make a conversation of a row of `instruction`, `input` and `output`.
+    """Convert a row of `instruction`, `input` and `output` to a conversation.
 
     Raises:
         RecordDroppedError: It is not of this shape, or a text is empty.

@@ -1,4 +1,4 @@
-"""Conversations in the ecosystem's shape: `messages` of `role` and `content`.
+"""Conversations as `messages` of `role` and `content`, the format of TRL and Axolotl.
 
 This is the shape that TRL and Axolotl read, that the collector writes and that
 `to_dataset` gives, so a written data set can be a source again. Axolotl's rows may call
@@ -42,7 +42,7 @@ def build(
     on_progress: Progress | None = None,
     source: str = SOURCE,
 ) -> BuildResult:
-    """Build conversations from files of the `messages` shape.
+    """Build conversations from files in the `messages` format.
 
     Args:
         located: Files to read.
@@ -52,8 +52,8 @@ def build(
         source: Source of the conversations whose record names none.
 
     Returns:
-        The conversations and the report. Going through them raises DataError where a file
-        as a whole cannot be read.
+        The conversations and the report. Iterating raises DataError if a file as a whole cannot be
+        read.
     """
     convert = partial(_convert, source=source)
     return build_from_files(located, convert, label=label, limit=limit, on_progress=on_progress)
@@ -64,11 +64,11 @@ def _convert(record: Record, *, source: str) -> Converted:
 
 
 def convert_row(row: Mapping[str, Any], *, source: str) -> Converted:
-    """Make a conversation of a row of this shape.
+    """Convert a row in this format to a conversation.
 
     Raises:
-        RecordDroppedError: It is not of this shape, trains nothing, or holds something
-            that a conversation cannot tell.
+        RecordDroppedError: It is not in this format, has no trained turn, or holds something that a
+            conversation cannot represent.
     """
     check_row(row, HONOURED)
     field = next((name for name in _FIELDS if row.get(name) is not None), None)

@@ -60,14 +60,14 @@ def build(
 ) -> BuildResult:
     """Build conversations from ShareGPT files.
 
-    Every assistant turn is trained, but for those with a flag that says otherwise.
+    Every assistant turn is trained on, except those with a flag that is false.
 
     Args:
         located: Files to read.
         label: Name of the source in the report.
         limit: Stop after this many kept conversations.
         on_progress: Called with the number of records read.
-        clean: Steps of cleaning; None: all.
+        clean: Cleaning steps; None: all.
 
     Returns:
         Conversations of source "sharegpt", and the report. Its `changed` counts the

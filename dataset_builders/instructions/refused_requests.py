@@ -1,4 +1,4 @@
-"""Requests that fail for good while nobody is answered: their own fault, or the endpoint's."""
+"""Tolerate single failing requests without stopping the run."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class PatientModel(Policy):
             raise EndpointError(f"{error} ({in_a_row} different requests failed in a row)")
 
     async def _others(self, answers: int) -> None:
-        """Wait until another request is answered, or all that are in flight wait here."""
+        """Wait until another request is answered, or all requests in flight wait here."""
         self._waiting += 1
         self._changed.set()
         try:

@@ -19,7 +19,7 @@ from dataset_builders.formats.meaning import (
     TURN_FIELDS,
     carried,
 )
-from dataset_builders.readers.files import read_records
+from dataset_builders.readers.files import Located, read_records
 from dataset_builders.readers.json_stream import BadRecord, OnLost
 from dataset_builders.readers.turn_lists import turn_list
 from dataset_builders.sources.loading import Format, SourceSpec, located
@@ -42,13 +42,17 @@ _REFUSED = {
 }
 
 
-def detect_format(spec: SourceSpec) -> Format:
+def detect_format(spec: SourceSpec, files: Located | None = None) -> Format:
     """Name of the builder for a source, told from the fields of its first 50 records.
 
     Turns under `conversations` are AgentInstruct's if they have a `loss` flag or their
     record has an id such as "db_12" (a copy that lost its flags must not pass for chat, or
     its demonstrations would be trained); `messages` if they have `role` and `content` or
     another flag; else ShareGPT's.
+
+    Args:
+        spec: The source; its format is not looked at.
+        files: Its files, where they are located already.
 
     Raises:
         SourceNotFoundError: There is no such source.
@@ -59,7 +63,7 @@ def detect_format(spec: SourceSpec) -> Format:
     chat = False
     causes: list[str] = []
     lost: list[str] = []
-    for where, value in islice(_values(spec, lost.append), _LOOK_AT):
+    for where, value in islice(_values(files or located(spec), lost.append), _LOOK_AT):
         seen += 1
         if isinstance(value, BadRecord) and not causes:
             causes.append(f"{where}: {value.detail}")
@@ -82,8 +86,8 @@ def detect_format(spec: SourceSpec) -> Format:
     )
 
 
-def _values(spec: SourceSpec, on_lost: OnLost) -> Iterator[tuple[str, Any]]:
-    for file in located(spec).files:
+def _values(source: Located, on_lost: OnLost) -> Iterator[tuple[str, Any]]:
+    for file in source.files:
         for record in read_records(file, on_lost):
             yield record.where, record.value
 

@@ -13,14 +13,16 @@ from dataset_builders.errors import ConfigError
 from dataset_builders.readers.report import SourceReport
 from dataset_builders.sources.detection import detect_format
 from dataset_builders.sources.in_memory import as_items, is_dataset, read_rows
-from dataset_builders.sources.loading import SourceSpec, located, stream_source
+from dataset_builders.sources.loading import ResolvedSource, SourceSpec, located, stream_source
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
 
-Item: TypeAlias = "str | Path | SourceSpec | Dataset | IterableDataset"
+Item: TypeAlias = "str | Path | SourceSpec | ResolvedSource | Dataset | IterableDataset"
 Source: TypeAlias = "Item | Sequence[Item] | Sequence[Conversation] | Sequence[Mapping[str, Any]]"
 """Path, hub id, `SourceSpec` or dataset, or several of them; or conversations or rows."""
+
+_NAMED = str | Path | SourceSpec | ResolvedSource
 
 Progress = Callable[[str, int], None]
 """Called with the name of a stage and the number of items finished since the last call."""
@@ -31,9 +33,7 @@ def is_empty(source: Source | None) -> bool:
     if source is None:
         return True
     # A streaming dataset has no length; its first rows are not read here.
-    return not isinstance(source, str | Path | SourceSpec) and (
-        hasattr(source, "__len__") and not len(source)
-    )
+    return not isinstance(source, _NAMED) and (hasattr(source, "__len__") and not len(source))
 
 
 def read_source(
@@ -55,7 +55,7 @@ def read_source(
             raised as the conversations are gone through.
         SourceNotFoundError: A path or hub id leads nowhere.
     """
-    if isinstance(source, str | Path | SourceSpec) or is_dataset(source):
+    if isinstance(source, _NAMED) or is_dataset(source):
         items: list[Any] = [source]
     else:
         items = list(as_items(source, what))
@@ -92,7 +92,8 @@ def source_weights(source: Source | None, what: str) -> tuple[float, ...]:
     """
     if source is None or isinstance(source, str | Path) or is_dataset(source):
         return ()
-    specs = [source] if isinstance(source, SourceSpec) else as_items(source, what)
+    items = [source] if isinstance(source, _NAMED) else as_items(source, what)
+    specs = [item.spec if isinstance(item, ResolvedSource) else item for item in items]
     weights = [spec.weight if isinstance(spec, SourceSpec) else None for spec in specs]
     given = [weight for weight in weights if weight is not None]
     if not given:
@@ -107,26 +108,35 @@ def source_weights(source: Source | None, what: str) -> tuple[float, ...]:
     return tuple(given)
 
 
-def resolve_source(source: str | Path | SourceSpec) -> SourceSpec:
-    """Make a spec of a path or hub id, telling the format from its first record."""
-    if isinstance(source, SourceSpec):
-        return source if source.format else replace(source, format=detect_format(source))
-    spec = SourceSpec(path=str(source))
-    return replace(spec, format=detect_format(spec))
+def resolve_source(source: str | Path | SourceSpec | ResolvedSource) -> ResolvedSource:
+    """Locate a source's files, and detect its format where none is named.
+
+    Raises:
+        ConfigError: A split is unknown, or the options do not fit.
+        DataError: The format cannot be detected; see `detect_format`.
+        SourceNotFoundError: There is no such source.
+    """
+    if isinstance(source, ResolvedSource):
+        return source
+    spec = source if isinstance(source, SourceSpec) else SourceSpec(path=str(source))
+    if spec.format:
+        return ResolvedSource.of(spec)
+    files = located(spec)
+    return ResolvedSource(replace(spec, format=detect_format(spec, files)), files)
 
 
-def as_evaluation_spec(source: str | Path | SourceSpec) -> SourceSpec:
-    """Make a spec of what is to be measured on: the splits for evaluation where there are any.
+def resolve_evaluation_source(source: str | Path | SourceSpec) -> ResolvedSource:
+    """Resolve what is to be measured on: the splits for evaluation where there are any.
 
     Args:
         source: Path, hub id or spec; one that names splits keeps them.
 
     Raises:
-        DataError, SourceNotFoundError: See `resolve_source`.
+        ConfigError, DataError, SourceNotFoundError: See `resolve_source`.
     """
-    spec = resolve_source(source)
-    names = located(spec).evaluation
-    return replace(spec, splits=names) if names else spec
+    found = resolve_source(source)
+    names = found.files.evaluation
+    return resolve_source(replace(found.spec, splits=names)) if names else found
 
 
 def _stage(name: str, on_progress: Progress | None) -> Callable[[int], None] | None:

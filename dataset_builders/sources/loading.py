@@ -1,24 +1,19 @@
-"""Load a source by name of its format, and turn conversations into a data set."""
+"""Source specs, and reading a source with the builder of its format."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal, cast
 
 from dataset_builders.cleaning.provenance import attributed
 from dataset_builders.cleaning.steps import Cleaning
-from dataset_builders.conversation import (
-    REASONING_FIELD,
-    TRAIN_FIELD,
-    Conversation,
-    optional_columns,
-    to_row,
-)
+from dataset_builders.conversation import Conversation
 from dataset_builders.errors import ConfigError, DataError
 from dataset_builders.formats import agentinstruct, messages, sharegpt
 from dataset_builders.formats.calls_as_text import stream_calls_as_text
@@ -26,9 +21,6 @@ from dataset_builders.readers.building import BuildResult, LoadResult, Progress,
 from dataset_builders.readers.files import Located, content_fingerprint, locate
 from dataset_builders.readers.records import stem_of
 from dataset_builders.readers.report import SourceReport
-
-if TYPE_CHECKING:
-    from datasets import Dataset, Features
 
 Format = Literal[
     "agentinstruct", "sharegpt", "messages", "prompt_completion", "alpaca", "adp", "atif"
@@ -48,8 +40,6 @@ BUILDERS: dict[str, str] = {
     "atif": "dataset_builders.formats.atif:build",
 }
 """Builder by format, as "module:function"."""
-
-_PART_ROWS = 1000
 
 # Hub datasets that hold several versions of their data side by side.
 _DEFAULT_DATA_FILES = {
@@ -98,11 +88,64 @@ class SourceSpec:
         return f"{self.format or 'unknown'}:{self.path}"
 
 
-def stream_source(spec: SourceSpec, on_progress: Progress | None = None) -> BuildResult:
+@dataclass(frozen=True)
+class ResolvedSource:
+    """A source whose format and files are known; made once and passed on.
+
+    Make it with `inputs.resolve_source`. The content is read and hashed at most once.
+
+    Attributes:
+        spec: The source, with a format.
+        files: Its files.
+
+    Raises:
+        ConfigError: The format is unknown, or the options do not fit it.
+    """
+
+    spec: SourceSpec
+    files: Located
+
+    def __post_init__(self) -> None:
+        _check(self.spec)
+
+    @classmethod
+    def of(cls, spec: SourceSpec | ResolvedSource) -> ResolvedSource:
+        """Locate the files of a spec that names its format.
+
+        Raises:
+            ConfigError: The format or a split is unknown, or the options do not fit.
+            SourceNotFoundError: There is no such source.
+        """
+        if isinstance(spec, ResolvedSource):
+            return spec
+        _check(spec)
+        return cls(spec, located(spec))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """See the function `fingerprint`."""
+        spec = self.spec
+        assert spec.format is not None
+        parts = {
+            "schema": SCHEMA_VERSION,
+            "format": spec.format,
+            "builder": BUILDERS[spec.format],
+            "limit": spec.limit,
+            "calls_as_text": spec.calls_as_text,
+            "options": {**_format_options(spec), "clean": asdict(spec.clean or Cleaning())},
+            "model": spec.model,
+            "content": content_fingerprint(self.files),
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def stream_source(
+    source: SourceSpec | ResolvedSource, on_progress: Progress | None = None
+) -> BuildResult:
     """Read a source one conversation at a time, in memory that its size does not change.
 
     Args:
-        spec: The source.
+        source: The source.
         on_progress: Called with the number of records read, every 1,000 and at the end.
 
     Returns:
@@ -114,12 +157,13 @@ def stream_source(spec: SourceSpec, on_progress: Progress | None = None) -> Buil
         ConfigError: The format or a split is unknown, or the options do not fit.
         SourceNotFoundError: There is no such source.
     """
-    builder = BUILDERS[_check(spec)]
-    module, _, function = builder.partition(":")
+    resolved = ResolvedSource.of(source)
+    spec = resolved.spec
+    module, _, function = BUILDERS[str(spec.format)].partition(":")
     build = getattr(importlib.import_module(module), function)
     options: dict[str, Any] = {"limit": spec.limit, "on_progress": on_progress}
     options.update(_format_options(spec))
-    result = cast(BuildResult, build(located(spec), label=spec.label, **options))
+    result = cast(BuildResult, build(resolved.files, label=spec.label, **options))
     named = attributed(result.conversations, spec.model, result.report)
     if spec.calls_as_text:
         named = stream_calls_as_text(named, result.report.changed)
@@ -134,11 +178,13 @@ def _at_least_one(
         raise DataError(_describe_nothing(report))
 
 
-def load_source(spec: SourceSpec, on_progress: Progress | None = None) -> LoadResult:
+def load_source(
+    source: SourceSpec | ResolvedSource, on_progress: Progress | None = None
+) -> LoadResult:
     """Read a source into memory.
 
     Args:
-        spec: The source.
+        source: The source.
         on_progress: Called with the number of records read, every 1,000 and at the end.
 
     Returns:
@@ -149,10 +195,10 @@ def load_source(spec: SourceSpec, on_progress: Progress | None = None) -> LoadRe
         SourceNotFoundError: There is no such source.
         DataError: A file cannot be read, it holds no record, or none could be used.
     """
-    return collect(stream_source(spec, on_progress))
+    return collect(stream_source(source, on_progress))
 
 
-def fingerprint(spec: SourceSpec) -> str:
+def fingerprint(source: SourceSpec | ResolvedSource) -> str:
     """Return a SHA-256, in hexadecimal, of all that `load_source` depends on.
 
     It covers the names and bytes of the selected files, the options and the version of
@@ -162,81 +208,10 @@ def fingerprint(spec: SourceSpec) -> str:
         ConfigError: The format or a split is unknown, or the options do not fit.
         SourceNotFoundError: There is no such source.
     """
-    name = _check(spec)
-    parts = {
-        "schema": SCHEMA_VERSION,
-        "format": name,
-        "builder": BUILDERS[name],
-        "limit": spec.limit,
-        "calls_as_text": spec.calls_as_text,
-        "options": {**_format_options(spec), "clean": asdict(spec.clean or Cleaning())},
-        "model": spec.model,
-        "content": content_fingerprint(located(spec)),
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return ResolvedSource.of(source).fingerprint
 
 
-def to_dataset(
-    conversations: Sequence[Conversation], columns: Mapping[str, bool] | None = None
-) -> Dataset:
-    """Turn conversations into a `datasets.Dataset` that Axolotl and TRL can train on.
-
-    Args:
-        conversations: The conversations.
-        columns: Which optional columns to have, see `optional_columns`; none: as needed.
-
-    Returns:
-        Columns `id`, `source`, `task` and `messages`, a list of `role`, `content` and
-        `train`; the tool fields, `reasoning_content`, `tools` (JSON text) and `model` only
-        if a conversation has any.
-    """
-    from datasets import concatenate_datasets
-
-    columns = optional_columns(conversations) if columns is None else columns
-    # Types are given, not inferred: a list that is empty in every row would become null.
-    features = _features(**columns)
-    # In parts, as rows of Python objects take several times the memory of Arrow's.
-    parts = [
-        _part(conversations[start : start + _PART_ROWS], features, columns)
-        for start in range(0, max(1, len(conversations)), _PART_ROWS)
-    ]
-    return concatenate_datasets(parts)
-
-
-def _part(
-    conversations: Sequence[Conversation], features: Features, columns: Mapping[str, bool]
-) -> Dataset:
-    from datasets import Dataset
-
-    rows = [to_row(conversation, **columns) for conversation in conversations]
-    # By columns, so that no rows still give all columns.
-    return Dataset.from_dict(
-        {name: [row[name] for row in rows] for name in features}, features=features
-    )
-
-
-def _features(
-    *, tool_calls: bool, names: bool, tools: bool, model: bool, reasoning: bool
-) -> Features:
-    from datasets import Features, List, Value
-
-    text = Value("string")
-    message: dict[str, Any] = {"role": text, "content": text, TRAIN_FIELD: Value("bool")}
-    if tool_calls:
-        function = {"name": text, "arguments": text}
-        message["tool_calls"] = List({"id": text, "type": text, "function": function})
-        message["tool_call_id"] = text
-    if names:
-        message["name"] = text
-    if reasoning:
-        message[REASONING_FIELD] = text
-    row: dict[str, Any] = {"id": text, "source": text, "task": text, "messages": List(message)}
-    row |= {"tools": text} if tools else {}
-    row |= {"model": text} if model else {}
-    return Features(row)
-
-
-def _check(spec: SourceSpec) -> str:
+def _check(spec: SourceSpec) -> None:
     if spec.format is None or spec.format not in BUILDERS:
         raise ConfigError(
             f"{spec.path}: format: found {spec.format!r}, expected one of {', '.join(BUILDERS)}"
@@ -249,7 +224,6 @@ def _check(spec: SourceSpec) -> str:
         raise ConfigError(f"{spec.label}: limit: found {spec.limit}, expected 1 or more")
     if spec.reconstruct_loss and spec.format != "agentinstruct":
         raise ConfigError(f"{spec.label}: reconstruct_loss: only for the format agentinstruct")
-    return spec.format
 
 
 def located(spec: SourceSpec) -> Located:

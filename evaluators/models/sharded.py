@@ -33,8 +33,6 @@ class ShardedForward:
         self._ranks = ranks
         self._broken: ClusterError | None = None
         self._lock = threading.Lock()
-        self.num_calls = 0
-        self.num_joined = 0
 
     def __call__(self, **arguments: Any) -> Any:
         """Call the model with inputs of this process.
@@ -44,10 +42,9 @@ class ShardedForward:
         """
         with self._lock:  # Two threads would each gather the weights of another block.
             self._ranks.any(True)
-            self.num_calls += 1
             return self._call(arguments)
 
-    def leave(self) -> None:
+    def drain(self) -> None:
         """Join the calls of others until none is wanted; then free gathered weights.
 
         Raises:
@@ -57,12 +54,11 @@ class ShardedForward:
             raise self._broken
         with self._lock:
             while self._ranks.any(False):
-                self.num_joined += 1
                 self._call(self._single_token())
         _reshard(self.module)
 
     def _call(self, arguments: dict[str, Any]) -> Any:
-        self._ranks.watchdog.beat()
+        self._ranks.watchdog.ping()
         try:
             return self.module(**arguments)
         except Exception as error:
@@ -106,7 +102,7 @@ class RankTokenModel(TokenModel):
         self._in_step = in_step
 
     def _forward(self, **arguments: Any) -> Any:
-        self._ranks.watchdog.beat()
+        self._ranks.watchdog.ping()
         if self._in_step is None:
             return super()._forward(**arguments)
         return self._in_step(**arguments)

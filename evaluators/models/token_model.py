@@ -27,10 +27,7 @@ class TokenModel:
     What was read in a former call is not read again: keys and values of prompts and answers
     are kept until the loan ends, as far as the model's cache allows that (`cache_support`).
 
-    Every model call is one `_forward`, and before each `_any(True)` is asked; where this
-    process has no more calls to make, `_any(False)` is, and as long as it answers True a call
-    with a single masked-in pad token is made. Processes that share a model's weights
-    override both to stay in step.
+    Every model call is one `_forward`, which processes that share a model's weights override.
 
     Attributes:
         reuse: Whether keys and values are kept between calls.
@@ -149,34 +146,18 @@ class TokenModel:
         """Call the model: the only place where that is done."""
         return self._model(**arguments)
 
-    def _any(self, going: bool) -> bool:
-        """Whether any process that shares the model's weights has a call to make."""
-        return going
-
     def _run(self, work: Work[_T]) -> _T:
         import torch
 
-        result: list[_T] = []
-
-        def resume(output: Any) -> dict[str, Any] | None:
-            try:
-                return work.send(output)
-            except StopIteration as end:
-                result.append(end.value)
-                return None
-
+        output: Any = None
         with torch.no_grad():
-            request = resume(None)
-            while self._any(request is not None):
-                if request is None:
-                    self._forward(**self._idle())
-                else:
-                    request = resume(self._forward(**request))
-        return result[0]
-
-    def _idle(self) -> dict[str, Any]:
-        batch, mask = self._padded([[self._pad_id]])
-        return {"input_ids": batch, "attention_mask": mask, "use_cache": False}
+            while True:
+                try:
+                    request = work.send(output)
+                except StopIteration as end:
+                    result: _T = end.value
+                    return result
+                output = self._forward(**request)
 
     def _by_batches(
         self,
@@ -188,8 +169,6 @@ class TokenModel:
         lengths = [len(prompt) for prompt in prompts]
         apart = self._engine().support.apart
         waiting = writing_batches(lengths, room, self._max_rows, apart)[::-1]
-        if not waiting:  # Others may still have calls to make.
-            self._run(_nothing())
         done: list[tuple[int, Any]] = []
         while waiting:
             rows = waiting.pop()
@@ -264,7 +243,3 @@ class TokenModel:
             batch[number, : len(row)] = torch.tensor(row, dtype=torch.long)
             mask[number, : len(row)] = 1
         return batch.to(self._model.device), mask.to(self._model.device)
-
-
-def _nothing() -> Work[None]:
-    yield from ()

@@ -17,7 +17,7 @@ from dataset_builders.conversation import (
     uses_tools,
 )
 from dataset_builders.errors import DataError
-from dataset_builders.sources.loading import to_dataset
+from dataset_builders.sources.rows import to_dataset
 from dataset_builders.tools import parse_tools
 
 CALL = ToolCall("search", '{"q": "é"}', "c1")

@@ -31,6 +31,7 @@ from dataset_builders.environments.database.dialogue import DatabaseDialogue
 from dataset_builders.environments.database.environment import DatabaseEnvironment
 from dataset_builders.environments.prompts import Prompt
 from evaluators.evaluator import EvalTarget, Evaluator, Record
+from evaluators.models.sharded import ShardedForward
 from evaluators.models.target import Decoding
 from evaluators.runner import run_evaluator
 from evaluators.tasks.agent_task import AgentTaskEvaluator
@@ -149,6 +150,8 @@ class Panel(transformers.TrainerCallback):
         for evaluator in evaluators:
             subject = subject_of(self._trainer, timeout=60)
             row: dict[str, Any] = {"name": evaluator.name, "error": ""}
+            if subject.in_step is not None:
+                row["calls"] = calls_of(subject.in_step)
             try:
                 result = run_evaluator(evaluator, subject)
             except Exception as error:
@@ -156,9 +159,20 @@ class Panel(transformers.TrainerCallback):
             else:
                 row["metrics"] = {key: metric.value for key, metric in result.metrics.items()}
                 row["records"] = [dict(record) for record in result.records]
-            if subject.in_step is not None:
-                row["calls"] = [subject.in_step.num_calls, subject.in_step.num_joined]
             self.found.append(row)
+
+
+def calls_of(step: ShardedForward) -> list[int]:
+    """Counts from here on the calls of a process, and those of others that it joined."""
+    counts, call = [0, 0], step._call
+
+    def counted(arguments: dict[str, Any]) -> Any:
+        joined = arguments["input_ids"].numel() == 1 and not arguments["use_cache"]
+        counts[joined] += 1
+        return call(arguments)
+
+    step._call = counted  # type: ignore[method-assign]
+    return counts
 
 
 def make_trainer(mode: str, model_dir: str, rows: Dataset, output: Path) -> transformers.Trainer:

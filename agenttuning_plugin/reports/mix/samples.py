@@ -100,7 +100,7 @@ def _pieces(data: Dataset, number: int, tokenizer: Any) -> list[Segment]:
 
 
 def _shortened(pieces: list[Segment]) -> list[list[Any]]:
-    shown = [[shorten(text, _MAX_PIECE), trained] for text, trained, _ in pieces[:_MAX_PIECES]]
+    shown = [[shorten(text, _MAX_PIECE), trained] for text, trained in pieces[:_MAX_PIECES]]
     if len(pieces) > _MAX_PIECES:
         shown.append([f" … {len(pieces) - _MAX_PIECES:,} more pieces", False])
     return shown

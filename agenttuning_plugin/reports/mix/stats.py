@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dataset_builders.encoding.row_index import is_encoded
-from dataset_builders.mixing.mix_report import exposures
 from dataset_builders.mixing.order import as_stages
 from dataset_builders.mixing.permutation import Index
 from dataset_builders.mixing.planning import MixSchedule, Plan
@@ -39,7 +38,7 @@ def figures(
     Args:
         planned: The order of the mix.
         plan: What it should be like.
-        agent: Index of the agent rows, see `rows.INDEX`; not looked at if the order has none.
+        agent: Index of the agent rows, see `row_index.INDEX`; not looked at if the order has none.
         general: Index of the general rows, likewise.
         max_length: Longest row that was allowed, in tokens.
 
@@ -51,7 +50,7 @@ def figures(
     order = planned.order
     sides = {"agent": agent if order.num_agent else None}
     sides["general"] = general if order.num_general else None
-    times = exposures(planned)
+    times = planned.exposures
     counts = _counts(sides, len(times))
     found: dict[str, Any] = {
         "composition": _composition(sides, counts, times, order.num_agent),
@@ -137,7 +136,7 @@ def _lengths(values: Index, num_agent: int, max_length: int | None) -> dict[str,
 
 def _eta_over_run(planned: MixSchedule, plan: Plan, counts: Counts) -> dict[str, Any]:
     """Shares of agent data in windows of whole blocks."""
-    order, rows = planned.order, planned.drawn()
+    order, rows = planned.order, planned.row_sequence()
     blocks = -(-len(rows) // order.block)
     window = -(-blocks // _WINDOWS) * order.block
     starts = np.arange(0, len(rows), window)

@@ -42,6 +42,7 @@ def _run(code: str, hidden: str, *arguments: str) -> subprocess.CompletedProcess
         ("axolotl", ["demo"], "axolotl {}[demo]"),
         ("openai", ["collect", "--env", "database", *_ENDPOINT, "--out", "{}/c"], "openai {}"),
         ("openai", ["instructions", "derive", "{}", *_ENDPOINT, "--out", "{}/c"], "openai {}"),
+        ("rapidfuzz", ["instructions", "derive", "{}", "--out", "{}/c"], "rapidfuzz {}[collect]"),
     ],
     ids=lambda value: " ".join(value)[:24] if isinstance(value, list) else None,
 )

@@ -15,13 +15,11 @@ import pytest
 from agenttuning_plugin.reports.explain import explain
 from agenttuning_plugin.reports.rows import MIX, open_rows
 from agenttuning_plugin.reports.segments import (
-    Segment,
     decode_pieces,
     escape_invisible,
     message_text,
     one_line,
     shorten,
-    split_segments,
 )
 from agenttuning_plugin.training_data.run_files import MixRun
 from dataset_builders.errors import ConfigError
@@ -227,18 +225,6 @@ def test_what_is_wrong_is_one_line(
 
 
 # Pieces of text
-
-
-def test_a_rendering_is_cut_at_all_borders() -> None:
-    text = "ab<x>cd"
-    pieces = split_segments(text, [(1, 4), (6, 7)], [(2, 5)])
-    assert pieces == [
-        Segment("a", False), Segment("b", True), Segment("<x", True, True),
-        Segment(">", False, True), Segment("c", False), Segment("d", True),
-    ]  # fmt: skip
-    assert "".join(piece.text for piece in pieces) == text
-    assert split_segments("", []) == []
-    assert split_segments("all", [(0, 3)]) == [Segment("all", True)]
 
 
 def test_pieces_keep_blanks_that_a_decoder_drops(llama2_tokenizer: Any) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataset_builders.conversation import Conversation, Message
+from dataset_builders.encoding.coding import Coder
 from dataset_builders.encoding.engines import HuggingFaceEngine
 from dataset_builders.encoding.escaped_tokens import LiteralEncoder
 from dataset_builders.encoding.offsets import specification
@@ -124,7 +125,7 @@ def test_a_prompt_has_the_ids_that_the_row_begins_with(encoders: dict[str, Any],
     for ask in ("What is it?", f"What is {tokenizer.eos_token}?"):
         talk = conversation(ask, "It is.")
         (row,) = encoder.encode([talk], TokenReport())
-        prompt = encoder.encode_prompt(renderer.render_prompt(talk.messages[:1]))
+        prompt = Coder(tokenizer).prompt_ids(renderer.render_prompt(talk.messages[:1]))
         untrained = int((row.labels != IGNORE_INDEX).argmax())
         assert prompt == row.input_ids[: len(prompt)].tolist()
         assert len(prompt) == untrained

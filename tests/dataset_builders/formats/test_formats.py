@@ -105,7 +105,7 @@ def test_shapes(tmp_path: Path, format: Format, record: Any, expected: Any) -> N
     assert told(conversation) == expected
     assert conversation.source == "mine"
     assert conversation.where == "mine.jsonl:1"
-    assert resolve_source(tmp_path / "mine.jsonl").format == format
+    assert resolve_source(tmp_path / "mine.jsonl").spec.format == format
 
 
 def test_tools_and_calls(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from dataset_builders.formats.meaning import FLAG_FIELDS, ROW_FIELDS, TURN_FIELD
 from dataset_builders.masks.chat_templates import template_message
 from dataset_builders.readers.building import LoadResult
 from dataset_builders.sources.inputs import resolve_source
-from dataset_builders.sources.loading import Format, SourceSpec, load_source, to_dataset
+from dataset_builders.sources.loading import Format, SourceSpec, load_source
+from dataset_builders.sources.rows import to_dataset
 
 Rows = dict[Format, tuple[dict[str, Any], list[dict[str, Any]]]]
 
@@ -141,7 +142,7 @@ def test_flags_after_the_first_records_are_honoured(tmp_path: Path) -> None:
     rows += [talk(70, train=False)]
     rows[-1]["conversations"][3]["train"] = False
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    spec = resolve_source(tmp_path / "a.jsonl")
+    spec = resolve_source(tmp_path / "a.jsonl").spec
     assert spec.format == "sharegpt"
     result = load_source(replace(spec, clean=None))
     late = [item for item in result.conversations if item.num_trained == 1]

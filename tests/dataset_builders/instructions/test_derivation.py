@@ -26,6 +26,8 @@ from dataset_builders.sources.loading import SourceSpec, load_source
 from tests.support.endpoint import Messages
 from tests.support.served import Serve
 
+pytest.importorskip("rapidfuzz", reason="pip install 'agenttuning-plugin[collect]'")
+
 TABLE = {
     "name": "ships",
     "columns": ["ship", {"name": "crew", "type": "INTEGER"}, "port"],

@@ -30,6 +30,8 @@ from dataset_builders.rollouts.policy import OraclePolicy
 from tests.support.endpoint import Messages
 from tests.support.served import Serve
 
+pytest.importorskip("rapidfuzz", reason="pip install 'agenttuning-plugin[collect]'")
+
 ROOT = Path(__file__).resolve().parents[3]
 KIND = DatabaseTasks()
 TABLE = "### Table ships\n```csv\nship,crew\nAurora,31\nBison,40\n```"

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dataset_builders.errors import MissingExtraError
 from dataset_builders.instructions.guard import SHARED, SIMILAR, EvaluationGuard
-from dataset_builders.instructions.similarity import InstructionPool, rouge_l, words
+from dataset_builders.instructions.similarity import InstructionPool, words
+
+pytest.importorskip("rapidfuzz", reason="pip install 'agenttuning-plugin[collect]'")
 
 texts = st.lists(
     st.sampled_from(["the", "cat", "sat", "on", "a", "mat", "In", "IN"]), max_size=12
@@ -25,12 +30,17 @@ def longest_common(first: list[str], second: list[str]) -> int:
     return row[-1]
 
 
-@given(texts, texts)
-def test_rouge_l_is_the_f_measure_of_the_textbook(first: str, second: str) -> None:
+def rouge_l(first: str, second: str) -> float:
     left, right = words(first), words(second)
     total = len(left) + len(right)
-    expected = 2 * longest_common(left, right) / total if left and right else 0.0
-    assert rouge_l(first, second) == pytest.approx(expected)
+    return 2 * longest_common(left, right) / total if left and right else 0.0
+
+
+@given(texts, texts)
+def test_rouge_l_is_the_f_measure_of_the_textbook(first: str, second: str) -> None:
+    assert InstructionPool([first], 1e-9).nearest(second)[0] == pytest.approx(
+        rouge_l(first, second)
+    )
 
 
 @given(st.lists(texts, max_size=6), texts, st.sampled_from([0.3, 0.7, 1.0]))
@@ -48,6 +58,12 @@ def test_seventy_percent_is_where_a_duplicate_begins() -> None:
     pool = InstructionPool(["a b c d e f g x y z"])
     assert pool.nearest("a b c d e f g 1 2 3")[0] == pytest.approx(0.7)
     assert pool.nearest("a b c d e f 9 1 2 3") == (0.0, "")
+
+
+def test_without_rapidfuzz_the_install_line_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rapidfuzz.distance", None)
+    with pytest.raises(MissingExtraError, match=r"rapidfuzz.*agenttuning-plugin\[collect\]"):
+        InstructionPool()
 
 
 QUESTION = (

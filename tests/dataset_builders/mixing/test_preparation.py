@@ -20,7 +20,8 @@ from dataset_builders.mixing.preparation import (
 )
 from dataset_builders.sources.detection import detect_format
 from dataset_builders.sources.inputs import resolve_source
-from dataset_builders.sources.loading import SourceSpec, load_source, to_dataset
+from dataset_builders.sources.loading import SourceSpec, load_source
+from dataset_builders.sources.rows import to_dataset
 
 pytest.importorskip("transformers")
 
@@ -218,9 +219,9 @@ def test_the_format_is_told_from_the_first_record_that_shows_it(tmp_path: Path) 
     ):
         path = write(tmp_path / "a.jsonl", records)
         assert detect_format(SourceSpec(str(path))) == name
-        assert resolve_source(path).format == name
-    assert resolve_source(SourceSpec(str(path), "messages", limit=3)).format == "messages"
-    assert resolve_source(SourceSpec(str(path), limit=3)).limit == 3
+        assert resolve_source(path).spec.format == name
+    assert resolve_source(SourceSpec(str(path), "messages", limit=3)).spec.format == "messages"
+    assert resolve_source(SourceSpec(str(path), limit=3)).spec.limit == 3
     path = write(tmp_path / "odd.jsonl", [{"x": n} for n in range(80)])
     with pytest.raises(DataError, match=r"odd\.jsonl: format: none of the first 50 records"):
         detect_format(SourceSpec(str(path)))

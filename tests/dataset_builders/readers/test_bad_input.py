@@ -46,7 +46,7 @@ ARRAY = json.dumps(RECORDS, indent=2).encode()
 
 def load(path: Path) -> LoadResult:
     """Read a file as it is: cleaning would leave out texts that occur twice, and more."""
-    return load_source(replace(resolve_source(path), clean=Cleaning.none()))
+    return load_source(replace(resolve_source(path).spec, clean=Cleaning.none()))
 
 
 @pytest.mark.parametrize("suffix", PACK)
@@ -251,9 +251,9 @@ def test_one_object_a_file(tmp_path: Path) -> None:
 
 UNREACHABLE = """
 from dataset_builders import SourceNotFoundError
-from dataset_builders.sources.inputs import as_spec
+from dataset_builders.sources.inputs import resolve_source
 try:
-    as_spec("nobody/nothing-of-this-name")
+    resolve_source("nobody/nothing-of-this-name")
 except SourceNotFoundError as error:
     print(error)
 """

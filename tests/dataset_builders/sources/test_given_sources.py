@@ -12,7 +12,7 @@ from dataset_builders import build_mix
 from dataset_builders.errors import ConfigError, DataError
 from dataset_builders.readers.building import LoadResult
 from dataset_builders.readers.files import locate
-from dataset_builders.sources.inputs import as_evaluation_spec, read_source, resolve_source
+from dataset_builders.sources.inputs import read_source, resolve_evaluation_source, resolve_source
 from dataset_builders.sources.loading import SourceSpec, load_source
 
 datasets = pytest.importorskip("datasets")
@@ -75,10 +75,10 @@ def test_measuring_takes_the_splits_for_evaluation(tmp_path: Path) -> None:
         write(tmp_path / "both" / f"{name}.jsonl", row(name))
         write(tmp_path / "one" / f"{name}_only.jsonl", row(name))
     (tmp_path / "one/test_only.jsonl").unlink()
-    assert answers(load_source(as_evaluation_spec(tmp_path / "both"))) == ["test"]
-    assert answers(load_source(as_evaluation_spec(tmp_path / "one"))) == ["train"]
+    assert answers(load_source(resolve_evaluation_source(tmp_path / "both"))) == ["test"]
+    assert answers(load_source(resolve_evaluation_source(tmp_path / "one"))) == ["train"]
     named = SourceSpec(str(tmp_path / "both"), splits=("train",))
-    assert answers(load_source(as_evaluation_spec(named))) == ["train"]
+    assert answers(load_source(resolve_evaluation_source(named))) == ["train"]
 
 
 def test_folders_that_datasets_saved(tmp_path: Path) -> None:

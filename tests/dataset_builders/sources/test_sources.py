@@ -13,7 +13,8 @@ from dataset_builders.conversation import Conversation, Message, ToolCall, from_
 from dataset_builders.errors import ConfigError, DataError, SourceNotFoundError
 from dataset_builders.formats import sharegpt
 from dataset_builders.readers.report import SourceReport
-from dataset_builders.sources.loading import SourceSpec, fingerprint, load_source, to_dataset
+from dataset_builders.sources.loading import SourceSpec, fingerprint, load_source
+from dataset_builders.sources.rows import to_dataset
 
 GOOD = {
     "id": "db_1",

@@ -217,30 +217,6 @@ def _full(**_: Any) -> Any:
     raise torch.OutOfMemoryError
 
 
-class InStep(Watched):
-    """Another process has more calls to make than this one."""
-
-    others = 4
-
-    def _any(self, going: bool) -> bool:
-        self.others -= 1
-        return going or self.others > 0
-
-
-def test_a_process_with_nothing_left_joins_the_others() -> None:
-    model, subject = made("llama")
-    with evaluation_mode(subject):
-        tokens = InStep(model, 0)
-        assert tokens.generate([], Decoding(5), ENDS) == []
-        assert tokens.shapes == [(1, 1)] * 3
-        tokens.others, tokens.shapes = 30, []
-        rows = rows_of(7, 2)
-        assert tokens.generate(rows, Decoding(5), ENDS) == [
-            reference(model, row, 5) for row in rows
-        ]
-        assert len(tokens.shapes) == 29
-
-
 def test_an_answer_is_drawn_whatever_else_is_in_the_batch() -> None:
     model, subject = made("llama")
     rows = rows_of(8, 6)

@@ -95,11 +95,6 @@ class Browser:
         self._driver.implicitly_wait(0)
         self._script = resources.files(__package__).joinpath("page.js").read_text("utf-8")
 
-    @property
-    def process_id(self) -> int:
-        """Of the driver, whose child the browser is."""
-        return int(self._driver.service.process.pid)
-
     def begin(self, task: str, seed: int) -> str:
         """Start an episode; returns what is to be done.
 

@@ -83,11 +83,6 @@ class Simulator:
             raise EnvironmentFailureError(f"science_world: Java did not start: {error}") from None
         self.close = weakref.finalize(self, _stop, self._env)
 
-    @property
-    def process_id(self) -> int:
-        """Of the Java program."""
-        return int(self._env._gateway.java_process.pid)
-
     def begin(self, task: str, variation: int, *, step_limit: int = STEP_LIMIT) -> State:
         """Start a variation of a task.
 
@@ -116,15 +111,6 @@ class Simulator:
         with _failures():
             self._load(task, variation, gold=True)
             return tuple(map(str, self._env.get_gold_action_sequence()))
-
-    def test_variations(self, task: str) -> list[int]:
-        """The simulator's own test split of a task; the running episode is lost."""
-        self._load(task, 0)
-        return [int(each) for each in self._env.get_variations_test()]
-
-    def task_names(self) -> list[str]:
-        """All tasks, in the simulator's order."""
-        return [str(each) for each in self._env.get_task_names()]
 
     def _load(self, task: str, variation: int, *, gold: bool = False) -> None:
         self._env.load(task, variation, SIMPLIFICATION, generateGoldPath=gold)

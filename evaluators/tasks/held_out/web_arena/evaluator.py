@@ -46,7 +46,7 @@ class WebArenaEvaluator(AgentTaskEvaluator):
         if not judged:
             self._tasks = tuple(item for item in every if not world.task(item).needs_judge)
         self._left_out = len(every) - len(self._tasks)
-        self._judged, self._seed = judged, seed
+        self._seed = seed
 
     def answer_turns(self, subject: EvalTarget) -> AnswerTurns:
         """Samples as the benchmark does."""

@@ -44,10 +44,12 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_written_down_test_variations_are_the_simulators(simulator: Simulator) -> None:
-    assert tuple(simulator.task_names()) == selection.TASKS
+    package = simulator._env
+    assert tuple(map(str, package.get_task_names())) == selection.TASKS
     for task in selection.TASKS:
         first, number = selection.TEST_VARIATIONS[task]
-        assert simulator.test_variations(task) == list(range(first, first + number)), task
+        simulator.begin(task, 0)
+        assert list(package.get_variations_test()) == list(range(first, first + number)), task
 
 
 def test_the_oracle_through_the_evaluator_scores_one_and_is_a_mean_over_tasks() -> None:

@@ -1,0 +1,58 @@
+"""Generates docs/reference/cli.md from the typer app; run by `make pages`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from typer.main import get_command
+
+from agenttuning_plugin.cli.main import app
+
+_HEAD = """# Command line
+
+Every command prints its help with `--help`. Exit codes: 0 success, 1 an error (one line on standard
+error, no traceback), 2 a wrong option, 130 after Ctrl-C; further codes are in a command's guide.
+"""
+
+
+def page() -> str:
+    """The page, in Markdown."""
+    return _HEAD + "".join(_section(name, command) for name, command in _commands(get_command(app)))
+
+
+def _commands(command: Any, name: str = "agenttuning") -> Iterator[tuple[str, Any]]:
+    yield name, command
+    for child, inner in sorted(getattr(command, "commands", {}).items()):
+        yield from _commands(inner, f"{name} {child}")
+
+
+def _section(name: str, command: Any) -> str:
+    """One command: its help text, then a row for each argument and option."""
+    rows = "".join(_row(item) for item in command.params if "completion" not in item.name)
+    table = f"\n\n| | Default | |\n|---|---|---|\n{rows}" if rows else "\n"
+    return f"\n## {name}\n\n{_text(command.help)}{table}"
+
+
+def _row(parameter: Any) -> str:
+    names = ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
+    if parameter.param_type_name == "argument":
+        names = f"`{parameter.human_readable_name}`"
+    default = parameter.default
+    if parameter.required:
+        shown = "required"
+    elif default in (None, False, "", (), []) or callable(default):
+        shown = ""
+    else:
+        shown = "`on`" if default is True else f"`{default}`"
+    text = _text(getattr(parameter, "help", "")).replace("\n", " ").replace("|", "\\|")
+    return f"| {names} | {shown} | {text} |\n"
+
+
+def _text(text: str | None) -> str:
+    r"""Help without what only a terminal reads: rich's escaped brackets."""
+    return (text or "").strip().replace("\\[", "[")
+
+
+if __name__ == "__main__":
+    print(page(), end="")

@@ -1,0 +1,224 @@
+"""Figures that README, recipes and docs state are those of benchmarks/results.
+
+A claim is a sentence or a table row of a page, written here with the figures of a result file
+put in. A page that names a result file has at least one claim on it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks/results"
+
+Claims = Iterator[tuple[str, str]]
+"""Pages, relative to the checkout, and what each has to say; blanks do not count."""
+
+
+def load(name: str) -> Any:
+    return json.loads((RESULTS / name).read_text("utf-8"))
+
+
+def numbers(name: str, line: str) -> list[float]:
+    """The numbers of a text result's line, after the words that it begins with."""
+    for found in (RESULTS / name).read_text("utf-8").splitlines():
+        if (words := " ".join(found.split())).startswith(line):
+            rest = words.removeprefix(line)
+            return [float(n.replace(",", "")) for n in re.findall(r"-?\d[\d,]*\.?\d*", rest)]
+    raise AssertionError(f"{name} has no line {line!r}")
+
+
+def demo_seeds() -> Claims:
+    runs = load("demo_seeds.json")["runs"]
+    assert [run["seed"] for run in runs] == [42, 1, 2]
+    for label, entry in runs[0]["figures"].items():
+        base, tuned, low, high = (
+            *(entry["base"], entry["tuned"]),
+            *(entry["change"]["low"], entry["change"]["high"]),
+        )
+        if label == "general loss":
+            change = [100 * part / base for part in (tuned - base, low, high)]
+            yield "README.md", f"{base:.3f} {tuned:.3f} {change[0]:+.1f} % "
+            yield "README.md", f"[{change[1]:+.1f}, {change[2]:+.1f}]"
+        else:
+            change = [100 * part for part in (tuned - base, low, high)]
+            yield (
+                "README.md",
+                (
+                    f"{label} (32) {base:.1%} {tuned:.1%} "
+                    f"{change[0]:+.1f} pts [{change[1]:+.1f}, {change[2]:+.1f}]"
+                ),
+            )
+    found = [run["figures"]["database success"]["tuned"] for run in runs]
+    whole = [f"{100 * value:.1f}" for value in found]
+    yield "README.md", f"reach a success of {whole[0]}, {whole[1]} and {whole[2]} %"
+    yield (
+        "recipes/README.md",
+        (f"from 0.00 to {found[0]:.2f} (seeds 1, 2: {found[1]:.2f}, {found[2]:.2f})"),
+    )
+    yield "recipes/demo.yaml", f"from 0.00 to between {min(found):.2f} and {max(found):.2f}"
+
+
+def packing() -> Claims:
+    page = "docs/concepts/packing.md"
+    for stated, line in {
+        "ours": "ours ",
+        "ours, dealt to batches of 64": "ours, dealt to batches of 64",
+        "Axolotl's multipack sampler": "axolotl multipack sampler",
+        "its compiled loop alone": "axolotl kernel alone",
+        "TRL's `pack_dataset`, bfd": "trl pack_dataset bfd",
+        "ours, every token fetched once": "ours, tokens fetched",
+        "TRL's, every token fetched once": "trl, tokens fetched",
+    }.items():
+        bins, fill, seconds, _ = numbers("packing.txt", line)
+        yield page, f"| {stated} | {bins:,.0f} | {fill:.4f} | {seconds:.3f} |"
+    for stated, line in {
+        "ours": "ours, window 1000",
+        "ours, not dealt": "ours, not dealt",
+        "first fit, windows of 1,000": "first fit, windows of 1000",
+        "first fit, all at once (Axolotl's own)": "first fit, all (axolotl's own)",
+    }.items():
+        batch, fill, sd, most, trained_sd, trained_most, *_ = numbers("packing.txt", line)
+        assert batch == 64
+        small = numbers("packing.txt", f"{line} 8 ")
+        yield (
+            page,
+            (
+                f"| {stated} | {fill:.4f} | {sd:.3f} / {most:.3f} | {trained_sd:.3f} / "
+                f"{trained_most:.3f} | {small[1]:.3f} / {small[2]:.3f} |"
+            ),
+        )
+
+
+def tokenize_mask() -> Claims:
+    for stated, line in {
+        "fast": "ours, fast engine",
+        "Hugging Face": "ours, Hugging Face engine",
+    }.items():
+        seconds, *_, axolotl, trl, _ = numbers("tokenize_mask.txt", line)
+        yield (
+            "docs/concepts/masks.md",
+            (f"| {stated} engine | {seconds:.1f} | {axolotl:.1f} times | {trl:.1f} times |"),
+        )
+
+
+def evaluate() -> Claims:
+    ways = {way["name"]: way for way in load("evaluate.json")["ways"]}
+    ratio = ways["lockstep, prefixes reused"]["ratio_wall"]
+    turns = ways["lockstep, prefixes reused"]["turns"]
+    yield (
+        "docs/concepts/evaluation-speed.md",
+        (f"{turns} episodes {ratio:.1f} times as fast as one by one"),
+    )
+
+
+def evaluate_stacks() -> Claims:
+    text = (RESULTS / "evaluate_stacks.txt").read_text("utf-8")
+    first, second = re.findall(r"prefixes reused.*: +([\d.]+) x", text)
+    yield (
+        "docs/concepts/evaluation-speed.md",
+        (f"{float(first):.1f} times with transformers 5.16, {float(second):.1f} times with 5.24"),
+    )
+
+
+def replay_calibration() -> Claims:
+    page = "docs/tasks/replay.md"
+    for name in ("first_divergence", "action_match", "turn_logprob", "action_logprob", "parsable"):
+        text = (RESULTS / "replay_calibration.txt").read_text("utf-8").partition("Pearson")[2]
+        pearson, spearman = re.findall(rf"{name} +\+([\d.]+) \+([\d.]+)", text)[0]
+        yield page, f"| `{name}` | {float(pearson):.2f} | {float(spearman):.2f} |"
+    success, match, *_ = numbers("replay_calibration.txt", "35.000")
+    yield page, f"fell to {success:.2f} while `action_match` stayed at {match:.2f}"
+
+
+def mixing() -> Claims:
+    found = load("mixing.json")
+    even, speed = found["evenness"], found["speed"]
+    ours, theirs = even["stratified"], even["interleave_datasets"]
+    yield (
+        "docs/concepts/mixing.md",
+        (
+            f"{speed['stratified']['ratio']:.0f} times slower, {theirs['fewest']} to "
+            f"{theirs['most']} agent rows in a batch of 64 where `stratified` has "
+            f"{ours['fewest']} or {ours['most']}"
+        ),
+    )
+    rates = [
+        way["positions"] / way["cpu_s"] / 1e6
+        for name, way in speed.items()
+        if name not in ("interleave_datasets", "a mix as a data set")
+    ]
+    yield (
+        "docs/concepts/mixing.md",
+        (
+            f"({found['random_access_ms']:.1f} ms alone; {min(rates):.1f} to "
+            f"{max(rates):.1f} million"
+        ),
+    )
+
+
+def collect() -> Claims:
+    rate, share = numbers("collect.txt", "over all:")[:2]
+    peak = numbers("collect.txt", "resident memory:")[1]
+    yield (
+        "docs/guides/collect.md",
+        (f"{rate:.0f} requests per second ({share:.0f} % of the server's limit) in {peak:.0f} MiB"),
+    )
+
+
+def os_replay() -> Claims:
+    passed, tasks = numbers("os_replay.txt", "test:")[:2]
+    trained, of = numbers("os_replay.txt", "train:")[:2]
+    yield (
+        "docs/tasks/held-in/os.md",
+        (f"{passed:.0f} of {tasks:.0f} test tasks and {trained:,.0f} of {of:,.0f} training tasks"),
+    )
+
+
+SOURCES: dict[str, Callable[[], Claims]] = {
+    "demo_seeds.json": demo_seeds,
+    "packing.txt": packing,
+    "tokenize_mask.txt": tokenize_mask,
+    "evaluate.json": evaluate,
+    "evaluate.txt": evaluate,
+    "evaluate_stacks.txt": evaluate_stacks,
+    "replay_calibration.txt": replay_calibration,
+    "mixing.json": mixing,
+    "collect.txt": collect,
+    "os_replay.txt": os_replay,
+}
+
+
+def said(page: str) -> str:
+    """A page's text with single blanks, comment marks of YAML left out."""
+    return " ".join((ROOT / page).read_text("utf-8").replace("\n#", "\n").split())
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_pages_state_the_measured_figures(name: str) -> None:
+    claims = [(page, " ".join(claim.split())) for page, claim in SOURCES[name]()]
+    assert claims
+    assert not [(page, claim) for page, claim in claims if claim not in said(page)]
+
+
+def test_every_result_is_claimed_and_every_page_that_names_one_has_a_claim() -> None:
+    assert {path.name for path in RESULTS.iterdir()} == set(SOURCES)
+    claimed = {(page, name) for name, claims in SOURCES.items() for page, _ in claims()}
+    for path in [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("recipes/*.md")]:
+        page = str(path.relative_to(ROOT))
+        for name in re.findall(r"benchmarks/results/([\w.]+)", path.read_text("utf-8")):
+            assert (page, name) in claimed
+
+
+def test_a_gpu_is_promised_only_as_not_yet_measured() -> None:
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("recipes/*")]
+    for path in pages:
+        text = " ".join(path.read_text("utf-8").replace("\n#", "\n").split())
+        for rest in re.findall(r"[Ww]ith a GPU the same command uses it(.{0,40})", text):
+            assert "not yet measured" in rest
