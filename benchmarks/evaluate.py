@@ -3,8 +3,8 @@
 `python benchmarks/evaluate.py` plays the same episodes, greedily:
 
 1. one by one: a batch of one, `model.generate` on the whole dialogue at every turn;
-2. in batches, without reuse of what was read before;
-3. in batches, with it: as evaluators do;
+2. in lockstep batches, without reuse of what was read before;
+3. in lockstep batches, with it: as evaluators do;
 4. with `--endpoint URL`, by a server that speaks OpenAI's protocol, such as vLLM.
 
 It tells the ratio of 1 to each in wall-clock and CPU time, and whether all turns are the
@@ -141,11 +141,11 @@ def local(options: argparse.Namespace) -> list[Way]:
     ways: list[tuple[Way, Callable[[], AnswerTurns]]] = [
         (Way("one by one, model.generate", 1), lambda: WholeDialogues(subject, limit)),
         (
-            Way("batched, nothing reused", options.batch_size),
+            Way("lockstep, nothing reused", options.batch_size),
             lambda: answer_turns(local_model(subject, reuse=False), limit),
         ),
         (
-            Way("batched, prefixes reused", options.batch_size),
+            Way("lockstep, prefixes reused", options.batch_size),
             lambda: answer_turns(local_model(subject), limit),
         ),
     ]
