@@ -21,7 +21,7 @@ _LINES = 5.0
 
 
 def facts(tally: CollectionProgress, engine: CollectionEngine) -> dict[str, str]:
-    """What progress shows, by name."""
+    """Return the displayed values, by name."""
     spent = tally.spent
     known = tally.priced and spent.cost is not None
     cost = f"{spent.cost:.4f}" if known else "unknown"
@@ -57,7 +57,7 @@ class Progress:
     live: Live | None = None
 
     def watch(self, tally: CollectionProgress, engine: CollectionEngine) -> None:
-        """Show from now on. To be called on the event loop, before the first request."""
+        """Start the display; must be called on the event loop, before the first request."""
         if self.endpoint is not None:
             # Without --base-url, or with a variable set, the endpoint may differ from what the user
             # expects.

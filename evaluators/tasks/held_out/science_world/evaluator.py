@@ -43,8 +43,8 @@ class ScienceWorldEvaluator(AgentTaskEvaluator):
 def fit_context(answer: AnswerTurns) -> AnswerTurns:
     """Show a model less where its context has no room for all of a dialogue.
 
-    AgentTuning's limit is made for 4,096 tokens; a model with less would play no step. A turn
-    is None where not even the task and last turn fit.
+    AgentTuning's limit is designed for 4,096 tokens; a model with less could not play a step. A
+    turn is None where not even the task and last turn fit.
     """
 
     def fitting(dialogues: Sequence[Sequence[Message]], max_new_tokens: int) -> list[str | None]:
