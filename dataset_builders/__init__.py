@@ -3,7 +3,7 @@
 Sources become conversations (`load_source`), conversations are mixed in the ratio eta
 (`build_mix`), and verified trajectories of further environments are collected
 (module `collection`). Nothing here imports torch or transformers, and importing the package loads
-none of its parts: each name below is imported when it is first used.
+no submodule: each name below is imported on first use.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""The one type that every arrow of the data flow carries.
+"""`Conversation` and `Message`: the type of all text data in this package.
 
-A conversation is checked once, where it enters (`Conversation.create`), and
-trusted afterwards. In a dataset it takes the ecosystem's shape: a `messages`
-column of `role`, `content` and the flag `train`, which Axolotl reads through
-`message_field_training: train`.
+A conversation is validated once, on creation (`Conversation.create`), and trusted afterwards. In a
+dataset it takes the ecosystem's format: a `messages` column of `role`, `content` and the flag
+`train`, which Axolotl reads through `message_field_training: train`.
 """
 
 from __future__ import annotations
@@ -21,19 +20,19 @@ Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[str, ...] = get_args(Role)
 
 TRAIN_FIELD = "train"
-"""Column of a message that tells whether the loss covers it."""
+"""Field of a message: whether the loss covers it."""
 
 REASONING_FIELD = "reasoning_content"
-"""Column of a message for the assistant's reasoning, named as by inference servers."""
+"""Field of a message with the assistant's reasoning, named as by inference servers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn.
+    """One turn of a conversation.
 
     Attributes:
-        role: Who speaks.
-        content: What is said, verbatim.
+        role: Role of the speaker.
+        content: Text, verbatim.
         trained: Whether the loss covers this turn; only ever true for the assistant
             (AgentInstruct's `loss` field).
         tool_calls: Function calls of an assistant turn.
@@ -55,7 +54,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A dialogue and where it came from.
+    """A conversation and its provenance.
 
     Attributes:
         id: Identifier within the source; need not be unique (ShareGPT's are not).
@@ -91,7 +90,7 @@ class Conversation:
         model: str = "",
         where: str = "",
     ) -> Conversation:
-        """Build a conversation from messages that have not been checked yet.
+        """Build a conversation from unvalidated messages.
 
         Raises:
             DataError: There is no message, or one has a wrong type, an unknown role,
@@ -114,7 +113,7 @@ class Conversation:
 
     @property
     def num_trained(self) -> int:
-        """Number of trained turns: AgentInstruct's notion of a turn (paper, table 1)."""
+        """Number of trained turns, which the paper counts as turns (table 1)."""
         return sum(message.trained for message in self.messages)
 
 
@@ -145,11 +144,10 @@ def _check_message(index: int, message: Message) -> None:
 
 
 def parse_messages(raw: object) -> tuple[Message, ...]:
-    """Read the `messages` shape: a list of objects with `role` and `content`.
+    """Parse the `messages` format: a list of objects with `role` and `content`.
 
-    The flag `train` may be absent or null; then every assistant turn is trained, as
-    Axolotl and TRL do it. Its value must be a JSON boolean: "false" as text would
-    otherwise count as true.
+    The flag `train` may be absent or null; then every assistant turn is trained on, as in Axolotl
+    and TRL. Its value must be a JSON boolean: "false" as text would otherwise count as true.
 
     Raises:
         DataError: The value is not such a list; names message and field.
@@ -168,7 +166,7 @@ def _parse_message(index: int, raw: object) -> Message:
         calls = parse_tool_calls(raw.get("tool_calls"))
     except DataError as error:
         raise DataError(f"message {index}: {error}") from error
-    # An empty text is what serializers write for no reasoning.
+    # Serializers write an empty text for no reasoning.
     reasoning: Any = raw.get(REASONING_FIELD) or None
     if content is None and (calls or reasoning):
         content = ""
@@ -197,11 +195,10 @@ def to_row(
     model: bool = False,
     reasoning: bool = False,
 ) -> dict[str, Any]:
-    """Turn a conversation into a dataset row.
+    """Convert a conversation to a dataset row.
 
-    Arrow fills a missing key with null in every row, and some templates ask only whether
-    the key is there, so columns are left out where no conversation needs them; see
-    `optional_columns`.
+    Arrow fills a missing key with null in every row, and some templates only test whether the key
+    exists, so columns are omitted if no conversation needs them; see `optional_columns`.
 
     Args:
         conversation: The conversation.
@@ -234,7 +231,7 @@ def to_row(
 def to_message_row(
     message: Message, tool_calls: bool = False, names: bool = False, reasoning: bool = False
 ) -> dict[str, Any]:
-    """A message as JSON values; `parse_messages` reads a list of them."""
+    """Return a message as JSON values, which `parse_messages` parses."""
     row: dict[str, Any] = {
         "role": message.role,
         "content": message.content,
@@ -258,7 +255,7 @@ def to_message_row(
 
 
 def from_row(row: Mapping[str, Any], *, source: str = "") -> Conversation:
-    """Read a dataset row or a JSON object of the `messages` shape.
+    """Parse a dataset row or a JSON object in the `messages` format.
 
     Raises:
         DataError: A field is missing or of a wrong type; names message and field.
@@ -285,7 +282,7 @@ def uses_tools(conversations: Iterable[Conversation]) -> bool:
 
 
 def optional_columns(conversations: Sequence[Conversation]) -> dict[str, bool]:
-    """Which of the optional columns of `to_row` the conversations need, by argument name."""
+    """Return which optional columns of `to_row` the conversations need, by argument name."""
     return {
         "tool_calls": uses_tools(conversations),
         "names": any(

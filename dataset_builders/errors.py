@@ -1,4 +1,4 @@
-"""Errors a user can mend, shown as one line by the command line.
+"""Errors that a user can fix, shown as one line by the command line.
 
 Every class is also the standard-library type a caller would catch without
 knowing this package.
@@ -8,26 +8,26 @@ from __future__ import annotations
 
 
 class AgentTuningError(Exception):
-    """Root of all errors that this project raises on purpose."""
+    """Base class of all errors that this project raises on purpose."""
 
 
 class ConfigError(AgentTuningError, ValueError):
-    """A setting, or a combination of settings, cannot work."""
+    """A setting, or a combination of settings, is invalid."""
 
 
 class DataError(AgentTuningError, ValueError):
-    """A file or a record is not what its format promises."""
+    """A file or a record does not follow its format."""
 
 
 class SourceNotFoundError(AgentTuningError, FileNotFoundError):
-    """A data source names no file, folder or hub dataset that can be read."""
+    """A source is not an existing file, folder or hub dataset."""
 
 
 class CertificationError(DataError):
-    """Two independent ways of finding the trained turns of a conversation disagree.
+    """Two independent methods locate different trained turns in a conversation.
 
-    Not a conversation to leave out: either would do for a mask, so none can be trusted,
-    and a build has to stop.
+    The conversation is not simply dropped: the disagreement means that no mask of this template can
+    be trusted, so a build must stop.
     """
 
 
@@ -35,10 +35,10 @@ class MaskError(AgentTuningError, ValueError):
     """A chat template cannot render a conversation, or its turns cannot be located in it.
 
     Attributes:
-        reason: Name under which a conversation left out for it is counted: "template"
-            (refused or not locatable), "left_out" (the template shows only a part of the
-            conversation), "tools" (not JSON of schemas), "tools_ignored" (not shown),
-            "control_token" (spelt in a way that cannot be located) or "lone_surrogate".
+        reason: Name under which a dropped conversation is counted: "template" (rejected or not
+            locatable), "left_out" (the template omits a part of the conversation), "tools" (not
+            JSON of schemas), "tools_ignored" (not shown), "control_token" (in a form that cannot be
+            located) or "lone_surrogate".
     """
 
     def __init__(self, message: str, reason: str = "template") -> None:
@@ -47,24 +47,24 @@ class MaskError(AgentTuningError, ValueError):
 
 
 class EnvironmentFailureError(AgentTuningError, RuntimeError):
-    """An environment broke; the fault lies with it, not with the acting model."""
+    """An environment failed; not caused by the acting model."""
 
 
 class StorageError(AgentTuningError, OSError):
-    """What was made cannot be written where it should go."""
+    """Output cannot be written to its destination."""
 
 
 class MissingExtraError(AgentTuningError, ImportError):
-    """An optional dependency is not installed; the message gives the install line."""
+    """An optional dependency is not installed; the message has the install command."""
 
 
 class EndpointError(AgentTuningError, ConnectionError):
-    """A model's endpoint refuses to work, or has been down for too long."""
+    """A model endpoint refuses to work, or has been down for too long."""
 
 
 class ClusterError(AgentTuningError, RuntimeError):
-    """A cluster of machines cannot be reached, or has been lost."""
+    """A Ray cluster cannot be reached, or was lost."""
 
 
 class EvaluatorError(AgentTuningError, RuntimeError):
-    """An evaluator broke, on this process or on another one."""
+    """An evaluator failed, on this process or on another one."""

@@ -1,4 +1,4 @@
-"""Optional dependencies: an import that fails becomes one line with the install command."""
+"""Optional dependencies: a failed import becomes one line with the install command."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _OWN = ("agenttuning_plugin", "dataset_builders", "evaluators")
 
 @contextmanager
 def needs_extra(extra: str) -> Iterator[None]:
-    """Name the extra to install where an import within fails.
+    """Convert import failures in the context to a message that names the extra to install.
 
     Args:
         extra: Extra of this package that holds what is imported.
 
     Raises:
-        MissingExtraError: A third-party module is missing, or is there and cannot be
-            imported, such as one that is too old for another.
+        MissingExtraError: A third-party module is missing, or cannot be imported, such as one with
+            an incompatible version.
     """
     try:
         yield
@@ -28,7 +28,7 @@ def needs_extra(extra: str) -> Iterator[None]:
         raise
     except ImportError as error:
         module = (error.name or "").partition(".")[0]
-        if module in _OWN:  # Our own mistake, not something to install.
+        if module in _OWN:  # A bug of ours, not a missing dependency.
             raise
         missing = isinstance(error, ModuleNotFoundError) and module and not _there(module)
         fault = f"{module} is missing" if missing else f"cannot be imported: {error}"
@@ -39,7 +39,7 @@ def require_modules(names: tuple[str, ...], extra: str) -> None:
     """Check that modules are installed, without importing them.
 
     Raises:
-        MissingExtraError: The first one that is not there.
+        MissingExtraError: A module is missing; names the first one.
     """
     for name in names:
         if not _there(name):
@@ -47,12 +47,12 @@ def require_modules(names: tuple[str, ...], extra: str) -> None:
 
 
 def install_line(extra: str) -> str:
-    """The command that installs an extra."""
+    """Return the command that installs an extra."""
     return f"pip install 'agenttuning-plugin[{extra}]'"
 
 
 def _there(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except ValueError:  # Imported already, by something that left no specification.
+    except ValueError:  # Already imported, by something that left no module spec.
         return True

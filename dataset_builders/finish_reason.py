@@ -1,4 +1,4 @@
-"""How a turn ended according to the server: by the model, a filter, a limit, or not at all.
+"""Interpret a server's `finish_reason`: completed, filtered, truncated or unfinished.
 
 `finish_reason` beyond OpenAI's "stop", "length", "tool_calls" and "content_filter": vLLM and
 SGLang have "abort", OpenRouter "error" with an `error` on the choice, DeepSeek
@@ -20,16 +20,16 @@ _FILTERS = frozenset(
 )
 _LENGTH = frozenset({"length", "max_tokens", "model_length", "model_context_window_exceeded"})
 UNSAID = "null"
-"""Of a `finish_reason` that is null: unfinished, unless the server never gives another."""
+"""A `finish_reason` of null: unfinished, unless the server never gives one."""
 _CONTEXT = frozenset({"model_length", "model_context_window_exceeded"})
 
 
 class BrokenResponseError(Exception):
-    """The endpoint answered with something that holds no turn of the model.
+    """The endpoint's response contains no turn of the model.
 
     Attributes:
-        status_code: HTTP status that the error in the response stands for; None if it
-            names none, which is a fault of the server and no fault of the request.
+        status_code: HTTP status stated by the error in the response; None if it states none, which
+            is a fault of the server, not of the request.
         body: The error object in the response, if there is one.
     """
 
@@ -40,12 +40,12 @@ class BrokenResponseError(Exception):
 
 
 def check_error(part: Any, *, whole: bool = True) -> None:
-    """Look for an `error` in a response with status 200, or in one of its choices.
+    """Check for an `error` in a response with status 200, or in one of its choices.
 
     Args:
         part: The response, or the choice.
-        whole: Whether it is the response. Its error may say that the request is to blame; one
-            of a choice that was begun is the server's.
+        whole: Whether it is the whole response. Its error may blame the request; an error of a
+            started choice is the server's.
 
     Raises:
         BrokenResponseError: There is one.
@@ -65,35 +65,35 @@ def check_error(part: Any, *, whole: bool = True) -> None:
 
 
 def check_finish(reason: str) -> None:
-    """Refuse a turn that the server aborted.
+    """Reject a turn that the server aborted.
 
     Raises:
-        BrokenResponseError: It did: what was written until then is not the model's answer.
+        BrokenResponseError: It was aborted: the partial text is not the model's answer.
     """
     if _GIVEN_UP.search(reason):
         raise BrokenResponseError(f"the server aborted the turn: finish_reason {reason!r}")
 
 
 def is_filter(reason: str) -> bool:
-    """Whether a filter of contents cut the turn."""
+    """Whether a content filter truncated the turn."""
     return reason.lower() in _FILTERS
 
 
 def is_cut(reason: str) -> bool:
-    """Whether the turn was cut at a token limit."""
+    """Whether the turn was truncated at a token limit."""
     return reason.lower() in _LENGTH
 
 
 def cut_by_context(reason: str, written: int, limit: int) -> bool:
-    """Whether a turn was cut before the limit that the request set.
+    """Whether a turn was truncated before the limit that the request set.
 
-    vLLM shortens the limit to what the context has room for, and does not refuse the
-    request; such a turn is not the model's answer.
+    vLLM lowers the limit to the remaining context instead of rejecting the request; such a turn is
+    not the model's answer.
 
     Args:
         reason: The `finish_reason`.
         written: Tokens of the turn; 0 if the server does not say.
-        limit: Tokens that the request allowed; 0 if that is not known.
+        limit: Tokens that the request allowed; 0 if unknown.
     """
     if reason.lower() in _CONTEXT:
         return True
@@ -101,10 +101,10 @@ def cut_by_context(reason: str, written: int, limit: int) -> bool:
 
 
 class FinishWatch:
-    """Tells a turn that the server left unfinished from one of a server that gives no reasons.
+    """Distinguishes unfinished turns from servers that never give a finish reason.
 
-    A `finish_reason` of null is asked for again, once as long as the server has given no
-    reason at all: where the second one is null as well, the server has none to give.
+    A turn with a `finish_reason` of null is requested again, only once while the server has not
+    given any reason: if the second one is null as well, the server gives none.
     """
 
     def __init__(self) -> None:
@@ -112,11 +112,11 @@ class FinishWatch:
         self._asked: set[str] = set()
 
     def check(self, reason: str, key: str) -> None:
-        """Look at a reply's `finish_reason`.
+        """Check a reply's `finish_reason`.
 
         Args:
-            reason: It, as `read_reply` gives it.
-            key: Tells the request from others.
+            reason: The value, from `read_reply`.
+            key: Identifies the request.
 
         Raises:
             BrokenResponseError: The turn is unfinished.

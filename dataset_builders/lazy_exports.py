@@ -1,4 +1,4 @@
-"""Lazy exports: a package's public names, each imported when it is first used.
+"""Lazy exports: a package's public names, each imported on first use.
 
 The scheme is SPEC 1 of Scientific Python. Its library, `lazy_loader`, reads the names from a
 stub and allows imports from within the package alone; here the stub is the package's own
@@ -20,15 +20,15 @@ Exports = tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]
 
 
 def lazy_exports(package: str, extra: str = "", extras: Mapping[str, str] | None = None) -> Exports:
-    """The functions `__getattr__` and `__dir__` and the list `__all__` of a package.
+    """Return `__getattr__`, `__dir__` and `__all__` for a package.
 
     Args:
         package: Its `__name__`. What its `if TYPE_CHECKING:` block imports is public.
-        extra: The extra to install where an import fails; "" if nothing is known to help.
+        extra: The extra to install if an import fails; "" if none would help.
         extras: The same for single names.
 
     Raises:
-        ImportError: The package's source is not there to read.
+        ImportError: The package's source is not available.
     """
     spec = sys.modules[package].__spec__
     read = getattr(spec and spec.loader, "get_source", None)
@@ -53,7 +53,7 @@ def lazy_exports(package: str, extra: str = "", extras: Mapping[str, str] | None
 
 
 def _type_checking_imports(source: str) -> dict[str, str]:
-    """The names that an `if TYPE_CHECKING:` at the top imports, with their modules."""
+    """Return the names that a top-level `if TYPE_CHECKING:` imports, with their modules."""
     return {
         alias.name: str(statement.module)
         for block in ast.parse(source).body

@@ -1,8 +1,8 @@
-"""Separates the reasoning of a model's turn from its answer.
+"""Separate the reasoning of a model's turn from its answer.
 
-Reasoning models write their reasoning into the turn, between marks that differ from family
-to family. A draft of an action or program in the reasoning is not part of the answer, so this
-is the one place that removes reasoning, before a parser, judge or transcript reads the turn.
+Reasoning models write their reasoning into the turn, between marks that differ between model
+families. A draft of an action or program in the reasoning is not part of the answer, so this is the
+one place that removes reasoning, before a parser, judge or transcript reads the turn.
 
 Known marks: tags such as `<think>` (Qwen3, DeepSeek-R1, GLM-4.5, EXAONE 4, `<seed:think>`),
 `[THINK]` (Mistral), `<|START_THINKING|>` (Command-A), `<|begin_of_thought|>`, `◁think▷` (Kimi),
@@ -20,7 +20,7 @@ _OPEN = (
     r"<\|channel>(?:thought|analysis)\b"
 )
 _CLOSE = rf"</(?:{_TAG})>|\[/THINK\]|<\|END_THINKING\|>|<\|end_of_thought\|>|◁/think▷|<channel\|>"
-# In the middle of a line it is a word about the mark: `use the <think> tag`.
+# In the middle of a line it is a mention of the mark: `use the <think> tag`.
 _OPENING = re.compile(rf"^[^\S\n]*(?:{_OPEN})", re.IGNORECASE | re.MULTILINE)
 _CLOSING = re.compile(_CLOSE, re.IGNORECASE)
 _MARK = re.compile(rf"{_OPEN}|{_CLOSE}", re.IGNORECASE)
@@ -33,7 +33,7 @@ _CHANNEL = re.compile(
 )
 _CHANNELS_WITHOUT_TOKENS = re.compile(r"analysis(?P<thought>.+?)assistantfinal", re.DOTALL)
 _FINAL = "final"
-# What stands around the answer itself where thoughts have marks.
+# Marks around the answer itself, in families that mark thoughts.
 _FRAME = re.compile(
     r"<\|(?:START_RESPONSE|END_RESPONSE|begin_of_solution|end_of_solution|end|return)\|>"
 )
@@ -44,20 +44,20 @@ def split_reasoning(text: str, *, opened: bool = False) -> tuple[str, str]:
 
     Args:
         text: The turn as the model wrote it.
-        opened: Whether the prompt ended within a thought (`opens_thought`), so that the turn
-            begins there.
+        opened: Whether the prompt ended within a thought (`opens_thought`), so that the turn begins
+            inside it.
 
     Returns:
         The answer, and the reasoning without its marks. If there was reasoning, the answer
         has no blanks around it. Reasoning that is never closed makes the turn empty: the
-        model reached no answer. A text that closes reasoning it did not open is reasoning up
-        to there: some templates open it in the prompt.
+        model reached no answer. A text that closes reasoning it did not open is reasoning up to
+        that point: some templates open it in the prompt.
     """
     if opened and not _OPENING.match(text.lstrip()):
         text = f"<think>{text}"
     thoughts: list[str] = []
     said, left = text, ""
-    # A mark may stand at the beginning only once what was before it is gone.
+    # A mark may be at the beginning only after the text before it has been removed.
     while said != left:
         left = said
         found, said = _split(left)
@@ -67,12 +67,12 @@ def split_reasoning(text: str, *, opened: bool = False) -> tuple[str, str]:
 
 
 def spoken(turn: str) -> str:
-    """A turn without its reasoning; the same text if it has no mark of reasoning."""
+    """Return a turn without its reasoning; unchanged if it has no reasoning mark."""
     return split_reasoning(turn)[0] if _has_marks(turn) else turn
 
 
 def with_tags(said: str, reasoning: str | None) -> str:
-    """A turn as text where there is no field for thoughts, in the layout of Qwen3's template.
+    """Format reasoning and answer as one text, in the layout of Qwen3's template.
 
     `split_reasoning` reads it.
     """
@@ -80,7 +80,7 @@ def with_tags(said: str, reasoning: str | None) -> str:
 
 
 def said_from(turn: str) -> int:
-    """Place of the first character behind a turn's last thought; 0 where it has none."""
+    """Return the index of the first character after a turn's last thought; 0 if it has none."""
     said = spoken(turn)
     if said == turn:
         return 0
@@ -96,7 +96,7 @@ def opens_thought(prompt: str) -> bool:
 
 
 def mark_tokens(tokens: Iterable[str]) -> set[str]:
-    """Those of a tokenizer's tokens that mark thoughts: a text without them hides where one ends.
+    """Return the tokens that mark thoughts: without them a decoded text hides where one ends.
 
     Args:
         tokens: Special tokens, which a decoder leaves out by default.
@@ -144,7 +144,7 @@ def _split(text: str) -> tuple[list[str], str]:
 
 
 def _last_closing(text: str) -> re.Match[str] | None:
-    """The last mark that closes a thought which nothing in the text opens."""
+    """Return the last mark that closes a thought which the text does not open."""
     found, depth = None, 0
     for mark in _MARK.finditer(text):
         if _CLOSING.fullmatch(mark[0]) is None:
@@ -157,7 +157,7 @@ def _last_closing(text: str) -> re.Match[str] | None:
 
 
 def _split_channels(text: str) -> tuple[list[str], str]:
-    """Channels of gpt-oss's format: what is not in `final` was not said to the user."""
+    """Split channels of gpt-oss's format: only `final` is shown to the user."""
     thoughts: list[str] = []
     said: list[str] = []
     for message in _CHANNEL.finditer(text):

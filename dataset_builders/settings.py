@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import wraps
 from typing import Any, Literal, TypeVar, cast, dataclass_transform, get_args, get_origin
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
 
@@ -26,7 +26,20 @@ def settings(cls: type[_T]) -> type[_T]:
     As a field of a pydantic model it is validated there. Made in Python, a wrong value is a
     `ConfigError`, which the command line shows in one line.
     """
-    made: Any = dataclass(frozen=True, config=ConfigDict(extra="forbid"))(cls)
+    return _closed(cls, ConfigDict(extra="forbid"))
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(Field,))
+def options(cls: type[_T]) -> type[_T]:
+    """Class decorator: `settings` whose values are not converted, such as a number out of text.
+
+    For options by name, whose values are handed on as they were given.
+    """
+    return _closed(cls, ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True))
+
+
+def _closed(cls: type[_T], config: ConfigDict) -> type[_T]:
+    made: Any = dataclass(frozen=True, config=config)(cls)
     validate = made.__init__
 
     @wraps(validate)
@@ -44,17 +57,22 @@ def read_settings(model: type[_T], given: Mapping[str, Any], place: str) -> _T:
     """Settings out of a mapping, such as a task's options.
 
     Args:
-        model: A class of `settings`.
+        model: A class of `settings` or `options`.
         given: Values by name.
         place: What is set, for messages.
 
     Raises:
         ConfigError: A name is unknown or a value wrong; all of them, with the nearest name.
     """
+    known = fields_of(model)
+    if unknown := [name for name in given if name not in known]:
+        near = suggestion(str(unknown[0]), known).replace(", ", "; ", 1)
+        listed = ", ".join(known) or "none"
+        raise ConfigError(f"{place}: option {unknown[0]!r} is unknown; known: {listed}{near}")
     try:
-        return TypeAdapter(model).validate_python(dict(given))
-    except ValidationError as error:
-        raise ConfigError(problems_of(model, error, place)) from None
+        return model(**given)
+    except ConfigError as error:
+        raise ConfigError(f"{place}: {error}") from None
 
 
 def problems_of(model: Any, error: ValidationError, place: str = "") -> str:

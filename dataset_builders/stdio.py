@@ -1,4 +1,4 @@
-"""Keeping other packages' start-up messages away from an answer."""
+"""Suppress start-up messages of other packages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataset_builders.extras import needs_extra
 
 @contextmanager
 def silenced() -> Iterator[None]:
-    """Discard what is written to standard output and error; exceptions pass.
+    """Discard output to stdout and stderr; exceptions propagate.
 
     On the level of file descriptors: Axolotl, torch and torchao write through handlers
     and extensions that replacing `sys.stdout` does not reach. Their messages on import
@@ -36,7 +36,7 @@ def silenced() -> Iterator[None]:
 
 @contextmanager
 def without_bars() -> Iterator[None]:
-    """Keep the bars of transformers away, such as that of loading a model from disk.
+    """Disable transformers' progress bars, such as when loading a model from disk.
 
     Raises:
         MissingExtraError: transformers is not installed.

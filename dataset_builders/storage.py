@@ -13,12 +13,12 @@ DATA_VARIABLE = "AGENTTUNING_DATA"
 
 
 def cache_folder(name: str) -> Path:
-    """Cache folder of an environment: what is made once and reused."""
+    """Return the cache folder of an environment, for data that is built once and reused."""
     return CACHE.expanduser() / "environments" / name
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Replace a file at once; who reads it meanwhile finds the old content or the new.
+    """Write a text file atomically.
 
     A process killed here leaves a hidden `.part` file, which the next one replaces. One
     writer of a path at a time.
@@ -35,7 +35,7 @@ def replace_text(path: Path, text: str) -> None:
         with part.open("w", encoding="utf-8", newline="\n") as file:
             file.write(text)
             file.flush()
-            # Else the rename could outlive the content.
+            # Otherwise the rename could be durable before the content is.
             os.fsync(file.fileno())
         part.replace(path)
     finally:

@@ -1,4 +1,4 @@
-"""Tools that an assistant may call, its calls in the OpenAI shape, and fields that describe."""
+"""Tool schemas and tool calls in the OpenAI format, and metadata fields."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ToolCall:
 
 
 def parse_tools(raw: object) -> str:
-    """Read the schemas of the functions that an assistant may call.
+    """Parse the schemas of the functions that an assistant may call.
 
     Args:
         raw: None, a list of schemas (`{"type": "function", "function": {"name": ...}}`, or
@@ -38,7 +38,7 @@ def parse_tools(raw: object) -> str:
         equal texts; "" for no tools. Keys keep their order, which templates show.
 
     Raises:
-        DataError: It is neither, or a schema names no function.
+        DataError: It is neither, or a schema does not name a function.
     """
     if raw is None or raw == "":
         return ""
@@ -56,14 +56,14 @@ def parse_tools(raw: object) -> str:
 
 
 def parse_tool_calls(raw: object) -> tuple[ToolCall, ...]:
-    """Read the calls of one turn.
+    """Parse the tool calls of one turn.
 
     Args:
         raw: None, or a list of `{"id": ..., "function": {"name": ..., "arguments": ...}}`;
             arguments are an object or JSON text of one.
 
     Raises:
-        DataError: It is neither, or a call is not of this shape.
+        DataError: It is neither, or a call has another format.
     """
     if raw is None:
         return ()
@@ -89,7 +89,7 @@ def _parse_tool_call(raw: object) -> ToolCall:
 
 
 def _id_of(raw: Mapping[str, Any]) -> str:
-    # 0 is an identifier, too.
+    # 0 is a valid id, too.
     value = raw.get("id")
     if isinstance(value, float) and value.is_integer():
         value = int(value)
@@ -99,7 +99,7 @@ def _id_of(raw: Mapping[str, Any]) -> str:
 def _parse_json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
-    # Beside JSONDecodeError: numbers or a depth that Python's parser refuses.
+    # Not only JSONDecodeError: Python's parser also rejects some numbers and depths.
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not JSON ({error})") from error
 
@@ -112,7 +112,7 @@ def _to_json(value: object, where: str) -> str:
 
 
 def metadata_text(value: object) -> str:
-    """Return a field that only describes a record as text: "" for null, else its JSON.
+    """Return a metadata field as text: "" for null, text itself, otherwise its JSON.
 
     Data sets hold numbers, lists and objects in `id`, `source`, `task` and `model`; none of
     them is a reason to lose a record. A number is the same text as an integer and a float.

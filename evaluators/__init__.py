@@ -1,8 +1,8 @@
-"""Measurement: a model in, numbers with their uncertainty out.
+"""Evaluation: measure a model and report figures with their uncertainty.
 
-Evaluators run inside training as a trainer callback, or alone on a checkpoint. This
-layer knows the data layer and no trainer plugin. Held-out environments live here and
-only here, so that the data layer cannot build training data from them.
+Evaluators run inside training as a trainer callback, or alone on a checkpoint. This layer imports
+the data layer but no trainer plugin. Held-out environments live only here, so that the data layer
+cannot build training data from them.
 """
 
 from __future__ import annotations

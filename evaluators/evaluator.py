@@ -1,8 +1,7 @@
-"""What an evaluator is, and what it is given.
+"""Interface of an evaluator, its records and its result.
 
-An evaluator names its items, measures some of them and sums the records up. Everything
-else is the same for all of them and lives in `running`: which items, on which process,
-what was finished before, errors, time.
+An evaluator lists its items, measures some of them and aggregates the records. Everything else is
+shared and lives in `runner`: which items, on which process, what was finished before, errors, time.
 """
 
 from __future__ import annotations
@@ -33,35 +32,35 @@ RECORDS_FILE = "evaluations.jsonl"
 """File in the trainer's output folder: one line per evaluation, figures and items."""
 
 Record = dict[str, Any]
-"""One item, JSON-ready. Always there: `item`; `scores`, numbers by name, {} where it could
+"""One item, JSON-ready. Always present: `item`; `scores`, numbers by name, {} where it could
 not be measured; `error`, "" where it could. Where they apply: `weight` (tokens behind a mean
 loss), `group` (for a mean of means), `turns`, `empty` and `cut` (numbers of the model's answers,
 of empty ones and of those cut at the token limit), `messages` (the transcript: a list of
-`{"role", "content"}`), `exit_reason`, `prompt` (which wording was used)."""
+`{"role", "content"}`), `exit_reason`, `prompt` (which prompt template was used)."""
 
 Suite = Literal["held-in", "held-out", "general", "replay"]
 
 Progress = Callable[[int, int], None]
-"""Told the number of finished items and of all items of this process."""
+"""Called with the number of finished items and of all items of this process."""
 
 
 @dataclass(frozen=True, slots=True)
 class EvalResult:
-    """What one evaluator found at one point.
+    """Result of one evaluator at one point.
 
     Attributes:
         evaluator: Name of the evaluator.
-        metrics: Figures by name; none where nothing could be measured.
+        metrics: Figures by name; empty if nothing could be measured.
         num_errors: Items that could not be measured; they are not in the figures.
         seconds: Wall-clock time it took.
         records: One per item, in the order of the items, so that two evaluations can be
             compared item by item.
         suite: The evaluator's.
         primary: Name of the main figure.
-        about: What the figures depend on, such as the wording, backend or data.
-        error: Why nothing was measured, in one line; "" where something was.
+        about: What the figures depend on, such as the prompt template, backend or data.
+        error: Why nothing was measured, in one line; "" if something was.
         macro: Whether figures are means of the means of groups.
-        warning: What makes the figures doubtful, in one line; "" for nothing.
+        warning: Why the figures may be unreliable, in one line; "" if nothing was found.
     """
 
     evaluator: str
@@ -77,11 +76,11 @@ class EvalResult:
     warning: str = ""
 
     def log(self) -> dict[str, float]:
-        """Keys and values for a trainer's log, such as `eval_database_success`."""
+        """Return keys and values for a trainer's log, such as `eval_database_success`."""
         flat: dict[str, float] = {}
         for name, metric in self.metrics.items():
             flat[f"eval_{self.evaluator}_{name}"] = metric.value
-            if math.isfinite(metric.stderr):  # A single item's is not, and JSON has no infinity.
+            if math.isfinite(metric.stderr):  # infinite for a single item; not JSON
                 flat[f"eval_{self.evaluator}_{name}_stderr"] = metric.stderr
         if self.error:
             flat[f"eval_{self.evaluator}_failed"] = 1.0
@@ -95,12 +94,11 @@ class Evaluator(ABC):
 
     Attributes:
         name: Prefix of its figures in logs.
-        suite: What its figures say something about.
+        suite: Name of the suite that its figures belong to.
         primary: Name of its main figure.
-        needs_weights: Whether it has to see the model itself; if not, a server's answers
-            are enough.
+        needs_weights: Whether it needs the model itself; if not, a server's answers are enough.
         generates: Whether the model generates text; if not, a run takes seconds.
-        macro: Whether figures are means over the means of the records' groups.
+        macro: Whether figures are means of the groups' means.
     """
 
     name: str
@@ -112,10 +110,10 @@ class Evaluator(ABC):
 
     @abstractmethod
     def items(self) -> tuple[str, ...]:
-        """Identifiers of all items, in the order in which a limit takes the first ones.
+        """Return the ids of all items, in the order in which a limit selects them.
 
         The order is fixed, so that evaluations with a limit measure the same items, and
-        any beginning of it is a fair sample of the whole.
+        any prefix of it is a representative sample.
         """
 
     @abstractmethod
@@ -124,8 +122,8 @@ class Evaluator(ABC):
     ) -> None:
         """Measure some items; the model is in evaluation mode, without gradients.
 
-        Every process of a distributed run calls this with items of its own, perhaps none,
-        and may take as long as it wants: only `subject` may wait for other processes.
+        Every process of a distributed run calls this with its own items, possibly none, and may
+        take any time: only `subject` may wait for other processes.
 
         Args:
             subject: The model.
@@ -135,17 +133,17 @@ class Evaluator(ABC):
         """
 
     def about(self) -> dict[str, str]:
-        """What the figures depend on beside the model, for the record of the score."""
+        """Return what the figures depend on besides the model, for the record of the score."""
         return {}
 
     def warning(self, records: Sequence[Record]) -> str:
-        """What makes the figures doubtful, in one line: by default mostly empty or cut answers.
+        """Return why the figures may be unreliable: by default, mostly empty or truncated answers.
 
         Args:
-            records: All of them, those with an error included.
+            records: All records, including those with an error.
         """
         return answer_warning(records)
 
     def metrics(self, records: Sequence[Record]) -> dict[str, Metric]:
-        """Sum up the records that were measured; at least one."""
+        """Aggregate the records that were measured; at least one."""
         return summarise(records, macro=self.macro)

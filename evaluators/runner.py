@@ -1,4 +1,4 @@
-"""Running an evaluator: the part that is the same for all of them."""
+"""Run an evaluator: distribution over processes, resuming, errors and time."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ def run_evaluator(
     journal: Journal | None = None,
     on_progress: Progress | None = None,
 ) -> EvalResult:
-    """Measure a model with an evaluator; leaves the model's state as it was.
+    """Measure a model with an evaluator; restores the model's state.
 
-    Every process of a distributed run has to call this. Items are dealt to them in turn,
-    and all get the whole result.
+    Every process of a distributed run must call this. Items are distributed round-robin, and all
+    processes get the whole result.
 
     Args:
-        evaluator: What measures.
+        evaluator: The evaluator.
         subject: The model.
-        limit: The first so many items; all by default.
-        journal: What was finished before, not to be measured again, and where finished
-            items are written down: at once by a single process, else in the end by the
-            first one. What counts as finished is what the first process finds there.
-        on_progress: Told how far this process is.
+        limit: Maximum number of items, the first ones; all by default.
+        journal: Finished items, which are not measured again, and where new ones are recorded:
+            immediately by a single process, otherwise at the end by the first one. What counts as
+            finished is decided by the first process.
+        on_progress: Called with the progress of this process.
 
     Raises:
         ConfigError: No item is left, or the evaluator needs weights and has none.
-        EvaluatorError: It broke, on whichever process; raised on all of them, but one that
-            found no items raises its own error.
-        ClusterError: A process is lost, and the run with it.
+        EvaluatorError: It failed on any process; raised on all of them, except one that found no
+            items, which raises its own error.
+        ClusterError: A process is lost, and so is the run.
     """
     started = time.monotonic()
     with _watching(evaluator, subject):
@@ -75,7 +75,7 @@ def _watching(evaluator: Evaluator, subject: EvalTarget) -> AbstractContextManag
 def _agree(
     evaluator: Evaluator, subject: EvalTarget, limit: int | None, journal: Journal | None
 ) -> tuple[tuple[str, ...], dict[str, Record]]:
-    """All items, and what was finished of them: on every process the same."""
+    """Agree on all items, and on those finished before, across processes."""
     failure: Exception | None = None
     items: tuple[str, ...] = ()
     try:
@@ -119,7 +119,7 @@ def _measure(
     journal: Journal | None,
     on_progress: Progress | None,
 ) -> tuple[list[Record], str]:
-    """This process's records, and what broke it: other processes wait to be told."""
+    """Return this process's records and its error, which other processes must learn of."""
     from evaluators.models.eval_mode import evaluation_mode
 
     records: list[Record] = []
@@ -130,7 +130,7 @@ def _measure(
         if journal is not None and subject.world_size == 1:
             journal.add(record)
         if subject.ranks is not None:
-            subject.ranks.watchdog.beat(f"{len(records)} of {len(items)} tasks finished")
+            subject.ranks.watchdog.ping(f"{len(records)} of {len(items)} tasks finished")
         if on_progress is not None:
             on_progress(len(records), len(items))
 
@@ -144,8 +144,8 @@ def _measure(
                 raise
             failure = error
         if subject.in_step is not None:
-            # Others may need this process's share of the weights for a while yet.
-            subject.in_step.leave()
+            # Other processes may still need this process's shard of the weights.
+            subject.in_step.drain()
     return records, _spelt(failure)
 
 
@@ -155,7 +155,7 @@ def _share(
     journal: Journal | None,
     own: tuple[list[Record], str],
 ) -> dict[str, Record]:
-    """The new records of all processes, by item."""
+    """Gather the new records of all processes, by item."""
     told = subject.gather([own])
     new = {record["item"]: record for records, _ in told for record in records}
     if journal is not None and subject.world_size > 1 and subject.rank == 0:
@@ -176,4 +176,4 @@ def _spelt(failure: Exception | None) -> str:
 
 
 def _missing(item: str) -> Record:
-    return {"item": item, "scores": {}, "error": "the evaluator left it out"}
+    return {"item": item, "scores": {}, "error": "the evaluator skipped it"}

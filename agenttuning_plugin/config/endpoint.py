@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from evaluators.tasks.registry import BENCHMARKS, SUITES
+from evaluators.tasks.registry import BENCHMARKS, SUITES, check_options
 
 
 class EndpointConfig(BaseModel):
@@ -84,3 +84,8 @@ class EndpointConfig(BaseModel):
         if isinstance(names, list) and (wrong := [name for name in names if name not in known]):
             raise ValueError(f"found {wrong[0]!r}, expected any of {', '.join(known)}")
         return names
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> EndpointConfig:
+        check_options(self.options, self.suites)
+        return self

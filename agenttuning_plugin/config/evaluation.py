@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from agenttuning_plugin.config.base import StrictModel
 from dataset_builders.environments import EnvironmentSpec, load_environment
+from dataset_builders.errors import ConfigError
+from evaluators.tasks.registry import BENCHMARKS, check_options
 
 
 class _Scheduled(StrictModel):
@@ -48,6 +50,11 @@ class AgentTaskConfig(_Scheduled):
         description="Further settings of the environment, such as `backend: mariadb`.",
     )
 
+    @model_validator(mode="after")
+    def _options_fit(self) -> AgentTaskConfig:
+        self.spec().check_options()
+        return self
+
     @property
     def key(self) -> str:
         """Name of its figures."""
@@ -57,14 +64,15 @@ class AgentTaskConfig(_Scheduled):
         """The environment as it is to be played.
 
         Raises:
-            ConfigError: No environment has this name.
+            ConfigError: No environment has this name, or its data is named twice.
         """
+        if self.data is not None and "data" in self.options:
+            raise ConfigError("options.data: found with data, expected one of the two")
         return load_environment(
             self.environment,
             prompt=self.prompt,
             agentinstruct=self.agentinstruct,
-            data=self.data,
-            **self.options,
+            **{"data": self.data, **self.options},
         )
 
 
@@ -94,6 +102,11 @@ class ReplayConfig(_Scheduled):
     num_trajectories: int = Field(default=64, ge=1, description="Number of trajectories.")
     max_length: int = Field(default=4096, ge=1, description="Longest of them in tokens.")
 
+    @field_validator("environment")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        return load_environment(value).name
+
     @property
     def key(self) -> str:
         """Name of its figures."""
@@ -109,8 +122,6 @@ class BenchmarkConfig(_Scheduled):
     @field_validator("name")
     @classmethod
     def _is_known(cls, value: str) -> str:
-        from evaluators.tasks.registry import BENCHMARKS
-
         known = [benchmark.name for benchmark in BENCHMARKS]
         if value not in known:
             raise ValueError(f"expected one of {', '.join(known)}")
@@ -134,6 +145,11 @@ class BenchmarkConfig(_Scheduled):
         description="Judging model: `model`, `base_url`, `api_key_env`, `temperature`, "
         "`token_field`, `request` (further fields).",
     )
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> BenchmarkConfig:
+        check_options({self.name: self.options})
+        return self
 
     @property
     def key(self) -> str:

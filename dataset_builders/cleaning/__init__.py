@@ -1,1 +1,1 @@
-"""Steps that clean shared chats: page remains, language, duplicates, who answered."""
+"""Cleaning of shared chats: page remnants, language, duplicates, author model."""

@@ -1,7 +1,7 @@
-"""Conversations that a source holds more than once, word for word or nearly so.
+"""Detect conversations that a source holds more than once, exactly or nearly.
 
-Memory is 100 bytes a conversation for the former and 2.8 kB for the latter, whatever
-its length: the texts themselves are not kept.
+Memory is 100 bytes per conversation for exact and 2.8 kB for near duplicates, whatever its length:
+the texts themselves are not kept.
 
 Why not datasketch 2.0: on the 16,789 different chats of the public ShareGPT file its MinHash and
 LSH take 10.7 times the processor time (14.97 s, ours 1.40 s). It refuses 132 chats, of which 111
@@ -23,7 +23,7 @@ from dataset_builders.errors import ConfigError
 from dataset_builders.readers.building import RecordDroppedError
 
 SHINGLE = 5
-"""Words of a shingle."""
+"""Words per shingle."""
 
 _MIN_SHINGLES = 50
 """Below this most bins are empty and the estimate is a guess: greetings look alike."""
@@ -40,25 +40,25 @@ _SPACE[[9, 10, 11, 12, 13, 32]] = True
 
 
 class ExactDuplicates:
-    """Refuses a conversation that has come before, character for character."""
+    """Rejects a conversation that is identical to an earlier one, character for character."""
 
     def __init__(self) -> None:
         self._seen: dict[bytes, str] = {}
 
     def check(self, turns: Iterable[tuple[str, str]], where: str) -> None:
-        """Let a conversation pass or refuse it.
+        """Accept or reject a conversation.
 
         Args:
             turns: Role and content of each turn.
-            where: The record, named when a later one is refused for it.
+            where: The record, named in the message when a later one is rejected.
 
         Raises:
-            RecordDroppedError: It has come before (`duplicate`).
+            RecordDroppedError: It is a duplicate (`duplicate`).
         """
         digest = hashlib.blake2b(digest_size=_DIGEST)
         for role, content in turns:
             raw = content.encode()
-            # The length first, so that no text can pass for the border of two turns.
+            # The length comes first, so that no text can imitate the boundary of two turns.
             digest.update(f"{role} {len(raw)} ".encode())
             digest.update(raw)
         key = digest.digest()
@@ -70,19 +70,18 @@ class ExactDuplicates:
 
 
 class NearDuplicates:
-    """Refuses a conversation much of whose text has come before in one other.
+    """Rejects a conversation much of whose text appeared in an earlier one.
 
     The measure is the Jaccard similarity of the sets of word 5-grams, estimated by one
     permutation hashing (Li, Owen, Zhang 2012): every 5-gram's hash falls into one of 128
-    bins, which keeps its least; the share of bins that agree estimates the similarity,
+    bins, which keeps its minimum; the share of bins that agree estimates the similarity,
     with a standard error of 0.035 at 0.8. Only conversations that agree in all bins of
     one of 18 bands of 7 are compared: with probability 0.99 at a similarity of 0.8, 0.13
-    at 0.5. Empty bins are filled from the next one (Shrivastava, Li 2014). What is
-    trained on has to be alike too: a hundred questions about one long document are a
-    hundred examples.
+    at 0.5. Empty bins are filled from the next one (Shrivastava, Li 2014). The trained turns must
+    be similar too: a hundred questions about one long document are a hundred examples.
 
     Args:
-        threshold: Least similarity refused, above 0 and at most 1.
+        threshold: Lowest similarity that is rejected, above 0 and at most 1.
 
     Raises:
         ConfigError: The threshold is out of range.
@@ -99,11 +98,11 @@ class NearDuplicates:
         self._sketches = bytearray()
         self._answers = bytearray()
         self._bands: list[dict[bytes, int]] = [{} for _ in range(_BANDS)]
-        # Those that share a band with its first one but were let pass: few, so kept apart.
+        # Accepted ones that share a band with its first one: few, so stored separately.
         self._later: dict[bytes, list[int]] = {}
 
     def check(self, text: str, where: str, trained: str | None = None) -> None:
-        """Let a conversation pass or refuse it.
+        """Accept or reject a conversation.
 
         Args:
             text: All its turns.
@@ -111,7 +110,7 @@ class NearDuplicates:
             trained: Those of its turns that are trained on; None: compare the whole only.
 
         Raises:
-            RecordDroppedError: It is like one that was let pass (`near_duplicate`).
+            RecordDroppedError: It is similar to an accepted one (`near_duplicate`).
         """
         shingles = shingle_hashes(text)
         if len(shingles) < _MIN_SHINGLES:
@@ -126,7 +125,7 @@ class NearDuplicates:
             if min(alike, _share_alike(self._answers, index, answers)) >= self.threshold:
                 raise RecordDroppedError(
                     "near_duplicate",
-                    f"about {alike:.0%} like {self._where[index]} in sequences of {SHINGLE} words, "
+                    f"about {alike:.0%} similar to {self._where[index]} in {SHINGLE}-word runs, "
                     f"expected less than {self.threshold:.0%}",
                 )
         self._remember(keys, where)
@@ -146,7 +145,7 @@ class NearDuplicates:
             if band.setdefault(key, index) != index:
                 later = self._later.setdefault(key, [])
                 later.append(index)
-                # The oldest goes: what is shared twice mostly stands close by.
+                # The oldest is evicted: duplicates are mostly close together.
                 del later[:-_MOST_LATER]
         self._where.append(where)
 
@@ -158,7 +157,7 @@ def _share_alike(sketches: bytearray, index: int, sketch: npt.NDArray[np.uint16]
 
 
 def _any_hashes(text: str) -> Hashes:
-    """Hash a text's shingles, or one of fewer words as a whole."""
+    """Hash a text's shingles, or the whole text if it is shorter than one."""
     hashes = shingle_hashes(text)
     if len(hashes):
         return hashes
@@ -167,7 +166,7 @@ def _any_hashes(text: str) -> Hashes:
 
 
 def shingle_hashes(text: str) -> Hashes:
-    """Hash every sequence of five words of a text, upper and lower case alike.
+    """Hash every sequence of five words of a text, ignoring case.
 
     A word is what stands between white space. The hash is a polynomial in the bytes
     modulo 2**64, taken from running sums, so that no word is looked at by Python.
@@ -196,7 +195,7 @@ def _sketch(shingles: Hashes) -> npt.NDArray[np.uint16]:
     if len(filled) < _BINS:
         place = np.searchsorted(filled, np.arange(_BINS))
         donor = filled[place % len(filled)]
-        # Marked by the distance: only bins that borrowed alike may agree.
+        # Marked by the distance: only bins filled from the same distance may agree.
         distance = ((donor - np.arange(_BINS)) % _BINS).astype(np.uint64)
         sketch = sketch[donor] + distance * BASE
     # The low bits: the high ones are the bin, and nearly the same in any least hash.

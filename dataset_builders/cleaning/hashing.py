@@ -1,4 +1,4 @@
-"""Hashes of sequences of numbers, many at a time."""
+"""Vectorised hashes of sequences of numbers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BASE = np.uint64(0x243F6A8885A308D3)
 
 
 def mix(values: Hashes) -> Hashes:
-    """Spread every bit over all others: the finaliser of SplitMix64."""
+    """Mix the bits of each number with the finaliser of SplitMix64."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))

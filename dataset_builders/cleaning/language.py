@@ -1,8 +1,8 @@
-"""The language of a conversation: the paper trains on English chat only (section 2.2).
+"""Filter conversations by language: the paper trains on English chat only (section 2.2).
 
-py3langid tells 140 languages with a naive Bayes model over byte n-grams. It takes
+py3langid distinguishes 140 languages with a naive Bayes model over byte n-grams. It takes
 0.8 ms a conversation, several times all the rest of the cleaning, so a text that is
-plainly English by its function words is not put to it.
+plainly English by its function words skips the classifier.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ _MAX_EXTRA_BYTES = 0.03  # UTF-8 bytes beyond one a character, as a share
 
 
 class LanguageFilter:
-    """Refuses conversations in other languages than the one wanted.
+    """Rejects conversations in other languages than the one wanted.
 
-    A text too short or too odd to be told is let pass: of ShareGPT's conversations that
-    are told with less than half confidence, most are English around data or code.
+    A text too short or too odd to classify is accepted: of ShareGPT's conversations that are
+    classified with less than half confidence, most are English around data or code.
 
     Args:
         language: ISO 639-1 code, such as "en".
@@ -59,7 +59,7 @@ class LanguageFilter:
         self.language = language
 
     def check(self, texts: Iterable[str]) -> None:
-        """Let a conversation pass or refuse it.
+        """Accept or reject a conversation.
 
         Args:
             texts: Contents of its turns.
@@ -78,7 +78,7 @@ class LanguageFilter:
 
 
 def language_of(text: str) -> str:
-    """Return the ISO 639 code of a text's language, "" if it cannot be told."""
+    """Return the ISO 639 code of a text's language, "" if it is uncertain."""
     if sum(map(str.isalpha, text)) < max(_MIN_LETTERS, _MIN_LETTERS_SHARE * len(text)):
         return ""
     language, confidence = _identifier().classify(text)

@@ -1,9 +1,9 @@
-"""Text that a chat page or a broken paste left in the turns of shared conversations.
+"""Remove text that a chat page or a broken paste left in shared conversations.
 
 What is cleaned, and what is left, follows counts on the 17,671 public ShareGPT
 conversations. HTML tags (801 conversations) and entities (20) are almost without
 exception the code and the tables that people talk about, so no markup is converted;
-only the debris of a rendered formula or a raw page condemns a conversation (2). Links
+only the debris of a rendered formula or a raw page rejects a conversation (2). Links
 to sharegpt.com (5) are what people wrote about. Code blocks are never touched.
 """
 
@@ -31,7 +31,7 @@ _MODERATION = re.compile(
 _COPY_CODE = re.compile(r"^Copy code[ \t]*\n", re.MULTILINE)
 
 # Zero-width spaces, word joiners and byte order marks, except where a zero-width space
-# parts words: Thai, Lao, Burmese, Khmer. Joiners and marks of direction carry meaning.
+# separates words: Thai, Lao, Burmese, Khmer. Joiners and marks of direction carry meaning.
 _INVISIBLE = re.compile("[\u2060\ufeff]|(?<![\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff])\u200b")
 _VERTICAL = re.compile("[\x0b\x0c]")
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
@@ -60,7 +60,7 @@ _FAILURE_MAX = 300  # characters; a longer turn is an answer, about an error may
 
 
 def clean_characters(text: str) -> str:
-    """Remove characters that show nothing: control characters and zero-width spaces.
+    """Remove invisible characters: control characters and zero-width spaces.
 
     Vertical tabs and form feeds, from printed documents, become line breaks. The range
     U+0080 to U+009F, which Unicode leaves to controls, is what Windows-1252 text becomes
@@ -74,7 +74,7 @@ def clean_characters(text: str) -> str:
 
 
 def remove_page_text(text: str) -> str:
-    """Remove captions of the chat page, from a user's turn.
+    """Remove captions of the chat page from a user's turn.
 
     These are the counter of a question's versions ("2 / 2", found at the end of 333
     questions), the button "Share Prompt" (381), the note that content may violate the
@@ -91,7 +91,7 @@ def remove_page_text(text: str) -> str:
 
 
 def is_failure(text: str) -> bool:
-    """Whether an answer is nothing but a message of the service that it failed.
+    """Whether an answer consists only of an error message of the chat service.
 
     An answer that explains a network error is longer, or says more than the message.
     """
@@ -102,7 +102,7 @@ def is_failure(text: str) -> bool:
 
 
 def page_markup(text: str) -> str:
-    """Return the chat page's own markup that is left outside of code; "" if there is none.
+    """Return the chat page's own markup outside of code blocks, "" if there is none.
 
     It is what remains of a formula that was copied in its rendered form, every symbol
     two or three times over, or the source of a page that was never converted. An answer that

@@ -1,4 +1,4 @@
-"""Which model wrote a conversation: the paper mixes GPT-4's and GPT-3.5's at 1 to 4.
+"""Identify which model wrote a conversation, for the paper's 1:4 ratio of GPT-4 to GPT-3.5.
 
 The public ShareGPT file does not say. Exports that do spell the name in many ways.
 FastChat takes a conversation without a name for GPT-4's, and so all of the public file;
@@ -28,10 +28,10 @@ _GPT_35 = re.compile(_MAKER + r"(?:gpt[\s_-]?3[._]?5|text-davinci-002-render)")
 
 
 def normalise_model(name: str) -> str:
-    """Return "gpt-4" or "gpt-3.5" for any spelling of those, else the name as it is.
+    """Return "gpt-4" or "gpt-3.5" for any of their spellings, else the name unchanged.
 
-    Dated and sized versions count as the model; "gpt-4o" and "gpt-4.1" are others, and
-    "chatgpt" may have been either.
+    Dated and sized versions count as the model; "gpt-4o" and "gpt-4.1" are different models, and
+    "chatgpt" is ambiguous.
     """
     name = _LABEL.sub("", name).strip()
     if _GPT_35.match(name):
@@ -40,7 +40,7 @@ def normalise_model(name: str) -> str:
 
 
 def model_of(record: Mapping[str, Any]) -> str:
-    """Return the name of the model as a record spells it, "" if it names none.
+    """Return the author model as a record spells it, "" if it names none.
 
     Raises:
         RecordDroppedError: It holds a lone surrogate (`not_unicode`).
@@ -53,7 +53,7 @@ def model_of(record: Mapping[str, Any]) -> str:
 def attributed(
     conversations: Iterable[Conversation], default: str, report: SourceReport
 ) -> Iterator[Conversation]:
-    """Give conversations the normalised names of their models, and count them.
+    """Set the normalised author model of conversations, and count them by it.
 
     Args:
         conversations: Conversations, the model as their record spells it.

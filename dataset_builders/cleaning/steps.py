@@ -1,4 +1,4 @@
-"""The steps that make conversations of shared chats fit to train on.
+"""Cleaning steps that make shared chats fit for training.
 
 Every step has a name, which is its setting and its counter in the report. A step that
 repairs turns is counted under `changed`, in turns; one that refuses conversations under
@@ -26,14 +26,14 @@ _SHARE_BANNER = re.compile(r"\*?This (?:chat )?conversation is shared from\b.*",
 
 @dataclass(frozen=True)
 class Cleaning:
-    """Which steps are taken; each defaults to on.
+    """Which cleaning steps run; each is on by default.
 
     Attributes:
         remove_share_banners: Remove system turns that only name the sharing site.
         clean_characters: Remove control characters and zero-width spaces.
         remove_page_text: Remove captions of the chat page from questions.
-        remove_failed_answers: Remove answers that are only a message of failure.
-        remove_empty_turns: Remove turns that show nothing.
+        remove_failed_answers: Remove answers that are only an error message.
+        remove_empty_turns: Remove turns without a visible character.
         join_user_turns: Join questions that follow one another.
         strip_leading_assistant: Remove answers before the first question.
         strip_trailing_user: Remove questions after the last answer.
@@ -59,13 +59,13 @@ class Cleaning:
 
     @classmethod
     def none(cls) -> Cleaning:
-        """No step at all: conversations are kept as they are or refused."""
+        """Return settings with every step off: conversations are kept unchanged or rejected."""
         settings: dict[str, Any] = dict.fromkeys((field.name for field in fields(cls)), False)
         return cls(**{**settings, "language": None, "near_duplicates": None})
 
 
 def remove_share_banners(turns: list[Turn]) -> list[Turn]:
-    """Remove system turns that only name the site a conversation was shared from.
+    """Remove system turns that only name the site where a conversation was shared.
 
     All 41 system turns of the public ShareGPT file are of this kind.
     """
@@ -88,12 +88,12 @@ def _remove_page_text(turns: list[Turn]) -> list[Turn]:
 
 
 def remove_failed_answers(turns: list[Turn]) -> list[Turn]:
-    """Remove assistant turns that are only the service's message that it failed."""
+    """Remove assistant turns that are only an error message of the chat service."""
     return [turn for turn in turns if turn.role != "assistant" or not is_failure(turn.content)]
 
 
 def remove_empty_turns(turns: list[Turn]) -> list[Turn]:
-    """Remove turns without a visible character: nothing was said.
+    """Remove turns without a visible character.
 
     What an empty answer leaves behind are two questions in a row, to be joined. Between
     two answers an empty question leaves nothing that could be repaired.
@@ -102,9 +102,9 @@ def remove_empty_turns(turns: list[Turn]) -> list[Turn]:
 
 
 def join_user_turns(turns: list[Turn]) -> list[Turn]:
-    r"""Join questions that follow one another with a blank line; one sent twice stays once.
+    r"""Join consecutive user turns with a blank line; a repeated question is kept once.
 
-    In the public ShareGPT file the first of them went unanswered and the answer is to all:
+    In the public ShareGPT file the first of them was not answered, and the answer is to all:
     "Please continue" repeated, a correction, a second part. Two answers in a row are left
     as they are, and the conversation is dropped: the second may continue the first or be
     another version of it, and the public file's (11 runs) are chats whose every turn, the
@@ -120,7 +120,7 @@ def join_user_turns(turns: list[Turn]) -> list[Turn]:
 
 
 def strip_leading_assistant(turns: list[Turn]) -> list[Turn]:
-    """Remove assistant turns before the first user turn: nothing asked for them."""
+    """Remove assistant turns before the first user turn."""
     start = 1 if turns and turns[0].role == "system" else 0
     first = start
     while first < len(turns) and turns[first].role == "assistant":
@@ -129,7 +129,7 @@ def strip_leading_assistant(turns: list[Turn]) -> list[Turn]:
 
 
 def strip_trailing_user(turns: list[Turn]) -> list[Turn]:
-    """Remove user turns after the last assistant turn: nothing answers them."""
+    """Remove user turns after the last assistant turn."""
     end = len(turns)
     while end and turns[end - 1].role == "user":
         end -= 1
@@ -150,13 +150,13 @@ STEPS: dict[str, Callable[[list[Turn]], list[Turn]]] = {
 
 
 class Cleaner:
-    """The steps for one source: what it has seen, it remembers.
+    """Applies the cleaning steps to one source; remembers what it has seen.
 
     Args:
         cleaning: The steps to take.
 
     Raises:
-        ConfigError: The language or the similarity is none.
+        ConfigError: The language or the similarity is invalid.
     """
 
     def __init__(self, cleaning: Cleaning) -> None:
@@ -171,7 +171,7 @@ class Cleaner:
         self._near = None if near is None else NearDuplicates(near)
 
     def repair(self, turns: list[Turn]) -> tuple[list[Turn], dict[str, int]]:
-        """Mend the turns of a conversation.
+        """Repair the turns of a conversation.
 
         Returns:
             The turns, and the number of turns that each step removed or altered.
@@ -184,7 +184,7 @@ class Cleaner:
         return turns, changes
 
     def check(self, turns: Sequence[Turn], where: str) -> None:
-        """Let a conversation pass or refuse it; if it passes, later ones are compared to it.
+        """Accept or reject a conversation; later ones are compared to an accepted one.
 
         Args:
             turns: Its turns, repaired.

@@ -1,1 +1,1 @@
-"""How much of an evaluation set is in training data."""
+"""Contamination: overlap of an evaluation set with training data."""

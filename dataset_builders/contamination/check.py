@@ -1,4 +1,4 @@
-"""How much of an evaluation set a model has seen in training (paper, "Contamination").
+"""Measure how much of an evaluation set occurs in training data (paper, "Contamination").
 
 The paper takes the rule of Llama 2 (arXiv 2307.09288, appendix A.6): a token of an
 evaluation sample is contaminated if it lies in a span of more than 10 tokens that a training
@@ -8,8 +8,8 @@ differ count as contaminated, being inside of the span; the rule about the last 
 otherwise have no effect. A sample is "dirty" from 80 % of contaminated tokens on and "clean"
 below 20 %; "not clean" and "not dirty" are the rest of each.
 
-A shared instruction contaminates like anything else, so a sample that is mostly instruction
-is never clean; compare the field that matters alone, if there is one.
+A shared instruction counts too, so a sample that is mostly instruction is never clean; if possible,
+compare only the field that matters.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from dataset_builders.contamination.text_units import TokenizerUnits, Units, Wor
 from dataset_builders.errors import ConfigError, DataError
 
 _BATCH_TOKENS = 2**18
-_MAX_TEXT = 200  # characters of a shared span that a report quotes
+_MAX_TEXT = 200  # characters of a shared span quoted in a report
 
 
 def contamination(
@@ -48,17 +48,17 @@ def contamination(
     longer_than: int = 10,
     skips: int = 4,
 ) -> ContaminationReport:
-    """Find what evaluation samples share with training records.
+    """Find the spans that evaluation samples share with training records.
 
-    The evaluation set is held in memory, the training set streams by.
+    The evaluation set is held in memory, the training set is streamed.
 
     Args:
         training: Training records.
         evaluation: Evaluation samples.
         tokenizer: A fast Hugging Face tokenizer, whose tokens are compared; none: words,
             in lower case and without punctuation, so that copies with other quotes or
-            spacing are found. Languages that do not part words need a tokenizer.
-        longer_than: Tokens that a shared span has more than.
+            spacing are found. Languages without spaces between words need a tokenizer.
+        longer_than: A shared span has more than this many tokens.
         skips: Tokens of a span that may differ, after the first `longer_than`.
 
     Raises:
@@ -100,7 +100,7 @@ def _batches(training: Iterable[Text], units: Units) -> Iterator[tuple[list[Text
 
 
 class _Search:
-    """The samples, and what has been found of each so far."""
+    """The samples, and the shared spans found in each so far."""
 
     def __init__(self, samples: list[Text], units: Units, longer_than: int, skips: int) -> None:
         self._samples = samples
@@ -115,7 +115,7 @@ class _Search:
         self._matches: list[Match | None] = [None] * len(samples)
 
     def compare(self, batch: list[Text], sequences: list[Tokens]) -> None:
-        """Look for the samples in some training records."""
+        """Search some training records for the samples."""
         training, starts = join(sequences, TRAINING_END)
         for found in self._index.spans(training):
             np.add.at(self._steps, found.samples, 1)
@@ -139,7 +139,7 @@ class _Search:
         return Match(record.where, length, start, first, text)
 
     def results(self) -> tuple[SampleContamination, ...]:
-        """What has been found of every sample."""
+        """Return the result of every sample."""
         covered = np.concatenate([[0], np.cumsum(np.cumsum(self._steps) > 0)])
         return tuple(
             SampleContamination(
@@ -154,7 +154,7 @@ class _Search:
 def _first_longest(
     owners: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
-    """Of each owner's spans the first of the longest ones."""
+    """Return the first of the longest spans of each owner."""
     order: npt.NDArray[np.int64] = np.lexsort((-lengths, owners))
     first = np.diff(owners[order], prepend=-1) > 0
     return order[first]

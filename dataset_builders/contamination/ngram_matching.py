@@ -1,10 +1,10 @@
-"""Spans that evaluation samples share with training records, a few tokens differing.
+"""Find spans that evaluation samples share with training records, allowing a few differing tokens.
 
-The evaluation set, the small side, is indexed by its n-grams; the training set streams
-past it in batches. Every shared n-gram is a seed, which is extended to the right token by
-token. A seed whose left neighbours are equal, too, is covered by the one before it, so only
-seeds at the left end of an equal run are looked at: identical instructions in a thousand
-records then cost a thousand seeds, not a thousand times their length.
+The evaluation set, the small side, is indexed by its n-grams; the training set is streamed in
+batches. Every shared n-gram is a seed, which is extended to the right token by token. A seed whose
+left neighbours are equal, too, is covered by the one before it, so only seeds at the left end of an
+equal run are looked at: identical instructions in a thousand records then cost a thousand seeds,
+not a thousand times their length.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ import numpy.typing as npt
 from dataset_builders.cleaning.hashing import Hashes, mix, window_hashes
 
 EVALUATION_END = 0
-"""Stands between the samples of an evaluation set."""
+"""Separator of the samples of an evaluation set."""
 
 TRAINING_END = 1
-"""Stands between training records; never equal to `EVALUATION_END`."""
+"""Separator of training records; never equal to `EVALUATION_END`."""
 
 UNKNOWN = 2
-"""A training token that no sample has."""
+"""Id of training tokens that occur in no sample."""
 
 FIRST_TOKEN = 3
-"""Least number of a real token."""
+"""Smallest id of a real token."""
 
-_MAX_PAIRS = 2**14  # looked at in one go: some 200 MB at the widest window
+_MAX_PAIRS = 2**14  # seeds per part: about 200 MB at the widest window
 _WINDOWS = (16, 64, 256)  # tokens compared at a time; most seeds end in the first
 _FILTER_BITS = 22
 
@@ -39,7 +39,7 @@ _Indices = npt.NDArray[np.int64]
 
 
 class Spans(NamedTuple):
-    """Shared spans, one an entry.
+    """Shared spans, as parallel arrays.
 
     Attributes:
         samples: (K,) position of the first token in the joined evaluation samples.
@@ -53,7 +53,7 @@ class Spans(NamedTuple):
 
 
 def join(sequences: Sequence[Tokens], end: int) -> tuple[Tokens, _Indices]:
-    """Join sequences, with an end before, between and after them.
+    """Concatenate sequences, with separators before, between and after them.
 
     Returns:
         The tokens, followed by ends for as far as a comparison may reach, and the (K,)
@@ -70,7 +70,7 @@ def join(sequences: Sequence[Tokens], end: int) -> tuple[Tokens, _Indices]:
 
 
 class NgramIndex:
-    """The n-grams of an evaluation set.
+    """Index of the n-grams of an evaluation set.
 
     Args:
         tokens: Its samples, from `join` with `EVALUATION_END`.
@@ -88,7 +88,7 @@ class NgramIndex:
         starts = starts[border[starts + order] == border[starts]]
         self._keys, groups = np.unique(hashes[starts], return_inverse=True)
         self._scale = np.int64(max(int(tokens.max(initial=0)), UNKNOWN) + 1)
-        # Sorted by n-gram, then by the token before it, which is why one number holds both.
+        # Sorted by n-gram, then by the token before it, so one number holds both.
         combined = groups.astype(np.int64) * self._scale + tokens[starts - 1]
         order_ = np.argsort(combined, kind="stable")
         self._combined = combined[order_]
@@ -100,7 +100,7 @@ class NgramIndex:
         self._filter[_filter_slots(self._keys)] = True
 
     def spans(self, training: Tokens) -> Iterator[Spans]:
-        """Find the spans that start at the left end of an equal run.
+        """Find the shared spans that start at the left end of an equal run.
 
         Every shared span lies within one of them.
 
@@ -116,7 +116,7 @@ class NgramIndex:
         same = groups * self._scale + before
         low = np.searchsorted(self._combined, same, side="left")
         high = np.searchsorted(self._combined, same, side="right")
-        # A token beyond the samples' greatest was cut to it, which may be a real one.
+        # A token above the samples' maximum was clipped to it, which may be a real one.
         cut = training[places - 1] >= self._scale
         low[cut], high[cut] = first[cut], first[cut]
         left, right = low - first, last - high
@@ -129,7 +129,7 @@ class NgramIndex:
             yield self._extend(training, self._starts[entry], places[which])
 
     def _seeds(self, training: Tokens) -> tuple[_Indices, _Indices]:
-        """Positions in training of n-grams that the samples have, and which these are."""
+        """Return positions in training of the samples' n-grams, and which n-grams these are."""
         hashes = _ngram_hashes(training, self._order)
         places = np.flatnonzero(self._filter[_filter_slots(hashes)])
         if not len(self._keys):
@@ -141,7 +141,7 @@ class NgramIndex:
 
     def _extend(self, training: Tokens, samples: _Indices, records: _Indices) -> Spans:
         steps = np.arange(self._order)
-        # Equal hashes prove nothing; equal tokens do.
+        # Equal hashes are no proof, so the tokens are compared.
         equal = self.tokens[samples[:, None] + steps] == training[records[:, None] + steps]
         real = equal.all(axis=1)
         samples, records = samples[real], records[real]
@@ -160,7 +160,7 @@ class NgramIndex:
             cost = np.where(over, self._skips + 1, ~equal)
             total = misses[active, None] + np.cumsum(cost, axis=1)
             good = equal & (total <= self._skips)
-            # The last good place of each row, counted from 1; 0 where there is none.
+            # The last valid place of each row, from 1; 0 if there is none.
             last = np.where(good.any(axis=1), width - good[:, ::-1].argmax(axis=1), 0)
             lengths[active] = np.where(last > 0, done + last, lengths[active])
             misses[active] = total[:, -1]
@@ -191,6 +191,6 @@ def _parts(counts: _Indices) -> Iterator[_Indices]:
 
 
 def _ranks(counts: _Indices) -> _Indices:
-    """Number 0, 1, .. within each entry repeated as often as its count."""
+    """Return 0, 1, ... within each entry repeated `count` times."""
     ends = np.cumsum(counts)
     return np.arange(int(ends[-1])) - np.repeat(ends - counts, counts)

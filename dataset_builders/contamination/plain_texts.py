@@ -1,4 +1,4 @@
-"""Any file's records as plain text, for checks that compare texts.
+"""Read any file's records as plain text, for text comparison.
 
 An evaluation set is rarely made of conversations: GSM8K has questions and answers, MMLU a
 CSV file without a header. Here a record's text is that of its turns, if it has any, or else
@@ -38,7 +38,7 @@ class Text(NamedTuple):
 
 @dataclass(slots=True)
 class TextReport:
-    """Account of the records read.
+    """Counts of the records read.
 
     Attributes:
         source: What was read.
@@ -53,7 +53,7 @@ class TextReport:
     lost: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the account as JSON-ready values."""
+        """Return the report as JSON-ready values."""
         return {
             "source": self.source,
             "read": self.read,
@@ -152,7 +152,7 @@ def _turn_strings(turns: list[Any]) -> Iterator[str]:
 
 
 def _said(key: str, value: Any) -> Iterator[str]:
-    # A content may be a list of parts, of which the texts count, not the types.
+    # A content may be a list of parts; only their texts count, not the types.
     if key == "tool_calls":
         yield from _strings(value)
         return
@@ -161,7 +161,7 @@ def _said(key: str, value: Any) -> Iterator[str]:
 
 
 def _strings(value: Any) -> Iterator[str]:
-    # A stack, not recursion: the depth of JSON is the user's.
+    # A stack, not recursion: user data may be nested deeply.
     stack = [value]
     while stack:
         item = stack.pop()

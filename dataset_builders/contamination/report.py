@@ -1,4 +1,4 @@
-"""What a comparison of training and evaluation texts found; the rule is in `contamination`."""
+"""Result of a contamination check; the rule is in `contamination.check`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 DIRTY = 0.8
-"""Share of contaminated tokens from which on a sample is dirty."""
+"""Smallest share of contaminated tokens of a dirty sample."""
 
 CLEAN = 0.2
 """Share of contaminated tokens below which a sample is clean."""
@@ -14,7 +14,7 @@ CLEAN = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """The longest span that a sample shares.
+    """The longest span that a sample shares with a training record.
 
     Attributes:
         record: The training record, such as "db.jsonl:812".
@@ -33,7 +33,7 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class SampleContamination:
-    """What of one evaluation sample the training set holds.
+    """Overlap of one evaluation sample with the training set.
 
     Attributes:
         sample: The sample, such as "test.jsonl:12".
@@ -49,20 +49,20 @@ class SampleContamination:
 
     @property
     def share(self) -> float:
-        """Contaminated tokens as a share of all, 0 of a sample without tokens."""
+        """Contaminated tokens as a share of all, 0 for a sample without tokens."""
         return self.contaminated / self.tokens if self.tokens else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class ContaminationReport:
-    """How much of an evaluation set is in a training set.
+    """Overlap of an evaluation set with a training set.
 
     Attributes:
         samples: One entry for each evaluation sample, in order.
         training_records: Training records compared with.
         training_tokens: Their tokens.
-        longer_than: Tokens that a shared span has more than.
-        skips: Tokens of a span that might differ.
+        longer_than: A shared span has more than this many tokens.
+        skips: Tokens of a span that may differ.
         unit: "word", or "token" of a tokenizer.
     """
 
@@ -87,7 +87,7 @@ class ContaminationReport:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as JSON-ready values, samples that share nothing left out."""
+        """Return the report as JSON-ready values, without samples that share nothing."""
         return {
             **self.counts(),
             "training_records": self.training_records,

@@ -1,4 +1,4 @@
-"""The units by which texts are compared: words, or the tokens of a tokenizer."""
+"""Units in which texts are compared: words, or the tokens of a tokenizer."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _WORD = re.compile(r"\w+")
 
 
 class Units(Protocol):
-    """What texts are compared by.
+    """Splits texts into comparable units.
 
     Attributes:
-        name: Name of one.
+        name: Name of one unit.
     """
 
     name: str
@@ -36,9 +36,9 @@ class Units(Protocol):
 
 
 class WordUnits:
-    """Words, numbered in the order in which the samples show them.
+    """Words, numbered in the order in which the samples contain them.
 
-    A word is a run of letters, digits and underscores, in any case.
+    A word is a run of letters, digits and underscores, ignoring case.
     """
 
     name = "word"
@@ -47,13 +47,13 @@ class WordUnits:
         self._numbers: dict[str, int] = {}
 
     def of_sample(self, text: str) -> Tokens:
-        """Return the (N,) numbers of the words, new ones for new words."""
+        """Return the (N,) numbers of the words; new words get new numbers."""
         numbers = self._numbers
         ids = [numbers.setdefault(word, FIRST_TOKEN + len(numbers)) for word in _words(text)]
         return np.array(ids, np.int64)
 
     def of_record(self, text: str) -> Tokens:
-        """Return the (N,) numbers of the words, `UNKNOWN` for those that no sample has."""
+        """Return the (N,) numbers of the words, `UNKNOWN` for those in no sample."""
         get = self._numbers.get
         return np.array([get(word, UNKNOWN) for word in _words(text)], np.int64)
 
@@ -76,7 +76,7 @@ class TokenizerUnits:
         tokenizer: A Hugging Face tokenizer that the tokenizers library runs.
 
     Raises:
-        ConfigError: Another one runs it, which does not tell where a token lies.
+        ConfigError: It is a slow tokenizer, which gives no token offsets.
     """
 
     name = "token"
@@ -87,11 +87,11 @@ class TokenizerUnits:
         self._tokenizer = tokenizer
 
     def of_sample(self, text: str) -> Tokens:
-        """Return the (N,) numbers of the tokens: their ids, moved up."""
+        """Return the (N,) numbers of the tokens: their ids plus an offset."""
         return np.array(self._encode(text)["input_ids"], np.int64) + FIRST_TOKEN
 
     def of_record(self, text: str) -> Tokens:
-        """Return the (N,) numbers of the tokens: their ids, moved up."""
+        """Return the (N,) numbers of the tokens: their ids plus an offset."""
         return self.of_sample(text)
 
     def places(self, text: str) -> list[tuple[int, int]]:

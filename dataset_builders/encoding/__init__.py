@@ -1,1 +1,1 @@
-"""Rendered text to token rows, and these to a data set on disk."""
+"""Encode rendered conversations as token rows and write them as a dataset."""

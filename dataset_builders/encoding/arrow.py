@@ -1,4 +1,4 @@
-"""Token rows to a dataset on disk: streamed, whole or not at all, the same bytes each time.
+"""Write token rows as a dataset on disk: streaming, atomic, byte-for-byte reproducible.
 
 The layout is that of `datasets.save_to_disk`, written chunk by chunk from the rows' own
 memory. Names of files are fixed, and the fingerprint is a hash of the rows, so nothing
@@ -37,14 +37,14 @@ INDEX_FILE = "index.parquet"
 """Table of a dataset's rows, in the dataset's folder."""
 
 _STALE = 24 * 60 * 60
-"""Seconds without a write after which a folder of a killed build is taken for left behind."""
+"""Seconds without a write after which a killed build's folder is considered stale."""
 
 _DATA_FILE = "data-00000-of-00001.arrow"
 
 
 @dataclass
 class Collected:
-    """What is gathered of the rows as they pass.
+    """Index and digest accumulated over the rows as they are written.
 
     Attributes:
         index: For every chunk the part of the index.
@@ -55,13 +55,13 @@ class Collected:
     digest: Any = field(default_factory=lambda: hashlib.blake2b(digest_size=8))
 
     def add(self, rows: Rows) -> None:
-        """Take a chunk in."""
+        """Add a chunk."""
         self.index.append(_index_batch(rows))
         for column in (rows.lengths, rows.ids, rows.labels):
             self.digest.update(np.ascontiguousarray(column))
 
     def table(self) -> Arrow:
-        """The index: one row per dataset row."""
+        """Return the index: one row per dataset row."""
         import pyarrow as pa
 
         return pa.Table.from_batches(self.index, schema=index_schema())
@@ -70,8 +70,8 @@ class Collected:
 def write_dataset(chunks: Iterable[Rows], folder: Path) -> Collected:
     """Write rows into a new folder that `datasets.load_from_disk` reads.
 
-    Everything is written beside the folder first and renamed at the end: whoever finds
-    the folder finds all of it.
+    Everything is written to a temporary sibling folder and renamed at the end, so the folder is
+    never incomplete.
 
     Args:
         chunks: The rows, streamed.
@@ -115,7 +115,7 @@ def in_memory(chunks: Iterable[Rows]) -> tuple[Dataset, Collected]:
 
 
 def features() -> Any:
-    """The columns, each (T,)."""
+    """Return the columns, each (T,)."""
     from datasets import Features, List, Value
 
     columns: dict[str, Any] = {
@@ -127,7 +127,7 @@ def features() -> Any:
 
 
 def record_batch(rows: Rows) -> Arrow:
-    """The rows' columns, on their own memory where they have them."""
+    """Return the rows' columns as a record batch, without a copy where possible."""
     import pyarrow as pa
 
     schema = features().arrow_schema
@@ -173,11 +173,11 @@ def _write_state(folder: Path, fingerprint: str) -> None:
 
 @contextmanager
 def _whole_or_not_at_all(folder: Path) -> Iterator[Path]:
-    """A folder beside the one that is wanted, which takes its name if all went well."""
+    """Yield a temporary folder that is renamed to the target on success."""
     temporary: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        # Told now: the renaming would tell only when everything has been encoded.
+        # Checked now: the rename would fail only after everything has been encoded.
         if folder.exists() and any(folder.iterdir()):
             raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
         _remove_stale(folder)
@@ -196,19 +196,19 @@ def _whole_or_not_at_all(folder: Path) -> Iterator[Path]:
 
 
 def _remove_stale(folder: Path) -> None:
-    """Remove what killed builds left; younger ones may be of others that still write."""
+    """Remove leftovers of killed builds; younger ones may belong to builds still running."""
     prefix = f".{folder.name}.partial-"
     for path in folder.parent.iterdir():
         if path.name.startswith(prefix) and path.is_dir() and not path.is_symlink():
             with suppress(OSError):  # gone meanwhile, or not ours
-                # A folder's own time stands still while a file in it grows.
+                # A folder's mtime does not change while a file in it grows.
                 newest = max(item.stat().st_mtime for item in [path, *path.iterdir()])
                 if time.time() - newest > _STALE:
                     shutil.rmtree(path, ignore_errors=True)
 
 
 def _make_durable(folder: Path) -> None:
-    """Have the bytes on the disk before the name is: a power cut must not part the two."""
+    """Sync the bytes to disk before the rename, against a power loss between the two."""
     for path in [*folder.iterdir(), folder]:
         descriptor = os.open(path, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""The unit of encoding: some conversations in, their rows as columns out."""
+"""Chunks, the unit of encoding: a batch of conversations in, their rows as columns out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataset_builders.encoding.coding import Coded
 from dataset_builders.encoding.token_rows import Ints, Origin, TokenReport
 
 CHUNK = 256
-"""Most conversations in a chunk."""
+"""Maximum conversations per chunk."""
 
 _CHUNK_CHARACTERS = 4_000_000
 
@@ -23,7 +23,7 @@ class Chunk:
 
     Attributes:
         conversations: The conversations.
-        certified: How many of them have their trained turns located in two ways.
+        certified: How many of them have their trained turns located by two methods.
     """
 
     conversations: list[Conversation]
@@ -40,7 +40,7 @@ class Rows:
         lengths: (R,) int32, tokens of each row.
         trained: (R,) int32, those of them that the loss covers.
         origins: Where each row comes from.
-        report: What became of the chunk's conversations.
+        report: Counts of the chunk's conversations.
     """
 
     ids: Ints
@@ -69,7 +69,7 @@ def cut(conversations: Iterable[Conversation], certified: int) -> Iterator[Chunk
 
 
 def lay_out(rows: Sequence[Coded], origins: list[Origin], report: TokenReport) -> Rows:
-    """Lay rows end to end and count them."""
+    """Concatenate rows and count their tokens."""
     empty = np.zeros(0, dtype=np.int32)
     ids = np.concatenate([item.row.input_ids for item in rows]) if rows else empty
     labels = np.concatenate([item.row.labels for item in rows]) if rows else empty

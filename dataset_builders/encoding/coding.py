@@ -1,8 +1,8 @@
-"""Renderings to ids and labels, by the fastest way that is exact for each.
+"""Encode renderings as ids and labels, by the fastest method that is exact for each.
 
 Ids come from the engine, and offsets from the ids alone where their widths add up to
-the text; what either is not sure of is left to the tokenizer. A rendering with literals
-is cut at them.
+the text; where either is uncertain, the tokenizer is used. A rendering with literals is split at
+them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Coded:
         row: Its ids and labels.
         ends: For each trained turn, the tokens up to its end.
         rendered: What was encoded.
-        by_reference: Whether the fast engine left it to the tokenizer.
+        by_reference: Whether the tokenizer encoded it instead of the fast engine.
     """
 
     row: TokenRow
@@ -56,7 +56,7 @@ class Coder:
         self._literals: LiteralEncoder | None = None
 
     def encode(self, rendered: Sequence[Rendered], engine: Engine) -> list[Coded | MaskError]:
-        """Encode renderings together; an error for each that cannot be encoded."""
+        """Encode renderings together; returns an error for each that cannot be encoded."""
         sizes = [_size(item.text) for item in rendered]
         plain = [
             number for number, item in enumerate(rendered) if sizes[number] and not item.literals
@@ -68,10 +68,10 @@ class Coder:
         ]
 
     def confirm(self, coded: Sequence[Coded]) -> None:
-        """Compare rows with what the tokenizer makes of the same texts.
+        """Compare rows with the tokenizer's own encoding of the same texts.
 
         Raises:
-            DataError: The ids differ, so the fast engine is not to be used on these data.
+            DataError: The ids differ, so the fast engine must not be used on these data.
         """
         for item in coded:
             if item.rendered.literals:
@@ -80,14 +80,14 @@ class Coder:
             if ids is None or not np.array_equal(ids, item.row.input_ids):
                 raise DataError(
                     "the fast engine's ids differ from the tokenizer's, in the text "
-                    f"{item.rendered.text[:60]!r}...: ask for engine huggingface"
+                    f"{item.rendered.text[:60]!r}...: set engine to huggingface"
                 )
 
     def off_prompt(self, row: TokenRow, prompts: Sequence[Rendered], engine: Engine) -> int:
-        """How many of the prompts the row does not continue with a trained turn.
+        """Count the prompts that the row does not continue with a trained turn.
 
-        Ids are compared, not characters: a tokenizer may cut the end of a prompt in another
-        way where an answer follows.
+        Ids are compared, not characters: a tokenizer may split the end of a prompt differently when
+        an answer follows.
         """
         coded = self.encode(prompts, engine)
         return sum(
@@ -96,7 +96,7 @@ class Coder:
         )
 
     def prompt_ids(self, rendered: Rendered) -> list[int]:
-        """Ids of a prompt, by the tokenizer itself.
+        """Encode a prompt with the tokenizer itself.
 
         Raises:
             MaskError: The text cannot be encoded.
@@ -143,7 +143,7 @@ def _labelled(
 
 
 def _size(text: str) -> int | None:
-    """Bytes of a text in UTF-8; none if it holds half a character."""
+    """Return the size of a text in UTF-8 bytes; None if it holds a lone surrogate."""
     if text.isascii():
         return len(text)
     try:

@@ -1,4 +1,4 @@
-"""Work during which the cyclic garbage collector rests."""
+"""Pause the cyclic garbage collector during allocation-heavy work."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """Keep the collector from running, for work that makes many objects and few cycles.
+    """Pause garbage collection, for work that creates many objects and few cycles.
 
-    It walks over all objects of the process (a few hundred thousand where trainers are
-    imported) each time that their number has grown. Memory is bounded by the work within,
-    since nearly all of its objects are freed by their reference counts.
+    The collector scans all objects of the process (a few hundred thousand if trainers are imported)
+    whenever their number has grown. Memory stays bounded, since nearly all objects of the work are
+    freed by reference counting.
     """
     collecting = gc.isenabled()
     gc.disable()

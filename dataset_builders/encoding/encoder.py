@@ -1,4 +1,4 @@
-"""Conversations to token rows: rendered, encoded, labelled and made to fit, in chunks.
+"""Encode conversations as token rows: render, tokenize, label and fit, in chunks.
 
 A chunk's rows are a function of its conversations alone, so chunks may be encoded in
 several processes, and the data are the same.
@@ -44,12 +44,12 @@ class Encoder:
     Args:
         tokenizer: A fast Hugging Face tokenizer with a chat template.
         max_length: Longest row in tokens.
-        policy: What happens to longer rows. "drop" leaves the conversation out. "split"
-            makes several of it, at user turns (for chat). "shorten" leaves out the oldest
-            turns after the instruction (for agents). "raise" stops. "truncate" cuts the
-            end off, which is the trained one, counts it, and leaves out a row that keeps
-            no trained token; Axolotl's `excess_length_strategy` asks for it.
-        end_of_turn: Tokens beside eos that end a turn, see `ChatRenderer`.
+        policy: What happens to longer rows. "drop" drops the conversation. "split" splits it into
+            several rows at user turns (for chat). "shorten" removes the oldest turns after the
+            instruction (for agents). "raise" stops. "truncate" cuts off the end, which is the
+            trained part, counts it, and drops a row that keeps no trained token; this is Axolotl's
+            `excess_length_strategy: truncate`.
+        end_of_turn: Additional end-of-turn tokens besides eos, see `ChatRenderer`.
         engine: "auto" takes tiktoken where it gives the tokenizer's own ids, see
             `choose_engine`.
 
@@ -89,7 +89,7 @@ class Encoder:
         report: TokenReport,
         on_progress: Callable[[int], None] | None = None,
     ) -> Iterator[TokenRow]:
-        """Yield the rows of the conversations that can be used, in their order.
+        """Yield the rows of the conversations that can be used, in order.
 
         Args:
             conversations: Conversations, streamed.
@@ -97,7 +97,7 @@ class Encoder:
             on_progress: Called with the number of conversations of each finished chunk.
 
         Raises:
-            ConfigError: The engine that was asked for cannot be used.
+            ConfigError: The requested engine cannot be used.
             DataError: A row is longer than `max_length` and the policy is "raise".
         """
         for rows in self.encode_chunks(conversations):
@@ -118,9 +118,9 @@ class Encoder:
             processes: Number of processes; the rows do not depend on it.
 
         Raises:
-            ConfigError: The engine that was asked for cannot be used.
+            ConfigError: The requested engine cannot be used.
             DataError: A row is longer than `max_length` and the policy is "raise".
-            WorkerLostError: A process was ended from outside.
+            WorkerLostError: A worker process was killed.
         """
         chunks = cut(conversations, _CERTIFIED)
         first = next(chunks, None)
@@ -134,10 +134,10 @@ class Encoder:
         yield from in_order(self.encode_chunk, chain([first], chunks), processes)
 
     def encode_chunk(self, chunk: Chunk) -> Rows:
-        """Encode conversations together; a function of them alone.
+        """Encode a chunk of conversations; the result depends on them alone.
 
         Raises:
-            CertificationError: Two ways of finding the trained turns disagree.
+            CertificationError: Two methods of locating the trained turns disagree.
             DataError: A row is longer than `max_length` and the policy is "raise", or the
                 fast engine, confirmed on a few rows of each chunk, gave a wrong id.
         """
@@ -180,7 +180,7 @@ class Encoder:
         return lay_out(rows, origins, report)
 
     def _choose(self, rendered: Sequence[_MaybeRendered]) -> tuple[Engine, str]:
-        """The engine, chosen on the first conversations that are encoded."""
+        """Choose the engine, on the first conversations that are encoded."""
         if self._chosen is None:
             texts = [
                 item.text for item in rendered if isinstance(item, Rendered) and not item.literals
@@ -197,7 +197,7 @@ class Encoder:
         ]
 
     def _render(self, conversation: Conversation, certify: bool = False) -> _MaybeRendered:
-        """Rendering of a conversation, or why there is none; nothing if none is trained."""
+        """Render a conversation, or return why not; None if no turn is trained on."""
         if not conversation.num_trained:
             return None
         try:
@@ -206,18 +206,18 @@ class Encoder:
             return error
 
     def _off_prompt(self, conversation: Conversation, coded: Coded, engine: Engine) -> int:
-        """Number of trained turns whose row does not begin with the ids of their prompt."""
+        """Count trained turns whose row does not begin with the ids of their prompt."""
         messages, prompts = conversation.messages, []
         for end in (number for number, message in enumerate(messages) if message.trained):
             try:
                 prompts.append(self.renderer.render_prompt(messages[:end], conversation.tools))
-            except MaskError:  # Nothing that could be prompted with comes before the turn.
+            except MaskError:  # There is no prompt before the turn.
                 continue
         off = self._coder.off_prompt(coded.row, prompts, engine)
         return off + conversation.num_trained - len(prompts)
 
     def _fit(self, coded: Coded, conversation: Conversation, report: TokenReport) -> list[Coded]:
-        """The rows that a conversation gives under the length policy; none if it is left out."""
+        """Apply the length policy to a conversation; no rows if it is dropped."""
         length = len(coded.row.input_ids)
         report.trained_turns += conversation.num_trained
         report.count_length(length)
@@ -246,7 +246,7 @@ class Encoder:
         return rows
 
     def _measure(self, conversation: Conversation) -> tuple[Coded, int] | None:
-        """A part of a conversation as tokens, and their number."""
+        """Encode a part of a conversation and count its tokens."""
         rendered = self._render(conversation)
         if not isinstance(rendered, Rendered):
             return None

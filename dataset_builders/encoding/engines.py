@@ -1,8 +1,8 @@
-"""Texts to token ids: the tokenizer itself, or a faster engine proven equal to it.
+"""Tokenizing engines: the tokenizer itself, or a faster engine verified to be equal to it.
 
 The reference is the tokenizer's own backend. The fast engine (`tiktoken_engine`) is
 used only where it gave the same ids on the user's own data and on a list of strings
-that engines differ on; and it hands single texts back that it is not sure of.
+that engines differ on; and it returns single texts that it is not sure of to the reference.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from dataset_builders.errors import ConfigError
 LOG = logging.getLogger(__name__)
 
 SAMPLE = 64
-"""Conversations on which the fast engine is compared with the tokenizer before its use."""
+"""Number of conversations on which the fast engine is verified against the tokenizer."""
 
 _FEW, _MUCH = 200, 1_000_000
-# Conversations and characters from which on the fast engine is worth its start.
+# Minimum conversations and characters for which the fast engine is worth its startup cost.
 
 EngineName = Literal["auto", "tiktoken", "huggingface"]
 ENGINES: tuple[str, ...] = get_args(EngineName)
@@ -36,7 +36,7 @@ class Engine(Protocol):
     name: str
 
     def encode(self, texts: Sequence[str]) -> list[Ints | None]:
-        """Ids (T,) of each text, without added ones; none where the engine is not sure."""
+        """Return the ids (T,) of each text, without added tokens; None where uncertain."""
         ...
 
 
@@ -53,7 +53,7 @@ class HuggingFaceEngine:
         self._backend = tokenizer.backend_tokenizer
 
     def encode(self, texts: Sequence[str]) -> list[Ints | None]:
-        """Ids (T,) of each text."""
+        """Return the ids (T,) of each text."""
         self._ready()
         encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
@@ -61,11 +61,11 @@ class HuggingFaceEngine:
     def encode_with_offsets(
         self, text: str, control_tokens: bool = True
     ) -> tuple[Ints, list[tuple[int, int]]]:
-        """Ids (T,) of a text and the range of characters of each token.
+        """Return the ids (T,) of a text and the character range of each token.
 
         Args:
             text: The text.
-            control_tokens: Whether what spells a control token is that token.
+            control_tokens: Whether text that spells a control token becomes that token.
         """
         self._ready(control_tokens)
         encoding = self._backend.encode(text, add_special_tokens=False)
@@ -85,21 +85,21 @@ class HuggingFaceEngine:
 def choose_engine(
     tokenizer: Any, spec: dict[str, Any], name: EngineName, texts: Sequence[str]
 ) -> tuple[Engine, str]:
-    """Choose the engine for a tokenizer, on the evidence of a sample.
+    """Choose the engine for a tokenizer, based on a sample.
 
     Args:
         tokenizer: A fast Hugging Face tokenizer.
         spec: Its `specification`.
         name: "huggingface" for the reference; "auto" for the fast engine where it is
-            installed, gives the same ids and is worth its start (about half a second);
-            "tiktoken" to have an error where not.
+            installed, gives the same ids and is worth its startup (about half a second); "tiktoken"
+            to raise an error otherwise.
         texts: Rendered conversations of the user's data; the first are the sample.
 
     Returns:
         The engine, and why it is not the fast one, or "".
 
     Raises:
-        ConfigError: The fast engine was asked for and cannot be used.
+        ConfigError: The fast engine was requested and cannot be used.
     """
     if name == "huggingface":
         return HuggingFaceEngine(tokenizer), ""
@@ -115,7 +115,7 @@ def choose_engine(
     except UnsupportedTokenizerError as error:
         if name == "tiktoken":
             raise ConfigError(f"engine: tiktoken cannot be used: {error}") from error
-        LOG.info("the tokenizer encodes by itself: %s", error)
+        LOG.info("fast engine not used, the tokenizer encodes: %s", error)
         return HuggingFaceEngine(tokenizer), str(error)
     return engine, ""
 
@@ -129,7 +129,7 @@ def difference(tokenizer: Any, engine: Engine, sample: Sequence[str]) -> str:
         sample: Texts of the user's data.
 
     Returns:
-        The first text on which they differ, in words, or "".
+        A message about the first text on which they differ, or "".
     """
     added = [token.content for token in tokenizer.added_tokens_decoder.values()]
     texts = [*sample, *difficult_texts(added)]
@@ -184,6 +184,6 @@ def _texts_of_categories() -> tuple[str, ...]:
 
 
 def check_engine_name(name: str) -> None:
-    """Raise a ConfigError unless there is such an engine."""
+    """Raise a ConfigError unless the engine exists."""
     if name not in ENGINES:
         raise ConfigError(f"engine: found {name!r}, expected one of {', '.join(ENGINES)}")

@@ -1,8 +1,8 @@
-"""Encoding of texts in which a conversation's own words spell control tokens.
+"""Encode texts whose message content spells control tokens, as plain characters.
 
-A text is cut at these ranges. Outside it is encoded as ever; inside, and from there to
-the next control token of the template, by the tokenizer's model alone: no control
-token is matched, and no blank is put before the piece, as it is none of the text's.
+A text is split at these ranges. Outside it is encoded normally; inside, and from there to the next
+control token of the template, by the tokenizer's model alone: no control token is matched, and no
+blank is added before the piece, as the text has none there.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from dataset_builders.masks.spans import Rendered
 
 
 class LiteralEncoder:
-    """Encodes rendered conversations whose `literals` have to stay text.
+    """Encodes rendered conversations whose `literals` must stay text.
 
     Args:
         tokenizer: A fast Hugging Face tokenizer.
         spec: Its `specification`.
 
     Raises:
-        MaskError: The tokenizer cannot be written out, so none without control tokens
-            can be made of it.
+        MaskError: The tokenizer cannot be serialised, so no copy without control tokens can be
+            made.
     """
 
     def __init__(self, tokenizer: Any, spec: dict[str, Any]) -> None:
         if not spec:
             raise MaskError(
-                "a control token as text needs a tokenizer that can be written out",
+                "encoding a control token as text needs a tokenizer that can be serialised",
                 "control_token",
             )
         added = {id_: token.content for id_, token in tokenizer.added_tokens_decoder.items()}
         self._engine = HuggingFaceEngine(tokenizer)
-        # A byte-level tokenizer does so itself if told to; a copy costs a third of a second.
+        # A byte-level tokenizer supports this by a flag; a copy costs a third of a second.
         able = is_byte_level(spec) and all(token["special"] for token in spec["added_tokens"])
         self._bare = None if able else _without_control_tokens(spec)
         self._added = np.array(sorted(added), dtype=np.int32)
@@ -49,10 +49,10 @@ class LiteralEncoder:
         self._control = re.compile("|".join(map(re.escape, contents)) or r"(?!)")
 
     def encode(self, rendered: Rendered) -> tuple[Ints, Bounds]:
-        """Ids (T,) and the characters of each token.
+        """Return ids (T,) and the characters of each token.
 
         Raises:
-            MaskError: The tokenizer knows no way to write a literal but the control token.
+            MaskError: The tokenizer can encode a literal only as the control token.
         """
         ids: list[Ints] = []
         offsets: list[tuple[int, int]] = []
@@ -66,7 +66,7 @@ class LiteralEncoder:
         return np.concatenate(ids), Bounds.of_characters(offsets)
 
     def _pieces(self, rendered: Rendered) -> Iterator[tuple[int, int, bool]]:
-        """Ranges of the text and whether each is encoded by the model alone."""
+        """Return ranges of the text and whether each is encoded by the model alone."""
         text, position = rendered.text, 0
         for literal in (*rendered.literals, None):
             end = len(text) if literal is None else literal.start
@@ -90,9 +90,7 @@ class LiteralEncoder:
             ids = np.concatenate(parts)
             offsets = [(at, at + 1) for at, part in enumerate(parts) for _ in part]
             if np.isin(ids, self._added).any():
-                raise MaskError(
-                    f"{text!r} cannot be written but as a control token", "control_token"
-                )
+                raise MaskError(f"{text!r} can be encoded only as a control token", "control_token")
         return ids, offsets
 
     def _by_model(self, text: str) -> tuple[Ints, list[tuple[int, int]]]:
@@ -103,7 +101,7 @@ class LiteralEncoder:
 
 
 def _without_control_tokens(spec: dict[str, Any]) -> Any:
-    """A copy of the backend that matches no control token and adds nothing to a text."""
+    """Return a copy of the backend that matches no control token and adds nothing to a text."""
     from tokenizers import Tokenizer
 
     bare = {
@@ -119,7 +117,7 @@ def _without_control_tokens(spec: dict[str, Any]) -> Any:
 
 
 def _bare(part: dict[str, Any] | None, inside: str) -> dict[str, Any] | None:
-    """A step of the tokenizer without what it puts before a text."""
+    """Return a step of the tokenizer without its text prefix."""
     if part is None or part["type"] == "Prepend":
         return None
     if part["type"] == "Sequence":

@@ -1,8 +1,8 @@
-"""What happens to conversations that are too long: whole turns go, never a turn's end.
+"""Fit conversations that are too long by removing whole turns, never the end of a turn.
 
-Both ways work on messages and have the result rendered again, so that a row is always
-what the template makes of a conversation. The unit is the *exchange*: a user's turn, or
-an observation, and the assistant's turns that answer it.
+Both methods work on messages and render the result again, so that a row is always a template's
+rendering of a conversation. The unit is the *exchange*: a user's turn, or an observation, and the
+assistant's turns that answer it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Row = TypeVar("Row")
 """An encoded conversation."""
 
 Encode = Callable[[Conversation], tuple[Row, int] | None]
-"""Encodes a conversation: the row and its tokens, or none if the template refuses it."""
+"""Encodes a conversation: the row and its tokens, or None if the template rejects it."""
 
 
 class Exchange(NamedTuple):
@@ -32,7 +32,7 @@ class Exchange(NamedTuple):
 
 
 def exchanges(messages: Sequence[Message]) -> list[Exchange]:
-    """Cut a conversation, without its leading system turns, into exchanges.
+    """Divide a conversation, without its leading system turns, into exchanges.
 
     The answer to a tool call belongs to the exchange of the call.
     """
@@ -47,14 +47,14 @@ def exchanges(messages: Sequence[Message]) -> list[Exchange]:
 
 
 def steps(messages: Sequence[Message]) -> list[Exchange]:
-    """Exchanges, cut also after the results of each tool call that the assistant goes on from.
+    """Divide into exchanges, and also after the results of tool calls that another turn follows.
 
-    A trajectory of calls is one exchange, since only its first turn asks. A call and its
-    results are never parted.
+    A trajectory of calls is one exchange, since only its first turn is a user's. A call and its
+    results are never separated.
     """
     starts = {part.start for part in exchanges(messages)}
-    held: set[int] = set()  # where a cut would part a result from its call
-    call: int | None = None  # of the turn before; none too if that is no result of a call
+    held: set[int] = set()  # where a cut would separate a result from its call
+    call: int | None = None  # of the turn before; also None if that is not a tool result
     for index, message in enumerate(messages):
         if message.role == "assistant" and call is not None:
             starts.add(index)
@@ -66,7 +66,7 @@ def steps(messages: Sequence[Message]) -> list[Exchange]:
 
 
 def _call_of(messages: Sequence[Message], result: int) -> int | None:
-    """Index of the turn that made the call of a result; none if there is no such call."""
+    """Return the index of the turn that made a result's call; None if there is no such call."""
     wanted, nearest = messages[result].tool_call_id, None
     for number in range(result - 1, -1, -1):
         message = messages[number]
@@ -87,7 +87,7 @@ def _cut(messages: Sequence[Message], starts: Sequence[int]) -> list[Exchange]:
 
 
 def leading_system(messages: Sequence[Message]) -> int:
-    """Number of system turns that a conversation begins with."""
+    """Count the system turns at the start of a conversation."""
     count = 0
     while count < len(messages) and messages[count].role == "system":
         count += 1
@@ -100,8 +100,8 @@ def split(
     """Split a conversation before user turns, into as few rows as fit.
 
     Each piece begins with the system turn, if there is one, and a user turn, and ends
-    with a trained turn. Later pieces do not know the earlier ones, which suits chat
-    (FastChat prepares ShareGPT so); an agent's would lack its task.
+    with a trained turn. Later pieces do not contain the earlier ones, which suits chat (FastChat
+    prepares ShareGPT this way); an agent's would lack its task.
 
     Args:
         conversation: The conversation.
@@ -146,7 +146,7 @@ def split(
 def shorten(
     conversation: Conversation, ends: Sequence[int], max_length: int, encode: Encode[Row]
 ) -> tuple[Row, int] | None:
-    """Leave out the oldest steps after the instruction, as few as needed.
+    """Remove the oldest steps after the instruction, as few as needed.
 
     The instruction is everything up to the first trained turn, which stays with it, and
     so do the results of its calls: system turn, rules and their acknowledgement, worked
@@ -183,7 +183,7 @@ def shorten(
 
 
 def _costs(parts: Sequence[Exchange], ends: Sequence[int]) -> list[int]:
-    """(E + 1,) tokens before each exchange; one without a trained turn has none of its own."""
+    """Return the (E + 1,) tokens before each exchange; one without a trained turn costs none."""
     costs, trained = [0], 0
     for part in parts:
         trained += part.trained

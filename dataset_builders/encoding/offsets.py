@@ -1,9 +1,9 @@
-"""Which tokens lie in which characters, from the ids alone.
+"""Compute token offsets in the text from the ids alone.
 
 The tokens of a byte-level BPE, laid end to end, are the bytes of the text, so a
 cumulative sum of their widths gives exact offsets without asking the tokenizer for
-them. Llama-2's kind is the same but for the blank that it puts before every piece of
-text between control tokens. For other tokenizers the encoding's own offsets are taken.
+them. Llama-2's type is the same except for the blank that it adds before every piece of text
+between control tokens. For other tokenizers the encoding's own offsets are used.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _LLAMA_NORMALIZER = [
 ]
 _PARTS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
 _STEPS = ("normalizers", "pretokenizers", "processors", "decoders")
-"""What a sequence's steps are called in each part."""
+"""Key of a sequence's steps in each part of tokenizer.json."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Where each token begins and ends, in characters or in bytes.
+    """Start and end of each token, in characters or in bytes.
 
     Attributes:
         starts: (T,) int64, non-decreasing.
@@ -48,14 +48,14 @@ class Bounds:
 
     @classmethod
     def of_characters(cls, offsets: Sequence[tuple[int, int]]) -> Bounds:
-        """Bounds from a tokenizer's own offsets."""
+        """Build bounds from a tokenizer's own offsets."""
         edges = np.array(offsets, dtype=np.int64).reshape(-1, 2)
         # Tokenizers that trim white space give a token of nothing else an empty range.
         return cls(np.maximum.accumulate(edges[:, 0]), np.maximum.accumulate(edges[:, 1]))
 
 
 def specification(tokenizer: Any) -> dict[str, Any]:
-    """What a fast tokenizer's tokenizer.json says; empty if it cannot be written out.
+    """Return a fast tokenizer's tokenizer.json; empty if it cannot be serialised.
 
     Its parts are simplified first, see `simplified`.
     """
@@ -68,7 +68,7 @@ def specification(tokenizer: Any) -> dict[str, Any]:
 
 
 def simplified(part: dict[str, Any] | None) -> dict[str, Any] | None:
-    """A part of a tokenizer without the sequences that do nothing.
+    """Return a part of a tokenizer without sequences that have no effect.
 
     An empty sequence is no part, one of a single step is that step, and one within another is
     its steps. Converters write all of these; what is left says what the part does.
@@ -84,7 +84,7 @@ def simplified(part: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 class TokenWidths:
-    """Bytes that each token stands for.
+    """Number of bytes of each token.
 
     Attributes:
         nfc: Whether the tokenizer normalises its text to NFC; widths then hold only for
@@ -107,7 +107,7 @@ class TokenWidths:
 
     @classmethod
     def of(cls, spec: dict[str, Any]) -> TokenWidths | None:
-        """Widths of a tokenizer's tokens, from its specification; none if of another kind."""
+        """Compute a tokenizer's token widths from its specification; None if unsupported."""
         if not spec or spec["model"]["type"] != "BPE":
             return None
         model, normalizer = spec["model"], spec["normalizer"]
@@ -130,7 +130,7 @@ class TokenWidths:
         return cls(widths, added, blank=blank, nfc=nfc)
 
     def bounds(self, ids: Ints, total: int) -> Bounds | None:
-        """Offsets in bytes; none if the tokens do not add up to the text.
+        """Return offsets in bytes; None if the tokens do not add up to the text.
 
         Args:
             ids: (T,) int32, the tokens of a text.
@@ -184,7 +184,7 @@ def _not_bytes(values: npt.NDArray[np.int16], edges: Positions) -> Positions:
 
 @cache
 def _alphabet() -> npt.NDArray[np.int16]:
-    """The byte of each character that byte-level tokenizers write for one (GPT-2's table).
+    """Return the byte of each character of GPT-2's byte-level alphabet.
 
     Characters that stand for no byte, and all behind the table's end, have -1.
     """
@@ -212,7 +212,7 @@ def _blank_width(token: str) -> int:
 
 
 def to_bytes(text: str, spans: Sequence[Span], total: int) -> Sequence[Span]:
-    """Spans of characters as spans of bytes; `total` is the text's number of bytes."""
+    """Convert spans of characters to spans of bytes; `total` is the text's number of bytes."""
     if len(text) == total:
         return spans
     found = []
@@ -226,7 +226,7 @@ def to_bytes(text: str, spans: Sequence[Span], total: int) -> Sequence[Span]:
 
 
 def label(ids: Ints, bounds: Bounds, spans: Sequence[Span]) -> Ints:
-    """Labels of a row: the tokens that overlap a span are trained.
+    """Label a row: tokens that overlap a span are trained on.
 
     Overlap, not containment: a byte-level token may begin with the blank before the
     span, and one character may be spread over several tokens.

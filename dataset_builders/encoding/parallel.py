@@ -1,4 +1,4 @@
-"""Work in several processes, results in order, memory bounded."""
+"""Ordered parallel map over worker processes, with bounded memory."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ _work: Callable[[Any], Any] | None = None
 
 
 class WorkerLostError(AgentTuningError, RuntimeError):
-    """A process was ended from outside, most likely for want of memory."""
+    """A worker process was killed, most likely because memory ran out."""
 
 
 def in_order(
     function: Callable[[Item], Result], items: Iterable[Item], processes: int
 ) -> Iterator[Result]:
-    """Apply a function to items in other processes.
+    """Apply a function to items in other processes and yield results in order.
 
-    Few items are taken ahead of the results, so a stream stays one.
+    Few items are read ahead of the results, so a stream is not held in memory.
 
     Args:
-        function: The function; the processes get it once, as they start.
-        items: What it is applied to; has to be picklable.
-        processes: Number of processes; 1 for none but this one.
+        function: The function; sent to each process once, at its start.
+        items: Its arguments; must be picklable.
+        processes: Number of processes; 1 to use only this one.
 
     Raises:
-        WorkerLostError: A process was ended from outside.
+        WorkerLostError: A worker process was killed.
     """
     if processes <= 1:
         yield from map(function, items)
@@ -57,8 +57,8 @@ def in_order(
             yield pending.popleft().result()
     except BrokenProcessPool as error:
         raise WorkerLostError(
-            f"one of {processes} processes was ended from outside, for want of memory perhaps: "
-            "try fewer"
+            f"one of {processes} processes was killed, perhaps because memory ran out: "
+            "use fewer processes"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)

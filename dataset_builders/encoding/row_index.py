@@ -1,4 +1,4 @@
-"""The index of encoded rows: where each came from and how long it is."""
+"""Row index of an encoded dataset: source and length of each row."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ source within its side, from 0)."""
 
 
 def index_schema() -> Any:
-    """Columns of an index, with their types."""
+    """Return the columns of an index, with their types."""
     import pyarrow as pa
 
     numbers: list[Any] = [(name, pa.int32()) for name in NUMBERS]
@@ -33,7 +33,7 @@ def index_schema() -> Any:
 
 
 def make_index(columns: dict[str, Any], length: int) -> pa.Table:
-    """An index from the columns that are known; the others are "", -1 or 0."""
+    """Build an index from the known columns; the others are "", -1 or 0."""
     import pyarrow as pa
 
     arrays: dict[str, Any] = {}
@@ -47,12 +47,12 @@ def make_index(columns: dict[str, Any], length: int) -> pa.Table:
 
 
 def is_encoded(index: pa.Table) -> bool:
-    """Whether the lengths of its rows are known."""
+    """Whether the row lengths are known."""
     return not len(index) or index["tokens"][0].as_py() >= 0
 
 
 def index_of(rows: Dataset) -> pa.Table:
-    """The index of a data set that was not made here, from the columns it has.
+    """Build the index of a dataset that was made elsewhere, from the columns it has.
 
     Raises:
         DataError: Rows are encoded and one has another number of labels than of tokens.

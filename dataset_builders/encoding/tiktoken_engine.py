@@ -1,9 +1,9 @@
-"""Byte-level BPE by tiktoken, from the vocabulary, merges and pattern of a tokenizer.
+"""Byte-level BPE with tiktoken, built from a tokenizer's vocabulary, merges and pattern.
 
 tiktoken (MIT) merges by the rank of the token that a merge gives, Hugging Face by the
 rank of the pair. The two agree where each token has one merge, or several in a row, and
-where the shortcut that tiktoken takes for a word that is a token changes nothing. What
-is not understood is refused, and `engines` compares the ids before any are used.
+where the shortcut that tiktoken takes for a word that is a token changes nothing. Unsupported
+tokenizers are rejected, and `engines` compares the ids before any are used.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import numpy.typing as npt
 from dataset_builders.encoding.offsets import is_byte_level, tokens_bytes
 from dataset_builders.encoding.token_rows import Ints
 
-# GPT-2's pattern. What needs no look ahead comes first and in a group of its own: tiktoken
-# hands such a group to a much faster matcher, and only white space is left to the slow one.
+# GPT-2's pattern. Alternatives without look-ahead come first in a group of their own: tiktoken uses
+# a much faster matcher for such a group, and only white space is left to the slow one.
 _WORDS = r" ?\p{L}+|'(?:[stmd]|re|ve|ll)| ?[^\s\p{L}\p{N}]+"
 _GPT2 = rf"(?:{_WORDS}| ?\p{{N}}+)|\s+(?!\S)|\s+"
 # Digits are taken out before the pattern runs, so a digit ends a run of white space as
@@ -34,15 +34,15 @@ _GPT2_SINGLE_DIGITS = rf"(?:{_WORDS}|\p{{N}})|\s+(?![^\s\p{{N}}])|\s+"
 _NEW_LETTERS = (*range(0x11DE0, 0x11DEA), *range(0x16FF4, 0x16FF7))
 
 _SINGLE_BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
-"""How vocabularies of SentencePiece's kind write a byte."""
+"""Notation of a byte in SentencePiece-style vocabularies."""
 
 
 class UnsupportedTokenizerError(ValueError):
-    """The tokenizer cannot be rebuilt; says why."""
+    """The tokenizer cannot be rebuilt in tiktoken; the message states why."""
 
 
 class TiktokenEngine:
-    """tiktoken with a tokenizer's own vocabulary.
+    """Engine that runs tiktoken with a tokenizer's own vocabulary.
 
     Args:
         encoding: The `tiktoken.Encoding`; its ids are ranks.
@@ -62,7 +62,7 @@ class TiktokenEngine:
         self._has_all_bytes = bool((ids >= 0).all())
 
     def encode(self, texts: Sequence[str]) -> list[Ints | None]:
-        """Ids (T,) of each text; none where the reference has to decide."""
+        """Return the ids (T,) of each text; None where the reference has to decide."""
         return [self._encode(text) for text in texts]
 
     def _encode(self, text: str) -> Ints | None:
@@ -90,7 +90,7 @@ def build(tokenizer: Any, spec: dict[str, Any]) -> TiktokenEngine:
         spec: Its `specification`.
 
     Raises:
-        UnsupportedTokenizerError: It is of another kind, or tiktoken is not installed.
+        UnsupportedTokenizerError: It is of another type, or tiktoken is not installed.
     """
     try:
         import tiktoken
@@ -99,7 +99,7 @@ def build(tokenizer: Any, spec: dict[str, Any]) -> TiktokenEngine:
             "tiktoken is not installed: pip install 'agenttuning-plugin[fast]'"
         ) from error
     if not spec:
-        raise UnsupportedTokenizerError("the tokenizer cannot be written out")
+        raise UnsupportedTokenizerError("the tokenizer cannot be serialised")
     pattern = _pattern(spec)
     added = _added_tokens(spec)
     vocabulary: dict[str, int] = spec["model"]["vocab"]
@@ -117,7 +117,7 @@ def build(tokenizer: Any, spec: dict[str, Any]) -> TiktokenEngine:
 
 
 def _pattern(spec: dict[str, Any]) -> str:
-    """The expression that splits text into words, for an engine that uses no other step."""
+    """Return the regular expression that splits text, for an engine with no other step."""
     if spec["normalizer"] not in (None, {"type": "NFC"}):
         raise UnsupportedTokenizerError(f"normalizer {spec['normalizer'].get('type')}")
     if not is_byte_level(spec):
@@ -155,7 +155,7 @@ def _added_tokens(spec: dict[str, Any]) -> dict[str, int]:
 def _ranks(
     model: dict[str, Any], spelled: dict[str, bytes | None], backend: Any
 ) -> dict[bytes, int]:
-    """Rank of each token in the order of merges; the 256 bytes come first.
+    """Return each token's rank in merge order; the 256 bytes come first.
 
     Args:
         model: The specification of the model.
@@ -163,7 +163,7 @@ def _ranks(
         backend: The tokenizer's backend.
     """
     settings = ("dropout", "continuing_subword_prefix", "end_of_word_suffix")
-    # Falling back on tokens of single bytes means nothing where there are none.
+    # Byte fallback has no effect without single-byte tokens.
     falls_back = model.get("byte_fallback") and any(map(spelled.__contains__, _SINGLE_BYTES))
     if model["type"] != "BPE" or falls_back or any(model.get(name) for name in settings):
         raise UnsupportedTokenizerError("the model is not a plain BPE")
@@ -191,7 +191,7 @@ def _ranks(
 
 @cache
 def _unsure() -> npt.NDArray[np.bool_]:
-    """(0x110000,) bool: characters that engines of other Unicode versions may class otherwise."""
+    """Return (0x110000,) bool: characters whose class depends on the Unicode version."""
     unsure = np.array(
         [unicodedata.category(chr(code)) in ("Cn", "Cs") for code in range(sys.maxunicode + 1)]
     )

@@ -1,7 +1,7 @@
-"""Token rows, and the report of what became of the conversations they were made from.
+"""Token rows, and the report on the conversations they were built from.
 
-Labels hold the token's own id where the loss covers it and -100 elsewhere, the contract
-that Axolotl and TRL both take as it is.
+Labels hold the token's own id where the loss covers it and -100 elsewhere, the format that Axolotl
+and TRL use directly.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ Ints = npt.NDArray[np.int32]
 _SAMPLES = 3
 
 LENGTH_STEP = 64
-"""Tokens to which lengths of whole conversations are rounded up where they are counted."""
+"""Bin width, in tokens, of the counts of conversation lengths."""
 
 KEEP_SHARE = 0.95
-"""Share of the conversations, in [0, 1], that a recommended longest row would hold whole."""
+"""Fraction of the conversations that a recommended max_length would keep whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class TokenRow:
         return int(np.count_nonzero(self.labels != IGNORE_INDEX))
 
     def has_turn_behind(self, prompt: Ints) -> bool:
-        """Whether the row begins with a prompt's ids, and a trained turn follows them."""
+        """Whether the row begins with a prompt's ids, followed by a trained turn."""
         end = len(prompt)
         return (
             0 < end < len(self.input_ids)
@@ -57,7 +57,7 @@ class TokenRow:
 
 
 class Origin(NamedTuple):
-    """Where a row comes from: fields of `Conversation`, and the piece of it.
+    """Origin of a row: fields of `Conversation`, and the number of its piece.
 
     Attributes:
         id: Identifier within the source.
@@ -79,7 +79,7 @@ class Origin(NamedTuple):
 
     @classmethod
     def of(cls, conversation: Conversation, part: int = 0) -> Origin:
-        """Origin of a conversation's row."""
+        """Return the origin of a conversation's row."""
         return cls(
             conversation.id,
             conversation.source,
@@ -93,7 +93,7 @@ class Origin(NamedTuple):
 
 @dataclass
 class TokenReport:
-    """What became of the conversations.
+    """Counts of kept and dropped conversations and of their tokens.
 
     `read == kept + sum(dropped.values())` counts conversations, and
     `rows == kept - split + pieces` rows: a conversation gives one row, unless it was split.
@@ -157,12 +157,12 @@ class TokenReport:
     samples: dict[str, list[str]] = field(default_factory=dict)
 
     def drop(self, reason: str, conversation: Conversation, detail: str) -> None:
-        """Count a conversation that is left out."""
+        """Count a conversation that is dropped."""
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
         self._sample(reason, conversation, detail)
 
     def leave_out(self, conversation: Conversation, left_out: Iterable[tuple[int, str]]) -> None:
-        """Count parts of trained turns that the template leaves out, see `Rendered.left_out`."""
+        """Count parts of trained turns that the template omits, see `Rendered.left_out`."""
         for index, kind in left_out:
             message = conversation.messages[index]
             name = "thoughts_left_out" if kind == "reasoning" else "words_left_out"
@@ -181,7 +181,7 @@ class TokenReport:
         self.lengths[step] = self.lengths.get(step, 0) + times
 
     def add(self, other: TokenReport) -> None:
-        """Add the counts of the conversations that came after these."""
+        """Add the counts of later conversations."""
         for item in fields(self):
             value = getattr(other, item.name)
             if isinstance(value, int):
@@ -197,7 +197,7 @@ class TokenReport:
             samples += found[: _SAMPLES - len(samples)]
 
     def summary(self) -> str:
-        """One line for people."""
+        """Return the report as one readable line."""
         share = self.trained_tokens / self.tokens if self.tokens else 0.0
         line = f"{self.kept} of {self.read} conversations"
         if self.rows != self.kept:
@@ -225,7 +225,7 @@ class TokenReport:
 
 
 def length_for(lengths: Mapping[Any, int], share: float = KEEP_SHARE) -> int | None:
-    """Shortest longest row that holds a share of the conversations whole.
+    """Return the smallest max_length that keeps a share of the conversations whole.
 
     Args:
         lengths: As in `TokenReport`; keys may be text, as JSON has them.
@@ -243,5 +243,5 @@ def length_for(lengths: Mapping[Any, int], share: float = KEEP_SHARE) -> int | N
 
 
 def label_of(conversation: Conversation) -> str:
-    """A conversation's name in messages."""
+    """Return a conversation's name for messages."""
     return "/".join(part for part in (conversation.source, conversation.id) if part) or "?"

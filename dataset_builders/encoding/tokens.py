@@ -1,6 +1,6 @@
-"""Conversations to a dataset that trainers take as it is.
+"""Encode conversations as a dataset that trainers can use directly.
 
-The steps lie in modules of their own: `chat` renders, `coding` makes ids and labels,
+Each step has its own module: `chat` renders, `coding` makes ids and labels,
 `lengths` makes rows fit, `encoding` does that chunk by chunk, `arrow` writes.
 """
 
@@ -50,7 +50,7 @@ class Encoded:
             each (T,).
         index: One row per dataset row: `id`, `source`, `task`, `model` and `where` of the
             conversation, and more; see `row_index.INDEX`.
-        report: What became of the conversations.
+        report: Counts of the conversations.
     """
 
     dataset: Dataset
@@ -67,7 +67,7 @@ def encode_dataset(
     processes: int = 1,
     on_progress: Callable[[int], None] | None = None,
 ) -> Encoded:
-    """Encode conversations into a dataset that SFTTrainer and Axolotl take as it is.
+    """Encode conversations as a dataset that SFTTrainer and Axolotl use directly.
 
     Args:
         conversations: Conversations, streamed; memory is bounded by chunks of them.
@@ -80,12 +80,12 @@ def encode_dataset(
         on_progress: Called with the number of conversations of each finished chunk.
 
     Raises:
-        CertificationError: Two ways of finding the trained turns disagree.
-        ConfigError: The engine that was asked for cannot be used.
+        CertificationError: Two methods of locating the trained turns disagree.
+        ConfigError: The requested engine cannot be used.
         DataError: No row is left; names the counts by reason and a sample. Or a row is
             too long and the policy is "raise".
         StorageError: The folder cannot be written; nothing is left of it.
-        WorkerLostError: A process was ended from outside.
+        WorkerLostError: A worker process was killed.
     """
     report = TokenReport()
 
@@ -96,7 +96,7 @@ def encode_dataset(
                 on_progress(rows.report.read)
             yield rows
         if not report.kept:
-            # Raised from within, so that no empty folder is left behind.
+            # Raised inside the context, so that no empty folder is left behind.
             raise _nothing_left(what, report)
 
     if folder is None:

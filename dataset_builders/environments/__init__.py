@@ -1,24 +1,24 @@
-"""Held-in environments, the ones whose training split makes training data.
+"""Held-in environments, whose training split generates training data.
 
-They live in the data layer because AgentInstruct is made with them: an environment
-plays a task, its own metric rewards the trajectory, and the rewarded ones become
-conversations (AgentTuning, arXiv 2310.12823, section 2). Evaluators use the same
-classes on the evaluation splits. Held-out environments never make data and therefore
-do not belong here.
-
-Importing this package loads no environment and registers nothing.
+They belong to the data layer because AgentInstruct is made with them: a task is played, the
+environment's own metric rewards the trajectory, and the rewarded ones become conversations
+(AgentTuning, arXiv 2310.12823, section 2). Evaluators use the same classes on the evaluation
+splits. Held-out environments never generate data and therefore do not belong here. Importing this
+package loads no environment and registers nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 from inspect import signature
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from dataset_builders.errors import ConfigError
+from dataset_builders.settings import options as closed_options
+from dataset_builders.settings import read_settings
 
 if TYPE_CHECKING:
     from dataset_builders.environments.base import TextEnvironment
@@ -33,17 +33,17 @@ HELD_IN: dict[str, str] = {
     "os": "dataset_builders.environments.operating_system.dialogue:OperatingSystemDialogue",
     "webshop": "dataset_builders.environments.webshop.dialogue:WebShopDialogue",
 }
-"""Environment name to "module:Class" of its dialogue, which names its world."""
+"""Environment name to "module:Class" of its dialogue class, which names the environment class."""
 
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentSpec:
-    """Which environment to play, and how; a value that any process can be handed.
+    """Which environment to play, and how; a picklable value.
 
     Attributes:
-        name: A key of `HELD_IN`, or any name where `place` is given.
+        name: A key of `HELD_IN`, or any name if `place` is given.
         prompt: "own" or "published".
-        agentinstruct: File, folder or hub id of the copy that holds published wording.
+        agentinstruct: File, folder or hub id of the AgentInstruct copy with the published prompts.
         options: Arguments of the environment's class, such as `data`.
         place: "module:Class" of a dialogue that is not one of `HELD_IN`: this layer makes
             no training data from it.
@@ -57,38 +57,46 @@ class EnvironmentSpec:
 
     @property
     def dialogue(self) -> type[Dialogue]:
-        """Class of the conversation."""
+        """The environment's dialogue class."""
         return _load(self.place or HELD_IN[self.name])
 
     @property
+    def options_model(self) -> type:
+        """Settings class of the options: the arguments of the environment's class."""
+        return _options_model(self.dialogue.world)
+
+    @property
     def max_new_tokens(self) -> int:
-        """Tokens that an assistant turn may have."""
+        """Maximum tokens of an assistant turn."""
         return self.dialogue.max_new_tokens
 
     @property
     def round_limit(self) -> int:
-        """Assistant turns that an episode may have."""
+        """Maximum assistant turns of an episode."""
         return self.dialogue.round_limit
 
     def world(self) -> TextEnvironment:
-        """Make the environment alone.
+        """Create the environment without its dialogue.
 
         Raises:
-            ConfigError: It has no such option.
+            ConfigError: It has no such option, or a value cannot be.
         """
-        cls = self.dialogue.world
-        known = [name for name in signature(cls).parameters if name != "render_mode"]
-        if unknown := [name for name in self.options if name not in known]:
-            raise ConfigError(
-                f"{self.name}: option {unknown[0]!r} is unknown; known: {', '.join(known)}"
-            )
-        return cls(**self.options)
+        self.check_options()
+        return self.dialogue.world(**self.options)
+
+    def check_options(self) -> None:
+        """Check names and types of the options; starts nothing.
+
+        Raises:
+            ConfigError: An option is unknown, or of another type.
+        """
+        read_settings(self.options_model, self.options, self.name)
 
     def wording(self) -> Prompt:
-        """Read the prompt.
+        """Read the prompt template.
 
         Raises:
-            ConfigError: The choice of wording cannot work.
+            ConfigError: The choice of prompt template is invalid.
             SourceNotFoundError: The AgentInstruct copy is not there.
             DataError: The copy holds no rows of this task.
         """
@@ -103,11 +111,11 @@ class EnvironmentSpec:
         )
 
     def make(self, wording: Prompt | None = None, *, isolate: bool = False) -> Dialogue:
-        """Make the environment as a conversation.
+        """Create the environment as a dialogue.
 
         Args:
-            wording: The prompt, where it has been read already.
-            isolate: Play a world whose `isolation` is "process" in a process of its own.
+            wording: The prompt template, if it has been read already.
+            isolate: Run an environment whose `isolation` is "process" in its own process.
         """
         prompt, world = wording or self.wording(), self.world()
         if isolate and world.isolation == "process":
@@ -117,25 +125,25 @@ class EnvironmentSpec:
         return self.dialogue(world, prompt)
 
     def stand_in(self) -> str:
-        """What stands in for the data, or ""; see `TextEnvironment.stand_in`."""
+        """Name of the placeholder data, or ""; see `TextEnvironment.stand_in`."""
         return self.dialogue.world.stand_in(self.options.get("data"))
 
     def check_real(self) -> None:
-        """Refuse to make training data from what only stands in for the data.
+        """Refuse to generate training data from placeholder data.
 
         Raises:
-            ConfigError: It does, and the option `made_up` does not ask for it.
+            ConfigError: The data is a placeholder, and the option `made_up` is not set.
         """
         if (found := self.stand_in()) and self.options.get("made_up") is not True:
             page = self.name.replace("_", "-")
             raise ConfigError(
-                f"{self.name}: found {found} only, which teach nothing: name the folder of its "
+                f"{self.name}: found only {found} (placeholder data): name the folder of its "
                 f"data (--data; docs/tasks/held-in/{page}.md), or ask for them: "
                 "--option made_up=true"
             )
 
     def task_ids(self, split: str) -> tuple[str, ...]:
-        """Identifiers of a split's tasks; see `TextEnvironment.task_ids`."""
+        """Return the task ids of a split; see `TextEnvironment.task_ids`."""
         environment = self.world()
         try:
             return environment.task_ids(split)
@@ -146,13 +154,13 @@ class EnvironmentSpec:
 def load_environment(
     name: str, *, prompt: str = "own", agentinstruct: str | None = None, **options: Any
 ) -> EnvironmentSpec:
-    """Find the environment of a name.
+    """Look up an environment by name.
 
     Args:
         name: A key of `HELD_IN`, such as "database".
-        prompt: "own" for the wording that ships, "published" for AgentInstruct's.
+        prompt: "own" for the built-in prompt template, "published" for AgentInstruct's.
         agentinstruct: File, folder or hub id of the user's AgentInstruct copy.
-        options: Arguments of the environment's class; None stands for its default.
+        options: Arguments of the environment's class; None selects the default.
 
     Raises:
         ConfigError: No environment has this name; the message lists the known ones.
@@ -178,6 +186,15 @@ def register_environments() -> None:
 
 def _make_world(name: str, **options: Any) -> TextEnvironment:
     return _load(HELD_IN[name]).world(**options)
+
+
+@cache
+def _options_model(world: Any) -> type:
+    hints = get_type_hints(world.__init__)
+    known = {n: each for n, each in signature(world).parameters.items() if n != "render_mode"}
+    types = {name: hints.get(name, Any) for name in known}
+    defaults = {name: each.default for name, each in known.items()}
+    return closed_options(type("Options", (), {"__annotations__": types, **defaults}))
 
 
 def _load(place: str) -> type[Dialogue]:

@@ -1,7 +1,7 @@
-"""What an environment is: Gymnasium's interface with text in and text out.
+"""Base class of environments: Gymnasium's interface with text observations and actions.
 
-An environment is the world alone: it takes actions, such as `go to desk 1`, and knows
-nothing of prompts. `dialogue.Dialogue` wraps it into a conversation.
+An environment takes actions, such as `go to desk 1`, and is independent of prompts.
+`dialogue.Dialogue` wraps it into a conversation.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from gymnasium.error import ResetNeeded
 from dataset_builders.errors import ConfigError, EnvironmentFailureError
 
 MAX_CHARACTERS = 1_000_000
-"""Longest text that the declared spaces hold."""
+"""Maximum text length of the declared spaces, in characters."""
 
 
 class AnyText(spaces.Text):
-    """A text space that holds any text; Gymnasium's own wants a list of characters."""
+    """A text space that accepts any text; Gymnasium's own requires a character set."""
 
     def __init__(self) -> None:
         super().__init__(max_length=MAX_CHARACTERS, min_length=0)
@@ -35,11 +35,11 @@ class AnyText(spaces.Text):
 
 @dataclass(frozen=True, slots=True)
 class OracleStep:
-    """What an oracle does next.
+    """Next step of an oracle.
 
     Attributes:
-        thought: Why, in a sentence or two, as a model would write before it acts.
-        action: What the environment's `step` takes.
+        thought: The reason, in one or two sentences, as a model would write before it acts.
+        action: Argument of the environment's `step`.
     """
 
     thought: str
@@ -51,15 +51,15 @@ _Episode = TypeVar("_Episode")
 Isolation = Literal["inline", "thread", "process"]
 
 Oracle = Generator[OracleStep, str, None]
-"""Yields moves and is sent the observation that each one brought."""
+"""Generator that yields steps and is sent the observation after each."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResetResult:
-    """How an episode begins.
+    """Start of an episode.
 
     Attributes:
-        observation: What the acting model is shown first.
+        observation: First observation.
         instruction: The task's own text.
         info: Further entries of `info`, such as `admissible_actions`.
     """
@@ -71,13 +71,13 @@ class ResetResult:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What an action brought.
+    """Result of an action.
 
     Attributes:
-        observation: What is shown next.
-        exit_reason: Why the episode is over, such as "answered"; "" while it goes on.
-        score: The benchmark's metric in [0, 1]; of the end, or so far.
-        valid: Whether the world could make sense of the action.
+        observation: Next observation.
+        exit_reason: Why the episode is over, such as "answered"; "" while it is running.
+        score: The benchmark's metric in [0, 1], final or so far.
+        valid: Whether the environment understood the action.
         info: Further entries of `info`.
     """
 
@@ -89,10 +89,10 @@ class StepResult:
 
 
 def require_episode(episode: _Episode | None) -> _Episode:
-    """The episode, if one has begun.
+    """Return the running episode.
 
     Raises:
-        gymnasium.error.ResetNeeded: None has.
+        gymnasium.error.ResetNeeded: No episode has been started.
     """
     if episode is None:
         raise ResetNeeded("no task has been started; call reset")
@@ -106,9 +106,9 @@ class TextEnvironment(gymnasium.Env[str, str]):
     "index": ...}`; without either a training task is drawn. Task identifiers read
     `<name>-<split>-<rest>`. `info` of `reset` and `step` carries `task_id`, `split`,
     `score` (the benchmark's metric in [0, 1], so far), `success` (bool), `instruction`
-    (the task's own text) and `valid_action` (whether the world could make sense of the
-    last action; true after `reset`). When an episode ends, `info` also carries
-    `exit_reason`. The reward is the score, given with the last step.
+    (the task's own text) and `valid_action` (whether the environment understood the last action;
+    true after `reset`). When an episode ends, `info` also carries `exit_reason`. The reward is the
+    score, given with the last step.
 
     Making an object starts nothing and reads as little as it can: that is left to
     `task_ids` and `reset`. Children implement `task_ids`, `_begin` and `_act`, and
@@ -147,12 +147,12 @@ class TextEnvironment(gymnasium.Env[str, str]):
 
     @abstractmethod
     def task_ids(self, split: str) -> tuple[str, ...]:
-        """Identifiers of a split's tasks, in a fixed order.
+        """Return the task ids of a split, in a fixed order.
 
         Raises:
             ConfigError: The split is unknown.
-            SourceNotFoundError: The data is not there; the message says what to put where.
-            DataError: A file of the data is not what it should be.
+            SourceNotFoundError: The data is missing; the message states what to put where.
+            DataError: A data file is invalid.
         """
 
     @abstractmethod
@@ -161,13 +161,13 @@ class TextEnvironment(gymnasium.Env[str, str]):
 
     @abstractmethod
     def _act(self, action: str) -> StepResult:
-        """Take an action of the running episode."""
+        """Execute an action of the running episode."""
 
     def _end(self) -> None:
-        """Free what the episode holds; may be called more than once and at any time."""
+        """Free the episode's resources; may be called more than once and at any time."""
 
     def oracle(self) -> Oracle:
-        """Moves that solve the task of the last `reset`, without a model.
+        """Yield steps that solve the task of the last `reset`, without a model.
 
         Raises:
             EnvironmentFailureError: No solution is known for this task.
@@ -176,34 +176,34 @@ class TextEnvironment(gymnasium.Env[str, str]):
 
     @classmethod
     def missing(cls, data: str | Path | None = None) -> str:
-        """What keeps the environment from running here, with the remedy, in one line.
+        """Return why the environment cannot run here, with the remedy, in one line.
 
         Returns:
-            "" where nothing is missing.
+            "" if nothing is missing.
         """
         del data
         return ""
 
     @classmethod
     def stand_in(cls, data: str | Path | None = None) -> str:
-        """What stands in for data that are not there, such as "made-up pages".
+        """Return the name of the placeholder data used if real data is absent, or "".
 
-        It is there to try things out on; an environment that has any takes an option
+        It serves for trying things out; an environment with placeholder data has an option
         `made_up`, without which nothing is collected from it.
 
         Returns:
-            "" where the data are what they should be.
+            "" if the data are real.
         """
         del data
         return ""
 
     @classmethod
     def setup(cls, data: str | Path | None, say: Callable[[str], None]) -> None:
-        """Make what the environment needs once on a machine; may be called again.
+        """Perform the environment's one-time setup on a machine; may be called again.
 
         Args:
             data: Folder of the data to set up from.
-            say: Told what is being done.
+            say: Called with progress messages.
         """
         del data
         say(f"{cls.name}: nothing to set up")
@@ -214,13 +214,13 @@ class TextEnvironment(gymnasium.Env[str, str]):
         """Start a task.
 
         Args:
-            seed: Seeds the draw of a task where `options` names none.
+            seed: Seeds the draw of a task if `options` names none.
             options: `{"task_id": ...}` or `{"split": ..., "index": ...}`.
 
         Raises:
             ConfigError: There is no such task.
             MissingExtraError: The environment needs an optional dependency.
-            SourceNotFoundError: The data is not there.
+            SourceNotFoundError: The data is missing.
         """
         super().reset(seed=seed)
         task_id = self._choose(options or {})
@@ -230,11 +230,11 @@ class TextEnvironment(gymnasium.Env[str, str]):
         return start.observation, self._info(StepResult(info=start.info))
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        """Act.
+        """Execute an action.
 
         Returns:
-            Observation, reward, whether the episode is over, False (the limit on rounds is
-            the conversation's), `info`.
+            Observation, reward, whether the episode is over, False (truncation is the dialogue's),
+            `info`.
 
         Raises:
             gymnasium.error.ResetNeeded: No episode is running.
@@ -248,12 +248,12 @@ class TextEnvironment(gymnasium.Env[str, str]):
         return outcome.observation, outcome.score if over else 0.0, over, False, self._info(outcome)
 
     def close(self) -> None:
-        """End the episode and free what it holds; may be called more than once."""
+        """End the episode and free its resources; may be called more than once."""
         self._running = False
         self._end()
 
     def failed(self, exit_reason: str) -> dict[str, Any]:
-        """End the running episode from outside, without success; returns its `info`."""
+        """Abort the running episode without success; returns its `info`."""
         self.close()
         return self._info(StepResult(exit_reason=exit_reason))
 

@@ -1,4 +1,4 @@
-"""Where an environment's data lies on this machine."""
+"""Locate an environment's data on this machine."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from dataset_builders.storage import DATA_VARIABLE, cache_folder
 def find_data(
     name: str, given: str | Path | None, names: Sequence[str], needs: Sequence[str], what: str
 ) -> Path:
-    """Find the folder of an environment's data.
+    """Find the data folder of an environment.
 
-    Looked for in order: the given folder, `$AGENTTUNING_DATA/<one of names>`, the cache.
+    Searched in order: the given folder, `$AGENTTUNING_DATA/<one of names>`, the cache.
 
     Args:
         name: The environment.
         given: The folder that the user named, or None.
         names: Names that the folder may have within `$AGENTTUNING_DATA`.
-        needs: Files, relative to the folder, without which it is of no use; glob patterns,
-            of which one file has to be there.
+        needs: Files, relative to the folder, that it must contain; for a glob pattern, at least one
+            match.
         what: What the files are and where they come from, for the message.
 
     Raises:
-        SourceNotFoundError: No folder has all the files; the message is one line and
-            says what to put where.
+        SourceNotFoundError: No folder has all the files; the message is one line and states what to
+            put where.
     """
     root = os.environ.get(DATA_VARIABLE)
     if given is not None:

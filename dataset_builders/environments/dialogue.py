@@ -1,9 +1,8 @@
-"""An environment as a conversation: wording, action format, limits and history.
+"""An environment as a conversation: prompt template, action format, limits and history.
 
-One object serves collection, evaluation and tests, so that a model is measured with the
-words it was trained on. Formats, parsers and limits are those of AgentBench as
-AgentTuning used it (AgentBench.old in its repository): with others the published
-results cannot be had.
+One class serves collection, evaluation and tests, so that a model is evaluated with the prompts it
+was trained on. Formats, parsers and limits are those of AgentBench as AgentTuning used it
+(AgentBench.old in its repository): with others the published results cannot be reproduced.
 """
 
 from __future__ import annotations
@@ -29,17 +28,17 @@ _WORD = re.compile(r"\w+")
 
 
 class Dialogue(gymnasium.Wrapper[str, str, str, str]):
-    """Assistant turns in, user turns out.
+    """Conversation with an environment: assistant turns in, user turns out.
 
     Children implement `read` and `write`.
 
     `info` carries what the environment's does and `valid_format`: whether the last turn
-    could be parsed as an action that the world could make sense of. The reward is given
+    could be parsed as an action that the environment understood. The reward is given
     with the last step.
 
     Args:
         env: The world.
-        prompt: The words around observations, and the turns before the first one.
+        prompt: Prompt template: the text around observations, and the turns before the first one.
 
     Attributes:
         world: Class of the environment.
@@ -70,94 +69,94 @@ class Dialogue(gymnasium.Wrapper[str, str, str, str]):
         return self.env.name
 
     def parse(self, turn: str) -> str | None:
-        """The action of an assistant turn, or None where it has none.
+        """Return the action of an assistant turn, or None if it has none.
 
-        Thoughts between a model's own marks are taken off first (`reasoning`): a draft of an
-        action in them is none.
+        Thoughts between a model's own marks are removed first (`reasoning`): an action drafted in
+        them does not count.
         """
         return self.read(spoken(turn))
 
     @abstractmethod
     def read(self, said: str) -> str | None:
-        """The action of what a turn says, thoughts taken off; None where it has none."""
+        """Return the action of a turn without thoughts; None if it has none."""
 
     def has_action(self, turn: str) -> bool:
-        """Whether a turn is of the format, in whatever state the world is.
+        """Whether a turn follows the action format, in any state of the environment.
 
-        Children whose `read` makes something of any turn say what the format asks for.
+        Subclasses whose `read` accepts any turn override this with the format's rule.
         """
         return self.parse(turn) is not None
 
     @abstractmethod
     def write(self, move: OracleStep) -> str:
-        """A turn that `parse` reads as the move's action."""
+        """Return a turn that `parse` reads as the step's action."""
 
     def kept(self, turn: str) -> str:
-        """How the conversation keeps an assistant turn: all of it, unless a child cuts it."""
+        """Return an assistant turn as the conversation stores it: whole unless overridden."""
         return turn
 
     def has_thought(self, turn: str) -> bool:
-        """Whether a turn says more than its action: words beyond those that `write` needs.
+        """Whether a turn contains words beyond those that `write` needs for its action.
 
-        A turn without an action counts as having one, since none can be put before it.
+        A turn without an action counts as having a thought, since none can be added to it.
         """
         action = self.parse(turn)
         if action is None:
             return True
-        # In any case: formats that know no case may have lowered it.
+        # Ignoring case: case-insensitive formats may have lowered it.
         bare = Counter(_WORD.findall(self.write(OracleStep("", action)).casefold()))
         return bool(Counter(_WORD.findall(turn.casefold())) - bare)
 
     def with_thought(self, turn: str, thought: str) -> str:
-        """The turn with this thought in place of what it said, and the same action.
+        """Return the turn with its text replaced by this thought, and the same action.
 
-        It is written anew, in the form of `write`; one without an action stays as it is.
+        It is rewritten in the form of `write`; a turn without an action is unchanged.
         """
         action = self.parse(turn)
         return turn if action is None else self.write(OracleStep(thought, action))
 
     @classmethod
     def own_prompt(cls) -> Prompt:
-        """The wording that ships: `prompt.yaml` beside the class."""
+        """Load the built-in prompt template: `prompt.yaml` beside the class."""
         return own_prompt(cls.__module__.rpartition(".")[0])
 
     @classmethod
     def published_pieces(cls, rows: Sequence[Sequence[Message]]) -> dict[str, str]:
-        """The published wording around observations, found in AgentInstruct's rows.
+        """Extract the published text around observations from AgentInstruct's rows.
 
         Args:
-            rows: Of every row the turns after the opening; at least one row.
+            rows: The turns of every row after the opening; at least one row.
 
         Returns:
-            `first` and `feedback`, and what else the child's prompt has; each holds
-            `{observation}` where that belongs.
+            `first` and `feedback`, and other pieces of the subclass's prompt; each has the
+            placeholder `{observation}`.
         """
         del rows
         return {}
 
     def task_ids(self, split: str) -> tuple[str, ...]:
-        """Identifiers of a split's tasks; see `TextEnvironment.task_ids`."""
+        """Return the task ids of a split; see `TextEnvironment.task_ids`."""
         return self.env.task_ids(split)
 
     def opening(self) -> tuple[Message, ...]:
-        """Turns before the first observation: instruction, demonstration, acknowledgement.
+        """Return the turns before the first observation: instruction, example, acknowledgement.
 
-        None of them is trained. Valid after `reset`.
+        None of them is trained on. Valid after `reset`.
         """
         return self.prompt.opening
 
     def first_turn(self, observation: str, info: dict[str, Any]) -> str:
-        """Word the first observation."""
+        """Format the first observation."""
         del info
         return self.prompt.fill("first", observation=observation)
 
     def feedback(self, observation: str, info: dict[str, Any]) -> str:
-        """Word a later observation."""
+        """Format a later observation."""
         del info
         return self.prompt.fill("feedback", observation=observation)
 
     def trim(self, messages: Sequence[Message]) -> tuple[Message, ...]:
-        """What of a dialogue the model is shown, by AgentBench.old's rule."""
+        """Return the part of a dialogue that the model is shown, by AgentBench.old's rule."""
         return trim_history(messages)
 
     def reset(
@@ -169,7 +168,7 @@ class Dialogue(gymnasium.Wrapper[str, str, str, str]):
         return self.first_turn(observation, info), info | {"valid_format": True}
 
     def step(self, turn: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        """Take an assistant turn.
+        """Process an assistant turn.
 
         Returns:
             The next user turn, "" at the end; the reward in [0, 1]; whether the episode
@@ -184,19 +183,19 @@ class Dialogue(gymnasium.Wrapper[str, str, str, str]):
         return self.conclude(turn, observation, reward, over, info)
 
     def unparsable(self, turn: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        """What a turn without an action brings: the end, unless a child says otherwise."""
+        """Handle a turn without an action: ends the episode unless a subclass overrides it."""
         del turn
         return self.stop(BAD_FORMAT, valid_format=False)
 
     def stops(self, turn: str) -> str:
-        """Exit reason of a rule that ends the episode after this turn, or ""."""
+        """Return the exit reason of a rule that ends the episode after this turn, or ""."""
         del turn
         return ""
 
     def conclude(
         self, turn: str, observation: str, reward: float, over: bool, info: dict[str, Any]
     ) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        """Word what the world answered, unless a rule or the limit ends the episode."""
+        """Format the environment's answer, unless a rule or the limit ends the episode."""
         self._observation = observation
         info = info | {"valid_format": bool(info["valid_action"])}
         if over:
@@ -210,12 +209,12 @@ class Dialogue(gymnasium.Wrapper[str, str, str, str]):
     def stop(
         self, exit_reason: str, *, valid_format: bool, truncated: bool = False
     ) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        """End the episode; its score is what the world gives for that, mostly 0."""
+        """End the episode; its score is what the environment gives for that, mostly 0."""
         info = self.env.failed(exit_reason) | {"valid_format": valid_format}
         return "", float(info["score"]), not truncated, truncated, info
 
     def oracle(self) -> Generator[str, str, None]:
-        """Turns that solve the task; is sent every user turn that they bring.
+        """Yield turns that solve the task; the generator is sent every user turn.
 
         Raises:
             EnvironmentFailureError: No solution is known for this task.

@@ -1,4 +1,4 @@
-"""How much of a dialogue the acting model is shown: AgentBench.old's rule.
+"""Truncate a dialogue's history by AgentBench.old's rule.
 
 Its `Session` counts segments, not tokens, so that every model sees the same turns.
 """
@@ -18,11 +18,11 @@ _ASCII_SEGMENT = re.compile(r"[A-Za-z]{1,7}|[^ \n]")
 
 
 def count_segments(text: str) -> int:
-    """Segments of a text: runs of letters in sevens, and every other visible character.
+    """Count segments of a text: letters in runs of up to seven, and every other visible character.
 
-    Only the blank and the line break are free; a tab counts.
+    Only blanks and line breaks are not counted; a tab is.
     """
-    if text.isascii():  # As all below, in a tenth of the time.
+    if text.isascii():  # Same result as below, in a tenth of the time.
         return len(_ASCII_SEGMENT.findall(text))
     segments = 0
     for letters, run in groupby(text, str.isalpha):
@@ -37,19 +37,19 @@ def count_segments(text: str) -> int:
 def trim_history(
     messages: Sequence[Message], max_segments: int = MAX_SEGMENTS
 ) -> tuple[Message, ...]:
-    """Leave out old turns where a dialogue has grown long.
+    """Remove old turns from a long dialogue.
 
-    What it begins with always stays, and says how many messages are left out: the first
-    message or, behind system messages, the first one of the user's, which holds the task. Of
-    the others the latest stay that fit, beginning with one of the assistant's.
+    The start is always kept, and states how many messages are omitted: the first message or, after
+    system messages, the first user message, which holds the task. Of the others the latest that fit
+    are kept, beginning with an assistant message.
 
     Args:
         messages: The dialogue: perhaps system messages, then user and assistant in turn,
             ending with the user.
-        max_segments: What all that is shown must stay below.
+        max_segments: Upper bound, exclusive, of the segments shown.
     """
     roles = [message.role for message in messages]
-    # AgentBench knows no system message; its first message is the user's.
+    # AgentBench has no system messages; its first message is the user's.
     head = roles.index("user") + 1 if "user" in roles else 1
     segments = sum(count_segments(message.content) for message in messages[:head])
     kept = len(messages)

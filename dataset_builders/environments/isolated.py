@@ -1,4 +1,4 @@
-"""An environment in a process of its own: it may leak, hang or die there alone."""
+"""Run an environment in its own process, where it may leak, hang or crash safely."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from dataset_builders.environments import EnvironmentSpec
 
 TIME_LIMIT = 120.0
-"""Seconds that one call may take; the first one starts the process and loads libraries."""
+"""Time limit of a call in seconds; the first one starts the process and loads libraries."""
 
 MAX_EPISODES = 50
-"""Episodes that one process plays: TextWorld's planner leaks with every game it loads."""
+"""Episodes per process: TextWorld's planner leaks memory with every game it loads."""
 
 _GRACE = 2.0
 _PREFIX = "agenttuning-of-"
@@ -37,17 +37,16 @@ _HOST = "from dataset_builders.environments import isolation_host; isolation_hos
 
 
 class IsolatedDialogue(Dialogue):
-    """A dialogue that is played in a child process and used like any other.
+    """A dialogue that runs in a child process, with the interface of any other.
 
-    The child is started by the first call that needs it. It ends with `close`, and with
-    this process however that ends, `kill -9` included (see `isolation_host`). What it
-    prints is discarded; what it leaves in the folder for temporary files is deleted with
-    it. One object serves one thread at a time.
+    The child is started by the first call that needs it. It ends with `close`, and with this
+    process however that ends, `kill -9` included (see `isolation_host`). Its output is discarded;
+    its temporary files are deleted with it. An object may be used by one thread at a time.
 
     Args:
-        spec: What to play.
-        prompt: Its wording, as `spec.wording()` reads it.
-        time_limit: Seconds for a call, after which the child is killed.
+        spec: The environment to play.
+        prompt: Its prompt template, from `spec.wording()`.
+        time_limit: Seconds per call, after which the child is killed.
         max_episodes: Episodes after which the child is replaced.
     """
 
@@ -59,7 +58,7 @@ class IsolatedDialogue(Dialogue):
         time_limit: float = TIME_LIMIT,
         max_episodes: int = MAX_EPISODES,
     ) -> None:
-        # Nothing starts when it is made: here it only tells of itself.
+        # Creating it starts nothing: here it only provides metadata.
         told = spec.dialogue(spec.world(), prompt)
         super().__init__(told.env, told.prompt)
         for name in _TOLD:
@@ -72,7 +71,7 @@ class IsolatedDialogue(Dialogue):
 
     @property
     def process_id(self) -> int | None:
-        """The child's, or None while there is none."""
+        """Process id of the child, or None while there is none."""
         return self._child.process.pid if self._child else None
 
     def read(self, said: str) -> str | None:
@@ -97,7 +96,7 @@ class IsolatedDialogue(Dialogue):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[str, dict[str, Any]]:
-        """See `Dialogue.reset`; replaces a child that died, hung or has played enough.
+        """See `Dialogue.reset`; replaces a child that died, hung or reached its episode limit.
 
         Raises:
             EnvironmentFailureError: The child died or took longer than the limit.
@@ -144,7 +143,7 @@ class IsolatedDialogue(Dialogue):
     def _call(self, method: str, *arguments: Any, **settings: Any) -> Any:
         if self._child is None:
             self._child = _Child(self._played, self._wording)
-            # Where `close` is forgotten, and where the program ends without it.
+            # For a forgotten `close`, and for a program that exits without it.
             self._left_behind = weakref.finalize(self, self._child.end, 0.0)
         try:
             return self._child.call(method, arguments, settings, self.time_limit)
@@ -154,7 +153,7 @@ class IsolatedDialogue(Dialogue):
 
 
 def _sweep() -> None:
-    """Remove what children of killed processes left. A number taken anew only waits longer."""
+    """Remove folders that children of killed processes left; a reused pid only delays this."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
         if owner.isdecimal() and not Path(f"/proc/{owner}").exists() and Path("/proc/1").exists():
@@ -162,11 +161,11 @@ def _sweep() -> None:
 
 
 class _LostError(Exception):
-    """The child is of no use any more."""
+    """The child cannot be used any more."""
 
 
 class _Child:
-    """A running `isolation_host`, its pipe and its folder."""
+    """A running `isolation_host`, with its pipe and its folder."""
 
     def __init__(self, spec: EnvironmentSpec, prompt: Prompt) -> None:
         _sweep()
@@ -179,17 +178,17 @@ class _Child:
         }
         self.process = subprocess.Popen(
             [sys.executable, "-c", _HOST, str(theirs.fileno())],
-            # Nothing is ever written to it: that it closes tells the child to end.
+            # Nothing is ever written to it: its closing signals the child to exit.
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=self.noise,
             pass_fds=[theirs.fileno()],
             env=environment,
-            # Ctrl-C in a terminal goes to the parent alone, which may finish what runs.
+            # Ctrl-C in a terminal reaches only the parent, which may finish running work.
             start_new_session=True,
         )
         theirs.close()
-        with suppress(OSError):  # If it died at once, the first call tells.
+        with suppress(OSError):  # If it died immediately, the first call reports it.
             self.pipe.send((spec, prompt))
 
     def call(
@@ -207,7 +206,7 @@ class _Child:
         return result
 
     def end(self, grace: float) -> None:
-        """End the process and whatever it started, and delete its folder."""
+        """Kill the process and its descendants, and delete its folder."""
         self.pipe.close()
         if self.process.stdin is not None:
             self.process.stdin.close()
@@ -224,5 +223,5 @@ class _Child:
             self.process.wait(_GRACE)
         self.noise.seek(0)
         lines = self.noise.read().decode("utf-8", "replace").split("\n")
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "no output")
         return f"exit code {self.process.returncode}: {last[:300]}"

@@ -1,9 +1,9 @@
-"""The child's side of `isolated`: plays one dialogue for another process.
+"""Child process of `isolated`: plays one dialogue for its parent.
 
 Standard input is the lifeline: nothing is written to it, and it closes when the parent
 ends, in whatever way. The kernel then sends SIGIO, which ends this process even in the
-middle of a library call that holds the interpreter. What it has started itself, such as a
-browser and its driver, is ended by a guard: a second process that waits for nothing else.
+middle of a library call that holds the interpreter. Its own child processes, such as a browser and
+its driver, are killed by a guard: a second process that only waits for this one to end.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _STDIN = 0
 
 
 def main() -> None:
-    """Serve calls until the parent closes the pipe, whose number is the only argument."""
+    """Serve calls until the parent closes the pipe, whose file descriptor is the only argument."""
     _guard()
     _end_with_parent()
     pipe: Connection[Any, Any] = Connection(int(sys.argv[1]))
@@ -33,12 +33,12 @@ def main() -> None:
         serve(pipe, _Host(spec.make(prompt)))
     except (EOFError, OSError):
         pass
-    # Libraries of games have hung in their own clean-up.
+    # Game libraries have hung in their own clean-up.
     os._exit(0)
 
 
 def serve(pipe: Connection[Any, Any], host: _Host) -> None:
-    """Answer calls: an error that can be told, or None, and the result."""
+    """Answer calls with an error that can be pickled, or None, and the result."""
     while True:
         method, arguments, settings = pipe.recv()
         try:
@@ -72,14 +72,14 @@ class _Host:
 
 
 def _guard() -> None:
-    """See that nothing of this process group is left when this process is no more."""
+    """Kill the rest of this process group once this process has ended."""
     if os.getpgrp() != os.getpid():
-        return  # Not a session of its own: others would be ended, too.
-    alive, _mine = os.pipe()  # `_mine` is closed by the kernel, at the latest.
+        return  # Not our own session: other processes would be killed too.
+    alive, _mine = os.pipe()  # The kernel closes `_mine` at the latest when this process ends.
     if os.fork():
         os.close(alive)
         return
-    # Whatever else it held open, others would wait for in vain.
+    # Other inherited descriptors would keep other processes waiting.
     os.closerange(0, alive)
     os.closerange(alive + 1, min(os.sysconf("SC_OPEN_MAX"), 2**16))
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -93,13 +93,13 @@ def _end_with_parent() -> None:
     flags = fcntl.fcntl(_STDIN, fcntl.F_GETFL)
     signal.signal(signal.SIGIO, signal.SIG_DFL)
     fcntl.fcntl(_STDIN, fcntl.F_SETFL, flags | os.O_ASYNC)
-    # It may have closed before the signal was asked for.
+    # It may have closed before the signal was requested.
     if select.select([_STDIN], [], [], 0)[0]:
         os._exit(0)
 
 
 def _tellable(error: Exception) -> Exception:
-    """An error that the parent can unpickle: ours as they are, others by their name."""
+    """Return an error that the parent can unpickle: ours unchanged, others by their name."""
     if isinstance(error, AgentTuningError):
         return type(error)(str(error))
     return EnvironmentFailureError(f"{type(error).__name__}: {error}")

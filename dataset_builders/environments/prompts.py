@@ -1,7 +1,7 @@
-"""The words around an environment: ours, or those of the user's AgentInstruct copy.
+"""Prompt templates of environments: built in, or read from the user's AgentInstruct copy.
 
-Published wording is data. It is read from the rows that a model is trained on, so that
-the model is played with those words; the package ships its own.
+The published prompts are data. They are read from the rows that a model is trained on, so that the
+model is prompted with the same text; the package ships its own.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ Pieces = Callable[[Sequence[Sequence[Message]]], Mapping[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Turns before the first observation, and the words around observations.
+    """Prompt template: turns before the first observation, and the text around observations.
 
     Attributes:
         name: "own" or "published".
-        opening: Instruction, demonstrations and acknowledgement; none of them trained.
-        pieces: Texts by name with `{field}` where a value belongs; `first` and `feedback`
-            word the first and the later observations.
+        opening: Instruction, demonstrations and acknowledgement; none of them is trained on.
+        pieces: Texts by name with `{field}` placeholders; `first` and `feedback`
+            format the first and the later observations.
     """
 
     name: str
@@ -41,9 +41,9 @@ class Prompt:
     pieces: Mapping[str, str] = field(default_factory=dict)
 
     def fill(self, piece: str, **values: str) -> str:
-        """A piece with its values; an absent one is the observation alone."""
+        """Fill a piece with its values; an absent piece is the observation alone."""
         text = self.pieces.get(piece, "{observation}")
-        # By hand: values and published texts may hold braces of their own.
+        # Not str.format: values and published texts may contain braces.
         for name, value in values.items():
             before, slot, after = text.partition("{" + name + "}")
             text = before + value + after if slot else text
@@ -59,7 +59,7 @@ class Prompt:
 
 
 def own_prompt(package: str) -> Prompt:
-    """The wording that ships.
+    """Load the built-in prompt template.
 
     Args:
         package: The environment's package, which holds `prompt.yaml`.
@@ -71,15 +71,15 @@ def own_prompt(package: str) -> Prompt:
 
 
 def published_prompt(task: str, agentinstruct: str, pieces: Pieces) -> Prompt:
-    """The wording of a user's AgentInstruct copy.
+    """Read the prompt template from a user's AgentInstruct copy.
 
-    The opening is what most rows begin with, up to the last assistant turn that is not
-    trained (`loss` false): instruction, acknowledgement and demonstration.
+    The opening is the most common start of a row, up to the last assistant turn that is not trained
+    on (`loss` false): instruction, acknowledgement and demonstration.
 
     Args:
         task: AgentInstruct's name of the task, such as "db".
         agentinstruct: File, folder or hub id of the copy.
-        pieces: Finds the words around observations in the turns that follow.
+        pieces: Extracts the text around observations from the turns that follow.
 
     Raises:
         SourceNotFoundError: There is no such copy.
@@ -108,12 +108,12 @@ def _opening(row: Sequence[Message]) -> tuple[Message, ...]:
 
 
 def check_prompt(prompt: str, agentinstruct: str | None) -> None:
-    """Tell whether a choice of wording can work.
+    """Check a choice of prompt template.
 
     Raises:
-        ConfigError: It is unknown, or published wording is asked for without a copy.
+        ConfigError: It is unknown, or "published" without a copy.
     """
     if prompt not in (OWN, PUBLISHED):
         raise ConfigError(f"prompt: found {prompt!r}, expected {OWN!r} or {PUBLISHED!r}")
     if prompt == PUBLISHED and not agentinstruct:
-        raise ConfigError("prompt: published: say where your AgentInstruct copy is (agentinstruct)")
+        raise ConfigError("prompt: published: set agentinstruct to your AgentInstruct copy")

@@ -1,1 +1,1 @@
-"""One module for each shape of record: what it holds and how it becomes a conversation."""
+"""Record formats, one module each: what a record holds and how it becomes a conversation."""

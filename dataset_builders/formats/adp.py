@@ -11,7 +11,7 @@ Record (schema of neulab/agent-data-protocol, versions 1.0 to 1.3): `{id, conten
 | `text_observation`, `json_observation` (its JSON) | user; system if that is its `source` |
 | `web_observation` | user: the `url`, then the `axtree`, or the `html` where there is none |
 
-All actions are trained. An observation that answers an `api_action` becomes a tool turn: by
+All actions are trained on. An observation that answers an `api_action` becomes a tool turn: by
 `tool_call_id`, or, in versions without, by following it, as ADP's own converter links
 them. `reasoning_content` becomes the turn's reasoning. Turns of one role in a row are
 joined. For chat templates without tools, the setting
@@ -52,7 +52,7 @@ _SOURCES: dict[str, Role] = {"user": "user", "environment": "user", "system": "s
 
 
 def convert(record: Record) -> Converted:
-    """Make a conversation of a record; its task is `details.dataset` where that is text.
+    """Convert a record to a conversation; its task is `details.dataset` where that is text.
 
     Raises:
         RecordDroppedError: It cannot be used.
@@ -104,7 +104,7 @@ def _turns(items: Sequence[Any], changes: dict[str, int]) -> Iterator[Message]:
 def _count_left_out(
     item: Mapping[str, Any], answerable: Collection[str], changes: dict[str, int]
 ) -> None:
-    """Count names of participants, and links to calls that no call has."""
+    """Count ignored fields: names of participants, and links to calls that do not exist."""
     link = item.get("tool_call_id") if item["class_"] != "api_action" else None
     found = {
         "names_left_out": bool(item.get("name")),

@@ -38,13 +38,13 @@ _ID = re.compile(r"([A-Za-z0-9]+)_\d+")
 
 
 def convert(record: Record, *, reconstruct: bool = False) -> Converted:
-    """Make a conversation of a record; texts stay verbatim.
+    """Convert a record to a conversation; texts stay verbatim.
 
     Args:
         record: The record.
-        reconstruct: Whether to put back the `loss` flags of conversations that have none,
-            see `loss_rule`; else they are dropped. `changes` counts the gpt turns that got
-            a flag back as `reconstructed_loss`.
+        reconstruct: Whether to restore the `loss` flags of conversations that have none,
+            see `loss_rule`; else they are dropped. `changes` counts the gpt turns whose
+            flag was restored, as `reconstructed_loss`.
 
     Raises:
         RecordDroppedError: It cannot be used.
@@ -80,7 +80,7 @@ def convert(record: Record, *, reconstruct: bool = False) -> Converted:
 def _flags(
     raw: Sequence[Mapping[str, Any]], turns: Sequence[Turn], task: str, reconstruct: bool
 ) -> tuple[list[bool], dict[str, int]]:
-    # Only where every flag is gone: a conversation with some of them is damaged otherwise.
+    # Only if every flag is missing: a conversation with some of them has other damage.
     if reconstruct and all(turn.get("loss") is None for turn in raw):
         count = sum(turn.role == "assistant" for turn in turns)
         return reconstruct_loss(task, turns), {"reconstructed_loss": count}
@@ -94,7 +94,7 @@ def _is_trained(turn: Turn, raw: Mapping[str, Any]) -> bool:
             "loss_not_boolean", f"{where}: found {loss!r:.40}, expected true or false"
         )
     if turn.role == "assistant" and loss is None:
-        # Guessing true would train on demonstrations, which the paper excludes.
+        # A default of true would train on demonstrations, which the paper excludes.
         raise RecordDroppedError(
             "loss_missing",
             f"{where}: found {'null' if 'loss' in raw else 'nothing'} on a gpt turn, expected true "

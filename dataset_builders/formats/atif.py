@@ -1,4 +1,4 @@
-"""ATIF, the Agent Trajectory Interchange Format: steps of a user, a system and an agent.
+"""ATIF (Agent Trajectory Interchange Format): steps of a user, a system and an agent.
 
 Record: one trajectory, checked by the pydantic models of the package `atif` (an optional
 extra). Each step becomes turns:
@@ -10,13 +10,12 @@ extra). Each step becomes turns:
 | `source: agent` | assistant: `message` and `tool_calls` |
 | its `observation.results` | tool, where `source_call_id` names a call; else user |
 
-An agent's step is trained unless it was copied from another trajectory for context
-(`is_copied_context`) or no model was called for it (`llm_call_count: 0`), or says nothing.
+An agent's step is trained on unless it was copied from another trajectory for context
+(`is_copied_context`), was not written by a model (`llm_call_count: 0`), or is empty.
 `reasoning_content` becomes the turn's reasoning. Turns of one role in a row are joined.
-`agent.tool_definitions` become the tools, `model_name` the model where all steps share one.
-For chat templates without tools see `calls_as_text`. Embedded trajectories of subagents are
-left out and counted; a result that consists of nothing but such a reference, and pictures,
-are refused.
+`agent.tool_definitions` become the tools, `model_name` the model where all steps share one. For
+chat templates without tools see `calls_as_text`. Embedded trajectories of subagents are left out
+and counted; a result that consists of nothing but such a reference, and pictures, are refused.
 """
 
 from __future__ import annotations
@@ -40,11 +39,11 @@ if TYPE_CHECKING:
 
 SOURCE = "atif"
 VERSION_PREFIX = "ATIF-v1."
-"""How `schema_version` starts in the versions that can be read."""
+"""Prefix of `schema_version` in the supported versions."""
 
 
 def trajectory_model() -> type[Trajectory]:
-    """The model that trajectories are checked with.
+    """The pydantic model that validates trajectories.
 
     Raises:
         MissingExtraError: The package `atif` is not installed.
@@ -59,7 +58,7 @@ def trajectory_model() -> type[Trajectory]:
 
 
 def convert(record: Record, *, model: type[Trajectory]) -> Converted:
-    """Make a conversation of a record that is a trajectory.
+    """Convert a trajectory to a conversation.
 
     Args:
         record: The record.
@@ -93,7 +92,7 @@ def _validated(value: Any, model: type[Trajectory]) -> Trajectory:
             "bad_atif", f"schema_version: found {version!r:.40}, expected {VERSION_PREFIX}x"
         )
     try:
-        # Strict: "2" is no step_id, as the format says.
+        # Strict, as the format requires: "2" is not a valid step_id.
         return model.model_validate(value, strict=True)
     # pydantic's ValidationError is a ValueError.
     except (ValueError, RecursionError) as error:

@@ -1,14 +1,14 @@
-"""Tool calls spelt out as text, for chat templates that know no tools.
+"""Convert tool calls to text, for chat templates without tool support.
 
 Llama-2's template, the paper's, has neither tool calls nor a role for their results, so a
-trajectory of calls cannot be rendered in it. Spelt out in tags, the convention that Hermes
-began and Qwen's templates follow, the same trajectory suits every template:
+trajectory of calls cannot be rendered in it. Written as text in tags, the convention that Hermes
+introduced and Qwen's templates follow, the same trajectory works with every template:
 
 - `tools` become a list in `<tools>` at the end of the system turn;
 - a call becomes `{"name": ..., "arguments": ...}` in `<tool_call>`, after the turn's text;
 - a result becomes a user turn in `<tool_response>`.
 
-Whoever runs the model has to write its prompts in the same way.
+Prompts at inference must use the same text form.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ Its result follows in <tool_response>."""
 def stream_calls_as_text(
     conversations: Iterable[Conversation], changed: Counter[str]
 ) -> Iterator[Conversation]:
-    """Rewrite conversations one by one; see `calls_as_text`.
+    """Convert conversations lazily; see `calls_as_text`.
 
     Args:
         conversations: The conversations.
-        changed: Gets the number of turns rewritten, under `STEP`.
+        changed: Receives the number of turns rewritten, under `STEP`.
     """
     for conversation in conversations:
         turns = sum(map(_is_rewritten, conversation.messages)) + bool(conversation.tools)
@@ -54,11 +54,11 @@ def stream_calls_as_text(
 
 
 def calls_as_text(conversation: Conversation) -> Conversation:
-    """Spell out tools, calls and results as text; what is trained stays so.
+    """Convert tools, calls and results to text; which turns are trained on does not change.
 
     Returns:
-        A conversation without tools, calls and tool turns. User turns that then follow each
-        other are joined, with an empty line between them.
+        A conversation without tools, calls and tool turns. User turns that become consecutive are
+        joined with an empty line.
     """
     messages = [_rewritten(message) for message in conversation.messages]
     if conversation.tools:

@@ -1,4 +1,4 @@
-"""Pairs of a prompt and its answer: TRL's `prompt` and `completion`, and Alpaca's shape.
+"""Prompt-answer pairs: TRL's `prompt` and `completion`, and the Alpaca format.
 
 `prompt` and `completion` are lists of messages, of which the loss covers the completion's
 assistant turns, or two texts, which become a user turn and an assistant turn; `system`
@@ -31,10 +31,10 @@ SOURCE = "completions"
 
 
 def convert_pair(record: Record, *, source: str = SOURCE) -> Converted:
-    """Make a conversation of a record of `prompt` and `completion`; see `messages.convert`.
+    """Convert a record of `prompt` and `completion` to a conversation; see `messages.convert`.
 
     Raises:
-        RecordDroppedError: It is not of this shape, or trains nothing.
+        RecordDroppedError: It is not in this format, or has no trained turn.
     """
     row = object_of(record)
     # In this shape, TRL's for KTO, a label may also be written as 0 or text.
@@ -42,7 +42,7 @@ def convert_pair(record: Record, *, source: str = SOURCE) -> Converted:
         row = {**row, "label": False}
     check_row(row, HONOURED)
     system = row.get("system")
-    # A prompt or completion that is a text is one, whatever it looks like.
+    # A prompt or completion given as text stays text, even if it looks like JSON.
     prompt, completion = (
         value if isinstance(value, str) else turn_list(value)
         for value in (row.get("prompt"), row.get("completion"))
@@ -68,7 +68,7 @@ def convert_pair(record: Record, *, source: str = SOURCE) -> Converted:
 
 
 def convert_alpaca(record: Record, *, source: str = SOURCE) -> Converted:
-    """Make a conversation of a record in Alpaca's shape; see `messages.convert`.
+    """Convert a record in the Alpaca format to a conversation; see `messages.convert`.
 
     Raises:
         RecordDroppedError: It is not of this shape, or a text is empty.

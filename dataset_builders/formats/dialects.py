@@ -1,10 +1,10 @@
-"""Turns as trainers and APIs write them, brought into the plain shape.
+"""Normalise turns from the field names of trainers and APIs to the plain layout.
 
-The plain shape is `role`, `content`, `train`, `tool_calls`, `tool_call_id`,
-`reasoning_content` and, of a tool turn, `name`. Understood beside it are `from` and `value`
+The plain layout is `role`, `content`, `train`, `tool_calls`, `tool_call_id`,
+`reasoning_content` and, of a tool turn, `name`. Also accepted are `from` and `value`
 (ShareGPT, Axolotl's mappings), `train`, `training`, `loss` and `trainable` as true or false,
 `masked` as their opposite, `weight` as 0 or 1 (OpenAI), content as one text part, and
-reasoning named `reasoning` or `thinking`. What has no certain meaning is refused.
+reasoning named `reasoning` or `thinking`. Anything ambiguous is rejected.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from dataset_builders.formats.meaning import (
 from dataset_builders.formats.shapes import text_of
 from dataset_builders.readers.building import RecordDroppedError
 
-# Axolotl's own defaults for names of roles.
+# Axolotl's default role names.
 _ROLES = {"human": "user", "gpt": "assistant", "developer": "system"}
 _IN_PARTS = ("reasoning_details", "thinking_blocks")
 _HONOURED = (*FLAG_FIELDS, *REASONING, *CALLS)
 
 
 def plain_turns(raw: Any) -> Any:
-    """Bring the turns of a record into the plain shape.
+    """Convert the turns of a record to the plain layout.
 
     Args:
-        raw: The turns; what is no list is returned as it is, for `from_row` to refuse.
+        raw: The turns; anything but a list is returned unchanged, for `from_row` to reject.
 
     Raises:
-        RecordDroppedError: A turn holds something without a certain meaning.
+        RecordDroppedError: A turn holds something ambiguous.
     """
     if not isinstance(raw, Sequence) or isinstance(raw, str | bytes):
         return raw
@@ -46,10 +46,10 @@ def plain_turns(raw: Any) -> Any:
 
 
 def flag_of(raw: Mapping[str, Any], where: str) -> bool | None:
-    """Return whether the loss covers a turn, None where it does not say.
+    """Return a turn's training flag, None if it has none.
 
     Raises:
-        RecordDroppedError: A flag is of another kind (`bad_flag`), or two of them differ
+        RecordDroppedError: A flag has another type (`bad_flag`), or two flags differ
             (`conflicting_flags`).
     """
     found: dict[str, bool] = {}
@@ -95,7 +95,7 @@ def _plain_turn(index: int, raw: Any) -> Any:
 
 
 def _name_of(raw: Mapping[str, Any], role: Any, where: str) -> str | None:
-    """Name of the function whose result a tool turn is; of other turns it is refused.
+    """Return the function name of a tool turn; names on other turns are rejected.
 
     Raises:
         RecordDroppedError: It is not text, or names who speaks: chat templates show no

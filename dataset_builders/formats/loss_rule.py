@@ -1,7 +1,7 @@
-"""Which turns of AgentInstruct are trained, where a copy of it lost its `loss` flags.
+"""Reconstruct which AgentInstruct turns are trained on, for copies without `loss` flags.
 
-Several public copies hold the conversations without the flags. In the original they mark
-off the beginning of each conversation, and the texts tell where that ends:
+Several public copies hold the conversations without the flags. In the original they exclude the
+beginning of each conversation, and the texts show where that ends:
 
 - `db`, `webshop`, `alfworld`: the first gpt turn only acknowledges the instruction;
 - `os`, `kg`: a demonstration comes first; a human turn with a fixed opening ends it;
@@ -34,18 +34,18 @@ _REASON = "loss_rule_unmet"
 
 
 def reconstruct_loss(task: str, turns: Sequence[Turn]) -> list[bool]:
-    """Tell which turns are trained.
+    """Return the reconstructed training flags of a conversation.
 
     Args:
         task: Name of the task, such as "db".
         turns: Turns of the conversation.
 
     Returns:
-        A flag per turn; false on all that are not the assistant's.
+        One flag per turn; false on all turns except the assistant's.
 
     Raises:
-        RecordDroppedError: The task is unknown, or the text that the rule goes by is not
-            there (`loss_rule_unmet`): guessing would train on a demonstration.
+        RecordDroppedError: The task is unknown, or the text that the rule relies on is missing
+            (`loss_rule_unmet`): guessing would train on a demonstration.
     """
     start = _trained_from(task, turns)
     return [turn.role == "assistant" and turn.position >= start for turn in turns]

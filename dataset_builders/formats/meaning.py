@@ -1,9 +1,9 @@
-"""Fields that carry meaning: a reader honours each of them, or refuses the record.
+"""Fields that change what is trained on: a reader must support each or reject the record.
 
 Besides the fields of its own format, a record may hold others that determine what the model is
-shown or trained on: flags of turns, tools, images, labels of preference data. A reader that
-does not know one must not drop it silently. The two tables here are what all readers check;
-each names the fields that it honours. Fields in no table are metadata, and are ignored.
+shown or trained on: flags of turns, tools, images, labels of preference data. A reader that does
+not support one must not drop it silently. All readers check the two tables here; each reader lists
+the fields that it supports. Fields in no table are metadata, and are ignored.
 
 The names are those of the OpenAI API, TRL, Axolotl, LLaMA-Factory, ms-swift and torchtune.
 """
@@ -17,13 +17,13 @@ from dataset_builders.finish_reason import is_cut
 from dataset_builders.readers.building import RecordDroppedError
 
 FLAGS = ("train", "training", "loss", "trainable")
-"""Fields of a turn that say true or false to whether the loss covers it."""
+"""Boolean fields of a turn that state whether the loss covers it."""
 
 MASKED = "masked"
-"""Field of a turn that says the opposite of `FLAGS` (torchtune)."""
+"""Boolean field of a turn that negates `FLAGS` (torchtune)."""
 
 WEIGHT = "weight"
-"""Field of a turn that says it as 0 or 1 (OpenAI)."""
+"""The same as a number, 0 or 1 (OpenAI)."""
 
 FLAG_FIELDS = (*FLAGS, MASKED, WEIGHT)
 """All fields of a turn that determine whether the loss covers it."""
@@ -41,12 +41,12 @@ _MEDIA = ("images", "image", "videos", "video", "audio", "audios")
 
 
 class Field(NamedTuple):
-    """What is known of a field.
+    """A field that carries meaning, and how records with it are rejected.
 
     Attributes:
         why: What it means.
-        carries: Whether a value of it means anything: an empty list of images does not.
-        reason: Name under which a record refused for it is counted.
+        carries: Whether a value has an effect: an empty list of images does not.
+        reason: Name under which a record rejected for it is counted.
     """
 
     why: str
@@ -59,7 +59,7 @@ def _is_given(value: Any) -> bool:
 
 
 def _is_filled(value: Any) -> bool:
-    # Numbers and booleans always say something, here.
+    # Numbers and booleans always have an effect here.
     return value is not None and value not in ("", [], {})
 
 
@@ -76,7 +76,7 @@ def _is_weight(value: Any) -> bool:
 
 
 def _is_text(value: Any) -> bool:
-    # Some data sets name a mode of reasoning here, "on" or "off".
+    # Some data sets give a reasoning mode here, "on" or "off".
     return isinstance(value, str) and len(value.split()) > 1
 
 
@@ -145,7 +145,7 @@ TURN_FIELDS: dict[str, Field] = {
 
 
 def check_row(row: Mapping[str, Any], honours: Collection[str] = ()) -> None:
-    """Refuse a record with a field that carries meaning and that its reader does not honour.
+    """Reject a record with a field that carries meaning and that its reader does not support.
 
     Args:
         row: The record.
@@ -163,11 +163,11 @@ def check_row(row: Mapping[str, Any], honours: Collection[str] = ()) -> None:
 
 
 def check_turn(turn: Mapping[str, Any], where: str, honours: Collection[str] = ()) -> None:
-    """Refuse a turn with a field that carries meaning and that its reader does not honour.
+    """Reject a turn with a field that carries meaning and that its reader does not support.
 
     Args:
         turn: The turn as it was read.
-        where: What to put in front of a field's name, such as "turn 3: ".
+        where: Prefix for the field's name in messages, such as "turn 3: ".
         honours: Fields of `TURN_FIELDS` that the reader takes into account.
 
     Raises:
@@ -181,7 +181,7 @@ def check_turn(turn: Mapping[str, Any], where: str, honours: Collection[str] = (
 
 
 def carried(values: Mapping[str, Any], table: Mapping[str, Field], names: Collection[str]) -> bool:
-    """Whether one of these fields of a record or turn carries meaning.
+    """Whether any of these fields of a record or turn carries meaning.
 
     Args:
         values: The record or turn.

@@ -1,4 +1,4 @@
-"""Conversations in the ecosystem's shape: `messages` of `role` and `content`.
+"""Conversations as `messages` of `role` and `content`, the format of TRL and Axolotl.
 
 This is the shape that TRL and Axolotl read, that the collector writes and that
 `to_dataset` gives, so a written data set can be a source again. Axolotl's rows may call
@@ -28,15 +28,15 @@ HONOURED = ("system", "tools")
 
 
 def convert(record: Record, *, source: str = SOURCE) -> Converted:
-    """Make a conversation of a record of this shape.
+    """Convert a record in this format to a conversation.
 
     Args:
         record: The record.
-        source: Source of a conversation whose record names none.
+        source: Source of the conversations whose record names none.
 
     Raises:
-        RecordDroppedError: It is not of this shape, trains nothing, or holds something
-            that a conversation cannot tell.
+        RecordDroppedError: It is not in this format, has no trained turn, or holds something that a
+            conversation cannot represent.
     """
     row = object_of(record)
     check_row(row, HONOURED)

@@ -1,4 +1,4 @@
-"""What the formats that users bring have in common."""
+"""Helpers shared by the formats that users bring."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dataset_builders.readers.building import Converted, RecordDroppedError, che
 
 
 def system_turn(system: Any, turns: Sequence[Any]) -> list[dict[str, Any]]:
-    """A record's field `system` as the turns to put in front of its turns: one or none.
+    """Return a record's `system` field as a list of turns to prepend: one or none.
 
     Args:
         system: The field.
@@ -44,10 +44,9 @@ def system_turn(system: Any, turns: Sequence[Any]) -> list[dict[str, Any]]:
 
 
 def text_of(content: Any, where: str) -> Any:
-    """Return the text of a content that is given as a list of parts; others as they are.
+    """Return the text of a content given as a list of parts; return other values unchanged.
 
-    Only a single part of text has one certain meaning: templates differ in what they put
-    between several.
+    Only a single text part is unambiguous: templates differ in how they join several.
 
     Raises:
         RecordDroppedError: A part is not text (`multimodal`), or there are several or
@@ -76,11 +75,11 @@ def text_of(content: Any, where: str) -> Any:
 
 
 def merge_turns(messages: Iterable[Message]) -> tuple[list[Message], int]:
-    """Join turns of one role that follow each other, with an empty line between them.
+    """Join consecutive turns of one role, with an empty line between them.
 
-    A trajectory's steps may do so, an instruction and then a page, but many chat templates
-    refuse it. Only user turns and assistant turns of the same `trained` are joined, their
-    reasoning likewise.
+    A trajectory may hold such turns (an instruction, then a page), but many chat templates reject
+    them. Only user turns and assistant turns of the same `trained` are joined, their reasoning
+    likewise.
 
     Returns:
         The turns, and how many were joined to the one before.
@@ -113,7 +112,7 @@ def _joined(*texts: str | None) -> str | None:
 def from_raw(
     row: Mapping[str, Any], turns: Sequence[Any], source: str, changes: Mapping[str, int]
 ) -> Converted:
-    """Make a conversation of a record whose turns are in the plain shape.
+    """Build a conversation from a record whose turns are in the plain layout.
 
     Args:
         row: The record, for `id`, `source`, `task`, `tools` and `model`.
@@ -123,7 +122,7 @@ def from_raw(
         changes: Turns altered, by step.
 
     Raises:
-        RecordDroppedError: They are not of that shape (`bad_messages`), or see `finish`.
+        RecordDroppedError: They are not in that layout (`bad_messages`), or see `finish`.
     """
     try:
         conversation = from_row({**row, "messages": turns}, source=source)
@@ -133,18 +132,18 @@ def from_raw(
 
 
 def finish(conversation: Conversation, changes: Mapping[str, int]) -> Converted:
-    """Check what every conversation has to be.
+    """Check the requirements that every conversation must meet.
 
     Raises:
-        RecordDroppedError: No turn is trained (`no_trained_turn`), one says nothing
-            (`empty_turn`), or a text holds a lone surrogate (`not_unicode`).
+        RecordDroppedError: No turn is trained on (`no_trained_turn`), one is empty (`empty_turn`),
+            or a text holds a lone surrogate (`not_unicode`).
     """
     for name in ("id", "source", "task", "tools", "model"):
         check_unicode(getattr(conversation, name), name)
     for index, message in enumerate(conversation.messages):
         says = message.tool_calls or message.content.strip() or (message.reasoning or "").strip()
         if message.trained and not says:
-            # Trained, it would teach to end the turn at once.
+            # Training on it would teach the model to end its turn at once.
             raise RecordDroppedError(
                 "empty_turn", f"message {index}: content: found no visible character, expected text"
             )

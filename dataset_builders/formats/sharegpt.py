@@ -47,13 +47,13 @@ _ROLES: dict[str, Role] = {
 
 
 def convert(record: Record, *, cleaner: Cleaner) -> Converted:
-    """Make a conversation of a record.
+    """Convert a record to a conversation.
 
-    Every assistant turn is trained, but for those with a flag that says otherwise.
+    Every assistant turn is trained on, except those with a flag that is false.
 
     Args:
         record: The record.
-        cleaner: Repairs turns, and refuses what came before; `changes` counts its repairs.
+        cleaner: Repairs turns and rejects duplicates; `changes` counts its repairs.
 
     Raises:
         RecordDroppedError: It cannot be used.

@@ -1,1 +1,1 @@
-"""New instructions for the held-in environments: Task Derivation and Self-Instruct."""
+"""Generate new instructions for held-in environments: Task Derivation and Self-Instruct."""

@@ -1,4 +1,4 @@
-"""What this package needs of a model, and what a run of it may spend."""
+"""Model protocol and spending limits of instruction generation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COST_LIMIT = "cost_limit"
 
 
 class Model(Protocol):
-    """The collector's `RecordedClient`, or anything that asks and remembers as it does."""
+    """The collector's `RecordedClient`, or anything with the same interface."""
 
     async def complete(
         self,
@@ -32,13 +32,13 @@ class Model(Protocol):
 
         Raises:
             EpisodeEndedError: This request gets no reply; others may.
-            BudgetSpentError: Nothing more may be spent.
+            BudgetSpentError: The budget is spent.
             EndpointError: The endpoint does not work.
         """
 
 
 class BudgetSpentError(Exception):
-    """A limit of the run is reached.
+    """A spending limit of the run is reached.
 
     Attributes:
         reason: Name of the limit.
@@ -52,10 +52,10 @@ class BudgetSpentError(Exception):
 def budget(
     spent: Callable[[], Usage], max_tokens: int | None = None, max_cost: float | None = None
 ) -> Callable[[], None]:
-    """What a client calls before it sends; requests in flight are still paid for.
+    """Return a check that a client calls before it sends; requests in flight are still paid for.
 
     Args:
-        spent: Tells what all replies so far have taken, those of earlier sessions too.
+        spent: Returns the usage of all replies so far, including earlier sessions.
         max_tokens: Tokens read and written after which nothing is sent.
         max_cost: Cost after which nothing is sent, in the price table's currency.
     """
@@ -74,10 +74,10 @@ Outcome = Reply | EpisodeEndedError | BudgetSpentError
 
 
 async def together(requests: Iterable[Coroutine[Any, Any, Reply]]) -> list[Outcome]:
-    """Wait for all replies, or what came instead of them, in the order of the requests.
+    """Await all replies or exceptions, in the order of the requests.
 
     Raises:
-        Exception: Any other failure, once the other requests, which are paid for, are in.
+        Exception: Any other failure, after the other requests, which are paid for, have returned.
     """
     results = await asyncio.gather(*requests, return_exceptions=True)
     outcomes: list[Outcome] = []

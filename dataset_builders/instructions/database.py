@@ -1,8 +1,8 @@
 """Self-Instruct for the database environment: question, tables, solution and check.
 
-BIRD and Spider hold questions only, so it is here that INSERT, UPDATE and DELETE come from.
-Records have the shape of the environment's pairs (`environments.database.pairs`), and
-beside it `answer` or `check`, what the solution was held against.
+BIRD and Spider contain only questions, so INSERT, UPDATE and DELETE come from here. Records have
+the format of the environment's pairs (`environments.database.pairs`), plus `answer` or `check`,
+which the solution was verified against.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ ANSWER_DIFFERS = "answer_differs"
 PASSES_BEFORE = "check_passes_before"
 CHECK_FAILS = "check_fails"
 
-# "007" and "1e5" are text: as numbers they would be written otherwise.
+# "007" and "1e5" are text: as numbers they would be formatted differently.
 _INTEGER = re.compile(r"-?(?:0|[1-9]\d{0,14})")
 _REAL = re.compile(r"-?(?:0|[1-9]\d{0,9})(?:\.\d{1,6})?")
 
@@ -57,10 +57,10 @@ class DatabaseTasks:
     idlers: ClassVar[Sequence[Sequence[str]]] = ((f"{ANSWER}\n[]",), (f'{ANSWER}\n["done"]',))
 
     def read(self, proposal: Proposal) -> Record:
-        """The task that a model proposes.
+        """Parse the task that a model proposes.
 
         Raises:
-            DataError: A section is missing or is not what it should be.
+            DataError: A section is missing or invalid.
         """
         sql = " ".join(code_of(proposal, "solution").split("\n")).strip()
         tables = [_read_table(section) for section in proposal if section.title == "table"]
@@ -75,7 +75,7 @@ class DatabaseTasks:
         return record | {"answer": _read_answer(text_of(proposal, "answer"))}
 
     def show(self, record: Record) -> str | None:
-        """A task in the form that `read` takes; None where it has no such form."""
+        """Format a task as `read` parses it; None if that is impossible."""
         tables = record.get("tables")
         if not tables or not record.get("sql"):
             return None
@@ -91,21 +91,21 @@ class DatabaseTasks:
         return None
 
     def instruction(self, record: Record) -> str:
-        """The task's own text."""
+        """Return the task's own text."""
         return str(record["question"]).strip()
 
     def changes(self, record: Record) -> bool:
-        """Whether the task asks for a change, not for an answer."""
+        """Whether the task requires a change, not an answer."""
         return _changes(record)
 
     def refuse(self, record: Record) -> str:
-        """Hold the solution against the check, on SQLite.
+        """Verify the solution against the check, on SQLite.
 
         Returns:
-            "": they agree. `SOLUTION_FAILS`: SQLite refuses the statement.
+            "": they agree. `SOLUTION_FAILS`: SQLite rejects the statement.
             `ANSWER_DIFFERS`: its result is not the stated answer. `PASSES_BEFORE`: the check
-            holds before the change. `CHECK_FAILS`: it does not hold after it, or is no
-            statement that gives one value.
+            holds before the change. `CHECK_FAILS`: it does not hold after it, or is not a statement
+            that gives one value.
         """
         try:
             database = SqliteDatabase([_table(each) for each in record["tables"]])
@@ -127,15 +127,15 @@ class DatabaseTasks:
         write_lines(folder / FILE, records)
 
     def environment(self, folder: Path) -> EnvironmentSpec:
-        """The database environment with these tasks as its train split."""
+        """Return the database environment with these tasks as its train split."""
         return load_environment(self.name, tasks="pairs", data=str(folder / FILE))
 
     def train_split(self, data: str | None) -> list[Record]:
-        """Tasks of a file of pairs, or generated training tasks with an answer.
+        """Read tasks of a file of pairs, or generated training tasks with an answer.
 
         Raises:
             SourceNotFoundError: There is no such file.
-            DataError: A line is no such record.
+            DataError: A line is not such a record.
         """
         if data is not None:
             given = Path(data)
@@ -154,7 +154,7 @@ class DatabaseTasks:
         ]
 
     def evaluation(self) -> list[str]:
-        """Questions of the generated evaluation splits, and of AgentBench's where they are."""
+        """Return questions of the generated evaluation splits, and of AgentBench's if available."""
         asked = [
             make_task(split, index).question
             for split in EVALUATION_SPLITS
@@ -224,7 +224,7 @@ def _read_table(section: Section) -> dict[str, Any]:
 
 
 def _typed(values: Sequence[str]) -> tuple[str, list[str | int | float | None]]:
-    """A column's type, the narrowest that keeps how every cell is written; empty is NULL."""
+    """Infer a column's type, the narrowest that preserves every cell's text; empty is NULL."""
     filled = [value for value in values if value.strip()]
     if all(map(_INTEGER.fullmatch, filled)):
         return "INTEGER", [int(value) if value.strip() else None for value in values]

@@ -3,8 +3,8 @@
 A data set such as BIRD or Spider gives trajectories in two ways. A model can solve the
 questions like any other task, and its result is compared with the reference's: that is
 collection, with the tasks that are sound as train split. Or a trajectory is constructed
-around the reference: that is executed, a model writes the thoughts, and the whole is
-played, so that its reward is as real as a collected one's.
+around the reference: that is executed, a model writes the thoughts, and the result is played, so
+that its reward is measured like that of a collected one.
 """
 
 from __future__ import annotations
@@ -45,20 +45,20 @@ _REFERENCE = re.compile(
     r"\b(?:reference|gold|expected|provided)\s+(?:solution|answer|result|sql|query)",
     re.IGNORECASE,
 )
-# Quoted texts and numbers of a result's rows, as Python writes them.
+# Quoted texts and numbers of a result's rows, as Python formats them.
 _CELL = re.compile(r"'([^']*)'|\"([^\"]*)\"|(-?\d+(?:\.\d+)?)")
 
 
 @dataclass(slots=True)
 class DerivationReport:
-    """What became of every record.
+    """Counts of records by outcome.
 
     Attributes:
         records: Records by outcome: "kept" or the reason they were dropped for.
         rejected: Replies with thoughts that were not used, by reason.
-        first: For each drop reason how it first showed.
-        guarded_by: Evaluation tasks that questions were held against.
-        stopped: "" or why not all records were looked at.
+        first: The first example of each drop reason.
+        guarded_by: Number of evaluation tasks that questions were compared with.
+        stopped: "" or why not all records were processed.
     """
 
     records: Counter[str] = field(default_factory=Counter)
@@ -74,12 +74,12 @@ class DerivationReport:
 
 
 class Sifter:
-    """Tells which derived tasks are sound, one after the other.
+    """Decides which derived tasks are sound.
 
     Args:
         environment: Database environment whose train split they are.
-        guard: Evaluation tasks to stay away from.
-        report: Added to where a task is dropped.
+        guard: Evaluation tasks to exclude.
+        report: Updated when a task is dropped.
     """
 
     def __init__(
@@ -90,11 +90,11 @@ class Sifter:
         report.guarded_by = len(guard)
 
     def solution(self, task_id: str, question: str) -> Trajectory | None:
-        """The trajectory of the reference, or None where the task is dropped.
+        """Return the reference's trajectory, or None if the task is dropped.
 
-        Dropped is what repeats a question, what is close to an evaluation task, what
-        `verify` finds unsound (an empty result among them, for no work would earn it) and
-        a result that is too long to be shown whole: nobody could have read the answer.
+        Dropped are repeated questions, tasks close to an evaluation task, tasks that `verify` finds
+        unsound (including empty results, which an idle agent would match) and results too long to
+        be shown whole: an agent could not read the answer.
         """
         key = tuple(words(question))
         if key in self._seen:
@@ -120,16 +120,16 @@ async def construct(
     solution: Trajectory,
     report: DerivationReport,
 ) -> Trajectory | None:
-    """Build a trajectory around a reference: its actions, thoughts of a model, real reward.
+    """Build a trajectory around a reference: its actions, a model's thoughts, a measured reward.
 
     Args:
         model: Writes the thoughts, all of them with one request.
-        environment: Where the solution was played, and the result is.
+        environment: Where the solution was played, and the result is played.
         solution: From `Sifter.solution`; its own thoughts are templates.
-        report: Added to.
+        report: Updated.
 
     Returns:
-        The trajectory as it was played anew, or None where it is dropped: no usable
+        The trajectory as replayed, or None if it is dropped: no usable
         thoughts in `ATTEMPTS` replies, or no reward.
     """
     dialogue = environment.make()
@@ -182,11 +182,11 @@ async def _turns(
 
 
 def _rejection(thoughts: Sequence[str], messages: Sequence[Message], form: Dialogue) -> str:
-    """Why thoughts cannot be used, or ""; beside the reasons of `thoughts.rejection`.
+    """Return why thoughts cannot be used, or ""; in addition to `thoughts.rejection`.
 
     Returns:
-        "wrong_number" of thoughts, "mentions_reference" (an acting model knows of none) or
-        "foretells" (a value of a result stands in a thought before the result was there).
+        "wrong_number" of thoughts, "mentions_reference" (an acting model has none) or "foretells"
+        (a thought contains a value of a result before that was observed).
     """
     acts = [index for index, message in enumerate(messages) if message.trained]
     if len(thoughts) != len(acts):
@@ -202,7 +202,7 @@ def _rejection(thoughts: Sequence[str], messages: Sequence[Message], form: Dialo
 
 
 def _foretells(thought: str, before: Sequence[Message], after: Sequence[Message]) -> bool:
-    """Whether a value of a later result, found nowhere before, stands in a thought."""
+    """Whether a thought contains a value of a later result that did not occur before."""
     seen = _joined("\n".join(message.content for message in before))
     said = _joined(thought)
     for message in after:

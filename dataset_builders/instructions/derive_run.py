@@ -1,4 +1,4 @@
-"""A run of Task Derivation: a file of pairs in, tasks and trajectories out."""
+"""Run Task Derivation: read a file of pairs, write tasks and trajectories."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from dataset_builders.rollouts.episode import Trajectory
 
 TRAJECTORIES = "trajectories"
 TEMPLATE = "template"
-"""Stands for the model where thoughts are the oracle's fixed sentences."""
+"""Model name recorded when thoughts are the oracle's fixed sentences."""
 
 NOT_REACHED = "not_reached"
 _CHUNK = 16
@@ -35,7 +35,7 @@ _CHUNK = 16
 
 @dataclass(frozen=True, slots=True)
 class DeriveSettings:
-    """What to derive from, and how.
+    """Settings of Task Derivation.
 
     Attributes:
         pairs: File of questions with reference SQL, or a folder with `pairs.jsonl`.
@@ -62,18 +62,18 @@ async def derive(
     guard: EvaluationGuard,
     on_progress: Callable[[DerivationReport], None] | None = None,
 ) -> dict[str, Any]:
-    """Derive tasks and, where thoughts can be had, trajectories.
+    """Derive tasks and, with a writer or templates, trajectories.
 
-    `out/tasks` holds the records that are sound, for a model to solve; `out/trajectories`
-    the constructed trajectories that earned their reward. Started again after a crash, the
-    run asks for no reply twice.
+    `out/tasks` holds the sound records, for a model to solve; `out/trajectories`
+    the constructed trajectories that earned their reward. When resumed after a crash, the run
+    requests no reply twice.
 
     Returns:
         The report, as written to `report.json`: every record of the file is counted once.
 
     Raises:
         SourceNotFoundError: There is no such file.
-        DataError: A line of it is no record.
+        DataError: A line of it is not a valid record.
         ConfigError: The folder belongs to a run with other settings.
         EndpointError: The endpoint does not work.
     """
@@ -98,7 +98,7 @@ class _Run:
         self._kept: list[dict[str, Any]] = []
 
     def open(self) -> None:
-        """Read the file: what is wrong with it shows before anything is asked."""
+        """Read the file, so that errors in it show before any request is sent."""
         given = Path(self._settings.pairs)
         self.file = (given / FILE if given.is_dir() else given).resolve()
         self._records = [record for _, record in read_lines(self.file, "question")]
@@ -108,7 +108,7 @@ class _Run:
         self._task_ids = self._environment.task_ids("train")
 
     async def finish(self, client: Model | None, store: SqliteRolloutLog | None) -> dict[str, Any]:
-        """Play, ask and write."""
+        """Play, request and write."""
         writer = self._settings.writer
         model = writer.endpoint.model if writer else TEMPLATE
         if client is None and not self._settings.templates:
@@ -200,7 +200,7 @@ class _Run:
         )
 
     def _at_home(self, record: dict[str, Any]) -> dict[str, Any]:
-        """The record with paths that hold wherever its file lies."""
+        """Return the record with absolute paths."""
         if "tables" in record:
             return record
         if "database" in record:

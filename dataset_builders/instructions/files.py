@@ -1,4 +1,4 @@
-"""Files of this package: written whole or not at all, read with one clear complaint."""
+"""Atomic writes and validated reads of this package's files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataset_builders.storage import replace_text
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file at once; who reads it meanwhile finds the old content or the new."""
+    """Write a file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_text(path, text)
 
@@ -23,7 +23,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_lines(path: Path, values: Iterable[Any]) -> None:
-    """Write one JSON value a line."""
+    """Write one JSON value per line."""
     write_text(path, "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values))
 
 
@@ -50,11 +50,11 @@ def read_list(path: Path, field: str) -> list[dict[str, Any]]:
 
 
 def read_lines(path: Path, field: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Read JSON objects, one a line, each with its place such as "pairs.jsonl:3".
+    """Read JSON objects, one per line, each with its location such as "pairs.jsonl:3".
 
     Raises:
         SourceNotFoundError: There is no such file.
-        DataError: A line is no such object; names the line.
+        DataError: A line is not such an object; names the line.
     """
     for number, line in enumerate(read_text(path).splitlines(), 1):
         if not line.strip():
@@ -72,7 +72,7 @@ def read_text(path: Path) -> str:
     """Read a UTF-8 file.
 
     Raises:
-        SourceNotFoundError: It is not there, or cannot be read.
+        SourceNotFoundError: It is missing, or cannot be read.
         DataError: It is not UTF-8.
     """
     try:

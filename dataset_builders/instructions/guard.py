@@ -1,4 +1,4 @@
-"""Keeps tasks that the evaluation asks for out of the training data."""
+"""Exclude tasks that are similar to evaluation tasks from training data."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ SHARED = "shares_text_with_evaluation"
 
 
 class EvaluationGuard:
-    """Instructions of evaluation tasks, and what is too close to one of them.
+    """Instructions of evaluation tasks, which training tasks must not resemble.
 
     Args:
-        instructions: Those of the evaluation's tasks; none makes a guard that lets all by.
-        threshold: ROUGE-L from which two instructions count as alike.
+        instructions: Those of the evaluation's tasks; if empty, the guard accepts everything.
+        threshold: ROUGE-L from which two instructions count as similar.
     """
 
     def __init__(self, instructions: Iterable[str], threshold: float = TOO_SIMILAR) -> None:
@@ -30,12 +30,12 @@ class EvaluationGuard:
         return len(self._samples)
 
     def reason(self, instruction: str) -> str:
-        """Why an instruction may not be trained on, or "".
+        """Return why an instruction must not be trained on, or "".
 
         Returns:
             `SIMILAR`: its ROUGE-L with one of the evaluation's reaches the threshold.
             `SHARED`: by Llama 2's rule (spans of more than 10 words, 4 of which may
-            differ) it holds so much of one that this one would not be clean.
+            differ) it contains so much of one that this one would not be clean.
         """
         if not self._samples:
             return ""

@@ -1,4 +1,4 @@
-"""What playing showed of each proposal, so that a run started again plays none twice."""
+"""Journal of verified proposals, so that a resumed run plays none twice."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataset_builders.errors import StorageError
 
 
 class Journal:
-    """One JSON line for each proposal played; close it after use.
+    """One JSON line per verified proposal; close it after use.
 
     Args:
-        path: The file; made if need be. A last line cut off by a crash is left out, and
-            its proposal played again.
+        path: The file; created if necessary. A last line truncated by a crash is ignored, and its
+            proposal played again.
 
     Raises:
         StorageError: The file cannot be written.
@@ -47,11 +47,11 @@ class Journal:
         return whole
 
     def verdict(self, digest: str) -> str | None:
-        """Why a proposal was dropped, "" if it was sound, None if it was not played yet."""
+        """Return why a proposal was dropped, "" if it was sound, None if it was not played yet."""
         return self._verdicts.get(digest)
 
     def write(self, digest: str, reason: str, instruction: str) -> None:
-        """Write down what playing showed."""
+        """Record the outcome of a proposal."""
         self._verdicts[digest] = reason
         entry = {"proposal": digest, "reason": reason, "instruction": instruction}
         self._file.write(json.dumps(entry).encode() + b"\n")

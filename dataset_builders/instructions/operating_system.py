@@ -1,6 +1,6 @@
 """Self-Instruct for the os environment: task, setup, solution and check as shell scripts.
 
-Records have the shape of AgentBench's training tasks (`training.json`).
+Records have the format of AgentBench's training tasks (`training.json`).
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class OperatingSystemTasks:
     )
 
     def read(self, proposal: Proposal) -> Record:
-        """The task that a model proposes.
+        """Parse the task that a model proposes.
 
         Raises:
-            DataError: A section is missing or is not what it should be.
+            DataError: A section is missing or invalid.
         """
         setup = find(proposal, "setup")
         solution = code_of(proposal, "solution")
@@ -62,7 +62,7 @@ class OperatingSystemTasks:
         return record | {"evaluation": {"check": [None, checker], "example": solution}}
 
     def show(self, record: Record) -> str | None:
-        """A task in the form that `read` takes; None where it has no such form."""
+        """Format a task as `read` parses it; None if that is impossible."""
         evaluation = record.get("evaluation")
         if not isinstance(evaluation, Mapping) or "start" in record:
             return None
@@ -74,11 +74,11 @@ class OperatingSystemTasks:
         return "\n".join([*parts, "### Solution", _fenced(solution), "### Check", check])
 
     def instruction(self, record: Record) -> str:
-        """The task's own text."""
+        """Return the task's own text."""
         return str(record["description"]).strip()
 
     def refuse(self, record: Record) -> str:
-        """Nothing beyond what playing the task shows."""
+        """Accept every task: playing it is the only check."""
         del record
         return ""
 
@@ -87,16 +87,16 @@ class OperatingSystemTasks:
         write_json(folder / TRAINING_FILE, list(records))
 
     def environment(self, folder: Path) -> EnvironmentSpec:
-        """The os environment with these tasks as its train split."""
+        """Return the os environment with these tasks as its train split."""
         return load_environment(self.name, data=str(folder))
 
     def changes(self, record: Record) -> bool:
-        """Whether scripts check the system; else the answer is compared."""
+        """Whether scripts check the system; otherwise the answer is compared."""
         check = record.get("evaluation", {}).get("check")
         return isinstance(check, list) and None not in check
 
     def train_split(self, data: str | None) -> list[Record]:
-        """Training tasks of AgentBench's data, or of a file of that shape.
+        """Read training tasks of AgentBench's data, or of a file in that format.
 
         Raises:
             SourceNotFoundError: There are none here.
@@ -107,7 +107,7 @@ class OperatingSystemTasks:
         return read_list(_folder(data) / TRAINING_FILE, "description")
 
     def evaluation(self) -> list[str]:
-        """Instructions of AgentBench's dev and test tasks, where they are."""
+        """Return instructions of AgentBench's dev and test tasks, if available."""
         try:
             folder = _folder(None)
         except SourceNotFoundError:
@@ -123,7 +123,7 @@ def _folder(data: str | None) -> Path:
 
 
 def _script(value: Any) -> str | None:
-    """A script of a record, given as text or as {"code": text}; None: anything else."""
+    """Parse a script given as text or as {"code": text}; None for anything else."""
     code = value.get("code") if isinstance(value, Mapping) and set(value) == {"code"} else value
     return code.strip("\n") if isinstance(code, str) else None
 

@@ -1,4 +1,4 @@
-"""What becomes of a model's proposals: read, compared, played, kept or dropped."""
+"""Filter a model's task proposals: parse, compare, play, keep or drop."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ PURPOSE = "self_instruct"
 
 @dataclass(frozen=True, slots=True)
 class SelfInstructSettings:
-    """How tasks are made.
+    """Settings of Self-Instruct.
 
     Attributes:
-        num_tasks: Tasks to keep; making ends there.
-        max_requests: Requests after which it ends in any case.
-        per_request: Tasks that one request asks for.
-        examples: Tasks that a request shows, at most a quarter of them made earlier.
-        concurrency: Requests of a round; the next round may show what this one brought.
-        max_tokens: Tokens that a reply may have.
+        num_tasks: Tasks to keep; the run stops there.
+        max_requests: Maximum requests.
+        per_request: Tasks requested per request.
+        examples: Example tasks per request, at most a quarter of them generated.
+        concurrency: Requests per round; the next round may show this round's tasks as examples.
+        max_tokens: Maximum tokens of a reply.
         seed: Seeds the choice of examples.
     """
 
@@ -63,15 +63,15 @@ class SelfInstructSettings:
 
 @dataclass(slots=True)
 class SelfInstructReport:
-    """What became of everything that the model wrote.
+    """Counts of requests and proposals by outcome.
 
     Attributes:
         requests: Requests made: `unusable`, or with proposals.
         unusable: Requests without a reply, by reason, and as "no_task" replies in which no
             task could be read.
         proposals: Proposals by outcome: "kept" or the reason they were dropped for.
-        guarded_by: Evaluation tasks that proposals were held against.
-        stopped: Why making ended: "enough", "request_limit", "token_limit" or
+        guarded_by: Number of evaluation tasks that proposals were compared with.
+        stopped: Why generation stopped: "enough", "request_limit", "token_limit" or
             "cost_limit".
     """
 
@@ -83,21 +83,21 @@ class SelfInstructReport:
 
 
 class Maker:
-    """The state of a run.
+    """State of a Self-Instruct run.
 
     Args:
-        kind: What tasks of the environment look like.
-        seeds: Tasks to show; those without a form for it are passed over.
-        guard: Evaluation tasks to stay away from.
-        settings: How tasks are made.
-        journal: What playing showed in earlier sessions, and now.
+        kind: The environment's kind of tasks.
+        seeds: Example tasks; those that cannot be formatted are skipped.
+        guard: Evaluation tasks to exclude.
+        settings: Settings of the run.
+        journal: Verified proposals of earlier sessions and of this one.
 
     Attributes:
-        kept: Tasks that proved sound, in their order.
-        report: What became of everything.
+        kept: Sound tasks, in order.
+        report: Counts of requests and proposals.
 
     Raises:
-        ConfigError: No seed can be shown.
+        ConfigError: No seed can be used as an example.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Maker:
         self.report = SelfInstructReport(guarded_by=len(guard))
 
     def over(self) -> bool:
-        """Whether making has ended; the report then says why."""
+        """Whether generation has stopped; the report then states why."""
         if len(self.kept) >= self._settings.num_tasks:
             self.report.stopped = "enough"
         elif self.report.requests >= self._settings.max_requests:
@@ -129,13 +129,13 @@ class Maker:
         return bool(self.report.stopped)
 
     def requests(self, model: Model) -> list[Coroutine[Any, Any, Reply]]:
-        """The next round of requests."""
+        """Return the next round of requests."""
         first, settings = self.report.requests, self._settings
         return [
             model.complete(
                 self.question(number),
                 task_id=f"{PURPOSE}-{self._kind.name}",
-                # The same examples may be drawn twice, and are to bring another reply.
+                # The same examples may be drawn twice, and should give a different reply.
                 attempt=number,
                 round=number,
                 purpose=PURPOSE,
@@ -145,7 +145,7 @@ class Maker:
         ]
 
     def question(self, number: int) -> tuple[Message, ...]:
-        """A request: changes and questions by halves, for most train splits only ask."""
+        """Return a request; half ask for changes, as most train splits have only questions."""
         rng = random.Random(f"agenttuning/self-instruct/{self._settings.seed}/{number}")
         wanted = self._settings.examples
         made = [text for record in self.kept if (text := self._kind.show(record))]
@@ -160,7 +160,7 @@ class Maker:
         )
 
     def take(self, outcome: Outcome) -> None:
-        """Use a reply; after a spent budget those of later requests wait for a resume."""
+        """Process a reply; after the budget is spent, later replies wait for a resume."""
         if self.report.stopped:
             return
         if isinstance(outcome, BudgetSpentError):
@@ -210,7 +210,7 @@ class Maker:
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of a JSON value, whatever the order of its keys."""
+    """Return the SHA-256 of a JSON value, independent of the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 

@@ -1,7 +1,6 @@
-"""What a model proposes: tasks written as headed sections, code in fenced blocks.
+"""Parse task proposals: headed sections with code in fenced blocks.
 
-JSON would be easier to read by machine, but shell code within JSON needs escapes that
-models get wrong.
+JSON would be easier to parse, but shell code within JSON needs escapes that models get wrong.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from dataclasses import dataclass, replace
 from dataset_builders.errors import DataError
 
 FIRST = "task"
-"""The section that begins a proposal."""
+"""Title of the section that begins a proposal."""
 
 _HEADING = re.compile(r"^#{2,4}[ \t]*(\w+)[ \t]*:?[ \t]*(.*?)[ \t]*$")
 _FENCE = re.compile(r"^[ \t]*```")
@@ -27,7 +26,7 @@ class Section:
     Attributes:
         title: First word of its heading, in lower case.
         argument: The rest of the heading.
-        body: What is below it.
+        body: The text below it.
     """
 
     title: str
@@ -36,7 +35,7 @@ class Section:
 
     @property
     def code(self) -> str | None:
-        """What its first fenced block holds; None without one."""
+        """Return the content of the first fenced block; None if there is none."""
         block = _BLOCK.search(self.body + "\n")
         return None if block is None else block[1].rstrip("\n")
 
@@ -45,10 +44,9 @@ Proposal = tuple[Section, ...]
 
 
 def sections(reply: str) -> list[Section]:
-    """Read a reply as sections.
+    """Parse a reply into sections.
 
-    Lines within a fenced block are no headings. What stands before the first heading is
-    talk and left out.
+    Lines within a fenced block are not headings. Text before the first heading is ignored.
     """
     found: list[Section] = []
     lines: list[str] = []
@@ -68,10 +66,9 @@ def sections(reply: str) -> list[Section]:
 
 
 def split_proposals(reply: str) -> list[Proposal]:
-    """Read a reply as tasks, of which each begins with a heading `### Task`.
+    """Split a reply into tasks, each of which begins with a heading `### Task`.
 
-    A reply that was cut off leaves a last one without its end, which fails where a section
-    of it is asked for.
+    The last task of a truncated reply is incomplete and fails when a missing section is read.
     """
     proposals: list[list[Section]] = []
     for section in sections(reply):
@@ -83,15 +80,15 @@ def split_proposals(reply: str) -> list[Proposal]:
 
 
 def find(proposal: Sequence[Section], title: str) -> Section | None:
-    """The first section of a title."""
+    """Return the first section with a title."""
     return next((section for section in proposal if section.title == title), None)
 
 
 def text_of(proposal: Sequence[Section], title: str) -> str:
-    """A section's text on one line.
+    """Return a section's text on one line.
 
     Raises:
-        DataError: There is no such section, or it says nothing.
+        DataError: There is no such section, or it is empty.
     """
     section = find(proposal, title)
     text = "" if section is None else " ".join((section.argument + " " + section.body).split())
@@ -101,7 +98,7 @@ def text_of(proposal: Sequence[Section], title: str) -> str:
 
 
 def code_of(proposal: Sequence[Section], title: str) -> str:
-    """The code of a section.
+    """Return the code of a section.
 
     Raises:
         DataError: There is no such section, or it has no code.

@@ -1,4 +1,4 @@
-"""Requests that fail for good while nobody is answered: their own fault, or the endpoint's."""
+"""Tolerate single failing requests without stopping the run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dataset_builders.rollouts.recorded_client import RecordedClient
 
 
 class PatientModel:
-    """A client whose single requests may fail without stopping the run; an `asking.Model`.
+    """A client whose single requests may fail without stopping the run; a `budget.Model`.
 
     A request that fails with no answer to anybody (`UnprovenError`) waits until others are
     answered or none is in flight, and is sent once more. The rules are the collector's, see
@@ -50,7 +50,7 @@ class PatientModel:
         max_tokens: int,
         purpose: str,
     ) -> Reply:
-        """Continue a dialogue; see `asking.Model`."""
+        """Continue a dialogue; see `budget.Model`."""
 
         async def send() -> Reply:
             return await self._client.complete(
@@ -84,7 +84,7 @@ class PatientModel:
             raise EndpointError(f"{error} ({in_a_row} different requests failed in a row)")
 
     async def _others(self, answers: int) -> None:
-        """Wait until another request is answered, or all that are in flight wait here."""
+        """Wait until another request is answered, or all requests in flight wait here."""
         self._waiting += 1
         self._changed.set()
         try:

@@ -1,4 +1,4 @@
-"""Runs of Task Derivation and Self-Instruct: from settings and files to a folder.
+"""Run folders of Task Derivation and Self-Instruct.
 
 A run's folder has `replies.sqlite` with every reply (the collector's store), `tasks/`,
 which the environment takes as its train split, and `report.json`.
@@ -31,15 +31,15 @@ TASKS = "tasks"
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """The model that writes, and what it may take.
+    """The model that generates text, and its limits.
 
     Attributes:
-        endpoint: Where it is asked.
-        sampling: How it writes.
-        prices: What its tokens cost.
-        concurrency: Most requests in flight.
-        max_tokens: Tokens read and written after which nothing is sent; None is no limit.
-        max_cost: Cost after which nothing is sent; None is no limit.
+        endpoint: Its endpoint.
+        sampling: Sampling settings.
+        prices: Prices of its tokens.
+        concurrency: Maximum requests in flight.
+        max_tokens: Prompt and completion tokens after which nothing is sent; None for no limit.
+        max_cost: Cost after which nothing is sent; None for no limit.
 
     Raises:
         ConfigError: A cost limit is set and the model has no price.
@@ -68,10 +68,10 @@ async def asking(
     Args:
         writer: The model.
         out: The run's folder.
-        settings: What the data depends on; a folder begun with others is refused.
+        settings: Settings that the data depend on; a folder created with others is refused.
 
     Raises:
-        ConfigError: Another process or other settings have the folder.
+        ConfigError: The folder is in use by another process, or was created with other settings.
         MissingExtraError: openai is not installed.
     """
     writer.endpoint.check()
@@ -93,12 +93,12 @@ async def asking(
 
 
 def account(out: Path, report: Any, store: SqliteRolloutLog | None = None) -> dict[str, Any]:
-    """Write what a run did, and return it.
+    """Write and return the report of a run.
 
     Args:
         out: The run's folder.
         report: A dataclass of counts.
-        store: Knows what the model took, where one was asked.
+        store: Has the model's usage, if one was used.
     """
     # Not asdict: it cannot copy a Counter.
     content = {each.name: getattr(report, each.name) for each in fields(report)}

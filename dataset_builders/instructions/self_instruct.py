@@ -1,7 +1,7 @@
-"""Self-Instruct (AgentTuning, section 2.1.1; Wang et al. 2023): a model writes the tasks.
+"""Self-Instruct: a model writes new tasks (AgentTuning, section 2.1.1; Wang et al. 2023).
 
-It is shown some tasks and writes new ones: text, solution and check. Nothing that it says
-of them is believed: each is played in the environment, and only what proves sound is kept.
+It is shown some tasks and writes new ones: text, solution and check. None is trusted: each is
+played in the environment, and only sound tasks are kept.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dataset_builders.instructions.run_io import TASKS, Writer, account, asking
 from dataset_builders.instructions.task_kinds import Record, TaskKind
 
 _DECISIVE = ("per_request", "examples", "concurrency", "max_tokens", "seed")
-"""Settings that decide what is asked; more tasks or requests only go further."""
+"""Settings that determine the requests; more tasks or requests only continue the run."""
 
 
 async def self_instruct(
@@ -37,23 +37,23 @@ async def self_instruct(
     out: Path,
     on_progress: Callable[[SelfInstructReport], None] | None = None,
 ) -> SelfInstructReport:
-    """Make tasks until there are enough.
+    """Generate tasks until there are enough.
 
-    The run is a function of its settings, its seeds and the model's replies. These are
-    stored before they are used, and so is what playing showed; started again it goes on
-    where it was and asks for nothing twice.
+    The run is a function of its settings, its seeds and the model's replies. Replies are stored
+    before they are used, and so are the results of playing; a restarted run resumes where it
+    stopped and requests nothing twice.
 
     Args:
         model: Writes the tasks.
-        kind: What tasks of the environment look like.
-        seeds: Tasks to show; those without a form for it are passed over.
-        guard: Evaluation tasks to stay away from.
-        settings: How.
+        kind: The environment's kind of tasks.
+        seeds: Example tasks; those that cannot be formatted are skipped.
+        guard: Evaluation tasks to exclude.
+        settings: Settings of the run.
         out: Folder for the tasks, as the environment reads them, and the journal.
         on_progress: Called after every round.
 
     Raises:
-        ConfigError: No seed can be shown.
+        ConfigError: No seed can be used as an example.
         StorageError: The journal cannot be written.
     """
     journal = Journal(out / "journal.jsonl")
@@ -61,7 +61,7 @@ async def self_instruct(
         maker = Maker(kind, seeds, guard, settings, journal)
         while not maker.over():
             for outcome in await together(maker.requests(model)):
-                # Playing takes seconds, which a client's timeouts must not wait for.
+                # Playing takes seconds, which must not block a client's timeouts.
                 await asyncio.to_thread(maker.take, outcome)
             kind.write(out / TASKS, maker.kept)
             if on_progress is not None:

@@ -1,4 +1,4 @@
-"""How alike two instructions are, by ROUGE-L, and what is too alike to earlier ones.
+"""ROUGE-L similarity of instructions, to reject near duplicates.
 
 Self-Instruct (Wang et al. 2023, section 2.2) keeps an instruction only if its ROUGE-L with
 every earlier one stays below 0.7.
@@ -12,16 +12,16 @@ from collections.abc import Iterable
 from dataset_builders.extras import needs_extra
 
 TOO_SIMILAR = 0.7
-"""ROUGE-L from which an instruction counts as a near duplicate."""
+"""ROUGE-L threshold of a near duplicate."""
 
 _WORD = re.compile(r"\w+")
 
 
 def words(text: str) -> list[str]:
-    """The words that are compared: runs of letters, digits and underscores, in any case.
+    """Return the words that are compared: runs of letters, digits and underscores, lower-cased.
 
-    The reference implementation knows ASCII letters alone; for English both agree, but for
-    the underscore.
+    The reference implementation supports only ASCII letters; for English both agree, except for the
+    underscore.
     """
     return [word.casefold() for word in _WORD.findall(text)]
 
@@ -31,7 +31,7 @@ class InstructionPool:
 
     Args:
         texts: The first ones.
-        threshold: ROUGE-L from which two count as alike, in (0, 1].
+        threshold: ROUGE-L from which two count as similar, in (0, 1].
 
     Raises:
         MissingExtraError: rapidfuzz, which compares them, is not installed.
@@ -56,19 +56,19 @@ class InstructionPool:
         self._words.append(words(text))
 
     def nearest(self, text: str) -> tuple[float, str]:
-        """The ROUGE-L and the text of the most similar instruction that is too similar.
+        """Return ROUGE-L and text of the most similar instruction above the threshold.
 
         ROUGE-L is the F-measure of the longest common subsequence of two texts' words.
 
         Returns:
-            (0.0, "") where none reaches the threshold.
+            (0.0, "") if none reaches the threshold.
         """
         sequence = words(text)
         best, nearest = 0.0, ""
         for other, known in zip(self._words, self._texts, strict=True):
             total = len(sequence) + len(other)
             bound = 2 * min(len(sequence), len(other))
-            # Most texts differ in length by so much that nothing need be compared.
+            # Most texts differ so much in length that they need not be compared.
             if not bound or bound < max(best, self._threshold) * total:
                 continue
             score = 2 * self._common(sequence, other) / total

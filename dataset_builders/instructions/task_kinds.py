@@ -1,4 +1,4 @@
-"""What Self-Instruct needs to know of an environment's tasks."""
+"""Interface between Self-Instruct and the tasks of an environment."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from dataset_builders.instructions.files import read_text
 from dataset_builders.instructions.proposals import Proposal, split_proposals
 
 Record = dict[str, Any]
-"""A task as the environment's task files hold it."""
+"""A task as stored in the environment's task files."""
 
 EVALUATION_SPLITS = ("dev", "test")
 
 
 class TaskKind(Protocol):
-    """Tasks of one environment: as a model writes them, and as files hold them.
+    """Tasks of one environment, in the model's format and in files.
 
     Attributes:
         name: The environment's registry name.
         prompt: Name of the prompt file.
-        idlers: Actions of agents that must not pass, beside the environment's idle one.
+        idlers: Actions of agents that must not pass, in addition to the environment's idle one.
     """
 
     name: ClassVar[str]
@@ -32,62 +32,61 @@ class TaskKind(Protocol):
     idlers: ClassVar[Sequence[Sequence[str]]]
 
     def read(self, proposal: Proposal) -> Record:
-        """The task that a model proposes.
+        """Parse the task that a model proposes.
 
         Raises:
-            DataError: A section is missing or is not what it should be.
+            DataError: A section is missing or invalid.
         """
 
     def show(self, record: Record) -> str | None:
-        """A task in the form that `read` takes; None where it has no such form."""
+        """Format a task as `read` parses it; None if that is impossible."""
 
     def instruction(self, record: Record) -> str:
-        """The task's own text."""
+        """Return the task's own text."""
 
     def refuse(self, record: Record) -> str:
-        """Why the statements of the record contradict one another, or ""; runs them."""
+        """Run the record's statements; return why they contradict one another, or ""."""
 
     def write(self, folder: Path, records: Iterable[Record]) -> None:
         """Write tasks as files that `environment` reads."""
 
     def environment(self, folder: Path) -> EnvironmentSpec:
-        """The environment with these files as its train split."""
+        """Return the environment with these files as its train split."""
 
     def changes(self, record: Record) -> bool:
-        """Whether the task asks for a change of its world, not for an answer."""
+        """Whether the task requires a change of its environment, not an answer."""
 
     def train_split(self, data: str | None) -> list[Record]:
-        """Training tasks of the user's data.
+        """Read training tasks of the user's data.
 
         Raises:
             SourceNotFoundError: There are none here.
-            DataError: A file is not what it should be.
+            DataError: A file is invalid.
         """
 
     def evaluation(self) -> list[str]:
-        """Instructions of the evaluation tasks that this machine has."""
+        """Return instructions of the evaluation tasks available on this machine."""
 
 
 def shipped_seeds(kind: TaskKind) -> list[Record]:
-    """Tasks that come with the package, changes and questions, in our own words."""
+    """Return the built-in seed tasks, changes and questions."""
     name = f"seeds_{kind.name}.md"
     text = resources.files("dataset_builders.instructions").joinpath("prompts", name)
     return [kind.read(proposal) for proposal in split_proposals(text.read_text("utf-8"))]
 
 
 def load_seeds(kind: TaskKind, source: str | None, data: str | None) -> list[Record]:
-    """Tasks to begin with.
+    """Load the seed tasks.
 
     Args:
         kind: Their kind.
-        source: The user's own: a file in the form that models write (`.md`), or in that of
-            the environment's tasks. None: those that ship, and the train split where
-            there is one.
+        source: The user's own: a file in the models' format (`.md`), or in that of
+            the environment's tasks. None: the built-in ones, and the train split if there is one.
         data: Folder or file of the train split.
 
     Raises:
         SourceNotFoundError: There is no such file.
-        DataError: A task is not what it should be; names its number in a `.md` file.
+        DataError: A task is invalid; names its number in a `.md` file.
     """
     if source is None:
         try:

@@ -1,4 +1,4 @@
-"""The prompts of this package: files beside it, in our own words."""
+"""Prompt templates of this package, stored in files beside it."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ def _read(name: str) -> dict[str, str]:
 
 
 def fill(name: str, part: str, **values: str) -> str:
-    """A part of a prompt file with its slots filled.
+    """Fill the placeholders of a part of a prompt file.
 
     Args:
-        name: The file, without its ending.
+        name: The file, without its suffix.
         part: Key within the file.
-        values: Text for each `{slot}`; other braces stay as they are.
+        values: Text for each `{slot}`; other braces are kept.
     """
-    # In one pass: values are other people's text and may look like slots.
+    # In one pass: values are foreign text and may look like placeholders.
     return _SLOT.sub(lambda slot: values.get(slot[1], slot[0]), _read(name)[part]).strip()
 
 
 def dialogue(name: str, **values: str) -> tuple[Message, ...]:
-    """A system and a user turn, from the parts `system` and `user` of a prompt file."""
+    """Return a system and a user turn from the parts `system` and `user` of a prompt file."""
     return (
         Message("system", fill(name, "system", **values)),
         Message("user", fill(name, "user", **values)),
@@ -42,7 +42,7 @@ def dialogue(name: str, **values: str) -> tuple[Message, ...]:
 
 
 def transcript(messages: Sequence[Message]) -> str:
-    """A dialogue as text, one block a turn."""
+    """Format a dialogue as text, one block per turn."""
     names = {"user": "ENVIRONMENT", "assistant": "AGENT"}
     return "\n\n".join(
         f"[{names.get(message.role, message.role.upper())}]\n{message.content}"

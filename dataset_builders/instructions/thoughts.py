@@ -1,8 +1,8 @@
-"""Thoughts added afterwards to trajectories that lack them (AgentTuning, section 2.1.2).
+"""Add thoughts to trajectories that lack them (AgentTuning, section 2.1.2).
 
-ReAct's form is a thought and then an action. Where a model acted without a word, the paper
-had the thought written afterwards. It is written from what the agent had seen so far and
-the action it took, never from what came later, and it may not change the action.
+ReAct's format is a thought followed by an action. Where a model acted without a thought, the paper
+had one written afterwards. It is written from what the agent had seen so far and the action it
+took, never from later turns, and it must not change the action.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PURPOSE = "thought"
 MAX_TOKENS = 200
 MAX_CHARACTERS = 800
 ATTEMPTS = 3
-"""Thoughts asked for before a turn is left without one."""
+"""Maximum requests per turn; after that it stays without a thought."""
 
 _LABEL = re.compile(r"^\s*(?:thought|think|reason(?:ing)?)\s*:\s*", re.IGNORECASE)
 _ACTION_LINE = re.compile(
@@ -38,21 +38,21 @@ _ACTION_LINE = re.compile(
 
 
 class ActionFormat(Protocol):
-    """What of a `Dialogue` is needed: reading and writing turns."""
+    """The methods of `Dialogue` that parse and rewrite turns."""
 
     def parse(self, turn: str) -> str | None:
-        """The action of a turn."""
+        """Return the action of a turn."""
 
     def has_thought(self, turn: str) -> bool:
-        """Whether the turn says more than its action."""
+        """Whether the turn contains more than its action."""
 
     def with_thought(self, turn: str, thought: str) -> str:
-        """The turn with this thought and the same action."""
+        """Return the turn with this thought and the same action."""
 
 
 @dataclass(slots=True)
 class ThoughtReport:
-    """What became of the trained turns.
+    """Counts of trained turns by outcome.
 
     Attributes:
         turns: Trained turns by outcome: "had_thought", "no_action" (nothing to explain),
@@ -64,12 +64,12 @@ class ThoughtReport:
     rejected: Counter[str] = field(default_factory=Counter)
 
     def to_dict(self) -> dict[str, dict[str, int]]:
-        """Both counts as JSON-ready values."""
+        """Return both counts as JSON-ready values."""
         return {"turns": dict(self.turns), "rejected": dict(self.rejected)}
 
 
 def tidy(reply: str) -> str:
-    """A reply as a thought: one paragraph without a label or quotes around the whole."""
+    """Normalise a reply to a thought: one paragraph without a label or outer quotes."""
     text = " ".join(_LABEL.sub("", reply.strip()).split())
     if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
         text = text[1:-1].strip()
@@ -77,11 +77,11 @@ def tidy(reply: str) -> str:
 
 
 def rejection(reply: str, turn: str, form: ActionFormat) -> str:
-    """Why a reply is no thought for a turn, or "".
+    """Return why a reply cannot be a turn's thought, or "".
 
     Returns:
         "empty", "too_long", "refusal", "action" (it holds an action line or a code block)
-        or "changes_action" (with it the turn would be read as another action).
+        or "changes_action" (with it the turn would be parsed as another action).
     """
     thought = tidy(reply)
     if not re.search(r"\w", thought):
@@ -103,15 +103,15 @@ async def add_thoughts(
     """Give every trained turn without a thought one.
 
     Args:
-        model: Writes the thoughts; its replies are stored under the trajectory's task, so
-            that a second run asks for none twice.
+        model: Writes the thoughts; its replies are stored under the trajectory's task, so that a
+            second run requests none twice.
         trajectory: The trajectory; its reward and actions stay.
-        dialogue: A conversation of its environment; only reads and writes turns.
-        report: Added to.
+        dialogue: A dialogue of its environment; used only to parse and rewrite turns.
+        report: Updated.
 
     Returns:
-        The trajectory, the same object where nothing was lacking. A turn for which no
-        usable thought was written stays as it was, and is counted.
+        The trajectory, the same object if nothing was missing. A turn for which no usable thought
+        was written is unchanged, and counted.
     """
     messages = list(trajectory.messages)
     for index, message in enumerate(messages):
@@ -133,11 +133,11 @@ async def add_thoughts(
 
 @dataclass(slots=True)
 class ThoughtAdder:
-    """What the collector applies to a trajectory that earned its reward; can be pickled.
+    """Collector hook that adds thoughts to a rewarded trajectory; can be pickled.
 
     Attributes:
-        environment: What is played.
-        report: Added to.
+        environment: The environment.
+        report: Updated.
     """
 
     environment: EnvironmentSpec
@@ -155,7 +155,7 @@ class ThoughtAdder:
     def outcomes(
         self, store: SqliteRolloutLog, kept: Callable[[Trajectory], bool]
     ) -> dict[str, int]:
-        """What became of the turns of all sessions, by outcome as in `ThoughtReport.turns`.
+        """Return the turns of all sessions by outcome, as in `ThoughtReport.turns`.
 
         Args:
             store: The collection's: what was asked for is written down there, and so is
@@ -209,7 +209,7 @@ async def _write(
                 question,
                 task_id=trajectory.task_id,
                 attempt=attempt,
-                # Every request of a task has a round of its own.
+                # Every request of a task has its own round.
                 round=len(seen) * ATTEMPTS + attempt,
                 purpose=PURPOSE,
                 max_tokens=MAX_TOKENS,

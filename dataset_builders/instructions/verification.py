@@ -1,4 +1,4 @@
-"""Is a task sound? Answered by playing it: no statement of its author is believed."""
+"""Verify that a task is sound by playing it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ BROKEN = "environment_error"
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What playing a task showed.
+    """Result of playing a task.
 
     Attributes:
         reason: What is wrong with it, or "".
-        detail: How that showed, in a line.
-        solution: The solution's trajectory; None where none could be played.
+        detail: Details, in one line.
+        solution: The solution's trajectory; None if it could not be played.
     """
 
     reason: str
@@ -35,21 +35,21 @@ class Verdict:
 def verify(
     environment: EnvironmentSpec, task_id: str, idlers: Sequence[Sequence[str]] = ()
 ) -> Verdict:
-    """Play a task's own solution twice, and agents that do nothing for it.
+    """Play a task's own solution twice, and idle agents.
 
     Args:
-        environment: Holds the task.
+        environment: Environment with the task.
         task_id: The task.
-        idlers: Actions of agents, beside the environment's idle one, that must not pass.
+        idlers: Actions of agents, in addition to the environment's idle one, that must not pass.
 
     Returns:
         Sound, or `BROKEN` (the environment could not run it), `SOLUTION_FAILS`,
-        `NOT_DETERMINISTIC` (the second run showed anything else, or was scored otherwise)
+        `NOT_DETERMINISTIC` (the second run gave another observation or score)
         or `IDLE_PASSES`.
     """
     first, second = (_solve(environment, task_id) for _ in range(2))
     if error := first.error or second.error:
-        # What the environment says of a record is the record's fault.
+        # An environment's error about a record is the record's fault.
         fault = error.startswith(f"{DataError.__name__}: ")
         return Verdict(SOLUTION_FAILS if fault else BROKEN, error, first)
     if not first.success:

@@ -1,1 +1,1 @@
-"""What a mix leaves behind so that its stream can be rebuilt and looked into."""
+"""Manifest: the record from which a mix's stream can be rebuilt and inspected."""

@@ -1,8 +1,8 @@
-"""A mix's order as JSON, and back.
+"""Serialise a mix's order to JSON and restore it.
 
-The order is a pure function of a few numbers and of its pools, which are groups of rows. A
-pool is written as the column of the rows' index that tells it apart and the labels that it
-takes, so that a reader sees "task: db", and the row numbers follow from the index.
+The order is a pure function of a few numbers and of its pools, which are groups of rows. A pool is
+written as the index column that defines it and the labels that it selects, so that a reader sees
+"task: db", and the row numbers follow from the index.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PROBED = 1 << 16  # positions; computing them takes some 50 ms
 def order_record(
     order: MixOrder, agent: pa.Table | None, general: pa.Table | None
 ) -> dict[str, Any]:
-    """All that an order depends on, JSON-ready.
+    """Return everything that an order depends on, JSON-ready.
 
     Args:
         order: The order.
@@ -53,7 +53,7 @@ def order_record(
 def order_of(
     record: Mapping[str, Any], agent: pa.Table | None, general: pa.Table | None
 ) -> MixOrder:
-    """The order that a record describes.
+    """Rebuild the order that a record describes.
 
     Args:
         record: From `order_record`.
@@ -117,7 +117,7 @@ def _digest(rows: Index) -> str:
 
 
 def _probe(order: MixOrder) -> dict[str, Any]:
-    """A hash of the rows at positions spread over the whole order."""
+    """Hash the rows at positions spread over the whole order."""
     count = min(order.num_examples, _PROBED)
     positions = np.arange(count, dtype=np.int64) * order.num_examples // count
     agent, rows = order.rows(positions)

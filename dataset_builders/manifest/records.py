@@ -1,4 +1,4 @@
-"""What a manifest says of a mix: versions, tokenizer, settings, order, and the rows' hashes."""
+"""Contents of a manifest: versions, tokenizer, settings, order, and the rows' hashes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 SCHEMA = 1
-"""Raised when a manifest comes to hold other keys, or the same with another meaning."""
+"""Increased when a manifest's keys, or their meaning, change."""
 
 SPANS = "spans"
 """Column that an index has here beside `row_index.INDEX`, see `surveys.Survey.spans`."""
@@ -33,12 +33,12 @@ _PACKAGES = (
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """How a trainer cuts the stream into optimizer steps.
+    """How a trainer divides the stream into optimizer steps.
 
     Attributes:
         micro: Rows of one forward pass of one process.
         accumulation: Forward passes of a process in a step.
-        world: Processes that have data of their own.
+        world: Data-parallel world size.
     """
 
     micro: int
@@ -47,19 +47,19 @@ class Batch:
 
     @property
     def size(self) -> int:
-        """Rows of a step, over all processes."""
+        """Rows of an optimizer step, over all processes."""
         return self.micro * self.accumulation * self.world
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """Agent or general data of a mix.
+    """The agent or the general data of a mix.
 
     Attributes:
         rows: Its rows, encoded or as messages.
         index: Where each row came from, see `row_index.INDEX`.
         sources: Where it was read from; empty if it was handed over in memory.
-        reports: What became of each source's records, as `SourceReport.to_dict` gives it.
+        reports: Record counts of each source, from `SourceReport.to_dict`.
     """
 
     rows: Dataset
@@ -70,7 +70,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Record:
-    """A manifest that is not on disk yet.
+    """A manifest that is not yet on disk.
 
     Attributes:
         content: What `manifest.json` holds, but for its hash and `where`.
@@ -84,7 +84,7 @@ class Record:
 
     @property
     def sha256(self) -> str:
-        """Hash of everything that decides on the stream, in hexadecimal."""
+        """Hash of everything that determines the stream, in hexadecimal."""
         return hash_of(self.content)
 
 
@@ -100,18 +100,18 @@ def make_record(
     packing: Mapping[str, Any] | None = None,
     loss: Mapping[str, Any] | None = None,
 ) -> Record:
-    """Describe a mix.
+    """Build the manifest record of a mix.
 
     Args:
         order: The order of the mix.
-        plan: What it should be like.
-        agent: Agent data; not looked at if the order has none.
+        plan: Its plan.
+        agent: Agent data; ignored if the order has none.
         general: General data, likewise.
         tokenizer: The tokenizer of the rows, or none if they are messages.
         encoding: Settings of the rows, a `preparation.Encoding`, or none.
-        batch: How the trainer cuts the stream into steps, or none if that is not known.
+        batch: How the trainer divides the stream into steps, or None if unknown.
         packing: Settings that decide which examples share a packed row, JSON-ready.
-        loss: What a step's loss is divided by, JSON-ready, or none if that is not known.
+        loss: What a step's loss is divided by, JSON-ready, or None if unknown.
     """
     import pyarrow as pa
 
@@ -156,7 +156,7 @@ def _side_record(side: Side, sha256: str) -> dict[str, Any]:
         report = side.reports[number] if number < len(side.reports) else {}
         counts = {"records": report.get("read"), "records_kept": report.get("kept")}
         options = _plain(asdict(source.spec))
-        del options["path"]  # stands in `where`: a copy elsewhere gives the same stream
+        del options["path"]  # recorded in `where` instead: a copy elsewhere gives the same stream
         facts["sources"].append({**options, "fingerprint": source.fingerprint, **counts})
     return facts
 
@@ -184,7 +184,7 @@ def _versions() -> dict[str, str | None]:
 
 
 def to_parquet(index: pa.Table) -> bytes:
-    """An index as the content of a file, the same bytes however its rows lie in memory."""
+    """Serialise an index as Parquet, byte-identical for any memory layout of its rows."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -194,10 +194,10 @@ def to_parquet(index: pa.Table) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON would give it back."""
+    """Return the value after a JSON round trip."""
     return json.loads(json.dumps(value))
 
 
 def hash_of(content: Mapping[str, Any]) -> str:
-    """Hash of JSON-ready values, in hexadecimal."""
+    """Return the SHA-256 of a JSON-ready value, in hexadecimal."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

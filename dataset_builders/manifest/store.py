@@ -1,8 +1,8 @@
-"""`manifest.json`: enough to rebuild the stream of a mix, and to say what each step saw.
+"""`manifest.json`: rebuilds the stream of a mix, and identifies what each step saw.
 
-Beside it lie the indices of both sides' rows and the tokenizer. All that depends on where
-and when it was written stands under one key, `where`: two builds from the same inputs are
-equal but for that key.
+Beside it are the indices of both sides' rows and the tokenizer. Everything that depends on where
+and when it was written is under one key, `where`: two builds from the same inputs are equal except
+for that key.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ INDEX_FILES = {"agent": "agent_index.parquet", "general": "general_index.parquet
 
 
 def write_manifest(folder: Path, record: Record, where: Mapping[str, Any]) -> None:
-    """Write a manifest and its indices; a reader sees all of it or none.
+    """Write a manifest and its indices atomically.
 
     Args:
         folder: Existing folder.
@@ -39,7 +39,7 @@ def write_manifest(folder: Path, record: Record, where: Mapping[str, Any]) -> No
         where: Paths and times, JSON-ready: see `docs/concepts/artifacts.md`.
     """
     target = folder / MANIFEST_FILE
-    target.unlink(missing_ok=True)  # or an old one would stand beside new indices
+    target.unlink(missing_ok=True)  # or an old manifest would be beside new indices
     for name, index in record.indices.items():
         (folder / INDEX_FILES[name]).write_bytes(to_parquet(index))
     if record.tokenizer is not None:
@@ -50,11 +50,11 @@ def write_manifest(folder: Path, record: Record, where: Mapping[str, Any]) -> No
 
 @dataclass(frozen=True)
 class Manifest:
-    """A manifest as read.
+    """A manifest read from disk.
 
     Attributes:
-        folder: Where it lies.
-        content: What `manifest.json` holds.
+        folder: Its folder.
+        content: Content of `manifest.json`.
         indices: By side, the index of its rows, with the column `SPANS`.
     """
 
@@ -64,7 +64,7 @@ class Manifest:
 
     @cached_property
     def order(self) -> MixOrder:
-        """The order of the mix, from the files alone.
+        """Rebuild the order of the mix from the files alone.
 
         Raises:
             DataError: See `orders.order_of`.
@@ -80,7 +80,7 @@ class Manifest:
 
     @property
     def batch(self) -> Batch | None:
-        """How the trainer cuts the stream into steps, or none if that is not known."""
+        """How the trainer divides the stream into steps, or None if unknown."""
         found = self.content["batch"]
         return None if found is None else Batch(**found)
 
@@ -91,7 +91,7 @@ class Manifest:
         return found
 
     def tokenizer(self) -> Any:
-        """The tokenizer that encoded the rows, of the `tokenizers` package; none if none did.
+        """Load the tokenizer that encoded the rows (package `tokenizers`); None if there was none.
 
         Raises:
             DataError: Its file is missing or was changed.
@@ -110,7 +110,7 @@ def read_manifest(folder: Path) -> Manifest:
 
     Raises:
         SourceNotFoundError: The folder has none.
-        DataError: It is of another schema, or a file is damaged, missing or was changed.
+        DataError: It has another schema, or a file is damaged, missing or was changed.
     """
     import pyarrow.parquet as pq
 
@@ -139,7 +139,7 @@ def _load(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: schema: found {found!r}, expected {SCHEMA}")
     rest = {key: value for key, value in content.items() if key not in ("sha256", "where")}
     if content.get("sha256") != hash_of(rest) or not isinstance(content.get("where"), dict):
-        raise DataError(f"{path}: was changed after it was written: its hash does not fit")
+        raise DataError(f"{path}: was changed after it was written: its hash does not match")
     return dict(content)
 
 
@@ -148,5 +148,5 @@ def _read(path: Path, sha256: str) -> bytes:
         raise DataError(f"{path}: missing; the manifest beside it needs it")
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise DataError(f"{path}: damaged or changed: its hash is not the manifest's")
+        raise DataError(f"{path}: damaged or changed: its hash differs from the manifest's")
     return data

@@ -1,4 +1,4 @@
-"""Encoded rows in one pass: a hash of their content, and where the loss covers them."""
+"""One pass over encoded rows: content hash, and the token ranges that the loss covers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BATCH = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What is known of a data set's rows once all have been looked at.
+    """Content hash and trained token ranges of a dataset's rows.
 
     Attributes:
         sha256: Hash of ids and labels, or of the messages of rows that are not encoded, in
@@ -35,13 +35,13 @@ class Survey:
 
 
 def survey_rows(rows: Dataset) -> Survey:
-    """Look at all rows, a batch at a time."""
+    """Survey all rows, one batch at a time."""
     encoded = {"input_ids", "labels"} <= set(rows.column_names)
     return _survey_tokens(rows) if encoded else _survey_text(rows)
 
 
 def trained_ranges(labels: Any) -> Any:
-    """Ranges of tokens that the loss covers.
+    """Return the ranges of tokens that the loss covers.
 
     Args:
         labels: Arrow array of (N,) lists of labels, -100 where the loss does not cover the token.
@@ -57,7 +57,7 @@ def trained_ranges(labels: Any) -> Any:
     borders = np.concatenate([[0], np.cumsum(sizes)])
     first = np.zeros(len(covered), dtype=bool)
     first[borders[:-1][sizes > 0]] = True
-    # A row's first token has no one before it, its last no one after it.
+    # A row's first token has no predecessor, its last no successor.
     before = np.concatenate([[False], covered[:-1]]) & ~first
     after = np.concatenate([covered[1:], [False]]) & ~np.concatenate([first[1:], [False]])
     starts, ends = np.flatnonzero(covered & ~before), np.flatnonzero(covered & ~after)
@@ -91,7 +91,7 @@ def _survey_tokens(rows: Dataset) -> Survey:
 def _survey_text(rows: Dataset) -> Survey:
     digest = hashlib.sha256()
     for row in rows.select_columns(sorted(rows.column_names)):
-        line = json.dumps(row, sort_keys=True, default=str)  # ASCII: no surrogate can stop it
+        line = json.dumps(row, sort_keys=True, default=str)  # ASCII: lone surrogates are escaped
         digest.update(line.encode() + b"\n")
     return Survey(digest.hexdigest(), _no_spans(len(rows)))
 

@@ -1,1 +1,1 @@
-"""Conversation and chat template to text, and what of it is trained."""
+"""Render conversations with chat templates and locate the text that is trained on."""

@@ -1,8 +1,8 @@
-"""Two independent ways have to find the same turns.
+"""Certify loss masks: two independent methods must locate the same turns.
 
-A mask cannot be seen in a loss curve, so none is believed on one way's word: on a sample,
-and wherever marks are lost, a second way has to find the same characters. Where two ways
-differ, a build stops and shows the place.
+A wrong mask does not show in a loss curve, so no single method is trusted: on a sample, and
+wherever marks are lost, a second method must find the same characters. Where two methods differ,
+the build stops and shows the place.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _AROUND = 160
 
 
 def certify(finder: TurnFinder, dialogue: Dialogue, text: str, spans: Sequence[Span]) -> None:
-    """Check spans found by marks against another way, and against the skeleton's.
+    """Check spans located by marks against a second method and the skeleton's.
 
     Conversations that are not certified have their turns located by the skeleton alone,
     where the template has one.
 
     Raises:
-        CertificationError: The other way finds another span.
-        MaskError: There is no other way for a turn.
+        CertificationError: The other method finds a different span.
+        MaskError: There is no other method for a turn.
     """
     quick = finder.by_skeleton(dialogue, text)
     if quick is not None:
@@ -39,11 +39,11 @@ def certify(finder: TurnFinder, dialogue: Dialogue, text: str, spans: Sequence[S
 
 
 def find_twice(finder: TurnFinder, dialogue: Dialogue, text: str) -> list[Span]:
-    """Spans of the turns of a conversation whose marks are lost, each found in two ways.
+    """Locate turns whose marks are lost, each by two methods.
 
     Raises:
-        CertificationError: Two ways find different spans.
-        MaskError: There are no two ways to find a turn.
+        CertificationError: Two methods find different spans.
+        MaskError: Fewer than two methods find a turn.
     """
     spans = []
     for index in dialogue.trained:
@@ -61,7 +61,7 @@ def find_twice(finder: TurnFinder, dialogue: Dialogue, text: str) -> list[Span]:
 
 
 def check_spans(text: str, dialogue: Dialogue, spans: Sequence[Span], ends: Iterable[str]) -> None:
-    """Check that turns do not overlap, and that generation would not stop within one.
+    """Check that turns do not overlap, and that none contains an end token before its end.
 
     Raises:
         MaskError: A turn begins before the end of another, or an end token stands within one.
@@ -81,7 +81,7 @@ def check_spans(text: str, dialogue: Dialogue, spans: Sequence[Span], ends: Iter
 
 
 def _only_one(name: str, index: int) -> MaskError:
-    found = f"only one way finds it ({name})" if name else "no way finds it"
+    found = f"only one method finds it ({name})" if name else "no method finds it"
     return MaskError(f"message {index}: the trained turn cannot be located for certain: {found}")
 
 

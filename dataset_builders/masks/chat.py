@@ -1,9 +1,8 @@
-"""Conversation and chat template to text, with the character spans that are trained.
+"""Render conversations with a chat template, with the character spans that are trained on.
 
-A trained span is what the model has to generate in that turn: from where the prompt for it
-ends up to and including the token that ends the turn. Template text between the two, such
-as the blanks around a turn in Llama-2's layout or an empty thought, belongs to it, since
-generation has to produce it too.
+A trained span is what the model has to generate in that turn: from the end of its prompt up to and
+including the end-of-turn token. Template text between the two, such as the blanks around a turn in
+Llama-2's layout or an empty thought, belongs to it, since generation has to produce it too.
 
 The text is always the template's own. Where its turns stand is found by marks, or for plain
 conversations by the template's skeleton (see `skeletons`), certified by a second way (see
@@ -38,8 +37,8 @@ class ChatRenderer:
     Attributes:
         end_tokens: Tokens that end an assistant turn: the tokenizer's eos token and
             `end_of_turn`. Generation has to stop at each of them.
-        control_tokens: Tokens that a conversation's own words must not spell; those around
-            thoughts and calls, an assistant's may.
+        control_tokens: Tokens that the content of messages must not contain; an assistant's content
+            may contain those around thoughts and calls.
 
     Args:
         tokenizer: A fast Hugging Face tokenizer with a chat template.
@@ -53,7 +52,7 @@ class ChatRenderer:
     """
 
     def __init__(self, tokenizer: Any, end_of_turn: Iterable[str] = ()) -> None:
-        # A text would otherwise be taken as its characters.
+        # A string would otherwise be iterated as characters.
         end_of_turn = (end_of_turn,) if isinstance(end_of_turn, str) else tuple(end_of_turn)
         self._tokenizer = tokenizer
         self._name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
@@ -62,7 +61,7 @@ class ChatRenderer:
             if len(tokenizer.encode(token, add_special_tokens=False)) != 1:
                 raise ConfigError(
                     f"end of turn: found {token!r}, expected one token of {self._name}: "
-                    "generation stops at tokens"
+                    "generation stops at single tokens"
                 )
         self.end_tokens = tuple(dict.fromkeys([tokenizer.eos_token, *end_of_turn]))
         self._template = ChatTemplate(tokenizer)
@@ -80,27 +79,27 @@ class ChatRenderer:
 
     @property
     def writes_reasoning_as_text(self) -> bool:
-        """Whether the template reads no reasoning, which becomes `<think>` text instead."""
+        """Whether reasoning is rendered as `<think>` text because the template does not read it."""
         return self._template.reasoning_form == AS_TEXT
 
     def prompt(self, messages: Sequence[Message], tools: str = "") -> str:
-        """Text up to where the assistant's next turn begins.
+        """Return the text up to where the assistant's next turn begins.
 
         Raises:
-            MaskError: The template refuses the messages; carries its own words.
+            MaskError: The template rejects the messages; includes its own message.
         """
         return self._template.text(self._template.rows(messages), parse_tools(tools), prompt=True)
 
     def render_prompt(self, messages: Sequence[Message], tools: str = "") -> Rendered:
-        """Render what generation starts from; without spans, with literals.
+        """Render a generation prompt; no spans, but with literals.
 
         Args:
             messages: Messages so far, the last one not the assistant's.
             tools: JSON text of the list of function schemas, or "".
 
         Raises:
-            MaskError: The template refuses the messages, or a control token that their
-                words spell cannot be located.
+            MaskError: The template rejects the messages, or a control token in their content cannot
+                be located.
         """
         rows, schemas = self._template.rows(messages), parse_tools(tools)
         text = self._template.text(rows, schemas, prompt=True)
@@ -114,15 +113,14 @@ class ChatRenderer:
 
         Args:
             conversation: The conversation.
-            certify: Whether to have the spans confirmed by a second way, at the cost of
-                two more renderings for each trained turn. Where the fast way loses a mark
-                that is done in any case.
+            certify: Whether to confirm the spans by a second method, at the cost of two more
+                renderings per trained turn. If the fast method loses a mark, this is always done.
 
         Raises:
-            MaskError: The template refuses the conversation, leaves a part of it or its
-                tools out, ends a trained turn with no end-of-turn token, or a trained turn
-                or a control token in its words cannot be located. `reason` tells which.
-            CertificationError: Two ways of finding the trained turns disagree.
+            MaskError: The template rejects the conversation, omits a part of it or its tools, ends
+                a trained turn without an end-of-turn token, or a trained turn or a control token in
+                the content cannot be located. `reason` states which.
+            CertificationError: Two methods of locating the trained turns disagree.
         """
         messages = conversation.messages
         rows, tools = self._template.rows(messages), parse_tools(conversation.tools)
@@ -146,14 +144,14 @@ class ChatRenderer:
     def _lift(
         self, disguise: EscapedTokens, text: str, prompt: bool = False
     ) -> tuple[str, RestoredText]:
-        """The disguised rendering, and the same with the spellings back in it."""
+        """Return the escaped rendering, and the same with the original spellings restored."""
         shown = self._template.text(disguise.rows, disguise.tools, prompt=prompt)
         lifted = disguise.lift(shown)
         if lifted.text != text:
             spelt = ", ".join(map(repr, disguise.spellings.values()))
             raise MaskError(
-                f"the conversation spells {spelt}, and the template makes something else of "
-                "it, so it cannot be told from the control token",
+                f"the conversation spells {spelt}, and the template changes it, "
+                "so it cannot be distinguished from the control token",
                 "control_token",
             )
         return shown, lifted

@@ -1,4 +1,4 @@
-"""Chat templates: those that ship here, and what one needs of a tokenizer and a message."""
+"""Chat templates: those shipped here, and their requirements on tokenizers and messages."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from dataset_builders.masks.reasoning import (
 from dataset_builders.reasoning import with_tags
 
 Row = dict[str, Any]
-"""A message in the shape that chat templates take."""
+"""A message in the format that chat templates take."""
 
-# What a template's own code may run into over a conversation that it was not written for.
+# Errors that a template's code may raise on a conversation that it was not written for.
 _REFUSALS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 def template_names() -> tuple[str, ...]:
-    """Names of the chat templates that ship with this package."""
+    """Return the names of the shipped chat templates."""
     folder = files("dataset_builders.masks") / "templates"
     return tuple(
         sorted(
@@ -40,10 +40,10 @@ def template_names() -> tuple[str, ...]:
 
 
 def load_template(name: str) -> str:
-    """Text of a chat template that ships with this package, such as "llama-2".
+    """Return the text of a shipped chat template, such as "llama-2".
 
     Raises:
-        ConfigError: There is no template of that name; lists those there are.
+        ConfigError: There is no template of that name; lists the available ones.
     """
     if name not in template_names():
         raise ConfigError(
@@ -53,12 +53,12 @@ def load_template(name: str) -> str:
 
 
 def template_message(message: Message, *, arguments_as_text: bool = False) -> Row:
-    """The dictionary that chat templates expect; absent fields are left out.
+    """Return the dictionary that chat templates expect, without absent fields.
 
     Args:
         message: The message.
         arguments_as_text: Whether a call's arguments are given as JSON text in place of
-            an object; templates differ in which of the two they can write.
+            an object; templates differ in which of the two they support.
     """
     row: Row = {"role": message.role, "content": message.content}
     if message.tool_calls:
@@ -85,7 +85,7 @@ def template_message(message: Message, *, arguments_as_text: bool = False) -> Ro
 
 
 def parse_tools(tools: str) -> list[Any] | None:
-    """Function schemas of a conversation, from the JSON text of its list; none if empty.
+    """Parse a conversation's function schemas from JSON text; "" gives an empty list.
 
     Raises:
         MaskError: The text is not JSON of a list of objects.
@@ -114,13 +114,13 @@ class ChatTemplate:
         self._in_parts = self._wants_parts()
 
     def rows(self, messages: Sequence[Message]) -> list[Row]:
-        """Messages as `text` takes them.
+        """Convert messages to the rows that `text` takes.
 
         Reasoning keeps a key of its own where the template reads it; else it is put in front
         of the content as `<think>` text.
 
         Raises:
-            MaskError: There is a tool call, and the template can write none; or reasoning,
+            MaskError: There is a tool call, and the template does not support them; or reasoning,
                 and the template marks reasoning in its own format that cannot be rendered.
         """
         calls = any(message.tool_calls for message in messages)
@@ -143,12 +143,12 @@ class ChatTemplate:
     def text(
         self, rows: Sequence[Row], tools: list[Any] | None = None, *, prompt: bool = False
     ) -> str:
-        """The template's own rendering on the date `clock.CLOCK`, special tokens written out.
+        """Render rows on the fixed date `clock.CLOCK`, with special tokens written out.
 
         Args:
             rows: Messages.
             tools: Function schemas.
-            prompt: Whether to add what comes before the assistant's next turn.
+            prompt: Whether to add the generation prompt.
 
         Raises:
             MaskError: The template refuses the conversation; carries its own words.
@@ -165,11 +165,11 @@ class ChatTemplate:
                 add_generation_prompt=prompt,
             )
         except (jinja2.TemplateError, *_REFUSALS) as error:
-            raise MaskError(f"the chat template refuses the conversation: {error}") from error
+            raise MaskError(f"the chat template rejects the conversation: {error}") from error
         return str(text)
 
     def _own(self, row: Row) -> Row:
-        """A row in the template's own shape."""
+        """Convert a row to the template's own format."""
         row = write_reasoning(row, self.reasoning_form) if REASONING in row else row
         if self._in_parts and isinstance(row["content"], str):
             return {**row, "content": _parts(row["content"])}
@@ -190,13 +190,13 @@ class ChatTemplate:
         return find_form(render, str(self._tokenizer.get_chat_template()), calls)
 
     def _dated(self, tools: list[Any] | None) -> str | None:
-        """The template's text with a fixed date; None where it writes no date."""
+        """Return the template's text with a fixed date; None if it writes no date."""
         if "strftime_now" not in str(self._tokenizer.chat_template):
             return None
         return with_fixed_clock(self._tokenizer.get_chat_template(tools=tools))
 
     def _wants_parts(self) -> bool:
-        """Whether the template takes contents as lists of parts alone (vision models')."""
+        """Whether the template accepts contents only as lists of parts (as vision models' do)."""
         probe: Row = {"role": "user", "content": "qwords"}
         try:
             if "qwords" in self.text([probe]):
@@ -212,8 +212,8 @@ class ChatTemplate:
     def _arguments_as_text(self) -> bool:
         """Whether the template wants a call's arguments as JSON text.
 
-        Some templates write an object as JSON, some only join texts, and some do as they
-        are told in either case and write Python's notation or JSON within JSON.
+        Some templates write an object as JSON, some only join strings, and some accept both but
+        write Python notation or JSON within JSON.
         """
         refusals = []
         for as_text in (False, True):
@@ -241,7 +241,7 @@ CALL_PROBE = (
         "assistant",
         "",
         True,
-        # Nine letters or digits, as Mistral's templates insist.
+        # Nine letters or digits, as Mistral's templates require.
         (ToolCall("qfunction", '{"qkey": "qvalue"}', "qcallid09"),),
     ),
     Message("tool", "qresult", tool_call_id="qcallid09"),
@@ -261,7 +261,7 @@ CALL_PROBE_TOOLS = [
         },
     }
 ]
-"""A conversation that calls a tool, to see how a template writes it."""
+"""A conversation with a tool call, to probe how a template writes it."""
 
 
 def check_tokenizer(tokenizer: Any, name: str) -> None:

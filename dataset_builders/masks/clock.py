@@ -1,9 +1,9 @@
-"""A fixed date for chat templates that write today's date.
+"""Fixed date for chat templates that write today's date.
 
 Llama 3.2's, Llama 4's, gpt-oss's and Mistral's templates call `strftime_now(format)`. With
 the real date, rows built on different days would differ. A function cannot be passed to the
-template: transformers 5.22.2 and later turn its arguments into plain data. So a Jinja macro
-of the same name is put in front of the template's text, which works with every version.
+template: transformers 5.22.2 and later turn its arguments into plain data. So a Jinja macro of the
+    same name is prepended to the template's text, which works with every version.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from functools import cache, lru_cache
 from itertools import product
 
 CLOCK = datetime(2024, 7, 26)
-"""The date of every rendering: the one that Llama 3.1's template writes itself. Rows of
-different days would otherwise differ."""
+"""The date of every rendering, so that rows do not depend on the day they are built: the one that
+Llama 3.1's template hard-codes."""
 
 _FUNCTION = "strftime_now"
 _DIRECTIVES = "aAbBcCdDeFgGhHIjklmMnpPrRsStTuUVwWxXyYzZ"
@@ -29,7 +29,7 @@ def writes_date(template: object) -> bool:
 
 
 def with_fixed_clock(template: str) -> str:
-    """The template with `strftime_now` answering from `CLOCK`; others as they are.
+    """Make `strftime_now` in a template return `CLOCK`; other templates are unchanged.
 
     Args:
         template: Text of a chat template.

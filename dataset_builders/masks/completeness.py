@@ -1,8 +1,8 @@
-"""Whether a template shows the model all that a conversation says.
+"""Check that a template shows the model everything in a conversation.
 
-A mask is no use over a context that lost its question. Templates drop a tool's answer, a
-system turn, or the schemas of the tools, without a word; a model trained on the rest learns
-to invent what it was not shown.
+A correct mask does not help if the context lost its question. Templates silently drop tool results,
+system turns, or the tools' schemas; a model trained on the rest learns to hallucinate what it was
+not shown.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _Pattern = tuple[tuple[str, bool, bool], ...]
 
 
 class TemplateCompleteness:
-    """Checks that renderings have the words of everyone but the assistant, and the tools.
+    """Checks that a rendering contains all messages except the assistant's, and the tools.
 
-    What the assistant said may be cut on purpose: old thoughts are.
+    Assistant content may be cut on purpose: templates drop old thoughts.
 
     Args:
         template: The template.
@@ -44,21 +44,21 @@ class TemplateCompleteness:
             missing = _find_altered(rows, text)
         if missing is not None:
             raise MaskError(
-                f"message {missing}: the chat template leaves out this "
+                f"message {missing}: the chat template omits this "
                 f"{rows[missing]['role']} turn or a part of it",
                 "left_out",
             )
         if tools and self._template.text(rows) == text:
             raise MaskError(
                 f"the chat template does not show the {len(tools)} tools of the conversation: "
-                "training on calls of tools that are not shown teaches to invent them",
+                "training on calls of tools that are not shown teaches the model to invent them",
                 "tools_ignored",
             )
 
     def _find_left_out(self, rows: Sequence[Row], tools: list[Any] | None) -> int | None:
-        """The first message that the template leaves out of conversations of this pattern.
+        """Return the first message that the template omits from conversations of this pattern.
 
-        Words may be short, and easily found elsewhere: each is replaced by what is nowhere.
+        Contents may be short and occur elsewhere: each is replaced by a unique text.
         """
         pattern = tuple(
             (row["role"], bool(row["content"].strip()), "tool_calls" in row) for row in rows
@@ -96,7 +96,7 @@ def _find_altered(rows: Sequence[Row], text: str) -> int | None:
 
 
 def _find(text: str, words: str, position: int) -> int | None:
-    """Behind the words, as they are or within JSON; what is moved is looked for everywhere."""
+    """Return the position after the words, literal or JSON-escaped; moved text counts."""
     for as_json in (False, True):
         spelling = json.dumps(words, ensure_ascii=False)[1:-1] if as_json else words
         for start in (position, 0):

@@ -1,9 +1,9 @@
-"""Control tokens that a conversation's own words spell.
+"""Escape control tokens that occur in the content of messages.
 
-A user may quote `<|im_end|>`, and a tool may return it. A tokenizer takes it for the token
-itself wherever it stands, so data could end a turn and open another. Where words spell
-such a token, a private-use character takes its place before the template sees them; in
-what the template makes of them, that character tells where the token's spelling stands.
+A user may quote `<|im_end|>`, and a tool may return it. A tokenizer treats it as the token itself
+wherever it occurs, so data could end a turn and open another. Before rendering, each such spelling
+is replaced by a private-use character; in the rendering, that character shows where the spelling
+belongs.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from dataset_builders.masks.chat_templates import (
 from dataset_builders.masks.spans import Span, unused_characters, words
 
 THOUGHTS = ("<think>", "</think>", "[THINK]", "[/THINK]")
-"""Tokens around a thought. They open no turn, and an assistant writes them itself."""
+"""Tokens around a thought. They do not open a turn, and an assistant writes them itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class EscapedTokens:
-    """A conversation with characters in place of the control tokens that it spells.
+    """A conversation with private-use characters in place of the control tokens it contains.
 
     Attributes:
         rows: Its messages.
@@ -42,7 +42,7 @@ class EscapedTokens:
     spellings: dict[str, str]
 
     def lift(self, text: str) -> RestoredText:
-        """Put the spellings back into a rendering."""
+        """Restore the original spellings in a rendering."""
         pieces: list[str] = []
         places: list[int] = []
         literals: list[Span] = []
@@ -59,12 +59,12 @@ class EscapedTokens:
 
 @dataclass(frozen=True, slots=True)
 class RestoredText:
-    """A rendering with the spellings back in it.
+    """A rendering with the original spellings restored.
 
     Attributes:
         text: The rendering.
-        literals: Where the spellings stand in it.
-        places: Where their characters stood in the disguised one.
+        literals: Ranges of the spellings in it.
+        places: Ranges of their characters in the escaped rendering.
     """
 
     text: str
@@ -72,7 +72,7 @@ class RestoredText:
     places: tuple[int, ...]
 
     def move(self, span: Span) -> Span:
-        """A range of the disguised rendering as a range of `text`."""
+        """Convert a range of the escaped rendering to a range of `text`."""
         return Span(self._move(span.start), self._move(span.end))
 
     def _move(self, position: int) -> int:
@@ -83,7 +83,7 @@ class RestoredText:
 
 
 class ControlTokens:
-    """The tokens of a tokenizer that words must not spell.
+    """The tokens of a tokenizer that message content must not contain.
 
     These are the tokens that it calls special, those that end a turn, those around a
     thought, and those added tokens, special or not, that the template writes around turns,
@@ -91,7 +91,7 @@ class ControlTokens:
 
     Attributes:
         tokens: All of them.
-        foreign: Those of them that an assistant's words must not spell either.
+        foreign: Those that an assistant's content must not contain either.
 
     Args:
         tokenizer: A fast Hugging Face tokenizer.
@@ -119,7 +119,7 @@ class ControlTokens:
     def disguise(
         self, rows: Sequence[Row], tools: list[Any] | None, text: str
     ) -> EscapedTokens | None:
-        """Take the control tokens out of a conversation's words; none if they spell none.
+        """Escape the control tokens in a conversation; None if it contains none.
 
         Args:
             rows: The messages.
@@ -164,7 +164,7 @@ class ControlTokens:
             search = self._for(row).search
             if search(row["content"]):
                 return True
-            # Beside role and content: calls and what they are answered by.
+            # Beside role and content: calls and the ids of their results.
             if len(row) > 2 and any(
                 search(text) for key, value in row.items() if key != "role" for text in words(value)
             ):
@@ -178,7 +178,7 @@ def _pattern(tokens: Iterable[str]) -> re.Pattern[str]:
 
 
 def _map(value: Any, pattern: re.Pattern[str], replace: Callable[[re.Match[str]], str]) -> Any:
-    """A JSON value with the tokens replaced in all of its texts, keys included."""
+    """Replace the tokens in all strings of a JSON value, keys included."""
     if isinstance(value, str):
         return pattern.sub(replace, value)
     if isinstance(value, dict):
@@ -194,7 +194,7 @@ def _around_turns(template: ChatTemplate) -> str:
 
 
 def _around_calls(template: ChatTemplate) -> str:
-    """A call, its result and the tools, if the template can write them."""
+    """Render a call, its result and the tools, if the template supports them."""
     try:
         return template.text(template.rows(CALL_PROBE), CALL_PROBE_TOOLS)
     except MaskError:

@@ -1,12 +1,11 @@
-"""What a chat template writes around the assistant's words, learned from probes.
+"""Text that a chat template writes around the assistant's content, learned from probes.
 
 The trained span of a turn is wider than its words: generation also has to produce what the
 template puts between the prompt and the words (an empty thought, or the blank after
 Llama-2's `[/INST]`) and between the words and the end token (the blank before `</s>`, or
-Command-A's `<|END_RESPONSE|>`). Rendering the prompt for every turn would tell, at a cost
-that grows with the square of the number of turns. So the template's habits are read off
-two conversations that differ in nothing but their words, once, and a turn whose surroundings
-are none of those is looked at by itself.
+Command-A's `<|END_RESPONSE|>`). Rendering the prompt for every turn would show this, at a cost
+quadratic in the number of turns. So the template's patterns are learned once from two conversations
+that differ only in their words, and a turn with other surroundings is examined individually.
 """
 
 from __future__ import annotations
@@ -34,10 +33,10 @@ _SHAPES = (
 
 @dataclass(frozen=True, slots=True)
 class LeadIn:
-    """Text before the assistant's words.
+    """Text that a template writes before the assistant's content.
 
     Attributes:
-        text: The end of what stands before them, the same in every conversation.
+        text: End of the text before the content, the same in every conversation.
         generated: Characters at its end that generation has to produce.
         controlled: Whether a control token stands in it before those.
     """
@@ -71,7 +70,7 @@ class Layout:
                 yield lead_in.text[: len(lead_in.text) - lead_in.generated]
 
     def start(self, text: str, words: int, leading: int) -> int | None:
-        """Where the turn begins whose words begin at `words`; none for an unknown lead-in.
+        """Return the start of the turn with content at `words`; None for an unknown lead-in.
 
         Args:
             text: The rendering.
@@ -88,10 +87,10 @@ class Layout:
         return None
 
     def start_behind_header(self, text: str, words: int) -> int | None:
-        """Where the turn begins whose header comes last before `words`.
+        """Return the start of the turn after the last header before `words`.
 
         For turns that do not begin with their words, such as tool calls. Only a header with
-        a control token in it can be searched for: no content spells one here, see
+        a control token in it can be searched for: content cannot contain one here, see
         `control_tokens`.
         """
         ends = [
@@ -102,7 +101,7 @@ class Layout:
         return max(ends, default=None)
 
     def end(self, text: str, words: int, end_tokens: Sequence[str]) -> int | None:
-        """Behind the end token that follows the words ending at `words`; none if none does."""
+        """Return the end of the end token after content that ends at `words`; None if absent."""
         position = words
         while position < len(text) and text[position].isspace():
             position += 1
@@ -117,7 +116,7 @@ class Layout:
 def learn_layout(
     template: ChatTemplate, end_tokens: Sequence[str], control_tokens: Collection[str] = ()
 ) -> Layout:
-    """Read a template's habits off probes; of shapes that it refuses, nothing is learned."""
+    """Learn a template's layout from probes; probes that it rejects teach nothing."""
     on_prompt: dict[LeadIn, None] = {}
     off_prompt: dict[LeadIn, None] = {}
     takes_over = _takes_over(template)
@@ -131,7 +130,7 @@ def learn_layout(
         except MaskError:
             continue
     endings = tuple(lead_in.text for lead_in in on_prompt)
-    # Where the past differs far from the turn, its own surroundings are those of a prompt.
+    # Where history differs far from the turn, the text around the turn is that of a prompt.
     rest = [lead_in for lead_in in off_prompt if not lead_in.text.endswith(endings)]
     return Layout(
         tuple(sorted(on_prompt, key=_length)) + tuple(sorted(rest, key=_length)),
@@ -146,12 +145,12 @@ def _length(lead_in: LeadIn) -> int:
 
 
 def _probe(shape: Sequence[str], letter: str, thinks: bool = False) -> list[Row]:
-    # Begin and end in another letter each: what two probes share is the template's.
+    # Different first and last letters: text that two probes share is the template's.
     rows = []
     for number, role in enumerate(shape):
         words = f"{letter}{number}{letter}"
         if thinks and role == "assistant":
-            # The thought's words come first, so they are what is found.
+            # The thought comes first, so its position is the one found.
             words = with_tags(f"{letter}{number}answer{letter}", words)
         rows.append({"role": role, "content": words})
     return rows
@@ -160,7 +159,7 @@ def _probe(shape: Sequence[str], letter: str, thinks: bool = False) -> list[Row]
 def _lead_ins(
     template: ChatTemplate, shape: Sequence[str], thinks: bool, takes_over: bool
 ) -> Iterator[tuple[LeadIn, bool]]:
-    """Lead-ins of a probe's turns, and whether the prompt for the turn stands before them."""
+    """Return the lead-ins of a probe's turns, and whether each follows the turn's prompt."""
     first, second = _probe(shape, "q", thinks), _probe(shape, "z", thinks)
     texts = template.text(first), template.text(second)
     for index, row in enumerate(first):
@@ -180,7 +179,7 @@ def _lead_ins(
         if certain and (takes_over or not gap.strip()):
             generated = len(gap)
         else:
-            # A thought is the model's own, whatever the prompt for it would have been.
+            # A thought is generated by the model, whatever its prompt would have been.
             opening = _OPENING.search(anchor) if thinks else None
             generated = len(opening[0]) if opening else 0
         if anchor.strip():
@@ -193,10 +192,10 @@ def _shared_end(first: str, second: str) -> str:
 
 
 def _tails(template: ChatTemplate, end_tokens: Sequence[str]) -> Iterator[str]:
-    """Text between the words and the end token that is more than white space.
+    """Return text between content and end token that is more than white space.
 
-    It has to be there when the turn is the last one, too: what comes only before another
-    message is the header of that message.
+    It must also occur when the turn is the last one: text that occurs only before another message
+    is that message's header.
     """
     probe = _probe(("user", "assistant", "user"), "q")
     texts = [template.text(probe)]

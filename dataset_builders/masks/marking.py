@@ -1,9 +1,9 @@
-"""Marks that locate the text of a conversation in its rendering.
+"""Locate the text of a conversation in its rendering by inserting marks.
 
 Characters that occur nowhere in the conversation are put around every part of a trained turn
 (its reasoning, its words, the texts of its calls) and into the words of every other message,
-each with the number of the part. If the rendering without the marks equals the plain one,
-they tell where each part stands, and which parts the template leaves out.
+each with the number of the part. If the rendering without the marks equals the plain one, they show
+where each part is, and which parts the template omits.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Found:
 
 
 class Places:
-    """Positions of the parts of a conversation in its rendering.
+    """Positions of a conversation's parts in its rendering.
 
     Args:
         parts: All parts of the trained turns, in order.
@@ -70,7 +70,7 @@ class Places:
                 self._shown.setdefault(part.message, []).append((spans[number], part.kind))
             else:
                 self._missing.setdefault(part.message, []).append(part.kind)
-        # Of texts of a call only the first is distinguished.
+        # Of a call's strings only the first is distinguished.
         self._ends = {message: end for message, _, end in others}
         for message, shown in self._shown.items():
             self._ends[message] = max(span.end for span, _ in shown)
@@ -80,7 +80,7 @@ class Places:
         self._at.sort()
 
     def words(self, message: int) -> Span | None:
-        """From the first to the last word shown of a trained turn; none if none is."""
+        """Return the span from a turn's first to its last shown word; None if none is shown."""
         shown = self._shown.get(message)
         if shown is None:
             return None
@@ -89,19 +89,19 @@ class Places:
         return Span(min(s.start for s, _ in shown), max(s.end for s, _ in shown))
 
     def first_kind(self, message: int) -> Kind:
-        """What a turn that is shown begins with."""
+        """Return the kind of part that a shown turn begins with."""
         return min(self._shown[message])[1]
 
     def missing(self, message: int) -> list[Kind]:
-        """Parts of a trained turn that the template leaves out."""
+        """Return the parts of a trained turn that the template omits."""
         return self._missing.get(message, [])
 
     def end_of(self, message: int) -> int | None:
-        """Where the words of a message end; none if it is not known."""
+        """Return the end of a message's content; None if unknown."""
         return self._ends.get(message)
 
     def inside(self, span: Span, message: int) -> int | None:
-        """Another message whose text is within a span; none if there is none."""
+        """Return another message whose text is within a span; None if there is none."""
         for position, other in self._at[bisect_left(self._at, (span.start, -1)) :]:
             if position >= span.end:
                 break
@@ -113,15 +113,15 @@ class Places:
 def find_places(
     template: ChatTemplate, dialogue: Dialogue, text: str, prompt: bool = False
 ) -> Places | None:
-    """Locate the text; none if the template does not keep the marks.
+    """Locate the parts; None if the template does not preserve the marks.
 
     Args:
         template: The template.
         dialogue: The conversation.
         text: Its rendering.
-        prompt: Whether that ends with what comes before the assistant's next turn.
+        prompt: Whether the rendering ends with a generation prompt.
     """
-    # Some templates look into the words of others, so these go unmarked if need be.
+    # Some templates inspect other messages' content, so these stay unmarked if necessary.
     for others in (True, False):
         marker = _Marker(text, dialogue)
         marked = template.text(marker.rows(others), dialogue.tools, prompt=prompt)
@@ -192,7 +192,7 @@ class _Marker:
         changed["content"] = self._content(index, row["content"])
         if "tool_calls" in row:
             changed["tool_calls"] = [self._call(index, call) for call in row["tool_calls"]]
-        if len(self._parts) == before:  # It says nothing.
+        if len(self._parts) == before:  # It is empty.
             content = row["content"]
             changed["content"] = self._mark(index, "words", content, core(content), blank=True)
         return changed
@@ -202,7 +202,7 @@ class _Marker:
         if parts is None:
             return self._mark(index, "words", content, core(content))
         thought, answer = parts
-        # From behind, since a mark moves what comes after it.
+        # From the end, since a mark shifts the text after it.
         content = self._mark(index, "words", content, answer)
         return self._mark(index, "reasoning", content, thought)
 
@@ -234,7 +234,7 @@ class _Marker:
 
 
 def _end_of(text: str, position: int, rest: str) -> int | None:
-    """Behind the rest of some words, as they are or within JSON; none if not there."""
+    """Return the position after the rest of some words, literal or JSON-escaped; None if absent."""
     if text.startswith(rest, position):
         return position + len(rest)
     spelling = json.dumps(rest, ensure_ascii=False)[1:-1]
@@ -242,13 +242,13 @@ def _end_of(text: str, position: int, rest: str) -> int | None:
 
 
 def missing_words(row: Row, shown: str) -> Iterator[Kind]:
-    """Parts of a turn of which the text of its span does not have the words.
+    """Return the parts of a turn whose words its span does not contain.
 
-    For turns that were found without marks. White space counts as one blank.
+    For turns that were located without marks. Runs of white space count as one blank.
 
     Args:
         row: The turn.
-        shown: What the template makes of it.
+        shown: The template's rendering of it.
     """
     shown = " ".join(shown.split())
     content = row["content"]

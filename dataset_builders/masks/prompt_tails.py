@@ -1,10 +1,10 @@
-"""The end of a prompt: what the template adds after the last message, before generation.
+"""Prompt tail: the text that a template adds after the last message, before generation.
 
-Between the words of a message and those of the assistant's turn behind it stands the
-template's own text. Its first part, up to where generation begins, is the end of the prompt
-for that turn. Templates write another one behind a tool's result than behind a user's words,
-and some write none. It is read off prompts for two probes, once; only where a conversation
-has another one is the prompt for that turn rendered.
+Between a message's content and that of the following assistant turn is text of the template. Its
+first part, up to where generation begins, is the end of the prompt for that turn. Templates write a
+different one after a tool result than after a user turn, and some write none. It is learned once
+from the prompts of two probes; only if a conversation has another one is the prompt for that turn
+rendered.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from dataset_builders.masks.spans import Dialogue, num_alike
 
 _MAX_GAPS = 10_000
 
-_ID = "\ue000"  # Stands for the id of the call that the last message answers.
+_ID = "\ue000"  # Placeholder for the id of the call that the last message answers.
 
-# What a prompt may add that a turn of the past is written without: an opened or empty thought.
+# Text that a prompt may add but past turns lack: an opened or empty thought.
 _THOUGHT = re.compile(
     r"\s*(?:<[^<>]*(?:think|thought|channel)[^<>]*>[^<]*|\[/?THINK\]\s*)*\Z", re.IGNORECASE
 )
@@ -37,12 +37,12 @@ _EMPTY = re.compile(r"<think>\s*</think>")
 
 
 def is_opening(text: str) -> bool:
-    """Whether a text opens a thought and is nothing else."""
+    """Whether a text only opens a thought."""
     return _OPENING.fullmatch(text) is not None
 
 
 class PromptTails:
-    """Ends of prompts, by the role of the last message.
+    """Prompt tails by the role of the last message.
 
     Args:
         template: The template.
@@ -62,7 +62,7 @@ class PromptTails:
         self._known["tool"] = _shared(tails)
 
     def of(self, rows: Sequence[Row], tools: list[Any] | None) -> str | None:
-        """What the prompt that ends with the last of the rows writes behind its words."""
+        """Return the prompt tail after the last of the rows."""
         dialogue = Dialogue(list(rows), (), tools)
         try:
             text = self._template.text(rows, tools, prompt=True)
@@ -75,7 +75,7 @@ class PromptTails:
     def start(
         self, gap: str, dialogue: Dialogue, index: int, kind: Kind, known: bool = True
     ) -> int | None:
-        """Where generation begins in the text between a message and the turn behind it.
+        """Locate where generation begins in the text between a message and the next turn.
 
         Args:
             gap: The text, from the last word of message `index - 1` to the turn's first.
@@ -85,7 +85,7 @@ class PromptTails:
             known: Whether to use the probes' prompts, not the turn's own alone.
 
         Returns:
-            Characters of the gap before the turn; none if no prompt tells.
+            Characters of the gap before the turn; None if no prompt shows it.
         """
         before = dialogue.rows[index - 1]
         plain = _without_id(gap, before)
@@ -110,7 +110,7 @@ def _start(gap: str, tail: str | None) -> int | None:
 
 
 def _start_off_prompt(gap: str, tail: str, kind: Kind) -> int | None:
-    """Where a turn begins whose past is written in another way than its prompt."""
+    """Return the start of a turn that is rendered differently in history than in its prompt."""
     if kind == "words":
         return len(gap)
     alike = num_alike(tail, gap)
@@ -124,7 +124,7 @@ def _start_off_prompt(gap: str, tail: str, kind: Kind) -> int | None:
 
 
 def _shared(tails: Iterable[str | None]) -> str | None:
-    """The end of prompts whose words differ, if it does not depend on the words."""
+    """Return the common tail of prompts with different content, if independent of the content."""
     first, second = tails
     return first if first == second else None
 

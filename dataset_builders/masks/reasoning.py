@@ -1,11 +1,11 @@
-"""How a chat template renders the assistant's reasoning.
+"""Detect how a chat template renders the assistant's reasoning.
 
 Templates read a turn's reasoning from keys of different names (`reasoning_content` for Qwen3,
-`thinking` for gpt-oss), or from a part of the content (Mistral's), and none says from which.
-So the template is probed. Where it reads none, the reasoning becomes text in the content, in
-`<think>` tags, which is what open models without a key of their own are trained on; but not
-where the template marks thoughts in another way (Command-A's `<|START_THINKING|>`): there the
-model would learn to say its thoughts aloud.
+`thinking` for gpt-oss), or from a part of the content (Mistral's), and do not declare which. So the
+template is probed. If it reads none, the reasoning becomes text in the content, in `<think>` tags,
+which is what open models without a key of their own are trained on; but not where the template
+marks thoughts in another way (Command-A's `<|START_THINKING|>`): there the model would learn to
+output its thoughts as visible text.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from dataset_builders.errors import MaskError
 Row = dict[str, Any]
 
 REASONING = "_reasoning"
-"""Key of a row for the reasoning, whatever the template's own name for it."""
+"""Our row key for reasoning, independent of the template's own name."""
 
 AS_TEXT = "text"
-"""Form of a template that reads no reasoning, and marks thoughts by `<think>` or not at all."""
+"""Template reads no reasoning, and marks thoughts by `<think>` or not at all."""
 
 REFUSED = "refused"
-"""Form of a template that reads no reasoning, and marks thoughts in another way."""
+"""Template reads no reasoning, and marks thoughts in another format."""
 
 _KEYS = ("reasoning_content", "reasoning", "thinking", "thought")
 _PARTS = ("thinking parts", "thinking text parts")
@@ -34,11 +34,11 @@ _OWN_MARKS = re.compile(r"<[^<>\s{}]*(?:think|thought)[^<>\s{}]*>|\[/?THINK\]|â—
 
 
 def write_reasoning(row: Row, form: str) -> Row:
-    """A row as the template takes it: its reasoning in the template's own place.
+    """Move a row's reasoning to the place where the template reads it.
 
     Args:
         row: A message; its content is text, its reasoning under `REASONING`.
-        form: What `find_form` gives.
+        form: Result of `find_form`.
     """
     if REASONING not in row:
         return row
@@ -52,10 +52,10 @@ def write_reasoning(row: Row, form: str) -> Row:
 
 
 def find_form(render: Callable[[Sequence[Row]], str], template: str, probes: Sequence[Row]) -> str:
-    """How a template reads reasoning: a key, a kind of parts, `AS_TEXT` or `REFUSED`.
+    """Detect how a template reads reasoning: a key, a kind of parts, `AS_TEXT` or `REFUSED`.
 
     Args:
-        render: Renders rows in the template's own shape.
+        render: Renders rows in the template's own format.
         template: The template's text.
         probes: A turn of the user, one that calls a tool, and the call's result; empty if
             the template can write no call.

@@ -1,10 +1,10 @@
-"""Where the words of a plain conversation stand, without a second rendering of it.
+"""Locate the text of plain conversations without a second rendering.
 
-For conversations that consist of nothing but roles and words, the template's own text depends
-as a rule on the roles alone. It is read off one probe for each sequence of roles, in which
-every content is a marker. If a rendering equals the template's text with the contents of the
-conversation in place of the markers, the places of the contents follow from the lengths. If
-it does not (the template trims the contents, say), the marks of `marking` decide.
+For conversations that consist only of roles and contents, the template's own text usually depends
+on the roles alone. It is taken from one probe per sequence of roles, in which every content is a
+marker. If a rendering equals the template's text with the contents of the conversation in place of
+the markers, the places of the contents follow from the lengths. If it does not (the template trims
+the contents, say), the marks of `marking` decide.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Skeletons:
         self._known: dict[tuple[str, ...], list[str] | None] = {}
 
     def places(self, dialogue: Dialogue, text: str) -> Places | None:
-        """Places of the words in the rendering; none if the marks have to tell.
+        """Return the positions of the contents in the rendering; None if marks are needed.
 
         Args:
             dialogue: The conversation.
@@ -54,7 +54,7 @@ class Skeletons:
         return _places(dialogue, contents, list(accumulate(lengths)))
 
     def _pieces(self, roles: tuple[str, ...]) -> list[str] | None:
-        """The template's text before, between and after the contents; none if they move."""
+        """Return the template's text before, between and after the contents; None if it varies."""
         if roles not in self._known:
             if len(self._known) >= _MAX_PATTERNS:
                 self._known.clear()
@@ -77,7 +77,7 @@ class Skeletons:
                 return None
             pieces.append(sys.intern(piece))
         pieces.append(rest)
-        # A marker that is left stands for a content that is written twice.
+        # A remaining marker means that a content is written twice.
         return None if any("\ue000" in piece for piece in pieces) else pieces
 
 

@@ -1,4 +1,4 @@
-"""What a rendering is made of, and a conversation on its way through a template."""
+"""Spans of a rendering, and the conversation data passed through the mask search."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ class Rendered:
     Attributes:
         text: What the tokenizer sees; special tokens are written out.
         spans: Trained ranges of `text`, in order, without overlap.
-        literals: Ranges where a conversation's own words spell a control token, such as
-            `<|im_end|>` quoted by a user. They have to be encoded as the characters they
-            are, or data could open a turn. In order, without overlap.
+        literals: Ranges where message content spells a control token, such as `<|im_end|>` quoted
+            by a user. They must be encoded as plain characters, or data could open a turn. In
+            order, without overlap.
         way: How the turns were found: "marks", which the template's skeleton may stand in
             for, or "sentinels" where a mark was lost.
         certified: Whether a second, independent way found the same spans.
         off_prompt: Trained turns before which `text` is not the prompt that generation
-            would start from, since the template writes a turn's past in another way than
-            its presence. Counted where the rendering is certified, else 0.
+            would start from, since the template renders history differently from the current turn.
+            Counted where the rendering is certified, else 0.
         left_out: Message and kind ("reasoning", "words" or "call") of each part of a trained
             turn that the template does not show, so that it is not trained.
     """
@@ -55,7 +55,7 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """Messages as a template takes them, with the turns to be found.
+    """Messages as a template takes them, with the turns to locate.
 
     Attributes:
         rows: The messages.
@@ -69,25 +69,25 @@ class Dialogue:
 
 
 def with_content(row: Row, content: str) -> Row:
-    """The message with other words."""
+    """Return the message with other content."""
     return {**row, "content": content}
 
 
 def words_of(row: Row) -> str:
-    """A turn's reasoning and content, without its calls."""
+    """Return a turn's reasoning and content, without its calls."""
     return f"{row.get(REASONING, '')}{row['content']}"
 
 
 def plain_turn(content: str) -> Row:
-    """An assistant's turn that only speaks."""
+    """Return an assistant turn with content only."""
     return {"role": "assistant", "content": content}
 
 
 def unused_characters(text: str, count: int) -> list[str]:
-    """Private-use characters that do not occur in a text.
+    """Return private-use characters that do not occur in a text.
 
     Raises:
-        MaskError: There are not that many.
+        MaskError: Too few are unused.
     """
     found: list[str] = []
     for code in _PRIVATE_USE:
@@ -99,7 +99,7 @@ def unused_characters(text: str, count: int) -> list[str]:
 
 
 def core(content: str) -> Span:
-    """Where the words lie within the white space around them; empty at the end if none."""
+    """Return the range of the content without outer white space; empty, at the end, if blank."""
     if len(content.strip()) == len(content):
         return Span(0, len(content))
     start = len(content) - len(content.lstrip())
@@ -107,7 +107,7 @@ def core(content: str) -> Span:
 
 
 def thought_and_answer(content: str) -> tuple[Span, Span] | None:
-    """Where the words of a thought that the content opens with lie, and those behind it."""
+    """Return the ranges of a thought that opens the content, and of the answer after it."""
     opened = _THOUGHT.match(content)
     if opened is None:
         return None
@@ -120,14 +120,14 @@ def thought_and_answer(content: str) -> tuple[Span, Span] | None:
 
 
 def marked(content: str, marks: Sequence[str], span: Span) -> str:
-    """The content with a mark before and after a range of it."""
+    """Return the content with a mark before and after a range of it."""
     opening, closing = marks
     start, end = span
     return f"{content[:start]}{opening}{content[start:end]}{closing}{content[end:]}"
 
 
 def mark_call(call: Row, marks: Sequence[str]) -> tuple[Row, int]:
-    """A tool call with its words marked: texts within the arguments, or else its name.
+    """Mark the text of a tool call: strings within the arguments, or else its name.
 
     Returns:
         The call and the number of pairs of marks.
@@ -151,7 +151,7 @@ def mark_call(call: Row, marks: Sequence[str]) -> tuple[Row, int]:
 
 
 def read_marks(text: str, marks: Sequence[str]) -> tuple[str, list[Span]] | None:
-    """Text without marks and what stood between each pair; none if they do not pair up."""
+    """Return a text without marks, and the marked ranges; None if the marks do not pair up."""
     opening, closing = marks
     pieces: list[str] = []
     spans: list[Span] = []
@@ -169,7 +169,7 @@ def read_marks(text: str, marks: Sequence[str]) -> tuple[str, list[Span]] | None
 
 
 def first_of(tokens: Sequence[str], text: str, start: int, stop: int | None = None) -> Span | None:
-    """The first place at or after `start` where one of the tokens stands."""
+    """Return the first position at or after `start` where one of the tokens occurs."""
     if len(tokens) == 1:
         position = text.find(tokens[0], start, stop)
         return Span(position, position + len(tokens[0])) if position >= 0 else None
@@ -196,7 +196,7 @@ def words(value: Any) -> Iterator[str]:
 
 
 def num_alike(first: Sequence[Any], second: Sequence[Any]) -> int:
-    """Number of items, such as characters, with which both begin."""
+    """Return the length of the common prefix of two sequences."""
     pairs = zip(first, second, strict=False)
     return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))
 
@@ -207,7 +207,7 @@ def is_blank(row: Row) -> bool:
 
 
 def leading(row: Row) -> int:
-    """Longest white space that the words of a turn may begin with: its own or a thought's."""
+    """Return the longest white space that a turn's text, or its thought, may begin with."""
     if REASONING in row:  # Of a thought that is left out, white space may be left.
         return len(row[REASONING])
     if row["content"][:1].isalnum():  # As most begin: with neither white space nor a thought.

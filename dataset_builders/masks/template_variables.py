@@ -1,4 +1,4 @@
-"""Variables of a chat template, such as Qwen3's `enable_thinking`, set once for every rendering.
+"""Set variables of a chat template, such as Qwen3's `enable_thinking`, for every rendering.
 
 They are written into the template's text. So training rows, prompts of evaluations, cached rows
 and the tokenizer that training saves, from which a server takes its template, agree.
@@ -17,11 +17,11 @@ _BEGIN = "{#- chat_template_kwargs #}"
 _SETTING = re.compile(re.escape(_BEGIN) + r"(?P<names>(?:\{%- set .*? %\})*)\n")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _OWN = frozenset({"messages", "tools", "documents", "add_generation_prompt", "chat_template"})
-"""What every rendering is given anyway."""
+"""Variables that every rendering sets anyway."""
 
 
 def set_template_variables(tokenizer: Any, variables: Mapping[str, Any]) -> None:
-    """Set variables in a tokenizer's chat template, in place of those set before.
+    """Set variables in a tokenizer's chat template, replacing those set before.
 
     Args:
         tokenizer: A Hugging Face tokenizer; its `chat_template` is changed.
@@ -60,7 +60,7 @@ def _checked(name: str) -> str:
 
 
 def _literal(name: str, value: Any) -> str:
-    """A JSON value in Jinja's syntax."""
+    """Return a JSON value in Jinja syntax."""
     if value is None:
         return "none"
     if isinstance(value, list):

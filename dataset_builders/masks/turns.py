@@ -1,11 +1,11 @@
-"""Finding the trained turns in a rendering, in three independent ways.
+"""Locate the trained turns in a rendering by three independent methods.
 
 *Marks*: two characters that occur nowhere in the conversation are put around the words of
 every trained turn and the template is rendered a second time. If the result without marks
-equals the plain text, the template kept the words as they are and the marks tell where
-they stand. One more rendering serves the whole conversation.
+equals the plain text, the template kept the words unchanged and the marks show where they are. One
+more rendering serves the whole conversation.
 
-*Sentinels*, where a template changes what it is given (it drops old thoughts, say): one
+*Sentinels*, for a template that changes its input (it drops old thoughts, say): one
 turn at a time is replaced by a sentinel, and the two renderings are compared from both
 ends.
 
@@ -42,12 +42,12 @@ from dataset_builders.masks.spans import (
 
 
 class TurnFinder:
-    """Finds turns in the renderings of one template.
+    """Locates trained turns in the renderings of one template.
 
     Args:
         template: The template.
         end_tokens: Tokens that end an assistant turn.
-        control_tokens: Tokens that no content spells.
+        control_tokens: Tokens that no content contains.
     """
 
     def __init__(
@@ -64,10 +64,10 @@ class TurnFinder:
         self._last: tuple[Dialogue, Places | None] | None = None
 
     def by_marks(self, dialogue: Dialogue, text: str) -> Found | None:
-        """All trained turns; none if the template does not keep the marks.
+        """Locate all trained turns; None if the template does not preserve the marks.
 
         Raises:
-            MaskError: The template leaves a turn out or writes another message within it,
+            MaskError: The template omits a turn or writes another message within it,
                 or no end token follows it.
         """
         places = self._places(dialogue, text)
@@ -87,7 +87,7 @@ class TurnFinder:
         for index in dialogue.trained:
             words = places.words(index)
             if words is None:
-                raise MaskError(f"message {index}: the template leaves out this trained turn")
+                raise MaskError(f"message {index}: the template omits this trained turn")
             span = Span(
                 self._start(dialogue, text, index, places, words),
                 self._end(dialogue, text, index, words.end),
@@ -100,12 +100,12 @@ class TurnFinder:
             spans.append(span)
             missing = dict.fromkeys(places.missing(index))
             if "call" in missing:
-                raise MaskError(f"message {index}: the template leaves out a tool call", "left_out")
+                raise MaskError(f"message {index}: the template omits a tool call", "left_out")
             left_out += [(index, kind) for kind in missing]
         return Found(spans, left_out)
 
     def _places(self, dialogue: Dialogue, text: str) -> Places | None:
-        """Where the text is; cached, since each turn of a conversation needs it."""
+        """Return the parts' positions; cached, since each turn of a conversation needs them."""
         if self._last is None or self._last[0] is not dialogue:
             self._last = dialogue, find_places(self._template, dialogue, text)
         return self._last[1]
@@ -126,14 +126,14 @@ class TurnFinder:
     def _start_behind(
         self, dialogue: Dialogue, text: str, index: int, gap: Span, kind: Kind, known: bool = True
     ) -> int | None:
-        """Where a turn begins in the template's text between it and the message before it."""
+        """Return the start of a turn in the template's text after the message before it."""
         if not self._layout.takes_over:
             return gap.end if kind == "words" else None
         start = self._tails.start(text[gap.start : gap.end], dialogue, index, kind, known)
         return None if start is None else gap.start + start
 
     def one_by_one(self, dialogue: Dialogue, text: str, index: int) -> Iterator[tuple[str, Span]]:
-        """Spans of one turn by each way that looks at one turn alone and finds it."""
+        """Return the spans of one turn by each method that locates a single turn."""
         ways: tuple[tuple[str, Callable[[Dialogue, str, int], Span]], ...] = (
             ("sentinels", self._by_sentinel),
             ("prompts", self._by_prompt),
@@ -147,7 +147,7 @@ class TurnFinder:
                 continue
 
     def explain(self, dialogue: Dialogue, text: str, index: int) -> None:
-        """Raise why the sentinel does not find a turn, if it does not.
+        """Raise why the sentinel method does not locate a turn, if it does not.
 
         Raises:
             MaskError: The template's text around the turn depends on its words, or it
@@ -160,7 +160,7 @@ class TurnFinder:
             raise MaskError(f"{start}{error}, so the trained turn cannot be located") from error
 
     def prompt_length(self, dialogue: Dialogue, text: str, index: int) -> int | None:
-        """Length of the prompt for a turn; none if the rendering does not begin with it."""
+        """Return the length of a turn's prompt; None if the rendering does not begin with it."""
         try:
             prompt = self._template.text(dialogue.rows[:index], dialogue.tools, prompt=True)
         except MaskError:  # Nothing that could be prompted with comes before the turn.
@@ -184,7 +184,7 @@ class TurnFinder:
         return span
 
     def _words_by_sentinel(self, dialogue: Dialogue, text: str, index: int) -> Span:
-        """What stands where a sentinel stands in its place, without white space around it."""
+        """Return the range that a sentinel replaces, without surrounding white space."""
         (sentinel,) = unused_characters(text, 1)
         rows = list(dialogue.rows)
         rows[index] = plain_turn(sentinel)
@@ -202,7 +202,7 @@ class TurnFinder:
             raise MaskError("the template's text before it is not the prompt for it")
         shown = core(text[start:end])
         if shown.start == shown.end and not is_blank(dialogue.rows[index]):
-            raise MaskError("the template leaves out this trained turn")
+            raise MaskError("the template omits this trained turn")
         return Span(start + shown.start, start + shown.end)
 
     def _by_prompt(self, dialogue: Dialogue, text: str, index: int) -> Span:
@@ -213,7 +213,7 @@ class TurnFinder:
         return Span(start, end.end)
 
     def _by_prompt_end(self, dialogue: Dialogue, text: str, index: int) -> Span:
-        """By what the turn's own prompt writes behind the message before it."""
+        """Locate a turn by its own prompt's text after the preceding message."""
         places = self._places(dialogue, text) if index else None
         words = places.words(index) if places else None
         behind = places.end_of(index - 1) if places else None
@@ -228,7 +228,7 @@ class TurnFinder:
         return Span(start, end.end)
 
     def _by_marks_within(self, dialogue: Dialogue, text: str, index: int) -> Span:
-        """By marks around what the template keeps of the words, so far as that is known."""
+        """Locate a turn by marks within the part of its content that the template keeps."""
         row = dialogue.rows[index]
         marks = unused_characters(text, 2)
         if "tool_calls" in row:
@@ -250,7 +250,7 @@ class TurnFinder:
         return self._turn(dialogue, text, index, Span(read[1][0].start, read[1][-1].end))
 
     def _turn(self, dialogue: Dialogue, text: str, index: int, words: Span) -> Span:
-        """The span of a turn whose words are found, its prompt rendered for that."""
+        """Return the span of a turn whose content is located, rendering its prompt."""
         start = self._turn_start(dialogue, text, index, words.start)
         return Span(start, self._end(dialogue, text, index, words.end))
 
@@ -260,7 +260,7 @@ class TurnFinder:
             start = self._habit(dialogue, text, index, words)
         if start is None:
             if "tool_calls" in dialogue.rows[index]:
-                raise MaskError(f"message {index}: it cannot be told where the tool call begins")
+                raise MaskError(f"message {index}: the start of the tool call cannot be located")
             start = words
         return start
 
@@ -272,7 +272,7 @@ class TurnFinder:
         return length if is_opening(text[words:length]) else None
 
     def _habit(self, dialogue: Dialogue, text: str, index: int, words: int) -> int | None:
-        """Where the turn begins by the template's habits; none if they do not tell."""
+        """Return the start of a turn by the learned layout; None if that is inconclusive."""
         row = dialogue.rows[index]
         if "tool_calls" in row and not words_of(row).strip():
             return self._layout.start_behind_header(text, words)

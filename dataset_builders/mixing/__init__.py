@@ -1,1 +1,1 @@
-"""Which row stands where: shares, weights, order, packing."""
+"""Mixing: which row comes at which position (shares, weights, order, packing)."""

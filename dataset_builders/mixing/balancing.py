@@ -1,10 +1,9 @@
-"""Dealing packed rows to global batches so that each has its part of agent data.
+"""Distribute packed rows over global batches so that each gets its share of agent data.
 
-Best fit puts examples of like length together, so agent data gather in few bins: taken in
-any order that knows nothing of them, one batch would have plenty and the next hardly any.
-
-It is integer arithmetic and single divisions, which all processors round alike: every rank
-and every resumed run has to come to the same order.
+Best fit puts examples of similar length together, so agent data gather in few bins: in an order
+that ignores them, one batch would have many and the next hardly any. Only integer arithmetic and
+single divisions are used, which all processors round identically: every rank and every resumed run
+must compute the same order.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ import numpy.typing as npt
 Index = npt.NDArray[np.int64]
 
 _UNIT = 256
-"""Parts into which an example, a token and the mean excess are divided."""
+"""Fixed-point unit of an example, a token and the mean excess."""
 
 _LIMIT = 128 * _UNIT
-"""Largest excess told apart, so that no product leaves 64 bits."""
+"""Clipping bound of an excess, so that no product overflows 64 bits."""
 
 
 class BatchBalancer:
-    """Puts the bins of one window after the other into an order that evens out batches.
+    """Orders the bins of successive windows so that batches are balanced.
 
     A bin has an excess: the agent examples in it beyond the window's share of its examples,
     and likewise for trained tokens. Over a window the excesses sum to zero, and the dealer
@@ -47,17 +46,17 @@ class BatchBalancer:
         # Rows: what is counted (examples, trained tokens); then the same of agent data.
         self._counts = np.concatenate([weights, weights * agent])
         self._batch = batch
-        self._begun = 0  # bins of the batch that the last window left incomplete
-        self._excess = np.zeros(len(columns), dtype=np.int64)  # theirs
+        self._begun = 0  # bins in the batch that the last window left incomplete
+        self._excess = np.zeros(len(columns), dtype=np.int64)  # their excess
 
     def copy(self) -> BatchBalancer:
-        """A copy that continues from the same state."""
+        """Return a copy that continues from the same state."""
         found = copy(self)
         found._excess = self._excess.copy()
         return found
 
-    def hold_back(self, bins: list[list[int]], waits: list[bool]) -> list[bool]:
-        """Let full bins wait too, so that those that leave have their part of agent data.
+    def defer(self, bins: list[list[int]], waits: list[bool]) -> list[bool]:
+        """Let some full bins wait too, so that those that leave have their share of agent data.
 
         Bins that are not full hold the shortest examples, so agent data above all: without
         them the window's batches would have less than their part, and the next one's more.
@@ -67,7 +66,7 @@ class BatchBalancer:
             waits: Whether each waits for the next window.
 
         Returns:
-            Whether each waits now.
+            The updated `waits`.
         """
         if not bins:
             return waits
@@ -86,7 +85,7 @@ class BatchBalancer:
         return [bool(value) for value in waiting]
 
     def deal(self, bins: list[list[int]]) -> list[list[int]]:
-        """Order the bins that leave with a window: batch after batch, in each as given."""
+        """Order the bins that leave with a window: batch after batch, each in the given order."""
         if not bins:
             return []
         excess = self._excesses(bins)
@@ -102,7 +101,7 @@ class BatchBalancer:
         return [bins[number] for number in np.argsort(group, kind="stable").tolist()]
 
     def _excesses(self, bins: list[list[int]]) -> Index:
-        """(B, C) int64, agent data in each bin beyond its due, in parts of `_UNIT`."""
+        """Return (B, C) int64, the agent data in each bin beyond its share, in `_UNIT`ths."""
         sizes = np.fromiter(map(len, bins), dtype=np.int64, count=len(bins))
         flat = chain.from_iterable(bins)
         members = np.fromiter(flat, dtype=np.int64, count=int(sizes.sum()))
@@ -113,7 +112,7 @@ class BatchBalancer:
         return np.asarray(((agent * all_whole - due) * _UNIT // all_whole).T)
 
     def _places(self, count: int) -> Index:
-        """Free places in each batch that this many bins go to, the one begun first."""
+        """Return the free places of each batch that the bins go to, the incomplete batch first."""
         batches = -(-(self._begun + count) // self._batch)
         places = np.full(batches, self._batch, dtype=np.int64)
         places[0] -= self._begun
@@ -122,18 +121,18 @@ class BatchBalancer:
 
 
 def _scale(excess: Index) -> Index:
-    """(C,) int64, mean size of what is counted, at least 1."""
+    """Return (C,) int64, the mean size of what is counted, at least 1."""
     mean: Index = np.abs(excess).sum(axis=0) // len(excess)
     return np.maximum(mean, 1, out=mean)
 
 
 def _scaled(excess: Index, scale: Index) -> Index:
-    """Excess in parts of its mean size, so that examples and tokens weigh the same."""
+    """Return the excess relative to its mean size, so that examples and tokens weigh the same."""
     return np.asarray(np.clip(excess * _UNIT // scale, -_LIMIT, _LIMIT))
 
 
 def _assign(excess: Index, places: Index, begun: Index) -> Index:
-    """Choose a batch for each bin, the largest excess first.
+    """Assign a batch to each bin, largest excess first.
 
     At every moment a batch is due the part of all excess dealt so far that its places are of
     all places. A bin goes where the sum of squared differences from that, each divided by the
@@ -158,7 +157,7 @@ def _assign(excess: Index, places: Index, begun: Index) -> Index:
     for left, number in zip(range(count - 1, -1, -1), order.tolist(), strict=True):
         new = excess[number]
         growth = (2 * (above @ new) + count * norms[number]) / places
-        # Batches fill up side by side: the small excesses at the end mend what is left.
+        # Batches fill up in parallel: the small excesses at the end even out the remainder.
         growth[(free == 0) | ((free + 1) * count <= places * left)] = np.inf
         best = int(growth.argmin())
         group[number] = best
@@ -169,7 +168,7 @@ def _assign(excess: Index, places: Index, begun: Index) -> Index:
 
 
 def _in_turn(group: Index, excess: Index, whole: npt.NDArray[np.bool_]) -> Index:
-    """Number the batches anew so that what excess they have left alternates.
+    """Renumber the batches so that their remaining excess alternates.
 
     Batches of few bins cannot all be even, and a window's first ones would get the bins with
     the most agent data: a run that ends within the window would have seen too much of it.

@@ -1,4 +1,4 @@
-"""Best fit decreasing over one window of a mix after the other, with bins that stay open."""
+"""Best fit decreasing, window by window, with bins that stay open."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from dataset_builders.mixing.balancing import BatchBalancer
 
 FULL = 0.995
-"""Share of its capacity from which on a bin does not wait for the next window."""
+"""Fill from which a bin no longer waits for the next window."""
 
 Index = npt.NDArray[np.int64]
 
@@ -20,7 +20,7 @@ _BITS = 32  # a bin's number, below the space that it has left
 
 
 class Packer:
-    """Packs windows; holds the bins that the last one left open.
+    """Packs windows; keeps the bins that the last one left open.
 
     Args:
         lengths: (N,) int64, tokens of each example.
@@ -41,7 +41,7 @@ class Packer:
         self._spaces: list[int] = []
 
     def copy(self) -> Packer:
-        """A copy that continues from the same state."""
+        """Return a copy that continues from the same state."""
         dealer = self._dealer.copy() if self._dealer is not None else None
         found = Packer(self._lengths, self._capacity, self._rows, dealer)
         found._open = [list(members) for members in self._open]
@@ -49,26 +49,26 @@ class Packer:
         return found
 
     def fill(self, start: int, stop: int) -> None:
-        """Put the examples of a window into bins, those still open among them."""
+        """Put the examples of a window into bins, open ones included."""
         self._old = len(self._open)
         best_fit(self._lengths, start, stop, self._capacity, self._open, self._spaces, self._rows)
 
     def __len__(self) -> int:
-        """Bins that are open."""
+        """Return the number of open bins."""
         return len(self._open)
 
     def leave(self, *, last: bool) -> list[list[int]]:
-        """The bins that leave after `fill`, in the order of training; all if it was the last.
+        """Return the bins that leave after `fill`, in training order; all after the last window.
 
-        Those that were open before leave; of the others those that are full, as far as the
-        dealer does not hold them back.
+        Bins that were open before leave; of the others the full ones, unless the balancer defers
+        them.
         """
         old, waits = self._old, [False] * len(self._open)
         if not last:
             enough = int(self._capacity * (1 - FULL))
             waits[old:] = [space > enough for space in self._spaces[old:]]
             if self._dealer is not None:
-                waits[old:] = self._dealer.hold_back(self._open[old:], waits[old:])
+                waits[old:] = self._dealer.defer(self._open[old:], waits[old:])
         leaving = sorted(sorted(members) for members in compress(self._open, map(not_, waits)))
         self._open = list(compress(self._open, waits))
         self._spaces = list(compress(self._spaces, waits))
@@ -84,10 +84,10 @@ def best_fit(
     spaces: list[int],
     rows: Index | None = None,
 ) -> None:
-    """Put a window's examples, the longest first, each into the bin it fills best.
+    """Put a window's examples, longest first, each into the bin it fills best.
 
     Bins are kept sorted by the space they have left, so the best one is found by bisection.
-    Copies of a row are of one length and follow each other, so they would share a bin often.
+    Copies of a row have equal length and follow each other, so they would often share a bin.
 
     Args:
         lengths: (N,) int64, tokens of each example.

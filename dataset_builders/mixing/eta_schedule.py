@@ -1,13 +1,13 @@
-"""Which of two parts stands at which position, in given shares.
+"""Schedule of two parts over positions, in given shares.
 
-A sequence of positions is cut into blocks. Each block has a quota for the first part, and
-a keyed permutation of the block's places says where it stands. So a block's composition
-and the number of firsts before it are known without looking at any other block.
+The positions are divided into blocks. Each block has a quota for the first part, and a keyed
+permutation of the block's places decides where it goes. So a block's composition and the number of
+firsts before it are known without looking at any other block.
 
 Two ways to set the quotas: *stratified*, where the number of firsts up to any block border
 is the nearest integer to what the shares ask for; and *iid*, where each block's quota is
-drawn from the binomial distribution, so that every position is the first part's with the
-given probability, independently of all others: the paper's sampling, to the letter.
+drawn from the binomial distribution, so that every position belongs to the first part with the
+given probability, independently of all others: exactly the paper's sampling.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MODES: tuple[str, ...] = get_args(Mode)
 
 
 class EtaStage(NamedTuple):
-    """A share that holds from a position on, up to the next stage.
+    """A share that applies from a position up to the next stage.
 
     Attributes:
         start: First position, from 0.
@@ -41,7 +41,7 @@ class EtaStage(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class QuotaSchedule:
-    """Two parts over a sequence of positions.
+    """Interleaving of two parts over a sequence of positions.
 
     Attributes:
         stages: Shares of the first part, the first stage at 0, starts ascending.
@@ -49,7 +49,7 @@ class QuotaSchedule:
         block: Positions in a block. The last one may be shorter and gets the quota of its
             own size.
         seed: Any integer.
-        stream: Sets this split apart from others of the same seed; uses `stream` and
+        stream: Separates this schedule from others of the same seed; uses `stream` and
             `stream + 1`.
         mode: How quotas are set.
     """
@@ -63,11 +63,11 @@ class QuotaSchedule:
 
     @property
     def num_first(self) -> int:
-        """Number of positions of the first part."""
+        """Return the number of positions of the first part."""
         return int(self._before(np.array([-(-self.length // self.block)]))[0])
 
     def assign(self, positions: Index) -> tuple[npt.NDArray[np.bool_], Index]:
-        """Part and rank at any positions, in any order.
+        """Return part and rank at any positions, in any order.
 
         Args:
             positions: (N,) positions from 0, below `length`.
@@ -85,12 +85,12 @@ class QuotaSchedule:
         return chosen, np.where(chosen, rank, positions - rank)
 
     def _places(self, blocks: Index) -> npt.NDArray[np.bool_]:
-        """Whether each place of each block is the first part's, (blocks, block)."""
+        """Return whether each place of each block is the first part's, (blocks, block)."""
         start = blocks * self.block
         size = np.minimum(self.length - start, self.block)
         quota = self._before(blocks + 1) - self._before(blocks)
         place = np.broadcast_to(np.arange(self.block), (len(blocks), self.block))
-        # Places beyond the end of the last block belong to no one and are not asked for.
+        # Places beyond the end of the last block are unused.
         valid = place < size[:, None]
         key = np.broadcast_to(keys(self.seed, self.stream, blocks)[:, None], place.shape)
         sizes = np.broadcast_to(size[:, None], place.shape)
@@ -100,7 +100,7 @@ class QuotaSchedule:
         return result
 
     def _before(self, blocks: Index) -> Index:
-        """Positions of the first part before each block."""
+        """Return the number of first-part positions before each block."""
         if self.mode == "iid":
             table = _drawn(self.stages, self.length, self.block, self.seed, self.stream + 1)
             return table[blocks]
@@ -109,9 +109,9 @@ class QuotaSchedule:
 
 
 def _expected(stages: Sequence[EtaStage], borders: Index) -> Reals:
-    """Expected number of firsts before each position.
+    """Return the expected number of first-part positions before each position.
 
-    In doubles, each step one multiplication or addition, which all machines round alike.
+    In doubles, each step one multiplication or addition, which all machines round identically.
     """
     total = np.zeros(len(borders))
     for number, (start, share) in enumerate(stages):
@@ -122,11 +122,11 @@ def _expected(stages: Sequence[EtaStage], borders: Index) -> Reals:
 
 @lru_cache(maxsize=64)
 def _drawn(stages: tuple[EtaStage, ...], length: int, block: int, seed: int, stream: int) -> Index:
-    """Firsts before each block, with a binomial quota in each; one more entry than blocks."""
+    """Return firsts before each block with binomial quotas; one more entry than blocks."""
     blocks = np.arange(-(-length // block), dtype=np.int64)
     start = blocks * block
     end = np.minimum(start + block, length)
-    # A block in which a stage begins takes the mean share of its positions.
+    # A block in which a stage begins uses the mean share of its positions.
     share = (_expected(stages, end) - _expected(stages, start)) / (end - start)
     uniform = uniforms(keys(seed, stream, blocks))
     quota = np.zeros(len(blocks), dtype=np.int64)
@@ -141,7 +141,7 @@ def _drawn(stages: tuple[EtaStage, ...], length: int, block: int, seed: int, str
 
 
 def _binomial(size: int, chance: float) -> Reals:
-    """Cumulated probabilities of 0 to size - 1 successes."""
+    """Return the cumulative probabilities of 0 to size - 1 successes."""
     if chance in (0.0, 1.0):
         return np.full(size, 1.0 - chance)
     logs = [

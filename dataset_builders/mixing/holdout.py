@@ -1,4 +1,4 @@
-"""General conversations kept out of training, to measure the loss on."""
+"""Hold general conversations out of training, to measure validation loss on."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def split_holdout(rows: Dataset, index: pa.Table, size: int) -> tuple[list[int],
 
 
 def _conversations(index: pa.Table) -> list[object]:
-    """For each row a name of its conversation; its own number where that is not known."""
+    """Return a conversation key per row; the row's own number where unknown."""
     entries, places = index["entry"].to_pylist(), index["where"].to_pylist()
     return [
         (entry, place) if place else number

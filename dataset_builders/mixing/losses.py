@@ -1,4 +1,4 @@
-"""Warnings about losses of a mix's sides, from its report: one line if much was lost."""
+"""Warn if a large share of a mix's data was dropped or cut, from its report."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from dataset_builders.encoding.token_rows import KEEP_SHARE, length_for
 
 LOSS_SHARE = 0.05
-"""Share of a side, in [0, 1], from which on a warning is given."""
+"""Smallest fraction of a side that triggers a warning."""
 
 LEFT_OUT = {
     "thoughts_left_out": (
@@ -18,25 +18,25 @@ LEFT_OUT = {
     ),
     "words_left_out": ("the text that accompanies a call", "calls_as_text keeps them"),
 }
-"""What a template may leave out of a turn, by its count's name: description and remedy."""
+"""What a template may omit from a turn, by counter name: description and remedy."""
 
 _CLEANED = ("duplicate", "near_duplicate", "page_markup", "language_")
-"""Reasons of the cleaning of shared chats: what a user asked to have left out."""
+"""Drop reasons of the cleaning steps, which the user requested."""
 
 _TOO_LONG = ("too_long", "no_trained_token_left")
 
 
 def loss_warnings(report: Mapping[str, Any], max_length: int | None = None) -> list[str]:
-    """Describe what a mix lost, if that is `LOSS_SHARE` or more of a side.
+    """Describe data losses of `LOSS_SHARE` or more of a side.
 
     Args:
-        report: What `Prepared.report` holds; may have been through JSON.
+        report: `EncodedSources.report`; may have been through JSON.
         max_length: Longest row in tokens, or none if rows are not encoded.
 
     Returns:
         For each side at most one line on records that were read and cannot be used, one on
-        conversations that give no row, one on trained turns that were left out, and, from
-        the first on, one on thoughts and one on words that the template leaves out of them.
+        conversations that give no row, one on trained turns that were left out, and, at any number,
+        one on thoughts and one on text that the template omits from them.
     """
     lines: list[str] = []
     for side in ("agent", "general"):
@@ -84,7 +84,7 @@ def _of_rows(side: str, tokens: Mapping[str, Any], max_length: int | None) -> li
 
 
 def left_out_warnings(side: str, tokens: Mapping[str, Any]) -> list[str]:
-    """Say what the chat template leaves out of trained turns, however little.
+    """Describe what the chat template omits from trained turns, at any number.
 
     Args:
         side: Name of the data in the lines.

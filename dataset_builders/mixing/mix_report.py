@@ -1,4 +1,4 @@
-"""What a mix shows of its sources: realised shares, and how often each row comes."""
+"""Report of a mix: realised shares, and how often each row occurs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def loss_shares(agent: npt.NDArray[np.bool_], trained: Index, batches: Index) -> dict[str, float]:
-    """The share of the loss that agent data have, under each rule of what divides it.
+    """Return agent data's share of the loss, for each normalisation of the loss.
 
     Args:
         agent: (N,) bool, whether each example is agent data.
@@ -37,7 +37,7 @@ def loss_shares(agent: npt.NDArray[np.bool_], trained: Index, batches: Index) ->
 
 
 def repeat_rate(rows: Index, groups: Index, num_agent: int) -> dict[str, float]:
-    """How many examples repeat another of their own packed row or batch.
+    """Return the share of examples that repeat another of the same packed row or batch.
 
     Args:
         rows: (N,) int64, the row of each example, agent rows first.
@@ -62,14 +62,14 @@ def repeat_rate(rows: Index, groups: Index, num_agent: int) -> dict[str, float]:
 def describe_mix(
     planned: MixSchedule, plan: Plan, agent: pa.Table | None, general: pa.Table | None
 ) -> dict[str, Any]:
-    """Realised shares of agent data, in examples, tokens and trained tokens.
+    """Return the realised shares of agent data, in examples, tokens and trained tokens.
 
     Shares of tokens are given only for encoded rows, and repeats within a batch (a block of the
     order), and the share of the loss, only without packing.
 
     Args:
         planned: The order of the mix.
-        plan: What it should be like.
+        plan: The plan it was made from.
         agent: Index of the agent rows, or none.
         general: Index of the general rows, or none.
     """
@@ -90,7 +90,7 @@ def describe_mix(
         "agent_passes": _passes(of_agent),
         "general_passes": _passes(times[order.num_agent :]),
     }
-    if planned.positions is None:  # Packed rows have a description of their own.
+    if planned.positions is None:  # Packed rows are described separately.
         rows = order.indices()
         facts["repeats_in_batch"] = repeat_rate(
             rows, np.arange(len(rows)) // order.block, order.num_agent

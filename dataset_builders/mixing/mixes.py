@@ -1,4 +1,4 @@
-"""Prepared sources to a mix, and `build_mix`: the whole way in one call."""
+"""Mix prepared sources, and `build_mix`: from sources to a mixed dataset in one call."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LOG = logging.getLogger(__name__)
 def mix(
     prepared: EncodedSources, plan: Plan, *, seed: int, num_examples: int
 ) -> tuple[Dataset, MixSchedule]:
-    """Mix prepared sources; the rows are a view.
+    """Mix prepared sources; rows are not copied.
 
     Raises:
         ConfigError: See `planning.make_order`.
@@ -66,7 +66,7 @@ def build_mix(
     """Mix agent and general data at ratio eta, ready for SFTTrainer or Axolotl.
 
     With a tokenizer, rows are `input_ids`, `labels` and `attention_mask`, each (T,), the
-    loss covering exactly the turns marked as trained: what both trainers use as it is.
+    loss covering exactly the turns marked as trained: both trainers use this directly.
     Without one, rows keep the `messages` shape with its flag per turn, which Axolotl
     reads through `message_field_training: train`; TRL ignores that flag, so give
     SFTTrainer tokens, and with them `dataset_kwargs={"skip_prepare_dataset": True}`, or it
@@ -74,8 +74,8 @@ def build_mix(
     in TRL, `curriculum_sampling: true` in Axolotl (the plugin sets it).
 
     Args:
-        agent: Agent data; none or empty only if eta is 0.
-        general: General chat; none or empty only if eta is 1.
+        agent: Agent data; None or empty only if eta is 0.
+        general: General chat; None or empty only if eta is 1.
         eta: Probability in [0, 1] that an example is agent data (paper, section 2.3), or
             stages of it: pairs of a position and the share from there on.
         num_examples: Number of examples: steps times global batch size.
@@ -128,10 +128,10 @@ def build_mix(
 
 
 def with_source_weights(plan: Plan, agent: Source | None, general: Source | None) -> Plan:
-    """The plan with the weights that its sources name.
+    """Return the plan with the weights that its sources state.
 
     Raises:
-        ConfigError: Of several sources of one side, only some have a weight.
+        ConfigError: Only some of one side's sources have a weight.
     """
     return replace(
         plan,
@@ -155,7 +155,7 @@ def _eta(eta: Any) -> float | tuple[EtaStage, ...]:
 
 def _length_limit(tokenizer: Any) -> int:
     limit = int(tokenizer.model_max_length)
-    # Tokenizers that know no limit say 10**30.
+    # Tokenizers without a limit state 10**30.
     if limit > 10**9:
-        raise ConfigError("max_length: the tokenizer states no limit, so it has to be given")
+        raise ConfigError("max_length: the tokenizer states no limit, so max_length must be set")
     return limit

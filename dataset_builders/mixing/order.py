@@ -1,17 +1,16 @@
-"""eta-sampling: which row of which source stands at which position of training.
+"""eta-sampling: which row of which source comes at which position of training.
 
 AgentTuning minimises J = eta * E_agent + (1 - eta) * E_general (paper, section 2.3), and
-its authors sample by ratio: every example is agent data with probability eta. The agent
-set is small (1,866 trajectories) against what 2,000 steps consume, so its rows come back
-some dozens of times; joining the two sets for one epoch is another method.
+its authors sample by ratio: every example is agent data with probability eta. The agent set is
+small (1,866 trajectories) compared with what 2,000 steps consume, so its rows repeat dozens of
+times; concatenating the two sets for one epoch is a different method.
 
 `MixOrder` is a pure function from position to row. By default agent positions are spread
 evenly: within any block of positions their number is eta times the block's size to within
-one row, so no batch is without them by bad luck, while their place within a block is
-random. Each pass over a source is a permutation of its own, in which no row stands near the place
-where the last pass had it: a batch holds a row twice only if it takes more rows than there are.
-Within agent and general data, *pools* may have shares of their own (GPT-4's conversations in the
-general data, a task in the agent data).
+one row, so no batch lacks them by chance, while their place within a block is random. Each pass
+over a source is a new permutation, in which no row comes near its place in the last pass: a batch
+holds a row twice only if it takes more rows than there are. Within agent and general data, *pools*
+may have shares of their own (GPT-4's conversations in the general data, a task in the agent data).
 """
 
 from __future__ import annotations
@@ -34,15 +33,15 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 BLOCK = 64
-"""Default number of positions in which the agent share is held: the paper's batch size."""
+"""Default number of positions within which the agent share is exact: the paper's batch size."""
 
 Eta = float | tuple[EtaStage, ...]
 """A share of agent examples, or stages of it over positions."""
 
-_CHUNK = 1 << 15  # positions worked on at once: what the processor's cache holds
+_CHUNK = 1 << 15  # positions per chunk: fits the processor's cache
 
-_ROOT, _AGENT, _GENERAL = 0, 1 << 32, 2 << 32  # streams of keys, with room for pools
-_DEALT = 4 << 32  # added to a stream: that of its rows' groups
+_ROOT, _AGENT, _GENERAL = 0, 1 << 32, 2 << 32  # key streams, with room for pools
+_DEALT = 4 << 32  # offset to a stream for the groups of its rows
 
 
 class Pool(NamedTuple):
@@ -59,7 +58,7 @@ class Pool(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class MixOrder:
-    """The order of an eta-mix over two sources.
+    """Row order of an eta-mix over two sources.
 
     Attributes:
         num_agent: Rows of the agent source; may be 0 if eta is 0.
@@ -68,8 +67,8 @@ class MixOrder:
         seed: Any integer; the order is a function of it.
         num_examples: Length of the mix. Its share of agent data is eta to within half a
             row: a last, incomplete block gets the quota of its own size.
-        block: Number of positions in which the share is held to within one row; the
-            global batch size, so that every optimizer step sees it.
+        block: Number of positions in which the share is held to within one row; the global batch
+            size, so that it holds in every optimizer step.
         mode: "stratified", or "iid" for the paper's independent draws.
         agent_pools: Pools of the agent source; none: all of its rows are drawn alike.
         general_pools: The same of the general source.
@@ -108,15 +107,15 @@ class MixOrder:
 
     @property
     def stages(self) -> tuple[EtaStage, ...]:
-        """Stages of eta over positions, one if it is a number."""
+        """Return eta as stages over positions, a single one if it is a number."""
         return as_stages(self.eta)
 
     def is_agent(self, positions: Index) -> npt.NDArray[np.bool_]:
-        """Whether the examples at these positions are agent data; shape as given."""
+        """Return whether the examples at these positions are agent data; same shape."""
         return self._root.assign(positions)[0]
 
     def rows(self, positions: Index) -> tuple[npt.NDArray[np.bool_], Index]:
-        """Source and row at any positions below `num_examples`, in any order.
+        """Return source and row at any positions below `num_examples`, in any order.
 
         Args:
             positions: Example numbers from 0, shape (N,).
@@ -139,13 +138,13 @@ class MixOrder:
         return agent, row
 
     def _together(self, share: float, among: int | None = None) -> int:
-        """Examples at most, of so many or of a block, that a share of them is."""
+        """Return the maximum number of a share's examples in a block, or in fewer positions."""
         number = self.block if among is None else among
         spread = 4 * math.sqrt(number * share * (1 - share)) if self.mode == "iid" else 0.0
         return min(number, math.ceil(number * share + spread) + 1)
 
     def indices(self) -> Index:
-        """All rows in order, the sources put one after the other, agent first; read only."""
+        """Return all rows in order, numbered over both sources, agent first; read only."""
         return self._indices
 
     @cached_property
@@ -155,7 +154,7 @@ class MixOrder:
         return whole
 
     def slice(self, start: int, end: int) -> Index:
-        """The part of `indices()` from one position up to another, computed alone."""
+        """Return a range of `indices()` without computing the rest."""
         result = np.empty(end - start, dtype=np.int64)
         for first in range(start, end, _CHUNK):
             positions = np.arange(first, min(first + _CHUNK, end), dtype=np.int64)
@@ -170,9 +169,9 @@ class MixOrder:
         )
 
     def _draw(self, pools: Sequence[Pool], source: _Source, ranks: Index, stream: int) -> Index:
-        """Rows at these ranks of one source.
+        """Return the rows at these ranks of one source.
 
-        Pools are split in whole blocks, so a longer mix begins with the same rows.
+        Pools are scheduled in whole blocks, so a longer mix begins with the same rows.
         """
         if len(pools) < 2:
             rows = pools[0].rows if pools else None
@@ -197,7 +196,7 @@ class MixOrder:
 
 
 class _Source(NamedTuple):
-    """What is drawn from.
+    """A source or pool to draw from.
 
     Attributes:
         size: Rows of the source.
@@ -211,7 +210,7 @@ class _Source(NamedTuple):
 
 
 def _passes(rows: Index | None, source: _Source, ranks: Index, seed: int, stream: int) -> Index:
-    """Row at each rank: one permutation after another, each with keys of its own.
+    """Return the row at each rank: successive permutations, each with its own keys.
 
     The rows are dealt to groups once; each pass visits the groups in turn and permutes each of
     them anew. So a row comes again after all but its group's rows: with two groups after half
@@ -230,14 +229,14 @@ def _passes(rows: Index | None, source: _Source, ranks: Index, seed: int, stream
 
 
 def as_stages(eta: Eta) -> tuple[EtaStage, ...]:
-    """A share as stages; a single number is one stage from the start."""
+    """Return a share as stages; a number is one stage from position 0."""
     if isinstance(eta, tuple):
         return tuple(EtaStage(int(start), float(share)) for start, share in eta)
     return (EtaStage(0, float(eta)),)
 
 
 def check_eta(stages: Sequence[EtaStage]) -> None:
-    """Check stages of eta.
+    """Check the stages of eta.
 
     Raises:
         ConfigError: A share is outside of [0, 1], there is no stage, the first does not
@@ -256,7 +255,7 @@ def mix_datasets(
     general: Dataset | None,
     order: MixOrder,
 ) -> Dataset:
-    """Mix two datasets of the same columns; the result is a view, no row is copied.
+    """Mix two datasets with the same columns; the result is a view, no row is copied.
 
     Args:
         agent: Agent rows, as many as the order has; may be none or empty if eta is 0.
@@ -270,7 +269,7 @@ def mix_datasets(
 
     indices = order.indices()
     shares = [stage.share for stage in order.stages]
-    # A source without any share does not take part, so its columns need not match.
+    # A source with share 0 is not used, so its columns need not match.
     if max(shares) == 0:
         agent, indices = None, indices - order.num_agent
     elif len(agent or ()) != order.num_agent:

@@ -1,4 +1,4 @@
-"""The order of a mix whose examples are packed into rows of fixed length."""
+"""Row order of a mix whose examples are packed into rows of fixed length."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _LEAST = 4
-"""Packed rows that a window fills at least, or many of them would stay half empty."""
+"""Minimum packed rows per window; with fewer, many would stay half empty."""
 
 
 class Packing(NamedTuple):
-    """What decides, beside an order, on which examples share a row.
+    """Settings that decide, with an order, which examples share a packed row.
 
     Attributes:
         capacity: Tokens of a packed row.
         batch: Packed rows in a global batch.
-        rows: Packed rows in all: optimizer steps times global batch.
+        rows: Total packed rows: optimizer steps times global batch.
         window: Examples that are packed together, at most; see `window_of`.
     """
 
@@ -66,10 +66,10 @@ def pack_plan(
     """Draw and pack as many examples of a plan as fill the rows.
 
     Args:
-        plan: What the mix should be like; its eta is one number.
+        plan: Plan of the mix; its eta is one number.
         agent: Index of the agent rows, see `row_index.INDEX`; none if there are none.
         general: Index of the general rows.
-        packing: Settings of the packing.
+        packing: Packing settings.
         seed: Any integer.
         stages: Packed row and share of agent data from there on, rows ascending. The
             border is exact in the mix; packing blurs it by a window to both sides.
@@ -95,13 +95,13 @@ def pack_plan(
 def bins_of(
     order: MixOrder, agent: pa.Table | None, general: pa.Table | None, packing: Packing
 ) -> Bins:
-    """The packed rows of an order that `pack_plan` made, from its numbers alone.
+    """Recompute the packed rows of an order that `pack_plan` made, from its numbers alone.
 
     Args:
         order: The order.
         agent: Index of the agent rows.
         general: Index of the general rows.
-        packing: Settings of the packing.
+        packing: Packing settings.
 
     Raises:
         ConfigError: See `pack`; or the order is too short.
@@ -126,11 +126,11 @@ def bins_of(
 
 
 def window_of(order: MixOrder, lengths: Index, packing: Packing) -> int:
-    """Examples that are packed together.
+    """Return the number of examples that are packed together.
 
-    A quarter of the shortest pass over a source or a pool of it at most: a row comes again after
-    half a pass and an example waits for a window at most, so that copies do not meet, and passes
-    stay passes. But what fills `_LEAST` packed rows at least.
+    At most a quarter of the shortest pass over a source or pool: a row repeats after half a pass
+    and an example waits for at most one window, so copies do not meet, and passes stay intact. But
+    at least enough to fill `_LEAST` packed rows.
 
     Args:
         order: The order.
@@ -154,7 +154,7 @@ def window_of(order: MixOrder, lengths: Index, packing: Packing) -> int:
 
 
 class _Counts:
-    """Tokens of the rows of both sides, agent rows first."""
+    """Token counts of the rows of both sides, agent rows first."""
 
     def __init__(self, agent: pa.Table | None, general: pa.Table | None) -> None:
         self.agent, self.general = agent, general
@@ -188,7 +188,7 @@ def _fill(plan: Plan, counts: _Counts, packing: Packing, seed: int) -> PackedOrd
 
 
 def _drawing(order: MixOrder) -> tuple[Callable[[int], Index], list[MixOrder]]:
-    """Draws examples in whole blocks, whose composition depends on their size."""
+    """Return a function that draws examples in whole blocks, and the record of numbers drawn."""
     drawn: list[MixOrder] = []
 
     def draw(number: int) -> Index:

@@ -1,13 +1,12 @@
-"""Packing: several conversations in a row of fixed length, the mix's order kept.
+"""Pack several conversations into rows of fixed length, preserving the mix's order.
 
 Best fit decreasing fills rows almost to the last token, but over a whole run it would put
-short conversations where they fit best, and agent data are the short ones: their share
-would fall as training goes on. So it works on one window of the mix after the other. A bin
-(a packed row) that a window cannot fill stays open for the next window and leaves with it:
-nothing waits for longer, nothing is dropped, and a window's bins do not depend on what
-comes after it.
+short conversations where they fit best, and agent data are the short ones: their share would fall
+during training. So it works window by window. A bin (a packed row) that a window cannot fill stays
+open for the next window and leaves with it: nothing waits for longer, nothing is dropped, and a
+window's bins do not depend on what comes after it.
 
-The bins of a window are then dealt to global batches so that each has its part of agent
+The bins of a window are then distributed over global batches so that each has its share of agent
 data (`dataset_builders.mixing.balancing`).
 """
 
@@ -27,24 +26,24 @@ from dataset_builders.mixing.balancing import BatchBalancer
 from dataset_builders.mixing.best_fit import Packer
 
 WINDOW = 1000
-"""Default number of examples that are packed together; some five batches of 64 rows."""
+"""Default number of examples packed together; about five batches of 64 rows."""
 
 MAX_WINDOW = 65_536
-"""Largest window; the arithmetic that deals bins to batches is sized for it."""
+"""Largest window; the arithmetic of `balancing` is sized for it."""
 
 Index = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class Bins:
-    """Packed rows, in the order of training.
+    """Packed rows, in training order.
 
     Attributes:
         positions: (N,) int64, positions in the mix, bin after bin, ascending in each.
         offsets: (B + 1,) int64; bin b holds positions[offsets[b]:offsets[b + 1]].
         tokens: (B,) int64, tokens in each bin.
         capacity: Tokens that a bin can hold.
-        settled: Bins at the start that a longer mix would begin with, too.
+        settled: Number of leading bins that a longer mix would share.
     """
 
     positions: Index
@@ -57,7 +56,7 @@ class Bins:
         return len(self.tokens)
 
     def __getitem__(self, number: int) -> Index:
-        """Positions of the examples in one bin."""
+        """Return the positions of the examples in one bin."""
         if not -len(self) <= number < len(self):
             raise IndexError(f"bin {number} of {len(self)}")
         number %= len(self)
@@ -65,17 +64,17 @@ class Bins:
 
     @property
     def fill(self) -> float:
-        """Share of the capacity that holds tokens, in [0, 1]; 1 if there is no bin."""
+        """Fraction of the capacity that holds tokens, in [0, 1]; 1 if there is no bin."""
         return float(self.tokens.sum() / (len(self) * self.capacity)) if len(self) else 1.0
 
     def head(self, count: int) -> Bins:
-        """The first bins, as many as are asked for or there are; a view."""
+        """Return the first `count` bins, or all if there are fewer; a view."""
         offsets, tokens = self.offsets[: count + 1], self.tokens[:count]
         settled = min(self.settled, count)
         return Bins(self.positions[: offsets[-1]], offsets, tokens, self.capacity, settled)
 
     def sums(self, values: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
-        """Sum over each bin of a value that every position of the mix has; (B,) float64."""
+        """Sum a per-position value over each bin; (B,) float64."""
         before = np.concatenate([[0.0], np.cumsum(values[self.positions], dtype=np.float64)])
         return np.diff(before[self.offsets])
 
@@ -106,8 +105,8 @@ def pack(
             first example.
         trained: (N,) int, tokens of each example that the loss covers, of which batches
             then get even shares of agent data too, as far as the examples allow.
-        rows: (N,) int, the row that each example is a copy of: no bin gets two copies. Without
-            it no two are taken for copies.
+        rows: (N,) int, the row that each example is a copy of: no bin gets two copies. Without it
+            no two count as copies.
 
     Raises:
         ConfigError: An example does not fit into a row, naming it; or a setting is out of
@@ -137,9 +136,9 @@ def pack_exactly(
 ) -> Bins | None:
     """Pack as many of a mix's first examples as fill a number of rows.
 
-    All examples up to some place are in the bins and none beyond it, so that what a run sees
-    of a source are passes, and not a part of several. The bins are those of `pack` for as many
-    examples; only the last window's depend on `count`.
+    All examples up to some position are in the bins and none beyond it, so that a run sees complete
+    passes over a source. The bins are those of `pack` for as many examples; only the last window's
+    depend on `count`.
 
     Args:
         lengths: See `pack`.
@@ -152,7 +151,7 @@ def pack_exactly(
         rows: See `pack`.
 
     Returns:
-        The bins, or none if the mix has too few examples.
+        The bins, or None if the mix has too few examples.
 
     Raises:
         ConfigError: See `pack`.
@@ -174,7 +173,7 @@ def pack_exactly(
 
 
 def _end(packer: Packer, start: int, limit: int, count: int) -> int:
-    """Where the last window ends, for so many bins: as far as they reach."""
+    """Return the end of the last window for so many bins."""
 
     def bins_up_to(stop: int) -> int:
         trial = packer.copy()
@@ -229,7 +228,7 @@ def pack_to_fill(
     agent: npt.NDArray[np.bool_] | None = None,
     trained: Index | None = None,
 ) -> tuple[Index, Bins]:
-    """Draw as many examples of a mix as it takes to fill a number of packed rows.
+    """Draw as many examples of a mix as are needed to fill a number of packed rows.
 
     Args:
         draw: Gives the rows of the first n examples at least, (>= n,) int64. The first n
@@ -252,8 +251,8 @@ def pack_to_fill(
     lengths = np.asarray(lengths, dtype=np.int64)
     if count < 1:
         raise ConfigError(f"packing: count: found {count}, expected at least 1 packed row")
-    spare = 3 * window  # some bins wait, and the last window's place is looked for
-    # A mix's mean length is not its sources': it is measured on what is drawn.
+    spare = 3 * window  # margin for bins that wait, and for the search for the last window's end
+    # A mix's mean length differs from its sources', so it is measured on the drawn examples.
     number = math.ceil(count * capacity / lengths[draw(spare)].mean()) + spare
     while True:
         order = np.asarray(draw(number), dtype=np.int64)

@@ -1,7 +1,7 @@
-"""Keyed permutations and hashes: randomness that is a function, without any state.
+"""Keyed permutations and hashes: stateless, reproducible randomness.
 
 Written out rather than taken from numpy.random, whose streams may change between releases:
-a seed has to mean the same order for as long as a run can be resumed.
+a seed must give the same order as long as a run can be resumed.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ Index = npt.NDArray[np.int64]
 Word = npt.NDArray[np.uint64]
 Reals = npt.NDArray[np.float64]
 
-# One per round of the Feistel network; any numbers that differ will do.
+# One per round of the Feistel network; any distinct numbers work.
 _ROUND_CONSTANTS = tuple(np.uint64(0xA0761D6478BD642F * k % 2**64) for k in range(1, 7))
 
 
 def scramble(words: Word) -> Word:
-    """The splitmix64 finaliser, a bijection on 64-bit words that mixes every bit."""
+    """Apply the splitmix64 finaliser, a bijection on 64-bit words that mixes every bit."""
     with np.errstate(over="ignore"):
         words = words + np.uint64(0x9E3779B97F4A7C15)
         words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -27,7 +27,7 @@ def scramble(words: Word) -> Word:
 
 
 def keys(seed: int, stream: int, numbers: Index) -> Word:
-    """One key for each number.
+    """Return one key per number.
 
     Args:
         seed: Any integer; equal modulo 2**64 means equal.
@@ -42,12 +42,12 @@ def keys(seed: int, stream: int, numbers: Index) -> Word:
 
 
 def uniforms(words: Word) -> Reals:
-    """Reals in [0, 1) of keys, by their upper 53 bits."""
+    """Return reals in [0, 1) from the upper 53 bits of keys."""
     return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def permute(values: Index, size: Index, key: Word) -> Index:
-    """Image of each value under a permutation of range(size) chosen by its key.
+    """Return each value's image under the permutation of range(size) that its key selects.
 
     A Feistel network over the next even power of two, walked until it lands inside of
     the range, so that one position costs the same as any other and nothing is stored.

@@ -1,4 +1,4 @@
-"""What a mix should be like, and the order that makes it so."""
+"""Plan of a mix, and the order that realises it."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ _COUNT = {"token": "tokens", "trained_token": "trained_tokens"}
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Wishes for a mix.
+    """Requested properties of a mix.
 
     Attributes:
         eta: Share of agent data in [0, 1], or stages of it over positions.
         unit: What eta counts: examples (the paper), tokens or trained tokens.
         mode: "stratified", or "iid" for the paper's independent draws.
-        task_weights: Weight of each task within the agent data; empty: rows alike.
-        gpt4_share: Share of GPT-4's conversations within the general data, where it is
-            known which these are; none: rows alike.
-        agent_weights: Weight of each agent source, by its number; empty: rows alike.
-        general_weights: The same of general sources; takes the place of `gpt4_share`.
-        block: Positions in which the share is held, see `MixOrder`.
+        task_weights: Weight of each task within the agent data; empty: rows equally weighted.
+        gpt4_share: Share of GPT-4's conversations within the general data, if they are known; None:
+            rows equally weighted.
+        agent_weights: Weight of each agent source, by its number; empty: rows equally weighted.
+        general_weights: The same for general sources; replaces `gpt4_share`.
+        block: Positions within which the share is exact, see `MixOrder`.
     """
 
     eta: Eta = 0.2
@@ -60,28 +60,30 @@ class Plan:
 
 @dataclass(frozen=True)
 class MixSchedule:
-    """An order that fulfils a plan.
+    """An order that realises a plan.
 
     Attributes:
         order: The order; its eta is in examples.
-        notes: What was done, or could not be, a line each.
-        positions: (N,) positions of the order in the sequence of training, where packing
-            changes it; none: as they come.
+        notes: What was, or could not be, applied; one line each.
+        positions: (N,) positions of the order in training sequence, if packing changes it; None:
+            unchanged.
     """
 
     order: MixOrder
     notes: tuple[str, ...] = ()
     positions: Index | None = None
 
-    def drawn(self) -> Index:
-        """Rows in the sequence of training, (N,) int64, agent rows first."""
+    def row_sequence(self) -> Index:
+        """Return the rows in training sequence, (N,) int64, agent rows first."""
         rows = self.order.indices()
         return rows if self.positions is None else rows[self.positions]
 
     @cached_property
     def exposures(self) -> Index:
         """How often each row comes, (A + G,) int64, agent rows first."""
-        return np.bincount(self.drawn(), minlength=self.order.num_agent + self.order.num_general)
+        return np.bincount(
+            self.row_sequence(), minlength=self.order.num_agent + self.order.num_general
+        )
 
 
 def make_order(
@@ -95,7 +97,7 @@ def make_order(
     """Make the order of a mix.
 
     Args:
-        plan: What it should be like.
+        plan: Its plan.
         agent: Index of the agent rows, see `row_index.INDEX`; none if there are none.
         general: Index of the general rows.
         seed: Any integer.
@@ -126,22 +128,22 @@ def make_order(
         )
 
     stages = as_stages(plan.eta)
-    make(stages)  # what is wrong with the settings is told before lengths are looked at
+    make(stages)  # settings are validated before lengths are read
     if plan.unit != "example":
         stages = solve_example_rates(stages, make, counts_of(agent, general, _COUNT[plan.unit]))
     return MixSchedule(make(stages), notes)
 
 
 def counts_of(agent: pa.Table | None, general: pa.Table | None, column: str) -> Index:
-    """A column of both indices, agent rows first, (A + G,) int64.
+    """Return a column of both indices, agent rows first, (A + G,) int64.
 
     Raises:
-        ConfigError: Rows are not encoded, so their tokens are not known.
+        ConfigError: Rows are not encoded, so their tokens are unknown.
     """
     parts = [part[column].to_numpy() for part in (agent, general) if part is not None]
     found = np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, dtype=np.int64)
     if (found < 0).any():
-        raise ConfigError("eta_unit: tokens can be counted in encoded rows only: give a tokenizer")
+        raise ConfigError("eta_unit: tokens can only be counted in encoded rows: give a tokenizer")
     return found
 
 
@@ -183,5 +185,5 @@ def _source_pools(index: pa.Table, weights: tuple[float, ...], what: str) -> tup
 
 def _labels(index: pa.Table, column: str) -> np.ndarray[Any, Any]:
     found = index[column].to_numpy(zero_copy_only=False)
-    # Not of fixed width: one long name would cost its length in every row.
+    # Not a fixed-width array: one long name would cost its length in every row.
     return np.asarray(found, dtype=object)

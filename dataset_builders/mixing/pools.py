@@ -1,4 +1,4 @@
-"""Shares within agent and within general data: by source, by task, by model.
+"""Weights within agent and general data: by source, by task, by model.
 
 The paper samples general data from GPT-4 and GPT-3.5 in the ratio 1 : 4 (its appendix), the
 better answers five times as often as their number alone would give.
@@ -23,11 +23,11 @@ GPT4 = "gpt-4"
 def weighted_pools(
     labels: Sequence[Any] | np.ndarray[Any, Any], weights: Mapping[str, float], what: str
 ) -> tuple[Pool, ...]:
-    """Group rows by label and give each group its weight.
+    """Group rows by label and weight each group.
 
     Args:
         labels: (N,) label of each row, such as its task.
-        weights: Weight by label, at least 0; rows of weight 0 are left out.
+        weights: Weight by label, at least 0; rows of weight 0 are excluded.
         what: Name of the setting in errors.
 
     Raises:
@@ -43,7 +43,7 @@ def weighted_pools(
         if not weight >= 0 or weight == float("inf"):
             raise ConfigError(f"{what}.{label}: found {weight}, expected a number of at least 0")
         if label not in sizes and weight > 0:
-            raise ConfigError(f"{what}.{label}: no row is of it; the data has {listed}")
+            raise ConfigError(f"{what}.{label}: no row has this label; the data has {listed}")
     unnamed = [label or "(none)" for label in sizes if label not in weights]
     if unnamed:
         raise ConfigError(
@@ -63,14 +63,14 @@ def weighted_pools(
 def model_pools(
     models: Sequence[Any] | np.ndarray[Any, Any], share: float
 ) -> tuple[tuple[Pool, ...], str]:
-    """Give GPT-4's conversations a share of their own, where it is known which these are.
+    """Give GPT-4's conversations their own share, if they are known.
 
     Args:
-        models: (N,) model that answered in each row, "" where it is not known.
+        models: (N,) model that answered in each row, "" if unknown.
         share: Share of GPT-4's rows, in (0, 1).
 
     Returns:
-        The pools, none if the ratio cannot be applied, and a line that says what was done.
+        The pools, empty if the ratio cannot be applied, and a line that reports what was done.
     """
     names = np.asarray(models, dtype=object)
     strong = names == GPT4

@@ -1,6 +1,7 @@
-"""Sources to rows: read, encode, hold general chat out for measuring.
+"""Prepare sources for mixing: read, encode, and hold out general chat for evaluation.
 
-The costly half of the way to a mix, which a trainer adapter can cache; `mixes` is the other.
+This is the expensive half of building a mix, which a trainer adapter can cache; `mixes` is the
+other.
 """
 
 from __future__ import annotations
@@ -41,12 +42,12 @@ and chat becomes several, as FastChat has it (docs/concepts/masks.md has the fig
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """Settings that decide what the rows of a source are.
+    """Settings that determine how a source is encoded as rows.
 
     Attributes:
         max_length: Longest row in tokens.
-        policy: What happens to longer ones, see `Encoder`; none: `LENGTH_DEFAULTS`.
-        end_of_turn: Tokens beside eos that end a turn, see `ChatRenderer`.
+        policy: Length policy for longer ones, see `Encoder`; None: `LENGTH_DEFAULTS`.
+        end_of_turn: Additional end-of-turn tokens besides eos, see `ChatRenderer`.
         holdout: General conversations kept out of training to measure the loss on.
     """
 
@@ -66,7 +67,7 @@ class EncodedSources:
         holdout: General rows held out, or none.
         agent_index: Where each agent row came from, see `row_index.INDEX`.
         general_index: The same of the general rows.
-        report: What became of every record and conversation, JSON-ready.
+        report: Counts of records and conversations, JSON-ready.
     """
 
     agent: Dataset | None
@@ -91,27 +92,27 @@ def prepare(
 ) -> EncodedSources:
     """Read and encode the sources that a mix of this plan needs.
 
-    General data is also read at eta 1 if conversations of it are to be held out; its rows
-    are then in the result too, which so serves every eta above 0.
+    General data is also read at eta 1 if conversations of it are to be held out; its rows are then
+    in the result too, which can therefore be reused for every eta above 0.
 
     Args:
         agent: Agent data.
         general: General chat.
-        plan: What the mix should be like.
+        plan: The plan of the mix.
         tokenizer: A fast tokenizer with a chat template.
-        encoding: Settings of the rows.
+        encoding: Encoding settings.
         folder: Where rows are written, as `agent` and `general`, while sources stream
             through bounded memory; none: rows are held in memory.
         processes: Number of processes that encode; rows do not depend on it.
         on_progress: Called as records are read and conversations encoded.
-        quiet: Whether not to log a warning where much of a side is lost, see
-            `losses.loss_warnings`; for callers that show it themselves.
+        quiet: Whether to suppress the warnings of `losses.loss_warnings`; for callers that show
+            them themselves.
 
     Raises:
         ConfigError: A setting is out of range, a source that eta needs is missing, or the
             tokenizer cannot be used.
         DataError: A source cannot be read, or no row of it is usable.
-        SourceNotFoundError: A path or hub id leads nowhere.
+        SourceNotFoundError: A path or hub id does not exist.
     """
     check_sources(agent, general, plan)
     report: dict[str, Any] = {}
@@ -140,7 +141,7 @@ def prepare_messages(
     Raises:
         ConfigError: eta is outside of [0, 1], or a source that it needs is missing.
         DataError: A source cannot be read, or no record of it is usable.
-        SourceNotFoundError: A path or hub id leads nowhere.
+        SourceNotFoundError: A path or hub id does not exist.
     """
     check_sources(agent, general, plan)
     report: dict[str, Any] = {}
@@ -149,7 +150,7 @@ def prepare_messages(
     if not quiet:
         for line in loss_warnings(report):
             LOG.warning("%s", line)
-    # Of both sides, or rows with tools could not stand beside rows without.
+    # Of both sides, or rows with tools could not be mixed with rows without.
     columns = optional_columns([*agent_talks, *general_talks])
     agent_rows, agent_index = _as_rows(agent_talks, columns)
     general_rows, general_index = _as_rows(general_talks, columns)
@@ -157,7 +158,7 @@ def prepare_messages(
 
 
 def check_sources(agent: Source | None, general: Source | None, plan: Plan) -> None:
-    """Tell at once, before anything is read, that a source is missing.
+    """Raise before anything is read if a source is missing.
 
     Raises:
         ConfigError: eta is outside of [0, 1], or a source that it needs is missing.
@@ -196,7 +197,7 @@ class _Encode:
         return made.dataset, made.index
 
     def _tell(self, what: Side, reports: list[SourceReport], tokens: TokenReport) -> None:
-        # Keys as JSON has them, so that a report is the same before and after.
+        # Text keys, as in JSON, so that a report survives a round trip unchanged.
         lengths = {str(length): number for length, number in sorted(tokens.lengths.items())}
         self.report[what] = {
             "sources": _accounts(reports),
@@ -219,7 +220,7 @@ class _Encode:
 
 
 def report_lines(report: dict[str, Any]) -> list[str]:
-    """What a report says of each source, a line each: nothing is left out unseen."""
+    """Return one report line per source."""
     lines: list[str] = []
     for what in ("agent", "general"):
         part = report.get(what) or {}
@@ -230,7 +231,7 @@ def report_lines(report: dict[str, Any]) -> list[str]:
 
 
 def _messages(source: Source | None, what: str, report: dict[str, Any]) -> list[Conversation]:
-    """Conversations of a side."""
+    """Read the conversations of a side."""
     if source is None:
         raise ConfigError(f"there is no {what} data")
     conversations, reports = read_source(source, what, None)
@@ -242,7 +243,7 @@ def _messages(source: Source | None, what: str, report: dict[str, Any]) -> list[
 def _as_rows(
     talks: list[Conversation], columns: Mapping[str, bool]
 ) -> tuple[Dataset | None, pa.Table | None]:
-    """Conversations as rows, and where each came from."""
+    """Convert conversations to rows and their index."""
     if not talks:
         return None, None
     texts = {name: [getattr(talk, name) for talk in talks] for name in TEXTS}
@@ -251,5 +252,5 @@ def _as_rows(
 
 
 def _accounts(reports: list[SourceReport]) -> list[dict[str, Any]]:
-    # Only after the conversations were gone through: reports are complete then.
+    # Only after iterating: reports are complete then.
     return [{**report.to_dict(), "summary": report.summary()} for report in reports]

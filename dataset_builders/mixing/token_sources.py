@@ -1,4 +1,4 @@
-"""Datasets of rows that are tokens already, brought into the columns of encoded text."""
+"""Datasets that are tokenized already, converted to the columns of encoded text."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class TokenSource:
     Attributes:
         dataset: The rows; columns `input_ids`, `labels` and `attention_mask`, each (T,).
         index: Where each came from, see `row_index.INDEX`.
-        report: What became of the rows given.
+        report: Counts of the rows given.
     """
 
     dataset: Dataset
@@ -39,14 +39,14 @@ class TokenSource:
 def token_source(
     source: Any, what: str, max_length: int, policy: LengthPolicy | None
 ) -> TokenSource:
-    """Check rows of tokens, and bring them into the types that encoded text has.
+    """Check tokenized rows and convert them to the types of encoded text.
 
     Args:
         source: A dataset with `input_ids` and `labels`; a missing `attention_mask` is ones.
         what: Name of its side in errors.
         max_length: Longest row in tokens.
-        policy: What happens to longer ones: "raise", "truncate"; with any other they are
-            left out and counted, since rows of tokens have no turns to shorten them by.
+        policy: Length policy for longer ones: "raise" or "truncate"; with any other they are
+            dropped and counted, since tokenized rows have no turns to remove.
 
     Raises:
         DataError: The dataset is a streaming one, a row has another number of labels than
@@ -97,7 +97,7 @@ def _leave_out(report: TokenReport, what: str, left_out: Any, reason: str, lengt
 
 
 def _in_columns(source: Dataset, max_length: int | None = None) -> Dataset:
-    """The dataset with the columns and types of encoded text, its rows cut if asked for."""
+    """Return the dataset with the columns and types of encoded text, truncated if requested."""
     wanted = features()
     if max_length is None and source.features == wanted:
         return source

@@ -1,10 +1,9 @@
-"""eta in the unit that the user means.
+"""Convert eta from shares of tokens to shares of examples.
 
 The paper's eta counts examples. Agent turns are short, so at eta 0.2 only some 4 % of the
-trained tokens, and so of the loss signal, are agent data. Where eta is meant as a share of
-tokens or of trained tokens, the rate of examples that gives it follows from the lengths of
-the rows: with mean lengths a and g of agent and general rows, rate r gives the share
-r a / (r a + (1 - r) g).
+trained tokens, and so of the loss signal, are agent data. If eta is a share of tokens or of trained
+tokens, the rate of examples that gives it follows from the lengths of the rows: with mean lengths a
+and g of agent and general rows, rate r gives the share r a / (r a + (1 - r) g).
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ from dataset_builders.mixing.order import MixOrder, check_eta
 from dataset_builders.mixing.permutation import Index
 
 Unit = Literal["example", "token", "trained_token"]
-"""What eta counts."""
+"""Units in which eta can be given."""
 UNITS: tuple[str, ...] = get_args(Unit)
 
-_CLOSE = 1e-4  # relative error of a share that is not worth another round
+_CLOSE = 1e-4  # relative error at which the iteration stops
 _ROUNDS = 12
 
 
@@ -32,7 +31,7 @@ def solve_example_rates(
     make: Callable[[tuple[EtaStage, ...]], MixOrder],
     counts: Index,
 ) -> tuple[EtaStage, ...]:
-    """Find the shares of examples that give the wanted shares of tokens.
+    """Solve for the shares of examples that give the wanted shares of tokens.
 
     Solved on the rows that the order draws, stage by stage, not on means over the sources:
     over 10,000 examples the two differ by about a percent.

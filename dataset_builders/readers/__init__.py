@@ -1,1 +1,1 @@
-"""Files of any kind to conversations: found, streamed, told apart, every record counted."""
+"""Read data files into conversations: locate, decompress and parse them, and count every record."""

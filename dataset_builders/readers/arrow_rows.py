@@ -1,4 +1,4 @@
-"""Rows of Arrow tables as their authors wrote them: no filled-in keys, JSON columns decoded.
+"""Rows of Arrow tables without the null keys that Arrow adds, JSON columns decoded.
 
 Arrow gives every object of a column all keys that any of them has. Where objects differ too
 much, `datasets` stores them as JSON text in a column of the type `arrow.json`; recent
@@ -15,10 +15,9 @@ Read = Callable[[Any], Any]
 
 
 def row_reader(schema: Any) -> Read:
-    """Return what makes a record of a row of Python values.
+    """Return a function that restores a row of Python values to the record its author wrote.
 
-    Nulls are left out as `without_nulls` does it, but for those within JSON text: these are
-    the author's.
+    Nulls are removed as in `without_nulls`, except those within JSON text, which are the author's.
 
     Args:
         schema: Arrow schema of the rows.
@@ -61,7 +60,7 @@ def _reader(kind: Any) -> Read:
 
 
 def _parsed(value: Any) -> Any:
-    """Value of a JSON column, which is text in a file and decoded in a `datasets.Dataset`."""
+    """Decode a JSON column's value: text in a file, already decoded in a `datasets.Dataset`."""
     if not isinstance(value, str):
         return value
     try:
@@ -71,11 +70,11 @@ def _parsed(value: Any) -> Any:
 
 
 def without_nulls(value: Any) -> Any:
-    """Leave out the keys whose value is null, at any depth.
+    """Remove keys whose value is null, at any depth.
 
     Arrow gives every object in a column all the keys that any of them has, and null where
-    an object has none: a tool call's arguments would gain those of every other tool. Which
-    nulls were the author's is not known any more.
+    an object has none: a tool call's arguments would gain those of every other tool. Nulls that the
+    author wrote can no longer be told from these.
     """
     if isinstance(value, dict):
         return {key: without_nulls(item) for key, item in value.items() if item is not None}

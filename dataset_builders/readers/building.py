@@ -1,4 +1,4 @@
-"""What the builders share: the loop over records and the checks of single turns."""
+"""Shared by the dataset builders: the loop over records and the checks of single turns."""
 
 from __future__ import annotations
 
@@ -20,16 +20,14 @@ Progress = Callable[[int], None]
 
 
 class BuildResult(NamedTuple):
-    """What a builder makes of a source, one conversation at a time.
+    """Lazily built conversations of a source, with the report on its records.
 
-    Memory stays the same whatever the size of the files, so the account of them is only
-    there at the end.
+    Memory use does not depend on the size of the files; the report is therefore complete only at
+    the end.
 
     Attributes:
-        conversations: The conversations kept, in the order of the files; can be gone
-            through once.
-        report: What became of every record so far; complete when the conversations have
-            been gone through.
+        conversations: The conversations kept, in file order; can be iterated once.
+        report: Counts of every record so far; complete when the conversations are exhausted.
     """
 
     conversations: Iterator[Conversation]
@@ -37,11 +35,11 @@ class BuildResult(NamedTuple):
 
 
 class LoadResult(NamedTuple):
-    """What a builder made of a source that was read to its end.
+    """All conversations of a source in memory, with the report on its records.
 
     Attributes:
-        conversations: The conversations kept, in the order of the files.
-        report: What became of every record.
+        conversations: The conversations kept, in file order.
+        report: Counts of every record.
     """
 
     conversations: list[Conversation]
@@ -49,15 +47,15 @@ class LoadResult(NamedTuple):
 
 
 def collect(result: BuildResult) -> LoadResult:
-    """Read a source to its end and keep its conversations in memory."""
+    """Read a whole source and keep its conversations in memory."""
     return LoadResult(list(result.conversations), result.report)
 
 
 class Converted(NamedTuple):
-    """A record that is kept.
+    """A record that was kept, as a conversation.
 
     Attributes:
-        conversation: What it became.
+        conversation: The conversation built from it.
         changes: Turns that each repair step removed or altered.
     """
 
@@ -70,9 +68,9 @@ class Turn(NamedTuple):
 
     Attributes:
         position: Its place in the stored record, from 0.
-        role: Who speaks.
-        content: What is said, verbatim.
-        flag: Whether the record says that the loss covers it; None where it does not say.
+        role: Role of the speaker.
+        content: Text, verbatim.
+        flag: The record's training flag (whether the loss covers the turn); None if it has none.
     """
 
     position: int
@@ -103,7 +101,7 @@ def build_from_files(
     limit: int | None = None,
     on_progress: Progress | None = None,
 ) -> BuildResult:
-    """Convert the records of all files, one by one as they are asked for, and count each.
+    """Convert the records of all files lazily and count each.
 
     Args:
         located: Files to read.
@@ -113,8 +111,8 @@ def build_from_files(
         on_progress: Called every 1,000 records and at the end.
 
     Returns:
-        The conversations, each with its place in `where`. Going through them raises
-        DataError where a file as a whole cannot be read.
+        The conversations, each with its record location in `where`. Iterating raises DataError if a
+        file as a whole cannot be read.
     """
     report = SourceReport(label)
     return BuildResult(_stream(located, convert, report, limit, on_progress), report)
@@ -127,7 +125,7 @@ def _stream(
     limit: int | None,
     on_progress: Progress | None,
 ) -> Iterator[Conversation]:
-    # Closed on the way out, so that no file stays open when a consumer stops early.
+    # Closed on exit, so that no file stays open when a consumer stops early.
     with closing(_records(located, report)) as records:
         for record in records:
             if limit is not None and report.kept >= limit:
@@ -166,10 +164,10 @@ def _account(
 
 
 def object_of(record: Record) -> Mapping[str, Any]:
-    """Return the record as an object.
+    """Return the record, which must be a JSON object.
 
     Raises:
-        RecordDroppedError: It is of another type (`not_an_object`).
+        RecordDroppedError: It is not an object (`not_an_object`).
     """
     if not isinstance(record.value, Mapping):
         found = type(record.value).__name__
@@ -178,7 +176,7 @@ def object_of(record: Record) -> Mapping[str, Any]:
 
 
 def id_of(value: Mapping[str, Any]) -> str:
-    """Return the identifier of a record, "" if it has none.
+    """Return the id of a record, "" if it has none.
 
     Raises:
         RecordDroppedError: It holds a lone surrogate (`not_unicode`).
@@ -192,7 +190,7 @@ def turns_of(value: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the raw turns under `conversations`.
 
     Raises:
-        RecordDroppedError: There is none (`no_turns`), or they are not a list of objects
+        RecordDroppedError: There are no turns (`no_turns`), or they are not a list of objects
             (`bad_turns`).
     """
     turns = turn_list(value.get("conversations"))
@@ -212,12 +210,12 @@ def turns_of(value: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def parse_turn(index: int, raw: Mapping[str, Any], roles: Mapping[str, Role]) -> Turn:
-    """Check role and text of a turn of the `from`/`value` shape.
+    """Check role and text of a turn in ShareGPT's `from`/`value` layout.
 
     Args:
-        index: Place of the turn in its record, from 0.
+        index: Position of the turn in its record, from 0.
         raw: The turn.
-        roles: Role by the name that `from` may hold.
+        roles: Role by allowed value of `from`.
 
     Raises:
         RecordDroppedError: `unknown_role`, `content_not_text` or `not_unicode`.
@@ -239,7 +237,7 @@ def parse_turn(index: int, raw: Mapping[str, Any], roles: Mapping[str, Role]) ->
 
 
 def check_unicode(text: str, where: str) -> None:
-    r"""Refuse a lone surrogate, which JSON can spell (`"\ud800"`) but no tokenizer can encode.
+    r"""Reject a lone surrogate: JSON can contain one (`"\ud800"`), but no tokenizer can encode it.
 
     Raises:
         RecordDroppedError: There is one (`not_unicode`).
@@ -253,7 +251,7 @@ def check_unicode(text: str, where: str) -> None:
 
 
 def check_filled(turns: Iterable[Turn], reason: str) -> None:
-    """Refuse turns without a visible character.
+    """Reject turns without a visible character.
 
     Raises:
         RecordDroppedError: There is one, under the given reason.
@@ -266,10 +264,10 @@ def check_filled(turns: Iterable[Turn], reason: str) -> None:
 
 
 def check_alternation(turns: Sequence[Turn]) -> None:
-    """Require an optional system turn, then user and assistant in turn, user first.
+    """Require an optional system turn, then alternating user and assistant turns, user first.
 
     Raises:
-        RecordDroppedError: A turn is another's (`not_alternating`).
+        RecordDroppedError: A turn has another role (`not_alternating`).
     """
     start = 1 if turns and turns[0].role == "system" else 0
     for place, turn in enumerate(turns[start:]):

@@ -1,7 +1,7 @@
-"""Read compressed files as they come, and keep what was complete where one is cut short.
+"""Stream compressed files, keeping the content before the point where one is truncated.
 
-The readers of the standard library raise at a cut and lose the buffer before it, and that
-of `zstandard` takes a cut for the end; so the decompressors are driven here, block by block.
+The standard library's readers raise at a truncation and lose the buffer before it, and that of
+`zstandard` mistakes it for the end; so this module drives the decompressors block by block.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from dataset_builders.errors import DataError
 COMPRESSIONS = (".gz", ".zst", ".xz")
 """Suffixes of compressed files that can be read."""
 
-_BUFFER = 2**20  # bytes handed on at once
+_BUFFER = 2**20  # bytes per output block
 _INPUT = 2**16  # compressed bytes per read
-# zstandard cannot be told how much to put out: at most 128 KiB for every 4 bytes put in, so 16 MiB.
+# zstandard has no output limit: up to 128 KiB for every 4 bytes of input, so 16 MiB.
 _INPUT_ZSTD = 2**9
 
 OnDamage = Callable[[str], None]
@@ -28,15 +28,15 @@ OnDamage = Callable[[str], None]
 
 
 def open_binary(file: Path, on_damage: OnDamage) -> BinaryIO:
-    """Open a file for reading its content, decompressed if its name says so.
+    """Open a file for reading, decompressed if its suffix says so.
 
     Args:
         file: The file.
-        on_damage: Called once if the compressed stream breaks off; what came before is
+        on_damage: Called once if the compressed stream is truncated or damaged; what came before is
             read as if the file ended there.
 
     Raises:
-        DataError: The file is not compressed as its name says; raised when it is read.
+        DataError: The file is not in the compression format that its suffix names; raised on read.
     """
     if file.suffix not in COMPRESSIONS:
         return file.open("rb")
@@ -57,7 +57,7 @@ class _Decompressing(io.RawIOBase):
         self._input = b""
         self._output = memoryview(b"")
         self._fed = False  # whether the current frame has begun
-        self._total = 0  # bytes put out
+        self._total = 0  # bytes of output so far
         self._ended = False
 
     def readable(self) -> bool:
@@ -94,7 +94,7 @@ class _Decompressing(io.RawIOBase):
 
     def _take_more(self) -> bool:
         if not getattr(self._current, "needs_input", True):
-            return True  # there is output left of what it was given
+            return True  # output of the given input is pending
         self._input = self._handle.read(_INPUT_ZSTD if self._file.suffix == ".zst" else _INPUT)
         if not self._fed:
             self._input = self._input.lstrip(b"\0") if self._total else self._input

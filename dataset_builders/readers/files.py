@@ -1,4 +1,4 @@
-"""Find the files of a source, locally or on the Hugging Face hub."""
+"""Locate the files of a source, locally or on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Located(NamedTuple):
     Attributes:
         root: Folder that the file names are relative to.
         files: Files to read, sorted.
-        unread: Data files of the folder that are not read, for they have another format or
-            repeat a file.
-        evaluation: Splits that are not read, for they are for evaluation.
+        unread: Data files of the folder that are skipped: of another format, or copies of a file
+            that is read.
+        evaluation: Evaluation splits, which are skipped.
     """
 
     root: Path
@@ -42,10 +42,10 @@ class Located(NamedTuple):
     evaluation: tuple[str, ...] = ()
 
     def unread_lines(self) -> list[str]:
-        """One line for a report on each file that is not read."""
+        """Return one report line per skipped file or split."""
         read = ", ".join(sorted({suffix_of(file) for file in self.files}))
         lines = [
-            f"split {name}: not read, it is for evaluation; name it in splits to train on it"
+            f"split {name}: not read: evaluation split; name it in splits to train on it"
             for name in self.evaluation
         ]
         return lines + [
@@ -63,7 +63,7 @@ def locate(
     splits: Sequence[str] | None = None,
     all_splits: bool = False,
 ) -> Located:
-    """Find the files of a source.
+    """Locate the files of a source.
 
     Args:
         path: A file, a folder (hub layout `data/<split>-00000-of-00001.parquet`, or

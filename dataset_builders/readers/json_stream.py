@@ -1,4 +1,4 @@
-"""Read JSON that may be large, cut short or damaged, in bounded memory.
+"""Read JSON that may be large, truncated or damaged, in bounded memory.
 
 The public copy of ShareGPT's V3 file is one array of hundreds of megabytes, and an
 interrupted download of it is common: `json.load` then yields nothing at all. These
@@ -20,10 +20,10 @@ _CHUNK = 2**20  # bytes per read
 _BOM = b"\xef\xbb\xbf"
 _DECODER = json.JSONDecoder()
 
-# Where reading may go on after damage. A quote inside a JSON string is escaped, so this
+# Where reading can resume after damage. A quote inside a JSON string is escaped, so this
 # cannot match within the text of a turn.
 _FIRST_KEYS = ("id", "conversations", "messages", "prompt", "instruction", "schema_version")
-_FIRST_KEY_MAX = 64  # characters of a key of the file's own that is looked for
+_FIRST_KEY_MAX = 64  # longest record key, in characters, that resuming searches for
 _ITEM_START_MAX = 512  # characters; above the longest match, with every character escaped
 _ITEM_KEYS = ("conversations", "messages", "prompt", "instruction", "steps")
 _SEPARATORS = re.compile(r"[ \t\r\n,]*")
@@ -37,7 +37,7 @@ OnLost = Callable[[str], None]
 
 
 class BadRecord(NamedTuple):
-    """Stands for a record that could not be read, so that it can be counted.
+    """Placeholder for a record that could not be parsed, so that it can be counted.
 
     Attributes:
         reason: "bad_json", "not_utf8" or "too_large".
@@ -76,7 +76,7 @@ def _skip_line(handle: BinaryIO, raw: bytes) -> None:
 
 
 def parse_line(raw: bytes) -> Any:
-    """Decode one JSON text; a `BadRecord` says why it cannot be."""
+    """Decode one JSON text; return a `BadRecord` if it cannot be."""
     cut = "" if raw.endswith(b"\n") else "; the file ends inside this line"
     try:
         return json.loads(raw.removeprefix(_BOM).decode())
@@ -89,7 +89,7 @@ def parse_line(raw: bytes) -> Any:
 
 
 class _Window:
-    """The part of a text file that is being looked at."""
+    """The part of a text file that is buffered for parsing."""
 
     def __init__(self, handle: BinaryIO) -> None:
         self._handle = handle
@@ -107,7 +107,7 @@ class _Window:
         return self._base + self.pos
 
     def grow(self) -> bool:
-        """Read on, at least doubling what lies ahead; False at the end or the limit."""
+        """Read more, at least doubling the look-ahead; return False at the end or the limit."""
         ahead = len(self.text) - self.pos
         if self.eof or ahead > MAX_ITEM_BYTES:
             return False
@@ -166,13 +166,13 @@ class _Window:
                 return None
 
     def learn(self, item: Any) -> None:
-        """Look for the first key of an item of this very file too, after damage."""
+        """Also resume after damage at the first key of this file's own items."""
         key = next(iter(item), "") if isinstance(item, dict) else ""
         if key and len(key) <= _FIRST_KEY_MAX and key not in _FIRST_KEYS:
             self._start = _item_start((*_FIRST_KEYS, key))
 
     def seek_item(self) -> None:
-        """Move to where an item starts, here or later, else to the end of the file."""
+        """Move to the start of the next item, else to the end of the file."""
         while True:
             if match := self._start.search(self.text, self.pos):
                 self.pos = match.start()
@@ -184,8 +184,8 @@ class _Window:
                 return
 
     def take(self, value: Any, end: int) -> Any:
-        """Step over a decoded value and return it, or why it cannot be used."""
-        # ASCII text, known at no cost, can hold no invalid bytes.
+        """Move past a decoded value and return it, or a `BadRecord` if it cannot be used."""
+        # isascii() is free, and ASCII text holds no invalid bytes.
         source = "" if self.text.isascii() else self.text[self.pos : end]
         self.pos = end
         try:
@@ -198,17 +198,17 @@ class _Window:
 
 
 def _item_start(keys: Sequence[str]) -> re.Pattern[str]:
-    # A key as it is written: a file may escape what is not ASCII, or not.
+    # The key as written in the file, which may or may not escape non-ASCII characters.
     forms = {json.dumps(key, ensure_ascii=escaped) for key in keys for escaped in (True, False)}
     names = "|".join(map(re.escape, sorted(forms)))
     return re.compile(rf"\{{\s{{0,64}}(?:{names})\s{{0,64}}:")
 
 
 def iter_array(handle: BinaryIO, on_lost: OnLost) -> Iterator[tuple[int, Any]]:
-    """Read the items of a JSON array, as many as are complete.
+    """Read the items of a JSON array, recovering every complete one.
 
-    After damage, reading goes on at the next object whose first key is one that records
-    of the known formats or the first item of this file begin with, and that holds turns.
+    After damage, reading resumes at the next object that holds turns and whose first key is that of
+    a known format or of the file's first item.
 
     Args:
         handle: File opened in binary mode, starting with "[" (after white space or
@@ -225,7 +225,7 @@ def iter_array(handle: BinaryIO, on_lost: OnLost) -> Iterator[tuple[int, Any]]:
         if char == "]" and window.closes():
             return
         start = window.offset
-        # A bracket that does not close is left of an item whose start is missing: no value.
+        # An unmatched bracket belongs to an item whose start is missing: not a value.
         found = window.decode()
         if found is None or (lost_from >= 0 and not _holds_turns(found[0])):
             lost_from = start if lost_from < 0 else lost_from

@@ -26,7 +26,7 @@ SUFFIXES = (
     ".parquet",
     *(suffix + packed for suffix in _TEXT_SUFFIXES for packed in ("", *COMPRESSIONS)),
 )
-"""Endings of readable files; of several formats in one folder, the first counts."""
+"""Suffixes of readable files, in order of preference if a folder holds several formats."""
 
 _SHARD = re.compile(r"(?P<split>.+)-(?P<index>\d{5})-of-(?P<total>\d{5})")
 _BATCH_ROWS = 256
@@ -41,15 +41,15 @@ _OTHER_ENCODINGS = (
 )
 # ASCII at two bytes a character, the commonest case without a mark.
 _UTF16_UNMARKED = re.compile(rb"(?:[\t\r\n -~]\x00){8}|(?:\x00[\t\r\n -~]){8}")
-# Of a file that is one object: one of these makes it a record, not a wrapping of records.
+# Keys that mark a file with a single object as one record, not as a wrapper around records.
 _RECORD_KEYS = frozenset(("messages", "conversations", "steps", "content", "prompt", "instruction"))
 
 
 class Record(NamedTuple):
-    """One record as stored.
+    """One record as stored, with its location.
 
     Attributes:
-        where: Its place: "db.jsonl:812" (line from 1), "db-00000-of-00001.parquet:3"
+        where: Its location: "db.jsonl:812" (line from 1), "db-00000-of-00001.parquet:3"
             (row from 1) or "x.json: item 17" (from 1, among those recovered).
         value: The decoded value, or a `BadRecord`.
         task_hint: Name of the split, for records that do not name their task.
@@ -61,18 +61,18 @@ class Record(NamedTuple):
 
 
 def suffix_of(file: Path) -> str:
-    """Return the ending that names a file's format, such as ".jsonl.gz", or ""."""
+    """Return the suffix that names a file's format, such as ".jsonl.gz", or ""."""
     return next((suffix for suffix in SUFFIXES if file.name.endswith(suffix)), "")
 
 
 def stem_of(file: Path) -> str:
-    """Return the name of a file without the ending that names its format."""
+    """Return a file's name without the suffix that names its format."""
     suffix = suffix_of(file)
     return file.name.removesuffix(suffix) if suffix else file.stem
 
 
 def split_of(file: Path) -> str:
-    """Return the split of a file: its stem before "-00000-of-00001"."""
+    """Return the split that a file name states: its stem before "-00000-of-00001"."""
     shard = shard_of(file)
     return shard[0] if shard else stem_of(file)
 
@@ -90,8 +90,8 @@ def read_records(file: Path, on_lost: OnLost | None = None) -> Generator[Record]
         file: A .parquet file, an .arrow file of `datasets`, or .jsonl or .json, which may be
             compressed (.gz, .zst, .xz) and holds JSON lines, an array or, .json alone and
             pretty-printed, one record.
-        on_lost: Called with one line per damaged place of a JSON array, and where a
-            compressed stream breaks off.
+        on_lost: Called with one line per damaged place of a JSON array, and if a compressed stream
+            is truncated.
 
     Yields:
         The records; an unreadable line comes as a `BadRecord`.
@@ -138,7 +138,7 @@ def _layout(file: Path) -> Literal["lines", "array", "object"]:
 
 
 def _begins_array(head: bytes) -> bool:
-    """Whether JSON lines are one array after all: no record is an array on a line of its own."""
+    """Whether a file of lines is in fact one JSON array with an item per line."""
     if not head.startswith(b"["):
         return False
     first, *lines = [line.strip() for line in head.split(b"\n") if line.strip()]
@@ -193,7 +193,7 @@ def _iter_parquet(file: Path) -> Iterator[tuple[int, Any]]:
 
 
 def _iter_arrow(file: Path) -> Iterator[tuple[int, Any]]:
-    """Rows of a file that `datasets.save_to_disk` wrote."""
+    """Read the rows of a file that `datasets.save_to_disk` wrote."""
     import pyarrow as pa
 
     number = 0

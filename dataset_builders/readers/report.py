@@ -1,7 +1,7 @@
-"""What became of every record of a source: kept, changed, dropped or lost.
+"""Per-source counts of records: kept, changed, dropped or lost.
 
-Data that vanishes silently is the commonest fault of a data pipeline, so each
-builder accounts for every record that it reads.
+Silently lost data is the commonest fault of a data pipeline, so each builder accounts for every
+record that it reads.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ MAX_SAMPLES = 3
 """Examples kept per drop reason."""
 
 UNKNOWN_MODEL = "unknown"
-"""Counts the conversations of which nothing tells the model that wrote them."""
+"""Counter of conversations whose author model is unknown."""
 
 _MAX_DETAIL = 300  # characters; a detail may quote a field of any length
 _MAX_NAMES = 256  # tasks, models; rows of unknown origin may each have one of their own
 _MAX_IDS = 2**18  # identifiers that are remembered, some 40 MB
 
 OTHER = "(other)"
-"""Counts the tasks, or models, beyond the first 256 together."""
+"""Counter of all tasks, or models, beyond the first 256."""
 
 
 @dataclass(slots=True)
 class SourceReport:
-    """Account of one source, filled while it is read.
+    """Record counts of one source, filled while it is read.
 
     Attributes:
         source: Label of the source, such as "agentinstruct:zai-org/AgentInstruct".
@@ -101,7 +101,7 @@ class SourceReport:
             self._count_again(conversation)
 
     def count_model(self, name: str) -> None:
-        """Count a kept conversation by the model that wrote it, "" if that is not known."""
+        """Count a kept conversation by the model that wrote it ("" if unknown)."""
         name = name or UNKNOWN_MODEL
         if name not in self.models and len(self.models) >= _MAX_NAMES:
             name = OTHER
@@ -143,7 +143,7 @@ class SourceReport:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the account as JSON-ready values, counts highest first."""
+        """Return the report as JSON-ready values, highest counts first."""
         return {
             "source": self.source,
             "read": self.read,
@@ -161,7 +161,7 @@ class SourceReport:
         }
 
     def summary(self) -> str:
-        """Return the account as one line for people."""
+        """Return the report as one readable line."""
         text = f"{self.source}: kept {self.kept:,} of {self.read:,} records"
         if self.limited:
             text += " (stopped at the limit)"

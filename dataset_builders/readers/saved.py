@@ -1,4 +1,4 @@
-"""Folders that `datasets.save_to_disk`, or our own `agenttuning build`, wrote."""
+"""Read folders written by `datasets.save_to_disk` or by `agenttuning build`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Saved = tuple[tuple[Path, ...], tuple[str, ...]]
 def saved_files(
     root: Path, splits: Sequence[str] | None, path: str, *, all_splits: bool = False
 ) -> Saved | None:
-    """Find the data files of a folder that `datasets.save_to_disk` wrote.
+    """Locate the data files of a folder that `datasets.save_to_disk` wrote.
 
     Args:
         root: The folder.

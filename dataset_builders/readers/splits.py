@@ -1,4 +1,4 @@
-"""Splits of a source that are trained on if it names none: not those for evaluation."""
+"""Default choice of splits: all except evaluation splits."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _EVALUATION = re.compile(
 
 
 def is_evaluation(split: str) -> bool:
-    """Whether the name of a split says that it is for evaluation, such as "test_sft"."""
+    """Whether a split's name marks it as an evaluation split, such as "test_sft"."""
     return _EVALUATION.search(split) is not None
 
 
 def select_splits(
     files: Sequence[Path], splits: Sequence[str] | None, path: str
 ) -> tuple[tuple[Path, ...], tuple[str, ...]]:
-    """Choose the files to read.
+    """Select the files of the chosen splits.
 
     Args:
         files: Data files of a source.

@@ -1,4 +1,4 @@
-"""Lists of turns in the layouts of Parquet files and JSON text."""
+"""Normalise the layouts in which Parquet files and JSON text store lists of turns."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def turn_list(value: Any) -> Any:
-    """Return a list of turns where its meaning is certain; anything else as it is.
+    """Return a list of turns if the layout is unambiguous; return other values unchanged.
 
     Understood are JSON text of a list, a list of JSON texts of objects, and an object of
     lists of one length, as Parquet files that `datasets` wrote from its older `Sequence`

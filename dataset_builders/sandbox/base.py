@@ -1,4 +1,4 @@
-"""What a sandbox is, and what it allows."""
+"""Interface of a sandbox, and its limits."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ ENVIRONMENT: Mapping[str, str] = {
     "LANG": "C.UTF-8",
     "DEBIAN_FRONTEND": "noninteractive",
 }
-"""Variables a command sees; nothing of the host's environment gets in."""
+"""Environment variables of a command; the host's environment is not passed on."""
 
 # What a container engine grants for managing users and files, without network, devices and
-# chroot. None of them reaches outside the box's own files and processes.
+# chroot. None of them has an effect outside the sandbox's own files and processes.
 CAPABILITIES = (
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
@@ -35,21 +35,21 @@ CAPABILITIES = (
 
 
 class SandboxError(EnvironmentFailureError):
-    """A box could not be made, or broke; not the fault of what ran in it."""
+    """A sandbox could not be created, or broke; not caused by the command in it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a box may use.
+    """Resource limits of a sandbox.
 
     Attributes:
-        memory: Bytes of memory, what its files take included; there is no swap.
+        memory: Bytes of memory, including its changed files; there is no swap.
         disk: Bytes its changed files may take. They are kept in memory.
         files: Files it may change or make.
         processes: Processes and threads at one time.
-        output: Bytes that are kept of what a command writes, per stream.
+        output: Bytes of a command's output that are kept, per stream.
         flood: Bytes written after which a command is stopped.
-        seconds: Time a command may take where the call names none.
+        seconds: Default time limit of a command.
     """
 
     memory: int = 512 * 1024**2
@@ -63,15 +63,15 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class ExecResult:
-    """How a command ended.
+    """Result of a command.
 
     Attributes:
-        success: Whether it ended by itself with status 0.
+        success: Whether it exited by itself with status 0.
         returncode: Its status; negative for a signal.
-        stdout: What it wrote, at most `Limits.output` bytes, decoded with replacement.
+        stdout: Its output, at most `Limits.output` bytes, decoded with replacement.
         stderr: Likewise.
-        timed_out: Whether it was stopped for its time.
-        flooded: Whether it was stopped for the amount that it wrote.
+        timed_out: Whether it was killed at the time limit.
+        flooded: Whether it was killed at the output limit.
     """
 
     success: bool
@@ -84,13 +84,13 @@ class ExecResult:
 
 @dataclass(frozen=True, slots=True)
 class ShellResult:
-    """What a script in a lasting shell brought.
+    """Result of a script in a persistent shell.
 
     Attributes:
-        output: What it wrote to both streams, at most `Limits.output` bytes.
+        output: Its output on both streams, at most `Limits.output` bytes.
         returncode: Status of its last command; None if the shell did not get that far.
-        timed_out: Whether it was stopped for its time.
-        flooded: Whether it was stopped for the amount that it wrote.
+        timed_out: Whether it was killed at the time limit.
+        flooded: Whether it was killed at the output limit.
     """
 
     output: str
@@ -100,11 +100,11 @@ class ShellResult:
 
 
 class Sandbox(Protocol):
-    """A machine of its own for commands: root, an own file system, no network.
+    """An isolated machine for commands: root user, private file system, no network.
 
-    A command that is stopped takes all other processes of the box with it, because none of
-    them can be told from its children; files stay. An object belongs to one thread at a
-    time; many objects may live side by side.
+    Killing a command kills all other processes of the sandbox, because none of them can be
+    distinguished from its children; files stay. An object may be used by one thread at a time; many
+    objects may exist in parallel.
     """
 
     def exec(
@@ -115,17 +115,17 @@ class Sandbox(Protocol):
         env: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> ExecResult:
-        """Run a command, apart from the shell.
+        """Run a command, outside of the shell.
 
         Args:
             cmd: Program and arguments.
             input: Its standard input.
-            cwd: Folder in the box.
-            env: Variables beside `ENVIRONMENT`.
+            cwd: Folder in the sandbox.
+            env: Variables in addition to `ENVIRONMENT`.
             timeout: Seconds; None for `Limits.seconds`.
 
         Raises:
-            SandboxError: The box is closed or broken.
+            SandboxError: The sandbox is closed or broken.
         """
 
     def run_shell(
@@ -136,35 +136,35 @@ class Sandbox(Protocol):
         timeout: float | None = None,
         keep_input: bool = False,
     ) -> ShellResult:
-        """Run a script in the box's one lasting login shell: variables and folder stay.
+        """Run a script in the sandbox's one persistent login shell: variables and folder persist.
 
-        A shell that has ended, or was stopped, is replaced by a new one.
+        A shell that has exited, or was killed, is replaced by a new one.
 
         Args:
             script: Bash.
-            silence: Seconds without output after which it is stopped; None for no limit.
+            silence: Seconds without output after which it is killed; None for no limit.
             timeout: Seconds; None for `Limits.seconds`.
-            keep_input: Let the script read the shell's own input, as `su - NAME` has to, so
-                that what is run next goes to its shell. Else there is nothing to read.
+            keep_input: Let the script read the shell's own input, as `su - NAME` must, so that
+                later scripts go to its shell. Otherwise its input is empty.
 
         Raises:
-            SandboxError: The box is closed or broken.
+            SandboxError: The sandbox is closed or broken.
         """
 
     def read_file(self, file: str) -> bytes:
-        """Read a file of the box; links are followed within the box.
+        """Read a file of the sandbox; links are followed within the sandbox.
 
         Raises:
             FileNotFoundError: It cannot be read.
-            SandboxError: It has more than `Limits.output` bytes, or the box is broken.
+            SandboxError: It has more than `Limits.output` bytes, or the sandbox is broken.
         """
 
     def write_file(self, file: str, contents: str | bytes) -> None:
-        """Write a file of the box, with the folders it lies in.
+        """Write a file of the sandbox, creating its folders.
 
         Raises:
             SandboxError: It cannot be written.
         """
 
     def close(self) -> None:
-        """End every process of the box and free what it holds; may be called again."""
+        """Kill every process of the sandbox and free its resources; may be called again."""

@@ -1,11 +1,11 @@
-"""A box of bubblewrap: namespaces, an overlay in memory, control groups. Needs root.
+"""Bubblewrap sandbox: namespaces, an in-memory overlay, control groups. Needs root.
 
 A private mount namespace holds the overlay: the root file system below, read-only, and a
 tmpfs of limited size above. In it bubblewrap starts the box's first process, which only
 waits: for the end of its input, when it ends and takes the box with it, even if this
 process was killed. Every command is a bubblewrap of its own over the same overlay, in the
-first process's other namespaces, so that pipes and status are the command's and nothing in
-the box stands between.
+first process's other namespaces, so that pipes and status are the command's own, without a process
+of the box in between.
 
 Of the host, the mounts that hold the helpers' programs and the devices of /dev are read-only
 for a box: it can neither write to a helper's program through /proc/PID/exe nor change the
@@ -28,8 +28,8 @@ from dataset_builders.sandbox.seccomp import filter_program
 
 _NAMESPACES = ("pid", "net", "ipc", "uts", "cgroup")
 
-# Joins the groups of "$1" before anything else, so that all that follows is counted. What
-# cannot join would run without limits, so it does not run.
+# Joins the groups of "$1" before anything else, so that all that follows is counted. A process that
+# cannot join would run without limits, so it is not started.
 _JOIN = 'for group in $1; do echo 0 > "$group/cgroup.procs" || exit 125; done; shift; '
 _MOUNT = (
     'set -e; cd "$1"; '
@@ -40,11 +40,11 @@ _MOUNT = (
     'for place in $4; do mount -o remount,bind,ro "$place"; done; '
     'shift 4; exec "$@"'
 )
-# What a box is killed for when memory runs out is a command, not the first process.
+# When memory runs out, a command is killed, not the first process.
 _EXPENDABLE = "echo 500 > /proc/self/oom_score_adj; "
 _WAIT = "echo; while read -r line; do :; done"
 
-# Of the kernel as a whole, so no namespace hides them. Bubblewrap makes bus and irq
+# Global kernel state, which no namespace hides. Bubblewrap makes bus and irq
 # read-only itself, but leaves /proc/sys out: root may not write to the folder, only to its
 # files, and through kernel.core_pattern a box would run programs on the host.
 _READ_ONLY = ("pressure", "sys", "sysrq-trigger")
@@ -60,7 +60,7 @@ _DEVICES = tuple(f"/dev/{name}" for name in ("null", "zero", "full", "random", "
 
 
 def _shared_mounts() -> list[str]:
-    """Where the host has mounted the devices and the programs that lead into a box."""
+    """Return the host's mounts of the devices and of the helper programs."""
     programs = [shutil.which(name) or "" for name in ("bwrap", "nsenter", "sh")]
     shared = [*_DEVICES, *(os.path.realpath(name) for name in programs)]
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
@@ -82,7 +82,7 @@ def _hidden() -> list[str]:
 
 
 class BubblewrapSandbox(EngineSandbox):
-    """A box.
+    """A sandbox run by bubblewrap.
 
     Args:
         folder: Holds `rootfs`, the root file system, and an empty folder `work`.
@@ -116,7 +116,7 @@ class BubblewrapSandbox(EngineSandbox):
         inner = ["unshare", "--mount", "--propagation", "private", "sh", "-c", _MOUNT, "sh"]
         waiting = ["/bin/bash", "--norc", "--noprofile", "-c", _WAIT]
         # Bubblewrap gets both ends: were there nobody to read it, as when this process is killed
-        # now, it would end before it lets the first process go on, which would wait for ever.
+        # now, it would end before it lets the first process continue, which would wait for ever.
         both = (info, info_end)
         try:
             self._holder = self._popen(
@@ -163,7 +163,7 @@ class BubblewrapSandbox(EngineSandbox):
         descriptors: tuple[int, ...],
         merged: bool,
     ) -> subprocess.Popen[bytes]:
-        """Start a command in the box, behind the programs that lead into it."""
+        """Start a command in the box, through the helper programs that enter it."""
         if any("\0" in part for part in (*cmd, *env, *env.values(), cwd)):
             raise SandboxError("a command cannot hold the character NUL")
         rules, rules_end = os.pipe()
@@ -209,7 +209,7 @@ class BubblewrapSandbox(EngineSandbox):
     def _end(self) -> None:
         while self._handles:
             os.close(self._handles.popitem()[1])
-        # With the first process the kernel ends all others of its namespace.
+        # When the first process ends, the kernel kills all others of its namespace.
         self._group.kill(spared=self._monitors)
         self._reap_all()
         self._group.remove()

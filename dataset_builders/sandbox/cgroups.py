@@ -1,8 +1,8 @@
-"""Control groups: a box's limits on memory and processes, and its list of processes.
+"""Control groups: memory and process limits of a sandbox, and its list of processes.
 
-Both versions are known: version 1 has a hierarchy for each controller, version 2 one for
-all. A group's name holds the process that made it, so that the next start can remove what
-a killed process left behind.
+Both versions are supported: version 1 has a hierarchy per controller, version 2 one for all. A
+group's name identifies the process that created it, so that the next start can remove the leftovers
+of a killed process.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _numbers = itertools.count()
 
 
 def owner_name(pid: int) -> str:
-    """Namespace, process and the time it started, which together are never used again."""
+    """Return namespace, process id and start time, a combination that is never reused."""
     namespace = Path("/proc/self/ns/pid").stat().st_ino
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
@@ -34,7 +34,7 @@ def owner_name(pid: int) -> str:
 
 
 def _own_path(controller: str) -> str:
-    """Path of this process's group: within it, an outer limit goes on to hold."""
+    """Return the path of this process's group, within which outer limits still apply."""
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, names, path = line.split(":", 2)
         if controller in names.split(","):
@@ -44,10 +44,10 @@ def _own_path(controller: str) -> str:
 
 @functools.cache
 def parents() -> tuple[Path, ...]:
-    """Folders in which groups can be made: one with version 2, two with version 1.
+    """Return the folders in which groups can be created: one with version 2, two with version 1.
 
     Raises:
-        SandboxError: There are none, or this process may not write to them.
+        SandboxError: There are none, or this process cannot write to them.
     """
     mounts: dict[str, Path] = {}
     unified = None
@@ -75,7 +75,7 @@ def parents() -> tuple[Path, ...]:
 
 
 def _unified_parent(root: Path) -> Path:
-    """A group without processes of its own, which version 2 asks of a parent."""
+    """Return a group without processes of its own, which version 2 requires of a parent."""
     folder = root / "agenttuning"
     try:
         folder.mkdir(exist_ok=True)
@@ -89,7 +89,7 @@ def _unified_parent(root: Path) -> Path:
 
 
 def _sweep(folder: Path) -> None:
-    # Only of this namespace: elsewhere the same number is another process.
+    # Only in this namespace: elsewhere the same pid is another process.
     namespace = owner_name(os.getpid()).partition("-")[0]
     for group in folder.glob(f"agenttuning-{namespace}-*"):
         found = _NAME.fullmatch(group.name)
@@ -103,7 +103,7 @@ def _processes(folder: Path) -> set[int]:
         found = {int(pid) for pid in (folder / "cgroup.procs").read_text().split()}
     except OSError:
         return set()
-    # The number of what lives in no namespace of ours; to `kill` it means our own group.
+    # 0 stands for a process outside our namespace; to `kill` it means our own group.
     return found - {0}
 
 
@@ -115,13 +115,13 @@ def _write(file: Path, value: int) -> None:
 
 
 class ControlGroup:
-    """The group of one box.
+    """The control group of one sandbox.
 
     Args:
         limits: Its limits.
 
     Raises:
-        SandboxError: It cannot be made.
+        SandboxError: It cannot be created.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -138,7 +138,7 @@ class ControlGroup:
 
     def _limit_memory(self, limit: int) -> None:
         for folder in self.folders:
-            # The order counts: with swap may not be less than without.
+            # Order matters: the limit with swap must not be below the one without.
             for name in ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.max"):
                 if (folder / name).exists():
                     _write(folder / name, limit)
@@ -155,11 +155,11 @@ class ControlGroup:
         self._limit_processes(self._processes)
 
     def pids(self) -> set[int]:
-        """The group's processes, as this process numbers them."""
+        """Return the group's processes, by their pid in this process's namespace."""
         return _processes(self.folders[0])
 
     def kill(self, spared: Collection[int] = ()) -> None:
-        """Kill all processes but those spared; none can start meanwhile.
+        """Kill all processes except those spared; none can start meanwhile.
 
         Raises:
             SandboxError: They do not end.
@@ -178,14 +178,14 @@ class ControlGroup:
         with contextlib.suppress(OSError):
             descriptor = os.pidfd_open(pid)
             try:
-                # The number may have passed to another process since the list was read.
+                # The pid may have been reused since the list was read.
                 if pid in self.pids():
                     signal.pidfd_send_signal(descriptor, signal.SIGKILL)
             finally:
                 os.close(descriptor)
 
     def remove(self) -> None:
-        """Remove the group; its processes are killed.
+        """Kill the group's processes and remove it.
 
         Raises:
             SandboxError: They do not end.
@@ -194,7 +194,7 @@ class ControlGroup:
 
     @staticmethod
     def remove_folders(folders: Collection[Path], seconds: float) -> None:
-        """Remove groups by their folders, and kill what is in them."""
+        """Kill the processes of groups and remove the groups' folders."""
         deadline = time.monotonic() + seconds
         for folder in folders:
             while folder.exists():

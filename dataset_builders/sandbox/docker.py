@@ -1,4 +1,4 @@
-"""A box of Docker, where an engine answers and bubblewrap cannot be used.
+"""Docker sandbox, used where an engine runs and bubblewrap cannot be used.
 
 Its limits are Docker's own. Most engines cannot limit how much a container writes, so
 `Limits.disk` and `Limits.files` do not hold here.
@@ -39,7 +39,7 @@ def _docker(*arguments: str, text: str = "", seconds: float | None = 60) -> str:
 
 @functools.cache
 def engine_answers() -> bool:
-    """Whether a Docker engine answers; asked once."""
+    """Whether a Docker engine is running; checked once."""
     if not shutil.which("docker"):
         return False
     try:
@@ -57,10 +57,10 @@ def image_ready() -> bool:
 
 
 def build_image(say: Callable[[str], None]) -> None:
-    """Have the engine build the image, about what `rootfs` builds.
+    """Build the Docker image, roughly the same system as `rootfs` builds.
 
     Raises:
-        SandboxError: It cannot.
+        SandboxError: The build fails.
     """
     say(f"docker: building the image {IMAGE}; takes some minutes")
     _docker("build", "--tag", IMAGE, "-", text=_RECIPE, seconds=None)
@@ -68,10 +68,10 @@ def build_image(say: Callable[[str], None]) -> None:
 
 
 class DockerSandbox(EngineSandbox):
-    """A box; see `Sandbox`.
+    """A sandbox run by Docker; see `Sandbox`.
 
     Args:
-        limits: What the box may use; not all of it holds, see above.
+        limits: Resource limits; not all are enforced, see the module's docstring.
 
     Raises:
         SandboxError: The container cannot be started.
@@ -82,7 +82,7 @@ class DockerSandbox(EngineSandbox):
         self._name = f"agenttuning-{secrets.token_hex(8)}"
         memory = str(self.limits.memory)
         capabilities = [f"--cap-add={name.removeprefix('CAP_')}" for name in CAPABILITIES]
-        # Attached: with our end of its input, the container ends and is removed.
+        # Attached: when our end of its input closes, the container ends and is removed.
         self._holder = self._client(
             [
                 "run", "--interactive", "--rm", "--name", self._name, "--hostname", "box",
@@ -122,7 +122,7 @@ class DockerSandbox(EngineSandbox):
 
     def _stop(self) -> None:
         try:
-            # From within, all but the first process and the sender.
+            # From inside, all except the first process and the sender.
             _docker("exec", self._name, "/bin/bash", "-c", "kill -9 -1", seconds=10)
         except SandboxError:
             _docker("kill", self._name)

@@ -1,4 +1,4 @@
-"""What all sandboxes share, whichever engine starts their commands."""
+"""Base class of the sandboxes, independent of the engine that starts commands."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from dataset_builders.sandbox.shell import COMMAND, Shell
 from dataset_builders.sandbox.streams import Window, communicate
 
 _END_SECONDS = 10.0
-"""Time for a killed command to be gone."""
+"""Seconds for a killed command to exit."""
 _EXIT_SECONDS = 0.5
-"""Time for a shell that has closed its output to be gone by itself."""
+"""Seconds for a shell that has closed its output to exit by itself."""
 _STOP_AGAIN_SECONDS = 0.1
-"""Time for what leads to a killed command to be gone, before the box is stopped again."""
+"""Seconds for the helpers of a killed command to exit, before the box is killed again."""
 
 
 class EngineSandbox(ABC):
-    """A `Sandbox` over processes that lead into the box.
+    """A `Sandbox` that starts commands through helper processes.
 
     Args:
-        limits: What the box may use.
+        limits: Resource limits.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -38,20 +38,20 @@ class EngineSandbox(ABC):
     def _spawn(
         self, cmd: Sequence[str], cwd: str, env: Mapping[str, str], *, merged: bool
     ) -> subprocess.Popen[bytes]:
-        """Start a command with pipes; `merged` makes both outputs one."""
+        """Start a command with pipes; `merged` merges both outputs."""
 
     @abstractmethod
     def _stop(self) -> None:
-        """Kill every process of the box but what keeps it."""
+        """Kill every process of the sandbox except the one that keeps it open."""
 
     @property
     @abstractmethod
     def _alive(self) -> bool:
-        """Whether the box is still there."""
+        """Whether the sandbox still exists."""
 
     @abstractmethod
     def _end(self) -> None:
-        """Remove the box; called once."""
+        """Remove the sandbox; called once."""
 
     def exec(
         self,
@@ -61,7 +61,7 @@ class EngineSandbox(ABC):
         env: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> ExecResult:
-        """Run a command, apart from the shell; see `Sandbox.exec`."""
+        """Run a command, outside of the shell; see `Sandbox.exec`."""
         data = input.encode("utf-8", "replace") if isinstance(input, str) else input
         status, out, err, early = self._run(cmd, data, cwd, env or {}, timeout)
         return ExecResult(
@@ -103,9 +103,9 @@ class EngineSandbox(ABC):
         timeout: float | None = None,
         keep_input: bool = False,
     ) -> ShellResult:
-        """Run a script in the lasting shell; see `Sandbox.run_shell`."""
+        """Run a script in the persistent shell; see `Sandbox.run_shell`."""
         self._check()
-        # A script is fed once only, so that it cannot be run twice: ask first.
+        # A script is sent only once, so that it cannot run twice: check the shell first.
         if self._shell is not None and not self._shell.answers():
             self._end_shell(at_once=False)
         if self._shell is None:
@@ -120,7 +120,7 @@ class EngineSandbox(ABC):
         return result
 
     def read_file(self, file: str) -> bytes:
-        """Read a file of the box; see `Sandbox.read_file`."""
+        """Read a file of the sandbox; see `Sandbox.read_file`."""
         # `cat` runs in the box, so no link can lead out of it.
         status, out, err, early = self._run(["/bin/cat", "--", file], b"", "/", {}, None)
         if status or early:
@@ -131,7 +131,7 @@ class EngineSandbox(ABC):
         return bytes(out.head)
 
     def write_file(self, file: str, contents: str | bytes) -> None:
-        """Write a file of the box; see `Sandbox.write_file`."""
+        """Write a file of the sandbox; see `Sandbox.write_file`."""
         script = 'mkdir -p -- "$1" && cat > "$2"'
         folder = posixpath.dirname(file) or "/"
         result = self.exec(["/bin/sh", "-c", script, "sh", folder, file], contents)
@@ -139,7 +139,7 @@ class EngineSandbox(ABC):
             raise SandboxError(f"{file}: {result.stderr.strip() or 'cannot be written'}")
 
     def close(self) -> None:
-        """End every process of the box and free what it holds; may be called again."""
+        """Kill every process of the sandbox and free its resources; may be called again."""
         if not self._closed:
             self._closed = True
             self._shell = None
@@ -154,14 +154,14 @@ class EngineSandbox(ABC):
 
     @property
     def _monitors(self) -> set[int]:
-        """Our own children. They end once the commands that they wait for have ended.
+        """Our own child processes, which end once the commands that they wait for have ended.
 
         Killed themselves, they would leave those commands to the host's first process.
         """
         return {process.pid for process in self._processes}
 
     def _reap(self, process: subprocess.Popen[bytes]) -> int:
-        """Wait for a process whose command has ended, and let go of its pipes."""
+        """Wait for a process whose command has ended, and close its pipes."""
         try:
             status = process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
@@ -177,9 +177,9 @@ class EngineSandbox(ABC):
             self._reap(next(iter(self._processes)))
 
     def _stop_all(self, *leading: subprocess.Popen[bytes]) -> None:
-        """Kill all of the box until these processes of ours, and the shell's, have ended.
+        """Kill the sandbox's processes until these helper processes, and the shell's, have ended.
 
-        Once is not enough: one that has not yet come to its command would start it afterwards.
+        Once is not enough: a helper that has not yet started its command would start it afterwards.
         """
         shell, self._shell = self._shell, None
         if shell:

@@ -1,4 +1,4 @@
-"""Which sandbox this machine can have. There is no falling back to the bare host."""
+"""Choose the sandbox engine available on this machine; never the bare host."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _PROGRAMS = ("bwrap", "nsenter", "unshare", "mount")
 
 
 def _no_bubblewrap() -> str:
-    """What keeps bubblewrap from being used here, or ""."""
+    """Return why bubblewrap cannot be used here, or ""."""
     absent = [name for name in _PROGRAMS if not shutil.which(name)]
     if absent:
         return f"no {', '.join(absent)} (as root: apt-get install bubblewrap debootstrap)"
     if os.geteuid() != 0:
-        return "bubblewrap's boxes need root"
+        return "bubblewrap sandboxes need root"
     if not filter_program():
-        return f"no filter of system calls is known for {os.uname().machine}"
+        return f"no system call filter is available for {os.uname().machine}"
     try:
         parents()
     except SandboxError as error:
@@ -33,7 +33,7 @@ def _no_bubblewrap() -> str:
 
 
 def missing() -> str:
-    """What keeps a box from being made here, with the remedy, in one line; "" if nothing."""
+    """Return why no sandbox can be created here, with the remedy, in one line; "" if one can."""
     reason = _no_bubblewrap()
     if not reason and rootfs.ready(rootfs.box_folder()):
         return ""
@@ -48,7 +48,7 @@ def missing() -> str:
 
 
 def setup(say: Callable[[str], None]) -> None:
-    """Make what boxes are made of: a root file system, or Docker's image.
+    """Install what sandboxes need: a root file system, or Docker's image.
 
     Raises:
         MissingExtraError: Neither engine can be used here.
@@ -65,11 +65,11 @@ def setup(say: Callable[[str], None]) -> None:
 
 
 def open_sandbox(limits: Limits | None = None) -> Sandbox:
-    """Make a box: bubblewrap's where it can be used, else Docker's.
+    """Create a sandbox: bubblewrap's if it can be used, else Docker's.
 
     Raises:
         MissingExtraError: Neither can be used; the message is `missing`'s.
-        SandboxError: The box cannot be made.
+        SandboxError: The sandbox cannot be created.
     """
     if reason := missing():
         raise MissingExtraError(reason)

@@ -1,8 +1,8 @@
-"""The root file system that boxes are made over: a small Debian, built once.
+"""Root file system of the bubblewrap sandbox: a small Debian, built once.
 
 `python -m dataset_builders.sandbox.rootfs` builds it, as `agenttuning env setup os` does.
-It comes from the mirror that this machine's own package manager uses. A build that is
-interrupted leaves nothing that could be taken for a finished one.
+It comes from the mirror that this machine's own package manager uses. An interrupted build leaves
+nothing that could be mistaken for a finished one.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ INSTALLED = (
     "iproute2", "less", "lsof", "net-tools", "procps", "psmisc", "python3", "tree", "unzip",
     "vim-tiny", "wget", "xz-utils", "zip",
 )  # fmt: skip
-"""Packages beside a minimal system: about those of AgentBench's image."""
+"""Packages in addition to a minimal system: about those of AgentBench's image."""
 
 INSTALLABLE = ("sudo",)
-"""Packages that a box can install though it has no network; some tasks do."""
+"""Packages that a sandbox can install without network; some tasks do."""
 
 _STAMP = "etc/agenttuning-rootfs"
 _PACKAGES = "var/local/packages"
@@ -39,7 +39,7 @@ _VERSION = hashlib.sha256(repr((1, INSTALLED, INSTALLABLE)).encode()).hexdigest(
 
 @dataclass(frozen=True, slots=True)
 class Mirror:
-    """Where packages come from.
+    """Source of Debian packages.
 
     Attributes:
         address: Of the archive.
@@ -53,12 +53,12 @@ class Mirror:
 
 
 def box_folder() -> Path:
-    """The folder that holds `rootfs`, and `work`, over which boxes mount."""
+    """Return the folder with `rootfs` and `work`, over which sandboxes mount."""
     return cache_folder("os")
 
 
 def ready(folder: Path) -> bool:
-    """Whether the folder has a finished root file system of this version."""
+    """Whether the folder has a complete root file system of this version."""
     try:
         return (folder / "rootfs" / _STAMP).read_text() == _VERSION
     except OSError:
@@ -66,7 +66,7 @@ def ready(folder: Path) -> bool:
 
 
 def _entries(folder: Path) -> Iterator[tuple[str, Sequence[str], Sequence[str]]]:
-    """Address, suites and components of every source of packages, in both its formats."""
+    """Return address, suites and components of every package source, in both its formats."""
     for file in [folder / "sources.list", *sorted(folder.glob("sources.list.d/*.list"))]:
         for line in file.read_text().splitlines() if file.is_file() else ():
             words = line.partition("#")[0].split()
@@ -84,7 +84,7 @@ def _entries(folder: Path) -> Iterator[tuple[str, Sequence[str], Sequence[str]]]
 
 
 def find_mirror(apt: Path = Path("/etc/apt"), release: Path = Path("/etc/os-release")) -> Mirror:
-    """Read this machine's mirror from its own package manager's settings.
+    """Find this machine's package mirror in its package manager's settings.
 
     Args:
         apt: Folder of the settings.
@@ -104,22 +104,22 @@ def find_mirror(apt: Path = Path("/etc/apt"), release: Path = Path("/etc/os-rele
 
 
 def build(folder: Path, say: Callable[[str], None]) -> None:
-    """Build the root file system, unless the folder has it.
+    """Build the root file system, unless the folder already has it.
 
     Args:
-        folder: Where to.
-        say: Told what is being done.
+        folder: Target folder.
+        say: Called with progress messages.
 
     Raises:
-        SandboxError: A program that is needed is absent or fails, or this is not root.
+        SandboxError: A required program is missing or fails, or this process is not root.
         StorageError: The folder cannot be written.
     """
     if ready(folder):
-        say(f"{folder / 'rootfs'}: is there")
+        say(f"{folder / 'rootfs'}: already built")
         return
     if os.geteuid() != 0 or not shutil.which("debootstrap"):
         raise SandboxError(
-            "a root file system can be built by root with debootstrap only: "
+            "building the root file system needs root and debootstrap: "
             "as root, apt-get install bubblewrap debootstrap"
         )
     try:
@@ -135,7 +135,7 @@ def build(folder: Path, say: Callable[[str], None]) -> None:
 
 def _build(folder: Path, say: Callable[[str], None]) -> None:
     mirror = find_mirror()
-    # Under the lock no other build runs, so what is there was left by one that was killed.
+    # Under the lock no other build runs, so existing files are leftovers of a killed one.
     for stale in folder.glob("rootfs.*"):
         shutil.rmtree(stale)
     target = folder / f"rootfs.{os.getpid()}"
@@ -165,7 +165,7 @@ def _build(folder: Path, say: Callable[[str], None]) -> None:
 
 
 def _add_packages(target: Path) -> None:
-    """Put packages aside in the tree, with an index, as the only source it knows of."""
+    """Store packages in the tree, with an index, as its only package source."""
     place = target / _PACKAGES
     (place / "partial").mkdir(parents=True)
     inside = ["chroot", str(target)]

@@ -1,4 +1,4 @@
-"""The system calls that a box may not make, as a program for the kernel's seccomp filter.
+"""Seccomp filter program: the system calls that a sandbox may not make.
 
 Capabilities already forbid most of these. A user namespace would give some of them back
 within itself, and with them much of the kernel's surface, so making one is forbidden too.
@@ -21,7 +21,7 @@ _NEW_NAMESPACES = 0x7E020080
 _X32 = 0x40000000
 _FAMILIES = {"AF_UNIX": 1, "AF_INET": 2, "AF_INET6": 10, "AF_NETLINK": 16}
 
-# By machine: audit number, clone, unshare, socket, and what is refused outright.
+# By machine: audit number, clone, unshare, socket, and calls that are always refused.
 _X86_64 = {
     "add_key": 248, "bpf": 321, "delete_module": 176, "finit_module": 313, "fsconfig": 431,
     "fsmount": 432, "fsopen": 430, "fspick": 433, "init_module": 175, "io_uring_enter": 426,
@@ -52,7 +52,7 @@ _CLONE3 = 435
 
 
 def filter_program() -> bytes:
-    """The filter for this machine, as bubblewrap's `--seccomp` reads it.
+    """Return the filter for this machine, in the format of bubblewrap's `--seccomp`.
 
     A refused call fails with EPERM, a refused family of sockets with EAFNOSUPPORT; clone3,
     whose flags a filter cannot read, with ENOSYS, upon which the C library falls back to

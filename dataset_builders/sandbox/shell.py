@@ -1,8 +1,8 @@
-"""A lasting bash that is fed scripts through its standard input.
+"""Persistent bash that receives scripts through its standard input.
 
-Every script is followed by a line that writes a random mark. What comes before the mark is
-the script's output. No terminal is involved: a box cannot write to ours, and its output has
-no echo and no prompt.
+Every script is followed by a line that writes a random mark. Everything before the mark is the
+script's output. No terminal is involved: a box cannot write to ours, and the output contains no
+echo and no prompt.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PING_SECONDS = 5.0
 
 
 def _write_mark(mark: str, status: str) -> str:
-    # Without standard error, for after `set -x` bash would tell the model of this line.
+    # Without standard error: after `set -x` bash would show this line to the model.
     return f"{{ command printf '\\n%s %d\\n' {mark} {status}; }} 2>&-\n"
 
 
@@ -32,7 +32,7 @@ def _ending(mark: str) -> re.Pattern[bytes]:
 
 
 def _cut(window: Window, ending: re.Pattern[bytes]) -> int | None:
-    """Take the mark off, which the beginning has if the output is short; its status."""
+    """Split the mark off the end of the output; return the status."""
     found = ending.search(window.tail)
     if found is None:
         return None
@@ -41,11 +41,11 @@ def _cut(window: Window, ending: re.Pattern[bytes]) -> int | None:
 
 
 class Shell:
-    """A running shell, fed and read through its process's pipes.
+    """A running shell, driven through its process's pipes.
 
     Args:
         process: Bash, with pipes for input and output; both its outputs are one.
-        limits: Bound what it writes and how long a script takes.
+        limits: Limits of its output and of a script's time.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], limits: Limits) -> None:
@@ -58,13 +58,13 @@ class Shell:
         os.set_blocking(self._output, False)
 
     def answers(self) -> bool:
-        """Whether the shell still reads what it is fed; one that was killed does not."""
+        """Whether the shell still reads its input; a killed one does not."""
         mark = secrets.token_hex(16)
         line = _write_mark(mark, "0").encode()
         window, ending = Window(self._limits.output, reach=64), _ending(mark)
         if self._exchange(line, ending, window, None, _PING_SECONDS):
             return False
-        # What the background has written since belongs to the next script's output.
+        # Output of background processes since then belongs to the next script.
         _cut(window, ending)
         self._before = bytes(window.head)
         return True
@@ -72,7 +72,7 @@ class Shell:
     def run(
         self, script: str, silence: float | None, timeout: float | None, keep_input: bool
     ) -> ShellResult:
-        """Run a script; see `Sandbox.run_shell`. One that was stopped goes on running."""
+        """Run a script; see `Sandbox.run_shell`. A timed-out script keeps running."""
         mark = secrets.token_hex(16)
         source = shlex.quote(script.replace("\0", ""))
         feed = "" if keep_input else " < /dev/null"
@@ -93,7 +93,7 @@ class Shell:
         silence: float | None,
         timeout: float,
     ) -> str:
-        """Write the line and read up to its mark; why that ended early, or ""."""
+        """Write the line and read up to its mark; return why that ended early, or ""."""
         deadline = time.monotonic() + timeout
         heard = time.monotonic()
         with selectors.DefaultSelector() as selector:

@@ -1,4 +1,4 @@
-"""Reading what a process writes: bounded in bytes and in time."""
+"""Read a process's output, bounded in bytes and in time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CHUNK = 65536
 
 @dataclass(slots=True)
 class Window:
-    """The beginning of a stream, and its last bytes; what lies between is dropped.
+    """The first and the last bytes of a stream; the middle is dropped.
 
     Attributes:
         keep: Bytes kept of the beginning.
@@ -29,7 +29,7 @@ class Window:
     tail: bytes = b""
 
     def add(self, data: bytes) -> None:
-        """Take what was read."""
+        """Append bytes that were read."""
         self.total += len(data)
         room = self.keep - len(self.head)
         if room > 0:
@@ -38,12 +38,12 @@ class Window:
             self.tail = (self.tail + data)[-self.reach :]
 
     def text(self) -> str:
-        """The beginning, decoded."""
+        """Return the beginning, decoded."""
         return self.head.decode("utf-8", "replace")
 
 
 def read_some(descriptor: int) -> bytes | None:
-    """What can be read now; b"" at the end of the stream, None if there is nothing yet."""
+    """Return what can be read now; b"" at the end of the stream, None if nothing is available."""
     try:
         return os.read(descriptor, _CHUNK)
     except BlockingIOError:
@@ -55,9 +55,9 @@ def read_some(descriptor: int) -> bytes | None:
 def communicate(
     process: subprocess.Popen[bytes], data: bytes, keep: int, flood: int, seconds: float
 ) -> tuple[Window, Window, str]:
-    """Feed a process and read it until it ends.
+    """Feed a process and read its output until it ends.
 
-    It has ended when it has exited, even if what it started still holds its streams.
+    It counts as ended when it has exited, even if its children still hold its streams.
 
     Args:
         process: Has pipes for all three streams.
@@ -67,7 +67,7 @@ def communicate(
         seconds: Time after which reading stops.
 
     Returns:
-        Both streams, and why it was not waited for: "timed_out", "flooded" or "".
+        Both streams, and why waiting stopped: "timed_out", "flooded" or "".
     """
     assert process.stdout
     assert process.stderr
@@ -87,7 +87,7 @@ def communicate(
 
 
 class _Feed:
-    """Writes the input as fast as the process takes it, then closes it."""
+    """Writes the input as fast as the process reads it, then closes it."""
 
     def __init__(
         self, process: subprocess.Popen[bytes], data: bytes, selector: selectors.BaseSelector
@@ -135,6 +135,6 @@ def _pump(
                 selector.unregister(descriptor)
         if any(window.total > flood for window in windows.values()):
             return "flooded"
-        # Only once nothing was left to read: the exit may be seen before the last bytes.
+        # Only once nothing is left to read: the exit may be seen before the last bytes.
         if ready == {pidfd}:
             return ""

@@ -1,1 +1,1 @@
-"""Processes of a distributed run: collective calls and heartbeats."""
+"""Distributed runs: collective operations and heartbeats."""

@@ -1,4 +1,4 @@
-"""Signs of life of the processes of an evaluation, so that none is waited for in vain."""
+"""Heartbeats of the processes of an evaluation, to detect stalled or dead ranks."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from typing import Any
 LOG = logging.getLogger(__name__)
 
 _GRACE = 1.5
-"""A process that stands still ends itself after so many timeouts: later than one that waits for
-it would, which can say more."""
+"""A stalled process ends itself after this many timeouts: later than the rank that waits for it,
+whose message has more information."""
 
 
 _PACKAGES = tuple(
@@ -29,19 +29,19 @@ _PACKAGES = tuple(
 
 @dataclass(slots=True)
 class _Heard:
-    """What was last heard of a process, and when."""
+    """Last status received from a process, and when."""
 
     text: str = ""
     at: float = field(default_factory=time.monotonic)
 
 
 class Heartbeat:
-    """Publishes what this process does, and reads what the others do.
+    """Publishes this process's heartbeat, and monitors those of the others.
 
-    Waiting is no sickness: a process may take as long as it wants as long as it goes on, that
-    is, calls the model or finishes an item. One that does not for `timeout` seconds is overdue.
-    Signs of life go through the key-value store of the process group and not through
-    collectives, which a process that hangs cannot join.
+    A process may take any time as long as it makes progress, that is, calls the model or finishes
+    an item. One that does not for `timeout` seconds counts as stalled. Heartbeats go through the
+    key-value store of the process group and not through collectives, which a hanging process cannot
+    join.
 
     Args:
         store: The store of the process group (`torch.distributed.Store`).
@@ -64,11 +64,11 @@ class Heartbeat:
 
     @contextmanager
     def watching(self, evaluator: str) -> Iterator[None]:
-        """Publish signs of life while an evaluator runs."""
+        """Publish heartbeats while an evaluator runs."""
         self.evaluator, self._main = evaluator, threading.get_ident()
         self._serial += 1
         self._heard = {rank: _Heard() for rank in range(self._size)}
-        self.beat("starts")
+        self.ping("starts")
         over = threading.Event()
         thread = threading.Thread(
             target=self._watch, args=(over,), name="agenttuning-watchdog", daemon=True
@@ -82,16 +82,16 @@ class Heartbeat:
             thread.join()
             self.evaluator = ""
 
-    def beat(self, doing: str = "") -> None:
-        """This process goes on; what it does, unless that is what it did before."""
+    def ping(self, doing: str = "") -> None:
+        """Record progress, with a new status if given."""
         self._since = time.monotonic()
         self._doing = doing or self._doing
 
     @contextmanager
     def following(self, model: Any) -> Iterator[None]:
-        """Take each forward pass for a sign of life, where somebody else calls the model."""
-        # Every pass begins there; the outermost module is passed by in `generate` of an adapter.
-        hook = model.get_input_embeddings().register_forward_pre_hook(lambda *_: self.beat())
+        """Count each forward pass as progress, for models that are called by other code."""
+        # Every pass starts there; an adapter's `generate` bypasses the outermost module.
+        hook = model.get_input_embeddings().register_forward_pre_hook(lambda *_: self.ping())
         try:
             yield
         finally:
@@ -99,7 +99,7 @@ class Heartbeat:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Waits for other processes: standing still is not its fault."""
+        """Mark this process as waiting for others: it is not stalled itself."""
         self._waits = True
         try:
             yield
@@ -107,19 +107,19 @@ class Heartbeat:
             self._waits = False
             self._since = time.monotonic()
 
-    def overdue(self) -> str:
-        """One line that names the processes that stand still; "" if there is none."""
+    def stalled(self) -> str:
+        """Return one line that names the stalled processes; "" if there are none."""
         told = {rank: self._hear(rank) for rank in range(self._size) if rank != self._rank}
         late = sorted(rank for rank, (idle, _) in told.items() if idle > self.timeout)
         if not late:
             return ""
         return (
-            f"{self.evaluator}: {_names(late)} stood still for more than {self.timeout:g} s while "
-            f"process {self._rank} waited ({_listed(told)})"
+            f"{self.evaluator}: {_names(late)} made no progress for more than {self.timeout:g} s "
+            f"while process {self._rank} waited ({_listed(told)})"
         )
 
-    def last_words(self) -> str:
-        """What was last heard of the other processes; "" where nothing can be heard."""
+    def last_status(self) -> str:
+        """Return the last status of the other processes; "" if unavailable."""
         try:
             told = {rank: self._hear(rank) for rank in range(self._size) if rank != self._rank}
         except RuntimeError:
@@ -127,15 +127,15 @@ class Heartbeat:
         return f" ({_listed(told)})"
 
     def _hear(self, rank: int) -> tuple[float, str]:
-        """Seconds for which a process stands still, and what it does."""
+        """Return the seconds since a process made progress, and its status."""
         heard, key = self._heard[rank], self._key(rank)
         text = self._store.get(key).decode() if self._store.check([key]) else ""
         if text != heard.text:
             self._heard[rank] = heard = _Heard(text)
-        # One whose last words are old is counted as idle since then: stopped, or cut off.
+        # One whose last heartbeat is old counts as idle since then: stopped, or disconnected.
         silent = time.monotonic() - heard.at
         if not text:
-            return silent, "has not begun"
+            return silent, "has not started"
         sign = json.loads(text)
         if silent > self.timeout:
             return silent, f"{sign['doing']}, then silent"
@@ -152,7 +152,7 @@ class Heartbeat:
                 warned = True
                 LOG.warning("%s", self._own_line(idle))
             if idle > _GRACE * self.timeout:
-                # No exception reaches a main thread that hangs in a call.
+                # A main thread that hangs in a call cannot receive an exception.
                 print(f"ended: {self._own_line(idle)}", file=sys.stderr, flush=True)
                 os._exit(1)
 
@@ -160,13 +160,13 @@ class Heartbeat:
         return 0.0 if self._waits else time.monotonic() - self._since
 
     def _own_line(self, idle: float) -> str:
-        return f"{self.evaluator}: process {self._rank} stands still for {idle:.0f} s: " + (
+        return f"{self.evaluator}: process {self._rank} has made no progress for {idle:.0f} s: " + (
             f"{self._doing}{self._place()}"
         )
 
     def _publish(self) -> bool:
         sign = {
-            "number": time.monotonic(),  # Never the same twice.
+            "number": time.monotonic(),  # Never the same value twice.
             "idle": self._idle(),
             "waits": self._waits,
             "doing": "waits" if self._waits else self._doing + self._place(),
@@ -178,7 +178,7 @@ class Heartbeat:
         return True
 
     def _place(self) -> str:
-        """Where a process that stands still is: its innermost line, and our innermost one."""
+        """Return where a stalled process is: its innermost line, and our innermost one."""
         frame = sys._current_frames().get(self._main)
         if frame is None or self._idle() < self.timeout / 2:
             return ""

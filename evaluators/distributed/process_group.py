@@ -1,4 +1,4 @@
-"""The processes of a distributed run, as an evaluation sees them."""
+"""Process group of a distributed evaluation."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ DEFAULT_TIMEOUT = 1800.0
 """Seconds without a sign of life after which a process is given up."""
 
 _CHUNK_BYTES = 16 * 2**20
-"""Of a gather: transcripts can be large, and every process needs room for those of all."""
+"""Memory bound of a gather: transcripts can be large, and every process receives those of all."""
 
 _LAST_SECONDS = 60
-"""From finding that a process is lost until this one is ended, too."""
+"""Seconds between detecting a lost process and ending this one."""
 
 _known: list[tuple[Any, ProcessGroup]] = []
-"""The last process group and what was made for it: groups are dear, and never given back."""
+"""The last process group and its derived group: groups are expensive and never freed."""
 
 
 class ProcessGroup:
-    """Where the processes of a run meet in an evaluation; see `ranks_here`.
+    """Collective operations of the processes of an evaluation; see `ranks_here`.
 
-    They meet in a group of their own, with gloo: on the CPU, so that it works beside any
-    backend that trains, and without a time limit of its own, since one process may play tasks
-    for an hour longer than another. Instead of that, `Heartbeat` tells who is lost.
+    They use a separate gloo group: on the CPU, so that it works with any training backend, and
+    without a collective timeout, since one process may play tasks for an hour longer than another.
+    Instead, `Heartbeat` detects lost processes.
 
     Args:
-        timeout: Seconds without a sign of life after which a process is given up.
+        timeout: Heartbeat timeout in seconds; a silent process is then considered dead.
 
     Attributes:
         rank: Number of this process.
         size: Number of processes.
-        watchdog: Its signs of life.
+        watchdog: Its heartbeat.
     """
 
     def __init__(self, timeout: float) -> None:
@@ -50,26 +50,26 @@ class ProcessGroup:
         self.watchdog = Heartbeat(store, self.rank, self.size, timeout)
 
     def watching(self, evaluator: str) -> AbstractContextManager[None]:
-        """Publish signs of life while an evaluator runs; `any` needs that."""
+        """Publish heartbeats while an evaluator runs; required by `any`."""
         return self.watchdog.watching(evaluator)
 
     def gather(self, items: list[Any]) -> list[Any]:
-        """Join the lists of all processes, in the order of their numbers.
+        """Concatenate the lists of all processes, in rank order.
 
-        Every process has to call it.
+        Every process must call it.
 
         Raises:
             EvaluatorError: A list cannot be sent; raised on all processes.
-            ClusterError: A process has died, or given no sign of life for too long.
+            ClusterError: A process has died, or its heartbeat timed out.
         """
-        if not self.watchdog.evaluator:  # Between evaluators, as to agree on what comes next.
+        if not self.watchdog.evaluator:  # Between evaluators, for example to agree on the next one.
             with self.watching("evaluation"):
                 return self.gather(items)
         try:
             content, fault = pickle.dumps(items), ""
-        except Exception as error:  # Whatever an object's own methods raise.
+        except Exception as error:  # Whatever the methods of an object raise.
             content, fault = b"", f"{type(error).__name__}: {error}"
-        # Told like any other: processes that wait for a list have to learn of it.
+        # Sent like a list: the processes that wait for one must learn of the error.
         contents = self._gather_bytes(pickle.dumps((content, fault)))
         told = [pickle.loads(part) for part in contents]
         for rank, (_, text) in enumerate(told):
@@ -78,7 +78,7 @@ class ProcessGroup:
         return [item for part, _ in told for item in pickle.loads(part)]
 
     def any(self, wants: bool) -> bool:
-        """Whether any process wants something; every process has to call it.
+        """Whether the flag is true on any process; every process must call it.
 
         Raises:
             ClusterError: As for `gather`.
@@ -109,13 +109,13 @@ class ProcessGroup:
             try:
                 work = dist.all_gather(parts, own, group=self._group, async_op=True)
                 self._wait(work)
-            except RuntimeError as error:  # torch's only class for a peer that is gone.
+            except RuntimeError as error:  # torch's only exception for a lost peer.
                 if isinstance(error, ClusterError):
                     raise
                 line = str(error).partition(". ")[0].rpartition("] ")[2] or str(error)
                 raise ClusterError(
                     f"{self.watchdog.evaluator}: process {self.rank} lost another process"
-                    f"{self.watchdog.last_words()}: {line}"
+                    f"{self.watchdog.last_status()}: {line}"
                 ) from error
         return parts
 
@@ -129,30 +129,30 @@ class ProcessGroup:
                     raise
             else:
                 return
-            if line := self.watchdog.overdue():
+            if line := self.watchdog.stalled():
                 _end_soon()
                 raise ClusterError(line)
 
 
 def _end_soon() -> None:
-    """Make sure that this process ends, whatever becomes of the error.
+    """Make sure that this process ends, even if the error is swallowed.
 
-    The collective that is still waiting holds up the end of the interpreter, and a launcher that
-    sees no process fail goes on waiting, too.
+    The pending collective blocks the interpreter's exit, and a launcher that sees no process fail
+    keeps waiting, too.
     """
     if hasattr(signal, "alarm"):
-        with suppress(ValueError):  # Not the main thread: the handler stays what it is.
+        with suppress(ValueError):  # Not the main thread: signal handlers can only be set there.
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(_LAST_SECONDS)
 
 
 def ranks_here(timeout: float = DEFAULT_TIMEOUT) -> ProcessGroup | None:
-    """The processes of this run; None where there is one, or no process group.
+    """Return the process group of this run; None for a single process.
 
-    The first call makes a process group, so every process has to make it.
+    The first call creates a process group, so every process must make it.
 
     Args:
-        timeout: Seconds without a sign of life after which a process is given up.
+        timeout: Heartbeat timeout in seconds; a silent process is then considered dead.
     """
     import torch.distributed as dist
 

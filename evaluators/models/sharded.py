@@ -44,7 +44,7 @@ class ShardedForward:
             self._ranks.any(True)
             return self._call(arguments)
 
-    def leave(self) -> None:
+    def drain(self) -> None:
         """Join the calls of others until none is wanted; then free gathered weights.
 
         Raises:
@@ -58,7 +58,7 @@ class ShardedForward:
         _reshard(self.module)
 
     def _call(self, arguments: dict[str, Any]) -> Any:
-        self._ranks.watchdog.beat()
+        self._ranks.watchdog.ping()
         try:
             return self.module(**arguments)
         except Exception as error:
@@ -102,7 +102,7 @@ class RankTokenModel(TokenModel):
         self._in_step = in_step
 
     def _forward(self, **arguments: Any) -> Any:
-        self._ranks.watchdog.beat()
+        self._ranks.watchdog.ping()
         if self._in_step is None:
             return super()._forward(**arguments)
         return self._in_step(**arguments)

@@ -1,1 +1,1 @@
-"""Intervals, aggregates and paired tests."""
+"""Statistics of figures: confidence intervals, aggregates and paired tests."""

@@ -1,4 +1,4 @@
-"""From the records of items to figures."""
+"""Aggregate the records of items to figures."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from evaluators.stats.intervals import Z95, Metric, mean, proportion, ratio
 
 
 def summarise(records: Sequence[Mapping[str, Any]], *, macro: bool = False) -> dict[str, Metric]:
-    """A figure for every score that any record has.
+    """Return a figure for every score that any record has.
 
     Args:
-        records: Measured ones, see `base.Record`. Where they have a `weight`, a figure is
-            the weighted mean.
-        macro: Whether a figure is the mean over the means of the groups.
+        records: Measured ones, see `evaluator.Record`. If they have a `weight`, a figure is the
+            weighted mean.
+        macro: Whether a figure is the mean of the groups' means.
 
     Returns:
-        Shares with Wilson's interval where all values are 0 or 1, means otherwise.
+        Rates with Wilson's interval if all values are 0 or 1, means otherwise.
     """
     names = dict.fromkeys(name for record in records for name in record["scores"])
     return {name: _figure(name, records, macro) for name in names}
@@ -41,13 +41,12 @@ def _figure(name: str, records: Sequence[Mapping[str, Any]], macro: bool) -> Met
 
 
 def mean_of_means(groups: Sequence[Sequence[float]]) -> Metric:
-    """Mean over the means of groups, each counting the same.
+    """Return the mean of the groups' means, with equal weights.
 
-    Where all values are 0 or 1, the interval is that of rates with two successes and two
-    failures added, in equal parts to the groups (Agresti and Coull's way), so that a group
-    that is all 0 is not taken for certain. Elsewhere a group of one item tells nothing of
-    its spread: its variance is taken to be the mean of the others', and with no group of two
-    items or more the standard error is infinite.
+    If all values are 0 or 1, the interval is that of rates with two successes and two failures
+    added, in equal parts to the groups (Agresti and Coull), so that a group of only 0 does not
+    count as certain. Otherwise the variance of a group of one item is unknown and taken to be the
+    mean of the others'; without a group of two items or more the standard error is infinite.
     """
     means = [math.fsum(group) / len(group) for group in groups]
     binary = all(value in (0.0, 1.0) for group in groups for value in group)
@@ -65,13 +64,13 @@ def mean_of_means(groups: Sequence[Sequence[float]]) -> Metric:
 
 
 def _shrunk(group: Sequence[float], added: float) -> tuple[float, float]:
-    """Rate and size of a group with so many successes and failures added."""
+    """Return rate and size of a group with pseudo-counts of successes and failures added."""
     n = len(group) + 2 * added
     return (math.fsum(group) + added) / n, n
 
 
 def _variance(group: Sequence[float], added: float) -> float:
-    """Of the mean of a group."""
+    """Return the variance of a group's mean."""
     if added:
         rate, size = _shrunk(group, added)
         return rate * (1 - rate) / size

@@ -1,4 +1,4 @@
-"""Uncertainty of the figures that evaluators report."""
+"""Confidence intervals of figures."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Metric:
 
 
 def proportion(successes: int, n: int) -> Metric:
-    """Rate of successes with Wilson's interval, which holds at rates near 0 and 1 too.
+    """Success rate with Wilson's interval, which is also valid near 0 and 1.
 
     Raises:
         ValueError: `n` is below 1 or `successes` is not within 0 and `n`.
@@ -49,7 +49,7 @@ def mean(values: Sequence[float]) -> Metric:
     """Arithmetic mean with its normal interval.
 
     Raises:
-        ValueError: There is no value.
+        ValueError: There are no values.
     """
     return ratio(values, [1.0] * len(values))
 
@@ -76,9 +76,9 @@ def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Metric:
 
 
 def log_sum(values: Sequence[float]) -> float:
-    """Logarithm of the sum of probabilities that are given by their logarithms."""
+    """Return the logarithm of a sum of probabilities given by their logarithms."""
     top = max(values, default=-math.inf)
     if top == -math.inf:
         return top
-    # Rounded figures of a server may add up to a little more than 1.
+    # Rounded probabilities of a server may sum to slightly more than 1.
     return min(0.0, top + math.log(math.fsum(math.exp(value - top) for value in values)))

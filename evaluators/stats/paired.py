@@ -1,6 +1,6 @@
-"""Two measurements of the same tasks: what changed, and whether that may be chance.
+"""Paired comparison of two evaluations of the same tasks: change, interval and p-value.
 
-Comparing task by task removes what tasks differ in, which is most of the spread.
+Comparing task by task removes the variance between tasks, which is most of the variance.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from evaluators.stats.intervals import proportion
 Floats = npt.NDArray[np.float64]
 
 LOWER_IS_BETTER = frozenset({"loss"})
-"""Scores of which less is better."""
+"""Scores for which lower is better."""
 
 _FLIPS = 20_000
-"""Sign patterns of a permutation test: all there are up to 14 changed tasks, else at random."""
+"""Sign patterns of a permutation test: all of them up to 14 changed tasks, else a random sample."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What became of a score between two measurements of the same tasks.
+    """Change of a score between two evaluations of the same tasks.
 
     Attributes:
         before: The score over the common tasks.
@@ -36,7 +36,7 @@ class Change:
         low: Lower end of the 95 % interval of `value`.
         high: Upper end of it.
         p_value: Two-sided, of no change. Exact binomial (McNemar) where every task scores
-            0 or 1, a sign-flip permutation test elsewhere; NaN where a score is.
+            0 or 1, a sign-flip permutation test otherwise; NaN if a score is NaN.
         n: Number of common tasks.
         better: Tasks that got better.
         worse: Tasks that got worse.
@@ -61,17 +61,17 @@ def paired_change(
     *,
     macro: bool = False,
 ) -> Change:
-    """Compare a score over the tasks that both measured.
+    """Compare a score over the tasks that both evaluations measured.
 
     The interval is Newcombe's for paired proportions (his method 10, 1998), which holds at
-    small n and at rates near 0 and 1, or Student's elsewhere, cut to what a share can change;
-    with a single task that does not score 0 or 1 that is all there is.
+    small n and at rates near 0 and 1, or Student's otherwise, clipped to the possible change of a
+    share; with a single task that does not score 0 or 1 it is the whole range.
 
     Args:
-        before: Records, see `base.Record`; tasks without the score are left out.
+        before: Records, see `evaluator.Record`; tasks without the score are ignored.
         after: Likewise; groups and weights are taken from these.
         score: Name of the score.
-        macro: Whether the score is the mean of the means of the groups.
+        macro: Whether the score is the mean of the groups' means.
 
     Raises:
         ValueError: No task has the score in both.
@@ -96,7 +96,7 @@ def paired_change(
     stderr = _stderr(difference, shares, groups)
     low, high = _newcombe(old, new) if binary else _student(value, stderr, len(items), groups)
     if score not in LOWER_IS_BETTER and bool(((both >= 0) & (both <= 1)).all()):
-        low, high = max(-1.0, low), min(1.0, high)  # A share changes by no more than all of it.
+        low, high = max(-1.0, low), min(1.0, high)  # A share changes by at most 1.
     gain = -difference if score in LOWER_IS_BETTER else difference
     return Change(
         before=float(shares @ old),
@@ -113,7 +113,7 @@ def paired_change(
 
 
 def _shares(records: Sequence[Mapping[str, Any]], groups: Sequence[str]) -> Floats:
-    """What each task counts in the score; they sum to 1."""
+    """Return the weight of each task in the score; they sum to 1."""
     sizes = {group: groups.count(group) for group in set(groups)}
     if len(sizes) > 1:
         return np.array([1 / (len(sizes) * sizes[group]) for group in groups])
@@ -122,7 +122,7 @@ def _shares(records: Sequence[Mapping[str, Any]], groups: Sequence[str]) -> Floa
 
 
 def _stderr(difference: Floats, shares: Floats, groups: Sequence[str]) -> float:
-    """Of the mean of differences, within groups where there are some."""
+    """Return the standard error of the mean difference, stratified by group if there are any."""
     labels = np.array(groups)
     total, known = 0.0, 0
     for group in set(groups):
@@ -155,7 +155,7 @@ def _newcombe(old: Floats, new: Floats) -> tuple[float, float]:
     up, down = float(((1 - old) * new).sum()), float((old * (1 - new)).sum())
     product = (both + up) * (down + neither) * (both + down) * (up + neither)
     top = both * neither - up * down
-    # Newcombe's correction for continuity, of a positive association only.
+    # Newcombe's continuity correction, for positive association only.
     top = max(top - n / 2, 0.0) if top > 0 else top
     phi = top / math.sqrt(product) if product else 0.0
     value = a.value - b.value
@@ -169,7 +169,7 @@ def _newcombe(old: Floats, new: Floats) -> tuple[float, float]:
 
 
 def _mcnemar(difference: Floats) -> float:
-    """Exact: of the tasks that changed, as many get better as worse by chance."""
+    """Return McNemar's exact p-value: by chance, changed tasks improve and regress equally."""
     from scipy.stats import binomtest
 
     up, down = int((difference > 0).sum()), int((difference < 0).sum())
@@ -177,11 +177,11 @@ def _mcnemar(difference: Floats) -> float:
 
 
 def _sign_flips(parts: Floats) -> float:
-    """Share of sign patterns under which the sum is at least as far from 0."""
+    """Return the share of sign patterns whose sum is at least as far from 0."""
     from scipy.stats import monte_carlo_test, permutation_test
 
     if np.isnan(parts).any():
-        return math.nan  # No pattern is as far from 0 as what has no size: not a p of 0.
+        return math.nan  # A NaN is not comparable with any pattern, which must not give p = 0.
     moved = parts[parts != 0]
     if len(moved) < 2:
         return 1.0
@@ -193,20 +193,20 @@ def _sign_flips(parts: Floats) -> float:
         every = permutation_test(
             (moved,),
             distance,
-            permutation_type="samples",  # of one sample: each sign by itself
+            permutation_type="samples",  # one sample: each sign is flipped independently
             alternative="greater",
             n_resamples=_FLIPS,
         )
         return float(every.pvalue)
     random = np.random.default_rng(0)
-    # permutation_test would sort random numbers for each pattern: 15 times slower.
+    # permutation_test sorts random numbers for each pattern: 15 times slower.
     drawn = monte_carlo_test(
         moved,
         lambda size: random.choice((-1.0, 1.0), size) * moved,
         distance,
         alternative="greater",
         n_resamples=_FLIPS,
-        batch=max(1, 2_000_000 // len(moved)),  # 16 MB of values at a time
+        batch=max(1, 2_000_000 // len(moved)),  # 16 MB of values per batch
         vectorized=True,
     )
     return float(drawn.pvalue)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from dataset_builders.environments import EnvironmentSpec, load_environment
 from dataset_builders.errors import ConfigError, SourceNotFoundError
 from dataset_builders.rollouts.episode import Trajectory
+from dataset_builders.settings import options as closed_options
 from evaluators.evaluator import Evaluator, Record
 from evaluators.tasks.agent_task import AgentTaskEvaluator
 from evaluators.tasks.registry import SuiteSettings
@@ -46,6 +49,13 @@ class HeldInEvaluator(AgentTaskEvaluator):
         return told
 
 
+@closed_options
+class Options:
+    """Options of a held-in task beside those of its environment."""
+
+    split: str = Field(default="test", description="Split whose tasks are played.")
+
+
 def held_in_evaluator(name: str, settings: SuiteSettings) -> Evaluator:
     """Make the evaluator of a held-in task.
 
@@ -63,8 +73,7 @@ def held_in_evaluator(name: str, settings: SuiteSettings) -> Evaluator:
         ConfigError: A setting is unknown; or there are only made-up stand-ins for the data,
             and the option `made_up` does not ask for them.
     """
-    options = dict(settings.options.get(name, {}))
-    split = options.pop("split", "test")
+    options = settings.environment_options(name)
     spec = _spec(name, settings, options)
     if (
         name == "database"
@@ -81,7 +90,7 @@ def held_in_evaluator(name: str, settings: SuiteSettings) -> Evaluator:
         raise SourceNotFoundError(missing if missing.startswith(name) else f"{name}: {missing}")
     return HeldInEvaluator(
         spec,
-        split=split,
+        split=settings.options_of(name).split,
         batch_size=settings.batch_size,
         max_new_tokens=settings.max_new_tokens,
         oracle=settings.oracle,

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from dataset_builders.environments import HELD_IN, EnvironmentSpec
 from dataset_builders.errors import ConfigError
+from dataset_builders.settings import fields_of, options, read_settings, suggestion
+from evaluators.tasks.held_out import HELD_OUT
 
 if TYPE_CHECKING:
     from evaluators.evaluator import Evaluator, Suite
+
+
+@options
+class _NoOptions:
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +47,20 @@ class SuiteSettings:
     seed: int = 0
     oracle: bool = False
 
+    def options_of(self, name: str) -> Any:
+        """A benchmark's options, as an object of its `Benchmark.options_model`.
+
+        Raises:
+            ConfigError: One is unknown or has a value that cannot be.
+        """
+        (benchmark,) = select([name])
+        return benchmark.read_options(self.options.get(name, {}))
+
+    def environment_options(self, name: str) -> dict[str, Any]:
+        """Of these options, those that are the environment's, as they were given."""
+        own = fields_of(select([name])[0].own_options)
+        return {k: v for k, v in self.options.get(name, {}).items() if k not in own}
+
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
@@ -62,6 +84,29 @@ class Benchmark:
     place: str
     metric: str
     scale: float = 100.0
+
+    @property
+    def options_model(self) -> type:
+        """Settings class of its options: its own and its environment's."""
+        if (place := (HELD_IN | HELD_OUT).get(self.name)) is None:
+            return self.own_options
+        environment = EnvironmentSpec(self.name, place=place).options_model
+        return options(type("Options", (self.own_options, environment), {}))
+
+    def read_options(self, given: Mapping[str, Any]) -> Any:
+        """Options by name as an object of `options_model`; None stands for a default.
+
+        Raises:
+            ConfigError: One is unknown or has a value that cannot be.
+        """
+        told = {name: value for name, value in given.items() if value is not None}
+        return read_settings(self.options_model, told, self.name)
+
+    @property
+    def own_options(self) -> type:
+        """Settings class of the options beside its environment's: `Options` of its module."""
+        found: type = getattr(import_module(self.place.partition(":")[0]), "Options", _NoOptions)
+        return found
 
     def evaluator(self, settings: SuiteSettings) -> Evaluator:
         """Make the evaluator.
@@ -117,3 +162,26 @@ def select(names: list[str]) -> list[Benchmark]:
                 f"suite {name!r} is unknown; known: {', '.join(SUITES)}, {', '.join(sorted(known))}"
             )
     return [b for b in BENCHMARKS if b.name in names or b.suite in names]
+
+
+def check_options(
+    options: Mapping[str, Mapping[str, Any]], names: Sequence[str] | None = None
+) -> None:
+    """Check options by benchmark; nothing of the benchmarks is made.
+
+    Args:
+        options: As `SuiteSettings.options`.
+        names: Suites and benchmarks that are measured; by default those of the options.
+
+    Raises:
+        ConfigError: Options are for a benchmark that is not measured, or one is unknown or has a
+            value that cannot be.
+    """
+    measured = {each.name: each for each in select(list(options if names is None else names))}
+    for name, given in options.items():
+        if name not in measured:
+            raise ConfigError(
+                f"options: found {name!r}, expected a task that is measured: {', '.join(measured)}"
+                f"{suggestion(name, measured)}"
+            )
+        measured[name].read_options(given)

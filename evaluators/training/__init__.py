@@ -1,1 +1,1 @@
-"""Evaluators inside training: schedule, callback and rules on their figures."""
+"""Evaluation during training: schedule, callback, and rules on the results."""

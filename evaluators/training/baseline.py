@@ -1,4 +1,4 @@
-"""What was measured at step 0, to set later measurements beside."""
+"""Baseline: the evaluations at step 0, to which later ones are compared."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class Baseline:
     _records: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     def add(self, result: EvalResult) -> None:
-        """Keep an evaluation of step 0."""
+        """Store an evaluation of step 0."""
         self._records[result.evaluator] = [
             {key: value for key, value in record.items() if key != "messages"}
             for record in result.records
         ]
 
     def read(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Take the rows of step 0 of an earlier life of the run."""
+        """Load the rows of step 0 of a previous run in this folder."""
         for row in rows:
             if row["step"] == 0 and row.get("records"):
                 self._records[row["evaluator"]] = list(row["records"])
@@ -34,7 +34,7 @@ class Baseline:
         return bool(self._records.get(evaluator))
 
     def change(self, result: EvalResult) -> Change | None:
-        """Change of the main figure since; none where there is nothing in common."""
+        """Return the change of the main figure since step 0; None without common tasks."""
         before = self._records.get(result.evaluator)
         if not before or result.primary not in result.metrics:
             return None

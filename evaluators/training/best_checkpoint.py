@@ -1,4 +1,4 @@
-"""The trainer's `metric_for_best_model`, where it names a figure of an evaluator."""
+"""Support for `metric_for_best_model` set to a figure of an evaluator."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class BestModelFigure:
-    """The figure by which the trainer chooses its best checkpoint.
+    """The figure by which the trainer selects its best checkpoint.
 
     Attributes:
-        key: Its key among the trainer's metrics; "" where it is none of ours.
-        evaluators: Names of those that it takes.
-        greater: Whether more is better.
+        key: Its key among the trainer's metrics; "" if it is not ours.
+        evaluators: Names of the evaluators it needs.
+        greater: Whether higher is better.
     """
 
     key: str
@@ -42,7 +42,7 @@ class BestModelFigure:
         policy: EvaluationPolicy,
         unavailable: Sequence[str] = (),
     ) -> BestModelFigure:
-        """Read a trainer's settings.
+        """Read the figure from a trainer's settings.
 
         Raises:
             ConfigError: The figure is the best score under a floor, and no floor is set; or a
@@ -54,18 +54,18 @@ class BestModelFigure:
             if policy.best is None:
                 raise ConfigError(
                     f"metric_for_best_model: found {BEST_KEY}, expected `best` among the settings "
-                    "of the evaluation, which says what it is"
+                    "of the evaluation, which defines it"
                 )
             names = frozenset({policy.best.evaluator, policy.best.floor.evaluator})
         else:
             ours = [s.evaluator.name for s in schedules]
             ours += unavailable
-            # The longest name: "database" is the beginning of "database_dev".
+            # The longest name: "database" is a prefix of "database_dev".
             fitting = sorted((n for n in ours if key.startswith(f"eval_{n}_")), key=len)
             names = _tasks_of_overall(key, ours) or frozenset(fitting[-1:])
         if names and str(getattr(args.eval_strategy, "value", args.eval_strategy)) == "no":
             LOG.warning(
-                "metric_for_best_model: %s is not looked at while eval_strategy is `no`: the "
+                "metric_for_best_model: %s has no effect with eval_strategy `no`: the "
                 "trainer chooses a checkpoint only when it evaluates; set eval_strategy and "
                 "eval_steps",
                 key,
@@ -73,11 +73,11 @@ class BestModelFigure:
         return cls(key if names else "", names, bool(args.greater_is_better))
 
     def comes_from(self, schedule: Schedule) -> bool:
-        """Whether an evaluator has to run when the trainer evaluates."""
+        """Whether an evaluator must run when the trainer evaluates."""
         return schedule.evaluator.name in self.evaluators
 
     def runs_from(self, schedule: Schedule, args: TrainingArguments, state: TrainerState) -> int:
-        """Times that an evaluator runs at this step and later, for this figure, too."""
+        """Count an evaluator's runs at this step and later, including those for this figure."""
         every = None
         if self.comes_from(schedule) and args.eval_strategy == "epoch":
             every = max(1, math.ceil(state.max_steps / max(1, state.num_train_epochs)))
@@ -86,9 +86,9 @@ class BestModelFigure:
         return schedule.runs_from(state.global_step, state.max_steps, every)
 
     def fill(self, metrics: dict[str, float], step: int) -> None:
-        """Where the figure could not be measured, say the worst one: no end of training.
+        """Set the figure to the worst value if it could not be measured.
 
-        Likewise where it is no number: the trainer would keep a first one for good.
+        Also if it is NaN: the trainer would keep a first NaN for ever.
         """
         if self.key and math.isnan(metrics.get(self.key, math.nan)):
             LOG.warning("step %d cannot become the best one: found no %s", step, self.key)
@@ -96,7 +96,7 @@ class BestModelFigure:
 
 
 def _tasks_of_overall(key: str, ours: Sequence[str]) -> frozenset[str]:
-    """The tasks behind a suite's Overall; none where the figure is no Overall."""
+    """Return the tasks behind a suite's Overall; empty for other figures."""
     suite = next((suite for suite in SUITES if overall_key(suite) == key), None)
     tasks = [each.name for each in BENCHMARKS if each.suite == suite]
     if missing := [name for name in tasks if name not in ours]:
@@ -108,19 +108,19 @@ def _tasks_of_overall(key: str, ours: Sequence[str]) -> frozenset[str]:
 
 
 def best_is_loaded(args: TrainingArguments, state: TrainerState) -> bool:
-    """Whether, at the end of training, the model has an earlier step's weights.
+    """Whether, at the end of training, the model has the weights of an earlier step.
 
-    Figures of them would be recorded as the last step's.
+    Their figures would be recorded as the last step's.
     """
     chosen = args.load_best_model_at_end and state.best_model_checkpoint is not None
     return bool(chosen and state.best_global_step != state.global_step)
 
 
 def go_before_early_stopping(trainer: Trainer, callback: TrainerCallback) -> None:
-    """Have a callback called before `EarlyStoppingCallback`, which needs the figure.
+    """Move a callback before `EarlyStoppingCallback`, which needs its figure.
 
-    That one gives up, with a warning, where the metrics do not hold it yet, and it comes
-    first where a trainer was made with it.
+    `EarlyStoppingCallback` disables itself, with a warning, if the figure is not in the metrics
+    yet, and it comes first if the trainer was constructed with it.
     """
     from transformers import EarlyStoppingCallback
 
@@ -129,6 +129,6 @@ def go_before_early_stopping(trainer: Trainer, callback: TrainerCallback) -> Non
     if True not in stops or callback not in handler.callbacks[stops.index(True) :]:
         return
     others = [each for each in handler.callbacks if each is not callback]
-    # A new list: the handler may be on its way through the old one.
+    # A new list: the handler may be iterating over the old one.
     first = stops.index(True)
     handler.callbacks = [*others[:first], callback, *others[first:]]

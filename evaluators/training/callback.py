@@ -1,6 +1,6 @@
-"""Evaluators inside training: when to run, and how the figures reach the log.
+"""Trainer callback that runs evaluators and logs their results.
 
-Works with any Hugging Face Trainer, Axolotl's and TRL's included.
+Works with any Hugging Face Trainer, including Axolotl's and TRL's.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ LOG = logging.getLogger(__name__)
 class EvaluatorCallback(TrainerCallback):
     """Runs evaluators before, during and after training.
 
-    Add it to a trainer with `EvaluatorCallback.install(trainer, schedules)`. Figures go
-    to the trainer's log, and so to its trackers and `trainer_state.json`, under keys like
-    `eval_database_success`; with every item also to `evaluations.jsonl` in the output
-    folder, and with transcripts to `transcripts/`. The change of a main figure against step
-    0 is logged beside it, `_change` and `_change_p`. A figure that `metric_for_best_model`
-    names is measured whenever the trainer evaluates.
+    Add it to a trainer with `EvaluatorCallback.install(trainer, schedules)`. Figures go to the
+    trainer's log, and so to its trackers and `trainer_state.json`, under keys like
+    `eval_database_success`; with every item also to `evaluations.jsonl` in the output folder, and
+    with transcripts to `transcripts/`. The change of a main figure since step 0 is also logged, as
+    `_change` and `_change_p`. A figure that `metric_for_best_model` names is measured whenever the
+    trainer evaluates.
 
     Args:
-        trainer: The trainer; a callback is not told which one calls it.
+        trainer: The trainer; transformers does not pass it to a callback.
         schedules: Evaluators and when they run. At one step they run in this order.
         end_of_turn: Tokens beside eos that end a turn.
         policy: What holds for all of them.
@@ -71,7 +71,7 @@ class EvaluatorCallback(TrainerCallback):
         policy: EvaluationPolicy | None = None,
         unavailable: Sequence[EvalResult] = (),
     ) -> None:
-        tokenizer_of(trainer)  # Said now, not when the first evaluation is due.
+        tokenizer_of(trainer)  # Checked now, not at the first evaluation.
         self._trainer = trainer
         self._end_of_turn = tuple(end_of_turn)
         self._policy = policy or EvaluationPolicy()
@@ -99,16 +99,16 @@ class EvaluatorCallback(TrainerCallback):
         policy: EvaluationPolicy | None = None,
         unavailable: Sequence[EvalResult] = (),
     ) -> EvaluatorCallback:
-        """Make a callback and add it to the trainer.
+        """Create a callback and add it to the trainer.
 
         Raises:
-            ConfigError: See the class; or the trainer has one, as when a notebook's cell is
-                run again: each would put the other's results aside.
+            ConfigError: See the class; or the trainer already has one, such as when a notebook cell
+                is run again: each would archive the other's results.
         """
         if any(isinstance(each, cls) for each in trainer.callback_handler.callbacks):
             raise ConfigError(
-                "trainer: found an EvaluatorCallback that it has already, expected one with all "
-                "evaluators; trainer.remove_callback(EvaluatorCallback) takes it away"
+                "trainer: it already has an EvaluatorCallback, expected one with all "
+                "evaluators; remove it with trainer.remove_callback(EvaluatorCallback)"
             )
         callback = cls(trainer, schedules, end_of_turn, policy, unavailable)
         trainer.add_callback(callback)
@@ -117,7 +117,7 @@ class EvaluatorCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Measure the base, unless that was done: by a run that is resumed, or by this one.
+        """Measure the base model, unless a resumed run or this one already did.
 
         `auto_find_batch_size` restarts until batches fit. Later results are discarded.
         """
@@ -151,7 +151,7 @@ class EvaluatorCallback(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Measure on the cadence."""
+        """Run the evaluators that are due at this step."""
         step = state.global_step
         self._run([s for s in self._schedules if s.every and step % s.every == 0], state, control)
 
@@ -163,7 +163,7 @@ class EvaluatorCallback(TrainerCallback):
         metrics: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
-        """Give the trainer this step's figures: it may choose the best checkpoint by one."""
+        """Provide this step's figures to the trainer, which may select its checkpoint by one."""
         if metrics is None or not self._training:
             return
         wanted = self._best_model
@@ -174,7 +174,7 @@ class EvaluatorCallback(TrainerCallback):
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Measure the last step before the trainer loads its best checkpoint in its place."""
+        """Measure the last step before the trainer loads its best checkpoint instead."""
         report_at_end(self._trainer, self, control)
         if args.load_best_model_at_end and control.should_training_stop:
             self._run([s for s in self._schedules if s.at_end], state, control)
@@ -182,13 +182,13 @@ class EvaluatorCallback(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Likewise, where it was the epoch's evaluation that ended training."""
+        """Measure the last step likewise, if the epoch's evaluation ended training."""
         self.on_epoch_end(args, state, control)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Measure the result, unless it has just been done."""
+        """Measure the final model, unless this has just been done."""
         if not best_is_loaded(args, state):
             self._run([s for s in self._schedules if s.at_end], state, control)
         self._training = False
@@ -221,7 +221,7 @@ class EvaluatorCallback(TrainerCallback):
         try:
             result = moment.measure(evaluator, schedule.limit, self._budget, plan)
         except ClusterError:
-            raise  # Another process is lost, and the run with it.
+            raise  # Another process is lost, and so is the run.
         except Exception as error:
             if self._policy.strict:
                 raise
@@ -234,12 +234,12 @@ class EvaluatorCallback(TrainerCallback):
         return result
 
     def _look(self, names: set[str], state: TrainerState, control: TrainerControl) -> None:
-        """What the results of a step say together, these new ones among them."""
+        """Apply the rules to the results of a step, including these new ones."""
         step, policy, found = state.global_step, self._policy, self._found.at(state.global_step)
         changes = {name: c for name, r in found.results.items() if (c := self._baseline.change(r))}
         figures = overall_figures(found.results)
         if self._best_step is not None:
-            score = self._best_step.look(step, found.results, changes)
+            score = self._best_step.update(step, found.results, changes)
             if score is not None:
                 figures[BEST_KEY] = score
             if state.is_world_process_zero:
@@ -282,15 +282,15 @@ class EvaluatorCallback(TrainerCallback):
         from transformers import Trainer
 
         self._found.at(state.global_step).figures.update(figures)
-        # Trainer.log on the base class: TRL's own adds its running averages and clears
-        # them, so the training log of this step would lose them. Logging also resets
-        # should_log, which would swallow that very log.
+        # Trainer.log of the base class: TRL's own adds its running averages and clears them, so
+        # this step's training log would lack them. Logging also resets should_log, which would
+        # suppress that log.
         should_log = control.should_log
         Trainer.log(self._trainer, figures)
         control.should_log = should_log
 
     def _resume(self, state: TrainerState) -> None:
-        """Take up what was measured up to the checkpoint, on every rank the same."""
+        """Restore the results up to the checkpoint, identically on every rank."""
         from accelerate.utils import broadcast_object_list
 
         found: list[Any] = [[]]
@@ -305,6 +305,6 @@ class EvaluatorCallback(TrainerCallback):
         self._baseline.read(found[0])
         known = self._baseline.knows
         for name in {f.evaluator for f in self._policy.floors if not known(f.evaluator)}:
-            LOG.warning("the floor on %s cannot act: found no record of its base, step 0", name)
+            LOG.warning("the floor on %s has no effect: no record of its baseline, step 0", name)
         if self._best_step is not None:
             self._best_step.restore(found[0], self._baseline)

@@ -1,4 +1,4 @@
-"""Order of callbacks at the end of training: before those that show or record figures close."""
+"""Order of callbacks at the end of training."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ if TYPE_CHECKING:
 
 
 def report_at_end(trainer: Trainer, callback: TrainerCallback, control: TrainerControl) -> None:
-    """At the end of training, have a callback called before those of others.
+    """Call a callback before others at the end of training.
 
-    Its last figures come in `on_train_end`, where the progress bar closes and MLflow ends its
-    run: after that they would reach neither. To be called in an event before that one. Callbacks
-    of this package keep their order.
+    Its last figures are logged in `on_train_end`, where the progress bar closes and MLflow ends its
+    run: after that neither would show them. Must be called in an earlier event. Callbacks of this
+    package keep their order.
     """
     if not control.should_training_stop:
         return
@@ -25,7 +25,7 @@ def report_at_end(trainer: Trainer, callback: TrainerCallback, control: TrainerC
 
 
 def go_last(trainer: Trainer, callback: TrainerCallback) -> None:
-    """Have a callback called after all others, as when it was added: they set up first."""
+    """Call a callback after all others: others set up first."""
     others = [each for each in trainer.callback_handler.callbacks if each is not callback]
     trainer.callback_handler.callbacks = [*others, callback]
 

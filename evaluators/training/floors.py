@@ -1,4 +1,4 @@
-"""What is done about a general score that drops: stop, or not call a checkpoint the best."""
+"""Rules on a dropping general score: stop training, or exclude a checkpoint from the best."""
 
 from __future__ import annotations
 
@@ -20,42 +20,47 @@ from evaluators.stats.paired import LOWER_IS_BETTER, Change
 from evaluators.training.baseline import Baseline
 
 BEST_KEY = "eval_agenttuning_best_score"
-"""Logged with each evaluation of the held-in figure: its value where the general score
-holds, -1 elsewhere; what `metric_for_best_model` can name."""
+"""Key logged with each evaluation of the held-in figure: its value if the general score is above
+its floor, else -1; usable as `metric_for_best_model`."""
 
 
 @settings
 class ScoreFloor:
-    """How much of a general score may be lost against step 0."""
+    """Largest tolerated drop of a general score since step 0."""
 
     evaluator: str = Field(
-        default="general", description="Whose main figure: `general` for the loss, or `mmlu`."
+        default="general",
+        description="Evaluator of the general score: `general` for the loss, or `mmlu`.",
     )
     by: float = Field(
-        default=0.05, ge=0, description="Largest tolerated drop, as a share of the base's score."
+        default=0.05,
+        ge=0,
+        description="Largest tolerated drop, as a fraction of the base model's score.",
     )
     p: float = Field(
         default=0.05,
         gt=0,
         lt=1,
-        description="Level at which the drop has to be significant, by the paired test.",
+        description="Significance level of the drop, by the paired test.",
     )
 
     def broken(self, change: Change, figure: str) -> bool:
-        """Whether more than that is lost."""
+        """Whether the score dropped by more than that."""
         if math.isnan(change.after):
-            return not math.isnan(change.before)  # It has diverged: no test can tell more.
+            return not math.isnan(change.before)  # The model has diverged: no test is needed.
         lost = change.value if figure in LOWER_IS_BETTER else -change.value
         return lost > self.by * abs(change.before) and change.p_value < self.p
 
 
 @settings
 class BestCheckpoint:
-    """The best step by a held-in score, among those whose general score held."""
+    """How the best step is chosen: by a held-in score, under a floor on a general score."""
 
-    evaluator: str = Field(default="database", description="Whose main figure is the best.")
+    evaluator: str = Field(
+        default="database", description="Evaluator whose main figure is maximised."
+    )
     floor: ScoreFloor = Field(
-        default_factory=ScoreFloor, description="What the general score has to keep."
+        default_factory=ScoreFloor, description="Floor that the general score must not fall below."
     )
 
 
@@ -64,17 +69,17 @@ class BestStep:
     """The best step so far.
 
     Attributes:
-        rule: What makes a step the best.
-        best: What `best.json` holds; empty while there is none.
+        rule: How the best step is chosen.
+        best: Content of `best.json`; empty while there is none.
     """
 
     rule: BestCheckpoint
     best: dict[str, Any] = field(default_factory=dict)
 
-    def look(
+    def update(
         self, step: int, results: Mapping[str, EvalResult], changes: Mapping[str, Change]
     ) -> float | None:
-        """Look at what was measured at a step.
+        """Update with the results of a step.
 
         Args:
             step: The step.
@@ -82,8 +87,8 @@ class BestStep:
             changes: Of main figures against step 0, by evaluator.
 
         Returns:
-            The score, or -1 where the general score did not hold or the score is no number;
-            None where one of the two was not measured at this step.
+            The score, or -1 if the general score is below its floor or the score is NaN; None if
+            one of the two was not measured at this step.
         """
         held_in, general = results.get(self.rule.evaluator), results.get(self.rule.floor.evaluator)
         if held_in is None or general is None:
@@ -91,9 +96,9 @@ class BestStep:
         if held_in.primary not in held_in.metrics or general.primary not in general.metrics:
             return None
         value = held_in.metrics[held_in.primary].value
-        change = changes.get(general.evaluator)  # none at step 0 itself
+        change = changes.get(general.evaluator)  # None at step 0 itself
         lost = change is not None and self.rule.floor.broken(change, general.primary)
-        if lost or math.isnan(value):  # No later score would be above one that is no number.
+        if lost or math.isnan(value):  # No later score would compare above NaN.
             return -1.0
         if not self.best or value > self.best["score"]:
             self.best = {
@@ -107,17 +112,17 @@ class BestStep:
         return value
 
     def restore(self, rows: Iterable[Mapping[str, Any]], changes: Baseline) -> None:
-        """Look again at what an earlier life of the run measured.
+        """Update with the results of a previous run in this folder.
 
         Args:
             rows: Of `evaluations.jsonl`, those of a step together.
-            changes: Tells the change of an evaluation against step 0.
+            changes: Returns the change of an evaluation since step 0.
         """
         self.best = {}
         for step, found in groupby(rows, key=lambda row: int(row["step"])):
             results = {row["evaluator"]: evaluation_of(row) for row in found}
             known = {n: c for n, r in results.items() if (c := changes.change(r))}
-            self.look(step, results, known)
+            self.update(step, results, known)
 
     def save(self, folder: Path) -> None:
         """Write `best.json`, if there is a best step."""

@@ -1,4 +1,4 @@
-"""When evaluators run inside training, and what holds for all of them."""
+"""Schedules of evaluators during training, and the settings they share."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Schedule:
 
     Attributes:
         evaluator: What runs.
-        every: Optimizer steps between runs; none for no runs in between.
-        at_start: Whether it runs before the first step: the base to compare with.
+        every: Optimizer steps between runs; None for no runs in between.
+        at_start: Whether it runs before the first step, as the baseline.
         at_end: Whether it runs after the last step.
-        limit: The first so many items; all by default.
+        limit: Maximum number of items, the first ones; all by default.
     """
 
     evaluator: Evaluator
@@ -37,12 +37,12 @@ class Schedule:
             raise ConfigError(f"every: found {self.every}, expected at least 1 step")
 
     def runs_from(self, step: int, steps: int, beside: int | None = None) -> int:
-        """Times that it runs at a step and later, of a run with so many steps.
+        """Count the runs at a step and later.
 
         Args:
             step: Optimizer steps made.
             steps: Optimizer steps of the whole run.
-            beside: A second cadence, that of the trainer's evaluations where it runs at these.
+            beside: A second cadence: that of the trainer's evaluations, if it runs at these.
         """
         times = {step}
         for every in filter(None, (self.every, beside)):

@@ -1,4 +1,4 @@
-"""One evaluation inside training: within the budget, with its transcripts."""
+"""One evaluation during training: within the time budget, with its transcripts."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from evaluators.training.time_budget import BudgetPlan, TimeBudget
 LOG = logging.getLogger(__name__)
 
 Heading = Mapping[str, str | int]
-"""What was measured, of which weights, and how: the first line of its transcripts."""
+"""Heading of a transcript file: what was measured, of which weights, and how."""
 
 _T = TypeVar("_T")
 
 NO_TIME = "no time was left under max_time_share"
 
 Plan = Mapping[str, tuple[int | None, int, Evaluator]]
-"""By name: limit, runs that are still to come, evaluator."""
+"""By name: limit, remaining runs, evaluator."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScheduledRun:
-    """A step of training at which something is measured.
+    """A training step at which evaluators run.
 
     Attributes:
         subject: The model.
@@ -52,7 +52,7 @@ class ScheduledRun:
     def measure(
         self, evaluator: Evaluator, limit: int | None, budget: TimeBudget | None, plan: Plan
     ) -> EvalResult:
-        """Measure with an evaluator, on as many items as there is time for."""
+        """Run an evaluator on as many items as the budget allows."""
         heading = self._together(lambda: self._heading(evaluator))
         if budget is None:
             return self._run(evaluator, limit, heading)[0]
@@ -71,7 +71,7 @@ class ScheduledRun:
         told = "%s: %d of %d items under max_time_share (evaluation %.1f s so far)"
         LOG.info(told, evaluator.name, done, planned[evaluator.name].items, budget.spent)
         if not results:
-            LOG.warning("%s is left out at step %d: %s", evaluator.name, self.step, NO_TIME)
+            LOG.warning("%s is skipped at step %d: %s", evaluator.name, self.step, NO_TIME)
             return unmeasured(evaluator, NO_TIME)
         return replace(results[-1], seconds=sum(result.seconds for result in results))
 
@@ -81,7 +81,7 @@ class ScheduledRun:
     def _run(
         self, evaluator: Evaluator, limit: int | None, heading: Heading
     ) -> tuple[EvalResult, int]:
-        """Measure the first so many items; with the number of those that were not yet."""
+        """Measure up to a number of items; also return how many were new."""
         journal = self._together(lambda: self._journal(evaluator, heading))
         before = set(journal.finished)
         try:
@@ -93,7 +93,7 @@ class ScheduledRun:
         return result, sum(record["item"] not in before for record in result.records)
 
     def _together(self, action: Callable[[], _T]) -> _T:
-        """Do what may fail on one process, as for want of disk: then all of them raise."""
+        """Run a function that may fail on one process, as by a full disk; all raise together."""
         failure: Exception | None = None
         try:
             made = action()
@@ -120,33 +120,33 @@ class ScheduledRun:
     def _journal(self, evaluator: Evaluator, heading: Heading) -> Journal:
         path = transcript_path(self.folder, evaluator.name, self.step)
         if self.subject.rank:
-            # Only the first process writes; others get what it read from it.
+            # Only the first process writes; the others receive what it read.
             return Journal(path.with_suffix(f".rank-{self.subject.rank}"), heading)
         return open_journal(path, heading)
 
 
 @dataclass(slots=True)
 class StepResults:
-    """What was found at one step."""
+    """Results of one step."""
 
     step: int = -1
     results: dict[str, EvalResult] = field(default_factory=dict)
     figures: dict[str, float] = field(default_factory=dict)
 
     def at(self, step: int) -> StepResults:
-        """Itself, emptied where training has moved on."""
+        """Return itself, cleared if training has moved to another step."""
         if step != self.step:
             self.step, self.results, self.figures = step, {}, {}
         return self
 
 
 def failed(evaluator: Evaluator, error: Exception) -> EvalResult:
-    """What is recorded of an evaluator that broke."""
+    """Return the record of an evaluator that failed."""
     return unmeasured(evaluator, " ".join(f"{type(error).__name__}: {error}".split()))
 
 
 def unmeasured(evaluator: Evaluator, reason: str) -> EvalResult:
-    """What is recorded of an evaluator that measured nothing."""
+    """Return the record of an evaluator that measured nothing."""
     return EvalResult(
         evaluator.name,
         {},

@@ -1,4 +1,4 @@
-"""How long a training step will take, told before the first one."""
+"""Estimate the time of a training step before the first one."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _BACKWARD = 3.0
-"""Forward and backward pass in forward passes: the backward one takes two."""
+"""Cost of forward and backward pass, in forward passes: the backward one costs two."""
 
 
 def estimate_step_seconds(trainer: Trainer, subject: EvalTarget) -> float:
-    """Seconds of an optimizer step, from one forward pass over the first batch.
+    """Estimate the seconds of an optimizer step from one forward pass over the first batch.
 
-    Nothing of the training is moved by it: the batch is taken from the data set itself,
-    not from the trainer's loader, and the model's state is given back.
+    Training is not affected: the batch is taken from the dataset itself, not from the trainer's
+    loader, and the model's state is restored.
 
     Returns:
-        The estimate; 0 where the data cannot be had by their numbers, as when they are
-        streamed, the pass fails, or the model is sharded.
+        The estimate; 0 if the data cannot be indexed, such as when streamed, if the pass fails, or
+        if the model is sharded.
     """
     if subject.in_step is not None:
         return 0.0
     size = trainer.args.per_device_train_batch_size
     try:
-        with evaluation_mode(subject):  # The collator, too: it may draw, as for masked tokens.
+        with evaluation_mode(subject):  # The collator may use random numbers, too.
             data: Any = trainer.train_dataset
             batch = trainer.data_collator([data[number] for number in range(min(size, len(data)))])
             inputs = {
@@ -41,13 +41,13 @@ def estimate_step_seconds(trainer: Trainer, subject: EvalTarget) -> float:
                 for key, value in batch.items()
                 if key in ("input_ids", "attention_mask", "position_ids")
             }
-            subject.model(**inputs, use_cache=False)  # once for what is only made once
+            subject.model(**inputs, use_cache=False)  # warm-up
             begun = time.monotonic()
             subject.model(**inputs, use_cache=False)
             _wait_for(subject.device)
             seconds = time.monotonic() - begun
     except Exception:
-        # An estimate is not worth a run; without it the first evaluation is a small one.
+        # An estimate must not break a run; without it the first evaluation is small.
         _log.info("no estimate of a training step's time", exc_info=True)
         return 0.0
     return seconds * _BACKWARD * trainer.args.gradient_accumulation_steps

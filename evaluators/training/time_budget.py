@@ -1,8 +1,8 @@
-"""A time budget: how many items an evaluator may measure.
+"""Time budget: how many items each evaluator may measure.
 
-Evaluation is to take no more than a share of the run's wall-clock time. All evaluators are
-cut to the same fraction of their items, the first ones of a fixed order, so that the
-checkpoints of a run are compared on common items.
+Evaluation takes at most a share of the run's wall-clock time. All evaluators are limited to the
+same fraction of their items, the first ones of a fixed order, so that the checkpoints of a run are
+compared on common items.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from dataclasses import dataclass, field
 from dataset_builders.errors import ConfigError
 
 PROBE = 2
-"""Items that an evaluator measures when it is not known yet how long one takes."""
+"""Items measured while the time per item is still unknown."""
 
 
 _GROWTH = 8
-"""A few items tell little of what many at once take."""
+"""A few items predict the time of many poorly."""
 
 
 @dataclass(frozen=True, slots=True)
 class BudgetPlan:
-    """An evaluator's part in a run.
+    """An evaluator's planned runs.
 
     Attributes:
         items: Items that it would measure each time without a budget.
-        runs: Times that it is still to run, this one included.
+        runs: Remaining runs, including this one.
     """
 
     items: int
@@ -37,16 +37,16 @@ class BudgetPlan:
 
 @dataclass(slots=True)
 class TimeBudget:
-    """Keeps evaluation below a share of the wall-clock time of a run.
+    """Keeps evaluation below a share of a run's wall-clock time.
 
-    Training's part of the whole is told by its speed so far; before the first step, by an
-    estimate. What is left is dealt over all runs that are still to come in proportion to
-    what they would take, so that the last evaluation has its part, too. What an evaluation
-    took too much, the later ones have less.
+    Training time is extrapolated from its speed so far; before the first step, from an estimate.
+    The remaining budget is distributed over all remaining runs in proportion to their expected
+    time, so that the last evaluation gets its share, too. If an evaluation exceeds its share, later
+    ones get less.
 
     Args:
         share: Largest share, above 0 and below 1.
-        clock: Tells seconds.
+        clock: Returns seconds.
 
     Raises:
         ConfigError: The share is out of bounds.
@@ -65,17 +65,17 @@ class TimeBudget:
             raise ConfigError(f"max_time_share: found {self.share}, expected above 0 and below 1")
 
     def start(self, step: int, step_seconds: float) -> None:
-        """Tell that training begins, or goes on, at this step.
+        """Record that training begins, or resumes, at this step.
 
         Args:
-            step: Optimizer steps that were made before.
-            step_seconds: Estimate of a step's time; 0 where there is none.
+            step: Optimizer steps made before.
+            step_seconds: Estimate of a step's time; 0 if there is none.
         """
         self._began, self._first, self.spent = self.clock(), step, 0.0
         self._step_seconds = step_seconds
 
     def training_seconds(self, step: int, steps: int) -> float:
-        """Time that training takes without evaluation, from `start` to the last step."""
+        """Time of training without evaluation, from `start` to the last step."""
         done = step - self._first
         if done > 0:
             self._step_seconds = max(0.0, self.clock() - self._began - self.spent) / done
@@ -84,7 +84,7 @@ class TimeBudget:
     def choose(
         self, plan: Mapping[str, BudgetPlan], due: list[str], step: int, steps: int
     ) -> dict[str, int]:
-        """How many items each evaluator may measure now.
+        """Choose how many items each evaluator may measure now.
 
         Args:
             plan: All evaluators that still run, by name; those `due` among them.
@@ -93,9 +93,8 @@ class TimeBudget:
             steps: Optimizer steps of the whole run.
 
         Returns:
-            Items by name of those due: all of them where time allows, 0 where there is none
-            left, and `PROBE` where it is not known what an item takes, or how long training
-            will.
+            Items by name of those due: all of them if time allows, 0 if none is left, and `PROBE`
+            if the time of an item, or of training, is unknown.
         """
         whole = self.share / (1 - self.share) * self.training_seconds(step, steps)
         left = max(0.0, whole - self.spent)
@@ -124,21 +123,20 @@ class TimeBudget:
         agree: Callable[[int], int] = lambda number: number,
         finished: int = 0,
     ) -> int:
-        """Let an evaluator measure as many items as there is time for, a part after another.
+        """Let an evaluator measure as many items as time allows, in several parts.
 
-        Where time does not allow all, a half is measured before the rest is decided on, so
-        that items that take longer than before are noticed; and where little is known, only
-        `_GROWTH` times what was measured before.
+        If time does not allow all, half is measured before the rest is decided, so that slower
+        items are noticed; if little is known, at most `_GROWTH` times the number measured before.
 
         Args:
             plan: See `choose`.
             name: The evaluator.
             step: See `choose`.
             steps: See `choose`.
-            measure: Measures up to the first so many items and tells how many of these had
-                not been measured in an earlier life of the run.
-            agree: Makes one number of those that several processes chose: clocks differ.
-            finished: The first so many items were measured in an earlier life of the run.
+            measure: Measures up to a number of items and returns how many of these were not
+                measured before the run was resumed.
+            agree: Reduces the numbers that processes chose to one: clocks differ.
+            finished: Number of items measured before the run was resumed.
 
         Returns:
             Number of items measured; 0 where there was no time.
@@ -166,11 +164,11 @@ class TimeBudget:
         return name in self._seconds
 
     def took(self, name: str, items: int, seconds: float) -> None:
-        """Tell what an evaluator took.
+        """Record the time of an evaluation.
 
         Args:
             name: Its name.
-            items: Items that it measured; 0 if it broke.
+            items: Items that it measured; 0 if it failed.
             seconds: Wall-clock time.
         """
         self.spent += seconds

@@ -1,4 +1,4 @@
-"""The model of a trainer as what is measured, whatever the trainer spreads over processes."""
+"""The trainer's model as an evaluation target, including DDP, FSDP and DeepSpeed."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 def subject_of(
     trainer: Trainer, end_of_turn: Sequence[str] = (), *, timeout: float = DEFAULT_TIMEOUT
 ) -> EvalTarget:
-    """The model that a trainer trains; every process has to ask for it.
+    """Return the model that a trainer trains; every process must call this.
 
-    Ask when the trainer has prepared the model, that is, from `on_train_begin` on.
+    Call it after the trainer has prepared the model, that is, from `on_train_begin` on.
 
     Args:
         trainer: Any Hugging Face Trainer: on one process, under DDP, FSDP or DeepSpeed.
-        end_of_turn: Tokens beside eos that end a turn.
-        timeout: Seconds without a sign of life after which a process is given up.
+        end_of_turn: Additional end-of-turn tokens besides eos.
+        timeout: Heartbeat timeout in seconds; a silent process is then considered dead.
 
     Raises:
-        ConfigError: Processes compute on one input together, so that none can have its own; or
-            the trainer has no tokenizer.
+        ConfigError: Several processes compute on one input (tensor or sequence parallelism), so
+            that none can have its own; or the trainer has no tokenizer.
     """
     accelerator = trainer.accelerator
     parallel = getattr(accelerator, "parallelism_config", None)
@@ -62,10 +62,10 @@ def subject_of(
 
 
 def tokenizer_of(trainer: Trainer) -> Any:
-    """The trainer's tokenizer; of a processor, as for models that see images, its own.
+    """Return the trainer's tokenizer; for a processor, as of vision models, its tokenizer.
 
     Raises:
-        ConfigError: The trainer was made without one.
+        ConfigError: The trainer was created without one.
     """
     from transformers import ProcessorMixin
 
@@ -75,5 +75,5 @@ def tokenizer_of(trainer: Trainer) -> Any:
             "evaluators: found a trainer without processing_class, expected the model's tokenizer: "
             "Trainer(..., processing_class=tokenizer)"
         )
-    # Some tokenizers have a `tokenizer` inside, too, which is none of transformers'.
+    # Some tokenizers also have an inner `tokenizer`, which is not a transformers tokenizer.
     return processing.tokenizer if isinstance(processing, ProcessorMixin) else processing

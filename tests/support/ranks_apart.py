@@ -47,7 +47,7 @@ class Lost(Evaluator):
                 for _ in range(6):  # Far longer than the timeout, but it goes on.
                     time.sleep(TIMEOUT / 3)
                     assert subject.ranks
-                    subject.ranks.watchdog.beat()
+                    subject.ranks.watchdog.ping()
             finished({"item": item, "scores": {"score": 1.0}, "error": ""})
 
     def _lose(self, subject: EvalTarget) -> None:

@@ -136,7 +136,7 @@ def _lengths(values: Index, num_agent: int, max_length: int | None) -> dict[str,
 
 def _eta_over_run(planned: MixSchedule, plan: Plan, counts: Counts) -> dict[str, Any]:
     """Shares of agent data in windows of whole blocks."""
-    order, rows = planned.order, planned.drawn()
+    order, rows = planned.order, planned.row_sequence()
     blocks = -(-len(rows) // order.block)
     window = -(-blocks // _WINDOWS) * order.block
     starts = np.arange(0, len(rows), window)

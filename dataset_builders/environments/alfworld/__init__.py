@@ -1,1 +1,1 @@
-"""ALFWorld's household games as text, with the grammar that AgentBench used."""
+"""ALFWorld: household tasks as text games, with the grammar that AgentBench used."""

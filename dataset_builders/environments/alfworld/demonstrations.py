@@ -1,4 +1,4 @@
-"""One solved game before the task: from AgentBench's file, or played by the oracle."""
+"""Demonstration before the task: a solved game from AgentBench's file or played by the oracle."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dataset_builders.environments.base import OracleStep
 from dataset_builders.errors import DataError, EnvironmentFailureError, SourceNotFoundError
 
 MAX_MOVES = 12
-"""A demonstration has at most this many moves: it stands before every task of its kind."""
+"""Maximum moves of a demonstration, which is part of every prompt of its kind."""
 
 PUBLISHED_NAMES = {
     "pick_and_place_simple": "put",
@@ -32,11 +32,11 @@ _ROLES = {"user": "user", "agent": "assistant", "assistant": "assistant"}
 def demonstration(
     world: AlfworldEnvironment, write: Callable[[OracleStep], str]
 ) -> tuple[Message, ...]:
-    """Turns of a solved game of the kind that the world is playing, user first.
+    """Return the turns of a solved game of the current game's kind, user first.
 
     Args:
         world: After `reset`.
-        write: Words a move as an assistant turn.
+        write: Formats a step as an assistant turn.
 
     Raises:
         SourceNotFoundError: The file of demonstrations is not there.
@@ -66,11 +66,11 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def published(path: Path, name: str) -> tuple[Message, ...]:
-    """A demonstration of AgentBench's file: texts in turn, or objects of role and content.
+    """Read a demonstration of AgentBench's file: alternating texts, or objects of role and content.
 
     Raises:
         SourceNotFoundError: There is no such file.
-        DataError: It has none of this name, or it is in another shape.
+        DataError: It has none of this name, or it is in another format.
     """
     turns = _read(path).get(name)
     if not isinstance(turns, list) or not turns:
@@ -89,13 +89,13 @@ def published(path: Path, name: str) -> tuple[Message, ...]:
 
 
 def _ending_with_assistant(turns: list[Message]) -> tuple[Message, ...]:
-    """Leave out the game's last answer: the task's user turn follows."""
+    """Remove the game's last answer: the task's user turn follows."""
     return tuple(turns[:-1] if turns[-1].role == "user" else turns)
 
 
 @lru_cache(maxsize=16)
 def _solved(data: str | Path | None, kind: str) -> tuple[tuple[str, OracleStep], ...]:
-    """Observations of a solved game, each with the move that brought it."""
+    """Play a solved game; return its observations, each with the step before it."""
     world = AlfworldEnvironment(data)
     for task_id in world.task_ids("train"):
         if f"-train-{kind}-" in task_id and (played := _play(world, task_id)):

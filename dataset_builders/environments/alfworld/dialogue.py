@@ -20,7 +20,7 @@ from dataset_builders.environments.prompts import Prompt
 
 REPETITION = "repetition"
 
-# AgentBench's own words before a demonstration; AgentInstruct's rows have none to read.
+# AgentBench's own text before a demonstration; AgentInstruct's rows contain none.
 _PUBLISHED_LEAD = "Here is one example.\n{observation}"
 _ROOM = "You are in the middle of a room."
 
@@ -28,13 +28,13 @@ _ALIKE = 3
 
 
 class AlfworldDialogue(Dialogue):
-    """An optional thought and a command, each turn.
+    """Dialogue for ALFWorld: an optional thought and a command per turn.
 
     A turn is played as the admissible command most like what its first `ACTION:` line
-    says; one without that line is taken as a whole. So every turn can be played: one that
-    is like no command brings "Nothing happens.". From the fourth turn on, three equal
-    turns in a row end the episode with score 0 (exit reason "repetition"), even where the
-    third one wins. Which commands are admissible is not shown.
+    says; one without that line is taken as a whole. So every turn can be played: one unlike any
+    command gets "Nothing happens.". From the fourth turn on, three equal turns in a row end the
+    episode with score 0 (exit reason "repetition"), even where the third one wins. Which commands
+    are admissible is not shown.
 
     `info` carries `action`, the command that was played. `valid_format` is true only
     where the turn says `ACTION:` and the game took the command.
@@ -58,7 +58,7 @@ class AlfworldDialogue(Dialogue):
 
     @classmethod
     def published_pieces(cls, rows: Sequence[Sequence[Message]]) -> dict[str, str]:
-        """What stands before the room in the first turn; later ones are bare."""
+        """Extract the text before the room in the first turn; later observations have none."""
         lead, found, _ = rows[0][0].content.partition(_ROOM)
         return {
             "first": (lead if found else "") + "{observation}",
@@ -67,21 +67,21 @@ class AlfworldDialogue(Dialogue):
         }
 
     def read(self, said: str) -> str:
-        """The command that a turn means; see `matching`."""
+        """Return the command that a turn stands for; see `matching`."""
         return nearest_action(spoken_action(said), self.env.admissible_actions)
 
     def has_action(self, turn: str) -> bool:
-        """Whether a turn says `ACTION:`; `read` takes any turn for a command."""
+        """Whether a turn contains `ACTION:`; `read` accepts any turn as a command."""
         return has_action(turn)
 
     def write(self, move: OracleStep) -> str:
-        """The move as AgentBench asks for it, on AgentInstruct's two lines."""
+        """Format a step as AgentBench requires, on AgentInstruct's two lines."""
         thought = " ".join(move.thought.replace("ACTION:", "").split())
         act = f"ACTION: {move.action}"
         return f"THOUGHT: {thought}\n {act}" if thought else act
 
     def opening(self) -> tuple[Message, ...]:
-        """The prompt's turns and, where asked for, a solved game of the same kind."""
+        """Return the prompt's turns and, if requested, a solved game of the same kind."""
         if not self.env.demonstration:
             return self.prompt.opening
         first, *turns = demonstration(self.env, self.write)
@@ -102,7 +102,7 @@ class AlfworldDialogue(Dialogue):
         return super().step(turn)
 
     def stops(self, turn: str) -> str:
-        """AgentBench's stop: the last three turns are equal, and there are more."""
+        """Apply AgentBench's stop rule: the last three turns are equal, and there are more."""
         del turn
         repeated = len(self._turns) > _ALIKE and len(set(self._turns[-_ALIKE:])) == 1
         return REPETITION if repeated else ""
@@ -110,7 +110,7 @@ class AlfworldDialogue(Dialogue):
     def conclude(
         self, turn: str, observation: str, reward: float, over: bool, info: dict[str, Any]
     ) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        """See `Dialogue.conclude`; repetition is looked for before success."""
+        """See `Dialogue.conclude`; repetition is checked before success."""
         if over and self.stops(turn):
             over = False
         shown, reward, over, cut, info = super().conclude(turn, observation, reward, over, info)

@@ -1,4 +1,4 @@
-"""A running game: TextWorld's interpreter of PDDL, with ALFWorld's names for things."""
+"""Run a game in TextWorld's PDDL interpreter, with ALFWorld's object names."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _NEEDS = ("alfworld", "fast_downward", "textworld")
 _INSTALL = "pip install 'agenttuning-plugin[alfworld]'"
 
 Fact = tuple[str, ...]
-"""A predicate and the names that it holds for, such as ("inreceptacle", "mug 1", "desk 1")."""
+"""A predicate and its arguments, such as ("inreceptacle", "mug 1", "desk 1")."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A game after a command.
+    """State of a game after a command.
 
     Attributes:
-        feedback: The game's words.
-        commands: What it takes next, sorted.
+        feedback: The game's output.
+        commands: Admissible commands, sorted.
         won: Whether the goal is reached.
     """
 
@@ -36,7 +36,7 @@ class Scene:
 
 
 class GameEngine:
-    """Plays one game at a time; a process should hold few, for none is ever freed.
+    """Plays one game at a time; memory is never freed, so a process should create few.
 
     Raises:
         MissingExtraError: The extra `alfworld` is not installed.
@@ -52,10 +52,10 @@ class GameEngine:
             self._game: Any = PddlEnv(EnvInfos(feedback=True, won=True, facts=True))
 
     def start(self, game: Game) -> Scene:
-        """Load a game and begin it.
+        """Load and start a game.
 
         Raises:
-            EnvironmentFailureError: It is no game that TextWorld can read.
+            EnvironmentFailureError: TextWorld cannot read the game.
         """
         source = {
             "pddl_domain": game.domain,
@@ -67,18 +67,18 @@ class GameEngine:
                 self._game.load(source)
                 self._rename()
                 return _scene(self._game.reset())
-        # The parser answers bad text with whatever error it runs into, SystemExit included.
+        # On bad text the parser raises arbitrary errors, SystemExit included.
         except (Exception, SystemExit) as error:
             reason = f"{type(error).__name__}: {error}"
             raise EnvironmentFailureError(f"alfworld: cannot load {game.key}: {reason}") from error
 
     def act(self, command: str) -> Scene:
-        """Give a command; an unknown one changes nothing."""
+        """Execute a command; an unknown one changes nothing."""
         state, _, _ = self._game.step(command)
         return _scene(state)
 
     def facts(self) -> tuple[Fact, ...]:
-        """All that is true now, sorted, of the names that commands use."""
+        """Return all current facts, sorted, with the object names that commands use."""
         return tuple(
             sorted(
                 (fact.name, *(argument.name.strip() for argument in fact.arguments))
@@ -87,7 +87,7 @@ class GameEngine:
         )
 
     def _rename(self) -> None:
-        """Number things as ALFWorld does, for "mug 1" instead of its coordinates."""
+        """Number objects as ALFWorld does: "mug 1" instead of its coordinates."""
         from alfworld.agents.utils.misc import Demangler
 
         entities = self._game._entity_infos
@@ -97,14 +97,14 @@ class GameEngine:
 
 
 def missing_packages() -> str:
-    """What of the extra is not installed, with the remedy, or ""."""
+    """Return which packages of the extra are missing, with the remedy, or ""."""
     lacking = [name for name in _NEEDS if importlib.util.find_spec(name) is None]
     return f"alfworld: {', '.join(lacking)} not installed: {_INSTALL}" if lacking else ""
 
 
 @contextlib.contextmanager
 def _guarded() -> Iterator[None]:
-    """Keep what belongs to the program: the planner sets `sys.argv` and may print."""
+    """Protect process state: the planner sets `sys.argv` and may print."""
     arguments = sys.argv
     try:
         with contextlib.redirect_stdout(io.StringIO()):

@@ -37,16 +37,16 @@ from dataset_builders.errors import AgentTuningError, ConfigError
 COMPLETED = "completed"
 _TASK = "Your task is to: "
 _MAX_ROOMS = 200
-"""Training games that habits are learned from: more take long to read and teach little."""
+"""Number of training games for the location statistics: more take long to read and add little."""
 
 
 class AlfworldEnvironment(TextEnvironment):
     """Household tasks in rooms described in words, such as "put a hot mug in cabinet.".
 
     An action is a command of the game, such as "go to desk 1"; any other text changes
-    nothing, is answered "Nothing happens." and counts as invalid. The score is 1 once the
-    goal is reached. `info` carries, beyond what the base class promises,
-    `admissible_actions`, the commands that the game takes now, and `kind`, one of
+    nothing, returns "Nothing happens." and counts as invalid. The score is 1 once the
+    goal is reached. In addition to the base class, `info` has
+    `admissible_actions`, the commands that the game accepts now, and `kind`, one of
     ALFWorld's six task types. Exit reason: "completed".
 
     Splits: "test" and "dev" are AgentBench's 50 and 20 games; "train" is ALFWorld's
@@ -92,7 +92,7 @@ class AlfworldEnvironment(TextEnvironment):
 
     @property
     def admissible_actions(self) -> tuple[str, ...]:
-        """Commands that the running game takes now; none before `reset`."""
+        """Commands that the running game accepts now; empty before `reset`."""
         return self._commands
 
     @property
@@ -101,14 +101,14 @@ class AlfworldEnvironment(TextEnvironment):
         return self._game.kind if self._game else ""
 
     def task_ids(self, split: str) -> tuple[str, ...]:
-        """Identifiers such as "alfworld-test-<task>-<trial>", the same for either layout."""
+        """Return ids such as "alfworld-test-<task>-<trial>", equal for both data layouts."""
         return tuple(
             f"{self.name}-{split}-{game_key(path)}"
             for path in split_paths(open_games(self.data), split)
         )
 
     def oracle(self) -> Oracle:
-        """Moves that win the game; the search oracle ends early if it finds nothing."""
+        """Yield steps that win the game; the search oracle stops early if it finds nothing."""
         if self._game is None or self._engine is None:
             raise ResetNeeded("no task has been started; call reset")
         goal = read_goal(self._instruction)
@@ -137,7 +137,7 @@ class AlfworldEnvironment(TextEnvironment):
         self._engine = self._engine or GameEngine()
         scene = self._engine.start(game)
         self._commands = scene.commands
-        # After a banner come the room and the task.
+        # A banner is followed by the room and the task.
         self._room = "\n".join(scene.feedback.split("\n\n")[1:])
         return ResetResult(self._room, self._room.partition(_TASK)[2].strip(), self._extras())
 
@@ -164,7 +164,7 @@ class AlfworldEnvironment(TextEnvironment):
 
 @lru_cache(maxsize=2)
 def learned_habits(games: Games) -> Habits:
-    """Where things lie in training games, of which many are read evenly spread."""
+    """Return object location statistics, learned from training games evenly sampled."""
     paths = split_paths(games, "train")
     step = max(1, len(paths) // _MAX_ROOMS)
     return Habits(_rooms(games, paths[::step]))

@@ -1,4 +1,4 @@
-"""ALFWorld's games on disk, and which of them are for training and which for tests."""
+"""ALFWorld's games on disk, and their division into training and test splits."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ class Game:
     """A game.
 
     Attributes:
-        key: Name that is the same wherever it lies: its task and its trial.
-        domain: PDDL that all games share.
-        grammar: Its words, with the old "put X in/on Y".
+        key: Name that is independent of its location: its task and its trial.
+        domain: PDDL domain that all games share.
+        grammar: Its text grammar, with the old "put X in/on Y".
         problem: PDDL of its room and its goal.
     """
 
@@ -69,7 +69,7 @@ class Games(ABC):
 
     @abstractmethod
     def paths(self) -> tuple[str, ...]:
-        """Paths of all games that can be solved, as AgentBench writes them, sorted."""
+        """Return the paths of all solvable games, as AgentBench writes them, sorted."""
 
     @abstractmethod
     def read(self, path: str) -> Game:
@@ -77,7 +77,7 @@ class Games(ABC):
 
 
 class PackedGames(Games):
-    """Games in one compressed file of JSON lines, and their common domain."""
+    """Games in one compressed JSON lines file, and their common domain."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -85,7 +85,7 @@ class PackedGames(Games):
         self._rows = dict(_unpack(folder / _PACKED))
 
     def paths(self) -> tuple[str, ...]:
-        """See `Games`; a packed file holds only games that can be solved."""
+        """See `Games`; a packed file holds only solvable games."""
         return tuple(sorted(self._rows))
 
     def read(self, path: str) -> Game:
@@ -95,7 +95,7 @@ class PackedGames(Games):
 
 
 class UnpackedGames(Games):
-    """ALFWorld's own layout: a folder for every game."""
+    """Games in ALFWorld's own layout: one folder per game."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -123,14 +123,14 @@ class UnpackedGames(Games):
 
 
 def open_games(data: str | Path | None) -> Games:
-    """Find games.
+    """Open a collection of games.
 
     Args:
-        data: Their folder, or None to look where data lies and then in `$ALFWORLD_DATA`.
+        data: Their folder, or None to search the data folders and then `$ALFWORLD_DATA`.
 
     Raises:
-        SourceNotFoundError: There are none; the message says what to put where.
-        DataError: A file is not what it should be.
+        SourceNotFoundError: There are none; the message states what to put where.
+        DataError: A file is invalid.
     """
     own = os.environ.get(ALFWORLD_DATA)
     if data is None and own and DATA_VARIABLE not in os.environ:
@@ -156,12 +156,12 @@ def _unpacked(folder: Path) -> UnpackedGames:
 
 
 def split_paths(games: Games, split: str) -> tuple[str, ...]:
-    """Games of a split: AgentBench's lists, or the training folder.
+    """Return the games of a split: AgentBench's lists, or the training folder.
 
     Raises:
         ConfigError: The split is unknown.
-        SourceNotFoundError: The list, the training folder or a listed game is not there.
-        DataError: A list is damaged, or a game of a list lies in the training folder.
+        SourceNotFoundError: The list, the training folder or a listed game is missing.
+        DataError: A list is damaged, or a listed game is in the training folder.
     """
     if split not in SPLITS:
         raise ConfigError(f"split {split!r} is unknown; known: {', '.join(SPLITS)}")
@@ -178,7 +178,7 @@ def split_paths(games: Games, split: str) -> tuple[str, ...]:
 
 
 def game_key(path: str) -> str:
-    """Name of a game: the last two folders of its path, its task and its trial."""
+    """Return the name of a game: the last two folders of its path, its task and its trial."""
     return "-".join(path.split("/")[-3:-1])
 
 

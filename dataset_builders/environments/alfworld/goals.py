@@ -1,4 +1,4 @@
-"""What a game's sentence asks for."""
+"""Parse a game's goal sentence."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dataset_builders.errors import EnvironmentFailureError
 
 TREATMENTS = {"clean": "sinkbasin", "heat": "microwave", "cool": "fridge"}
-"""What can be done to an object before it is put down, and where."""
+"""Treatments of an object before it is put down, and the place of each."""
 
 _ADJECTIVES = {"clean": "clean", "hot": "heat", "cool": "cool"}
 _LIGHT = re.compile(
@@ -27,10 +27,10 @@ class Goal:
 
     Attributes:
         kind: Kind of object, such as "mug".
-        target: Kind of receptacle it goes to; "" where it is looked at.
+        target: Kind of receptacle it goes to; "" if it is only looked at.
         treatment: A key of `TREATMENTS`, or "".
         count: How many objects.
-        lamp: Kind of lamp to look at it under; "" where it is put down.
+        lamp: Kind of lamp to look at it under; "" if it is put down.
     """
 
     kind: str
@@ -41,7 +41,7 @@ class Goal:
 
 
 def read_goal(sentence: str) -> Goal:
-    """Read ALFWorld's templates, such as "put a clean mug in shelf.".
+    """Parse a sentence of ALFWorld's templates, such as "put a clean mug in shelf.".
 
     Raises:
         EnvironmentFailureError: The sentence fits no template.
@@ -54,9 +54,9 @@ def read_goal(sentence: str) -> Goal:
         treatment = verb or _ADJECTIVES.get(found["adjective"] or "", "")
         count = 2 if found["number"] == "two" else 1
         return Goal(found["object"], found["target"], treatment, count)
-    raise EnvironmentFailureError(f"alfworld: no oracle knows what {sentence!r} asks for")
+    raise EnvironmentFailureError(f"alfworld: the oracle cannot parse the goal {sentence!r}")
 
 
 def kind_of(name: str) -> str:
-    """Kind of a numbered thing: "mug" of "mug 2"."""
+    """Return the kind of a numbered object: "mug" of "mug 2"."""
     return name.rpartition(" ")[0] or name

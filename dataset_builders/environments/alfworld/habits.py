@@ -1,4 +1,4 @@
-"""Where things usually lie, learned from the rooms of training games."""
+"""Statistics of where objects are found, learned from the rooms of training games."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _INSIDE = re.compile(r"\(inReceptacle\s+(\w+)\s+(\w+)\s*\)")
 _PLACE = re.compile(r"\(receptacleType\s+(\w+)\s+(\w+)Type\s*\)")
 
 DOORS = frozenset({"cabinet", "drawer", "fridge", "microwave", "safe", "box", "laundryhamper"})
-"""Kinds of receptacle that are closed at first: a look inside takes two moves."""
+"""Kinds of receptacle that start closed: looking inside takes two moves."""
 
 _PRIOR = 0.02
 _PRIOR_WEIGHT = 2.0
@@ -20,8 +20,8 @@ class Habits:
     """How often a kind of receptacle holds a kind of object.
 
     Args:
-        problems: PDDL problems of games, by key. A game is left out where its own chances
-            are asked for: an oracle that trains a model may not know the room it is in.
+        problems: PDDL problems of games, by key. A game is excluded from its own statistics: an
+            oracle that generates training data must not know the room it is in.
     """
 
     def __init__(self, problems: Iterable[tuple[str, str]]) -> None:
@@ -32,7 +32,7 @@ class Habits:
             self._all[1].update(pairs)
 
     def chance(self, kind: str, place: str, without: str) -> float:
-        """How likely a receptacle of a kind holds such an object, in (0, 1).
+        """Estimate the probability that a kind of receptacle holds such an object, in (0, 1).
 
         Args:
             kind: Kind of object.
@@ -45,7 +45,7 @@ class Habits:
         return (holding + _PRIOR * _PRIOR_WEIGHT) / (places + _PRIOR_WEIGHT)
 
     def worth(self, kind: str, place: str, without: str) -> float:
-        """The chance for a move that looking costs."""
+        """Return the probability per move that looking costs."""
         return self.chance(kind, place, without) / (2 if place in DOORS else 1)
 
 

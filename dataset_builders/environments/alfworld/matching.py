@@ -1,6 +1,6 @@
-"""From what a model says to a command of the game: AgentBench's rule.
+"""Map a model's turn to a command of the game, by AgentBench's rule.
 
-The likeness is NLTK's `sentence_bleu` with its smoothing method 4 (Chen and Cherry,
+The similarity is NLTK's `sentence_bleu` with its smoothing method 4 (Chen and Cherry,
 2014), whole words and up to four of them in a row.
 """
 
@@ -16,30 +16,30 @@ SMOOTHING = 5.0
 """K of the smoothing method."""
 
 LIKENESS = 0.01
-"""A command less like the words than this is not meant by them."""
+"""Minimum similarity of a matching command."""
 
 _ACTION = re.compile(r"ACTION:(.*)")
 _ARRIVAL = "You arrive at loc "
 
 
 def spoken_action(turn: str) -> str:
-    """What a turn asks for: its first `ACTION:` line, or its first line if it has none."""
+    """Return a turn's command: its first `ACTION:` line, or its first line if it has none."""
     found = _ACTION.search(turn)
     text = found.group(1) if found else turn
     return text.strip().lower().split("\n")[0]
 
 
 def has_action(turn: str) -> bool:
-    """Whether a turn says `ACTION:` at all."""
+    """Whether a turn contains `ACTION:`."""
     return _ACTION.search(turn) is not None
 
 
 def nearest_action(text: str, admissible: Sequence[str]) -> str:
-    """The admissible command that is most like a text, or the text if none is like it.
+    """Return the admissible command most similar to a text, or the text if none is similar.
 
     Args:
-        text: As `spoken_action` gives it.
-        admissible: Commands that the game takes now; of equally likely ones the first wins.
+        text: Result of `spoken_action`.
+        admissible: Commands that the game accepts now; of equally similar ones the first wins.
     """
     if not admissible or text in admissible:
         return text
@@ -68,7 +68,7 @@ def bleu(reference: Sequence[str], candidate: Sequence[str]) -> float:
 
 
 def shown_observation(feedback: str) -> str:
-    """The game's answer without where one stands, which is a bare number."""
+    """Return the game's answer without the current location, which is a bare number."""
     if feedback.startswith(_ARRIVAL):
         return feedback[feedback.find(". ") + 2 :]
     return feedback

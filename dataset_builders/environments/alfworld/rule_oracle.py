@@ -1,7 +1,7 @@
-"""An oracle that knows where everything is: it reads the game's facts.
+"""Rule oracle with full knowledge: it reads the game's facts.
 
-It shows that a game can be won in few moves; its moves make poor training data, because
-nothing that a player could see explains them.
+It shows that a game can be won in few moves; its moves are poor training data, because nothing that
+a player can see explains them.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from dataset_builders.errors import EnvironmentFailureError
 
 
 class RuleOracle:
-    """Plans from facts; an object plans one game.
+    """Plans one game from its facts.
 
     Args:
-        goal: What to reach.
-        facts: What is true at the start.
+        goal: The goal.
+        facts: Facts at the start.
     """
 
     def __init__(self, goal: Goal, facts: Iterable[Fact]) -> None:
@@ -81,7 +81,7 @@ class RuleOracle:
             yield OracleStep(f"The {place} has to be open.", f"open {place}")
 
     def _choose(self) -> tuple[str, list[str]]:
-        """Where the objects go, and which ones: those that lie there already stay."""
+        """Choose objects and their places; objects already in place stay."""
         objects, places = self._objects(), self._receptacles(self._goal.target)
         present: dict[str, list[str]] = defaultdict(list)
         if not self._goal.treatment:
@@ -100,7 +100,7 @@ class RuleOracle:
             if ("pickupable", name) in self._facts and self._treatable(name)
         ]
         self._one(names, self._goal.kind)
-        # Open places first: they save a move.
+        # Prefer open places: they save a move.
         return sorted(names, key=lambda name: self._holder[name] in self._closed)
 
     def _treatable(self, name: str) -> bool:

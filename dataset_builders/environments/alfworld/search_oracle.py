@@ -1,6 +1,6 @@
-"""An oracle that plays as a player must: it looks for things and knows what it has seen.
+"""Search oracle with a player's knowledge: it searches and remembers what it has seen.
 
-Its moves explain themselves, so they make training data.
+Its moves are explained by what it has seen, so they can serve as training data.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ _Steps = Generator[OracleStep, str, None]
 _Found = Generator[OracleStep, str, str]
 
 Worth = Callable[[str, str], float]
-"""How much it is worth to look for a kind of object in a kind of receptacle."""
+"""Priority of searching a kind of receptacle for a kind of object."""
 
 
 class SearchOracle:
     """Plays one game from its observations alone.
 
     Args:
-        goal: What the game's sentence asks for.
+        goal: The goal.
         room: The first observation, which names all receptacles.
         worth: Which receptacles to visit first.
-        seed: Varies the words of the thoughts.
+        seed: Varies the wording of the thoughts.
     """
 
     def __init__(self, goal: Goal, room: str, worth: Worth, seed: str) -> None:
@@ -46,7 +46,7 @@ class SearchOracle:
         self._reason = ""
 
     def moves(self) -> _Steps:
-        """Yield moves and take the observation of each; end where the search is exhausted."""
+        """Yield steps and receive each observation; end when the search is exhausted."""
         goal = self._goal
         self._reason = self._say("plan_light" if goal.lamp else "plan")
         target = ""
@@ -72,7 +72,7 @@ class SearchOracle:
             self._done.add(name)
 
     def _is_in_place(self, name: str) -> bool:
-        """Whether an object that has been found may stay, for the other to be put beside."""
+        """Whether a found object may stay where it is, because the other one is brought to it."""
         return (
             self._goal.count == 2
             and not self._goal.treatment
@@ -85,7 +85,7 @@ class SearchOracle:
         self._contents[self._at].remove(name)
 
     def _find(self, kind: str) -> _Found:
-        """Go to where such an object is; returns its name, or "" if all places are seen."""
+        """Search for an object; return its name, or "" if all places have been seen."""
         while True:
             if known := self._known(kind):
                 name, place = known
@@ -136,7 +136,7 @@ class SearchOracle:
         return OracleStep(f"{reason} {thought}".strip(), action)
 
     def _known(self, kind: str) -> tuple[str, str] | None:
-        """An object of a kind that has been seen, where one stands if there is one."""
+        """Return a seen object of a kind, preferably at the current place."""
         places = sorted(self._contents, key=lambda place: place != self._at)
         for place in places:
             for name in self._contents[place]:
@@ -145,7 +145,7 @@ class SearchOracle:
         return None
 
     def _best_target(self) -> str:
-        """A place of the goal's kind, one that already holds such an object if two are due."""
+        """Return a place of the goal's kind, preferably one with such an object if two are due."""
         places = [place for place in self._places if kind_of(place) == self._goal.target]
         # One that has been looked into is open.
         return min(places, key=lambda place: (place != self._at, place not in self._contents))
@@ -158,6 +158,6 @@ class SearchOracle:
 
 
 def things_seen(observation: str) -> list[str]:
-    """Names of all that an observation lists, such as "mug 1"."""
+    """Return the names of all objects that an observation lists, such as "mug 1"."""
     found = _SEES.search(observation)
     return _THING.findall(found.group(1)) if found else []

@@ -1,4 +1,4 @@
-"""The words of the search oracle's thoughts, a few for every occasion."""
+"""Texts of the search oracle's thoughts, several per situation."""
 
 from __future__ import annotations
 
@@ -70,22 +70,22 @@ THOUGHTS: dict[str, tuple[str, ...]] = {
         "With the {lamp} on I can look at the {object}.",
     ),
 }
-"""Occasion to wordings, with `{field}` where a name belongs."""
+"""Situation to texts, with `{field}` placeholders for names."""
 
 
 def say(occasion: str, chance: random.Random, names: Mapping[str, str]) -> str:
-    """One of an occasion's wordings.
+    """Return one of a situation's texts.
 
     Args:
         occasion: A key of `THOUGHTS`.
-        chance: Chooses the wording.
+        chance: Selects the text.
         names: Values of the fields.
     """
     return chance.choice(THOUGHTS[occasion]).format_map(names)
 
 
 def plural(kind: str) -> str:
-    """Plural of a kind of thing."""
+    """Return the plural of a kind of object."""
     if kind.endswith("knife"):
         return f"{kind[:-2]}ves"
     return f"{kind}es" if kind.endswith(("ch", "sh", "ss", "x")) else f"{kind}s"

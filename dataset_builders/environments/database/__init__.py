@@ -1,1 +1,1 @@
-"""The database task."""
+"""AgentBench's database task (DB)."""

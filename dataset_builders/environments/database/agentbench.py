@@ -1,7 +1,7 @@
 """AgentBench's own tasks (dbbench), read from a user's folder.
 
 `standard.jsonl` is the split "test", `dev.jsonl` the split "dev"; there are no training
-tasks. Statements are recorded for changes only, and right answers for all.
+tasks. The data has the SQL statement for changes only, and the right answer for all.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _WHAT = "AgentBench's dbbench files (its repository, folder data/dbbench)"
 _TASK_ID = re.compile(r"database-(test|dev)-agentbench-(\d{3,})")
 _ANSWER_MD5 = re.compile(r"\[\('([0-9a-f]{32})',\)\]")
 _TEXT = "TEXT COLLATE NOCASE"
-"""MySQL compares text without regard to case."""
+"""MySQL compares text case-insensitively."""
 
 
 class AgentBenchSource:
     """The tasks of a dbbench folder.
 
     Args:
-        data: The folder, or None to look for it.
+        data: The folder, or None to search for it.
     """
 
     def __init__(self, data: str | Path | None) -> None:
@@ -44,17 +44,17 @@ class AgentBenchSource:
 
     @cached_property
     def folder(self) -> Path:
-        """Where the files lie."""
+        """Folder of the files."""
         return find_data("database", self._data, DATA_NAMES, [FILES["test"]], _WHAT)
 
     def task_ids(self, split: str) -> tuple[str, ...]:
-        """Identifiers such as "database-test-agentbench-000"."""
+        """Return ids such as "database-test-agentbench-000"."""
         return tuple(
             f"database-{split}-agentbench-{index:03d}" for index in range(len(self._read(split)))
         )
 
     def problem(self, task_id: str) -> Problem:
-        """The problem of an identifier."""
+        """Return the problem with an id."""
         found = _TASK_ID.fullmatch(task_id)
         problems = self._read(found.group(1)) if found else ()
         if found is None or int(found.group(2)) >= len(problems):
@@ -63,7 +63,7 @@ class AgentBenchSource:
         return problems[int(found.group(2))]
 
     def malformed(self, split: str) -> dict[str, str]:
-        """Tasks whose table MySQL cannot make as it is given, and why.
+        """Return tasks whose table MySQL cannot create as given, and why.
 
         As in AgentBench, they count and are scored by their label. A table with unusable
         headers does not exist; one with rows of another width is empty.
@@ -82,7 +82,7 @@ class AgentBenchSource:
         return _problems(path, path.stat().st_mtime_ns)
 
 
-@lru_cache(maxsize=4)  # Many episodes at once read one file.
+@lru_cache(maxsize=4)  # Many concurrent episodes read one file.
 def _problems(path: Path, _changed: int) -> tuple[Problem, ...]:
     return tuple(_problem(record, where) for where, record in read_records(path))
 

@@ -1,8 +1,8 @@
-"""Strict comparison of an answer with the rows that the reference statement returns.
+"""Strict comparison of an answer with the rows of the reference statement's result.
 
 It scores generated tasks, pairs of question and SQL, and proposed tasks (Self-Instruct):
-their episodes become training data, so that no two different values may count as equal.
-AgentBench's own tasks are scored by AgentBench's published rule instead, which is looser
+their episodes become training data, so two different values must never count as equal. AgentBench's
+own tasks are scored by AgentBench's published rule instead, which is more lenient
 (`scoring.agentbench_match`).
 
 Rows compare as a multiset: their order is free, their number is not. A cell compares by
@@ -31,7 +31,7 @@ Rows = Sequence[Sequence[object]]
 _Cell = str | None
 
 MAX_ANSWER_CHARS = 20_000
-"""A longer answer is wrong; a cut one could be right by accident."""
+"""A longer answer is wrong; a truncated one could be right by accident."""
 
 _SAME = 1e-9
 _ROUNDED = 1e-3
@@ -64,7 +64,7 @@ def answer_matches(answer: str, rows: Rows) -> bool:
 
 
 def _readings(answer: str, width: int) -> Iterator[list[list[_Cell]]]:
-    """The rows that a text may mean: as a list, and as one value."""
+    """Return the rows that a text may mean: as a list, and as one value."""
     value = _literal(answer)
     if isinstance(value, list | tuple):
         yield from _rows(value, width)
@@ -78,13 +78,13 @@ def _readings(answer: str, width: int) -> Iterator[list[list[_Cell]]]:
 
 
 def _literal(text: str) -> object:
-    """The value of JSON or Python syntax, numbers as they are written; `...` if it is neither."""
+    """Parse JSON or Python syntax, keeping numbers as written; `...` if it is neither."""
     try:
         return json.loads(text, parse_int=str, parse_float=str, parse_constant=str)
     except (ValueError, RecursionError):
         pass
     try:
-        # An unknown escape such as "\d" is a matter of the answer, not of this program.
+        # An unknown escape such as "\d" is a fault of the answer, not of this program.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return ast.literal_eval(text)
@@ -156,6 +156,6 @@ def _same_number(found: str, expected: int | float | Decimal) -> bool:
         return True
     decimals = len(written["decimals"] or "")
     rounded = decimals >= _MIN_DECIMALS and not written["exponent"]
-    # A half of the last decimal, and what binary floats add to it.
+    # Half of the last decimal, plus the error of binary floats.
     unit = 0.5 * (1 + 1e-6) * 10.0**-decimals
     return rounded and error <= min(unit, _ROUNDED * abs(float(expected)))

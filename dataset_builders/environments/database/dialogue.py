@@ -1,4 +1,4 @@
-"""The database task as a conversation, by AgentBench.old's format."""
+"""Dialogue for the database task, in AgentBench.old's format."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dataset_builders.environments.dialogue import ROUND_LIMIT, Dialogue
 from dataset_builders.environments.prompts import OWN
 
 MAX_OPERATIONS = 15
-"""Statements of an episode; the turn after the last one can only answer."""
+"""Maximum statements per episode; the turn after the last one can only answer."""
 
 _ACTION = re.compile(r"Action: (.*?)\n")
 _SQL_BLOCK = re.compile(r"```sql\n(.*?)\n```", re.DOTALL)
@@ -25,12 +25,12 @@ _FINAL_ANSWER = re.compile(r"\nFinal Answer:(.*)")
 
 
 class DatabaseDialogue(Dialogue):
-    """A thought, then one SQL statement or the final answer, each turn.
+    """Dialogue for the DB task: a thought, then an SQL statement or the final answer, per turn.
 
     There is no demonstration, as in AgentBench. A turn that cannot be parsed ends the
     episode, and scores 0 even if an earlier statement already changed the table as asked;
-    only AgentBench's own tasks are then scored by the state, by its rule. The shipped
-    wording is short, so that small models on small machines can train on it.
+    only AgentBench's own tasks are then scored by the state, by its rule. The built-in prompt is
+    short, so that small models on small machines can train on it.
     """
 
     world: ClassVar[type[TextEnvironment]] = DatabaseEnvironment
@@ -40,7 +40,7 @@ class DatabaseDialogue(Dialogue):
     env: DatabaseEnvironment
 
     def opening(self) -> tuple[Message, ...]:
-        """The instruction, which in the shipped wording names the engine."""
+        """Return the instruction, which in the built-in prompt names the engine."""
         if self.prompt.name != OWN:
             return self.prompt.opening
         engine = self.prompt.pieces[self.env.backend]
@@ -50,7 +50,7 @@ class DatabaseDialogue(Dialogue):
         )
 
     def read(self, said: str) -> str | None:
-        """Read a turn by AgentBench's rule.
+        """Parse a turn by AgentBench's rule.
 
         The first `Action:` that a line break follows decides. Of several sql blocks the
         first one counts; its lines are joined. A turn that operates on nothing, or is the
@@ -64,14 +64,14 @@ class DatabaseDialogue(Dialogue):
         return f"{ANSWER}\n{answer.group(1)}" if answer else None
 
     def write(self, move: OracleStep) -> str:
-        """The move as AgentBench asks for it."""
+        """Format a step as AgentBench requires."""
         kind, _, content = move.action.partition("\n")
         if kind == OPERATION:
             return f"{move.thought}\nAction: Operation\n```sql\n{content}\n```"
         return f"{move.thought}\nAction: Answer\nFinal Answer: {content.strip()}"
 
     def unparsable(self, turn: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        """The end: by the limit where the turn was one operation too many."""
+        """End the episode; exit reason "limit" if the turn was one operation too many."""
         if self.rounds > MAX_OPERATIONS and _operates(turn) and _SQL_BLOCK.search(turn):
             return self.stop(ROUND_LIMIT, valid_format=True, truncated=True)
         return super().unparsable(turn)

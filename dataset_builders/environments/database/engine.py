@@ -1,6 +1,6 @@
-"""Tables in an SQLite database that runs statements nobody has vetted.
+"""SQLite database that runs untrusted statements safely.
 
-The statements come from a language model, so each one is bounded in what it may do
+The statements come from a language model, so each one is limited in what it may do
 (authorizer), in work (virtual machine instructions, not seconds: the same statement
 must end the same way on every machine), in memory and in output.
 """
@@ -24,7 +24,7 @@ from dataset_builders.environments.database.tables import (
 
 _INSTRUCTIONS_PER_CHECK = 1000
 
-# A list of what is allowed: SQLite grows new actions, and ATTACH, VACUUM INTO, PRAGMA
+# A list of what is allowed: SQLite adds new actions over time, and ATTACH, VACUUM INTO, PRAGMA
 # and virtual tables all reach outside the one table. Temporary objects, triggers and
 # views could shadow it or hide work, so they are left out too.
 _ALLOWED_ACTIONS = frozenset(
@@ -75,11 +75,11 @@ def _authorize(
 
 
 class SqliteDatabase:
-    """Private tables that take SQL. Close it after use.
+    """Private tables that accept SQL. Close it after use.
 
     Args:
-        tables: What the database begins with.
-        limits: What a statement may use.
+        tables: Initial tables.
+        limits: Limits of a statement.
         file: An SQLite file to read instead of making tables; it is never written, and
             its tables are those of `tables`.
     """
@@ -96,7 +96,7 @@ class SqliteDatabase:
             check_same_thread=False,
             uri=file is not None,
         )
-        # Text that is not UTF-8 (CAST(x'ff' AS TEXT)) must not break the reading.
+        # Text that is not UTF-8 (CAST(x'ff' AS TEXT)) must not raise on read.
         self._connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
         if file is None:
             self._connection.execute(f"PRAGMA max_page_count = {limits.pages}")
@@ -134,11 +134,11 @@ class SqliteDatabase:
             max_rows: Rows after which reading stops.
 
         Returns:
-            The rows; none for a statement that has no result.
+            The rows; empty for a statement without a result.
 
         Raises:
-            StatementError: SQLite refuses the statement or runs out of its budget, or it
-                is more than one statement, or has more than two named subqueries (WITH).
+            StatementError: SQLite rejects the statement or exceeds its budget, or it is more than
+                one statement, or has more than two named subqueries (WITH).
         """
         named = len(_NAMED_SUBQUERY.findall(sql))
         if named > _MAX_NAMED_SUBQUERIES or (named and len(sql) > _MAX_CHARS_WITH_NAMED):
@@ -155,15 +155,15 @@ class SqliteDatabase:
             raise StatementError(f"Error: {error}") from error
 
     def observe(self, sql: str) -> str:
-        """Run one statement and tell the outcome, as AgentBench's DB task shows it."""
+        """Run one statement and return its outcome as AgentBench's DB task shows it."""
         return shown(self.query, sql)
 
     def state(self, table: Table) -> list[tuple[Value, ...]] | None:
-        """Read a table's first columns, the ones it began with.
+        """Read the initial columns of a table.
 
         Returns:
-            All rows, or None where the table or one of the columns is gone, or the table
-            has outgrown its limit.
+            All rows, or None if the table or one of the columns is gone, or the table exceeds its
+            size limit.
         """
         # Qualified, because SQLite reads a quoted name that is no column as text.
         source = f"main.{quote_name(table.name)}"
@@ -175,12 +175,12 @@ class SqliteDatabase:
         return rows if len(rows) <= self._limits.state_rows else None
 
     def state_hash(self, table: Table, cut: int | None = None) -> str | None:
-        """Hash a table's content; see `scoring.table_hash`. None where `state` is None."""
+        """Hash a table's content; see `scoring.table_hash`. None if `state` is None."""
         rows = self.state(table)
         return None if rows is None else table_hash(rows, cut)
 
     def exact_state(self, table: Table) -> str | None:
-        """Hash a table's content; see `scoring.exact_hash`. None where `state` is None."""
+        """Hash a table's content; see `scoring.exact_hash`. None if `state` is None."""
         rows = self.state(table)
         return None if rows is None else exact_hash(rows)
 
@@ -190,15 +190,15 @@ class SqliteDatabase:
 
 
 class Sqlite:
-    """The SQLite backend: databases in memory, or read from a file."""
+    """The SQLite backend: in-memory databases, or databases read from a file."""
 
     name = "sqlite"
 
     def open(
         self, tables: Sequence[Table], limits: Limits, file: Path | None = None
     ) -> SqliteDatabase:
-        """Make a database."""
+        """Create a database."""
         return SqliteDatabase(tables, limits, file)
 
     def close(self) -> None:
-        """Nothing is held between databases."""
+        """Do nothing: no resources are held between databases."""

@@ -1,9 +1,9 @@
 """AgentBench's database task (DB) on generated tables, AgentBench's own, or the user's.
 
-Differences from AgentBench.old, all for safety or for SQLite's sake: one statement at a
-time, where its MySQL also ran several; every statement bounded in time and size; SQLite
-as the default engine; columns of numbers have a numeric affinity in generated tables
-(see `tables.Column`); on MariaDB the database is not named as its table is.
+Differences from AgentBench.old, all for safety or because of SQLite: one statement at a time, where
+its MySQL also ran several; every statement limited in time and size; SQLite as the default engine;
+columns of numbers have a numeric affinity in generated tables (see `tables.Column`); on MariaDB the
+database name differs from the table name.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ class DatabaseEnvironment(TextEnvironment):
     An action is `Operation` or `Answer`, a line break and the statement or the answer.
     The score is 1 if the answer states the rows of the reference statement's result
     (`answers.answer_matches`) or, for a change, if the tables' content equals the content
-    after the reference statement; else 0. AgentBench's tasks are scored
-    by its rules to the letter: answers by `scoring.agentbench_match`, and a change by its
-    recorded hash however the episode ends. `info` carries, beyond what the base class
-    promises, `kind` (such as "count" or "INSERT"), `backend` ("sqlite" or "mariadb") and,
-    where AgentBench gives an unusable table, `malformed`. Exit reason: "answered".
+    after the reference statement; else 0. AgentBench's tasks are scored exactly by its rules:
+    answers by `scoring.agentbench_match`, and a change by its recorded hash however the episode
+    ends. In addition to the base class, `info` has `kind` (such as "count" or "INSERT"),
+    `backend` ("sqlite" or "mariadb") and, where AgentBench gives an unusable table, `malformed`.
+    Exit reason: "answered".
 
     Args:
         data: Folder of AgentBench's dbbench files, or file or folder of pairs.
@@ -97,7 +97,7 @@ class DatabaseEnvironment(TextEnvironment):
         self._source = _source(tasks, data)
         self._backend = _backend(backend, url)
         if isinstance(self._source, GeneratedSource) and backend == "sqlite":
-            # Small tables and few steps: a thread would take longer than the statement.
+            # Small tables and few steps: a thread would cost more than the statement.
             self.isolation = "inline"
 
     @property
@@ -106,24 +106,24 @@ class DatabaseEnvironment(TextEnvironment):
         return self._backend.name
 
     def task_ids(self, split: str) -> tuple[str, ...]:
-        """Identifiers such as "database-train-0000", "database-test-agentbench-000"."""
+        """Return ids such as "database-train-0000" or "database-test-agentbench-000"."""
         return self._source.task_ids(split)
 
     def problem(self, task_id: str) -> Problem:
-        """A task's question, tables, reference statement and label.
+        """Return a task's question, tables, reference statement and label.
 
         Raises:
             ConfigError: There is no such task.
-            DataError: Its record is not what it should be.
+            DataError: Its record is invalid.
         """
         return self._source.problem(task_id)
 
     def malformed(self, split: str) -> dict[str, str]:
-        """Tasks whose data gives unusable tables, and why; see `AgentBenchSource`."""
+        """Return tasks with unusable tables, and why; see `AgentBenchSource`."""
         return self._source.malformed(split) if isinstance(self._source, AgentBenchSource) else {}
 
     def oracle(self) -> Oracle:
-        """The reference statement, where there is one, then the label."""
+        """Yield the reference statement, if there is one, then the label."""
         episode = self._current()
         problem = episode.problem
         if problem.sql:
@@ -137,7 +137,7 @@ class DatabaseEnvironment(TextEnvironment):
 
     @classmethod
     def setup(cls, data: str | Path | None, say: Callable[[str], None]) -> None:
-        """Tell what there is; nothing has to be made."""
+        """Report the available backends; no setup is needed."""
         say("database: SQLite needs nothing")
         try:
             load_client()
@@ -167,7 +167,7 @@ class DatabaseEnvironment(TextEnvironment):
     def _solve(
         self, problem: Problem, task_id: str
     ) -> tuple[tuple[tuple[object, ...], ...], str | None]:
-        """Run the reference statement on tables of its own."""
+        """Run the reference statement on its own copy of the tables."""
         database = self._backend.open(problem.tables, problem.limits, problem.file)
         try:
             rows = database.query(problem.sql, _MAX_LABEL + 1)
@@ -191,7 +191,7 @@ class DatabaseEnvironment(TextEnvironment):
         return StepResult("The action is neither Operation nor Answer.", valid=False, info=info)
 
     def failed(self, exit_reason: str) -> dict[str, Any]:
-        """End the episode from outside; AgentBench still compares the state of a change."""
+        """Abort the episode; AgentBench still compares the state of a change."""
         problem = self._current().problem
         score = self._score("") if problem.agentbench and problem.changes else 0.0
         self.close()
@@ -272,7 +272,7 @@ def _backend(backend: str, url: str | None) -> Backend:
 def _tell(environment: DatabaseEnvironment, split: str, say: Callable[[str], None]) -> None:
     try:
         number = len(environment.task_ids(split))
-    except ConfigError:  # Data of this kind have no such split.
+    except ConfigError:  # This kind of data has no such split.
         return
     except SourceNotFoundError as error:
         say(f"database: {split}: {error}")

@@ -1,4 +1,4 @@
-"""The generator's tasks as problems."""
+"""Generated tasks as a problem source."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ _TASK_ID = re.compile(r"database-([a-z]+)-(\d{4})")
 
 
 class GeneratedSource:
-    """The generator's tasks."""
+    """The generated tasks."""
 
     def task_ids(self, split: str) -> tuple[str, ...]:
-        """Identifiers such as "database-train-0000"."""
+        """Return ids such as "database-train-0000"."""
         if split not in SPLIT_SIZES:
             raise ConfigError(f"split {split!r} is unknown; known: {', '.join(SPLIT_SIZES)}")
         return tuple(f"database-{split}-{index:04d}" for index in range(SPLIT_SIZES[split]))
 
     def problem(self, task_id: str) -> Problem:
-        """The problem of an identifier."""
+        """Return the problem with an id."""
         found = _TASK_ID.fullmatch(task_id)
         if found is None or int(found.group(2)) >= SPLIT_SIZES.get(found.group(1), 0):
             expected = "one such as database-train-0000"

@@ -1,10 +1,10 @@
-"""Runs a server for as long as another process lives; a script, started by path.
+"""Run a server for the lifetime of another process; a script, started by path.
 
     python guard.py FOLDER PROGRAM ARGUMENT...
 
-The other process holds the writing end of this one's standard input. When it ends, and
-be it by kill -9, the pipe closes: the program is stopped and the folder removed. Needs
-the standard library only, so that it starts at once.
+The other process holds the write end of this one's standard input. When it ends, even by kill -9,
+the pipe closes: the program is stopped and the folder removed. Needs only the standard library, so
+it starts fast.
 """
 
 import shutil
@@ -17,7 +17,7 @@ _SECONDS_TO_STOP = 10
 
 
 def main() -> int:
-    """Run the program; returns its exit status."""
+    """Run the program; return its exit status."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     folder, *command = sys.argv[1:]

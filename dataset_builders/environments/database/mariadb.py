@@ -1,8 +1,7 @@
-"""The MariaDB backend: one database and one account an episode, on a real server.
+"""MariaDB backend: one database and one account per episode, on a real server.
 
-The account may use its own database and nothing else; it has no right to files. Every
-statement has a connection of its own, as in AgentBench, so that no transaction, variable
-or lock outlives it.
+The account can access only its own database and no files. Every statement uses a new connection, as
+in AgentBench, so that no transaction, variable or lock outlives it.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ _ACCESS_DENIED, _GONE = 1045, 2013
 _TYPES = {"INTEGER": "BIGINT", "REAL": "DOUBLE"}
 _RIGHTS = "SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, INDEX, ALTER, CREATE TEMPORARY TABLES"
 _SQL_MODE = "STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION,NO_DIR_IN_CREATE"
-"""MariaDB's own; the last one keeps tables in the server's folder."""
+"""MariaDB's default; the last mode keeps tables in the server's folder."""
 _GROUP_CONCAT = 1_000_000
 
 
@@ -48,8 +47,8 @@ class MariaDB:
     """The MariaDB backend.
 
     Args:
-        url: A server, and an account that may create databases and accounts; None for a
-            private server of this process.
+        url: A server, with an account that may create databases and accounts; None for this
+            process's private server.
     """
 
     name = "mariadb"
@@ -60,7 +59,7 @@ class MariaDB:
         self._control: Any = None
 
     def open(self, tables: Sequence[Table], limits: Limits, file: Path | None = None) -> _Database:
-        """Make a database and fill it; see `Backend.open`."""
+        """Create a database and fill it; see `Backend.open`."""
         if file is not None:
             from dataset_builders.environments.database.pairs import read_tables
 
@@ -71,16 +70,16 @@ class MariaDB:
         """Arguments of `connect` for the server's administrator."""
         if self._settings is not None:
             return self._settings
-        # A private server is asked for each time: one that died is replaced.
+        # The private server is looked up each time: one that died is replaced.
         self._private = shared_server()
         return {"unix_socket": str(self._private.socket), "user": "root", "ssl_disabled": True}
 
     def size(self, database: str) -> int:
-        """Bytes that a database takes on a private server; 0 on another."""
+        """Return the bytes that a database takes on a private server; 0 on any other."""
         return self._private.size(database) if self._private else 0
 
     def run(self, sql: str, arguments: Sequence[object] = ()) -> Sequence[tuple[Any, ...]]:
-        """Run a statement of ours.
+        """Run one of our own statements.
 
         Raises:
             pymysql.MySQLError: It fails.
@@ -109,7 +108,7 @@ class MariaDB:
         return self._control
 
     def close(self) -> None:
-        """Close the connection; a private server lives on for the next episode."""
+        """Close the connection; a private server keeps running for the next episode."""
         control, self._control = self._control, None
         if control is not None:
             with suppress(load_client().MySQLError):
@@ -117,7 +116,7 @@ class MariaDB:
 
 
 class _Database:
-    """An episode's database."""
+    """Database of one episode."""
 
     def __init__(self, server: MariaDB, tables: Sequence[Table], limits: Limits) -> None:
         # Letters and digits only: an underscore is a wildcard in a grant.
@@ -151,11 +150,11 @@ class _Database:
         run(f"GRANT {_RIGHTS} ON {name}.* TO {name}@'%'")
 
     def query(self, sql: str, max_rows: int) -> Sequence[tuple[object, ...]]:
-        """Run one statement and read up to so many rows.
+        """Run one statement and read up to `max_rows` rows.
 
         Raises:
-            StatementError: The server refuses it, it takes too long, or the tables have
-                grown too large; they are dropped then, so that others have room.
+            StatementError: The server rejects it, it takes too long, or the tables have grown too
+                large; they are then dropped to free space for others.
             EnvironmentFailureError: The server is lost.
         """
         pymysql = load_client()
@@ -192,7 +191,7 @@ class _Database:
         finally:
             _abandon(connection, cursor)
         if len(rows) == max_rows:
-            self._kill(connection)  # It may have much more to send.
+            self._kill(connection)  # The server may have much more to send.
         return rows
 
     def _connect(self) -> Any:
@@ -221,14 +220,14 @@ class _Database:
             self._server.run(f"KILL {connection.thread_id()}")
 
     def observe(self, sql: str) -> str:
-        """Run one statement and tell the outcome, as AgentBench's DB task shows it."""
+        """Run one statement and return its outcome as AgentBench's DB task shows it."""
         return shown(self.query, sql)
 
     def state_hash(self, table: Table, cut: int | None = None) -> str | None:
-        """Let the server hash a table, as AgentBench does.
+        """Hash a table on the server, as AgentBench does.
 
         Returns:
-            None where the table, or one of its first columns, is gone or has outgrown its
+            None if the table, or one of its initial columns, is gone, or the table exceeds its size
             limit.
         """
         columns = ", ".join(quote(column.name) for column in table.columns)
@@ -262,7 +261,7 @@ class _Database:
         if self._closed:
             return
         self._closed = True
-        with suppress(EnvironmentFailureError):  # A server that is gone keeps nothing.
+        with suppress(EnvironmentFailureError):  # A lost server holds no data.
             self._server.run(f"DROP USER IF EXISTS {self._name}@'%'")
             self._server.run(f"DROP DATABASE IF EXISTS {self._name}")
 
@@ -286,7 +285,7 @@ def _text(error: Exception, state: str) -> str:
 
 
 def _state(connection: Any) -> str:
-    """The SQLSTATE of the last error, which the client drops and AgentBench shows."""
+    """Return the SQLSTATE of the last error, which the client drops and AgentBench shows."""
     with suppress(Exception), connection.cursor() as cursor:
         cursor.execute("GET DIAGNOSTICS CONDITION 1 @state = RETURNED_SQLSTATE")
         cursor.execute("SELECT @state")

@@ -1,4 +1,4 @@
-"""A private MariaDB server: its own folder and socket, no network, gone with its owner."""
+"""Private MariaDB server: own folder and socket, stopped with its owner process."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ _OPTIONS = (
     "--character-set-server=utf8mb4",
     "--collation-server=utf8mb4_general_ci",
     "--max-connections=300",
-    # A result, or a value that a function makes, cannot be larger.
+    # Upper bound of a result, or of a value that a function returns.
     "--max-allowed-packet=1M",
     "--innodb-buffer-pool-size=32M",
     "--innodb-log-file-size=8M",
-    # The databases are thrown away: what a crash of the machine leaves does not matter.
+    # The databases are temporary: durability across a crash does not matter.
     "--innodb-flush-log-at-trx-commit=0",
     "--innodb-doublewrite=0",
     "--innodb-flush-method=nosync",
-    # One file for each table, in its database's folder: what an episode takes is seen.
+    # One file per table, in its database's folder: an episode's disk use can be measured.
     "--enforce-storage-engine=InnoDB",
     "--innodb-file-per-table=1",
     "--innodb-temp-data-file-path=ibtmp1:12M:autoextend:max:256M",
@@ -50,7 +50,7 @@ _OPTIONS = (
 
 
 def find_program(*names: str) -> str | None:
-    """Path of the first of several names of a program, or None."""
+    """Return the path of the first installed program of several names, or None."""
     return next(filter(None, (shutil.which(name, path=_PLACES) for name in names)), None)
 
 
@@ -70,10 +70,10 @@ def load_client() -> Any:
 
 
 def connect(**settings: Any) -> Any:
-    """Connect, as `pymysql.connect` does, which leaks a Unix socket that nobody answers.
+    """Connect like `pymysql.connect`, without leaking a Unix socket if no server answers.
 
     Raises:
-        pymysql.MySQLError: There is no such server, or it refuses.
+        pymysql.MySQLError: There is no such server, or it rejects the connection.
     """
     client = load_client()
     if "unix_socket" not in settings:
@@ -91,7 +91,7 @@ def connect(**settings: Any) -> Any:
 
 @contextmanager
 def telling_loss() -> Iterator[None]:
-    """Make an EnvironmentFailureError of a lost server; a refused statement is none.
+    """Convert the error of a lost server to EnvironmentFailureError; other errors pass through.
 
     Errors from 2000 on are the client's own: it could not reach the server.
     """
@@ -105,7 +105,7 @@ def telling_loss() -> Iterator[None]:
 
 
 def missing_programs() -> str:
-    """What keeps a private server from running here, in one line; "" where nothing does."""
+    """Return why a private server cannot run here, in one line; "" if it can."""
     if find_program("mariadbd") and find_program("mariadb-install-db"):
         return ""
     return (
@@ -122,7 +122,7 @@ class MariaDBServer:
     process beside it (`guard.py`) watches. Starting takes about 4 s and 100 MB of memory.
 
     Args:
-        options: Further options of mariadbd.
+        options: Additional options of mariadbd.
 
     Attributes:
         folder: Its temporary folder.
@@ -131,17 +131,17 @@ class MariaDBServer:
 
     def __init__(self, options: Sequence[str] = ()) -> None:
         self._options = tuple(options)
-        # Short, because the path of a socket may have 107 bytes.
+        # Short, because a socket's path is limited to 107 bytes.
         self.folder = Path(tempfile.mkdtemp(prefix="at-mariadb-", dir=_parent()))
         self.socket = self.folder / "socket"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Make the folder's content and start the server.
+        """Create the folder's content and start the server.
 
         Raises:
             MissingExtraError: MariaDB or its client is not installed.
-            EnvironmentFailureError: It does not start; the message has its last words.
+            EnvironmentFailureError: It does not start; the message has its last output.
         """
         load_client()
         if hint := missing_programs():
@@ -199,7 +199,7 @@ class MariaDBServer:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                # Ctrl-C is for the owner, who still has databases to drop.
+                # Ctrl-C should reach only the owner, which still has to drop databases.
                 start_new_session=True,
             )
         deadline = time.monotonic() + _SECONDS_TO_START
@@ -249,10 +249,10 @@ class MariaDBServer:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def size(self, database: str) -> int:
-        """Bytes that a database's files have."""
+        """Return the size of a database's files in bytes."""
         total = 0
         for path in (self.folder / "data" / database).glob("*"):
-            with suppress(FileNotFoundError):  # Dropped meanwhile.
+            with suppress(FileNotFoundError):  # Dropped in the meantime.
                 total += path.stat().st_size
         return total
 
@@ -270,7 +270,7 @@ class MariaDBServer:
 
 
 def _parent() -> str | None:
-    """Memory where there is plenty: on a disk every CREATE and DROP waits for it."""
+    """Return a parent folder in memory if there is enough: on disk every CREATE and DROP waits."""
     try:
         free = shutil.disk_usage(_MEMORY).free
     except OSError:
@@ -279,8 +279,8 @@ def _parent() -> str | None:
 
 
 def _server_user() -> str:
-    """Who runs the server: a root server could read every file of the machine."""
-    import pwd  # There is none on Windows, where all else here can be imported.
+    """Return the user that runs the server: a root server could read every file of the machine."""
+    import pwd  # Not available on Windows, where this module must still be importable.
 
     names = {entry.pw_name for entry in pwd.getpwall()}
     if os.geteuid() == 0:
@@ -293,11 +293,11 @@ _shared: dict[int, MariaDBServer] = {}
 
 
 def shared_server() -> MariaDBServer:
-    """The private server of this process, stopped when it ends; another one if it died."""
+    """Return this process's private server, stopped at exit and replaced if it died."""
     import atexit
 
     with _lock:
-        # By process, because a fork inherits the parent's.
+        # By pid, because a fork inherits the parent's.
         if (dead := _shared.get(os.getpid())) and not dead.running:
             dead.stop()
             del _shared[os.getpid()]

@@ -1,8 +1,8 @@
-"""Training tasks from pairs of a question and its SQL, such as BIRD's and Spider's.
+"""Training tasks from question-SQL pairs, such as those of BIRD and Spider.
 
 The paper derives database tasks from BIRD (AgentTuning, section 2.1.1, Task Derivation).
-The right answer, or for a change the right state, is what the reference statement
-brings on the same backend. A record of the JSON Lines file:
+The right answer, or for a change the right state, is the result of the reference statement on the
+same backend. A record of the JSON Lines file:
 
     {"question": "...", "sql": "...", "evidence": "...",
      "tables": [{"name": "...", "columns": ["a", {"name": "b", "type": "INTEGER"}],
@@ -46,10 +46,10 @@ _MAX_COPIED_BYTES = 64 * 2**20
 
 
 class PairSource:
-    """The tasks of a file of pairs, all of the split "train".
+    """The tasks of a file of pairs, all in split "train".
 
     Args:
-        data: The file, or a folder that holds `pairs.jsonl`, or None to look for it.
+        data: The file, or a folder that holds `pairs.jsonl`, or None to search for it.
     """
 
     def __init__(self, data: str | Path | None) -> None:
@@ -67,13 +67,13 @@ class PairSource:
         return _checked(self.file, self.file.stat().st_mtime_ns)
 
     def task_ids(self, split: str) -> tuple[str, ...]:
-        """Identifiers such as "database-train-pairs-00000"."""
+        """Return ids such as "database-train-pairs-00000"."""
         if split != "train":
             raise ConfigError(f"split {split!r} is unknown; pairs of question and SQL have: train")
         return tuple(f"database-train-pairs-{index:05d}" for index in range(len(self._records)))
 
     def problem(self, task_id: str) -> Problem:
-        """The problem of an identifier."""
+        """Return the problem with an id."""
         found = _TASK_ID.fullmatch(task_id)
         if found is None or int(found.group(1)) >= len(self._records):
             expected = "one such as database-train-pairs-00000"
@@ -97,7 +97,7 @@ class PairSource:
 
 
 def describe(tables: tuple[Table, ...]) -> str:
-    """Say which tables there are and what headers they have."""
+    """List the tables and their headers, in words."""
     named = [
         f"{table.name} and has the headers {', '.join(column.name for column in table.columns)}."
         for table in tables
@@ -108,7 +108,7 @@ def describe(tables: tuple[Table, ...]) -> str:
     return "\n".join((f"There are {len(named)} tables.", *lines))
 
 
-@lru_cache(maxsize=4)  # Many episodes at once read one file.
+@lru_cache(maxsize=4)  # Many concurrent episodes read one file.
 def _checked(path: Path, _changed: int) -> list[tuple[str, dict[str, Any]]]:
     records = list(read_records(path))
     for where, record in records:
@@ -128,11 +128,11 @@ def _statement(record: dict[str, Any], where: str) -> str:
 
 
 def _kind(sql: str, where: str) -> tuple[str, bool]:
-    """First word of a statement, and whether it changes tables.
+    """Return a statement's first word, and whether it changes tables.
 
     Raises:
-        DataError: It neither asks nor changes rows: it would have an empty result, which an
-            agent that does nothing states as well.
+        DataError: It neither reads nor changes rows: its result would be empty, which an agent that
+            does nothing would match.
     """
     kind = sql.split(maxsplit=1)[0].upper().lstrip("(")
     changes = kind in (*CHANGES, "REPLACE")
@@ -215,11 +215,11 @@ def read_tables(file: Path, *, rows: bool) -> tuple[Table, ...]:
     """Read an SQLite file's tables.
 
     Args:
-        file: The file; it is not written.
-        rows: Whether to read the rows too, not the headers alone.
+        file: The file, opened read-only.
+        rows: Whether to read the rows too, not only the headers.
 
     Raises:
-        sqlite3.Error: It is no SQLite file.
+        sqlite3.Error: It is not an SQLite file.
     """
     with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as connection:
         listed = "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY rowid"

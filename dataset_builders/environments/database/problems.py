@@ -1,4 +1,4 @@
-"""One task of any origin, and the reading of a folder or file of them."""
+"""A database task of any origin, and helpers to read task files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataset_builders.environments.database.tables import SMALL, Limits, Table
 from dataset_builders.errors import DataError
 
 CHANGES = frozenset({"INSERT", "UPDATE", "DELETE"})
-"""First words of statements whose outcome is the tables' state."""
+"""First words of statements that are scored by the tables' state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +21,13 @@ class Problem:
 
     Attributes:
         kind: Kind of task, such as "lookup", "INSERT" or "counting".
-        question: What is asked.
-        observation: What the model is shown first: the question and the headers.
-        tables: The tables as the episode begins with them.
+        question: The question.
+        observation: First observation: the question and the headers.
+        tables: Initial tables.
         changes: Whether the tables' state is compared, not the answer.
-        sql: The reference statement; "" where none is known.
-        label: Values of the right answer as text; None where the reference statement has to
-            be run for them.
+        sql: The reference statement; "" if unknown.
+        label: Values of the right answer as text; None if the reference
+            statement must be run to get them.
         result: Rows of the right answer, which `answers.answer_matches` compares; None
             where the reference statement has to be run for them.
         state: Hash of the tables after the change; None where the reference statement has
@@ -56,23 +56,23 @@ class Problem:
 
 
 class ProblemSource(Protocol):
-    """A set of problems, some for each split."""
+    """A set of problems, by split."""
 
     def task_ids(self, split: str) -> tuple[str, ...]:
-        """Identifiers of a split's problems; an unknown split is a ConfigError."""
+        """Return the ids of a split's problems; an unknown split is a ConfigError."""
 
     def problem(self, task_id: str) -> Problem:
-        """The problem of an identifier; an unknown one is a ConfigError."""
+        """Return the problem with an id; an unknown one is a ConfigError."""
 
 
 def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Read a JSON Lines file.
 
     Yields:
-        Where a record stands, such as "tasks.jsonl, line 3", and the record.
+        The location of a record, such as "tasks.jsonl, line 3", and the record.
 
     Raises:
-        DataError: A line is no JSON object, or not UTF-8.
+        DataError: A line is not a JSON object, or not UTF-8.
     """
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
@@ -93,7 +93,7 @@ _NAMES: dict[Any, str] = {str: "text", list: "a list", dict: "an object"}
 
 
 def take(record: dict[str, Any], key: str, kind: Any, where: str) -> Any:
-    """A field of a record.
+    """Return a field of a record.
 
     Raises:
         DataError: It is missing or of another type.
@@ -107,14 +107,14 @@ def take(record: dict[str, Any], key: str, kind: Any, where: str) -> Any:
 
 
 def check_names(table: str, columns: Iterable[str], where: str) -> None:
-    """Tell whether SQLite can make a table of these names.
+    """Check that SQLite can create a table with these names.
 
     Raises:
-        DataError: It keeps the name for itself, or a name holds what no name may.
+        DataError: SQLite reserves the name, or a name contains an invalid character.
     """
     if table.lower().startswith("sqlite_"):
         raise DataError(f"{where}: table: found {table!r}, expected a name without 'sqlite_'")
     for name in (table, *columns):
-        # A lone surrogate is no Unicode text, so it cannot be part of a statement.
+        # A lone surrogate is not valid Unicode, so it cannot be part of a statement.
         if "\0" in name or name != name.encode("utf-8", "replace").decode("utf-8"):
             raise DataError(f"{where}: table {table!r}: found {name!r}, expected a name of text")

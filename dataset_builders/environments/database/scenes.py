@@ -1,4 +1,4 @@
-"""Drawing a table from a theme, and conditions on its rows, for the DB task generator."""
+"""Draw tables from a theme, and conditions on their rows, for the DB task generator."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from dataset_builders.environments.database.themes import NumberColumn, TextColu
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A drawn table together with the columns it was drawn from.
+    """A drawn table, with the columns it was drawn from.
 
     Attributes:
-        rng: The task's own source of chance.
+        rng: The task's random number generator.
         table: The table.
         key: The column whose values are unique.
         columns: All columns, in the table's order.
@@ -36,7 +36,7 @@ class Scene:
         return [column for column in self.columns if column is not self.key]
 
     def numbers(self) -> list[NumberColumn]:
-        """Return the columns of numbers."""
+        """Return the numeric columns."""
         return [column for column in self.columns if isinstance(column, NumberColumn)]
 
 
@@ -45,8 +45,8 @@ class Condition:
     """A condition on rows.
 
     Attributes:
-        words: How a question puts it.
-        sql: How a WHERE clause puts it.
+        words: Its text in a question.
+        sql: Its text in a WHERE clause.
         matches: Rows that meet it.
     """
 
@@ -56,12 +56,12 @@ class Condition:
 
 
 def literal(value: Value) -> str:
-    """Write a value as SQL."""
+    """Format a value as SQL."""
     return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else str(value)
 
 
 def draw_value(rng: random.Random, column: TextColumn | NumberColumn) -> Value:
-    """Draw a value that may stand in a column."""
+    """Draw a valid value for a column."""
     if isinstance(column, TextColumn):
         return rng.choice(column.values)
     return column.value(rng.randint(column.low, column.high))
@@ -70,7 +70,7 @@ def draw_value(rng: random.Random, column: TextColumn | NumberColumn) -> Value:
 def _draw_cells(
     rng: random.Random, column: TextColumn | NumberColumn, count: int, *, unique: bool
 ) -> list[Value]:
-    """Draw a column. Numbers never repeat; each of three texts occurs at least once.
+    """Draw a column's cells: numbers never repeat, each of three texts occurs at least once.
 
     So there is always a condition that few rows meet, and one that not all rows meet.
     """
@@ -111,8 +111,8 @@ def _affinity(column: TextColumn | NumberColumn) -> str:
 def draw_condition(scene: Scene, most: int) -> Condition:
     """Draw a condition that at least one and at most `most` rows meet."""
     found: list[Condition] = []
-    # One column first, then a condition: else columns of numbers, which have many
-    # thresholds, would crowd out the rest.
+    # Draw the column first, then a condition: otherwise numeric columns, which have many
+    # thresholds, would dominate.
     columns = scene.others()
     scene.rng.shuffle(columns)
     for column in columns:
@@ -143,7 +143,7 @@ def _thresholds(scene: Scene, column: TextColumn | NumberColumn) -> list[Conditi
     cells = [cell for cell in scene.values(column.name) if isinstance(cell, int | float)]
     sign, word = scene.rng.choice([(">", "above"), ("<", "below")])
     ordered = sorted(cells)
-    # A bound that no row has leaves no doubt whether "above" includes it.
+    # With a bound that no row has, it does not matter whether "above" includes it.
     bounds = [(low, int((low + high) / 2), high) for low, high in pairwise(ordered)]
     return [
         Condition(

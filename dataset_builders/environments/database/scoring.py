@@ -1,4 +1,4 @@
-"""AgentBench's DB metric: compare an answer with its label, and a table with a table.
+"""AgentBench's DB metric: compare an answer with its label, and a table's state.
 
 It scores AgentBench's own tasks only; `answers` has the strict rule for all others. Written
 from the rule, not from the code (AgentBench, task dbbench, result processor).
@@ -13,13 +13,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 GROUP_CONCAT_CHARS = 1024
-"""Characters of its joined row hashes that AgentBench's MySQL looks at."""
+"""Characters of the joined row hashes that AgentBench's MySQL compares."""
 
 _MAX_ANSWER_CHARS = 2000
 
 
 def table_hash(rows: Iterable[Sequence[object]], cut: int | None = None) -> str:
-    """Hash a table's content regardless of the order of its rows, as AgentBench does.
+    """Hash a table's content regardless of row order, as AgentBench does.
 
     A row's hash is the first 5 hexadecimal digits of the MD5 of its values joined by
     commas, without NULLs (MySQL's CONCAT_WS); the table's is the MD5 of the sorted row
@@ -28,7 +28,7 @@ def table_hash(rows: Iterable[Sequence[object]], cut: int | None = None) -> str:
     Args:
         rows: Rows in the order of the table's columns.
         cut: Characters of the joined row hashes that count: AgentBench's MySQL cuts at
-            `GROUP_CONCAT_CHARS`, so it does not see the rows after the 170th hash.
+            `GROUP_CONCAT_CHARS`, so it ignores the rows after the 170th hash.
 
     Returns:
         32 hexadecimal digits.
@@ -37,10 +37,10 @@ def table_hash(rows: Iterable[Sequence[object]], cut: int | None = None) -> str:
 
 
 def exact_hash(rows: Iterable[Sequence[object]]) -> str:
-    """Hash a table's content so that only equal tables are equal, whatever their order of rows.
+    """Hash a table's content exactly, regardless of row order.
 
-    `table_hash` leaves NULLs out, joins values by a character that may be in them, and keeps
-    20 bits of a row.
+    In contrast, `table_hash` ignores NULLs, joins values by a character that may occur in them, and
+    keeps 20 bits of a row.
     """
     text = "\n".join(sorted(repr(tuple(row)) for row in rows))
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
@@ -63,13 +63,13 @@ def agentbench_match(answer: str, label: Sequence[str]) -> bool:
     """Whether an answer equals its label by AgentBench.old's rule.
 
     The answer is a Python list; one value is compared as a number, exactly, or else as
-    text; several are compared as a set, where the number 12 is not the text "12". Anything
-    that is no list is one text, leading blank included. One difference: AgentBench evaluates
-    the model's text as a Python expression, here only literals are read.
+    text; several are compared as a set, where the number 12 is not the text "12". Anything that is
+    not a list is one text, leading blank included. One difference: AgentBench evaluates the model's
+    text as a Python expression, here only literals are read.
 
     Args:
         answer: What follows `Final Answer:`, unchanged.
-        label: Values as the data gives them.
+        label: Values as given in the data.
     """
     found = _python_list(answer)
     if len(found) != 1 or len(label) != 1:

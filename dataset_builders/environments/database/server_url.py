@@ -1,4 +1,4 @@
-"""Where a MariaDB or MySQL server is, and who may administer it."""
+"""URL of a MariaDB or MySQL server and its administrator account."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from dataset_builders.errors import ConfigError
 
 PASSWORD_VARIABLE = "AGENTTUNING_MARIADB_PASSWORD"
-"""Environment variable: the password, where the URL has none."""
+"""Environment variable with the password, if the URL has none."""
 
 _SCHEMES = ("mysql", "mariadb")
-# Setting up TLS takes 20 ms for each connection, and protects nothing within a machine.
+# A TLS handshake takes 20 ms per connection, and protects nothing within one machine.
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def parse_url(url: str) -> dict[str, Any]:
-    """Read `mysql://user:password@host:port`, or `mysql://user@/?unix_socket=/path`.
+    """Parse `mysql://user:password@host:port`, or `mysql://user@/?unix_socket=/path`.
 
     Raises:
-        ConfigError: It is none. The message does not repeat it: it may hold a password.
+        ConfigError: It is malformed. The message does not repeat it: it may contain a password.
     """
     expected = "database: url: expected mysql://user:password@host:port"
     try:

@@ -1,4 +1,4 @@
-"""What every backend of the database task takes and gives."""
+"""Shared types of the database backends: tables, limits and protocols."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Protocol
 Value = str | int | float | None
 
 OBSERVATION_CHARS = 800
-"""Characters of a result that the model gets to see (AgentBench.old)."""
+"""Maximum characters of a result that the model is shown (AgentBench.old)."""
 
 TRUNCATED = "[TRUNCATED]"
-"""What AgentBench puts after a result that it cuts."""
+"""Suffix that AgentBench adds to a truncated result."""
 
 # The shortest row, such as "(1,), ", has six characters: this many always fill a result.
 _SHOWN_ROWS = 200
@@ -37,7 +37,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table as an episode begins with it.
+    """A table at the start of an episode.
 
     Attributes:
         name: Name of the table.
@@ -52,15 +52,15 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one statement may use.
+    """Resource limits of one statement.
 
     Attributes:
         instructions: Steps of SQLite's virtual machine.
-        pages: Pages of 4 KiB that an SQLite database in memory may have.
+        pages: Pages of 4 KiB of an in-memory SQLite database.
         length: Bytes of a value or row in SQLite.
         sql_length: Bytes of a statement in SQLite.
-        state_rows: Rows a table may have where its state is compared.
-        seconds: Time in a server.
+        state_rows: Rows of a table whose state is compared.
+        seconds: Time on a server.
         bytes: Size of an episode's tables on a private server.
     """
 
@@ -74,27 +74,27 @@ class Limits:
 
 
 SMALL = Limits(250_000, 1_000, 10_000, 2_000, 1_000)
-"""For the generated tables: a few hundred instructions suffice for a sensible query."""
+"""Limits for the generated tables: a sensible query needs a few hundred instructions."""
 
 LARGE = Limits(50_000_000, 50_000, 1_000_000, 20_000, 100_000)
-"""For tables of the user's: about a second of SQLite's time."""
+"""Limits for the user's tables: about a second of SQLite's time."""
 
 
 class StatementError(Exception):
-    """A statement failed; the text is what the model is shown."""
+    """A statement failed; the message is shown to the model."""
 
 
 class Database(Protocol):
-    """An episode's private tables."""
+    """Private tables of one episode."""
 
     def query(self, sql: str, max_rows: int) -> Sequence[tuple[object, ...]]:
-        """Run one statement and read up to so many rows, or raise StatementError."""
+        """Run one statement and read up to `max_rows` rows, or raise StatementError."""
 
     def observe(self, sql: str) -> str:
-        """Run one statement and tell the outcome, as AgentBench shows it."""
+        """Run one statement and return its outcome as AgentBench shows it."""
 
     def state_hash(self, table: Table, cut: int | None = None) -> str | None:
-        """AgentBench's hash of a table; None where it, or one of its first columns, is gone."""
+        """AgentBench's hash of a table; None if it, or one of its initial columns, is gone."""
 
     def exact_state(self, table: Table) -> str | None:
         """A hash that differs wherever the content does; None as in `state_hash`."""
@@ -104,21 +104,21 @@ class Database(Protocol):
 
 
 class Backend(Protocol):
-    """Where databases are made."""
+    """Creates databases."""
 
     @property
     def name(self) -> str:
-        """Its name, for the record of a score."""
+        """Name of the backend, for the record of a score."""
 
     def open(self, tables: Sequence[Table], limits: Limits, file: Path | None = None) -> Database:
-        """Make a database that holds the tables, which are those of an SQLite `file`."""
+        """Create a database with the tables, or over an SQLite `file` that holds them."""
 
     def close(self) -> None:
-        """Give back what is held between episodes; may be called more than once."""
+        """Release resources held between episodes; may be called more than once."""
 
 
 def shown(query: Callable[[str, int], Sequence[tuple[object, ...]]], sql: str) -> str:
-    """The observation that a statement brings.
+    """Format the observation of a statement.
 
     Returns:
         The Python text of the list of rows, "[]" where there are none, or the error; cut

@@ -1,6 +1,6 @@
 """Generator of DB tasks: a small table, a question about it, and the SQL that solves it.
 
-It stands in for the paper's self-instructed and derived DB tasks (AgentTuning, section
+It replaces the paper's self-instructed and derived DB tasks (AgentTuning, section
 2), which need GPT-4 and the BIRD data set. Every task is a pure function of its split
 and index.
 """
@@ -26,7 +26,7 @@ SPLIT_SIZES = {"train": 2000, "dev": 100, "test": 200}
 """Number of tasks per split."""
 
 CHANGE_ANSWER = "done"
-"""What the oracle answers after a change; AgentBench accepts any answer there."""
+"""The oracle's answer after a change; AgentBench accepts any answer there."""
 
 _MAX_LISTED = 3
 
@@ -36,9 +36,9 @@ class DatabaseTask:
     """One task.
 
     Attributes:
-        table: The table as the episode begins with it.
+        table: The initial table.
         kind: One of `KINDS`.
-        question: What is asked, naming the columns.
+        question: The question, which names the columns.
         thought: One sentence that leads to the statement.
         sql: The statement that solves the task, in one line.
         changes: Whether the table's state is compared, not the answer.
@@ -55,7 +55,7 @@ class DatabaseTask:
 
     @property
     def label(self) -> tuple[str, ...]:
-        """The values of the right answer as text; for a change, `CHANGE_ANSWER`."""
+        """Values of the right answer as text; for a change, `CHANGE_ANSWER`."""
         return (CHANGE_ANSWER,) if self.changes else tuple(str(row[0]) for row in self.result)
 
 
@@ -100,10 +100,10 @@ def _count(scene: Scene) -> _Draft:
 def _aggregate(scene: Scene) -> _Draft:
     column = scene.rng.choice(scene.numbers())
     choices = [("MAX", "maximum"), ("MIN", "minimum")]
-    if not column.tenths:  # A sum of tenths would show the noise of binary floats.
+    if not column.tenths:  # A sum of tenths would show binary rounding errors.
         choices.append(("SUM", "sum"))
         cells = [cell for cell in scene.values(column.name) if isinstance(cell, int)]
-        if sum(cells) % len(cells) == 0:  # else the answer would be a long fraction to copy
+        if sum(cells) % len(cells) == 0:  # otherwise the answer would be a long fraction
             choices.append(("AVG", "average"))
     function, word = scene.rng.choice(choices)
     form = scene.rng.choice(["What is the {word} of {column}?", "Compute the {word} of {column}."])
@@ -205,9 +205,9 @@ def make_task(split: str, index: int) -> DatabaseTask:
         index: Number within the split, from 0.
 
     Returns:
-        The task, the same one on every call, machine and Python version.
+        The task, identical on every call, machine and Python version.
     """
-    # Text seeds are hashed by SHA-512, not by the salted hash().
+    # String seeds are hashed by SHA-512, not by the salted hash().
     rng = random.Random(f"agenttuning/database/{split}/{index}")
     kind = KINDS[index % len(KINDS)]
     scene = draw_scene(rng, rng.choice(themes(split)))

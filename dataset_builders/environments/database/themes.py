@@ -3,13 +3,12 @@
 A theme is a line group of `tables | key | column | ...`:
 
 - tables: names the table may have.
-- key: `name: FIRST WORDS + LAST WORDS`; its values are all pairs, so that no name
-  can be learned by heart.
+- key: `name: FIRST WORDS + LAST WORDS`; its values are all pairs, so that no name can be memorised.
 - text column: `name: value, value, ...`.
 - number column: `name: low..high`; a decimal point makes it a column of tenths.
 
-No table name and no column name occurs in two splits. What a model scores on the test
-themes therefore shows that it reads the headers, not that it remembers them.
+No table name and no column name occurs in two splits. A score on the test themes therefore shows
+that the model reads the headers instead of remembering them.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from itertools import product
 
 @dataclass(frozen=True, slots=True)
 class TextColumn:
-    """A column of text.
+    """A text column.
 
     Attributes:
         name: Its header.
-        values: What may stand in it.
+        values: Its possible values.
     """
 
     name: str
@@ -49,13 +48,13 @@ class NumberColumn:
     tenths: bool
 
     def value(self, units: int) -> int | float:
-        """Turn a count of units into the column's value."""
+        """Convert a count of units to the column's value."""
         return units / 10 if self.tenths else units
 
 
 @dataclass(frozen=True, slots=True)
 class Theme:
-    """The tables of one subject.
+    """Tables about one subject.
 
     Attributes:
         tables: Names the table may have.

@@ -1,1 +1,1 @@
-"""Questions on a knowledge graph, answered with AgentBench's seven tools."""
+"""AgentBench's knowledge graph task (KG): questions answered with seven tools."""

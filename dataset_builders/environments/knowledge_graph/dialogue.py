@@ -1,4 +1,4 @@
-"""The knowledge graph task as a conversation, by AgentBench's format."""
+"""Dialogue for the knowledge graph task, in AgentBench's format."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _FAILED_CALL = re.compile(r"(\w+)\(.*\)(?= cannot be executed)", re.DOTALL)
 
 
 class GraphDialogue(Dialogue):
-    """A thought, then one call of a tool or the final answer, each turn.
+    """Dialogue for the KG task: a thought, then one tool call or the final answer, per turn.
 
-    A turn that cannot be parsed or executed costs a round and is answered with what is
-    wrong, as in AgentBench. What a model writes after `Observation:` is made up: it is cut
-    off before the turn is read and kept.
+    A turn that cannot be parsed or executed costs a round and gets an error message as observation,
+    as in AgentBench. Text that a model writes after `Observation:` is hallucinated: it is cut off
+    before the turn is parsed and stored.
 
-    AgentBench tells of a syntax error only before the first call of an episode that it can
-    read; here it is told always.
+    AgentBench reports a syntax error only before the first parsable call of an episode; here it is
+    always reported.
     """
 
     world: ClassVar[type[TextEnvironment]] = KnowledgeGraphEnvironment
@@ -44,7 +44,7 @@ class GraphDialogue(Dialogue):
     round_limit: ClassVar[int] = 15
 
     def kept(self, turn: str) -> str:
-        """The turn up to a made-up observation; escaped underscores are plain ones.
+        """Return the turn up to a hallucinated observation, with escaped underscores unescaped.
 
         As in AgentBench nothing is left of a turn that begins with an observation; the
         filter `empty_turn` drops such a trajectory.
@@ -52,9 +52,9 @@ class GraphDialogue(Dialogue):
         return turn.split("Observation:")[0].replace("\\_", "_")
 
     def read(self, said: str) -> str | None:
-        """Read a turn by AgentBench's rule.
+        """Parse a turn by AgentBench's rule.
 
-        A final answer anywhere goes first; else the first line that begins with `Action`
+        A final answer anywhere takes precedence; otherwise the first line that begins with `Action`
         and has a colon counts. None where the turn has neither.
         """
         said = said.split("Observation:")[0].replace("\\_", "_")
@@ -62,30 +62,30 @@ class GraphDialogue(Dialogue):
             return FINAL_ANSWER + answer.group(1)
         for line in said.split("\n"):
             if action := _ACTION.match(line):
-                # Calls are looked for in the whole line.
+                # Calls are searched in the whole line.
                 read = line if "(" in action.group() else line[action.end() :]
                 return read.strip() or ":"
         return None
 
     def write(self, move: OracleStep) -> str:
-        """The move as AgentBench asks for it."""
+        """Format a step as AgentBench requires."""
         label = "" if move.action.startswith(FINAL_ANSWER) else "Action: "
         return f"Thought: {move.thought}\n{label}{move.action}"
 
     def feedback(self, observation: str, info: dict[str, Any]) -> str:
-        """Word a result, or what was wrong with the turn."""
+        """Format a result, or what was wrong with the turn."""
         if problem := info.get("problem"):
             return self.prompt.fill(problem, call=info["call"])
         return self.prompt.fill("feedback", observation=observation)
 
     def unparsable(self, turn: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        """Tell that the turn has no action; the episode goes on."""
+        """Report that the turn has no action; the episode continues."""
         observation, reward, over, _, info = self.env.step("")
         return self.conclude(turn, observation, reward, over, info)
 
     @classmethod
     def published_pieces(cls, rows: Sequence[Sequence[Message]]) -> dict[str, str]:
-        """The words around observations; ours for what never went wrong in the rows."""
+        """Extract the text around observations; built-in text for errors that no row shows."""
         pieces = dict(cls.own_prompt().pieces)
         beginnings = Counter(row[0].content.partition(": ")[0] for row in rows)
         pieces["first"] = f"{beginnings.most_common(1)[0][0]}: {{observation}}"
@@ -99,7 +99,7 @@ class GraphDialogue(Dialogue):
 
 
 def _around(turns: Sequence[str], slot: str) -> str:
-    """What stands before the list or the variable that a call brings."""
+    """Return the text before the list or the variable that a call returns."""
     for turn in turns:
         found = re.fullmatch(r"(.*?)(\[.*\]|variable #\d+,.*)", turn, re.DOTALL)
         if found and not _FAILED_CALL.match(turn):
@@ -108,7 +108,7 @@ def _around(turns: Sequence[str], slot: str) -> str:
 
 
 def _answers_to(rows: Sequence[Sequence[Message]]) -> dict[str, str]:
-    """Replies to turns that had nothing to execute, which are the same for every turn."""
+    """Return the replies to turns with nothing to execute, if equal for all such turns."""
     has_action = re.compile(rf"^{_ACTION.pattern}", re.MULTILINE)
     kinds: dict[str, Callable[[str], bool]] = {
         NO_VARIABLE: lambda turn: bool(_ANSWER.search(turn)),

@@ -1,4 +1,4 @@
-"""Triples behind a SPARQL endpoint, such as a Virtuoso that holds all of Freebase."""
+"""Graph behind a SPARQL endpoint, such as a Virtuoso with all of Freebase."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ TIMEOUT = 60.0
 """Seconds that one query may take."""
 
 _RESULTS = "application/sparql-results+json"
-# Virtuoso writes the time zone of its machine behind dates; AgentBench's answers have none.
+# Virtuoso appends its time zone to dates; AgentBench's answers have none.
 _ZONE = "-08:00"
 
 
 class EndpointGraph:
-    """A SPARQL 1.1 endpoint, asked with POST.
+    """A SPARQL 1.1 endpoint, queried by POST.
 
     Args:
         url: Its address, http or https.
         timeout: Seconds that one query may take.
 
     Raises:
-        ConfigError: The address or the time is not usable.
+        ConfigError: The address or the timeout is invalid.
     """
 
     def __init__(self, url: str, timeout: float = TIMEOUT) -> None:
@@ -64,11 +64,11 @@ class EndpointGraph:
         except TimeoutError:
             message = f"{self.url}: no answer within {self.timeout:g} s"
         except (OSError, HTTPException) as error:
-            # A time-out while connecting comes wrapped.
+            # A timeout while connecting is wrapped.
             cause = getattr(error, "reason", None) or error
             message = f"{self.url}: {type(cause).__name__}: {cause}"
         except ValueError:
-            message = f"{self.url}: the answer is no JSON"
+            message = f"{self.url}: the answer is not JSON"
         raise EnvironmentFailureError(message)
 
 

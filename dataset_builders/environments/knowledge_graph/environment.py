@@ -1,4 +1,4 @@
-"""AgentBench's knowledge graph task (KG) on a slice of Freebase or behind an endpoint."""
+"""AgentBench's knowledge graph task (KG), on a slice of Freebase or a SPARQL endpoint."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class _Episode:
 
 
 class KnowledgeGraphEnvironment(TextEnvironment):
-    """Questions that are answered by walking a graph.
+    """Questions that are answered by traversing a graph.
 
     An action is a line with a call of one of the seven tools, such as
     `get_relations(Denton)`, or `Final Answer: #3`. The observation of a call that was
@@ -109,20 +109,20 @@ class KnowledgeGraphEnvironment(TextEnvironment):
         self._episode: _Episode | None = None
 
     def task_ids(self, split: str) -> tuple[str, ...]:
-        """Identifiers such as "knowledge_graph-train-0000"; AgentBench's end with its qid.
+        """Return ids such as "knowledge_graph-train-0000"; AgentBench's end with its qid.
 
         Raises:
-            ConfigError: The split is none of "train", "dev" and "test".
-            SourceNotFoundError: The slice or the file of questions is not there.
-            DataError: A file is not what it should be.
+            ConfigError: The split is not "train", "dev" or "test".
+            SourceNotFoundError: The slice or the file of questions is missing.
+            DataError: A file is invalid.
         """
         return tuple(f"{self.name}-{split}-{rest}" for rest in self._questions(split))
 
     def oracle(self) -> Oracle:
-        """The gold calls, then the last variable they made.
+        """Yield the gold calls, then the last variable they created.
 
         Raises:
-            EnvironmentFailureError: The question has no gold calls, or the graph refuses one.
+            EnvironmentFailureError: The question has no gold calls, or one of them fails.
         """
         question = self._current().question
         if not question.calls:
@@ -138,7 +138,7 @@ class KnowledgeGraphEnvironment(TextEnvironment):
 
     @classmethod
     def missing(cls, data: str | Path | None = None) -> str:
-        """See `TextEnvironment.missing`; the slice is a matter of `task_ids`."""
+        """See `TextEnvironment.missing`; a missing slice is reported by `task_ids`."""
         del data
         return engine_missing()
 
@@ -208,7 +208,7 @@ class KnowledgeGraphEnvironment(TextEnvironment):
 
 @cache
 def _sample(folder: Path, digest: str, split: str) -> dict[str, Question]:
-    del digest  # Part of the key only: a slice may change.
+    del digest  # Only part of the cache key: a slice may change.
     questions = sample_questions(load_facts(folder), split)
     return {f"{index:04d}": question for index, question in enumerate(questions)}
 
@@ -221,6 +221,6 @@ def _parts(name: str, task_id: str) -> tuple[str, str]:
 
 
 def f1(found: frozenset[str], expected: frozenset[str]) -> float:
-    """F1 of two sets of answers, in [0, 1]; 0 where they share nothing."""
+    """Return the F1 of two sets of answers, in [0, 1]; 0 if they are disjoint."""
     shared = len(found & expected)
     return 2 * shared / (len(found) + len(expected)) if shared else 0.0

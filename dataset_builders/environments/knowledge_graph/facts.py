@@ -1,9 +1,9 @@
-"""A slice of Freebase, read from its folder.
+"""Read a slice of Freebase from its folder.
 
 Freebase's ontology is not part of a slice, so two things are derived from it. The type of
 a relation's tails is the type that most of them have by their own relations. And since a
 slice of entities has no numbers, the number of an entity's edges of a relation serves as
-an attribute, `degree.<relation>`: true of the slice, not of the world.
+an attribute, `degree.<relation>`: valid for the slice, not for the world.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from dataset_builders.errors import DataError
 TRIPLES = "triples.tsv.xz"
 LABELS = "labels.tsv.xz"
 
-_MIN_SPREAD = 3  # An attribute that is 1 or 2 everywhere would rank nothing.
+_MIN_SPREAD = 3  # An attribute that is 1 or 2 everywhere cannot rank anything.
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a slice says.
+    """Contents of a slice.
 
     Attributes:
         labels: Entity to its English name.
@@ -48,7 +48,7 @@ class Facts:
 
 
 def facts_digest(folder: Path) -> str:
-    """SHA-256 of a slice's files, in hexadecimal digits."""
+    """Return the SHA-256 of a slice's files, in hexadecimal."""
     digest = hashlib.sha256()
     for name in (TRIPLES, LABELS):
         digest.update((folder / name).read_bytes())
@@ -56,7 +56,7 @@ def facts_digest(folder: Path) -> str:
 
 
 def load_facts(folder: Path) -> Facts:
-    """Read a slice; a folder that has not changed is read once in a process.
+    """Read a slice; an unchanged folder is read once per process.
 
     Args:
         folder: Holds `triples.tsv.xz` (head, relation path, tail) and `labels.tsv.xz`
@@ -70,7 +70,7 @@ def load_facts(folder: Path) -> Facts:
 
 @cache
 def _load(folder: Path, digest: str) -> Facts:
-    del digest  # Part of the key only.
+    del digest  # Only part of the cache key.
     labels = {_identifier(entity): name for entity, name in _read(folder / LABELS, 2)}
     edges: defaultdict[str, defaultdict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for head, path, tail in _read(folder / TRIPLES, 3):
@@ -111,7 +111,7 @@ def _infer_ranges(edges: Mapping[str, Mapping[str, Sequence[str]]]) -> dict[str,
     ranges = {}
     for relation, reached in sorted(tails.items()):
         counts = Counter(each for tail in reached for each in types.get(tail, ()))
-        # Of two types that fit alike, the rarer one says more.
+        # Of two equally fitting types, the rarer one is more specific.
         best = max(counts, key=lambda each: (counts[each], -population[each], each), default="")
         ranges[relation] = best if counts[best] * 2 >= len(reached) else guessed_type(relation)
     return ranges

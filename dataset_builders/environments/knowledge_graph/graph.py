@@ -1,4 +1,4 @@
-"""Where the triples are: anything that answers SPARQL."""
+"""Triple stores that answer SPARQL."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 NAMESPACE = "http://rdf.freebase.com/ns/"
 EXPECTED_TYPE = "type.property.expected_type"
-"""Freebase's own relation from a relation to the type of its tails."""
+"""Freebase's relation that maps a relation to the type of its tails."""
 
 INTEGER = "type.int"
 NUMBERS = frozenset({INTEGER, "type.float", "type.datetime"})
-"""Types whose values have an order; a relation to one of them is an attribute."""
+"""Ordered types; a relation to one of them is an attribute."""
 
 _XSD_INTEGER = "http://www.w3.org/2001/XMLSchema#integer"
 
@@ -28,22 +28,22 @@ class Graph(Protocol):
     """A store of triples."""
 
     def rows(self, query: str) -> list[tuple[str, ...]]:
-        """Answer a SPARQL SELECT.
+        """Run a SPARQL SELECT.
 
         Args:
             query: Standard SPARQL 1.1.
 
         Returns:
-            The values of every solution, in the order of the selected variables; nodes
-            without Freebase's namespace, unbound ones "".
+            The values of every solution, in the order of the selected variables; nodes without
+            Freebase's namespace, unbound values as "".
 
         Raises:
-            EnvironmentFailureError: The store failed, which is no fault of the query.
+            EnvironmentFailureError: The store failed, not because of the query.
         """
 
 
 class EmbeddedGraph:
-    """A slice in this process's memory, in pyoxigraph.
+    """A slice in memory, in pyoxigraph.
 
     Raises:
         MissingExtraError: pyoxigraph is not installed.
@@ -63,10 +63,10 @@ class EmbeddedGraph:
 
 
 def load_graph(folder: Path) -> EmbeddedGraph:
-    """The graph of a slice; one that has not changed is loaded once in a process.
+    """Return the graph of a slice; an unchanged slice is loaded once per process.
 
     Raises:
-        DataError: A file of the slice is not what it should be.
+        DataError: A file of the slice is invalid.
         MissingExtraError: pyoxigraph is not installed.
     """
     return _load(folder.resolve(), facts_digest(folder))
@@ -74,13 +74,13 @@ def load_graph(folder: Path) -> EmbeddedGraph:
 
 @cache
 def _load(folder: Path, digest: str) -> EmbeddedGraph:
-    # Not kept on disk: loading 38,001 triples takes half a second.
+    # Not persisted: loading 38,001 triples takes half a second.
     del digest
     return EmbeddedGraph(load_facts(folder))
 
 
 def engine_missing() -> str:
-    """What has to be installed for `EmbeddedGraph`, in one line; "" if nothing."""
+    """Return what must be installed for `EmbeddedGraph`, in one line; "" if nothing."""
     try:
         import pyoxigraph  # noqa: F401
     except ImportError:

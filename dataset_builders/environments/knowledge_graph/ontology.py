@@ -1,4 +1,4 @@
-"""Which relations there are and what they lead to: from AgentBench's files or the graph."""
+"""Relations and their tail types, from AgentBench's files or from the graph."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ ROLES = "fb_roles"
 
 
 class Ontology(Protocol):
-    """Tells what leads on from a set of entities."""
+    """Lists what can be followed from a set of entities."""
 
     def relations(self, graph: Graph, program: Program) -> dict[str, str]:
-        """Relations to entities that members have, each with the type of its tails."""
+        """Return relations from members to entities, each with the type of its tails."""
 
     def attributes(self, graph: Graph, program: Program) -> tuple[str, ...]:
-        """Relations to numbers and dates that members have."""
+        """Return relations from members to numbers and dates."""
 
 
 class GraphOntology:
-    """What the graph itself says with `type.property.expected_type`, as Freebase does."""
+    """The graph's own ontology, by `type.property.expected_type` as in Freebase."""
 
     def relations(self, graph: Graph, program: Program) -> dict[str, str]:
         """See `Ontology.relations`."""
@@ -47,16 +47,16 @@ def _typed(graph: Graph, program: Program) -> list[tuple[str, ...]]:
         f"SELECT ?relation ?kind WHERE {{ {{ {around_query(program)} }} "
         f"?relation <{NAMESPACE}{EXPECTED_TYPE}> ?kind }}"
     )
-    # AgentBench's order is that of a set of texts, which changes from run to run.
+    # AgentBench's order is that of a set of strings, which changes from run to run.
     return sorted(graph.rows(query))
 
 
 @dataclass(frozen=True, slots=True)
 class FileOntology:
-    """AgentBench's `ontology` folder, by which the published scores were made.
+    """AgentBench's `ontology` folder, with which the published scores were computed.
 
     Attributes:
-        known: Relations that are shown.
+        known: Relations to show.
         numeric: Relations that are attributes.
         ranges: Relation to the type of its tails.
     """
@@ -79,10 +79,10 @@ def _around(graph: Graph, program: Program) -> set[str]:
 
 
 def read_ontology(folder: Path) -> FileOntology | None:
-    """Read a folder with `vocab.json` and `fb_roles`; None where it lacks either.
+    """Read a folder with `vocab.json` and `fb_roles`; None if it lacks either.
 
     Raises:
-        DataError: A file is not what AgentBench's is.
+        DataError: A file differs from AgentBench's format.
     """
     vocabulary, roles = folder / VOCABULARY, folder / ROLES
     if not (vocabulary.is_file() and roles.is_file()):

@@ -1,4 +1,4 @@
-"""Questions with the calls that answer them, and AgentBench's own files of them."""
+"""Questions with their gold calls, and AgentBench's question files."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _CALL = re.compile(r"(\w+)\((.+)\)")
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A task.
+    """A knowledge graph task.
 
     Attributes:
         text: The question.
-        kind: Such as "two_hop"; of AgentBench's files their source, such as "grailqa".
-        entities: Names that the agent may use, to nodes.
+        kind: Such as "two_hop"; for AgentBench's files their source, such as "grailqa".
+        entities: Names that the agent may use, mapped to nodes.
         calls: Gold calls, such as "get_relations(Denton)".
         answers: Entities, or one number as text.
     """
@@ -47,7 +47,7 @@ def check_split(split: str) -> None:
 def read_questions(folder: Path, split: str) -> dict[str, Question]:
     """Read AgentBench's questions of a split.
 
-    Of the training file what dev or test also asks is left out: 13 of the published 1,214.
+    Training questions that also occur in dev or test are left out: 13 of the published 1,214.
 
     Args:
         folder: Holds `std.json`, `dev.json` and `kg_rl_all.json`.
@@ -58,8 +58,8 @@ def read_questions(folder: Path, split: str) -> dict[str, Question]:
 
     Raises:
         ConfigError: The split is unknown.
-        SourceNotFoundError: The file is not there.
-        DataError: A record is not what AgentBench's are.
+        SourceNotFoundError: The file is missing.
+        DataError: A record differs from AgentBench's format.
     """
     check_split(split)
     questions = _read_file(folder / FILES[split])
@@ -122,7 +122,7 @@ def _read_record(where: str, record: Any) -> tuple[str, Question]:
 
 
 def _with_names(call: str, entities: Mapping[str, str]) -> str:
-    """A gold call as an agent would write it: by name, where a name can be written."""
+    """Convert a gold call to names where possible, as an agent would write it."""
     names = {node: name for name, node in entities.items() if writable(name)}
     name, arguments = _CALL.fullmatch(call).groups()  # type: ignore[union-attr]
     words = [names.get(word.strip(), word.strip()) for word in arguments.split(",")]
@@ -130,6 +130,6 @@ def _with_names(call: str, entities: Mapping[str, str]) -> str:
 
 
 def writable(name: str) -> bool:
-    """Whether a name, as an argument, is read as it is written."""
+    """Whether a name can be parsed back when written as an argument."""
     plain = name == name.strip() and not re.search(r"[,()#\n]|[vV]ariable |^[mf]\.\w+$", name)
     return bool(name) and plain

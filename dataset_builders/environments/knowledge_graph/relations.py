@@ -1,4 +1,4 @@
-"""Names of relations and the words they are asked with."""
+"""Names of relations, and their wording in questions."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import re
 from functools import cache
 
 DEGREE = "degree."
-"""Begins the name of an attribute that counts the edges of a relation."""
+"""Prefix of attributes that count the edges of a relation."""
 
 _JOINT = ".."
 _PLURAL = re.compile(r"_s\b")
-# Properties whose names are no nouns.
+# Properties whose names are not nouns.
 _NOUNS = {
     "adjoins": "neighboring place",
     "contains": "place within it",
@@ -37,7 +37,7 @@ _NOUNS = {
 
 
 def relation_name(path: str) -> str:
-    """The dotted name of a relation.
+    """Return the dotted name of a relation.
 
     Args:
         path: As the slice has it: `/film/film/genre`, or `/people/person/spouse_s./people/
@@ -51,20 +51,20 @@ def relation_name(path: str) -> str:
 
 
 def head_type(relation: str) -> str:
-    """The type that a relation is a property of, such as `film.film`."""
+    """Return the type that a relation is a property of, such as `film.film`."""
     first = relation.removeprefix(DEGREE).split(_JOINT)[0]
     return first.rpartition(".")[0]
 
 
 def guessed_type(relation: str) -> str:
-    """A type named after the relation, where the graph tells nothing of its tails."""
+    """Return a type named after the relation, if the graph does not give its tails' type."""
     last = relation.split(_JOINT)[-1].split(".")
     return f"{last[0]}.{_PLURAL.sub('', last[-1])}"
 
 
 @cache
 def phrase(relation: str) -> str:
-    """The words of a relation's property, such as "place of birth".
+    """Return a relation's property in words, such as "place of birth".
 
     A joint relation is worded by its end and, where that says something new, its start, such
     as "award (under award nominations)".
@@ -77,7 +77,7 @@ def phrase(relation: str) -> str:
 
 
 def type_words(relation: str) -> str:
-    """The words of the type a relation is a property of, such as "film"."""
+    """Return the type that a relation is a property of in words, such as "film"."""
     return _words(head_type(relation))
 
 

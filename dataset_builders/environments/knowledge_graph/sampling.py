@@ -1,9 +1,9 @@
-"""Questions sampled from a slice: draw a program, execute it, word it.
+"""Sample questions from a slice: draw a program, execute it, phrase it.
 
 Every topic entity belongs to one split, by the hash of its identifier. So no entity that a
 training question starts from starts a question of dev or test, and no program of one split
-occurs in another. The answers found here, by looking edges up, are what the calls find in
-the graph by SPARQL: neither knows of the other.
+occurs in another. The answers computed here, by looking up edges, equal what the calls find in the
+graph by SPARQL; the two implementations are independent.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from dataset_builders.environments.knowledge_graph.questions import Question, wr
 from dataset_builders.environments.knowledge_graph.relations import phrase
 
 SIZES = {"train": 2500, "dev": 100, "test": 150}
-"""Questions of each split; fewer where a slice does not yield as many."""
+"""Questions per split; fewer if a slice does not yield as many."""
 
-_SHARES = (("train", 80), ("dev", 88), ("test", 100))  # Upper ends, in hundredths.
+_SHARES = (("train", 80), ("dev", 88), ("test", 100))  # Upper bounds, in hundredths.
 _MAX_ANSWERS = 40
 _MAX_BETWEEN = 25
-_PATIENCE = 400  # Draws in vain, in a row, after which a slice is taken as used up.
-_NAMELESS = re.compile(r"Q\d+")  # Wikidata's identifier in place of a name.
-# Relations that users of Freebase kept for themselves, or that describe records.
+_PATIENCE = 400  # Consecutive failed draws after which a slice counts as exhausted.
+_NAMELESS = re.compile(r"Q\d+")  # Wikidata identifier in place of a name.
+# Relations private to Freebase users, or about records.
 _UNASKED = ("user.", "dataworld.", "common.topic.")
 
 
@@ -41,7 +41,7 @@ class _Program:
 
 
 def split_of(entity: str) -> str:
-    """The split in which an entity may be a topic."""
+    """Return the split in which an entity may be a topic."""
     number = int(hashlib.sha256(entity.encode()).hexdigest(), 16) % 100
     return next(split for split, end in _SHARES if number < end)
 
@@ -55,8 +55,8 @@ def sample_questions(facts: Facts, split: str, size: int | None = None) -> tuple
         size: How many; `SIZES[split]` if absent.
 
     Returns:
-        Different programs, of the kinds in turn; the same for the same slice on every
-        machine. Fewer than `size` where the slice does not yield as many.
+        Different programs, cycling through the kinds; identical for the same slice on every
+        machine. Fewer than `size` if the slice does not yield as many.
     """
     sampler = _Sampler(facts, split)
     questions: dict[tuple[str, ...], Question] = {}
@@ -80,7 +80,7 @@ def sample_questions(facts: Facts, split: str, size: int | None = None) -> tuple
 class _Sampler:
     def __init__(self, facts: Facts, split: str) -> None:
         self.facts = facts
-        # Text seeds are hashed by SHA-512, not by the salted hash().
+        # String seeds are hashed by SHA-512, not by the salted hash().
         self.rng = random.Random(f"agenttuning/knowledge_graph/{split}")
         self.topics = _topics(facts, split)
         self._heads: defaultdict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
@@ -90,7 +90,7 @@ class _Sampler:
                     self._heads[facts.ranges[relation], tail].append((topic, relation))
 
     def draw(self, kind: str, known: Mapping[tuple[str, ...], object]) -> _Program | None:
-        """A program of a kind that is not known yet; None where none is found."""
+        """Draw a new program of a kind; None if none is found."""
         for _ in range(_PATIENCE if self.topics else 0):
             program = _DRAWS[kind](self)
             if program is not None and program.calls not in known:
@@ -98,20 +98,20 @@ class _Sampler:
         return None
 
     def asked(self, entity: str) -> list[str]:
-        """Relations of an entity that questions may use."""
+        """Return the relations of an entity that questions may use."""
         return _told_apart(
             name for name in self.facts.edges.get(entity, {}) if not name.startswith(_UNASKED)
         )
 
     def start(self) -> tuple[str, str, tuple[str, ...]] | None:
-        """A topic, a relation and what it leads to besides the topic itself."""
+        """Draw a topic, a relation and its tails except the topic itself."""
         topic = self.rng.choice(self.topics)
         relation = self.rng.choice(self.asked(topic))
         tails = tuple(tail for tail in self.facts.edges[topic][relation] if tail != topic)
         return (topic, relation, tails) if tails else None
 
     def partner(self, kind: str, tail: str) -> tuple[str, str]:
-        """A topic and a relation of a range that leads to a tail."""
+        """Draw a topic and a relation with the given range that leads to a tail."""
         return self.rng.choice(self._heads[kind, tail])
 
     def name(self, entity: str) -> str:
@@ -136,7 +136,7 @@ def _topics(facts: Facts, split: str) -> list[str]:
 
 
 def _told_apart(names: Iterable[str]) -> list[str]:
-    """Those whose words no other has: a question means one relation."""
+    """Return those with a unique wording: a question must mean one relation."""
     by_words = defaultdict(list)
     for name in names:
         by_words[phrase(name)].append(name)
@@ -168,7 +168,7 @@ def _two_hop(sampler: _Sampler) -> _Program | None:
     if start is None or len(start[2]) > _MAX_BETWEEN:
         return None
     topic, first, _ = start
-    # The topic itself may be a stop on the way, and is in the graph's answer too.
+    # The topic itself may be an intermediate node, and is in the graph's answer too.
     between = sampler.facts.edges[topic][first]
     choices = _told_apart(sorted({name for each in between for name in sampler.asked(each)}))
     if not choices:
@@ -195,7 +195,7 @@ def _intersection(sampler: _Sampler) -> _Program | None:
     other, second = sampler.partner(kind, sampler.rng.choice(tails))
     theirs = sampler.facts.edges[other][second]
     answers = _fits(set(tails) & set(theirs) - {topic, other})
-    # Where one set holds the other, half of the program would do.
+    # If one set contains the other, half of the program would suffice.
     if other == topic or answers is None or len(answers) in (len(tails), len(theirs)):
         return None
     names = sampler.name(topic), sampler.name(other)
@@ -231,7 +231,7 @@ def _extreme(sampler: _Sampler, *, largest: bool) -> _Program | None:
 
 
 def _single_best(sampler: _Sampler, tails: Sequence[str], largest: bool) -> tuple[str, str]:
-    """An attribute by which one of the tails stands alone at the end; "" if there is none."""
+    """Return an attribute with a unique extreme among the tails; "" if there is none."""
     attributes = _told_apart(
         name
         for name, values in sampler.facts.degrees.items()

@@ -1,4 +1,4 @@
-"""What an agent thinks before each gold call: why the call, in plain words."""
+"""Thoughts of the oracle before each gold call."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ _NUMBER_WORDS = {"argmax": "largest", "argmin": "smallest"}
 
 
 def thought_before(call: str, number: int) -> str:
-    """A thought for a gold call.
+    """Return a thought for a gold call.
 
     Args:
         call: Such as "get_neighbors(Denton, location.location.time_zones)".
-        number: Its place among the calls, from 0.
+        number: Its index among the calls, from 0.
     """
     found = _CALL.fullmatch(call)
     if found is None:
-        raise ValueError(f"{call!r} is no call")
+        raise ValueError(f"{call!r} is not a call")
     name = found.group(1)
     first, *rest = found.group(2).split(", ")
     match name:
@@ -43,5 +43,5 @@ def thought_before(call: str, number: int) -> str:
 
 
 def closing_thought(variable: int) -> str:
-    """A thought for the final answer."""
+    """Return a thought for the final answer."""
     return f"#{variable} holds what the question asks for."

@@ -1,4 +1,4 @@
-"""AgentBench's seven tools, and the rules by which a line of text calls them."""
+"""AgentBench's seven tools, and how a line of text calls them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TYPES_DIFFER = "types_differ"
 SYNTAX = "syntax"
 NO_CALL = "no_call"
 
-# A word is tried from its beginning only: else a long one takes the square of its length.
+# Matched only from the start of a word: otherwise a long one takes quadratic time.
 _CALLED = re.compile(r"(?<!\w)(\w+)\(")
 _IDENTIFIER = re.compile(r"[mf]\.\w+")
 _VARIABLE = re.compile(r"#(\d{1,4})")
@@ -33,15 +33,15 @@ _COMMA = re.compile(r"\s*,\s*")
 
 
 class _CannotExecute(Exception):
-    """The call makes no sense; the acting model is told so."""
+    """The call is invalid; the message is shown to the model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a line brought.
+    """Result of a line of calls.
 
     Attributes:
-        text: The result; "" where nothing was executed.
+        text: The result; "" if nothing was executed.
         problem: "" or why nothing was executed: "bad_arguments", "types_differ",
             "syntax" or "no_call".
         call: The call that failed, or its function's name after "syntax".
@@ -57,12 +57,12 @@ class Toolbox:
 
     `get_neighbors` takes only relations that `get_relations` listed for the same set, and
     `argmax` and `argmin` only attributes that `get_attributes` listed. AgentBench keeps
-    those lists for as long as its process lives; here an episode has its own.
+    those lists for the lifetime of its process; here each episode has its own.
 
     Args:
         graph: The triples.
-        ontology: Which relations there are.
-        entities: Names that stand for nodes, as the question gives them.
+        ontology: The relations.
+        entities: Names of nodes, as given in the question.
     """
 
     def __init__(self, graph: Graph, ontology: Ontology, entities: Mapping[str, str]) -> None:
@@ -81,7 +81,7 @@ class Toolbox:
         }
 
     def members(self, variable: Variable) -> frozenset[str]:
-        """Members of a variable, or its number as text.
+        """Return the members of a variable, or its number as text.
 
         Raises:
             EnvironmentFailureError: The graph failed.
@@ -89,17 +89,17 @@ class Toolbox:
         return frozenset(row[0] for row in self._graph.rows(members_query(variable.program)))
 
     def call(self, line: str) -> Reply:
-        """Take the calls of a line in order until one can be executed.
+        """Execute the first executable call of a line.
 
         Arguments are what stands between the first bracket and the next closing one, cut
-        at commas; a name that holds either cannot be given. After calls that all failed
-        the last failure is told.
+        at commas; a name that holds either cannot be given. If all calls fail, the last failure is
+        returned.
 
         Raises:
             EnvironmentFailureError: The graph failed.
         """
         reply = Reply("", NO_CALL)
-        failed: dict[str, Reply] = {}  # All calls of one name are read as its first one.
+        failed: dict[str, Reply] = {}  # All calls of one name are parsed as its first one.
         for name in _CALLED.findall(line):
             if name not in failed:
                 reply = self._try(name, line)
@@ -123,7 +123,7 @@ class Toolbox:
             return Reply("", BAD_ARGUMENTS, f"{name}({', '.join(words)})")
 
     def find(self, identifier: str) -> Variable | None:
-        """The variable of a number such as "3"; None where there is none."""
+        """Return the variable with a number such as "3"; None if there is none."""
         found = _VARIABLE.fullmatch("#" + identifier)
         index = int(found.group(1)) if found else len(self.variables)
         return self.variables[index] if index < len(self.variables) else None
@@ -181,7 +181,7 @@ class Toolbox:
 
 
 def _first_arguments(name: str, line: str) -> str:
-    """What stands between the first bracket of a call and the next one; "" if nothing."""
+    """Return the text between the first bracket of a call and the next one; "" if none."""
     start = line.index(f"{name}(") + len(name) + 1
     end = line.find(")", start + 1)
     return line[start:end] if end > 0 else ""
@@ -194,7 +194,7 @@ def _exactly(number: int, given: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _entities(value: Any) -> Variable:
-    """A variable that holds entities; numbers lead nowhere."""
+    """Return a variable that holds entities; numbers cannot be followed."""
     if not isinstance(value, Variable) or isinstance(value.program, Number):
         raise _CannotExecute
     return value

@@ -1,8 +1,8 @@
-"""Variables: sets of entities, kept as the program that finds them.
+"""Variables: sets of entities, represented by the program that computes them.
 
-A program becomes SPARQL only when something has to be known of it, as in AgentBench. It is
-what AgentBench's `lisp_to_sparql` makes of the same calls: topic entities are never part
-of a result, and of equal largest values all bearers are.
+A program is translated to SPARQL only when its result is needed, as in AgentBench. The translation
+equals AgentBench's `lisp_to_sparql` for the same calls: topic entities are never part of a result,
+and all entities that share the largest value are.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Entity:
 
 @dataclass(frozen=True, slots=True)
 class Neighbors:
-    """What a relation leads to."""
+    """Entities that a relation leads to."""
 
     source: Program
     relation: str
@@ -31,7 +31,7 @@ class Neighbors:
 
 @dataclass(frozen=True, slots=True)
 class Both:
-    """What two sets share."""
+    """Intersection of two sets."""
 
     first: Program
     second: Program
@@ -48,7 +48,7 @@ class Extreme:
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """How many members a set has."""
+    """Size of a set."""
 
     source: Program
 
@@ -58,11 +58,11 @@ Program = Entity | Neighbors | Both | Extreme | Number
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """A set that an episode made.
+    """A set created in an episode.
 
     Attributes:
         type: Type of its members, such as "film.film".
-        program: What finds them.
+        program: The program that computes them.
     """
 
     type: str
@@ -70,7 +70,7 @@ class Variable:
 
 
 def members_query(program: Program) -> str:
-    """SPARQL for the members of a set, or for the number of them."""
+    """Return SPARQL for the members of a set, or for their number."""
     if isinstance(program, Number):
         inner = members_query(program.source)
         return f"SELECT (COUNT(DISTINCT ?x) AS ?number) WHERE {{ {{ {inner} }} }}"
@@ -80,7 +80,7 @@ def members_query(program: Program) -> str:
 
 
 def around_query(program: Program) -> str:
-    """SPARQL for the relations and attributes of a set's members."""
+    """Return SPARQL for the relations and attributes of a set's members."""
     if isinstance(program, Entity):
         members = f"{_iri(program.identifier)} ?relation ?tail ."
     else:
@@ -113,9 +113,9 @@ def _topics(program: Program) -> Iterator[str]:
 
 
 def _where(program: Program, name: str, names: Iterator[str]) -> str:
-    """Graph patterns that bind `name` to the members.
+    """Return graph patterns that bind `name` to the members.
 
-    A step that others build upon is made distinct first: paths are many, members few.
+    Intermediate steps are made distinct first: there are many paths but few members.
     """
     match program:
         case Neighbors(Entity(identifier), relation):
@@ -135,7 +135,7 @@ def _where(program: Program, name: str, names: Iterator[str]) -> str:
             )
             return f"{_distinct(source, name, names)} {name} {_iri(attribute)} {value} . {best}"
         case Entity() | Number():
-            raise ValueError(f"{program} is no set of entities")
+            raise ValueError(f"{program} is not a set of entities")
 
 
 def _distinct(program: Program, name: str, names: Iterator[str]) -> str:

@@ -1,4 +1,4 @@
-"""Questions in words: sentences of our own around the words of relations."""
+"""Question templates, filled with the words of relations."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Mind2Web: choose an element of a real page and what to do with it, step by step."""
+"""Mind2Web: choose an element of a real page and an operation on it, step by step."""

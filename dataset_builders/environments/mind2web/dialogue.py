@@ -1,4 +1,4 @@
-"""Mind2Web's multiple choice as a conversation, by AgentBench's format."""
+"""Dialogue for Mind2Web's multiple choice, in AgentBench's format."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dataset_builders.environments.mind2web.scoring import NONE, parse_choice, p
 from dataset_builders.environments.prompts import Prompt
 from dataset_builders.errors import DataError, SourceNotFoundError
 
-# How AgentInstruct's turns are laid out, whatever the words between the parts.
+# Layout of AgentInstruct's turns, for any text between the parts.
 _PUBLISHED = re.compile(
     r"(?P<before>.*?)<html.*</html>(?P<task>.*?\nTask: ).*?(?P<previous>\nPrevious actions:\n).*"
     r"(?P<choices>\n[^\n]+\n\nA\. [^\n]*)(?:\n[B-K]\. .*)?",
@@ -27,11 +27,11 @@ _PUBLISHED = re.compile(
 
 
 class Mind2WebDialogue(Dialogue):
-    """A thought, a letter, an operation and its value, each turn on its own.
+    """Dialogue for Mind2Web: a thought, a letter, an operation and its value, each turn on its own.
 
-    The model is shown the demonstrations, where there are any, and the page at hand, but
-    not its former turns. A turn without an answer counts as A, as in AgentBench, and an
-    episode never ends for its format.
+    The model is shown the demonstrations, if any, and the current page, but not its earlier turns.
+    A turn without an answer counts as A, as in AgentBench, and an episode never ends because of its
+    format.
     """
 
     world: ClassVar[type[TextEnvironment]] = Mind2WebEnvironment
@@ -47,15 +47,15 @@ class Mind2WebDialogue(Dialogue):
         super().__init__(env, prompt)
 
     def read(self, said: str) -> str | None:
-        """Letter, line break, operation and value; each may be empty."""
+        """Return letter, line break, operation and value; each may be empty."""
         return f"{parse_choice(said)}\n{parse_operation(said)}"
 
     def has_action(self, turn: str) -> bool:
-        """Whether a turn answers with a letter; `parse` takes one without for an answer too."""
+        """Whether a turn answers with a letter; `parse` accepts turns without one, too."""
         return bool(parse_choice(turn))
 
     def write(self, move: OracleStep) -> str:
-        """The move in AgentInstruct's form."""
+        """Format a step as AgentInstruct does."""
         letter, _, action = move.action.partition("\n")
         if letter == NONE:
             return f"Thought: {move.thought}\nAnswer: {NONE}. None of the above"
@@ -66,7 +66,7 @@ class Mind2WebDialogue(Dialogue):
 
     @classmethod
     def published_pieces(cls, rows: Sequence[Sequence[Message]]) -> dict[str, str]:
-        """The words around page, task, former actions and choices."""
+        """Extract the text around page, task, earlier actions and choices."""
         layouts = Counter(
             f"{found['before']}{{page}}{found['task']}{{task}}{found['previous']}{{previous}}"
             f"{found['choices']}\n{{choices}}"
@@ -82,21 +82,21 @@ class Mind2WebDialogue(Dialogue):
         return {"first": layout, "feedback": layout}
 
     def first_turn(self, observation: str, info: dict[str, Any]) -> str:
-        """The page at hand in the prompt's words."""
+        """Format the current page with the prompt template."""
         del observation
         return self._worded("first", info)
 
     def feedback(self, observation: str, info: dict[str, Any]) -> str:
-        """The page around the next candidates, in the same words."""
+        """Format the page around the next candidates with the same template."""
         del observation
         return self._worded("feedback", info)
 
     def trim(self, messages: Sequence[Message]) -> tuple[Message, ...]:
-        """The demonstrations and the page at hand."""
+        """Return the demonstrations and the current page."""
         return (*self.prompt.opening, messages[-1])
 
     def _worded(self, piece: str, info: dict[str, Any]) -> str:
-        # From the last slot to the first: what is filled in may look like a slot.
+        # From the last placeholder to the first: a value may look like a placeholder.
         return self.prompt.fill(
             piece,
             choices="\n".join(listed(info["choices"])),
@@ -113,7 +113,7 @@ def _read_demonstrations(path: Path) -> tuple[Message, ...]:
         raise SourceNotFoundError(f"{path}: demonstrations: {error.strerror}") from error
     except ValueError as error:
         raise DataError(f"{path}: demonstrations: {error}") from error
-    # The benchmark's own file ends with a turn for the page at hand to be put in.
+    # The benchmark's own file ends with a turn into which the current page is inserted.
     if turns and turns[-1].role == "user":
         turns = turns[:-1]
     return tuple(replace(turn, trained=False) for turn in turns)

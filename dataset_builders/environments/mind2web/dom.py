@@ -1,8 +1,8 @@
-"""A page as a tree, cut down to what surrounds candidates, and as short text.
+"""Page trees: prune a page to the surroundings of candidates and write it as short text.
 
-What is kept and how it is written is Mind2Web's rule for its language models, to which
-AgentBench keeps: a model sees a few candidates and what is near them, never a whole page.
-Texts of a page are elements of their own, named `text`.
+Pruning and format follow Mind2Web's rule for its language models, as AgentBench does: a model sees
+a few candidates and what is near them, never a whole page. Texts of a page are elements of their
+own, named `text`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ TEXT = "text"
 _LEVELS = 6
 """Levels below a candidate that are kept."""
 _DESCENDANTS = 50
-"""Elements below a candidate that are kept, the first ones."""
+"""Maximum elements below a candidate that are kept."""
 _SIBLINGS = 3
 """Elements that are kept before and after a candidate."""
 
 _WORDS = 20
-"""Words of a text, and of all attributes of an element."""
+"""Maximum words of a text, and of all attributes of an element."""
 _VALUE_WORDS = 5
 _LONG_WORD = 15
 _CHOICE_WORDS = 10
@@ -38,7 +38,7 @@ _SHOWN = (
 )
 _MEANINGLESS = frozenset({"hidden", "none", "presentation", "null", "undefined"})
 _BARE_TEXT = re.compile(r"<text>(.*?)</text>")
-# In this order, as some stand within others.
+# The order matters, as some are substrings of others.
 _ENTITIES = (
     *(("&quot;", '"'), ("&amp;", "&"), ("&lt;", "<"), ("&gt;", ">"), ("&nbsp;", " ")),
     *(("&ndash;", "-"), ("&rsquo;", "'"), ("&lsquo;", "'"), ("&ldquo;", '"'), ("&rdquo;", '"')),
@@ -48,7 +48,7 @@ _ENTITIES = (
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """An element.
+    """An element of a page.
 
     Attributes:
         tag: Its name; `TEXT` for a text.
@@ -65,12 +65,12 @@ class Node:
 
     @property
     def id(self) -> str:
-        """Its identifier within the page, or ""."""
+        """Its id within the page, or ""."""
         return self.attributes.get(ID, "")
 
     def walk(self) -> Iterator[tuple[Node, Node | None]]:
-        """All elements in document order, this one first, each with its parent."""
-        # By hand: real pages nest deeper than Python calls may.
+        """Yield all elements in document order, this one first, each with its parent."""
+        # Iteratively: real pages nest deeper than Python's recursion limit.
         waiting: list[tuple[Node, Node | None]] = [(self, None)]
         while waiting:
             node, parent = waiting.pop()
@@ -79,13 +79,13 @@ class Node:
 
 
 def parse_page(source: str) -> Node:
-    """Read a page, an XML text as in `cleaned_html`.
+    """Parse a page, an XML text as in `cleaned_html`.
 
     Raises:
         DataError: The text is not well formed.
     """
     reader = _Reader()
-    parser = expat.ParserCreate()  # Without name spaces: pages have prefixes of no name space.
+    parser = expat.ParserCreate()  # Without namespaces: pages have undeclared prefixes.
     parser.buffer_text = True
     parser.StartElementHandler = reader.start
     parser.EndElementHandler = reader.end
@@ -125,26 +125,26 @@ class _Reader:
             node.text += text
 
     def doctype(self, *declaration: object) -> None:
-        # It may define entities, which no page of the data set does.
+        # A document type may define entities; no page of the data set has one.
         raise DataError("not a page of the data set: it declares a document type")
 
 
 def prune(page: Node, candidates: Collection[str]) -> Node:
-    """Cut a page down to candidates and what is near them.
+    """Prune a page to candidates and their surroundings.
 
     Kept are each candidate, its ancestors, its first descendants and nearest siblings.
-    Of the rest, elements without attributes and with at most one child give way to that
-    child. Only candidates keep their identifiers.
+    Of the rest, elements without attributes and with at most one child are replaced by that child.
+    Only candidates keep their ids.
 
     Args:
-        page: The page; left as it is.
+        page: The page; not modified.
         candidates: Identifiers of elements.
 
     Raises:
         DataError: A candidate is not on the page.
     """
     keep = _neighbourhood(page, candidates)
-    # In document order from the last one: children are settled before their parents.
+    # In reverse document order: children are processed before their parents.
     original = list(page.walk())
     copies: dict[int, Node | None] = {}
     for node, parent in reversed(original):
@@ -163,7 +163,7 @@ def prune(page: Node, candidates: Collection[str]) -> Node:
 
 
 def _settled(node: Node, copies: dict[int, Node | None]) -> list[Node]:
-    """Copies of the children that are kept, wrappers replaced by what they wrap."""
+    """Return copies of the children that are kept, with wrappers replaced by their content."""
     children: list[Node] = []
     for child in node.children:
         copy = copies[id(child)]
@@ -215,7 +215,7 @@ def _below(node: Node) -> list[Node]:
 
 
 def represent(page: Node) -> tuple[str, list[tuple[str, str]]]:
-    """Write a pruned page as short text.
+    """Format a pruned page as short text.
 
     Returns:
         The text, in which candidates are numbered from 0 in document order, and the
@@ -232,8 +232,8 @@ def represent(page: Node) -> tuple[str, list[tuple[str, str]]]:
 
 
 def _short(top: Node, numbers: dict[str, int]) -> str:
-    # Mind2Web writes XML and then takes its marks away; the same is done here, for what
-    # a text holds may look like such a mark.
+    # Mind2Web writes XML and then removes its markup; the same is done here, since a text may look
+    # like such markup.
     text = "".join(_xml(top, numbers)).replace('"', " ")
     text = text.replace("meta= ", "").replace("id= ", "id=").replace(" >", ">")
     text = _BARE_TEXT.sub(r"\1", text)
@@ -266,7 +266,7 @@ def _quoted(value: str) -> str:
 
 
 def _marks(node: Node, numbers: dict[str, int]) -> dict[str, str]:
-    """Number of a candidate, and the words of the attributes that say something."""
+    """Return a candidate's number, and the words of its informative attributes."""
     values: dict[str, None] = {}
     for name in _SHOWN:
         value = node.attributes.get(name, "").lower()

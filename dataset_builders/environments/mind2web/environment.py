@@ -1,11 +1,11 @@
 """AgentBench's Mind2Web task: steps of annotated tasks on recorded pages.
 
-Each step is a task of its own: what came before is as annotated, whatever the model chose.
+Each step is a separate task: earlier actions are as annotated, whatever the model chose.
 
 Differences from AgentBench: candidates are shuffled by the task's identifier, not by one
-generator for all; a step with one candidate or without a right one is asked too, where
-AgentBench counts it as failed without asking (the second still earns 0). Training steps
-without published ranks have negatives drawn at random; the evaluation splits need ranks.
+generator for all; a step with one candidate or without a right one is played too, where AgentBench
+counts it as failed without playing (the second still scores 0). Training steps without published
+ranks have negatives drawn at random; the evaluation splits need ranks.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ from dataset_builders.storage import cache_folder
 _log = logging.getLogger(__name__)
 
 CHOICES = 5
-"""Candidates that are shown at a time."""
+"""Candidates shown at a time."""
 
 PREVIOUS = 5
-"""Actions before the step that are shown, the latest."""
+"""Number of previous actions shown, the latest ones."""
 
 _WHAT = (
     "the Mind2Web data (train_*.json, test_domain_*.json and ranks.json; "
@@ -73,7 +73,7 @@ class _Episode:
 
 
 class Mind2WebEnvironment(TextEnvironment):
-    """Which element of a page to act on next, and how.
+    """Choose the page element to act on next, and the operation.
 
     Of a step's ten likeliest elements five are shown at a time; a chosen one is put to the
     end of the queue, until one is left. An action is a letter (A for none of those shown,
@@ -114,7 +114,7 @@ class Mind2WebEnvironment(TextEnvironment):
 
     @classmethod
     def missing(cls, data: str | Path | None = None) -> str:
-        """Why there is no data; see `TextEnvironment.missing`."""
+        """Return why there is no data; see `TextEnvironment.missing`."""
         try:
             cls._folder(data)
         except AgentTuningError as error:
@@ -123,15 +123,15 @@ class Mind2WebEnvironment(TextEnvironment):
 
     @classmethod
     def stand_in(cls, data: str | Path | None = None) -> str:
-        """Pages that `setup` made up; see `TextEnvironment.stand_in`."""
+        """Name the placeholder pages that `setup` generated; see `TextEnvironment.stand_in`."""
         try:
             return "made-up pages" if made_up.is_made_up(cls._folder(data)) else ""
-        except AgentTuningError:  # There is nothing at all.
+        except AgentTuningError:  # There is no data at all.
             return ""
 
     @classmethod
     def setup(cls, data: str | Path | None, say: Callable[[str], None]) -> None:
-        """Index the data; where there is none, make up a few pages to try things out on."""
+        """Index the data; if there is none, generate placeholder pages for trying things out."""
         try:
             folder = cls._folder(data)
         except SourceNotFoundError:
@@ -151,10 +151,10 @@ class Mind2WebEnvironment(TextEnvironment):
         return find_data(cls.name, data, cls.data_names, ["**/*.json*"], _WHAT)
 
     def task_ids(self, split: str) -> tuple[str, ...]:
-        """Identifiers such as "mind2web-test-<annotation_id>_<action_uid>".
+        """Return ids such as "mind2web-test-<annotation_id>_<action_uid>".
 
-        Training steps are those that can be solved; of the other splits all count, as in
-        the benchmark.
+        Only solvable training steps are returned; in other splits all steps count, as in the
+        benchmark.
         """
         if split not in SPLITS:
             raise ConfigError(f"split {split!r} is unknown; known: {', '.join(SPLITS)}")
@@ -167,7 +167,7 @@ class Mind2WebEnvironment(TextEnvironment):
         return tuple(f"{self.name}-{split}-{each}" for each in ids)
 
     def oracle(self) -> Oracle:
-        """Choose a right element wherever one is shown.
+        """Choose a right element whenever one is shown.
 
         Raises:
             EnvironmentFailureError: No candidate is right.
@@ -221,7 +221,7 @@ class Mind2WebEnvironment(TextEnvironment):
         return self._end_of_step(episode, valid)
 
     def _end_of_step(self, episode: _Episode, valid: bool) -> StepResult:
-        # AgentBench: without an element left nothing is predicted, whatever was chosen before.
+        # AgentBench: if no element is left, nothing is predicted, whatever was chosen before.
         element, operation = episode.chosen if episode.waiting else ("", "")
         right = element in episode.step.positives
         f1 = operation_f1(operation, episode.reference) if episode.step.positives else 0.0
@@ -275,21 +275,21 @@ class Mind2WebEnvironment(TextEnvironment):
 
 @cache
 def _warn_once(folder: Path) -> None:
-    # Else a score on them could be taken for one on the benchmark.
+    # Otherwise a score on them could be mistaken for one on the benchmark.
     _log.warning("mind2web: %s holds MADE-UP pages: a score on them means nothing", folder)
 
 
 def listed(choices: Sequence[str]) -> list[str]:
-    """Choices with their letters, one a line."""
+    """Format choices with their letters, one per line."""
     return [f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False)]
 
 
 def _candidates(task_id: str, step: Step) -> list[str]:
-    """At most ten candidates in random order, the same ones on every machine."""
+    """Return at most ten candidates in random order, identical on every machine."""
     rng = random.Random(f"agenttuning/{task_id}")
     positives, negatives = list(step.positives[:TOP_K]), list(step.negatives)
     room = TOP_K - len(positives)
-    if len(negatives) > room:  # Without ranks only: likeliest ones are ten at most.
+    if len(negatives) > room:  # Only without ranks: there are at most ten top-ranked ones.
         negatives = rng.sample(negatives, room)
     candidates = [*positives, *negatives]
     rng.shuffle(candidates)

@@ -1,4 +1,4 @@
-"""Pages that nobody has seen, in Mind2Web's schema: for trying things out, not for scores.
+"""Placeholder pages in Mind2Web's schema: for trying things out, not for scores.
 
 All names begin with "made-up". Sites have nested lists, forms, options and attributes of
 the kinds that recorded pages have.
@@ -32,7 +32,7 @@ _SITES = {
 
 
 def write(folder: Path) -> None:
-    """Write the made-up set, with its ranks and a file that says what it is.
+    """Write the placeholder data, with its ranks and a file that marks it as such.
 
     Raises:
         OSError: The folder cannot be written.
@@ -50,13 +50,13 @@ def write(folder: Path) -> None:
 
 
 def is_made_up(folder: Path) -> bool:
-    """Whether a folder holds the made-up set."""
+    """Whether a folder holds the placeholder data."""
     return (folder / MARK).is_file()
 
 
 @dataclass(slots=True)
 class _Page:
-    """A page in the making; elements are numbered as they are made."""
+    """Page builder; elements are numbered in creation order."""
 
     rng: random.Random
     number: int = 0
@@ -79,10 +79,10 @@ class _Page:
 
 
 def make_record(seed: str) -> dict[str, Any]:
-    """An annotated task of three steps: type, select, click.
+    """Generate an annotated task of three steps: type, select, click.
 
     Args:
-        seed: Any text; the same text makes the same record.
+        seed: Any text; the same text gives the same record.
     """
     rng = random.Random(f"agenttuning/made-up/{seed}")
     site = rng.choice(sorted(_SITES))
@@ -119,7 +119,7 @@ def make_record(seed: str) -> dict[str, Any]:
 
 
 def make_ranks(record: dict[str, Any]) -> dict[str, list[str]]:
-    """Candidates of each step, the likeliest first; the right ones are among the first ten."""
+    """Return the candidates of each step, ranked; the right ones are among the first ten."""
     ranks = {}
     for action in record["actions"]:
         step = f"{record['annotation_id']}_{action['action_uid']}"
@@ -158,7 +158,7 @@ def _form_page(
         fields.append(page.node("div", page.node("span", page.text(label)), select))
     form = page.node("form", *fields, page.node("button", page.text("Apply"), candidate=True))
     if target is None:
-        raise ValueError(f"{wanted} is none of {labels}")
+        raise ValueError(f"{wanted} is not one of {labels}")
     return _frame(page, form, options), target
 
 
@@ -171,12 +171,12 @@ def _list_page(page: _Page, things: tuple[str, ...], wanted: str) -> tuple[Node,
         target = link if thing == wanted else target
         rows.append(page.node("li", page.node("div", page.node("div", link)), icon))
     if target is None:
-        raise ValueError(f"{wanted} is none of {things}")
+        raise ValueError(f"{wanted} is not one of {things}")
     return _frame(page, page.node("ul", *rows, role="list"), things), target
 
 
 def _frame(page: _Page, content: Node, words: tuple[str, ...]) -> Node:
-    """Header and footer, in which the content lies a few levels deep."""
+    """Build header and footer, with the content nested a few levels deep."""
     head = [page.link(word.title(), name=f"nav-{word}") for word in (*words, "help", "sign in")]
     foot = [page.link(f"{word} <{n}>", aria_label=word) for n, word in enumerate(words)]
     for _ in range(page.rng.randint(1, 4)):
@@ -213,7 +213,7 @@ def _candidate(node: Node, *, right: bool) -> dict[str, Any]:
 
 
 def xml_of(node: Node, depth: int = 0) -> Iterator[str]:
-    """A page as indented XML, as `cleaned_html` is."""
+    """Format a page as indented XML, like `cleaned_html`."""
     marks = "".join(f" {name}={quoteattr(value)}" for name, value in node.attributes.items())
     indent = "\n" + "  " * depth
     if node.tag == TEXT or not node.children:

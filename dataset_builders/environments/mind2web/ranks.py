@@ -1,4 +1,4 @@
-"""How likely each element of a page is: the ranks that Mind2Web publishes.
+"""Candidate ranks of page elements, as published by Mind2Web.
 
 They are published as a pickle, which runs code when it is read; it is therefore not read.
 `docs/tasks/held-in/mind2web.md` has the lines that turn it into JSON.
@@ -19,17 +19,17 @@ HINT = f"convert {PICKLE} to ranks.json as docs/tasks/held-in/mind2web.md says"
 
 
 def find_ranks(folder: Path) -> Path | None:
-    """The file of ranks, or None where there is none.
+    """Return the file of ranks, or None if there is none.
 
     Raises:
-        SourceNotFoundError: Only the pickle is there.
+        SourceNotFoundError: Only the pickle is present.
     """
     for name in RANK_FILES:
         if found := sorted(folder.rglob(name)):
             return found[0]
     if pickles := sorted(folder.rglob(PICKLE)):
         raise SourceNotFoundError(
-            f"mind2web: {pickles[0]} is a pickle, which runs code when it is read: {HINT}"
+            f"mind2web: {pickles[0]} is a pickle, which runs code when it is loaded: {HINT}"
         )
     return None
 
@@ -38,8 +38,8 @@ def read_ranks(path: Path) -> Mapping[str, list[str]]:
     """Read ranks.
 
     Args:
-        path: JSON of `{"<annotation_id>_<action_uid>": [backend_node_id, ...]}`, the
-            likeliest first, or parquet of the columns `step` and `candidates`.
+        path: JSON of `{"<annotation_id>_<action_uid>": [backend_node_id, ...]}`, highest rank
+            first, or parquet of the columns `step` and `candidates`.
 
     Raises:
         DataError: The file is neither.

@@ -1,4 +1,4 @@
-"""Steps of annotated tasks, read from Mind2Web's files.
+"""Read the steps of annotated tasks from Mind2Web's files.
 
 Record (OSU-NLP-Group/Mind2Web): `{annotation_id, website, domain, subdomain,
 confirmed_task, action_reprs: [text], actions: [{action_uid, raw_html, cleaned_html,
@@ -28,17 +28,17 @@ _FOLDERS = {"data_dev": "dev", "data_std": "test"}  # AgentBench's names
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of an annotated task, as its own task.
+    """One step of an annotated task, as a separate task.
 
     Attributes:
         id: `<annotation_id>_<action_uid>`, the benchmark's own.
         website: Name of the site.
-        task: What the whole annotation is to reach.
+        task: Goal of the whole annotation.
         previous: The annotated actions before this one, in words.
         op: The annotated operation: CLICK, TYPE or SELECT.
         value: What is typed or selected, or "".
-        positives: Identifiers of the elements that are right.
-        negatives: Of those that are not.
+        positives: Ids of the right elements.
+        negatives: Ids of wrong elements.
         page: The page before the step, as `cleaned_html`.
     """
 
@@ -54,10 +54,10 @@ class Step:
 
 
 def split_files(folder: Path) -> dict[str, list[Path]]:
-    """The files of each split that is there, sorted.
+    """Return the files of each existing split, sorted.
 
-    The name of a file tells its split, such as `train_0.json`, or that of its folder,
-    such as `test_domain/`, wherever in the folder it lies.
+    The split is stated by the file's name, such as `train_0.json`, or that of its folder, such as
+    `test_domain/`, at any depth.
     """
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.rglob("*")):
@@ -81,7 +81,7 @@ def read_steps(path: Path) -> Iterator[Step]:
     """Read the steps of a file, in order and in bounded memory.
 
     Raises:
-        DataError: The file or a record is not what Mind2Web's are; names the field.
+        DataError: The file or a record differs from Mind2Web's format; names the field.
     """
 
     def lost(damage: str) -> None:
@@ -102,7 +102,7 @@ def _steps(record: Any) -> Iterator[Step]:
     annotation = _text(record, "annotation_id")
     actions, words = _list(record, "actions"), _list(record, "action_reprs")
     if len(actions) != len(words):
-        raise DataError(f"action_reprs: found {len(words)}, expected {len(actions)}, one an action")
+        raise DataError(f"action_reprs: found {len(words)}, expected {len(actions)} (actions)")
     if not all(isinstance(each, str) for each in words):
         raise DataError("action_reprs: found other values than text")
     for index, action in enumerate(actions):

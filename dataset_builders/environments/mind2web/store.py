@@ -1,4 +1,4 @@
-"""Steps in a file that finds each of them at once; Mind2Web's own files are gigabytes."""
+"""Indexed store of steps, since Mind2Web's own files take gigabytes."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from dataset_builders.errors import DataError
 from dataset_builders.storage import cache_folder
 
 TOP_K = 10
-"""Candidates of a step that take part: the likeliest ones."""
+"""Number of top-ranked candidates of a step that are used."""
 
-_SCHEMA = "1"  # Of the store; raise it when steps are stored otherwise.
+_SCHEMA = "1"  # Version of the store's format; increase it when the format changes.
 
 
 class StepStore:
-    """The steps of a folder.
+    """The steps of a folder, indexed by id.
 
-    Made on first use, in the cache, and again when a file of the folder changes.
+    Built on first use, in the cache, and rebuilt when a file of the folder changes.
 
     Args:
         folder: Folder of Mind2Web's files.
-        say: Told what is being done.
+        say: Called with progress messages.
 
     Raises:
-        DataError: A file is not what it should be.
-        SourceNotFoundError: Ranks are there as a pickle only.
+        DataError: A file is invalid.
+        SourceNotFoundError: Ranks are present only as a pickle.
     """
 
     def __init__(self, folder: Path, say: Callable[[str], None] | None = None) -> None:
@@ -47,7 +47,7 @@ class StepStore:
             _make(self._path, files, ranks, say or (lambda _: None))
 
     def ids(self, split: str, *, solvable: bool = False) -> tuple[str, ...]:
-        """Identifiers of a split's steps, in the order of its files.
+        """Return the ids of a split's steps, in file order.
 
         Args:
             split: One of `steps.SPLITS`.
@@ -58,7 +58,7 @@ class StepStore:
             return tuple(row[0] for row in database.execute(query, (split, int(solvable))))
 
     def step(self, split: str, identifier: str) -> tuple[Step, bool] | None:
-        """A step, and whether its candidates are the likeliest ones; None: there is none."""
+        """Return a step, and whether its candidates are ranked; None if it does not exist."""
         query = "SELECT body, ranked FROM steps WHERE split = ? AND id = ?"
         with closing(self._open()) as database:
             row = database.execute(query, (split, identifier)).fetchone()
@@ -70,7 +70,7 @@ class StepStore:
         return Step(**fields), bool(row[1])
 
     def _open(self) -> sqlite3.Connection:
-        # For each look-up: a connection belongs to the thread that opened it.
+        # One per look-up: a connection belongs to the thread that opened it.
         return sqlite3.connect(f"{self._path.as_uri()}?mode=ro&immutable=1", uri=True)
 
 

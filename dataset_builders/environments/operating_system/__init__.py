@@ -1,1 +1,1 @@
-"""The operating system task: a shell in a sandbox."""
+"""AgentBench's operating system task (OS): a shell in a sandbox."""

@@ -1,8 +1,8 @@
-"""AgentBench's comparisons of an answer with the reference's output, in our own code.
+"""AgentBench's checks that compare an answer with the reference's output, reimplemented.
 
 In AgentBench each is a script of a few lines that gets the answer and the outputs of the
-scripts before it, and passes by exit status 0. They decide on text alone, so they run here
-and not in the box.
+scripts before it, and passes by exit status 0. They depend only on text, so they run here and not
+in the sandbox.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _text(value: str) -> str:
 
 
 def _size(value: str) -> int:
-    # The first unit that fits counts, and B is the first: "4KB" is no size, as there.
+    # The first matching unit counts, and B is the first: "4KB" is not a size, as in AgentBench.
     value = value.strip()
     for unit, factor in _UNITS.items():
         if value.endswith(unit):
@@ -43,7 +43,7 @@ def _texts_equal(answer: str, expected: str) -> bool:
 
 
 def _sizes_equal(answer: str, expected: str) -> bool:
-    # Beyond AgentBench's rule, under which `du -h`'s "4.0K" never passes: equal text does.
+    # Extends AgentBench's rule, under which `du -h`'s "4.0K" never passes: equal text passes.
     return _texts_equal(answer, expected) or _size(answer) == _size(expected)
 
 
@@ -62,11 +62,11 @@ CHECKS: dict[str, Callable[[str, str], bool]] = {
     "size-match": _sizes_equal,
     "string-match": _texts_equal,
 }
-"""Check by name of AgentBench's script; each gets the answer and the reference's output."""
+"""Checks by the name of AgentBench's script; arguments: answer and reference output."""
 
 
 def passes(name: str, answer: str, expected: str) -> bool:
-    """Whether a check passes; text that it cannot read fails it, as in AgentBench.
+    """Whether an answer passes a check; text that it cannot parse fails, as in AgentBench.
 
     Args:
         name: A key of `CHECKS`.

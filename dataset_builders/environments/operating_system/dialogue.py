@@ -1,4 +1,4 @@
-"""The operating system task as a conversation, by AgentBench's format."""
+"""Dialogue for the operating system task, in AgentBench's format."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BLOCK = re.compile(r"```bash\n(.*?)\n```", re.DOTALL)
 
 
 class OperatingSystemDialogue(Dialogue):
-    """`Think:`, then `Act:` with one of bash, finish and answer(...), each turn.
+    """Dialogue for the OS task: `Think:`, then `Act:` with bash, finish or answer(...), per turn.
 
     The opening holds one solved problem, as in AgentBench. A turn that cannot be parsed ends
     the episode.
@@ -35,11 +35,11 @@ class OperatingSystemDialogue(Dialogue):
     round_limit: ClassVar[int] = 8
 
     def read(self, said: str) -> str | None:
-        """Read a turn by AgentBench's rule.
+        """Parse a turn by AgentBench's rule.
 
         The last `Act:` that names an action counts; an answer without parentheses names
-        none. All bash blocks of the turn are run, with a blank line between them; without
-        one, nothing is.
+        none. All bash blocks of the turn are run, joined by a blank line; without one, nothing is
+        run.
         """
         for act in reversed(_ACT.findall(said)):
             kind = act.lower()
@@ -55,7 +55,7 @@ class OperatingSystemDialogue(Dialogue):
         return None
 
     def write(self, move: OracleStep) -> str:
-        """The move as AgentBench asks for it."""
+        """Format a step as AgentBench requires."""
         kind, _, content = move.action.partition("\n")
         if kind == BASH:
             act = f"{BASH}\n\n```bash\n{content}\n```"
@@ -64,7 +64,7 @@ class OperatingSystemDialogue(Dialogue):
         return f"Think: {move.thought}\n\nAct: {act}"
 
     def feedback(self, observation: str, info: dict[str, Any]) -> str:
-        """Word an output: cut off, empty, or as it is."""
+        """Format an output: truncated, empty, or unchanged."""
         if not observation and "empty" in self.prompt.pieces:
             return self.prompt.fill("empty")
         if info.get("truncated"):
@@ -73,10 +73,10 @@ class OperatingSystemDialogue(Dialogue):
 
     @classmethod
     def published_pieces(cls, rows: Sequence[Sequence[Message]]) -> dict[str, str]:
-        """The wording around problems and outputs, and for those cut off or empty.
+        """Extract the text around problems and outputs, including truncated and empty outputs.
 
-        A piece that no row shows is left out. Outputs in the rows come from a terminal; its
-        prompt and control characters are part of the output, not of the wording.
+        A piece that occurs in no row is omitted. Outputs in the rows come from a terminal; its
+        prompt and control characters are part of the output, not of the prompt template.
         """
         users = [[turn.content for turn in row if turn.role == "user"] for row in rows]
         later = [text for turns in users for text in turns[1:]]
@@ -93,7 +93,7 @@ class OperatingSystemDialogue(Dialogue):
 
 
 def _lead(texts: Sequence[str]) -> str:
-    """The first line that most texts share, with the line breaks that always follow it."""
+    """Return the most common first line, with the line breaks that always follow it."""
     lines = Counter(text.partition("\n")[0] for text in texts if "\n" in text)
     if not lines:
         return ""

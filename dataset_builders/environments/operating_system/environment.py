@@ -2,13 +2,13 @@
 
 Differences from AgentBench, which uses Docker, an Ubuntu image and a terminal:
 
-- The system is a small Debian without network (`sandbox`); `apt-get install` knows only
-  what `sandbox.rootfs` put aside.
-- The shell has no terminal, so its output has no echo, prompt and colors; control characters
-  that a program writes all the same are taken out.
-- A command that writes nothing for five seconds is not only waited for no longer, it is
-  stopped, with all other processes of the box; so is one that takes longer than a minute.
-  The next command gets a new shell.
+- The system is a small Debian without network (`sandbox`); `apt-get install` finds only the
+  packages that `sandbox.rootfs` stored.
+- The shell has no terminal, so its output has no echo, prompt and colors; control characters that a
+  program still writes are removed.
+- A command that writes nothing for five seconds is not just abandoned but killed, with all other
+  processes of the box; so is one that takes longer than a minute. The next command gets a new
+  shell.
 - A command has nothing to read; `su` starts a shell that the next commands go to.
 - A check's script hands on what it wrote to standard output, without its warnings.
 - A size that is written like the reference's passes (see `checks`).
@@ -49,7 +49,7 @@ FINISH = "finish"
 ANSWER = "answer"
 
 OUTPUT_CHARS = 800
-"""Characters of an output that is shown whole."""
+"""Maximum characters of an output that is shown whole."""
 CUT_CHARS = 780
 """Characters shown of a longer one."""
 
@@ -71,7 +71,7 @@ _OPENS_SHELL = re.compile(r"(?:^|[;&|\n])\s*(?:sudo\s+)?su(?:\s+-l?)?(?:\s+[\w-]
 
 
 def plain_text(text: str) -> str:
-    """Take out what a terminal would act on; line breaks and tabs stay."""
+    """Remove terminal control sequences; line breaks and tabs stay."""
     return _CONTROL.sub("", text.replace("\r\n", "\n"))
 
 
@@ -86,13 +86,13 @@ class OperatingSystemEnvironment(TextEnvironment):
 
     An action is `bash`, a line break and a script; `answer`, a line break and the answer;
     or `finish`. The score is 1 if the answer matches, or if all of the task's checks pass,
-    else 0. `info` carries, beyond what the base class promises, `truncated` (whether the
+    else 0. In addition to the base class, `info` has `truncated` (whether the
     observation is only the beginning) and `timed_out`. Exit reason: "answered" or
     "finished".
 
     Args:
         data: Folder of AgentBench's tasks; see `data.find_data`.
-        render_mode: Gymnasium's; nothing is ever drawn.
+        render_mode: Gymnasium's; unused, nothing is rendered.
         silence_seconds: Time without output after which a command is stopped. AgentBench's
             is five; a slow machine may need more.
     """
@@ -117,7 +117,7 @@ class OperatingSystemEnvironment(TextEnvironment):
 
     @classmethod
     def missing(cls, data: str | Path | None = None) -> str:
-        """What keeps the environment from running here: a sandbox, or the tasks."""
+        """Return why the environment cannot run here: no sandbox, or no tasks."""
         try:
             cls._folder(data)
         except FileNotFoundError as error:
@@ -126,7 +126,7 @@ class OperatingSystemEnvironment(TextEnvironment):
 
     @classmethod
     def setup(cls, data: str | Path | None, say: Callable[[str], None]) -> None:
-        """Build what boxes are made of.
+        """Install what sandboxes need.
 
         Raises:
             MissingExtraError: Neither bubblewrap nor Docker can be used here.
@@ -140,11 +140,11 @@ class OperatingSystemEnvironment(TextEnvironment):
         return find_data(cls.name, data, cls.data_names, (TRAINING_FILE,), _WHAT)
 
     def task_ids(self, split: str) -> tuple[str, ...]:
-        """Identifiers such as "os-train-0000" and "os-test-4-N41-002"."""
+        """Return ids such as "os-train-0000" and "os-test-4-N41-002"."""
         return tuple(load_tasks(self._folder(self.data), split))
 
     def oracle(self) -> Oracle:
-        """The reference solution, then its output as the answer.
+        """Yield the reference solution, then its output as the answer.
 
         Raises:
             EnvironmentFailureError: The data has neither a solution nor an answer.
@@ -152,14 +152,14 @@ class OperatingSystemEnvironment(TextEnvironment):
         task = self._current().task
         if task.gold is not None:
             code = task.gold.code
-            # The check counts its own process too, so this has to be one of its own.
+            # The check counts its own process too, so this must be a separate process.
             script = f"(\n{code}\n)" if _COUNTS_PROCESSES.match(code) else code
             output = yield OracleStep("I run what solves this.", f"{BASH}\n{script}")
             answer = output.strip()
             if NamedCheck("integer-match") in task.checks:
-                # What comes before are warnings, as of a process that ended meanwhile.
+                # Earlier lines are warnings, such as about a process that ended in the meantime.
                 answer = answer.rpartition("\n")[2]
-            # What a change prints on its way is no answer. Some questions have an answer of
+            # Output that a change prints is not an answer. Some questions have an answer of
             # several lines, for which the dialogue's format has no room.
             asked = task.match is not None or None in task.checks or "\n" not in answer
             if answer and asked:
@@ -175,7 +175,7 @@ class OperatingSystemEnvironment(TextEnvironment):
         task = self._find(task_id)
         self._episode = _Episode(task, engines.open_sandbox(Limits()))
         try:
-            # The shell is older than the scripts that may change its profile, as in AgentBench.
+            # The shell starts before the scripts that may change its profile, as in AgentBench.
             self._run_shell("true", keep_input=False)
             for script in task.init:
                 self._run(script)
@@ -218,12 +218,12 @@ class OperatingSystemEnvironment(TextEnvironment):
         return StepResult(text[:CUT_CHARS] if truncated else text, info=info)
 
     def _run(self, script: Script, *arguments: str) -> ExecResult:
-        # Apart from the agent's shell, as in AgentBench.
+        # Outside of the agent's shell, as in AgentBench.
         if script.language == "python":
             command = ["python3", "-c", script.code, *arguments]
         else:
             command = ["bash", "-c", script.code, "--", *arguments]
-        # An answer may hold what no argument can: NUL, and halves of surrogate pairs.
+        # An answer may contain characters invalid in an argument: NUL and lone surrogates.
         command = [part.replace("\0", "").encode("utf-8", "replace").decode() for part in command]
         return self._current().box.exec(command, timeout=SCRIPT_SECONDS)
 
@@ -234,7 +234,7 @@ class OperatingSystemEnvironment(TextEnvironment):
                 return given == task.match.answer
             pattern = task.match.regex or ""
             return given is not None and re.search(pattern, given) is not None
-        # AgentBench turns the absent answer of `finish` into this text.
+        # AgentBench converts the missing answer of `finish` to this text.
         outputs = [str(answer)]
         for check in task.checks:
             if isinstance(check, NamedCheck):

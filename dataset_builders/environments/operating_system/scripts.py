@@ -1,7 +1,7 @@
-"""Scripts that AgentBench's tasks name by file, for data folders that lack the files.
+"""Replacements for AgentBench's script files, for data folders that lack them.
 
-They are written anew from what the tasks say and what the originals do: the same files and
-commands come about, not the same text. A folder that has AgentBench's `scripts` is preferred.
+They are reimplemented from the tasks and from the behaviour of the originals: they create the same
+files and commands with different code. A folder that has AgentBench's `scripts` takes precedence.
 """
 
 from __future__ import annotations

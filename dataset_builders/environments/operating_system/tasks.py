@@ -1,4 +1,4 @@
-"""AgentBench's tasks of the operating system, from a folder in AgentBench's layout."""
+"""Read AgentBench's operating system tasks from a folder in AgentBench's layout."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TRAINING_FILE = "train_0317/training.json"
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A program that is run in the box.
+    """A program that runs in the sandbox.
 
     Attributes:
         language: "bash" or "python".
@@ -33,7 +33,7 @@ class Script:
 
 @dataclass(frozen=True, slots=True)
 class NamedCheck:
-    """A comparison that is made outside of the box.
+    """A comparison that runs outside of the sandbox.
 
     Attributes:
         name: A key of `checks.CHECKS`.
@@ -44,12 +44,12 @@ class NamedCheck:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What an answer has to be.
+    """Requirement on an answer.
 
     Attributes:
         answer: Its text, or None.
-        regex: A pattern found in it, where `answer` is None.
-        strip: Whether white space around it is dropped first.
+        regex: A pattern to find in it, if `answer` is None.
+        strip: Whether surrounding white space is removed first.
     """
 
     answer: str | None
@@ -58,20 +58,20 @@ class Match:
 
 
 Step = Script | NamedCheck | None
-"""One step of an evaluation; None stands for the reference solution."""
+"""One step of an evaluation; None is the reference solution."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task.
+    """An operating system task.
 
     Attributes:
         task_id: Such as "os-test-4-N41-002".
-        description: What the agent is told.
-        init: Run one by one in a new box.
-        start: Then run in the shell that the agent gets, or None.
-        match: How the answer is judged; None where `checks` judge.
-        checks: Run in order; each gets the answer and all earlier outputs.
+        description: The problem statement.
+        init: Scripts that run in sequence in a new sandbox.
+        start: Script that then runs in the agent's shell, or None.
+        match: Requirement on the answer; None if `checks` apply.
+        checks: Run in order; each receives the answer and all earlier outputs.
         gold: The reference solution, or None.
     """
 
@@ -85,7 +85,7 @@ class Task:
 
 
 def load_tasks(folder: Path, split: str) -> dict[str, Task]:
-    """Read a split's tasks, by identifier in the order of the files.
+    """Read a split's tasks, by id in file order.
 
     "train" is train_0317/training.json, "dev" is dev.json, and "test" (the evaluation
     split, 144 tasks) the files of the folders 1 to 7, there or in `data`.
@@ -96,7 +96,7 @@ def load_tasks(folder: Path, split: str) -> dict[str, Task]:
 
     Raises:
         ConfigError: The split is unknown.
-        DataError: A file or a task in it is not what it should be.
+        DataError: A file or a task in it is invalid.
     """
     if split not in SPLITS:
         raise ConfigError(f"split {split!r} is unknown; known: {', '.join(SPLITS)}")
@@ -137,7 +137,7 @@ def _read(file: Path) -> Iterator[Any]:
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """Reads one record, and says where it stands if it is not right."""
+    """Parses one record; errors state its location."""
 
     file: Path
     index: int

@@ -1,1 +1,1 @@
-"""The web shopping task."""
+"""AgentBench's web shopping task (WebShop)."""

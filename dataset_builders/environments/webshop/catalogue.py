@@ -1,9 +1,8 @@
-"""Products of a WebShop catalogue, read from either of its shapes.
+"""Read the products of a WebShop catalogue in either of its formats.
 
-WebShop hands out `items_shuffle*.json`, an array of products, with what it mined from
-them beside it in `items_ins_v2*.json`, and where people wrote instructions, those in
-`items_human_ins*.json`. Its search index holds the same products one step further on,
-as lines of `id`, `contents` and `product`.
+WebShop distributes `items_shuffle*.json`, an array of products, with attributes mined from them in
+`items_ins_v2*.json` and human-written instructions, if any, in `items_human_ins*.json`. Its search
+index holds the same products in processed form, as lines of `id`, `contents` and `product`.
 """
 
 from __future__ import annotations
@@ -20,23 +19,23 @@ from dataset_builders.readers.compression import open_binary
 from dataset_builders.readers.json_stream import BadRecord, iter_array, iter_lines
 
 STEP = "\u203a"
-"""What stands between the parts of a product category."""
+"""Separator of the parts of a product category."""
 
 _NO_PRICE = 100.0
-"""Dollars that WebShop asks for a product whose listing names no price."""
+"""Price, in dollars, of a product whose listing has none."""
 
 _NO_ATTRIBUTES = ("DUMMY_ATTR",)
-_MAX_ASIN = 10  # characters; WebShop leaves out products with longer ones
+_MAX_ASIN = 10  # characters; WebShop skips products with longer ones
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a shopper who wants this product says.
+    """Request of a shopper who wants this product.
 
     Attributes:
         text: The wish, without options and price.
         attributes: Properties that it names, at least one.
-        options: Values of options that it names; None where every combination is a goal.
+        options: Values of options that it names; None if every combination is a goal.
     """
 
     text: str
@@ -82,7 +81,7 @@ class Product:
 
     @property
     def document(self) -> str:
-        """The text that is searched: title, description, first feature and options."""
+        """The searchable text: title, description, first feature and options."""
         options = ", and ".join(f"{name}: {', '.join(v)}" for name, v in self.options.items())
         first = self.features[0] if self.features else ""
         return " ".join([self.title, self.description, first, options]).lower()
@@ -97,14 +96,14 @@ def read_products(
         products: `items_shuffle*.json`, or JSON lines with a `product` each; may be
             compressed.
         attributes: `items_ins_v2*.json`.
-        instructions: `items_human_ins*.json`, where there is one.
+        instructions: `items_human_ins*.json`, if there is one.
 
     Yields:
-        Products in the file's order, which WebShop's goals depend on. As in WebShop,
-        those without a proper identifier and repeated ones are left out.
+        Products in the file's order, which WebShop's goals depend on. As in WebShop, those without
+        a valid id and repeated ones are skipped.
 
     Raises:
-        DataError: A record is not what it should be; the message names it.
+        DataError: A record is invalid; the message names it.
     """
     mined = _read_mapping(attributes)
     human = _read_mapping(instructions) if instructions else {}
@@ -174,7 +173,7 @@ def _product(
         product_category=_text(record, "product_category", where),
         prices=prices,
         price_tag=tag,
-        # WebShop takes ratings from a file of reviews that it never handed out.
+        # WebShop takes ratings from a file of reviews that was never published.
         rating=str(record.get("Rating") or "N.A."),
         options=_options(record.get("customization_options")),
         attributes=tuple(mined.get("attributes", _NO_ATTRIBUTES)),

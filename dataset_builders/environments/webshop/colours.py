@@ -1,8 +1,8 @@
-"""Names of colours, as WebShop tells two options apart that name one."""
+"""Colour names, by which WebShop normalises options."""
 
 from __future__ import annotations
 
-# The order counts: the first name that occurs decides, so "dark blue" is blue, and "dark red" dark.
+# Order matters: the first name that occurs decides, so "dark blue" is blue, and "dark red" dark.
 _COLOURS_TEXT = (
     "alabaster apricot aqua ash asphalt azure banana beige black blue blush bordeaux bronze "
     "brown burgundy camel camo caramel champagne charcoal cheetah chestnut chocolate "
@@ -18,8 +18,8 @@ _COLOURS = tuple(_COLOURS_TEXT.split())
 
 
 def plain_colour(option: str) -> str:
-    """The first known colour that occurs in an option, or the option itself.
+    """Return the first known colour that occurs in an option, or the option itself.
 
-    WebShop's rule, with its consequences: it looks within words ("tailored" is red).
+    WebShop's rule, with its side effects: it matches within words ("tailored" is red).
     """
     return next((colour for colour in _COLOURS if colour in option), option)

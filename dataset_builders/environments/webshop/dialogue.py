@@ -1,4 +1,4 @@
-"""The web shopping task as a conversation, by AgentBench's format."""
+"""Dialogue for the web shopping task, in AgentBench's format."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from dataset_builders.environments.prompts import Prompt
 from dataset_builders.environments.webshop.environment import WebShopEnvironment
 from dataset_builders.errors import EnvironmentFailureError
 
-# As AgentBench 0.1 has it: the action stands on the line after "Action:" and ends with
-# the first bracket that closes.
+# As in AgentBench 0.1: the action is on the line after "Action:" and ends with the first closing
+# bracket.
 _ACTION = re.compile(r"[Aa]ction: *\n *((?:search|click)\[.+?])")
 
 _FIRST_PAGE = re.compile(r"WebShop \[SEP\] Instruction: \[SEP\] .*? \[SEP\] Search", re.DOTALL)
 _LATER_PAGE = re.compile(r"Instruction: \[SEP\] .*? \[SEP\] Back to Search.*", re.DOTALL)
-# What follows a page where its actions are told: a heading and a dictionary.
+# Text after a page that lists its actions: a heading and a dictionary.
 _TAIL = re.compile(r"(\n\n(?:[^\n]*\n)?)\{['\"]has_search_bar['\"].*?\}", re.DOTALL)
 _DEMONSTRATION_TURNS = 4  # a search, a product, an option, the purchase
 
 
 class WebShopDialogue(Dialogue):
-    """A thought, then one search or click, each turn; ten turns.
+    """Dialogue for WebShop: a thought, then one search or click, per turn; ten turns.
 
     A turn without an action ends the episode with score 0; an impossible one leaves the
-    page as it is. AgentBench shows page and available actions, and this is what our
-    wording does; in AgentInstruct's rows the turns are the page alone, and so are they
-    where the published wording is played. At AgentBench a demonstration comes first,
-    here as an option of the environment: `demonstration`.
+    page as it is. AgentBench shows page and available actions, and so does the built-in prompt
+    template; in AgentInstruct's rows, and so with the published template, turns are the page alone.
+    AgentBench starts with a demonstration; here it is an option of the environment:
+    `demonstration`.
     """
 
     world: ClassVar[type[TextEnvironment]] = WebShopEnvironment
@@ -46,25 +46,25 @@ class WebShopDialogue(Dialogue):
         self._demonstrated = False
 
     def read(self, said: str) -> str | None:
-        """The first action that follows `Action:`, or None."""
+        """Return the first action after `Action:`, or None."""
         found = _ACTION.search(said)
         return found[1] if found else None
 
     def write(self, move: OracleStep) -> str:
-        """The move as AgentBench asks for it."""
+        """Format a step as AgentBench requires."""
         return f"Thought:\n{move.thought}\n\nAction:\n{move.action}"
 
     def first_turn(self, observation: str, info: dict[str, Any]) -> str:
-        """The search page, with what can be done there."""
+        """Format the search page, with its available actions."""
         return self._word("first", observation, info)
 
     def feedback(self, observation: str, info: dict[str, Any]) -> str:
-        """A page, with what can be done there."""
+        """Format a page, with its available actions."""
         return self._word("feedback", observation, info)
 
     def _word(self, piece: str, observation: str, info: dict[str, Any]) -> str:
         actions = repr(info["admissible_actions"])
-        # Actions first: a page may hold braces of its own, and it comes before them.
+        # Actions first: a page may contain braces, and it comes before them.
         return self.prompt.fill(piece, actions=actions, observation=observation)
 
     def reset(
@@ -74,14 +74,14 @@ class WebShopDialogue(Dialogue):
         env = self.env
         if isinstance(env, WebShopEnvironment) and env.demonstration and not self._demonstrated:
             shown = demonstrate(env.folder, self.prompt)
-            # In the prompt itself, whose label tells in a score's record what was played.
+            # In the prompt itself, since its label records in a score what was played.
             self.prompt = replace(self.prompt, opening=(*self.prompt.opening, *shown))
             self._demonstrated = True
         return super().reset(seed=seed, options=options)
 
     @classmethod
     def published_pieces(cls, rows: Sequence[Sequence[Message]]) -> dict[str, str]:
-        """What the rows have around pages: nothing, in the published ones."""
+        """Extract the text around pages: none in the published rows."""
         row = max(rows, key=len)
         first = row[0].content
         later = next((m.content for m in row[1:] if m.role == "user"), first)
@@ -94,12 +94,12 @@ class WebShopDialogue(Dialogue):
 
 
 def _piece(turn: str, page: re.Pattern[str], after: str) -> str:
-    """A turn with slots in place of the page and the actions that can be done there.
+    """Return a turn with placeholders for the page and its available actions.
 
     Args:
         turn: The turn.
-        page: Finds the page; may take what follows it along.
-        after: What follows a page, before its actions.
+        page: Finds the page; may include the text after it.
+        after: Text between a page and its actions.
     """
     tail = _TAIL.search(turn)
     shown = turn[: tail.start()] if tail else turn
@@ -112,11 +112,11 @@ def _piece(turn: str, page: re.Pattern[str], after: str) -> str:
 
 
 def demonstrate(folder: Path, prompt: Prompt) -> tuple[Message, ...]:
-    """A purchase by the oracle for a training goal with one option; none of it trained.
+    """Return a purchase by the oracle for a training goal with one option; not trained on.
 
     Args:
-        folder: The catalogue's.
-        prompt: Whose words around pages are used.
+        folder: Folder of the catalogue.
+        prompt: Prompt template for the pages.
 
     Raises:
         EnvironmentFailureError: The catalogue has no such goal.

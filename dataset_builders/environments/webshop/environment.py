@@ -1,7 +1,7 @@
 """WebShop (arXiv 2207.01206) on its real products, without its server.
 
 Differences from WebShop: the search engine (see `index`), the nouns of titles (see
-`reward`), prices of ranges and price limits are drawn once and for all (see `goals`),
+`reward`), prices of ranges and price limits are drawn once (see `goals`),
 no reviews and no pictures. WebShop's shortcuts for developers in the search box
 (`<r>`, `<a>`, `<c>`, `<q>`) are words like any other.
 """
@@ -43,20 +43,20 @@ class _Episode:
     goal: Goal
     page: Page
     hits: tuple[str, ...] = ()
-    number: int = 1  # of the page of results
+    number: int = 1  # number of the page of results
     product: Product | None = None
     on_subpage: bool = False
     chosen: dict[str, str] = field(default_factory=dict)
 
 
 class WebShopEnvironment(TextEnvironment):
-    """Buying what an instruction asks for.
+    """Buy a product that an instruction describes.
 
     Actions are `search[keywords]`, on any page, and `click[value]`, with a value of the
     page's, in any case. Others change nothing. The score is WebShop's reward of the
-    purchase; buying ends the episode with exit reason "bought". `info` carries, beyond
-    what the base class promises, `admissible_actions`: a dictionary of
-    `has_search_bar` and `clickables`, as AgentBench shows it to the model.
+    purchase; buying ends the episode with exit reason "bought". In addition to the base class,
+    `info` has `admissible_actions`: a dictionary of `has_search_bar` and `clickables`, as
+    AgentBench shows it to the model.
 
     `reset` without a task draws a training task by WebShop's weights.
 
@@ -95,12 +95,12 @@ class WebShopEnvironment(TextEnvironment):
 
     @property
     def folder(self) -> Path:
-        """Where the catalogue lies."""
+        """Folder of the catalogue."""
         return find_files(self.name, self.data, self.data_names)[0].parent
 
     @classmethod
     def missing(cls, data: str | Path | None = None) -> str:
-        """What keeps the environment from running here; see the base class."""
+        """Return why the environment cannot run here; see the base class."""
         try:
             import_rapidfuzz()
             find_files(cls.name, data, cls.data_names)
@@ -117,12 +117,12 @@ class WebShopEnvironment(TextEnvironment):
         say(f"{cls.name}: {len(shop.goals):,} goals")
 
     def task_ids(self, split: str) -> tuple[str, ...]:
-        """Identifiers such as "webshop-train-01500", by the goal's index.
+        """Return ids such as "webshop-train-01500", by the goal's index.
 
         Raises:
-            ConfigError: The split is none of "train", "dev" and "test".
+            ConfigError: The split is not "train", "dev" or "test".
             SourceNotFoundError: There is no catalogue.
-            DataError: The catalogue is not what it should be.
+            DataError: The catalogue is invalid.
         """
         splits = self.shop.splits
         if split not in splits:

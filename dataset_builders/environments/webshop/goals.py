@@ -1,7 +1,7 @@
-"""What shoppers are asked to buy: WebShop's goals, in WebShop's order.
+"""Shopping goals: WebShop's, in WebShop's order.
 
-A synthetic goal is a product with one combination of its options; a human goal is what
-somebody wrote, with the options they named. WebShop shuffles all goals with seed 233.
+A synthetic goal is a product with one combination of its options; a human goal is a written
+instruction, with the options it names. WebShop shuffles all goals with seed 233.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ _SEED = 233
 _LIMITS = tuple(10.0 * tens for tens in range(1, 100))
 _NEXT_LIMITS = 4
 NO_LIMIT = 1_000_000.0
-"""Price limit, in dollars, of a goal that names none."""
+"""Price limit, in dollars, of a goal without one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A goal.
+    """A shopping goal.
 
     Attributes:
-        asin: The product that it was made from; others may serve as well.
-        instruction: What the shopper is told.
+        asin: The product that it was made from; others may satisfy it too.
+        instruction: Instruction to the shopper.
         wish: The instruction without options and price.
         query: The product's search term.
         product_category: The product's place in the shop's tree.
         title: The product's title.
         attributes: Properties asked for.
         options: Values of options asked for.
-        price_limit: Dollars; `NO_LIMIT` where none is named.
+        price_limit: Dollars; `NO_LIMIT` if there is none.
         weight: How likely WebShop draws it where no goal is named: rare properties count.
     """
 
@@ -51,7 +51,7 @@ class Goal:
 
 
 def product_price(product: Product) -> float:
-    """Dollars that a product costs; of a range one price in it, always the same.
+    """Return a product's price in dollars; for a range one price in it, always the same.
 
     WebShop draws it anew each time it starts.
     """
@@ -65,7 +65,7 @@ def make_goals(products: Iterable[Product], *, human: bool) -> list[Goal]:
 
     Args:
         products: Products with wishes, in the catalogue's order.
-        human: Whether people's goals are wanted instead of synthetic ones.
+        human: Whether to use human goals instead of synthetic ones.
     """
     goals: list[Goal] = []
     for product in products:
@@ -117,7 +117,7 @@ def _goal(product: Product, wish: Wish, text: str, options: tuple[str, ...], lim
 
 
 def _price_limit(product: Product, number: int) -> float:
-    """The larger of two of the four tens of dollars above the price, drawn as in WebShop.
+    """Return the larger of two of the four tens of dollars above the price, as in WebShop.
 
     WebShop's draw differs between runs; ours depends on the product and the wish alone.
     """

@@ -1,8 +1,8 @@
-"""Products in one SQLite file, found by BM25 over their texts.
+"""Product index in one SQLite file, searched by BM25.
 
 WebShop searches with Lucene (pyserini, BM25 with k1 0.9 and b 0.4). Here it is SQLite's
-FTS5, whose BM25 has k1 1.2 and b 0.75, with Lucene's way of making words (Porter's
-stems, its English stop words), so ranks differ a little.
+FTS5, whose BM25 has k1 1.2 and b 0.75, with Lucene's analysis (Porter stemming, its English stop
+words), so ranks differ slightly.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from dataset_builders.environments.webshop.catalogue import Product, Wish
 from dataset_builders.errors import StorageError
 
 MAX_HITS = 50
-"""Products that WebShop shows for a search, over all its pages."""
+"""Maximum products that WebShop shows for a search, over all its pages."""
 
-_VERSION = 2  # of the file's layout and what it says; another one is built anew
+_VERSION = 2  # version of the file's format; another version is rebuilt
 _MAX_WORDS = 256
 
 # Lucene's EnglishAnalyzer, whose list this is, drops them from queries and texts.
@@ -39,12 +39,12 @@ _WORD = re.compile(r"[^\W_]+(?:[.,'’][^\W_]+)*")  # noqa: RUF001
 
 
 def content_words(text: str) -> list[str]:
-    """Words of a query or of a product's text: in lower case, without stop words."""
+    """Return the words of a query or a product's text: lower case, without stop words."""
     return [word for word in _WORD.findall(text.lower()) if word not in _STOP_WORDS]
 
 
 def digest(files: Sequence[Path]) -> str:
-    """Name of the index of these files: a hash of their content."""
+    """Return the name of the index of these files: a hash of their content."""
     state = hashlib.blake2b(str(_VERSION).encode(), digest_size=12)
     for file in files:
         state.update(file.name.encode())
@@ -55,11 +55,11 @@ def digest(files: Sequence[Path]) -> str:
 
 
 def build_index(products: Iterable[Product], file: Path) -> None:
-    """Write the index, whole or not at all.
+    """Write the index atomically.
 
     Raises:
         StorageError: The file cannot be written.
-        DataError: A product is not what it should be.
+        DataError: A product is invalid.
     """
     part = file.with_name(f"{file.name}.{os.getpid()}.{threading.get_ident()}")
     try:
@@ -96,17 +96,17 @@ def _fill(connection: sqlite3.Connection, products: Iterable[Product]) -> None:
 
 
 class ProductIndex:
-    """An index, open for reading; any number of threads may share it.
+    """An index opened for reading; can be shared between threads.
 
     Args:
-        file: What `build_index` wrote.
+        file: File written by `build_index`.
     """
 
     def __init__(self, file: Path) -> None:
         self._uri = f"{file.resolve().as_uri()}?mode=ro&immutable=1"
 
     def search(self, query: str) -> tuple[str, ...]:
-        """Identifiers of at most `MAX_HITS` products that share a word, best first."""
+        """Return ids of at most `MAX_HITS` products that share a word, best first."""
         words = content_words(query)[:_MAX_WORDS]
         if not words:
             return ()
@@ -121,7 +121,7 @@ class ProductIndex:
             return tuple(asin for (asin,) in rows)
 
     def product(self, asin: str) -> Product:
-        """The product of an identifier; KeyError where there is none."""
+        """Return the product with an id; KeyError if there is none."""
         select = "SELECT data FROM products WHERE asin = ?"
         with closing(self._open()) as database:
             row = database.execute(select, (asin,)).fetchone()
@@ -130,15 +130,15 @@ class ProductIndex:
         return _from_json(row[0])
 
     def wished(self) -> Iterator[Product]:
-        """Products that somebody wishes for, in the catalogue's order."""
+        """Return the products that are wished for, in the catalogue's order."""
         select = "SELECT data FROM products WHERE wished ORDER BY rowid"
         with closing(self._open()) as database:
             for (data,) in database.execute(select):
                 yield _from_json(data)
 
     def _open(self) -> sqlite3.Connection:
-        # For each look-up: a connection belongs to the thread that opened it, and one that
-        # a thread keeps is never closed.
+        # One per look-up: a connection belongs to the thread that opened it, and a thread-local one
+        # would never be closed.
         return sqlite3.connect(self._uri, uri=True)
 
 

@@ -1,4 +1,4 @@
-"""A shopper that knows which product it wants, and finds it by search and clicks alone."""
+"""Oracle that knows the target product, and finds it only by search and clicks."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from dataset_builders.environments.webshop.pages import PAGE_SIZE
 from dataset_builders.environments.webshop.reward import alike
 
 _ROUNDS = 10
-_PATIENCE = 3  # pages of results that are looked through for a query in the request's words
+_PATIENCE = 3  # pages of results searched for a query in the request's words
 _POLITE = re.compile(
     r"^(?:please )?(?:find me|show me|i(?: am|'m) looking for|i (?:want|need)(?: to (?:buy|find))?"
     r"|i would like(?: to (?:buy|find))?)\s+(?:an?|some|the)?\s*",
     re.IGNORECASE,
 )
-_SHOWN_TITLE = 60  # characters of a title that a thought repeats
+_SHOWN_TITLE = 60  # characters of a title quoted in a thought
 
 
 def shop_for(goal: Goal, index: ProductIndex) -> Oracle:
-    """Moves that buy what a goal was made from.
+    """Yield steps that buy the product a goal was made from.
 
     The query brings the product early enough to choose its options and buy it within the
     rounds there are; see `_best_query`.
@@ -44,7 +44,7 @@ def shop_for(goal: Goal, index: ProductIndex) -> Oracle:
 
 
 def _queries(goal: Goal, product: Product) -> tuple[list[str], list[str]]:
-    """Queries in the words of the request, and those that only who knows the product types."""
+    """Return queries in the request's words, then those that need knowledge of the product."""
     wish = _POLITE.sub("", goal.wish).strip(" .")
     options = " ".join(goal.options)
     asked = [
@@ -57,11 +57,11 @@ def _queries(goal: Goal, product: Product) -> tuple[list[str], list[str]]:
 
 
 def _best_query(goal: Goal, product: Product, index: ProductIndex, turns: int) -> tuple[str, int]:
-    """A query and the page of its results that shows the product.
+    """Return a query and the page of its results that shows the product.
 
-    A query in the request's words comes first, even where a page or two must be turned:
-    it is what a shopper can know. If no query brings the product within `turns` turns of
-    the page, the title is searched for and the first page is all there is.
+    A query in the request's words is preferred, even if the product is a page or two further: a
+    shopper can know it. If no query brings the product within `turns` turns of the page, the title
+    is searched for and the first page is all there is.
     """
     asked, known = _queries(goal, product)
     for queries, most in ((asked, min(_PATIENCE, turns + 1)), (known, turns + 1)):
@@ -77,18 +77,18 @@ def _best_query(goal: Goal, product: Product, index: ProductIndex, turns: int) -
 
 
 def _page_of(asin: str, hits: Sequence[str]) -> int:
-    """The page of results that shows a product; one past all pages where none does."""
+    """Return the page of results that shows a product; one past all pages if none does."""
     place = hits.index(asin) if asin in hits else MAX_HITS
     return place // PAGE_SIZE + 1
 
 
 def _typed(query: str) -> str:
-    """A query as it can be typed between brackets, on one line."""
+    """Return a query in a form that can be typed between brackets, on one line."""
     return " ".join(re.sub(r"[\[\]]", " ", query).split()).lower()
 
 
 def _choices(product: Product, goal: Goal) -> dict[str, str]:
-    """Which value of which option fulfils what the goal asks for."""
+    """Return the value of each option that satisfies the goal."""
     choices: dict[str, str] = {}
     for wanted in goal.options:
         open_options = {n: v for n, v in product.options.items() if n not in choices}

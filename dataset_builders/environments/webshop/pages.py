@@ -1,6 +1,6 @@
-"""The shop's pages as text: WebShop's "text" mode, in which AgentInstruct's rows are.
+"""Text of the shop's pages: WebShop's "text" mode, as in AgentInstruct's rows.
 
-What is seen on a page is joined by `[SEP]`. The words are those of AgentInstruct's rows.
+The visible parts of a page are joined by `[SEP]`. The text equals that of AgentInstruct's rows.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from dataset_builders.environments.webshop.catalogue import Product
 
 PAGE_SIZE = 10
-"""Products on a page of results."""
+"""Products per page of results."""
 
 SEPARATOR = " [SEP] "
 SEARCH = "search"
@@ -26,11 +26,11 @@ ATTRIBUTES = "attributes"
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page.
+    """A page of the shop.
 
     Attributes:
-        text: What is seen.
-        buttons: What can be clicked besides options, in lower case.
+        text: Visible text.
+        buttons: Clickable values other than options, in lower case.
         options: The option's name by value; of two options with a value in common the
             later one is chosen by it, as in WebShop.
         has_search_bar: Whether it is the search page.
@@ -43,18 +43,18 @@ class Page:
 
     @property
     def actions(self) -> dict[str, Any]:
-        """What AgentBench tells the model that it may do."""
+        """The available actions, as AgentBench shows them to the model."""
         clickables = list(dict.fromkeys([*self.buttons, *self.options]))
         return {"has_search_bar": self.has_search_bar, "clickables": clickables}
 
 
 def search_page(instruction: str) -> Page:
-    """Where an episode begins."""
+    """Return the page on which an episode starts."""
     return Page(_join("WebShop", *_asked(instruction), "Search"), (SEARCH,), has_search_bar=True)
 
 
 def results_page(instruction: str, found: Sequence[Product], number: int, total: int) -> Page:
-    """A page of results.
+    """Return a page of results.
 
     Args:
         instruction: The goal's.
@@ -73,7 +73,7 @@ def results_page(instruction: str, found: Sequence[Product], number: int, total:
 
 
 def item_page(instruction: str, product: Product, *, attributes: bool) -> Page:
-    """A product's page.
+    """Return a product's page.
 
     Args:
         instruction: The goal's.
@@ -91,7 +91,7 @@ def item_page(instruction: str, product: Product, *, attributes: bool) -> Page:
 
 
 def subpage(instruction: str, product: Product, name: str) -> Page:
-    """More about a product: one of `SUBPAGES`, or `ATTRIBUTES`."""
+    """Return a detail page of a product: one of `SUBPAGES`, or `ATTRIBUTES`."""
     content = {
         "description": [product.description],
         "features": list(product.features),

@@ -16,7 +16,7 @@ from dataset_builders.environments.webshop.goals import Goal
 from dataset_builders.errors import MissingExtraError
 
 _ALIKE = 85
-"""What a token set ratio (0 to 100) must exceed for two texts to count as alike."""
+"""Threshold of the token set ratio (0 to 100) above which two texts count as similar."""
 
 _NOT_ASCII = dict.fromkeys(range(128, 256))
 
@@ -43,7 +43,7 @@ _NOT_NOUNS = frozenset(_NOT_NOUNS_TEXT.split())
 
 
 def import_rapidfuzz() -> tuple[Any, Any]:
-    """The fuzzy comparison and its clean-up, imported when they are first needed.
+    """Import the fuzzy comparison and its preprocessing on first use.
 
     Raises:
         MissingExtraError: It is not installed.
@@ -58,10 +58,10 @@ def import_rapidfuzz() -> tuple[Any, Any]:
 
 
 def alike(first: str, second: str) -> bool:
-    """Whether two short texts say the same, whatever their order and repetition.
+    """Whether two short texts are similar, ignoring order and repetition of words.
 
-    Both are lowered and stripped of punctuation first, and the ratio is rounded, as
-    WebShop's library (thefuzz) does it.
+    Both are lower-cased and stripped of punctuation first, and the ratio is rounded, as WebShop's
+    library (thefuzz) does.
     """
     fuzz, process = import_rapidfuzz()
     ratio = fuzz.token_set_ratio(
@@ -71,13 +71,13 @@ def alike(first: str, second: str) -> bool:
 
 
 def reward(product: Product, price: float, chosen: Mapping[str, str], goal: Goal) -> float:
-    """Reward of buying a product.
+    """Compute the reward of buying a product.
 
     Args:
-        product: What was bought.
-        price: Dollars that it costs.
+        product: The product bought.
+        price: Its price in dollars.
         chosen: Values of options that were chosen, by the option's name.
-        goal: What was asked for.
+        goal: The goal.
 
     Returns:
         In [0, 1]: the share of properties, options and price limit that are met, times
@@ -98,12 +98,12 @@ def reward(product: Product, price: float, chosen: Mapping[str, str], goal: Goal
 
 
 def title_words(title: str) -> frozenset[str]:
-    """What stands for a title's nouns: its words without numbers and function words."""
+    """Return an approximation of a title's nouns: its words without numbers and function words."""
     return frozenset(_WORD.findall(title.lower())) - _NOT_NOUNS
 
 
 def type_factor(product: Product, goal: Goal) -> float:
-    """How well a product is of the kind that was asked for: 1, 0.5, 0.1 or 0."""
+    """Return how well a product matches the requested kind: 1, 0.5, 0.1 or 0."""
     wanted = title_words(goal.title)
     shared = len(wanted & title_words(product.title))
     title_score = shared / len(wanted) if wanted else _NO_NOUNS
@@ -133,7 +133,7 @@ def _attributes_met(product: Product, wanted: Sequence[str]) -> int:
 
 
 def _options_met(product: Product, chosen: Mapping[str, str], wanted: Sequence[str]) -> int:
-    """Count chosen options that are wanted.
+    """Count the chosen options that are wanted.
 
     WebShop counts what was chosen, not what was wanted, so that it can count more than
     was asked for: a product's options that its own text names count even if unasked.

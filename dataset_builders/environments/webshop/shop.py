@@ -1,4 +1,4 @@
-"""A catalogue with its index and its goals, loaded once in a process."""
+"""Catalogue with its index and its goals, loaded once per process."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _WHAT = "WebShop's catalogue (its setup.sh downloads items_shuffle_1000.json and
 _TEST = range(200)
 _DEV = range(200, 280)
 _FIRST_TRAINING = 1500
-"""WebShop keeps goals 0 to 499 for testing and 500 to 1499 for development."""
+"""WebShop reserves goals 0 to 499 for testing and 500 to 1499 for development."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shop:
-    """A shop.
+    """A catalogue with its goals.
 
     Attributes:
         index: Its products.
@@ -45,7 +45,7 @@ class Shop:
 
 
 def split_goals(goals: tuple[Goal, ...]) -> dict[str, tuple[int, ...]]:
-    """Indices of goals by split.
+    """Return the indices of goals by split.
 
     "test" and "dev" are AgentBench's standard and development sets, goals 0 to 199 and
     200 to 279. "train" is WebShop's, goals from 1500 on, without those for a product, or
@@ -61,17 +61,17 @@ def split_goals(goals: tuple[Goal, ...]) -> dict[str, tuple[int, ...]]:
 
 
 def find_files(name: str, data: str | Path | None, names: tuple[str, ...]) -> tuple[Path, ...]:
-    """Find products, attributes and, where there are any, human instructions.
+    """Find the files of products, attributes and, if any, human instructions.
 
     Raises:
-        SourceNotFoundError: There is no catalogue; the message says what to put where.
+        SourceNotFoundError: There is no catalogue; the message states what to put where.
     """
     missing: SourceNotFoundError | None = None
     for needs in _LAYOUTS:
         try:
             folder = find_data(name, data, names, needs, _WHAT)
         except SourceNotFoundError as error:
-            # What WebShop's own small set lacks is what a user can mend most easily.
+            # What WebShop's own small set lacks is easiest for a user to add.
             missing = error if missing is None or needs == _LAYOUTS[1] else missing
             continue
         files = tuple(folder / need for need in needs)
@@ -84,12 +84,12 @@ _LOADING = threading.Lock()
 
 
 def load_shop(files: tuple[Path, ...]) -> Shop:
-    """Load a shop, building its index where that has not been done on this machine.
+    """Load a shop, building its index if it does not yet exist on this machine.
 
-    Goals are people's where the catalogue has them, else synthetic.
+    Goals are human-written if the catalogue has them, else synthetic.
 
     Raises:
-        DataError: A record of the catalogue is not what it should be.
+        DataError: A record of the catalogue is invalid.
         StorageError: The index cannot be written.
     """
     stamps = tuple(file.stat().st_mtime_ns for file in files)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dataset_builders.environments.data import find_data
-from dataset_builders.errors import ConfigError, DataError, SourceNotFoundError
+from dataset_builders.errors import DataError, SourceNotFoundError
 
 if TYPE_CHECKING:
     from evaluators.tasks.registry import SuiteSettings
@@ -17,32 +17,6 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 Row = dict[str, Any]
-
-
-def options_of(name: str, settings: SuiteSettings, known: Sequence[str]) -> dict[str, Any]:
-    """A benchmark's own settings.
-
-    Raises:
-        ConfigError: One is unknown.
-    """
-    given = dict(settings.options.get(name, {}))
-    if unknown := sorted(given.keys() - set(known)):
-        raise ConfigError(
-            f"{name}: found option {', '.join(unknown)}, expected {', '.join(sorted(known))}"
-        )
-    return given
-
-
-def whole(name: str, given: Mapping[str, Any], option: str, default: int, least: int = 1) -> int:
-    """An option that is a whole number.
-
-    Raises:
-        ConfigError: It is not, or is too small.
-    """
-    value = given.get(option, default)
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ConfigError(f"{name}: {option}: found {value!r}, expected a number from {least}")
-    return value
 
 
 def benchmark_folder(

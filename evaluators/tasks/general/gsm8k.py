@@ -14,7 +14,10 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
+from pydantic import Field
+
 from dataset_builders.errors import DataError
+from dataset_builders.settings import options
 from evaluators.evaluator import Evaluator, Record
 from evaluators.models.answer_facts import answer_facts, first_refusal
 from evaluators.models.answering import answer_items
@@ -27,9 +30,7 @@ from evaluators.tasks.general.data import (
     digest,
     folder_or_hub,
     hub_rows,
-    options_of,
     read_rows,
-    whole,
 )
 from evaluators.tasks.general.few_shot import (
     Answered,
@@ -244,14 +245,22 @@ def load_gsm8k(name: str, settings: SuiteSettings, dataset: str) -> GsmData:
     return GsmData({f"test/{n}": row for n, row in enumerate(test)}, train, source)
 
 
+@options
+class Options:
+    """Options of GSM8K."""
+
+    data: str | None = Field(default=None, description="Folder of the questions.")
+    shots: int = Field(default=8, ge=0, description="Answered questions before each one.")
+    hub: str = Field(default="openai/gsm8k", description="Hub dataset, where there is no folder.")
+
+
 def make(name: str, settings: SuiteSettings) -> Evaluator:
-    """GSM8K's evaluator; options `data` (a folder), `shots` and `hub` (another dataset).
+    """GSM8K's evaluator.
 
     Raises:
         SourceNotFoundError: Neither folder nor hub has the data.
         DataError: A file is not what it should be.
     """
-    options = options_of(name, settings, ("data", "shots", "hub"))
-    shots = whole(name, options, "shots", 8, least=0)
-    data = load_gsm8k(name, settings, str(options.get("hub", "openai/gsm8k")))
-    return Gsm8kEvaluator(data, shots, settings.batch_size, settings.max_new_tokens)
+    given: Options = settings.options_of(name)
+    data = load_gsm8k(name, settings, given.hub)
+    return Gsm8kEvaluator(data, given.shots, settings.batch_size, settings.max_new_tokens)

@@ -12,10 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import Field
+
 from dataset_builders.conversation import Message
 from dataset_builders.endpoints.answer import refusal
-from dataset_builders.errors import ConfigError, MissingExtraError, SourceNotFoundError
+from dataset_builders.errors import MissingExtraError, SourceNotFoundError
 from dataset_builders.sandbox import engines
+from dataset_builders.settings import options
 from evaluators.evaluator import Evaluator, Record
 from evaluators.models.answer_facts import answer_facts, first_refusal
 from evaluators.models.answering import answer_items
@@ -26,9 +29,7 @@ from evaluators.tasks.general.data import (
     Row,
     benchmark_folder,
     digest,
-    options_of,
     read_rows,
-    whole,
 )
 from evaluators.tasks.general.few_shot import transcript
 from evaluators.tasks.item_order import fixed_order
@@ -215,32 +216,37 @@ def load_human_eval(name: str, settings: SuiteSettings) -> list[Row]:
     return read_rows(sorted(folder.glob(needs[0]))[0], _FIELDS)
 
 
+@options
+class Options:
+    """Options of HumanEval; see `Sampling`."""
+
+    data: str | None = Field(default=None, description="Folder of the tasks.")
+    samples: int = Field(default=1, ge=1, description="Answers per task; greedy with one.")
+    temperature: float = Field(
+        default=Sampling().temperature, ge=0, description="Temperature of several answers."
+    )
+    top_p: float = Field(
+        default=Sampling().top_p, gt=0, le=1, description="Nucleus of several answers."
+    )
+    seconds: float = Field(
+        default=SECONDS, ge=1, le=60, description="Time that the tests of a program may take."
+    )
+
+
 def make(name: str, settings: SuiteSettings) -> Evaluator:
     """HumanEval's evaluator.
-
-    Options: `data` (a folder), `samples`, `temperature`, `top_p` and `seconds`.
 
     Raises:
         MissingExtraError: No sandbox can be made here, or the tasks are not here.
         SourceNotFoundError: The folder that was named has no tasks.
     """
-    known = ("data", "samples", "temperature", "top_p", "seconds")
-    options = options_of(name, settings, known)
+    given: Options = settings.options_of(name)
     if reason := engines.missing():
         raise MissingExtraError(f"{name}: programs run in the sandbox only; {reason}")
-    seconds = options.get("seconds", SECONDS)
-    if not isinstance(seconds, int | float) or not 1 <= seconds <= 60:
-        raise ConfigError(f"{name}: seconds: found {seconds!r}, expected 1 to 60")
-    sampling = Sampling(
-        samples=whole(name, options, "samples", 1),
-        temperature=float(options.get("temperature", Sampling().temperature)),
-        top_p=float(options.get("top_p", Sampling().top_p)),
-        seed=settings.seed,
-    )
     return HumanEvalEvaluator(
         load_human_eval(name, settings),
-        sampling,
-        float(seconds),
+        Sampling(given.samples, given.temperature, given.top_p, settings.seed),
+        given.seconds,
         settings.batch_size,
         settings.max_new_tokens,
     )

@@ -11,12 +11,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from pydantic import Field
+
 from dataset_builders.errors import ConfigError
+from dataset_builders.settings import options
 from evaluators.evaluator import Evaluator, Record
 from evaluators.models.answering import answer_items
 from evaluators.models.interface import Values
 from evaluators.models.target import EvalTarget
-from evaluators.tasks.general.data import digest, options_of, whole
+from evaluators.tasks.general.data import digest
 from evaluators.tasks.general.few_shot import (
     Answered,
     FewShotPrompt,
@@ -176,14 +179,21 @@ def _context(subject: EvalTarget) -> int:
     return min(CONTEXT, getattr(config, "max_position_embeddings", None) or CONTEXT)
 
 
+@options
+class Options:
+    """Options of MMLU."""
+
+    data: str | None = Field(default=None, description="Folder of the questions.")
+    shots: int = Field(default=5, ge=0, description="Answered questions before each one.")
+    hub: str = Field(default="cais/mmlu", description="Hub dataset, where there is no folder.")
+
+
 def make(name: str, settings: SuiteSettings) -> Evaluator:
-    """MMLU's evaluator; options `data` (a folder), `shots` and `hub` (another dataset).
+    """MMLU's evaluator.
 
     Raises:
         SourceNotFoundError: Neither folder nor hub has the data.
         DataError: A file is not what it should be.
     """
-    options = options_of(name, settings, ("data", "shots", "hub"))
-    shots = whole(name, options, "shots", 5, least=0)
-    data = load_mmlu(name, settings, str(options.get("hub", "cais/mmlu")))
-    return MmluEvaluator(data, shots, settings.batch_size)
+    given: Options = settings.options_of(name)
+    return MmluEvaluator(load_mmlu(name, settings, given.hub), given.shots, settings.batch_size)

@@ -12,13 +12,16 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from pydantic import Field
+
 from dataset_builders.conversation import Message
+from dataset_builders.settings import options
 from evaluators.evaluator import Evaluator, Record
 from evaluators.models.answer_facts import answer_facts, first_refusal
 from evaluators.models.answering import answer_items
 from evaluators.models.judge import Judge, Verdict
 from evaluators.models.target import Decoding, EvalTarget, LanguageModel
-from evaluators.tasks.general.data import Row, digest, options_of
+from evaluators.tasks.general.data import Row, digest
 from evaluators.tasks.general.mt_bench_data import MtBenchData, load_mt_bench
 from evaluators.tasks.registry import SuiteSettings
 from evaluators.tasks.turns import message_record
@@ -198,15 +201,22 @@ def _by_turns(questions: Mapping[str, Row]) -> tuple[str, ...]:
     return tuple(sorted(keys, key=lambda item: keys[item]))
 
 
+@options
+class Options:
+    """Options of MT-Bench."""
+
+    data: str | None = Field(default=None, description="Folder of FastChat's files.")
+
+
 def make(name: str, settings: SuiteSettings) -> Evaluator:
-    """MT-Bench's evaluator; option `data` (a folder).
+    """MT-Bench's evaluator.
 
     Raises:
         ConfigError: There is no judge, or its settings cannot work.
         SourceNotFoundError: No folder has FastChat's files.
         DataError: A file is not what it should be, or a question lacks its reference.
     """
-    options_of(name, settings, ("data",))
+    settings.options_of(name)
     judge = Judge(settings.judge, name)
     data = load_mt_bench(name, settings)
     for item in data.questions:  # Before the model has answered them, not after.

@@ -224,7 +224,7 @@ def test_build_takes_the_plan_of_the_mix(
     assert content["wanted"]["gpt4_share"] == 0.5
     weighted = ["--agent", data["agent"], "--eta", 1, "--num-examples", 8, "--out", tmp_path / "w"]
     told = run("build", *weighted, "--task-weight", "chess=2")
-    assert_one_line_error(told, "task_weights.chess: no row is of it")
+    assert_one_line_error(told, "task_weights.chess: no row has this label")
 
 
 @pytest.mark.parametrize(

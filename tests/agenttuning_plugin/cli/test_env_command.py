@@ -162,7 +162,10 @@ def test_validate_all_goes_on_after_one_that_is_not_set_up(run: Run) -> None:
         (("validate", "database", "--option", "speed=3"), "option 'speed' is unknown; known: "),
         (("validate", "database", "--option", "speed={"), "the value is not YAML"),
         (("validate", "all", "--option", "speed=3"), "name it instead of all"),
-        (("validate", "database", "--prompt", "published"), "say where your AgentInstruct copy is"),
+        (
+            ("validate", "database", "--prompt", "published"),
+            "set agentinstruct to your AgentInstruct copy",
+        ),
     ],
 )
 def test_errors_are_one_line(run: Run, arguments: tuple[str, ...], expected: str) -> None:

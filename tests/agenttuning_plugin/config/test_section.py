@@ -71,6 +71,38 @@ def test_every_field_is_described(model: type) -> None:
             "evaluators: found 'database' twice",
         ),
         (
+            {"evaluators": [{"type": "agent_task", "options": {"bakend": "mariadb"}}]},
+            "known: data, tasks, backend, url; did you mean backend?",
+        ),
+        (
+            {"evaluators": [{"type": "agent_task", "data": "a", "options": {"data": "b"}}]},
+            "options.data: found with data, expected one of the two",
+        ),
+        (
+            {"evaluators": [{"type": "benchmark", "name": "mmlu", "options": {"shtos": 3}}]},
+            "mmlu: option 'shtos' is unknown; known: data, shots, hub; did you mean shots",
+        ),
+        (
+            {"evaluators": [{"type": "benchmark", "name": "os", "options": {"splt": "dev"}}]},
+            "known: data, silence_seconds, split; did you mean split?",
+        ),
+        (
+            {"evaluators": [{"type": "benchmark", "name": "rewoo", "options": {"data": 3}}]},
+            "rewoo: data: found 3, input should be a valid string",
+        ),
+        (
+            {"evaluators": [{"type": "replay", "environment": "databse"}]},
+            "environment 'databse' is unknown; known: alfworld, ",
+        ),
+        (
+            {"endpoint": {"base_url": "http://x/v1", "options": {"database": {"bakend": "x"}}}},
+            "database: option 'bakend' is unknown",
+        ),
+        (
+            {"endpoint": {"base_url": "http://x/v1", "options": {"mmlu": {"shots": 1}}}},
+            "options: found 'mmlu', expected a task that is measured: alfworld, ",
+        ),
+        (
             {"evaluation": {"every_dear": 50}},
             "agenttuning.evaluation.every_dear: unknown key, renamed to every_generative",
         ),

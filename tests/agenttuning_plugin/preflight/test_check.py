@@ -95,7 +95,7 @@ LATE = [{"from_step": 2, "eta": 0.3}, {"from_step": 4, "eta": 0.5}]
         (
             {"task_weights": {"os": 1, "db": 1}},
             {},
-            "agenttuning.task_weights.db: no row is of it; the data has os",
+            "agenttuning.task_weights.db: no row has this label; the data has os",
         ),
         ({"eta_stages": LATE}, {}, "eta_stages.1.from_step: found 4, expected less than max_steps"),
         ({}, {"sequence_len": 40}, "agent: no trainable row is left"),

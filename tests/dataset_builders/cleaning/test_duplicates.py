@@ -89,7 +89,7 @@ def test_the_refusal_names_the_similarity_and_the_first() -> None:
     near.check(" ".join(text(2)), "f:2")
     with pytest.raises(RecordDroppedError) as raised:
         near.check("  \n".join(words[:-6]).upper(), "f:3")
-    found = re.search(r"about (\d+)% like f:1 in sequences of 5 words", str(raised.value))
+    found = re.search(r"about (\d+)% similar to f:1 in 5-word runs", str(raised.value))
     assert found
     assert 90 <= int(found[1]) <= 100
 
@@ -127,5 +127,5 @@ def test_different_answers_about_one_document_stay(length: int) -> None:
     # A copy of any of them, not of the first alone, is refused.
     for seed in (0, 17, 29):
         answer = " ".join(text(100 + seed, length))
-        with pytest.raises(RecordDroppedError, match=f"like f:{seed} in"):
+        with pytest.raises(RecordDroppedError, match=f"similar to f:{seed} in"):
             near.check(" ".join([*document, "again", answer]), "x", answer.upper())

@@ -294,7 +294,9 @@ def test_rows_of_every_chunk_are_confirmed(
         return encode(self, text)[::-1]
 
     monkeypatch.setattr(TiktokenEngine, "_encode", backwards)
-    with pytest.raises(DataError, match=r"^the fast engine's ids differ .* engine huggingface$"):
+    with pytest.raises(
+        DataError, match=r"^the fast engine's ids differ .* set engine to huggingface$"
+    ):
         encode_dataset(talks, encoder)
 
 

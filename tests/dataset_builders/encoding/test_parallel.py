@@ -59,5 +59,5 @@ def die(number: int) -> int:
 
 
 def test_a_process_that_is_killed_is_an_error_not_a_hang() -> None:
-    with pytest.raises(WorkerLostError, match=r"^one of 2 processes was ended from outside"):
+    with pytest.raises(WorkerLostError, match=r"^one of 2 processes was killed"):
         list(in_order(die, range(10), 2))

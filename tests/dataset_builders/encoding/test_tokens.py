@@ -201,7 +201,7 @@ def test_nothing_left_is_an_error_that_counts(
         assert "Example: test/t_1: found" in message
         assert "\n" not in message
     encoder = Encoder(make_tokenizer(load_template("llama-2"), "</s>"), max_length=100)
-    with pytest.raises(DataError, match=r"dropped 1 template.*t_4: the chat template refuses"):
+    with pytest.raises(DataError, match=r"dropped 1 template.*t_4: the chat template rejects"):
         encode_dataset([REFUSED], encoder)
     with pytest.raises(DataError, match=r"no trainable row is left \(0 of 0 conversations"):
         encode_dataset([], encoder)

@@ -84,7 +84,7 @@ def test_one_way_alone_is_not_enough(make_tokenizer: MakeTokenizer) -> None:
     tokenizer.chat_template = tokenizer.chat_template.replace(
         "{{ m.content }}", "{{ m.content | reverse if m.role == 'assistant' else m.content }}"
     )
-    with pytest.raises(MaskError, match=r"only one way finds it \(sentinels\)") as error:
+    with pytest.raises(MaskError, match=r"only one method finds it \(sentinels\)") as error:
         renderer.render(conversation("q", "ab"))
     assert error.value.reason == "template"
 

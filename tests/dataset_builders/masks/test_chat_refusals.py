@@ -76,9 +76,9 @@ def test_a_refusal_is_a_mask_error_in_the_templates_words(
     ("content", "answer", "words"),
     [
         ("m['content'] ~ m['content']", "a", "depends on its content"),
-        ("m['content'].split('</think>')[-1]", "<think>b</think>", "leaves out"),
+        ("m['content'].split('</think>')[-1]", "<think>b</think>", "omits"),
         ("m['content'] ~ (m['content'] | length)", "ab", "depends on its content"),
-        ("(m['content'] | length) ~ m['content']", "ab", r"only one way finds it \(sentinels"),
+        ("(m['content'] | length) ~ m['content']", "ab", r"only one method finds it \(sentinels"),
         # Trimmed, so that marks are needed, and none is left.
         ("m['content'] | trim", " " + "".join(map(chr, range(0xE000, 0xF8FF))), "private-use"),
     ],

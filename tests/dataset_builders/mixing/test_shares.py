@@ -120,7 +120,10 @@ def test_pools_have_their_weights_in_every_stretch() -> None:
     [
         ({"db": 1.0}, r"task_weights: no weight for os; the data has db \(2 rows\), os \(1 rows\)"),
         ({"db": 1.0, "os": -1.0}, r"task_weights.os: found -1.0, expected a number of at least 0"),
-        ({"db": 1.0, "os": 1.0, "kg": 1.0}, r"task_weights.kg: no row is of it; the data has db"),
+        (
+            {"db": 1.0, "os": 1.0, "kg": 1.0},
+            r"task_weights.kg: no row has this label; the data has db",
+        ),
         ({"db": 0.0, "os": 0.0}, r"task_weights: all weights are 0"),
         ({"db": math.nan, "os": 1.0}, r"task_weights.db: found nan"),
     ],

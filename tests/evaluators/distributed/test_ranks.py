@@ -154,10 +154,11 @@ def test_a_lost_process_is_named(tmp_path: Path) -> None:
     for rank in (0, 1):
         assert "measured 4 [0, 20971520]" in told["sleeps", rank][0]
     waiting = told["sleeps", 0][1].splitlines()[-1]
-    assert "ClusterError: lost: process 1 stood still for more than 3 s while process 0" in waiting
+    lost = "ClusterError: lost: process 1 made no progress for more than 3 s while process 0"
+    assert lost in waiting
     assert "1 of 2 tasks finished, at ranks_apart.py:" in waiting
     assert "in _lose" in waiting
-    assert "ended: lost: process 1 stands still" in told["sleeps", 1][1]
+    assert "ended: lost: process 1 has made no progress" in told["sleeps", 1][1]
     assert "lost: process 0 lost another process (process 1: " in told["dies", 0][1]
     assert "lost: process 1 failed inside a call of the sharded model" in told["call_fails", 1][1]
     assert "MemoryError: no room" in told["call_fails", 1][1]
@@ -171,18 +172,19 @@ def test_a_process_that_fell_silent_is_overdue() -> None:
     mine, other = (Heartbeat(store, rank, 2, timeout=0.4) for rank in (0, 1))
     with mine.watching("quiz"), mine.waiting():
         time.sleep(0.2)
-        assert mine.overdue() == ""
+        assert mine.stalled() == ""
         with other.watching("quiz"), other.waiting():
             time.sleep(0.8)
-            assert mine.overdue() == ""
+            assert mine.stalled() == ""
         time.sleep(0.5)
-        assert mine.overdue() == (
-            "quiz: process 1 stood still for more than 0.4 s while process 0 waited (process 1: "
+        assert mine.stalled() == (
+            "quiz: process 1 made no progress for more than 0.4 s while process 0 waited "
+            "(process 1: "
             "waits, then silent)"
         )
     mine.timeout = 60.0
     with mine.watching("quiz"):  # What was said at the last one is no sign of life at this one.
-        assert "has not begun" in mine.last_words()
+        assert "has not started" in mine.last_status()
 
 
 def test_calls_of_the_model_by_others_are_signs_of_life(tiny_model_dir: Path) -> None:

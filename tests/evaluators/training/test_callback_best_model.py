@@ -99,4 +99,4 @@ def test_a_floor_whose_base_is_lost_is_told_on_resume(
         (tmp_path / "evaluations.jsonl").unlink()
     again = make([Schedule(Scored("a", 1.0), every=1)], policy, steps=3, **saving)
     again.train(resume_from_checkpoint=True)
-    assert ("the floor on a cannot act: found no record of its base" in caplog.text) == lost
+    assert ("the floor on a has no effect: no record of its baseline" in caplog.text) == lost

@@ -21,9 +21,9 @@ def make(name: str, settings: SuiteSettings) -> AgentTaskEvaluator:
     Raises:
         ConfigError: An option is unknown.
     """
-    options = {"seed": settings.seed} | dict(settings.options.get(name, {}))
+    options = {"seed": settings.seed} | settings.environment_options(name)
     environment = load_held_out(name, **options)
-    environment.world()
+    environment.check_options()
     return CardGameEvaluator(
         environment,
         batch_size=settings.batch_size,

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-from dataset_builders.errors import ConfigError
+from typing import Literal
+
+from pydantic import Field
+
+from dataset_builders.settings import options
 from evaluators.evaluator import Evaluator
 from evaluators.tasks.registry import SuiteSettings
+
+
+@options
+class Options:
+    """Options of HotpotQA beside those of its environment."""
+
+    mode: Literal["chat", "completion"] = Field(
+        default="chat", description="The model's chat template, or bare text."
+    )
 
 
 def make(name: str, settings: SuiteSettings) -> Evaluator:
@@ -12,8 +25,7 @@ def make(name: str, settings: SuiteSettings) -> Evaluator:
 
     Args:
         name: "hotpot_qa".
-        settings: Its `options` may hold `mode` ("chat" or "completion") and what
-            `HotpotQaEnvironment` takes, such as `store`.
+        settings: Its `options` are `Options` and the arguments of `HotpotQaEnvironment`.
 
     Raises:
         ConfigError: An option is unknown or has another value.
@@ -21,17 +33,13 @@ def make(name: str, settings: SuiteSettings) -> Evaluator:
         DataError: They are not what they should be.
     """
     from evaluators.tasks.held_out import load_held_out
-    from evaluators.tasks.held_out.hotpot_qa.evaluator import MODES, HotpotQaEvaluator
+    from evaluators.tasks.held_out.hotpot_qa.evaluator import HotpotQaEvaluator
 
-    options = dict(settings.options.get(name, {}))
-    mode = options.pop("mode", MODES[0])
-    if mode not in MODES:
-        raise ConfigError(f"{name}: mode: found {mode!r}, expected {' or '.join(MODES)}")
-    data = options.pop("data", settings.data and f"{settings.data}/hotpotqa")
-    environment = load_held_out(name, data=data, **options)
+    given = {"data": settings.data and f"{settings.data}/hotpotqa"}
+    given |= settings.environment_options(name)
     return HotpotQaEvaluator(
-        environment,
-        mode=mode,
+        load_held_out(name, **given),
+        mode=settings.options_of(name).mode,
         batch_size=settings.batch_size,
         max_new_tokens=settings.max_new_tokens,
         oracle=settings.oracle,

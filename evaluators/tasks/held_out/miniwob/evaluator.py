@@ -38,7 +38,7 @@ def miniwob(name: str, settings: SuiteSettings) -> AgentTaskEvaluator:
         SourceNotFoundError: There is no Chromium, or no driver.
         ConfigError: A setting is unknown.
     """
-    spec = load_held_out(name, **settings.options.get(name, {}))
+    spec = load_held_out(name, **settings.environment_options(name))
     browser.check()
     return MiniWobEvaluator(
         spec,

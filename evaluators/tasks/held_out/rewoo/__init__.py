@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import asdict
 
-from dataset_builders.errors import ConfigError
+from pydantic import Field
+
+from dataset_builders.settings import options
 from evaluators.evaluator import Evaluator
+from evaluators.tasks.held_out.rewoo.tools import GOOGLE, WOLFRAM
 from evaluators.tasks.registry import SuiteSettings
 
-_OPTIONS = ("data", "fewshot", "wikipedia", "google_url", "wolfram_url")
+
+@options
+class Options:
+    """Options of ReWOO."""
+
+    data: str | None = Field(default=None, description="Folder of the question files.")
+    fewshot: str | None = Field(
+        default=None, description="File with worked plans in place of ours."
+    )
+    wikipedia: str | None = Field(default=None, description="`live`, or an API's address.")
+    google_url: str = Field(default=GOOGLE, description="Address of the search tool.")
+    wolfram_url: str = Field(default=WOLFRAM, description="Address of the WolframAlpha tool.")
 
 
 def make(name: str, settings: SuiteSettings) -> Evaluator:
@@ -16,9 +30,7 @@ def make(name: str, settings: SuiteSettings) -> Evaluator:
 
     Args:
         name: "rewoo".
-        settings: `judge` scores answers; its `options` may hold `data` (folder of the
-            question files), `fewshot` (file with worked plans in place of ours),
-            `wikipedia` ("live", or an API's address) and addresses of other tools.
+        settings: `judge` scores answers; its `options` are `Options`.
 
     Raises:
         ConfigError: An option is unknown, or the judge cannot be used.
@@ -28,14 +40,10 @@ def make(name: str, settings: SuiteSettings) -> Evaluator:
     from evaluators.models.judge import Judge
     from evaluators.tasks.held_out.rewoo.evaluator import RewooEvaluator
 
-    options: dict[str, Any] = dict(settings.options.get(name, {}))
-    if unknown := sorted(options.keys() - set(_OPTIONS)):
-        raise ConfigError(f"{name}: option {unknown[0]!r} is unknown; known: {', '.join(_OPTIONS)}")
     return RewooEvaluator(
-        options.pop("data", None),
+        **asdict(settings.options_of(name)),
         root=settings.data,
         judge=Judge(settings.judge, name) if settings.judge else None,
         batch_size=settings.batch_size,
         max_new_tokens=settings.max_new_tokens,
-        **options,
     )

@@ -84,7 +84,7 @@ def science_world(name: str, settings: SuiteSettings) -> AgentTaskEvaluator:
         SourceNotFoundError: There is no Java, or no such file of demonstrations.
         ConfigError: A setting is unknown.
     """
-    spec = load_held_out(name, **settings.options.get(name, {}))
+    spec = load_held_out(name, **settings.environment_options(name))
     simulator.check()
     evaluator = ScienceWorldEvaluator(
         spec,

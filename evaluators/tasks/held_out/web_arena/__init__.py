@@ -24,13 +24,13 @@ def make(name: str, settings: SuiteSettings) -> Evaluator:
     from evaluators.tasks.held_out.web_arena import browser
     from evaluators.tasks.held_out.web_arena.evaluator import WebArenaEvaluator
 
-    options = dict(settings.options.get(name, {}))
-    data = options.pop("data", settings.data and f"{settings.data}/webarena")
     judge = dict(settings.judge) if settings.judge else None
+    options = {"data": settings.data and f"{settings.data}/webarena", "judge": judge}
+    options |= settings.environment_options(name)
     if missing := browser.missing():
         raise (ConfigError if browser.installed() else MissingExtraError)(missing)
     return WebArenaEvaluator(
-        load_held_out(name, data=data, judge=judge, **options),
+        load_held_out(name, **options),
         batch_size=settings.batch_size,
         max_new_tokens=settings.max_new_tokens,
         seed=settings.seed,

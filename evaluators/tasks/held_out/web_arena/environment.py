@@ -46,7 +46,7 @@ class WebArenaEnvironment(TextEnvironment):
         self,
         data: str | Path | None = None,
         render_mode: str | None = None,
-        judge: Mapping[str, str] | None = None,
+        judge: Mapping[str, Any] | None = None,
         open_task: Callable[[int], browser.Browser] | None = None,
     ) -> None:
         super().__init__(data, render_mode)

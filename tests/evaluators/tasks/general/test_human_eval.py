@@ -277,7 +277,7 @@ def test_what_is_absent_is_said_in_one_line(
     with pytest.raises(DataError, match=r"HumanEval.jsonl:1: entry_point: found nothing"):
         load_human_eval("human_eval", named)
     if not engines.missing():
-        with pytest.raises(ConfigError, match="samples: found 0, expected a number from 1"):
+        with pytest.raises(ConfigError, match="samples: found 0, input should be greater"):
             make("human_eval", SuiteSettings(options={"human_eval": {"samples": 0}}))
 
 

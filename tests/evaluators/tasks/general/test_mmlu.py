@@ -187,7 +187,7 @@ def test_bad_data_is_named(tmp_path: Path) -> None:
     bad.unlink()
     with pytest.raises(ConfigError, match="tea_pots: found 5 answered questions, expected 9"):
         made(tmp_path, shots=9)
-    with pytest.raises(ConfigError, match="found option shot, expected data, hub, shots"):
+    with pytest.raises(ConfigError, match="option 'shot' is unknown; known: data, shots, hub"):
         made(tmp_path, shot=5)
     with pytest.raises(SourceNotFoundError, match="absent"):
         made(tmp_path / "absent")

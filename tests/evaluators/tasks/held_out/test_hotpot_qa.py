@@ -211,7 +211,7 @@ def test_live_wikipedia_speaks_to_a_mediawiki_server(folder: Path) -> None:
 
 def test_bad_settings_and_files_are_one_line(folder: Path, tmp_path: Path) -> None:
     for options, said in (
-        ({"mode": "x"}, "mode: found 'x', expected chat or completion"),
+        ({"mode": "x"}, "mode: found 'x', input should be 'chat' or 'completion'"),
         ({"store": "x"}, "store: found 'x', expected local or wikipedia"),
         ({"shop": "x"}, "option 'shop' is unknown"),
     ):
