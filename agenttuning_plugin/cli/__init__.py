@@ -1,1 +1,1 @@
-"""Command line: one module per command group."""
+"""The command line: one module per group of commands, no logic."""

@@ -1,1 +1,1 @@
-"""Schema and rules of the recipe's `agenttuning:` section."""
+"""The recipe's section: its keys, and which of them contradict each other."""

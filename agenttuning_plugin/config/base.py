@@ -1,4 +1,4 @@
-"""Base class of settings that reject unknown keys."""
+"""Settings that refuse what they do not know."""
 
 from __future__ import annotations
 

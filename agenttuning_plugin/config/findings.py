@@ -13,12 +13,12 @@ Level = Literal["ok", "warning", "error"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One finding of a check.
+    """One thing that was checked.
 
     Attributes:
         what: What was checked.
         detail: What was found, in one line.
-        level: Whether it is correct, possibly wrong, or prevents or changes the run.
+        level: Whether it is in order, may be wrong, or stops a run or makes it another one.
     """
 
     what: str
@@ -26,21 +26,21 @@ class Finding:
     level: Level = "ok"
 
     def as_json(self) -> dict[str, str]:
-        """Return the finding as JSON-ready values."""
+        """The finding for machines."""
         return {"level": self.level, "what": self.what, "detail": self.detail}
 
 
 def errors_in(what: str, lines: Iterable[str]) -> list[Finding]:
-    """Return the errors, one per line."""
+    """Errors, one for each line."""
     return [Finding(what, line, "error") for line in lines]
 
 
 def guarded(what: str, step: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
-    """Collect the findings of a step; an `AgentTuningError` that ends it becomes the last one.
+    """Findings of a step; an `AgentTuningError` that ends it is the last one.
 
     Args:
         what: What the step checks.
-        step: Yields the findings.
+        step: Makes the findings.
     """
     try:
         yield from step()

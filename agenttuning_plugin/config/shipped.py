@@ -11,10 +11,10 @@ from dataset_builders.errors import ConfigError, SourceNotFoundError
 
 
 def recipe_folder() -> Path:
-    """Return the folder of the shipped recipes.
+    """Folder of the shipped recipes.
 
-    A checkout takes precedence: an editable installation has a copy from install time, which edits
-    do not update.
+    The checkout comes first: an editable installation holds a copy made when it was
+    installed, which edits do not reach.
     """
     package = Path(__file__).resolve().parents[1]
     checkout = package.parent / "recipes"
@@ -22,15 +22,15 @@ def recipe_folder() -> Path:
 
 
 def recipe_names() -> list[str]:
-    """Return the names of the shipped recipes, as for `recipe copy`."""
+    """Names of the shipped recipes, as `recipe copy` takes them."""
     return sorted(path.name for path in recipe_folder().iterdir() if _is_recipe(path))
 
 
 def shipped_recipe(name: str) -> Path:
-    """Return the path of a shipped recipe; the suffix is optional.
+    """Path of a shipped recipe; the ending may be left out.
 
     Raises:
-        ConfigError: There is no such recipe; lists the available ones.
+        ConfigError: There is no such recipe; lists those there are.
     """
     for path in (recipe_folder() / name, recipe_folder() / f"{name}.yaml"):
         if _is_recipe(path) and path.parent == recipe_folder():
@@ -39,7 +39,7 @@ def shipped_recipe(name: str) -> Path:
 
 
 def headline(path: Path) -> str:
-    """Return the first line of a recipe's opening comment or docstring."""
+    """First line of a recipe's opening comment or docstring."""
     first = path.read_text("utf-8").split("\n", 1)[0]
     return first.strip().strip('#"').strip()
 
@@ -49,7 +49,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
     Raises:
         SourceNotFoundError: There is no such file.
-        ConfigError: It is not YAML, or not a mapping at the top level.
+        ConfigError: It is not YAML, or not an object at the top.
     """
     try:
         loaded = yaml.safe_load(path.read_text("utf-8"))

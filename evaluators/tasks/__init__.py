@@ -1,1 +1,1 @@
-"""Evaluation tasks: agent tasks, replay, loss and benchmarks."""
+"""What is measured: agent tasks, replay, loss and benchmarks."""

@@ -21,19 +21,19 @@ from agenttuning_plugin.reports.segments import (
     one_line,
     shorten,
 )
-from agenttuning_plugin.training_data.run_files import MixRun
+from agenttuning_plugin.training_data.built_mix import BuiltMix
 from dataset_builders.errors import ConfigError
 from dataset_builders.manifest.records import Batch
 from dataset_builders.manifest.store import Manifest, read_manifest, write_manifest
 from dataset_builders.mixing.packed_order import Packing, pack_plan
 from dataset_builders.mixing.planning import Plan
 
-MakeRun = Callable[..., tuple[Any, MixRun]]
+MakeRun = Callable[..., tuple[Any, BuiltMix]]
 Run = Callable[..., tuple[int, str, str]]
 
 
-def manifest_of(folder: Path, run: MixRun, rows: str | None = None) -> Manifest:
-    write_manifest(folder, run.record, run.where({MIX: rows}))
+def manifest_of(folder: Path, run: BuiltMix, rows: str | None = None) -> Manifest:
+    write_manifest(folder, run.manifest, run.where({MIX: rows}))
     return read_manifest(folder)
 
 
@@ -109,7 +109,7 @@ def test_packed_rows_are_told_by_their_positions(make_run: MakeRun, tmp_path: Pa
             assert example.rank == example.packed_row % 4 // 2
         order += [example.position for example in found]
     assert order == bins.positions.tolist()
-    facts = packed.report()["mix"]
+    facts = packed.report["mix"]
     assert facts["examples"] == len(order)
     assert facts["agent_examples"] == sum(n for (side, _), n in seen.items() if side == "agent")
     with pytest.raises(ConfigError, match="expected 0 to 14: 60 packed rows in steps of 4"):
@@ -169,7 +169,7 @@ def test_damaged_rows_count_as_gone(
     assert open_rows(manifest) is None
     code, out, _ = run("explain", tmp_path, "--step", 2, "--batch-size", 4)
     assert code == 0
-    assert "no text: the rows are no longer on this machine" in out
+    assert "no text: the rows are not on this machine any more" in out
 
 
 # The command
@@ -199,7 +199,7 @@ def test_a_built_folder_is_explained(run: Run, make_run: MakeRun, tmp_path: Path
     assert code == 0
     assert shown[0].id in out
     assert "said" not in out
-    assert "no longer on this machine" in out
+    assert "not on this machine any more" in out
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
-"""The two baseline opponents, as far as AgentBench's sources describe them.
+"""The two opponents, as far as AgentBench's sources tell how they play.
 
-Both play randomly; ours use a seeded generator where theirs are seeded by the clock.
+Both draw at random; ours draw from a seeded generator where theirs take the clock.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ Action = tuple[int, bool, int]
 
 
 class Baseline:
-    """An opponent that plays for the side to move.
+    """An opponent, playing the side whose turn it is.
 
     Args:
-        random: Its random number generator.
+        random: What it draws from.
     """
 
     def __init__(self, random: Random) -> None:
@@ -29,24 +29,24 @@ class Baseline:
 
     @abstractmethod
     def guess(self, fight: Fight) -> tuple[int, str] | None:
-        """Return position and kind of a guess; None for no guess."""
+        """Position and kind; None for no guess."""
 
     @abstractmethod
     def act(self, fight: Fight, last: Report | None) -> Action:
-        """Return an action; `last` is the other side's last action."""
+        """What to do; `last` is the other side's last action."""
 
 
 class Drawing(Baseline):
-    """Baseline 1: chooses everything at random."""
+    """Baseline 1: draws everything."""
 
     def guess(self, fight: Fight) -> tuple[int, str] | None:
-        """Guess a living fish and one of the four kinds; None if that fish is already known."""
+        """A living fish and one of the four kinds; none where that fish is known already."""
         place = self.random.choice(living(fight.teams[1 - fight.turn])).place
         kind = self.random.choice(FISH)
         return (place, kind) if fight.can_guess(place) else None
 
     def act(self, fight: Fight, last: Report | None) -> Action:
-        """Act with a living fish: its active ability at 0.7; known fish only attack."""
+        """A living fish, with 0.7 its active ability; known fish only attack normally."""
         del last
         mine, enemy = living(fight.teams[fight.turn]), living(fight.teams[1 - fight.turn])
         fish = self.random.choice(mine)
@@ -60,12 +60,12 @@ class Drawing(Baseline):
 
 
 class Hunting(Baseline):
-    """Baseline 2: kills if possible, else attacks all, else retaliates."""
+    """Baseline 2: kills what it can, else strikes all, else strikes back."""
 
     def guess(self, fight: Fight) -> tuple[int, str] | None:
-        """Guess an unknown living fish and one of the nine kinds not known yet.
+        """An unknown living fish and any kind of nine that is not known yet.
 
-        Its sources also collect clues, in a format in which they never match, so ours does not.
+        Its sources also gather clues, in a form in which they never match; so do not we.
         """
         enemy = fight.teams[1 - fight.turn]
         places = [fish.place for fish in enemy if not fish.dead and not fish.known]

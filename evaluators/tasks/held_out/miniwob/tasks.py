@@ -1,4 +1,4 @@
-"""The 46 tasks of MiniWoB++ that AgentTuning reports, ten episodes each."""
+"""Which tasks of MiniWoB++ are played: the 46 that AgentTuning reports, ten times each."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ _TASK_ID = re.compile(re.escape(_PREFIX) + r"(.+)-(\d+)")
 
 @cache
 def task_ids() -> tuple[str, ...]:
-    """Return all 460 ids, cycling through the tasks."""
+    """All 460, one of every task, then the second of every task, and so on."""
     return tuple(f"{_PREFIX}{name}-{number}" for number in range(EPISODES) for name in TASKS)
 
 
 def task_and_seed(task_id: str) -> tuple[str, int]:
-    """Parse an id such as "miniwob-test-click-button-3" into task and page seed.
+    """Parse an identifier such as "miniwob-test-click-button-3": task and page's seed.
 
     Raises:
         ConfigError: It is not one of `task_ids`.

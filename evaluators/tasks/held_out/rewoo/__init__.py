@@ -26,7 +26,7 @@ class Options:
 
 
 def make(name: str, settings: SuiteSettings) -> Evaluator:
-    """Create the evaluator of the available task sets.
+    """The evaluator of the task sets at hand.
 
     Args:
         name: "rewoo".

@@ -1,4 +1,4 @@
-"""WebArena's actions, and their equivalents in BrowserGym."""
+"""WebArena's actions, and what they are in BrowserGym's."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _SCROLL = 640
 
 
 def read(text: str) -> tuple[str, tuple[str, ...]] | None:
-    """Parse verb and arguments of an action such as `type [12] [hello] [1]`.
+    """Verb and arguments of an action such as `type [12] [hello] [1]`.
 
     Returns:
-        None if it is not an action of WebArena's, or its arguments are invalid.
+        None where it is no action of WebArena's, or its arguments do not fit.
     """
     found = _VERB.match(text.strip())
     if found is None or found[1] not in _CALLS:
@@ -42,7 +42,7 @@ def read(text: str) -> tuple[str, tuple[str, ...]] | None:
 
 
 def to_browsergym(verb: str, parts: tuple[str, ...]) -> str:
-    """Return the equivalent calls of BrowserGym's high-level actions."""
+    """The calls of BrowserGym's high-level actions that do the same."""
     return _CALLS[verb][2](*parts)
 
 

@@ -1,4 +1,4 @@
-"""WebArena environment: pages as accessibility trees, actions in WebArena's grammar."""
+"""A WebArena task as a world: pages as accessibility trees, actions in WebArena's words."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class WebArenaEnvironment(TextEnvironment):
         data: Folder with `test.raw.json`.
         render_mode: Gymnasium's.
         judge: Settings of the judge, see `evaluators.models.judge.Judge`.
-        open_task: Creates the browser of a task's number; BrowserGym's by default. A browser from
-            another factory stays in this process.
+        open_task: Makes the browser of a task's number; BrowserGym's by default. Such a
+            browser stays in this process.
     """
 
     name: ClassVar[str] = "web_arena"
@@ -68,13 +68,13 @@ class WebArenaEnvironment(TextEnvironment):
         return read_tasks(find_tasks(self.data))
 
     def task_ids(self, split: str) -> tuple[str, ...]:
-        """Return all task ids, in a fixed shuffled order."""
+        """All tasks, shuffled once and for all."""
         if split != "test":
             raise ConfigError(f"{self.name}: split {split!r} is unknown; known: test")
         return tuple(f"{self.name}-test-{number}" for number in self.tasks())
 
     def task(self, task_id: str) -> Task:
-        """Return the task with an id.
+        """The task of an identifier.
 
         Raises:
             ConfigError: There is none.
@@ -109,7 +109,7 @@ class WebArenaEnvironment(TextEnvironment):
         return StepResult(seen, valid=not failed)
 
     def failed(self, exit_reason: str) -> dict[str, Any]:
-        """Abort the episode: the current page may still be the right one."""
+        """End from outside: the page as it is may still be the right one."""
         score = self._score("") if self._browser is not None else 0.0
         return super().failed(exit_reason) | {
             "score": score,
@@ -148,10 +148,11 @@ class WebArenaEnvironment(TextEnvironment):
 
 
 def shortened(text: str, tokens: int) -> str:
-    """Return the beginning of a text.
+    """The beginning of a text.
 
-    Counted in runs of seven letters, of three digits, and other characters: approximately the
-    tokens of GPT-4's tokenizer, which the benchmark counts and which is not available offline.
+    Counted in runs of seven letters, of three digits, and other characters: about what
+    GPT-4's tokenizer makes of a page, which the benchmark counts with and which is not at
+    hand without network.
     """
     for number, token in enumerate(_TOKEN.finditer(text)):
         if number == tokens:

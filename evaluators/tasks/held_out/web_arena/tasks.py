@@ -20,16 +20,16 @@ ORDER_SEED = 0
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A WebArena task.
+    """A task.
 
     Attributes:
         number: Its `task_id`.
-        intent: Its instruction.
+        intent: What is to be done.
         sites: Names of the sites it needs.
-        kinds: How it is scored, from `KINDS`.
-        answers: The right answers by comparison method.
-        url: Right final URLs, with names for the sites in them.
-        note: Why an impossible task is impossible.
+        kinds: How it is scored, of `KINDS`.
+        answers: The right answers by the way of comparing them.
+        url: Addresses that are right at the end, with names for the sites in them.
+        note: Why a task that cannot be done cannot.
     """
 
     number: int
@@ -42,19 +42,19 @@ class Task:
 
     @property
     def needs_judge(self) -> bool:
-        """Whether scoring the answer needs a judge."""
+        """Whether only a judge can find a right answer right."""
         return isinstance(self.answers.get("fuzzy_match"), list)
 
 
 def find_tasks(data: str | Path | None) -> Path:
-    """Return the file of the tasks; see `find_data`."""
+    """File of the tasks; see `find_data` for where it is looked for."""
     what = f"WebArena's config_files/{FILE} (web-arena-x/webarena)"
     return find_data("web_arena", data, ("webarena", "web_arena"), (FILE,), what) / FILE
 
 
 @lru_cache(maxsize=2)
 def read_tasks(file: Path) -> dict[int, Task]:
-    """Read the tasks by number, in an order of which every prefix is a representative sample.
+    """Tasks by number, in an order of which every beginning is a fair sample.
 
     Raises:
         DataError: The file is not JSON, or a record lacks a field.
