@@ -22,9 +22,16 @@ from agenttuning_plugin.reports.results import (
     unmeasured,
 )
 from agenttuning_plugin.reports.run_end import SUMMARY
-from dataset_builders.collection.collect import collect, write_jsonl
+from dataset_builders.collection.conversations import to_conversation, write_jsonl
+from dataset_builders.collection.filters import TrajectoryFilter
+from dataset_builders.collection.settings import draw_tasks
+from dataset_builders.conversation import Conversation
+from dataset_builders.environments import load_environment
 from dataset_builders.errors import AgentTuningError, ConfigError
 from dataset_builders.extras import require_modules
+from dataset_builders.rollouts.episode import Trajectory
+from dataset_builders.rollouts.play import play
+from dataset_builders.rollouts.policy import OraclePolicy
 from dataset_builders.sources.loading import SourceSpec, load_source
 from dataset_builders.storage import CACHE
 
@@ -57,13 +64,16 @@ def prepare(console: Console) -> None:
     target = CACHE.expanduser() / AGENT_FILE
     with Progress(console=console, transient=True) as progress:
         bar = progress.add_task("collecting", total=NUM_TRAJECTORIES)
-        result = collect(
-            "database",
-            num_tasks=NUM_TRAJECTORIES,
-            on_progress=lambda _: progress.advance(bar),
-        )
-    write_jsonl(target, result.conversations)
-    say(f"{len(result.conversations)} of {NUM_TRAJECTORIES} trajectories earned reward 1: {target}")
+        kept = _collect(lambda _: progress.advance(bar))
+    write_jsonl(target, kept)
+    say(f"{len(kept)} of {NUM_TRAJECTORIES} trajectories earned reward 1: {target}")
+
+
+def _collect(on_progress: Callable[[Trajectory], None]) -> list[Conversation]:
+    environment, sieve = load_environment("database"), TrajectoryFilter(1.0)
+    tasks = draw_tasks(environment.task_ids("train"), NUM_TRAJECTORIES, seed=0)
+    played = play(environment, tasks, OraclePolicy(), on_progress=on_progress)
+    return [to_conversation(trajectory) for trajectory in played if sieve.keeps(trajectory)]
 
 
 def _select_chats(source: Path, say: Callable[[str], None]) -> None:

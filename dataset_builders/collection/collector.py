@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from dataset_builders.collection.card import DatasetCard
+from dataset_builders.collection.engine import CollectionEngine, Finisher
 from dataset_builders.collection.filters import TrajectoryFilter
 from dataset_builders.collection.folder import check_folder, state_path
 from dataset_builders.collection.output import OutputWriter
@@ -25,8 +26,6 @@ from dataset_builders.collection.settings import CollectConfig
 from dataset_builders.collection.store import SqliteRolloutLog
 from dataset_builders.environments.prompts import Prompt
 from dataset_builders.errors import AgentTuningError, ConfigError
-from dataset_builders.rollouts.engine import Finish, RolloutEngine
-from dataset_builders.rollouts.episode import Trajectory
 from dataset_builders.rollouts.playing import UNFINISHED
 from dataset_builders.storage import replace_text
 
@@ -36,25 +35,12 @@ RUN_COST_LIMIT = "run_cost_limit"
 RUN_TIME_LIMIT = "run_time_limit"
 
 
-@runtime_checkable
-class Finisher(Protocol):
-    """What is applied to a trajectory that earned its reward and reports what it did."""
-
-    async def __call__(self, model: Any, trajectory: Trajectory) -> Trajectory:
-        """The trajectory, finished."""
-
-    def outcomes(
-        self, store: SqliteRolloutLog, kept: Callable[[Trajectory], bool]
-    ) -> dict[str, int]:
-        """Turns of the kept trajectories of all sessions, by what was done to them."""
-
-
-Watch = Callable[[CollectionProgress, RolloutEngine], None]
+Watch = Callable[[CollectionProgress, CollectionEngine], None]
 """Called once as play begins, with what it may look at from then on."""
 
 
 def run(
-    config: CollectConfig, *, watch: Watch | None = None, finish: Finish | None = None
+    config: CollectConfig, *, watch: Watch | None = None, finish: Finisher | None = None
 ) -> dict[str, Any]:
     """Collect, or go on with a collection.
 
@@ -82,7 +68,7 @@ def run(
 
 
 async def collect(
-    config: CollectConfig, *, watch: Watch | None = None, finish: Finish | None = None
+    config: CollectConfig, *, watch: Watch | None = None, finish: Finisher | None = None
 ) -> dict[str, Any]:
     """As `run`, on a running event loop."""
     config.check()
@@ -95,13 +81,13 @@ async def collect(
         fingerprint = config.fingerprint(wording.label)
         if finish is not None:  # It decides what is finished, such as with thoughts.
             fingerprint |= {"min_reward": config.play.min_reward}
-        store.agree(fingerprint | {"finish": getattr(finish, "__name__", None)})
+        store.agree(fingerprint | {"finish": finish.name if finish else None})
         store.add_tasks(tasks)
         _price(config, store)
         tally = _tally(config, store, sieve)
         engine, failure = await _play(config, store, tally, wording, watch, finish)
         report = _report(config, tally, engine, wording)
-        if isinstance(finish, Finisher):
+        if finish is not None:
             kept = tally.sieve.reason
             report["thoughts"] = finish.outcomes(store, lambda trajectory: not kept(trajectory))
         if tally.done:
@@ -130,8 +116,8 @@ async def _play(
     tally: CollectionProgress,
     wording: Prompt,
     watch: Watch | None,
-    finish: Finish | None,
-) -> tuple[RolloutEngine, AgentTuningError | None]:
+    finish: Finisher | None,
+) -> tuple[CollectionEngine, AgentTuningError | None]:
     def spent() -> None:
         _look_at_limits(config, tally, engine)
 
@@ -140,7 +126,7 @@ async def _play(
     play = replace(config.play, counts_tokens=counts, proven=store.spent().requests > 0)
     ledger = WatchedLedger(store, tally, spent)
     engine = (
-        RolloutEngine(play, ledger, finish, wording)
+        CollectionEngine(play, ledger, finish, wording)
         if config.cluster is None
         else RayEngine(play, ledger, finish, wording, config.cluster)
     )
@@ -161,7 +147,7 @@ async def _play(
 
 
 def _look_at_limits(
-    config: CollectConfig, tally: CollectionProgress, engine: RolloutEngine
+    config: CollectConfig, tally: CollectionProgress, engine: CollectionEngine
 ) -> None:
     limits, spent = config.limits, tally.spent
     if limits.tokens is not None and spent.tokens >= limits.tokens:
@@ -171,7 +157,7 @@ def _look_at_limits(
 
 
 @contextmanager
-def _signals(engine: RolloutEngine) -> Iterator[None]:
+def _signals(engine: CollectionEngine) -> Iterator[None]:
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     signals = [signal.SIGINT, signal.SIGTERM]
 
@@ -214,7 +200,7 @@ def _tally(
 
 
 def _report(
-    config: CollectConfig, tally: CollectionProgress, engine: RolloutEngine, wording: Prompt
+    config: CollectConfig, tally: CollectionProgress, engine: CollectionEngine, wording: Prompt
 ) -> dict[str, Any]:
     spent = tally.spent
     return {

@@ -17,12 +17,12 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+from dataset_builders.collection.engine import CollectionEngine, Finisher, RolloutConfig
 from dataset_builders.collection.ray_cluster import Cluster, connected, line_of, post_box
 from dataset_builders.collection.ray_mailbox import DRAIN, SUSPEND, RemoteLedger, obey
 from dataset_builders.endpoints.concurrency import AdaptiveLimit
 from dataset_builders.environments.prompts import Prompt
 from dataset_builders.errors import AgentTuningError, ClusterError
-from dataset_builders.rollouts.engine import Finish, RolloutConfig, RolloutEngine
 from dataset_builders.rollouts.episode import ENVIRONMENT_ERROR, Trajectory
 from dataset_builders.rollouts.ledger import AttemptResult, RolloutLog
 
@@ -41,8 +41,8 @@ class _Chunk:
     losses: int = 0
 
 
-class RayEngine(RolloutEngine):
-    """Plays tasks on a Ray cluster; used as `RolloutEngine` is.
+class RayEngine(CollectionEngine):
+    """Plays tasks on a Ray cluster; used as `CollectionEngine` is.
 
     `max_concurrency` is shared out among the workers, each of which adapts its part to the
     endpoint. Machines need this package, the environment's data under the same path, and
@@ -63,7 +63,7 @@ class RayEngine(RolloutEngine):
         self,
         play: RolloutConfig,
         ledger: RolloutLog,
-        finish: Finish | None = None,
+        finish: Finisher | None = None,
         wording: Prompt | None = None,
         cluster: Cluster | None = None,
     ) -> None:
@@ -261,7 +261,7 @@ def _cut(tasks: tuple[str, ...], workers: int, max_concurrency: int) -> deque[_C
 
 def _play_chunk(
     play: RolloutConfig,
-    finish: Finish | None,
+    finish: Finisher | None,
     wording: Prompt,
     tasks: list[tuple[str, int]],
     mailbox: Any,
@@ -269,7 +269,7 @@ def _play_chunk(
     """Play tasks, on a worker; returns the retries by class and the cuts of concurrency."""
 
     async def run() -> tuple[dict[str, int], int]:
-        engine = RolloutEngine(play, RemoteLedger(mailbox), finish, wording)
+        engine = CollectionEngine(play, RemoteLedger(mailbox), finish, wording)
         listening = asyncio.create_task(obey(engine, mailbox))
         try:
             await engine.run(tasks)

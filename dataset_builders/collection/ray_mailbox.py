@@ -10,8 +10,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, cast
 
+from dataset_builders.collection.engine import CollectionEngine
 from dataset_builders.endpoints.reply import Reply
-from dataset_builders.rollouts.engine import RolloutEngine
 from dataset_builders.rollouts.ledger import ACT, AttemptResult, Turn
 
 DRAIN, SUSPEND = 1, 2
@@ -95,7 +95,7 @@ class RemoteLedger:
         return await self._mailbox.ask.remote(method, arguments)
 
 
-async def obey(engine: RolloutEngine, mailbox: Any) -> None:
+async def obey(engine: CollectionEngine, mailbox: Any) -> None:
     """Follow the driver's orders, on a worker, until cancelled."""
     known = 0
     while True:

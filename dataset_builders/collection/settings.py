@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dataset_builders.collection.collect import draw_tasks
+from dataset_builders.collection.engine import RolloutConfig
 from dataset_builders.collection.ray_cluster import Cluster
 from dataset_builders.errors import ConfigError, SourceNotFoundError
-from dataset_builders.rollouts.engine import RolloutConfig
 from dataset_builders.rollouts.limits import Limits
 
 ORACLE = "oracle"
@@ -123,6 +123,18 @@ class CollectConfig:
             sampling = asdict(play.sampling).items()
             settings |= {f"sampling's {name}": _plain(value) for name, value in sampling}
         return settings
+
+
+def draw_tasks(task_ids: Sequence[str], num_tasks: int, seed: int) -> list[str]:
+    """Draw tasks without repetition; a larger draw begins with a smaller one.
+
+    Raises:
+        ConfigError: There are not so many tasks.
+    """
+    if not 1 <= num_tasks <= len(task_ids):
+        raise ConfigError(f"num_tasks: found {num_tasks}, expected 1 to {len(task_ids)}")
+    # Shuffled whole and then cut.
+    return random.Random(f"agenttuning/collect/{seed}").sample(task_ids, len(task_ids))[:num_tasks]
 
 
 def _plain(value: Any) -> Any:

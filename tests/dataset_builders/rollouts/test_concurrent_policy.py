@@ -1,10 +1,10 @@
-"""Episodes that are played apart: none waits for another's turn."""
+"""Episodes whose turns are answered each by itself: none waits for another's turn."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -12,10 +12,10 @@ import pytest
 from dataset_builders.conversation import Message
 from dataset_builders.environments import load_environment
 from dataset_builders.errors import ConfigError, EndpointError
-from dataset_builders.rollouts.apart import play_apart
 from dataset_builders.rollouts.episode import Trajectory
-from dataset_builders.rollouts.rollout import play
-from dataset_builders.rollouts.table import Table
+from dataset_builders.rollouts.model_policies import BatchingPolicy, ConcurrentPolicy
+from dataset_builders.rollouts.play import play
+from dataset_builders.rollouts.seats import Seat
 
 DATABASE = load_environment("database")
 TASKS = DATABASE.task_ids("train")[:12]
@@ -42,8 +42,25 @@ class Answering:
         return ["Hm.\nAction: Answer\nFinal Answer: [1]" for _ in dialogues]
 
 
+def concurrently(
+    tasks: Sequence[str],
+    policy: Answering,
+    batch_size: int,
+    sustained: Callable[[], int],
+    on_progress: Callable[[Trajectory], None] | None = None,
+) -> list[Trajectory]:
+    return play(
+        DATABASE,
+        tasks,
+        ConcurrentPolicy(policy.complete),
+        batch_size=batch_size,
+        in_flight_limit=sustained,
+        on_progress=on_progress,
+    )
+
+
 def test_a_slow_turn_holds_no_other_episode() -> None:
-    expected = play(DATABASE, TASKS, Answering())
+    expected = play(DATABASE, TASKS, BatchingPolicy(Answering().complete))
     asked = [m.content for m in expected[0].messages if m.role == "user"][-1]
     policy, ended = Answering(asked), list[str]()
 
@@ -52,7 +69,14 @@ def test_a_slow_turn_holds_no_other_episode() -> None:
         if len(ended) == len(TASKS) - 1:
             policy.others_ended.set()
 
-    found = play_apart(DATABASE, TASKS, policy, ceiling=4, most=lambda: 4, on_progress=progress)
+    found = play(
+        DATABASE,
+        TASKS,
+        ConcurrentPolicy(policy.complete),
+        batch_size=4,
+        in_flight_limit=lambda: 4,
+        on_progress=progress,
+    )
     assert found == expected
     assert ended[-1] == TASKS[0]
 
@@ -60,7 +84,13 @@ def test_a_slow_turn_holds_no_other_episode() -> None:
 def test_no_more_are_in_play_than_are_borne() -> None:
     for ceiling, borne in ((2, 50), (50, 3)):
         policy = Answering()
-        play_apart(DATABASE, TASKS, policy, ceiling=ceiling, most=lambda n=borne: n)  # type: ignore[misc]
+        play(
+            DATABASE,
+            TASKS,
+            ConcurrentPolicy(policy.complete),
+            batch_size=ceiling,
+            in_flight_limit=lambda n=borne: n,
+        )  # type: ignore[misc]
         assert policy.most <= min(ceiling, borne)
 
 
@@ -72,33 +102,57 @@ def test_what_the_policy_raises_ends_all() -> None:
             raise EndpointError("down")
 
     with pytest.raises(EndpointError, match="down"):
-        play_apart(DATABASE, TASKS, Dead(), ceiling=4, most=lambda: 4)
+        play(
+            DATABASE,
+            TASKS,
+            ConcurrentPolicy(Dead().complete),
+            batch_size=4,
+            in_flight_limit=lambda: 4,
+        )
     with pytest.raises(ConfigError, match="batch_size"):
-        play_apart(DATABASE, TASKS, Answering(), ceiling=0, most=lambda: 4)
+        play(
+            DATABASE,
+            TASKS,
+            ConcurrentPolicy(Answering().complete),
+            batch_size=0,
+            in_flight_limit=lambda: 4,
+        )
 
 
 def test_a_task_that_is_unknown_is_named() -> None:
     with pytest.raises(ConfigError, match="database-train-x"):
-        play_apart(DATABASE, ["database-train-x"], Answering(), ceiling=2, most=lambda: 2)
+        play(
+            DATABASE,
+            ["database-train-x"],
+            ConcurrentPolicy(Answering().complete),
+            batch_size=2,
+            in_flight_limit=lambda: 2,
+        )
 
 
 def test_environments_are_closed_when_it_returns(monkeypatch: pytest.MonkeyPatch) -> None:
-    opened: list[Table[object]] = []
-    closed: list[Table[object]] = []
-    make, close = Table.__init__, Table.close
+    opened: list[Seat] = []
+    closed: list[Seat] = []
+    make, close = Seat.__init__, Seat.close
 
-    def begin(table: Table[object], *arguments: Any) -> None:
-        opened.append(table)
-        make(table, *arguments)
+    def begin(seat: Seat, *arguments: Any) -> None:
+        opened.append(seat)
+        make(seat, *arguments)
 
-    def slow(table: Table[object]) -> None:
-        time.sleep(0.2)
-        close(table)
-        closed.append(table)
+    async def slow(seat: Seat) -> None:
+        await asyncio.sleep(0.2)
+        await close(seat)
+        closed.append(seat)
 
-    monkeypatch.setattr(Table, "__init__", begin)
-    monkeypatch.setattr(Table, "close", slow)
-    play_apart(DATABASE, TASKS[:4], Answering(), ceiling=2, most=lambda: 2)
+    monkeypatch.setattr(Seat, "__init__", begin)
+    monkeypatch.setattr(Seat, "close", slow)
+    play(
+        DATABASE,
+        TASKS[:4],
+        ConcurrentPolicy(Answering().complete),
+        batch_size=2,
+        in_flight_limit=lambda: 2,
+    )
     assert opened
     assert len(closed) == len(opened)
 
@@ -106,5 +160,12 @@ def test_environments_are_closed_when_it_returns(monkeypatch: pytest.MonkeyPatch
         raise EndpointError("down")
 
     with pytest.raises(EndpointError, match="down"):
-        play_apart(DATABASE, TASKS[:4], Answering(), ceiling=2, most=lambda: 2, on_progress=failing)
+        play(
+            DATABASE,
+            TASKS[:4],
+            ConcurrentPolicy(Answering().complete),
+            batch_size=2,
+            in_flight_limit=lambda: 2,
+            on_progress=failing,
+        )
     assert len(closed) == len(opened)
