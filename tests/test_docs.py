@@ -48,3 +48,38 @@ def test_public_names_are_documented(site: Path) -> None:
     text = (site / "reference/api.html").read_text("utf-8")
     for name in ("build_mix", "EvaluatorCallback", "Evaluator", "SourceSpec"):
         assert re.search(rf'id="[\w.]*\.{name}"', text)
+
+
+NAME = r"(?:agenttuning_plugin|dataset_builders|evaluators)(?:\.\w+)+"
+
+
+def dotted_names(text: str) -> set[str]:
+    """Names of modules and of what they define, in prose, commands and examples."""
+    names = set(re.findall(rf"\b{NAME}", text))
+    for module, imported in re.findall(rf"^from ({NAME[:-1]}*) import (.+)$", text, re.MULTILINE):
+        names |= {f"{module}.{name.strip()}" for name in imported.split(",")}
+    return names
+
+
+def exists(name: str) -> bool:
+    """Whether a dotted name is a module, or what one defines or exports; nothing is imported."""
+    parts = name.split(".")
+    for end in range(len(parts), 0, -1):
+        place = ROOT.joinpath(*parts[:end])
+        module = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+        if module.is_file():
+            text = module.read_text("utf-8")
+            return end == len(parts) or bool(re.search(rf"\b{parts[end]}\b", text))
+    return False
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("docs/**/*.md")) + sorted(ROOT.glob("*.md")))
+def test_code_that_pages_name_exists(path: Path) -> None:
+    assert not [name for name in sorted(dotted_names(path.read_text("utf-8"))) if not exists(name)]
+
+
+def test_a_name_that_does_not_exist_would_be_found() -> None:
+    assert exists("dataset_builders.mixing.order.MixOrder")
+    assert not exists("dataset_builders.mixing.order.NoSuchOrder")
+    assert not exists("dataset_builders.no_such_module")
+    assert dotted_names("from evaluators import A, B") == {"evaluators.A", "evaluators.B"}
