@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -83,3 +84,25 @@ def test_a_name_that_does_not_exist_would_be_found() -> None:
     assert not exists("dataset_builders.mixing.order.NoSuchOrder")
     assert not exists("dataset_builders.no_such_module")
     assert dotted_names("from evaluators import A, B") == {"evaluators.A", "evaluators.B"}
+
+
+def test_search_works_without_a_server(site: Path) -> None:
+    webdriver = pytest.importorskip("selenium.webdriver", reason="pip install selenium")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("chromium and chromedriver are not installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu"):
+        options.add_argument(argument)
+    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    try:
+        browser.implicitly_wait(60)  # seconds, until an element is there
+        browser.get((site / "guides/data.html").as_uri())
+        field = browser.find_element("css selector", "input[name=query]")
+        browser.execute_script("arguments[0].focus()", field)
+        field.send_keys("contamination")
+        found = browser.find_element("css selector", ".md-search-result__link")
+        assert found.get_attribute("href").startswith("file://")
+    finally:
+        browser.quit()
