@@ -24,12 +24,12 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
+from dataset_builders.collection.engine import CollectionEngine, RolloutConfig
 from dataset_builders.collection.filters import TrajectoryFilter
 from dataset_builders.collection.progress import CollectionProgress, WatchedLedger
 from dataset_builders.collection.store import SqliteRolloutLog
 from dataset_builders.endpoints.endpoint import Endpoint
 from dataset_builders.environments import load_environment
-from dataset_builders.rollouts.engine import RolloutConfig, RolloutEngine
 
 SERVER = Path(__file__).parents[1] / "tests/support/endpoint.py"
 SELECT = "Hm.\nAction: Operation\n```sql\nSELECT 1\n```"
@@ -85,7 +85,7 @@ class Measured:
         ids = self.play.environment.task_ids("train")[: self.num_tasks]
         store.add_tasks(ids)
         tally = CollectionProgress(len(ids), TrajectoryFilter(1.0))
-        engine = RolloutEngine(self.play, WatchedLedger(store, tally))
+        engine = CollectionEngine(self.play, WatchedLedger(store, tally))
         watching = asyncio.create_task(self._watch(engine, tally))
         begun, cpu = time.monotonic(), time.process_time()
         await engine.run(store.open_tasks())
@@ -94,7 +94,7 @@ class Measured:
         self.steps = tally.session.requests
         assert tally.done == len(ids)
 
-    async def _watch(self, engine: RolloutEngine, tally: CollectionProgress) -> None:
+    async def _watch(self, engine: CollectionEngine, tally: CollectionProgress) -> None:
         while True:
             self.memory.append(resident())
             if engine.in_play >= self.play.max_concurrency - 1:  # One may be changing.

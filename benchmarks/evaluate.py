@@ -31,11 +31,12 @@ import transformers
 from dataset_builders.conversation import Message
 from dataset_builders.environments import EnvironmentSpec, load_environment
 from dataset_builders.rollouts.episode import Trajectory
-from dataset_builders.rollouts.rollout import ChatPolicy, play
+from dataset_builders.rollouts.model_policies import AnswerTurns, BatchingPolicy
+from dataset_builders.rollouts.play import play
 from evaluators.evaluator import EvalTarget
 from evaluators.models.chat_model import LocalModel
 from evaluators.models.eval_mode import evaluation_mode
-from evaluators.tasks.agent_task import ModelPolicy
+from evaluators.tasks.agent_task import answer_turns
 
 MODEL = Path("~/.cache/agenttuning/SmolLM2-135M-Instruct")
 
@@ -52,10 +53,10 @@ class WholeDialogues:
         self._subject, self._limit = subject, max_new_tokens
         self._local = local_model(subject)  # Renders and encodes the prompt.
 
-    def complete(
+    def __call__(
         self, dialogues: Sequence[Sequence[Message]], max_new_tokens: int
     ) -> list[str | None]:
-        """See `ChatPolicy.complete`."""
+        """See `AnswerTurns`."""
         return [self._turn(dialogue, min(max_new_tokens, self._limit)) for dialogue in dialogues]
 
     def _turn(self, dialogue: Sequence[Message], limit: int) -> str:
@@ -82,10 +83,10 @@ class Server:
         self._client = openai.OpenAI(base_url=url, api_key=os.environ.get("OPENAI_API_KEY", "-"))
         self._model, self._limit = model, max_new_tokens
 
-    def complete(
+    def __call__(
         self, dialogues: Sequence[Sequence[Message]], max_new_tokens: int
     ) -> list[str | None]:
-        """See `ChatPolicy.complete`."""
+        """See `AnswerTurns`."""
         limit = min(max_new_tokens, self._limit)
 
         def turn(dialogue: Sequence[Message]) -> str:
@@ -117,11 +118,11 @@ def said(trajectory: Trajectory) -> list[str]:
 
 
 def measure(
-    way: Way, make: Callable[[], ChatPolicy], environment: EnvironmentSpec, tasks: Sequence[str]
+    way: Way, make: Callable[[], AnswerTurns], environment: EnvironmentSpec, tasks: Sequence[str]
 ) -> list[Trajectory]:
     """Play the tasks once; the best time counts."""
     wall, cpu = time.monotonic(), time.process_time()
-    played = play(environment, tasks, make(), batch_size=way.batch_size)
+    played = play(environment, tasks, BatchingPolicy(make()), batch_size=way.batch_size)
     way.wall = min(way.wall, time.monotonic() - wall)
     way.cpu = min(way.cpu, time.process_time() - cpu)
     way.turns = sum(trajectory.num_rounds for trajectory in played)
@@ -137,15 +138,15 @@ def local(options: argparse.Namespace) -> list[Way]:
     ).to(options.device)
     tokenizer = transformers.AutoTokenizer.from_pretrained(options.model.expanduser())
     subject, limit = EvalTarget(model, tokenizer), options.max_new_tokens
-    ways: list[tuple[Way, Callable[[], ChatPolicy]]] = [
+    ways: list[tuple[Way, Callable[[], AnswerTurns]]] = [
         (Way("one by one, model.generate", 1), lambda: WholeDialogues(subject, limit)),
         (
             Way("lockstep, nothing reused", options.batch_size),
-            lambda: ModelPolicy(local_model(subject, reuse=False), limit),
+            lambda: answer_turns(local_model(subject, reuse=False), limit),
         ),
         (
             Way("lockstep, prefixes reused", options.batch_size),
-            lambda: ModelPolicy(local_model(subject), limit),
+            lambda: answer_turns(local_model(subject), limit),
         ),
     ]
     if options.endpoint:
@@ -153,7 +154,7 @@ def local(options: argparse.Namespace) -> list[Way]:
         ways.append((Way("endpoint", options.batch_size), lambda: served))
     for _, make in ways:  # Loads and compiles what is loaded and compiled once.
         with evaluation_mode(subject):
-            play(environment, tasks[:1], make(), batch_size=1)
+            play(environment, tasks[:1], BatchingPolicy(make()), batch_size=1)
     expected: list[list[str]] = []
     for _ in range(options.repeats):
         for way, make in ways:

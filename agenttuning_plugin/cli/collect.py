@@ -158,6 +158,7 @@ def collect(
     """
     from agenttuning_plugin.cli.collect_progress import showing
     from dataset_builders.collection.collector import run
+    from dataset_builders.collection.engine import RolloutConfig
     from dataset_builders.collection.filters import threshold_of
     from dataset_builders.collection.settings import CollectConfig, read_task_file
     from dataset_builders.endpoints.endpoint import Endpoint
@@ -165,7 +166,6 @@ def collect(
     from dataset_builders.endpoints.requests import Sampling
     from dataset_builders.environments import load_environment
     from dataset_builders.instructions.thoughts import ThoughtAdder
-    from dataset_builders.rollouts.engine import RolloutConfig
     from dataset_builders.rollouts.limits import Limits
 
     if oracle == (model is not None):

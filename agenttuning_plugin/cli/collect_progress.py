@@ -12,15 +12,15 @@ from rich.live import Live
 from rich.table import Table
 
 from agenttuning_plugin.console import plain
+from dataset_builders.collection.engine import CollectionEngine
 from dataset_builders.collection.progress import CollectionProgress
 from dataset_builders.endpoints.endpoint import Endpoint
-from dataset_builders.rollouts.engine import RolloutEngine
 
 _REFRESH = 0.25  # seconds, on a terminal
 _LINES = 5.0
 
 
-def facts(tally: CollectionProgress, engine: RolloutEngine) -> dict[str, str]:
+def facts(tally: CollectionProgress, engine: CollectionEngine) -> dict[str, str]:
     """What progress shows, by name."""
     spent = tally.spent
     known = tally.priced and spent.cost is not None
@@ -56,7 +56,7 @@ class Progress:
     endpoint: Endpoint | None = None
     live: Live | None = None
 
-    def watch(self, tally: CollectionProgress, engine: RolloutEngine) -> None:
+    def watch(self, tally: CollectionProgress, engine: CollectionEngine) -> None:
         """Show from now on. To be called on the event loop, before the first request."""
         if self.endpoint is not None:
             # Without --base-url, or with a variable set, it may not be where one thinks.
@@ -67,7 +67,7 @@ class Progress:
             self.live.start()
         self._show(tally, engine)
 
-    def _show(self, tally: CollectionProgress, engine: RolloutEngine) -> None:
+    def _show(self, tally: CollectionProgress, engine: CollectionEngine) -> None:
         found = facts(tally, engine)
         if self.live is not None:
             table = Table.grid(padding=(0, 2))

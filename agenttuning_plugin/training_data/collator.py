@@ -80,7 +80,8 @@ class PackedCollator:
         """Batch packed rows.
 
         Args:
-            features: Rows with `input_ids` and `labels`, each (T,), and `seq_lengths`.
+            features: Rows with `input_ids` and `labels`, each (T,), and `seq_lengths`, the
+                length of each document; without it a row is one document.
 
         Returns:
             `input_ids`, `labels` and `position_ids`, each (B, T) int64, where B is 1 if
@@ -93,9 +94,7 @@ class PackedCollator:
         import torch
 
         self._warn_unchecked()
-        rows = [
-            (row["input_ids"], row["labels"], _positions(row["seq_lengths"])) for row in features
-        ]
+        rows = [(row["input_ids"], row["labels"], _positions(_lengths(row))) for row in features]
         if self.flatten:
             rows = [tuple(np.concatenate(column) for column in zip(*rows, strict=True))]
         width = max(len(ids) for ids, *_ in rows)
@@ -184,6 +183,10 @@ def _boundaries(positions: np.ndarray[Any, np.dtype[np.int64]]) -> dict[str, tor
         "max_length_k": longest,
         "seq_idx": torch.from_numpy(numbers)[None],
     }
+
+
+def _lengths(row: dict[str, Any]) -> Sequence[int]:
+    return row["seq_lengths"] if "seq_lengths" in row else [len(row["input_ids"])]
 
 
 def _positions(lengths: Sequence[int]) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -2,7 +2,7 @@
 
 The dataset holds the numbers of each bin's rows, some 30 bytes a bin, and fetches their
 tokens from the sources when a batch is asked for. Both trainers leave it as it is if they
-are told to: `AXOLOTL_ARGUMENTS` and `SFT_ARGUMENTS` do that.
+are told to: `AXOLOTL_ARGUMENTS` and `trainer_checks.sft_defaults` do that.
 """
 
 from __future__ import annotations
@@ -38,16 +38,6 @@ AXOLOTL_ARGUMENTS: Mapping[str, Any] = MappingProxyType(
     {"sample_packing": False, "remove_unused_columns": False}
 )
 """What Axolotl's training arguments have to be for packed rows."""
-
-SFT_ARGUMENTS: Mapping[str, Any] = MappingProxyType(
-    {
-        "max_length": None,
-        "remove_unused_columns": False,
-        "train_sampling_strategy": "sequential",
-        "dataset_kwargs": {"skip_prepare_dataset": True},
-    }
-)
-"""What TRL's SFTConfig has to be for packed rows, beside a `PackedCollator`."""
 
 _ROWS = "rows"
 

@@ -1,188 +1,236 @@
-"""A recipe's section to the rows of a run: the part that every trainer adapter shares."""
+"""A training run's data, from the recipe's section: one object for Axolotl, TRL and `build`."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agenttuning_plugin.config.recipe import AgentTuningSection
-from agenttuning_plugin.training_data.cache import cache_key, load_or_make
+from agenttuning_plugin.training_data.built_mix import RUN_REPORT, BuiltMix
+from agenttuning_plugin.training_data.callbacks import make_callbacks
+from agenttuning_plugin.training_data.collator import PackedCollator
+from agenttuning_plugin.training_data.encoded_sources import load_encoded, resolve_sources
 from agenttuning_plugin.training_data.packed_dataset import pack_mix
 from agenttuning_plugin.training_data.run_length import steps_of_passes
+from agenttuning_plugin.training_data.settings import RunSettings, plan_of, settings_of
+from agenttuning_plugin.training_data.trainer_checks import check_trainer
+from dataset_builders.encoding.lengths import LengthPolicy
 from dataset_builders.errors import ConfigError
-from dataset_builders.masks.chat_templates import check_tokenizer
-from dataset_builders.mixing.eta_schedule import EtaStage
-from dataset_builders.mixing.mix_report import describe_mix
+from dataset_builders.masks.chat_templates import check_tokenizer, load_template
+from dataset_builders.masks.template_variables import set_template_variables
 from dataset_builders.mixing.mixes import mix
-from dataset_builders.mixing.order import BLOCK
 from dataset_builders.mixing.packed_order import Packing
-from dataset_builders.mixing.packing import WINDOW
-from dataset_builders.mixing.planning import MixSchedule, Plan
-from dataset_builders.mixing.preparation import EncodedSources, Encoding, prepare
-from dataset_builders.sources.inputs import resolve_source, source_weights
+from dataset_builders.mixing.planning import Plan
+from dataset_builders.mixing.preparation import EncodedSources, report_lines
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from transformers import Trainer, TrainerCallback, TrainingArguments
 
-# Axolotl shows INFO of its own loggers only, and warnings of all.
 LOG = logging.getLogger("axolotl.agenttuning")
 
-CACHE_FOLDER = "agenttuning"
-"""Folder of encoded sources within the trainer's folder of prepared data."""
 
+class TrainingRun(BuiltMix):
+    """A run's training rows, holdout, collator and number of steps, its manifest and report.
 
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """How much a run trains on.
-
-    Attributes:
-        steps: Optimizer steps, or none if the number of examples decides.
-        batch: Rows in a global batch; with packing, packed rows.
-        packed_length: Tokens of a packed row, or none without packing.
-        window: Examples that are packed together.
-    """
-
-    steps: int | None
-    batch: int
-    packed_length: int | None = None
-    window: int = WINDOW
-
-
-@dataclass(frozen=True, slots=True)
-class Mix:
-    """Data of a run.
+    Sources are located, hashed, read and encoded once, or their rows are taken from the cache.
+    With TRL: make it before the trainer, give the trainer `train_dataset`, `data_collator` and
+    `tokenizer`, and then call `attach(trainer)`. Without `max_steps` in the arguments it sets
+    them to `steps`; it seeds torch, so that an adapter's first weights are the seed's.
 
     Attributes:
-        train: The eta-mix, a view on the encoded sources.
-        holdout: General rows that training does not see, or none.
+        config: The recipe's section.
         steps: Optimizer steps that the run takes.
-        prepared: The encoded sources.
-        plan: What the mix should be like.
-        planned: Which row stands where, and what was done to get it.
-        report: What became of every record and conversation, JSON-ready.
-        packing: Settings of the packing, or none without.
-    """
+        end_of_turn: Tokens beside eos that end a turn.
 
-    train: Dataset
-    holdout: Dataset | None
-    steps: int
-    prepared: EncodedSources
-    plan: Plan
-    planned: MixSchedule
-    report: dict[str, Any]
-    packing: Packing | None = None
-
-
-def load_prepared(
-    section: AgentTuningSection, plan: Plan, tokenizer: Any, encoding: Encoding, cache: Path
-) -> EncodedSources:
-    """Read and encode the section's sources, or take them from the cache.
+    Args:
+        config: The recipe's section.
+        tokenizer: A fast tokenizer; gets the section's chat template and its variables.
+        args: The trainer's arguments; `RunSettings` from the adapter of another trainer, which
+            needs nothing of what follows.
+        max_length: Longest row in tokens; with packing, the length of each packed row.
+        packing: Whether to pack the rows.
+        length_policy: What happens to longer conversations, see `Encoder`; none: chat is split,
+            agent data shortened.
+        end_of_turn: See above.
+        cache: Folder of encoded sources, by default `~/.cache/agenttuning/prepared`.
 
     Raises:
-        ConfigError: The tokenizer cannot be used, or a setting is out of range.
+        ConfigError: The tokenizer cannot be used, a setting is out of range, neither steps nor a
+            number of examples is known, or they disagree; or the plan does not fit the rows.
         DataError: A source cannot be read, or no row of it is usable.
         SourceNotFoundError: A path or hub id leads nowhere.
     """
-    check_tokenizer(tokenizer, getattr(tokenizer, "name_or_path", "") or "tokenizer")
-    # A source without any share is not read, unless the loss is measured on it.
-    agent = [resolve_source(s) for s in section.agent] if plan.needs_agent else []
-    wants_general = plan.needs_general or encoding.holdout > 0
-    general = [resolve_source(s) for s in section.general] if wants_general else []
 
-    def make(folder: Path) -> EncodedSources:
-        with _Bars() as progress:
-            return prepare(
-                agent,
-                general,
-                plan=plan,
-                tokenizer=tokenizer,
-                encoding=encoding,
-                folder=folder,
-                processes=section.processes,
-                on_progress=progress,
-                quiet=True,  # The warning also applies to a cached entry.
+    def __init__(
+        self,
+        config: AgentTuningSection,
+        tokenizer: Any,
+        args: TrainingArguments | RunSettings,
+        *,
+        max_length: int | None = None,
+        packing: bool = False,
+        length_policy: LengthPolicy | None = None,
+        end_of_turn: Sequence[str] = (),
+        cache: str | Path | None = None,
+    ) -> None:
+        if isinstance(args, RunSettings):
+            self._build(config, tokenizer, args)
+            return
+        settings = settings_of(
+            args,
+            config,
+            max_length=max_length,
+            packing=packing,
+            length_policy=length_policy,
+            end_of_turn=end_of_turn,
+            cache=cache,
+        )
+        if config.chat_template:
+            tokenizer.chat_template = load_template(config.chat_template)
+        set_template_variables(tokenizer, config.chat_template_kwargs)
+        self._build(config, tokenizer, settings)
+        if args.max_steps < 1:
+            args.max_steps = self.steps
+        if args.should_log:
+            self.log_losses()
+        from transformers import set_seed
+
+        # TRL before 1.15 does so only after it has drawn an adapter's first weights.
+        set_seed(args.seed)
+
+    def _build(self, config: AgentTuningSection, tokenizer: Any, settings: RunSettings) -> None:
+        by_examples = config.num_examples is not None and not settings.packed_length
+        if settings.steps is None and not by_examples and config.general_passes is None:
+            # `check_recipe` tells a recipe's author more; other callers come here first.
+            raise ConfigError("max_steps: missing, expected a number of steps")
+        plan = plan_of(config, settings)
+        check_tokenizer(tokenizer, getattr(tokenizer, "name_or_path", "") or "tokenizer")
+        sources = resolve_sources(config, plan, settings.encoding)
+        prepared = load_encoded(
+            sources, plan, tokenizer, settings.encoding, settings.cache, config.processes
+        )
+        if settings.steps is None and config.general_passes is not None:
+            batch, length = settings.batch.size, settings.packed_length
+            settings = replace(settings, steps=steps_of_passes(config, prepared, batch, length))
+        mixed = _mixed if settings.packed_length is None else _packed
+        self.steps, rows = mixed(config, plan, prepared, settings)
+        super().__init__(
+            **rows,
+            prepared=prepared,
+            sources=sources,
+            tokenizer=tokenizer,
+            encoding=settings.encoding,
+            batch=settings.batch,
+            loss_normalization=config.loss_normalization,
+        )
+        self.config = config
+        self.end_of_turn = settings.encoding.end_of_turn
+
+    @property
+    def data_collator(self) -> PackedCollator | None:
+        """The collator of packed rows; none without packing: the trainer's own."""
+        return PackedCollator(self.tokenizer) if self.packing else None
+
+    def attach(self, trainer: Trainer) -> None:
+        """Add evaluators, loss normalization and checks to a trainer; write manifest and report.
+
+        Raises:
+            ConfigError: The trainer would not train on this run's rows as they are and in their
+                order; or see `EvaluatorCallback`.
+        """
+        check_trainer(trainer, self, self.steps)
+        if self.packing:
+            # Made before the model: only its attention says whether rows are joined.
+            trainer.data_collator = PackedCollator.for_model(trainer.model, self.tokenizer)
+        for callback in self.callbacks(trainer):
+            trainer.add_callback(callback)
+        if trainer.is_world_process_zero():
+            self.write_to(Path(str(trainer.args.output_dir)))
+
+    def callbacks(self, trainer: Trainer) -> list[TrainerCallback]:
+        """What `attach` adds to a trainer; see `make_callbacks`."""
+        return make_callbacks(
+            self.config,
+            trainer,
+            holdout=self.eval_dataset,
+            packed=self.packing is not None,
+            end_of_turn=self.end_of_turn,
+        )
+
+    def log_losses(self) -> None:
+        """Log what was read and dropped of the sources, as a warning if much is lost."""
+        for line in report_lines(self.prepared.report):
+            LOG.info("%s", line)
+        for line in self.warnings:
+            LOG.warning("%s", line)
+
+    def log_mix(self) -> None:
+        """Log what the run trains on."""
+        LOG.info(
+            "mix: %(examples)d examples, %(share_of_examples).4f of them agent data "
+            "(%(share_of_tokens).4f of tokens, %(share_of_trained_tokens).4f of trained ones), "
+            "%(agent_passes).2f passes over agent and %(general_passes).2f over general data, "
+            "eta %(eta)s in %(eta_unit)ss, seed %(seed)d",
+            self.mix_facts,
+        )
+        if self.loss:
+            LOG.info(
+                "loss: normalized by %(normalization)s, so that agent data have %(agent_share).4f "
+                "of it",
+                self.loss,
             )
 
-    key = cache_key(agent, general, tokenizer, encoding)
-    prepared, found = load_or_make(cache / CACHE_FOLDER, key, make)
-    LOG.info("encoded sources %s: %s", "reused" if found else "made", cache / CACHE_FOLDER / key)
-    return prepared
+    def write_to(self, folder: Path) -> None:
+        """Write manifest, report and page into the run's output folder, made if missing."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.write(folder, folder.resolve().name, RUN_REPORT, self.stored_sides())
 
 
-def load_mix(
-    section: AgentTuningSection,
-    tokenizer: Any,
-    *,
-    encoding: Encoding,
-    budget: Budget,
-    seed: int,
-    cache: Path,
-) -> Mix:
-    """Make the data of a run.
-
-    Args:
-        section: The recipe's section.
-        tokenizer: The tokenizer, its chat template in place.
-        encoding: Settings of the rows.
-        budget: How much the run trains on.
-        seed: Seed of the order, unless the section names one.
-        cache: The trainer's folder of prepared data.
-
-    Raises:
-        ConfigError: Neither steps nor a number of examples is known, or they disagree; the
-            plan does not fit the rows; or as `load_prepared`.
-        DataError: As `load_prepared`.
-        SourceNotFoundError: As `load_prepared`.
-    """
-    by_examples = section.num_examples is not None and not budget.packed_length
-    if budget.steps is None and not by_examples and section.general_passes is None:
-        # `check_recipe` tells a recipe's author more; other callers come here first.
-        raise ConfigError("max_steps: missing, expected a number of steps")
-    prepared = load_prepared(section, plan_of(section, budget), tokenizer, encoding, cache)
-    if budget.steps is None and section.general_passes is not None:
-        steps = steps_of_passes(section, prepared, budget.batch, budget.packed_length)
-        budget = replace(budget, steps=steps)
-    seed = seed if section.mix_seed is None else section.mix_seed
-    if budget.packed_length is not None:
-        return _packed(prepared, section, budget, seed)
-    plan, (num_examples, steps) = plan_of(section, budget), _size(section, budget)
-    train, planned = mix(prepared, plan, seed=seed, num_examples=num_examples)
-    facts = describe_mix(planned, plan, prepared.agent_index, prepared.general_index)
-    report = {**prepared.report, "mix": facts, "notes": list(planned.notes)}
-    return Mix(train, prepared.holdout, steps, prepared, plan, planned, report)
+def _mixed(
+    config: AgentTuningSection, plan: Plan, prepared: EncodedSources, settings: RunSettings
+) -> tuple[int, dict[str, Any]]:
+    """Steps of a run without packing, and its rows with what they depend on."""
+    wanted, steps, batch = config.num_examples, settings.steps, settings.batch.size
+    if steps is None:
+        assert wanted is not None  # _build has checked it
+        size, steps = wanted, math.ceil(wanted / batch)
+    else:
+        _check_size(wanted, steps * batch, steps)
+        size = wanted or steps * batch
+    rows, planned = mix(prepared, plan, seed=_seed(config, settings), num_examples=size)
+    return steps, {"train_dataset": rows, "planned": planned, "plan": plan}
 
 
-def plan_of(section: AgentTuningSection, budget: Budget) -> Plan:
-    """What a section asks of the mix; stages of eta begin at the examples of their steps."""
-    stages = [EtaStage(0, section.eta)]
-    stages += [EtaStage(stage.from_step * budget.batch, stage.eta) for stage in section.eta_stages]
-    return Plan(
-        eta=tuple(stages) if section.eta_stages else section.eta,
-        unit=section.eta_unit,
-        mode=section.sampling,
-        task_weights=section.task_weights,
-        gpt4_share=section.gpt4_share,
-        agent_weights=source_weights(section.agent, "agent"),
-        general_weights=source_weights(section.general, "general"),
-        # With packing a batch holds an unknown number of examples, so the share is held over
-        # the default block.
-        block=BLOCK if budget.packed_length is not None else budget.batch,
+def _packed(
+    config: AgentTuningSection, plan: Plan, prepared: EncodedSources, settings: RunSettings
+) -> tuple[int, dict[str, Any]]:
+    """The same on packed rows: the mix's examples, as many as fill them."""
+    steps, length, batch = settings.steps, settings.packed_length, settings.batch.size
+    assert steps is not None
+    assert length is not None
+    packing = Packing(length, batch, steps * batch, settings.window)
+    made = pack_mix(
+        prepared,
+        replace(plan, eta=config.eta),
+        packing,
+        seed=_seed(config, settings),
+        stages=[(stage.from_step * batch, stage.eta) for stage in config.eta_stages],
     )
+    _check_size(config.num_examples, len(made.order.bins.positions), steps)
+    rows: dict[str, Any] = {"train_dataset": made.rows, "planned": made.order.planned}
+    return steps, rows | {
+        "plan": made.order.plan,
+        "packing": packing,
+        "packing_facts": made.report,
+    }
 
 
-def _size(section: AgentTuningSection, budget: Budget) -> tuple[int, int]:
-    """Number of examples and of optimizer steps."""
-    wanted = section.num_examples
-    if budget.steps is None:
-        assert wanted is not None  # load_mix has checked it
-        return wanted, math.ceil(wanted / budget.batch)
-    needed = budget.steps * budget.batch
-    _check_size(wanted, needed, budget.steps)
-    return wanted or needed, budget.steps
+def _seed(config: AgentTuningSection, settings: RunSettings) -> int:
+    return settings.seed if config.mix_seed is None else config.mix_seed
 
 
 def _check_size(wanted: int | None, needed: int, steps: int) -> None:
@@ -191,50 +239,3 @@ def _check_size(wanted: int | None, needed: int, steps: int) -> None:
             f"agenttuning.num_examples: found {wanted}, expected at least {needed}: max_steps "
             f"{steps} takes that many, and the trainer would start over with the same order"
         )
-
-
-def _packed(
-    prepared: EncodedSources, section: AgentTuningSection, budget: Budget, seed: int
-) -> Mix:
-    """The data of a run on packed rows: the mix's examples, as many as fill them."""
-    assert budget.steps is not None
-    assert budget.packed_length is not None
-    packing = Packing(
-        budget.packed_length, budget.batch, budget.steps * budget.batch, budget.window
-    )
-    made = pack_mix(
-        prepared,
-        replace(plan_of(section, budget), eta=section.eta),
-        packing,
-        seed=seed,
-        stages=[(stage.from_step * budget.batch, stage.eta) for stage in section.eta_stages],
-    )
-    plan, planned = made.order.plan, made.order.planned
-    _check_size(section.num_examples, len(made.order.bins.positions), budget.steps)
-    report = {
-        **prepared.report,
-        "mix": describe_mix(planned, plan, prepared.agent_index, prepared.general_index),
-        "packing": made.report,
-        "notes": list(planned.notes),
-    }
-    return Mix(made.rows, prepared.holdout, budget.steps, prepared, plan, planned, report, packing)
-
-
-class _Bars:
-    """One progress bar per stage, on the terminal that the trainer writes to."""
-
-    def __enter__(self) -> Callable[[str, int], None]:
-        from tqdm import tqdm
-
-        self._open: dict[str, Any] = {}
-
-        def progress(stage: str, number: int) -> None:
-            if stage not in self._open:
-                self._open[stage] = tqdm(desc=stage, unit=" rows")
-            self._open[stage].update(number)
-
-        return progress
-
-    def __exit__(self, *_: object) -> None:
-        for bar in self._open.values():
-            bar.close()

@@ -1,7 +1,7 @@
-"""A collection from beginning to end: choose tasks, play them, write what is kept.
+"""Run a collection: select tasks, play them, write what is kept.
 
-The store is the truth. It is written as the run goes; the output is made from it, whole,
-at the end of every session, and so are the numbers of the report.
+The store is authoritative. It is written during the run; the output and the report are generated
+from it, completely, at the end of every session.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from dataset_builders.collection.card import DatasetCard
+from dataset_builders.collection.engine import CollectionEngine, Finisher
 from dataset_builders.collection.filters import TrajectoryFilter
 from dataset_builders.collection.folder import check_folder, state_path
 from dataset_builders.collection.output import OutputWriter
@@ -25,8 +26,6 @@ from dataset_builders.collection.settings import CollectConfig
 from dataset_builders.collection.store import SqliteRolloutLog
 from dataset_builders.environments.prompts import Prompt
 from dataset_builders.errors import AgentTuningError, ConfigError
-from dataset_builders.rollouts.engine import Finish, RolloutEngine
-from dataset_builders.rollouts.episode import Trajectory
 from dataset_builders.rollouts.playing import UNFINISHED
 from dataset_builders.storage import replace_text
 
@@ -36,38 +35,25 @@ RUN_COST_LIMIT = "run_cost_limit"
 RUN_TIME_LIMIT = "run_time_limit"
 
 
-@runtime_checkable
-class Finisher(Protocol):
-    """What is applied to a trajectory that earned its reward and reports what it did."""
-
-    async def __call__(self, model: Any, trajectory: Trajectory) -> Trajectory:
-        """The trajectory, finished."""
-
-    def outcomes(
-        self, store: SqliteRolloutLog, kept: Callable[[Trajectory], bool]
-    ) -> dict[str, int]:
-        """Turns of the kept trajectories of all sessions, by what was done to them."""
-
-
-Watch = Callable[[CollectionProgress, RolloutEngine], None]
-"""Called once as play begins, with what it may look at from then on."""
+Watch = Callable[[CollectionProgress, CollectionEngine], None]
+"""Called once at the start, with the objects that progress is read from."""
 
 
 def run(
-    config: CollectConfig, *, watch: Watch | None = None, finish: Finish | None = None
+    config: CollectConfig, *, watch: Watch | None = None, finish: Finisher | None = None
 ) -> dict[str, Any]:
-    """Collect, or go on with a collection.
+    """Start or resume a collection.
 
-    SIGINT and SIGTERM drain the run: no further tasks begin, those in play end, and
-    everything is written. A second one stops at once; nothing that was paid is lost.
+    SIGINT and SIGTERM drain the run: no further tasks start, running ones finish, and everything is
+    written. A second signal stops at once; nothing that was paid for is lost.
 
     Args:
-        config: What to do.
-        watch: Told as play begins.
-        finish: Applied to trajectories that earned their reward.
+        config: Settings of the collection.
+        watch: Called when play begins.
+        finish: Applied to rewarded trajectories.
 
     Returns:
-        The report, as `collection/<environment>.json` holds it.
+        The report, as stored in `collection/<environment>.json`.
 
     Raises:
         KeyboardInterrupt: It was stopped by a second signal.
@@ -82,9 +68,9 @@ def run(
 
 
 async def collect(
-    config: CollectConfig, *, watch: Watch | None = None, finish: Finish | None = None
+    config: CollectConfig, *, watch: Watch | None = None, finish: Finisher | None = None
 ) -> dict[str, Any]:
-    """As `run`, on a running event loop."""
+    """Same as `run`, on a running event loop."""
     config.check()
     check_folder(config.out)
     sieve = _sieve(config)
@@ -95,13 +81,13 @@ async def collect(
         fingerprint = config.fingerprint(wording.label)
         if finish is not None:  # It decides what is finished, such as with thoughts.
             fingerprint |= {"min_reward": config.play.min_reward}
-        store.agree(fingerprint | {"finish": getattr(finish, "__name__", None)})
+        store.agree(fingerprint | {"finish": finish.name if finish else None})
         store.add_tasks(tasks)
         _price(config, store)
         tally = _tally(config, store, sieve)
         engine, failure = await _play(config, store, tally, wording, watch, finish)
         report = _report(config, tally, engine, wording)
-        if isinstance(finish, Finisher):
+        if finish is not None:
             kept = tally.sieve.reason
             report["thoughts"] = finish.outcomes(store, lambda trajectory: not kept(trajectory))
         if tally.done:
@@ -115,7 +101,7 @@ async def collect(
 
 
 def _price(config: CollectConfig, store: SqliteRolloutLog) -> None:
-    """Price what earlier sessions left without a price: limits could not be kept."""
+    """Compute missing costs of earlier sessions, which limits depend on."""
     unknown = store.price(config.model, config.play.prices)
     if unknown and (config.limits.cost is not None or config.play.limits.cost is not None):
         raise ConfigError(
@@ -130,8 +116,8 @@ async def _play(
     tally: CollectionProgress,
     wording: Prompt,
     watch: Watch | None,
-    finish: Finish | None,
-) -> tuple[RolloutEngine, AgentTuningError | None]:
+    finish: Finisher | None,
+) -> tuple[CollectionEngine, AgentTuningError | None]:
     def spent() -> None:
         _look_at_limits(config, tally, engine)
 
@@ -140,7 +126,7 @@ async def _play(
     play = replace(config.play, counts_tokens=counts, proven=store.spent().requests > 0)
     ledger = WatchedLedger(store, tally, spent)
     engine = (
-        RolloutEngine(play, ledger, finish, wording)
+        CollectionEngine(play, ledger, finish, wording)
         if config.cluster is None
         else RayEngine(play, ledger, finish, wording, config.cluster)
     )
@@ -154,14 +140,14 @@ async def _play(
         try:
             await engine.run(store.open_tasks())
         except AgentTuningError as error:
-            # What has ended is worth writing; then the error is raised.
+            # Write what has finished, then raise the error.
             engine.stopped = engine.stopped or type(error).__name__
             return engine, error
     return engine, None
 
 
 def _look_at_limits(
-    config: CollectConfig, tally: CollectionProgress, engine: RolloutEngine
+    config: CollectConfig, tally: CollectionProgress, engine: CollectionEngine
 ) -> None:
     limits, spent = config.limits, tally.spent
     if limits.tokens is not None and spent.tokens >= limits.tokens:
@@ -171,7 +157,7 @@ def _look_at_limits(
 
 
 @contextmanager
-def _signals(engine: RolloutEngine) -> Iterator[None]:
+def _signals(engine: CollectionEngine) -> Iterator[None]:
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     signals = [signal.SIGINT, signal.SIGTERM]
 
@@ -185,7 +171,7 @@ def _signals(engine: RolloutEngine) -> Iterator[None]:
         for each in signals:
             loop.add_signal_handler(each, stop)
     except (ValueError, RuntimeError):
-        # Not the main thread: whoever owns that one decides what signals do.
+        # Not the main thread: its owner decides what signals do.
         signals = []
     try:
         yield
@@ -214,7 +200,7 @@ def _tally(
 
 
 def _report(
-    config: CollectConfig, tally: CollectionProgress, engine: RolloutEngine, wording: Prompt
+    config: CollectConfig, tally: CollectionProgress, engine: CollectionEngine, wording: Prompt
 ) -> dict[str, Any]:
     spent = tally.spent
     return {
@@ -235,7 +221,7 @@ def _report(
         "replies_with_tool_calls": spent.with_calls,
         "cost": spent.cost,
         "cost_per_kept": tally.cost_per_kept,
-        # A limit that is reached with the last reply of all has stopped nothing.
+        # A limit reached with the very last reply has stopped nothing.
         "stopped": engine.stopped if tally.done < tally.total else "",
         "session": {
             "seconds": round(tally.seconds, 3),
@@ -254,7 +240,7 @@ def _export(
     config: CollectConfig, store: SqliteRolloutLog, report: dict[str, Any], wording: Prompt
 ) -> None:
     sieve, name = _sieve(config), config.play.environment.name
-    asked = config.play.endpoint is not None  # An oracle takes nothing: 0 would be noise.
+    asked = config.play.endpoint is not None  # An oracle uses no tokens: 0 would be noise.
     with OutputWriter(config.out, name, config.model) as output:
         for place, ending in store.endings():
             if sieve.keeps(ending.trajectory):

@@ -1,40 +1,17 @@
-"""Model protocol and spending limits of instruction generation."""
+"""Spending limits of instruction generation."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
 
-from dataset_builders.conversation import Message
 from dataset_builders.endpoints.errors import EpisodeEndedError
 from dataset_builders.endpoints.reply import Reply
 from dataset_builders.rollouts.ledger import Usage
 
 TOKEN_LIMIT = "token_limit"
 COST_LIMIT = "cost_limit"
-
-
-class Model(Protocol):
-    """The collector's `RecordedClient`, or anything with the same interface."""
-
-    async def complete(
-        self,
-        messages: Sequence[Message],
-        *,
-        task_id: str,
-        attempt: int,
-        round: int,
-        max_tokens: int,
-        purpose: str,
-    ) -> Reply:
-        """Continue a dialogue; see `RecordedClient.complete`.
-
-        Raises:
-            EpisodeEndedError: This request gets no reply; others may.
-            BudgetSpentError: The budget is spent.
-            EndpointError: The endpoint does not work.
-        """
 
 
 class BudgetSpentError(Exception):

@@ -21,14 +21,14 @@ from dataset_builders.environments.database.environment import ANSWER
 from dataset_builders.environments.database.tables import TRUNCATED
 from dataset_builders.environments.dialogue import Dialogue
 from dataset_builders.instructions import templates
-from dataset_builders.instructions.budget import Model
 from dataset_builders.instructions.guard import EvaluationGuard
 from dataset_builders.instructions.proposals import sections
 from dataset_builders.instructions.similarity import words
 from dataset_builders.instructions.thoughts import rejection, tidy
 from dataset_builders.instructions.verification import verify
 from dataset_builders.rollouts.episode import Trajectory
-from dataset_builders.rollouts.rollout import ScriptedPolicy, play
+from dataset_builders.rollouts.play import play
+from dataset_builders.rollouts.policy import Policy, ScriptedPolicy, TurnRequest
 
 KEPT = "kept"
 DUPLICATE = "duplicate"
@@ -115,7 +115,7 @@ class Sifter:
 
 
 async def construct(
-    model: Model,
+    model: Policy,
     environment: EnvironmentSpec,
     solution: Trajectory,
     report: DerivationReport,
@@ -151,7 +151,7 @@ async def construct(
 
 
 async def _turns(
-    model: Model, dialogue: Dialogue, solution: Trajectory, report: DerivationReport
+    model: Policy, dialogue: Dialogue, solution: Trajectory, report: DerivationReport
 ) -> list[str] | None:
     bare = [
         replace(message, content=dialogue.with_thought(message.content, "..."))
@@ -164,13 +164,8 @@ async def _turns(
         "derivation", transcript=templates.transcript(bare), number=str(len(acts))
     )
     for attempt in range(ATTEMPTS):
-        reply = await model.complete(
-            question,
-            task_id=solution.task_id,
-            attempt=attempt,
-            round=attempt,
-            max_tokens=MAX_TOKENS,
-            purpose=PURPOSE,
+        reply = await model.next_turn(
+            TurnRequest(question, MAX_TOKENS, solution.task_id, attempt, attempt, PURPOSE)
         )
         thoughts = [part.body for part in sections(reply.text) if part.title == "thought"]
         reason = _rejection(thoughts, bare, dialogue)

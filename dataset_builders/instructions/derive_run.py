@@ -13,7 +13,7 @@ from dataset_builders.collection.output import OutputWriter
 from dataset_builders.collection.store import SqliteRolloutLog
 from dataset_builders.environments import load_environment
 from dataset_builders.environments.database.pairs import FILE
-from dataset_builders.instructions.budget import BudgetSpentError, Model
+from dataset_builders.instructions.budget import BudgetSpentError
 from dataset_builders.instructions.derive import (
     KEPT,
     DerivationReport,
@@ -24,6 +24,7 @@ from dataset_builders.instructions.files import read_lines, write_lines
 from dataset_builders.instructions.guard import EvaluationGuard
 from dataset_builders.instructions.run_io import TASKS, Writer, account, asking
 from dataset_builders.rollouts.episode import Trajectory
+from dataset_builders.rollouts.policy import Policy
 
 TRAJECTORIES = "trajectories"
 TEMPLATE = "template"
@@ -107,7 +108,7 @@ class _Run:
         )
         self._task_ids = self._environment.task_ids("train")
 
-    async def finish(self, client: Model | None, store: SqliteRolloutLog | None) -> dict[str, Any]:
+    async def finish(self, client: Policy | None, store: SqliteRolloutLog | None) -> dict[str, Any]:
         """Play, request and write."""
         writer = self._settings.writer
         model = writer.endpoint.model if writer else TEMPLATE
@@ -146,7 +147,7 @@ class _Run:
             if solution is not None:
                 yield record, solution
 
-    async def _built(self, client: Model | None) -> AsyncIterator[Item]:
+    async def _built(self, client: Policy | None) -> AsyncIterator[Item]:
         if client is None:
             async for item in self._sound():
                 yield item
@@ -167,7 +168,7 @@ class _Run:
         wanted = self._settings.num_tasks
         return _CHUNK if wanted is None else max(1, min(_CHUNK, wanted - len(self._kept)))
 
-    async def _construct(self, client: Model, chunk: Iterable[Item]) -> list[Item]:
+    async def _construct(self, client: Policy, chunk: Iterable[Item]) -> list[Item]:
         items = list(chunk)
         results = await asyncio.gather(
             *(construct(client, self._environment, item[1], self.report) for item in items),

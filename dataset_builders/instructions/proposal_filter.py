@@ -17,13 +17,14 @@ from dataset_builders.endpoints.errors import EpisodeEndedError
 from dataset_builders.endpoints.reply import Reply
 from dataset_builders.errors import ConfigError, DataError
 from dataset_builders.instructions import templates
-from dataset_builders.instructions.budget import BudgetSpentError, Model, Outcome
+from dataset_builders.instructions.budget import BudgetSpentError, Outcome
 from dataset_builders.instructions.guard import EvaluationGuard
 from dataset_builders.instructions.journal import Journal
 from dataset_builders.instructions.proposals import Proposal, split_proposals
 from dataset_builders.instructions.similarity import InstructionPool
 from dataset_builders.instructions.task_kinds import Record, TaskKind
 from dataset_builders.instructions.verification import verify
+from dataset_builders.rollouts.policy import Policy, TurnRequest
 
 KEPT = "kept"
 MALFORMED = "malformed"
@@ -128,18 +129,20 @@ class Maker:
             self.report.stopped = self.report.stopped or "request_limit"
         return bool(self.report.stopped)
 
-    def requests(self, model: Model) -> list[Coroutine[Any, Any, Reply]]:
+    def requests(self, model: Policy) -> list[Coroutine[Any, Any, Reply]]:
         """Return the next round of requests."""
         first, settings = self.report.requests, self._settings
         return [
-            model.complete(
-                self.question(number),
-                task_id=f"{PURPOSE}-{self._kind.name}",
-                # The same examples may be drawn twice, and should give a different reply.
-                attempt=number,
-                round=number,
-                purpose=PURPOSE,
-                max_tokens=settings.max_tokens,
+            model.next_turn(
+                TurnRequest(
+                    self.question(number),
+                    settings.max_tokens,
+                    f"{PURPOSE}-{self._kind.name}",
+                    # The same examples may be drawn twice, and should give a different reply.
+                    attempt=number,
+                    round=number,
+                    purpose=PURPOSE,
+                )
             )
             for number in range(first, min(first + settings.concurrency, settings.max_requests))
         ]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 
-from dataset_builders.conversation import Message
 from dataset_builders.endpoints.errors import (
     BAD_REQUEST,
     ENDPOINT_ERROR,
@@ -15,11 +13,12 @@ from dataset_builders.endpoints.errors import (
 from dataset_builders.endpoints.reply import Reply
 from dataset_builders.errors import EndpointError
 from dataset_builders.rollouts.parking import SEVERAL
+from dataset_builders.rollouts.policy import Policy, TurnRequest
 from dataset_builders.rollouts.recorded_client import RecordedClient
 
 
-class PatientModel:
-    """A client whose single requests may fail without stopping the run; a `budget.Model`.
+class PatientModel(Policy):
+    """A client whose single requests may fail without stopping the run.
 
     A request that fails with no answer to anybody (`UnprovenError`) waits until others are
     answered or none is in flight, and is sent once more. The rules are the collector's, see
@@ -40,38 +39,18 @@ class PatientModel:
         self._failed_at: list[int] = []
         self._changed = asyncio.Event()
 
-    async def complete(
-        self,
-        messages: Sequence[Message],
-        *,
-        task_id: str,
-        attempt: int,
-        round: int,
-        max_tokens: int,
-        purpose: str,
-    ) -> Reply:
-        """Continue a dialogue; see `budget.Model`."""
-
-        async def send() -> Reply:
-            return await self._client.complete(
-                messages,
-                task_id=task_id,
-                attempt=attempt,
-                round=round,
-                max_tokens=max_tokens,
-                purpose=purpose,
-            )
-
+    async def next_turn(self, request: TurnRequest) -> Reply:
+        """See `Policy.next_turn`."""
         self._open += 1
         try:
             try:
-                return await send()
+                return await self._client.next_turn(request)
             except UnprovenError as error:
                 answers = self._client.transport.answers
                 self._note(error, answers)
             await self._others(answers)
             try:
-                return await send()
+                return await self._client.next_turn(request)
             except UnprovenError as error:
                 raise self._meant(error, answers) from error
         finally:

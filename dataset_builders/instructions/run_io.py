@@ -19,9 +19,10 @@ from dataset_builders.endpoints.endpoint import Endpoint
 from dataset_builders.endpoints.pricing import PriceTable
 from dataset_builders.endpoints.requests import Sampling
 from dataset_builders.errors import ConfigError
-from dataset_builders.instructions.budget import Model, budget
+from dataset_builders.instructions.budget import budget
 from dataset_builders.instructions.files import write_json
 from dataset_builders.instructions.refused_requests import PatientModel
+from dataset_builders.rollouts.policy import Policy
 from dataset_builders.rollouts.recorded_client import RecordedClient
 
 REPORT = "report.json"
@@ -62,7 +63,7 @@ class Writer:
 @asynccontextmanager
 async def asking(
     writer: Writer, out: Path, settings: Mapping[str, Any]
-) -> AsyncIterator[tuple[Model, SqliteRolloutLog]]:
+) -> AsyncIterator[tuple[Policy, SqliteRolloutLog]]:
     """Open a run's store and its client.
 
     Args:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dataset_builders.instructions.budget import Model, together
+from dataset_builders.instructions.budget import together
 from dataset_builders.instructions.guard import EvaluationGuard
 from dataset_builders.instructions.journal import Journal
 from dataset_builders.instructions.proposal_filter import (
@@ -23,13 +23,14 @@ from dataset_builders.instructions.proposal_filter import (
 )
 from dataset_builders.instructions.run_io import TASKS, Writer, account, asking
 from dataset_builders.instructions.task_kinds import Record, TaskKind
+from dataset_builders.rollouts.policy import Policy
 
 _DECISIVE = ("per_request", "examples", "concurrency", "max_tokens", "seed")
 """Settings that determine the requests; more tasks or requests only continue the run."""
 
 
 async def self_instruct(
-    model: Model,
+    model: Policy,
     kind: TaskKind,
     seeds: Sequence[Record],
     guard: EvaluationGuard,

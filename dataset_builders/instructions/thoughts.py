@@ -21,8 +21,8 @@ from dataset_builders.environments import EnvironmentSpec
 from dataset_builders.environments.dialogue import Dialogue
 from dataset_builders.finish_reason import is_cut
 from dataset_builders.instructions import templates
-from dataset_builders.instructions.budget import Model
 from dataset_builders.rollouts.episode import Trajectory
+from dataset_builders.rollouts.policy import Policy, TurnRequest
 
 PURPOSE = "thought"
 MAX_TOKENS = 200
@@ -98,7 +98,7 @@ def rejection(reply: str, turn: str, form: ActionFormat) -> str:
 
 
 async def add_thoughts(
-    model: Model, trajectory: Trajectory, dialogue: Dialogue, report: ThoughtReport
+    model: Policy, trajectory: Trajectory, dialogue: Dialogue, report: ThoughtReport
 ) -> Trajectory:
     """Give every trained turn without a thought one.
 
@@ -145,8 +145,8 @@ class ThoughtAdder:
     _dialogue: Dialogue | None = field(default=None, repr=False, compare=False)
 
     @property
-    def __name__(self) -> str:
-        """The collector holds a folder to the name of what finishes its trajectories."""
+    def name(self) -> str:
+        """See `Finisher.name`; a collection's settings have it as "finish"."""
         return PURPOSE
 
     def __reduce__(self) -> tuple[type[ThoughtAdder], tuple[EnvironmentSpec, ThoughtReport]]:
@@ -175,9 +175,9 @@ class ThoughtAdder:
             self._dialogue = self.environment.make()
         return self._dialogue
 
-    async def __call__(self, model: Model, trajectory: Trajectory) -> Trajectory:
+    async def __call__(self, policy: Policy, trajectory: Trajectory) -> Trajectory:
         """Add thoughts to a trajectory; see `add_thoughts`."""
-        return await add_thoughts(model, trajectory, self._reader(), self.report)
+        return await add_thoughts(policy, trajectory, self._reader(), self.report)
 
 
 def _outcomes(trajectory: Trajectory, asked: Collection[int], dialogue: Dialogue) -> Iterator[str]:
@@ -191,7 +191,7 @@ def _outcomes(trajectory: Trajectory, asked: Collection[int], dialogue: Dialogue
 
 
 async def _write(
-    model: Model,
+    model: Policy,
     trajectory: Trajectory,
     dialogue: Dialogue,
     seen: list[Message],
@@ -205,14 +205,10 @@ async def _write(
     )
     for attempt in range(ATTEMPTS):
         try:
-            reply = await model.complete(
-                question,
-                task_id=trajectory.task_id,
-                attempt=attempt,
-                # Every request of a task has its own round.
-                round=len(seen) * ATTEMPTS + attempt,
-                purpose=PURPOSE,
-                max_tokens=MAX_TOKENS,
+            # Every request of a task has its own round.
+            number = len(seen) * ATTEMPTS + attempt
+            reply = await model.next_turn(
+                TurnRequest(question, MAX_TOKENS, trajectory.task_id, attempt, number, PURPOSE)
             )
         except EpisodeEndedError as error:
             report.rejected[error.reason] += 1

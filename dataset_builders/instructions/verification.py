@@ -9,7 +9,8 @@ from dataset_builders.environments import EnvironmentSpec
 from dataset_builders.environments.base import OracleStep
 from dataset_builders.errors import DataError
 from dataset_builders.rollouts.episode import Trajectory
-from dataset_builders.rollouts.rollout import ScriptedPolicy, play, play_oracle
+from dataset_builders.rollouts.play import play
+from dataset_builders.rollouts.policy import OraclePolicy, ScriptedPolicy
 
 SOLUTION_FAILS = "solution_fails"
 NOT_DETERMINISTIC = "not_deterministic"
@@ -63,7 +64,7 @@ def verify(
 
 
 def _solve(environment: EnvironmentSpec, task_id: str) -> Trajectory:
-    return play_oracle(environment, [task_id], batch_size=1)[0]
+    return play(environment, [task_id], OraclePolicy(), batch_size=1)[0]
 
 
 def _idle_turns(environment: EnvironmentSpec, idlers: Sequence[Sequence[str]]) -> list[list[str]]:

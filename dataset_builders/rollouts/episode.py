@@ -1,6 +1,6 @@
 """One episode in play, shielded from the environment's failures.
 
-Collection, evaluation and the oracle all take this path.
+Collection, evaluation and oracles all take this path; see `engine`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from dataset_builders.conversation import Message
-from dataset_builders.endpoints.answer import dropped_calls, read_answer, refusal
-from dataset_builders.endpoints.reply import CONTEXT_FULL
+from dataset_builders.endpoints.answer import Answer, read_answer
+from dataset_builders.endpoints.reply import CONTEXT_FULL, Reply
 from dataset_builders.environments.dialogue import Dialogue
 from dataset_builders.errors import (
     ConfigError,
@@ -20,6 +20,7 @@ from dataset_builders.errors import (
     MissingExtraError,
     SourceNotFoundError,
 )
+from dataset_builders.finish_reason import is_cut
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -83,7 +84,8 @@ class Episode:
         task_id: The task.
         dialogue: What it is played in; None once that has been given back.
         messages: The dialogue so far, whole.
-        exit_reason: "" while it goes on.
+        exit_reason: "" while the episode is in play.
+        ended_itself: Whether the environment ended the episode and can play another one.
     """
 
     index: int
@@ -101,6 +103,7 @@ class Episode:
     error: str = ""
     cut_turns: int = 0
     dropped_calls: int = 0
+    ended_itself: bool = False
     _oracle: Generator[str, str, None] | None = None
 
     def start(self, dialogue: Dialogue) -> None:
@@ -115,38 +118,50 @@ class Episode:
         """The dialogue as the model is shown it: old turns may be left out."""
         return self.dialogue.trim(self.messages) if self.dialogue else tuple(self.messages)
 
-    def act(self, reply: str | None) -> None:
-        """Take the policy's turn; None is one that found no room: what is reached counts.
+    def act(self, reply: Reply) -> None:
+        """Take the policy's turn.
 
-        Reasoning is kept with the turn and is not part of what is played.
+        Reasoning is kept with the turn and is not part of what is played. Of a turn that found
+        no room in the model's context, what was reached until then counts.
         """
         if self.dialogue is None:
             self.exit_reason = CONTEXT_FULL
             return
-        if refused := refusal(reply):
-            self.exit_reason, self.error = refused.partition(":")[0], refused
-            return
-        if reply is None:
+        if reply.finish_reason == CONTEXT_FULL:
             _, reward, _, _, info = self.dialogue.stop(
                 CONTEXT_FULL, valid_format=False, truncated=True
             )
-            self.reward, self.success = float(reward), bool(info["success"])
-            self.exit_reason = CONTEXT_FULL
+            self._end(float(reward), CONTEXT_FULL, bool(info["success"]))
             return
-        said = read_answer(reply)
+        said = read_answer(
+            Answer(
+                reply.text,
+                cut=is_cut(reply.finish_reason),
+                calls=reply.calls,
+                reasoning=reply.reasoning,
+            )
+        )
         thoughts = said.reasoning or None
         kept = self.dialogue.kept(said)
         self.messages.append(Message("assistant", kept, trained=True, reasoning=thoughts))
         self.num_rounds += 1
         self.cut_turns += said.cut and self._keeps_end_of(said)
-        self.dropped_calls += dropped_calls(reply) > 0
+        self.dropped_calls += reply.calls > 0
         observation, reward, terminated, truncated, info = self.dialogue.step(said)
         self.valid_rounds += bool(info["valid_format"])
         if terminated or truncated:
-            self.reward, self.success = float(reward), bool(info["success"])
-            self.exit_reason = str(info["exit_reason"])
+            self._end(float(reward), str(info["exit_reason"]), bool(info["success"]))
         else:
             self.messages.append(Message("user", observation))
+
+    def _end(self, reward: float, exit_reason: str, success: bool) -> None:
+        self.reward, self.exit_reason, self.success = reward, exit_reason, success
+        self.ended_itself = True
+
+    def fail(self, reason: str, error: str = "") -> None:
+        """End the episode from outside: nothing is earned."""
+        self.exit_reason, self.reward, self.success = reason, 0.0, False
+        self.error, self.ended_itself = error, False
 
     def _keeps_end_of(self, reply: str) -> bool:
         """Whether the conversation keeps a turn to its end, so that more of it would stay too."""
@@ -182,8 +197,7 @@ class Episode:
         except _RAISED:
             raise
         except Exception as error:
-            self.exit_reason, self.reward, self.success = ENVIRONMENT_ERROR, 0.0, False
-            self.error = f"{type(error).__name__}: {error}"
+            self.fail(ENVIRONMENT_ERROR, f"{type(error).__name__}: {error}")
             return None
 
     def trajectory(self, environment: str) -> Trajectory:

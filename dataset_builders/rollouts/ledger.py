@@ -1,6 +1,6 @@
 """What is written down of a collection while it runs, and where it can be asked for.
 
-The engine knows only the `RolloutLog`: on one machine that is the `Store` itself, on a
+A collection knows only the `RolloutLog`: on one machine that is the `Store` itself, on a
 cluster something that hands everything to the driver's store.
 """
 
@@ -87,12 +87,14 @@ class AttemptResult:
         attempt: Attempt at the task, from 0.
         final: Whether the task ends with it; else another attempt follows.
         spent: What the attempt took, replies of earlier sessions included.
+        index: Number of the episode, in the order in which the session began them.
     """
 
     trajectory: Trajectory
     attempt: int
     final: bool
     spent: Usage = Usage()
+    index: int = 0
 
 
 class ReplyLog(Protocol):
@@ -109,8 +111,8 @@ class ReplyLog(Protocol):
         """
 
 
-class RolloutLog(ReplyLog, Protocol):
-    """Where a collection is written down. Each method returns once that is durable."""
+class EpisodeLog(Protocol):
+    """Where episodes are written down, and found again. Each method returns once that is done."""
 
     async def turns(self, task_id: str, attempt: int, purpose: str = ACT) -> Sequence[Turn]:
         """Recorded turns of an attempt, in order."""
@@ -122,3 +124,7 @@ class RolloutLog(ReplyLog, Protocol):
             False where that attempt, or the whole task, had ended before: nothing is
             written then.
         """
+
+
+class RolloutLog(EpisodeLog, ReplyLog, Protocol):
+    """Where a collection is written down."""

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from dataset_builders.conversation import Message
-from dataset_builders.endpoints.answer import Answer
 from dataset_builders.endpoints.errors import OF_ENDPOINT, EpisodeEndedError, ends_episode
 from dataset_builders.endpoints.reply import Reply
+from dataset_builders.environments import EnvironmentSpec
 from dataset_builders.errors import EnvironmentFailureError
-from dataset_builders.finish_reason import is_cut
 from dataset_builders.rollouts.episode import ENVIRONMENT_ERROR, Episode
-from dataset_builders.rollouts.ledger import AttemptResult, RolloutLog, Turn, Usage
+from dataset_builders.rollouts.ledger import AttemptResult, EpisodeLog, Turn, Usage
 from dataset_builders.rollouts.limits import (
     COST_LIMIT,
     STEP_LIMIT,
@@ -23,7 +21,7 @@ from dataset_builders.rollouts.limits import (
     TOKEN_LIMIT,
     Limits,
 )
-from dataset_builders.rollouts.recorded_client import RecordedClient
+from dataset_builders.rollouts.policy import Policy, TurnRequest
 from dataset_builders.rollouts.seats import Seat
 
 REPLAY_DIVERGED = "replay_diverged"
@@ -38,69 +36,24 @@ UNFINISHED = frozenset(
 """Exit reasons that say nothing about the model: such trajectories are never kept."""
 
 _T = TypeVar("_T")
+Shown = tuple[Message, ...]
 _NUMBER = re.compile(r"\d+")
 
 
-class Player(Protocol):
-    """Whatever acts in an episode."""
-
-    async def turn(self, episode: Episode, seat: Seat, attempt: int) -> Reply | None:
-        """The next turn; None where the environment broke as it was asked."""
-
-
-class ModelPlayer:
-    """A model behind an endpoint.
-
-    Args:
-        client: Asks it.
-        max_tokens: Tokens a turn may have.
-    """
-
-    def __init__(self, client: RecordedClient, max_tokens: int) -> None:
-        self._client = client
-        self._max_tokens = max_tokens
-
-    async def turn(self, episode: Episode, seat: Seat, attempt: int) -> Reply | None:
-        """Ask the model."""
-        shown = await _shielded(episode, seat, episode.shown)
-        if shown is None:
-            return None
-        return await self._client.complete(
-            shown,
-            task_id=episode.task_id,
-            attempt=attempt,
-            round=episode.num_rounds,
-            max_tokens=self._max_tokens,
-        )
-
-
-class OraclePlayer:
-    """The environment's own oracle; costs nothing, and nothing of it is recorded."""
-
-    async def turn(self, episode: Episode, seat: Seat, attempt: int) -> Reply | None:
-        """Ask the oracle."""
-        del attempt
-        # Let the others on: an episode that never waits would hold the event loop. A model's
-        # does wait; what it does between answer and request is better done in one go, for
-        # then answers that came together lead to requests that are spread out.
-        await asyncio.sleep(0)
-        text = await _shielded(episode, seat, episode.oracle_turn)
-        return None if text is None else Reply(text, cost=0.0)
-
-
 async def play_episode(
-    task_id: str,
+    episode: Episode,
     attempt: int,
     *,
     seat: Seat,
-    player: Player,
-    ledger: RolloutLog,
+    policy: Policy,
+    log: EpisodeLog,
     limits: Limits,
-    environment: str,
+    environment: EnvironmentSpec,
+    on_turn: Callable[[], None] = lambda: None,
 ) -> AttemptResult:
     """Play an attempt to its end.
 
-    An attempt that a killed process had begun is taken up: the recorded replies are acted
+    An attempt that a killed process had begun is resumed: the recorded replies are acted
     again in a fresh environment, and nothing recorded is asked for again. A fresh
     environment may answer with other numbers (times, sizes, process ids). As long as it
     differs in nothing else, the conversation keeps what the model was shown. Beyond that
@@ -109,14 +62,15 @@ async def play_episode(
     reason "replay_diverged" and reward 0.
 
     Args:
-        task_id: The task.
-        attempt: Attempt at it, from 0.
+        episode: The episode, not yet begun.
+        attempt: Attempt at its task, from 0.
         seat: The environment to play in.
-        player: What acts.
-        ledger: Where replies of a former process are found.
+        policy: What acts.
+        log: Where replies of a former process are found.
         limits: What the episode may take. Its time is that of this process, and that of
             the recorded requests.
-        environment: Name of the environment.
+        environment: What is played.
+        on_turn: Called after each turn of the policy.
 
     Returns:
         How it ended, as the task's final attempt.
@@ -125,31 +79,60 @@ async def play_episode(
         EndpointError: No episode can go on.
         ConfigError, MissingExtraError, SourceNotFoundError: What the user has to mend.
     """
-    episode, spent, begun = Episode(0, task_id), Usage(), time.monotonic()
-    await _shielded(episode, seat, lambda: episode.start(seat.dialogue))
-    turns = await ledger.turns(task_id, attempt)
-    await _replay(episode, seat, turns)
-    for turn in turns:
-        spent = spent.plus(turn.reply)
-        begun -= turn.reply.seconds
+    spent, begun, task_id = Usage(), time.monotonic(), episode.task_id
+    turns = await log.turns(task_id, attempt)
+    shown = await _shielded(episode, seat, lambda: _start(episode, seat, whole=not turns))
+    if turns:
+        await _replay(episode, seat, turns)
+        spent = _total(turns)
+        begun -= sum(turn.reply.seconds for turn in turns)
+        if not episode.exit_reason:
+            shown = await _shielded(episode, seat, episode.shown)
+
+    async def oracle() -> str:
+        text = await _shielded(episode, seat, episode.oracle_turn)
+        if text is None:
+            raise EpisodeEndedError(ENVIRONMENT_ERROR, episode.error)
+        return text
+
     while not episode.exit_reason:
+        assert shown is not None  # Else the environment broke.
         seconds = time.monotonic() - begun
         if reason := limits.reached(episode.num_rounds, spent, seconds):
-            _end(episode, reason)
+            episode.fail(reason)
             break
+        request = TurnRequest(
+            shown,
+            environment.max_new_tokens,
+            task_id,
+            attempt,
+            episode.num_rounds,
+            index=episode.index,
+            oracle=oracle,
+        )
         try:
-            reply = await player.turn(episode, seat, attempt)
+            reply = await policy.next_turn(request)
         except EpisodeEndedError as error:
             # A reply that ends the episode is paid and recorded, as any.
-            spent = _total(await ledger.turns(task_id, attempt))
-            _end(episode, error.reason)
-            episode.error = str(error)
+            spent = _total(await log.turns(task_id, attempt))
+            episode.fail(error.reason, str(error))
             break
-        if reply is not None:
-            if reply.model:  # An oracle has none, and costs nothing.
-                spent = spent.plus(reply)
-            await _act(episode, seat, reply)
-    return AttemptResult(episode.trajectory(environment), attempt, True, spent)
+        on_turn()
+        if reply.model:  # An oracle has none, and costs nothing.
+            spent = spent.plus(reply)
+        shown = await _shielded(episode, seat, _act, episode, reply)
+    return AttemptResult(episode.trajectory(environment.name), attempt, True, spent, episode.index)
+
+
+def _start(episode: Episode, seat: Seat, *, whole: bool) -> Shown | None:
+    episode.start(seat.dialogue)
+    return episode.shown() if whole else None
+
+
+def _act(episode: Episode, reply: Reply) -> Shown | None:
+    """Take a turn; returns what the model is shown next, made in the environment's thread too."""
+    episode.act(reply)
+    return None if episode.exit_reason else episode.shown()
 
 
 def _total(turns: Sequence[Turn]) -> Usage:
@@ -165,33 +148,19 @@ async def _replay(episode: Episode, seat: Seat, turns: Sequence[Turn]) -> None:
             return
         fresh = (await _shielded(episode, seat, episode.shown) or episode.messages)[-1]
         if episode.exit_reason or not agree(turn.shown, fresh.content):
-            _end(episode, REPLAY_DIVERGED)
+            episode.fail(REPLAY_DIVERGED)
             return
         if reason := ends_episode(turn.reply):  # It was paid for, and never played.
-            _end(episode, reason)
+            episode.fail(reason)
             return
         if fresh is episode.messages[-1]:  # Else there was no room to show it.
             episode.messages[-1] = Message(fresh.role, turn.shown)
-        await _act(episode, seat, turn.reply)
-
-
-async def _act(episode: Episode, seat: Seat, reply: Reply) -> None:
-    answer = Answer(
-        reply.text,
-        cut=is_cut(reply.finish_reason),
-        calls=reply.calls,
-        reasoning=reply.reasoning,
-    )
-    await _shielded(episode, seat, episode.act, answer)
+        await _shielded(episode, seat, episode.act, turn.reply)
 
 
 def agree(recorded: str, fresh: str) -> bool:
     """Whether two observations differ in nothing but numbers."""
     return recorded == fresh or _NUMBER.sub("0", recorded) == _NUMBER.sub("0", fresh)
-
-
-def _end(episode: Episode, reason: str) -> None:
-    episode.exit_reason, episode.reward, episode.success = reason, 0.0, False
 
 
 async def _shielded(
@@ -201,6 +170,5 @@ async def _shielded(
     try:
         return await seat.run(episode.shield, call, *arguments)
     except EnvironmentFailureError as error:
-        _end(episode, ENVIRONMENT_ERROR)
-        episode.error = str(error)
+        episode.fail(ENVIRONMENT_ERROR, str(error))
         return None

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from weakref import WeakValueDictionary
 
-from dataset_builders.conversation import Message
 from dataset_builders.endpoints.client import EndpointClient
 from dataset_builders.endpoints.errors import EpisodeEndedError, ends_episode
 from dataset_builders.endpoints.reply import Reply
 from dataset_builders.endpoints.requests import Sampling, request_key
 from dataset_builders.errors import EndpointError
-from dataset_builders.rollouts.ledger import ACT, ReplyLog, Turn
+from dataset_builders.rollouts.ledger import ReplyLog, Turn
+from dataset_builders.rollouts.policy import Policy, TurnRequest
 
 
-class RecordedClient:
+class RecordedClient(Policy):
     """Asks a model, and writes every answer down before anybody sees it.
 
     Args:
@@ -43,28 +42,14 @@ class RecordedClient:
         self._must_count = must_count
         self._asked: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def complete(
-        self,
-        messages: Sequence[Message],
-        *,
-        task_id: str,
-        attempt: int = 0,
-        round: int = 0,
-        max_tokens: int = 1024,
-        purpose: str = ACT,
-    ) -> Reply:
+    async def next_turn(self, request: TurnRequest) -> Reply:
         """Continue a dialogue.
 
         A request that has been paid for is not sent again. The reply is durable before it
         is returned.
 
         Args:
-            messages: The dialogue, ending in a user turn.
-            task_id: The task it belongs to.
-            attempt: Attempt at the task; another attempt is another request.
-            round: Turn within the attempt.
-            max_tokens: Tokens the reply may have, unless the sampling says otherwise.
-            purpose: What the model is asked for.
+            request: The dialogue; the sampling's limit of tokens overrides its own.
 
         Raises:
             EpisodeEndedError: This episode cannot go on; its exit reason says why.
@@ -72,16 +57,18 @@ class RecordedClient:
             EndpointError: No episode can go on.
         """
         endpoint = self.transport.endpoint
-        body = self._sampling.request(endpoint.model, messages, max_tokens, attempt)
-        key = request_key(body, attempt)
+        body = self._sampling.request(
+            endpoint.model, request.messages, request.max_tokens, request.attempt
+        )
+        key = request_key(body, request.attempt)
         # Two tasks may ask the same at the same time; one of them pays.
         lock = self._asked.setdefault(key, asyncio.Lock())
         async with lock:
             reply = await self._log.reply(key)
             if reply is None:
                 reply = await self.transport.send(body)
-            shown = messages[-1].content
-            await self._log.record(Turn(task_id, attempt, round, purpose, shown, key, reply))
+            place = request.task_id, request.attempt, request.round, request.purpose
+            await self._log.record(Turn(*place, request.messages[-1].content, key, reply))
         if self._must_count and not reply.counted:
             raise EndpointError(
                 f"{endpoint}: the endpoint does not say how many tokens it used, "

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections.abc import Callable
-from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from dataset_builders.environments import EnvironmentSpec
 from dataset_builders.environments.dialogue import Dialogue
 from dataset_builders.environments.prompts import Prompt
 from dataset_builders.errors import EnvironmentFailureError
 from dataset_builders.rollouts.episode import close_quietly
+from dataset_builders.rollouts.threads import Worker
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
@@ -22,49 +21,6 @@ CALL_LIMIT = 600.0
 """Seconds after which an environment that does not answer is given up."""
 
 _CLOSING = 15.0
-
-
-class _Worker:
-    """A thread that does one thing after the other.
-
-    Not an executor's: the interpreter waits for those at its end, and an environment that
-    hangs would hold it for ever.
-    """
-
-    def __init__(self) -> None:
-        self._jobs: SimpleQueue[Any] = SimpleQueue()
-        threading.Thread(target=self._work, name="environment", daemon=True).start()
-
-    def submit(self, call: Callable[[], _T]) -> asyncio.Future[_T]:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[_T] = loop.create_future()
-        self._jobs.put((loop, future, call))
-        return future
-
-    def end(self) -> None:
-        self._jobs.put(None)
-
-    def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            loop, future, call = job
-            result, error = None, None
-            try:
-                result = call()
-            except BaseException as raised:
-                error = raised
-            try:
-                loop.call_soon_threadsafe(_settle, future, result, error)
-            except RuntimeError:  # The loop is closed: nobody waits any more.
-                return
-
-
-def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
-    if future.done():
-        return
-    if error is not None:
-        future.set_exception(error)
-    else:
-        future.set_result(result)
 
 
 class Seat:
@@ -84,7 +40,7 @@ class Seat:
     ) -> None:
         self.lost = False
         self._make = make
-        self._worker = _Worker() if threaded else None
+        self._worker = Worker() if threaded else None
         self._call_limit = call_limit
         self._dialogue: Dialogue | None = None
 
@@ -143,11 +99,13 @@ class Seats:
     def __init__(self, spec: EnvironmentSpec, wording: Prompt) -> None:
         self._spec = spec
         self._wording = wording
-        self._threaded = spec.world().isolation != "inline"
+        self._threaded: bool | None = None
         self._free: list[Seat] = []
 
     def take(self) -> Seat:
         """A free seat, or a new one."""
+        if self._threaded is None:
+            self._threaded = self._spec.world().isolation != "inline"
         return self._free.pop() if self._free else Seat(self._dialogue, self._threaded)
 
     async def give(self, seat: Seat, *, sound: bool) -> None:

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from dataset_builders.conversation import Message
+from dataset_builders.endpoints.reply import Reply
 from dataset_builders.environments import EnvironmentSpec
 from dataset_builders.environments.base import OracleStep
 from dataset_builders.rollouts.episode import ENVIRONMENT_ERROR, Trajectory
-from dataset_builders.rollouts.rollout import ChatPolicy, ScriptedPolicy, play, play_oracle
+from dataset_builders.rollouts.play import play
+from dataset_builders.rollouts.policy import OraclePolicy, Policy, ScriptedPolicy, TurnRequest
 
 _LONG = 190
 """Sentences of a turn, of which two and a half fill what a model is shown (`MAX_SEGMENTS`)."""
@@ -67,7 +69,7 @@ def validate(
         MissingExtraError: The environment needs an optional dependency.
     """
     tasks = _spread(environment.task_ids(split), num_tasks)
-    solved = play_oracle(environment, tasks, batch_size=1, on_progress=on_progress)
+    solved = play(environment, tasks, OraclePolicy(), batch_size=1, on_progress=on_progress)
     idler, talker = (
         _Watching(ScriptedPolicy([_idle_turn(environment, thought)]))
         for thought in ("I do nothing.", "I do nothing, and say so. " * _LONG)
@@ -94,21 +96,18 @@ def validate(
     )
 
 
-class _Watching:
+class _Watching(Policy):
     """Looks at what a policy is shown, and says what it says."""
 
-    def __init__(self, policy: ChatPolicy) -> None:
+    def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self._fault = ""
         self.faults: dict[str, str] = {}
 
-    def complete(
-        self, dialogues: Sequence[Sequence[Message]], max_new_tokens: int
-    ) -> Sequence[str | None]:
-        """See `ChatPolicy.complete`."""
-        for shown in dialogues:
-            self._fault = self._fault or _fault(shown)
-        return self._policy.complete(dialogues, max_new_tokens)
+    async def next_turn(self, request: TurnRequest) -> Reply:
+        """See `Policy.next_turn`."""
+        self._fault = self._fault or _fault(request.messages)
+        return await self._policy.next_turn(request)
 
     def ended(self, trajectory: Trajectory) -> None:
         """Note the fault, if there was one, of the episode that has just ended."""

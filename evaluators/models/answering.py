@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import asyncio
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TypeVar
 
-from dataset_builders.rollouts.window import in_window
+from dataset_builders.errors import ConfigError
+from dataset_builders.rollouts.threads import WorkerPool, in_caller_thread, run_in_thread
 from evaluators.models.target import EvalTarget
 
 _T = TypeVar("_T")
+
+_SECONDS_TO_LOOK = 0.1
+"""Interval between checks whether more items may be in progress."""
+_SECONDS_AFTER_ERROR = 5.0
+"""For items in progress after an error: they may wait for an answer that never comes."""
 
 
 def answer_items(
@@ -47,22 +53,50 @@ def answer_items(
                 finished(item, result)
         return
 
-    @contextmanager
-    def worker(over: threading.Event) -> Iterator[Callable[[int, str], tuple[str, _T]]]:
-        del over  # An item has few requests; there is no good place to stop between them.
-        yield one
+    if batch_size < 1:
+        raise ConfigError(f"batch_size: found {batch_size}, expected at least 1")
 
-    def one(index: int, item: str) -> tuple[str, _T]:
+    def one(item: str) -> _T:
         (result,) = answer([item])
-        return item, result
+        return result
 
-    in_window(
-        items,
-        worker,
-        ceiling=batch_size,
-        most=most,
-        finished=lambda _, told: finished(*told),
-    )
+    def room() -> int:
+        return min(batch_size, max(1, most()))
+
+    run_in_thread(lambda: _independently(items, room, one, finished))
+
+
+async def _independently(
+    items: Sequence[str],
+    room: Callable[[], int],
+    answer: Callable[[str], _T],
+    finished: Callable[[str, _T], None],
+) -> None:
+    waiting, pool = deque(items), WorkerPool()
+    running: dict[asyncio.Task[_T], str] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < room():
+                item = waiting.popleft()
+                running[asyncio.create_task(pool.run(answer, item))] = item
+            # The room may grow with a request of an item that has further ones.
+            done, _ = await asyncio.wait(
+                running, timeout=_SECONDS_TO_LOOK, return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in done:
+                await in_caller_thread(finished, running.pop(task), task.result())
+    finally:
+        await _settle(running)
+        pool.close()
+
+
+async def _settle(running: Collection[asyncio.Task[_T]]) -> None:
+    """Give items in progress a moment to finish, as after an error; then leave them behind."""
+    if running:
+        _, late = await asyncio.wait(running, timeout=_SECONDS_AFTER_ERROR)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
 
 
 def batches(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:

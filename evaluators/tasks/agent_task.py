@@ -8,9 +8,14 @@ from dataclasses import replace
 from dataset_builders.conversation import Message
 from dataset_builders.environments import EnvironmentSpec, load_environment
 from dataset_builders.errors import ConfigError
-from dataset_builders.rollouts.apart import play_apart
 from dataset_builders.rollouts.episode import Trajectory
-from dataset_builders.rollouts.rollout import ChatPolicy, play, play_oracle
+from dataset_builders.rollouts.model_policies import (
+    AnswerTurns,
+    BatchingPolicy,
+    ConcurrentPolicy,
+)
+from dataset_builders.rollouts.play import play
+from dataset_builders.rollouts.policy import OraclePolicy, Policy
 from evaluators.evaluator import Evaluator, Metric, Record, Suite
 from evaluators.models.answer_facts import turn_facts
 from evaluators.models.target import Decoding, EvalTarget, LanguageModel
@@ -94,17 +99,19 @@ class AgentTaskEvaluator(Evaluator):
         def ended(trajectory: Trajectory) -> None:
             finished(self.record(trajectory))
 
-        size = self._batch_size
-        if self._oracle:
-            play_oracle(self._environment, items, batch_size=size, on_progress=ended)
-            return
-        policy = self.policy(subject)
-        if (most := getattr(subject.server, "in_flight_limit", None)) is not None:
-            play_apart(
-                *(self._environment, items, policy), ceiling=size, most=most, on_progress=ended
-            )
-            return
-        play(self._environment, items, policy, batch_size=size, on_progress=ended)
+        limit = getattr(subject.server, "in_flight_limit", None)
+        policy: Policy = OraclePolicy()
+        if not self._oracle:
+            answer = self.answer_turns(subject)
+            policy = BatchingPolicy(answer) if limit is None else ConcurrentPolicy(answer)
+        play(
+            self._environment,
+            items,
+            policy,
+            batch_size=self._batch_size,
+            in_flight_limit=None if self._oracle else limit,
+            on_progress=ended,
+        )
 
     def record(self, trajectory: Trajectory) -> Record:
         """An episode as the record of its item; children add its `group`."""
@@ -117,9 +124,9 @@ class AgentTaskEvaluator(Evaluator):
         """Also the share of episodes that show each mode of failure."""
         return super().metrics(records) | failure_rates(records)
 
-    def policy(self, subject: EvalTarget) -> ChatPolicy:
-        """How the model plays."""
-        return ModelPolicy(subject.language_model(), self._max_new_tokens)
+    def answer_turns(self, subject: EvalTarget) -> AnswerTurns:
+        """How the model answers dialogues."""
+        return answer_turns(subject.language_model(), self._max_new_tokens)
 
     def about(self) -> dict[str, str]:
         """The wording, where the data are made up, and further settings."""
@@ -136,31 +143,23 @@ class AgentTaskEvaluator(Evaluator):
         return told
 
 
-class ModelPolicy:
-    """A language model as what acts in dialogues.
+def answer_turns(
+    model: LanguageModel, max_new_tokens: int | None = None, decoding: Decoding | None = None
+) -> AnswerTurns:
+    """A language model as what answers dialogues.
 
     Args:
         model: The model.
         max_new_tokens: Limit on a turn below the one that the environment sets.
         decoding: How turns are written, but for their length; greedily by default.
     """
+    how = decoding or Decoding(0)
 
-    def __init__(
-        self,
-        model: LanguageModel,
-        max_new_tokens: int | None = None,
-        decoding: Decoding | None = None,
-    ) -> None:
-        self._model = model
-        self._limit = max_new_tokens
-        self._decoding = decoding or Decoding(0)
+    def answer(dialogues: Sequence[Sequence[Message]], most: int) -> list[str | None]:
+        limit = min(most, max_new_tokens or most)
+        return model.chat(dialogues, replace(how, max_new_tokens=limit))
 
-    def complete(
-        self, dialogues: Sequence[Sequence[Message]], max_new_tokens: int
-    ) -> list[str | None]:
-        """See `ChatPolicy.complete`."""
-        limit = min(max_new_tokens, self._limit or max_new_tokens)
-        return self._model.chat(dialogues, replace(self._decoding, max_new_tokens=limit))
+    return answer
 
 
 def record_of(trajectory: Trajectory) -> Record:

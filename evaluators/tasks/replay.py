@@ -22,7 +22,8 @@ from dataset_builders.environments import HELD_IN, EnvironmentSpec
 from dataset_builders.environments.dialogue import Dialogue
 from dataset_builders.errors import ConfigError
 from dataset_builders.reasoning import spoken
-from dataset_builders.rollouts.rollout import play_oracle
+from dataset_builders.rollouts.play import play
+from dataset_builders.rollouts.policy import OraclePolicy
 from evaluators.evaluator import EvalTarget, Evaluator, Record
 from evaluators.models.logprobs import TokenScores
 from evaluators.models.model_info import num_positions
@@ -53,7 +54,7 @@ def oracle_trajectories(
     tasks = fixed_order(environment.task_ids(split))[:num_tasks]
     return [
         Conversation.create(t.messages, id=t.task_id, source="oracle", task=environment.name)
-        for t in play_oracle(environment, tasks)
+        for t in play(environment, tasks, OraclePolicy())
         if t.success
     ]
 

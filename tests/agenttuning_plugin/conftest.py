@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from agenttuning_plugin.cli import main as cli
-from agenttuning_plugin.training_data.run_files import MixRun
+from agenttuning_plugin.training_data.built_mix import BuiltMix
 from dataset_builders.encoding.row_index import make_index
 from dataset_builders.manifest.records import Batch
 from dataset_builders.mixing.mixes import mix
@@ -53,7 +53,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> R
 
 
 @pytest.fixture(scope="session")
-def make_run(small_tokenizer: Any) -> Callable[..., tuple[Any, MixRun]]:
+def make_run(small_tokenizer: Any) -> Callable[..., tuple[Any, BuiltMix]]:
     """Makes a mix of 30 agent and 50 general rows; returns its rows and what they are of."""
     from datasets import Dataset
 
@@ -88,7 +88,7 @@ def make_run(small_tokenizer: Any) -> Callable[..., tuple[Any, MixRun]]:
         batch: Batch | None = None,
         said: str = "said",
         report: dict[str, Any] | None = None,
-    ) -> tuple[Any, MixRun]:
+    ) -> tuple[Any, BuiltMix]:
         rng = np.random.default_rng(0)
         agent, agent_index = side("agent", 30, rng, said)
         general, general_index = side("general", 50, rng, said)
@@ -96,9 +96,7 @@ def make_run(small_tokenizer: Any) -> Callable[..., tuple[Any, MixRun]]:
         plan = plan or Plan(eta=0.25, block=8)
         rows, planned = mix(sources, plan, seed=seed, num_examples=num_examples)
         encoding = Encoding(max_length=4096)
-        run = MixRun(
-            sources, planned, plan, tokenizer=small_tokenizer, encoding=encoding, batch=batch
-        )
+        run = BuiltMix(rows, sources, planned, plan, {}, small_tokenizer, encoding, batch)
         return rows, run
 
     return make

@@ -39,8 +39,8 @@ def made_with(name: str) -> bool:
 def test_a_run_takes_the_entry_from_the_cache_and_has_the_same_rows(name: str, saved: Path) -> None:
     transformers = pytest.importorskip("transformers")
     from agenttuning_plugin.config.recipe import AgentTuningSection
-    from agenttuning_plugin.training_data.run import Budget, load_mix
-    from agenttuning_plugin.training_data.run_files import run_of
+    from agenttuning_plugin.training_data.run import TrainingRun
+    from agenttuning_plugin.training_data.settings import RunSettings
     from dataset_builders.manifest.records import Batch
     from dataset_builders.mixing.preparation import Encoding
 
@@ -52,15 +52,16 @@ def test_a_run_takes_the_entry_from_the_cache_and_has_the_same_rows(name: str, s
     )
     tokenizer = transformers.AutoTokenizer.from_pretrained(saved / "tokenizer")
     encoding = Encoding(max_length=256, holdout=3)
-    budget = {"plain": Budget(5, batch=4), "packed": Budget(3, batch=2, packed_length=256)}[name]
-    mix = load_mix(
-        section, tokenizer, encoding=encoding, budget=budget, seed=42, cache=saved / "prepared"
-    )
+    cache = saved / "prepared"
+    settings = {
+        "plain": RunSettings(encoding, Batch(4), 5, 42, cache),
+        "packed": RunSettings(encoding, Batch(2), 3, 42, cache, 256),
+    }[name]
+    mix = TrainingRun(section, tokenizer, settings)
     assert [path for path in sorted(entries[0].parent.iterdir()) if path.is_dir()] == entries
-    rows = [list(row["input_ids"]) for row in mix.train]
+    rows = [list(row["input_ids"]) for row in mix.train_dataset]
     assert rows == json.loads((saved / f"rows-{name}.json").read_text("utf-8"))
-    batch = Batch(micro=budget.batch, accumulation=1, world=1)
-    record = run_of(mix, section, tokenizer, encoding, batch).record
+    record = mix.manifest
     manifest = json.loads((saved / f"run-{name}/manifest.json").read_text("utf-8"))
     different = {key for key, value in record.content.items() if manifest[key] != plain(value)}
     assert different <= {"versions"}

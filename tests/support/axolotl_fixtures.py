@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
+import ast
 import logging
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,6 @@ import pytest
 import yaml
 
 from dataset_builders.encoding.tokens import IGNORE_INDEX
-from dataset_builders.mixing.preparation import Encoding
-from dataset_builders.sources.loading import SourceSpec
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 LIMIT = 200  # conversations of a source, to save time
@@ -210,23 +207,65 @@ def load(axolotl_process: None) -> Callable[[Path], tuple[Any, Any]]:
     return load_recipe
 
 
+class _Changed(ast.NodeTransformer):
+    """Puts other values in place of keywords of calls, and of names that are assigned."""
+
+    def __init__(self, keywords: dict[str, dict[str, Any]], names: dict[str, Any]) -> None:
+        self._keywords, self._names = keywords, names
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        changes = self._keywords.get(ast.unparse(node.func), {})
+        kept = [keyword for keyword in node.keywords if keyword.arg not in changes]
+        node.keywords = kept + [
+            ast.keyword(name, ast.parse(repr(value), mode="eval").body)
+            for name, value in changes.items()
+        ]
+        return node
+
+    def visit_Assign(self, node: ast.Assign) -> ast.AST:
+        self.generic_visit(node)
+        name = ast.unparse(node.targets[0])
+        if name in self._names:
+            node.value = ast.Constant(self._names[name])
+        return node
+
+
 @pytest.fixture
 def trl_recipe(
     llama_dir: Path, hub_data: dict[str, Path], tmp_path: Path, one_thread: None
-) -> ModuleType:
-    """recipes/trl_sft.py with what has to differ on a CPU."""
+) -> Callable[..., Any]:
+    """Runs recipes/trl_sft.py up to training, with what has to differ on a CPU.
+
+    Gives its trainer; takes other arguments of SFTConfig, and the steps between evaluations.
+    """
     pytest.importorskip("trl", reason="pip install 'agenttuning-plugin[trl]'")
-    spec = importlib.util.spec_from_file_location("trl_sft", RECIPES / "trl_sft.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.MODEL = str(llama_dir)
-    module.AGENT, module.GENERAL = (
-        SourceSpec(str(path), limit=LIMIT) for path in hub_data.values()
-    )
-    module.STEPS, module.BATCH, module.EVERY, module.NUM_TASKS = 2, 4, 2, 2
-    module.ENCODING = Encoding(max_length=1024, holdout=4)
-    module.SETTINGS |= {"gradient_accumulation_steps": 2, "output_dir": str(tmp_path / "out")}
-    module.SETTINGS |= {"logging_steps": 1}
-    return module
+    text, end = (RECIPES / "trl_sft.py").read_text("utf-8").split("trainer.train()\n")
+    assert end == "trainer.save_model()\n"
+
+    def make(every: int = 2, **arguments: Any) -> Any:
+        section: dict[str, Any] = {
+            name: {"path": str(path), "limit": LIMIT} for name, path in hub_data.items()
+        }
+        agent_task = {"type": "agent_task", "every": every, "num_tasks": 2}
+        section["evaluators"] = [agent_task, {"type": "general_loss", "every": every}]
+        arguments = {
+            "max_steps": 2,
+            "gradient_accumulation_steps": 2,
+            "output_dir": str(tmp_path / "out"),
+            "logging_steps": 1,
+            "bf16": False,
+            **arguments,
+        }
+        changes = {
+            "AgentTuningConfig": {**section, "holdout": 4},
+            "SFTConfig": arguments,
+            "BitsAndBytesConfig": {"bnb_4bit_compute_dtype": "float32"},
+            "TrainingRun": {"max_length": 1024, "cache": str(tmp_path / "prepared")},
+        }
+        tree = _Changed(changes, {"MODEL": str(llama_dir)}).visit(ast.parse(text))
+        scope: dict[str, Any] = {}
+        exec(compile(ast.fix_missing_locations(tree), "trl_sft.py", "exec"), scope)
+        return scope["trainer"]
+
+    return make

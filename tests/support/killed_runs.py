@@ -26,13 +26,14 @@ import openai
 from endpoint import SELECT, Endpoint, Messages
 
 from dataset_builders.collection.collector import run, state_path
+from dataset_builders.collection.engine import RolloutConfig
 from dataset_builders.collection.settings import CollectConfig
 from dataset_builders.collection.store import SqliteRolloutLog
 from dataset_builders.endpoints.endpoint import Endpoint as Model
 from dataset_builders.environments import load_environment
-from dataset_builders.rollouts.engine import RolloutConfig
 from dataset_builders.rollouts.ledger import AttemptResult
-from dataset_builders.rollouts.rollout import play_oracle
+from dataset_builders.rollouts.play import play
+from dataset_builders.rollouts.policy import OraclePolicy
 
 TASKS = 12
 CONCURRENCY = 8
@@ -148,7 +149,7 @@ def session(collection: CollectConfig, rng: random.Random | None) -> bool:
 def main() -> None:
     folder, wanted, rng = Path(sys.argv[1]), int(sys.argv[2]), random.Random(sys.argv[3])
     asyncio.run(warm())
-    played = play_oracle(load_environment("database"), config(folder, "").chosen())
+    played = play(load_environment("database"), config(folder, "").chosen(), OraclePolicy())
     solutions = {
         each.messages[len(OPENING)].content: [m.content for m in each.messages if m.trained]
         for each in played

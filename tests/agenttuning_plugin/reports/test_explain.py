@@ -21,19 +21,19 @@ from agenttuning_plugin.reports.segments import (
     one_line,
     shorten,
 )
-from agenttuning_plugin.training_data.run_files import MixRun
+from agenttuning_plugin.training_data.built_mix import BuiltMix
 from dataset_builders.errors import ConfigError
 from dataset_builders.manifest.records import Batch
 from dataset_builders.manifest.store import Manifest, read_manifest, write_manifest
 from dataset_builders.mixing.packed_order import Packing, pack_plan
 from dataset_builders.mixing.planning import Plan
 
-MakeRun = Callable[..., tuple[Any, MixRun]]
+MakeRun = Callable[..., tuple[Any, BuiltMix]]
 Run = Callable[..., tuple[int, str, str]]
 
 
-def manifest_of(folder: Path, run: MixRun, rows: str | None = None) -> Manifest:
-    write_manifest(folder, run.record, run.where({MIX: rows}))
+def manifest_of(folder: Path, run: BuiltMix, rows: str | None = None) -> Manifest:
+    write_manifest(folder, run.manifest, run.where({MIX: rows}))
     return read_manifest(folder)
 
 
@@ -109,7 +109,7 @@ def test_packed_rows_are_told_by_their_positions(make_run: MakeRun, tmp_path: Pa
             assert example.rank == example.packed_row % 4 // 2
         order += [example.position for example in found]
     assert order == bins.positions.tolist()
-    facts = packed.report()["mix"]
+    facts = packed.report["mix"]
     assert facts["examples"] == len(order)
     assert facts["agent_examples"] == sum(n for (side, _), n in seen.items() if side == "agent")
     with pytest.raises(ConfigError, match="expected 0 to 14: 60 packed rows in steps of 4"):

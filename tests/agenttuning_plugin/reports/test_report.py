@@ -17,11 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agenttuning_plugin.reports.mix.page import render_page, show
-from agenttuning_plugin.training_data.run_files import MixRun, write_report
+from agenttuning_plugin.training_data.built_mix import BuiltMix, write_report
 from dataset_builders.mixing.eta_schedule import EtaStage
 from dataset_builders.mixing.planning import Plan
 
-MakeRun = Callable[..., tuple[Any, MixRun]]
+MakeRun = Callable[..., tuple[Any, BuiltMix]]
 
 EVIL = "<script>document.title='caught'</script><img src=x onerror=alert(1)>&\"'"
 HIDDEN = "turned \u202eback\u202c, zero\u200bwidth, \x1b[31mescape, \x00"
@@ -84,10 +84,10 @@ def tokens(**changes: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def full(make_run: MakeRun, **options: Any) -> tuple[MixRun, dict[str, Any]]:
+def full(make_run: MakeRun, **options: Any) -> tuple[BuiltMix, dict[str, Any]]:
     accounts = {"general": {"sources": [account()], "tokens": tokens()}}
     _, run = make_run(report=accounts, **options)
-    return run, json.loads(json.dumps(run.report()))
+    return run, json.loads(json.dumps(run.report))
 
 
 # Numbers
@@ -96,7 +96,7 @@ def full(make_run: MakeRun, **options: Any) -> tuple[MixRun, dict[str, Any]]:
 @pytest.mark.parametrize("plan", [Plan(eta=0.25, block=8), Plan(eta=0.5, block=8, mode="iid")])
 def test_figures_are_those_of_the_rows_drawn(make_run: MakeRun, plan: Plan) -> None:
     rows, run = make_run(plan, num_examples=200)
-    figures = run.report()["figures"]
+    figures = run.report["figures"]
     trained = np.array([sum(x != -100 for x in labels) for labels in rows["labels"]])
     agent, row = run.planned.order.rows(np.arange(200))
     tasks = {line["name"]: line for line in figures["composition"]["task"]}
@@ -125,7 +125,7 @@ def test_figures_are_those_of_the_rows_drawn(make_run: MakeRun, plan: Plan) -> N
 
 def test_sides_and_lengths_that_are_not_there_are_left_out(make_run: MakeRun) -> None:
     _, run = make_run(Plan(eta=0.0, block=8))
-    report = run.report()
+    report = run.report
     assert {line["side"] for line in report["figures"]["composition"]["task"]} == {"general"}
     assert report["figures"]["exposures"]["agent"]["rows"] == []
     page = Page(render_page(report, "general only"))
@@ -142,7 +142,7 @@ def test_ten_million_tasks_do_not_make_a_page_of_them(make_run: MakeRun) -> None
 
     names = index.set_column(2, "task", [[f"task {i}" for i in range(50)]])
     run = replace(run, prepared=replace(run.prepared, general_index=names))
-    lines = [x for x in run.report()["figures"]["composition"]["task"] if x["side"] == "general"]
+    lines = [x for x in run.report["figures"]["composition"]["task"] if x["side"] == "general"]
     assert len(lines) == 41
     assert lines[-1]["name"] == "(10 others)"
     assert sum(line["rows"] for line in lines) == 50
@@ -174,7 +174,7 @@ def test_the_sentence_about_shares_is_that_of_the_table(make_run: MakeRun, eta: 
     assert (
         f"Agent data are {eta:.1%} of the examples and {share:.1%} of the tokens that the loss "
         f"covers: an example of agent data has {means[0]:,.0f} trained tokens on average, one of "
-        f"general data {means[1]:,.0f}." in Page(render_page(run.report(), "x")).shown
+        f"general data {means[1]:,.0f}." in Page(render_page(run.report, "x")).shown
     )
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
 from agenttuning_plugin.reports.explain import Example, explain
 from agenttuning_plugin.reports.rows import open_rows
-from agenttuning_plugin.training_data.run_files import RUN_REPORT
+from agenttuning_plugin.training_data.built_mix import RUN_REPORT
 from dataset_builders.manifest.store import read_manifest
 
 STEPS, MICRO, ACCUMULATION = 2, 2, 2
@@ -54,15 +53,14 @@ def told(examples: list[Example]) -> list[list[Row]]:
 
 
 def test_a_trl_run_is_explained(
-    trl_recipe: ModuleType, seen: list[tuple[list[list[int]], list[Row]]]
+    trl_recipe: Callable[..., Any], seen: list[tuple[list[list[int]], list[Row]]]
 ) -> None:
-    trl_recipe.SETTINGS |= {
-        "per_device_train_batch_size": MICRO,
-        "gradient_accumulation_steps": ACCUMULATION,
-        "save_strategy": "no",
-    }
-    trl_recipe.EVERY = 100
-    trainer = trl_recipe.make_trainer()
+    trainer = trl_recipe(
+        every=100,
+        per_device_train_batch_size=MICRO,
+        gradient_accumulation_steps=ACCUMULATION,
+        save_strategy="no",
+    )
     trainer.train()
     manifest = read_manifest(Path(trainer.args.output_dir))
     found = [rows for step in range(STEPS) for rows in told(explain(manifest, step))]

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from agenttuning_plugin.training_data.collator import PackedCollator
-from agenttuning_plugin.training_data.packed_dataset import SFT_ARGUMENTS, packed_dataset
+from agenttuning_plugin.training_data.packed_dataset import packed_dataset
+from agenttuning_plugin.training_data.trainer_checks import sft_defaults
 from dataset_builders.mixing.packing import pack
 from tests.support.trainer_settings import checkpointing, enable_checkpointing
 
@@ -47,7 +48,7 @@ def sft_trainer(model: Any, tokenizer: Any, rows: Any, out: Path, **changes: Any
         "report_to": "none",
         "loss_type": "nll",
         **checkpointing(trl.SFTConfig, changes.pop("checkpointing", False)),
-        **SFT_ARGUMENTS,
+        **sft_defaults(packing=True),
     }
     return trl.SFTTrainer(
         model,

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from agenttuning_plugin.training_data.collator import PackedCollator
-from agenttuning_plugin.training_data.packed_dataset import SFT_ARGUMENTS, pack_mix
+from agenttuning_plugin.training_data.packed_dataset import pack_mix
+from agenttuning_plugin.training_data.trainer_checks import sft_defaults
 from dataset_builders.encoding.row_index import index_of
 from dataset_builders.encoding.tokens import IGNORE_INDEX
 from dataset_builders.mixing.packed_order import Packing
@@ -96,7 +97,7 @@ def sft_trainer(model: Path, rows: Any, tmp_path: Path, **changes: Any) -> Any:
         "logging_steps": 1,
         "save_strategy": "no",
         **checkpointing(trl.SFTConfig, False),
-        **SFT_ARGUMENTS,
+        **sft_defaults(packing=True),
     }
     collator = changes.pop("data_collator", PackedCollator(tokenizer))
     return trl.SFTTrainer(

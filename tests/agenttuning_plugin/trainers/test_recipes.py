@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 import re
 import sys
@@ -15,7 +14,7 @@ import yaml
 from agenttuning_plugin.config.rules import check_recipe
 from agenttuning_plugin.config.shipped import headline, recipe_names, shipped_recipe
 from agenttuning_plugin.preflight.check import check
-from agenttuning_plugin.training_data.packed_dataset import SFT_ARGUMENTS
+from agenttuning_plugin.training_data.trainer_checks import sft_defaults
 from dataset_builders.errors import ConfigError
 
 RECIPES = Path(__file__).resolve().parents[3] / "recipes"
@@ -193,22 +192,12 @@ def test_recipe_without_its_plugin_does_not_train(
     assert "AgentTuningPlugin cannot be imported" in wrong
 
 
-def _settings_of_the_readme() -> dict[str, Any]:
-    readme = (RECIPES.parent / "README.md").read_text("utf-8")
-    call = re.search(r"^SFTConfig\(.*?^\)", readme, re.M | re.S)
+def _sft_arguments(text: str) -> dict[str, Any]:
+    """What a text's first call of SFTConfig sets."""
+    call = re.search(r"SFTConfig\((?:[^()]|\([^()]*\))*\)", text)
     assert call is not None
-    found: dict[str, Any] = eval(call[0], {"SFTConfig": dict})
+    found: dict[str, Any] = eval(call[0], {"SFTConfig": dict, "sft_defaults": sft_defaults})
     return found
-
-
-def _settings_of_the_script() -> dict[str, Any]:
-    tree = ast.parse((RECIPES / "trl_sft.py").read_text("utf-8"))
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "SETTINGS":
-            assert isinstance(node.value, ast.Dict)
-            pairs = zip(node.value.keys, node.value.values, strict=True)
-            return {ast.literal_eval(key): ast.unparse(value) for key, value in pairs if key}
-    raise AssertionError("no SETTINGS in recipes/trl_sft.py")
 
 
 def test_settings_for_trl_keep_rows_whole_and_in_order() -> None:
@@ -218,7 +207,6 @@ def test_settings_for_trl_keep_rows_whole_and_in_order() -> None:
         "train_sampling_strategy": "sequential",
         "dataset_kwargs": {"skip_prepare_dataset": True},
     }
-    assert wanted.items() <= SFT_ARGUMENTS.items()
-    assert wanted.items() <= _settings_of_the_readme().items()
-    script = _settings_of_the_script()
-    assert {name: ast.literal_eval(script[name]) for name in wanted} == wanted
+    assert wanted.items() <= sft_defaults(packing=True).items()
+    for path in (RECIPES / "trl_sft.py", RECIPES.parent / "README.md"):
+        assert wanted.items() <= _sft_arguments(path.read_text("utf-8")).items()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -120,8 +119,8 @@ def test_packed_rows_hold_the_mix_window_by_window(
     assert all(place >= full for rest in places.values() for place in rest)
 
 
-def test_trl_recipe_trains(trl_recipe: ModuleType) -> None:
-    trainer = trl_recipe.make_trainer()
+def test_trl_recipe_trains(trl_recipe: Callable[..., Any]) -> None:
+    trainer = trl_recipe()
     mix = rows(trainer.train_dataset)
     batches = list(trainer.get_train_dataloader())
     trainer.train()

@@ -14,7 +14,7 @@ pytest.importorskip("torch")
 
 from agenttuning_plugin.config.rules import check_recipe
 from agenttuning_plugin.training_data.row_order import check_row_order
-from agenttuning_plugin.training_data.run_files import record_run
+from agenttuning_plugin.training_data.trainer_checks import check_trainer
 from dataset_builders.errors import ConfigError
 
 
@@ -43,7 +43,7 @@ def test_another_sampler_is_refused(make_trainer: Any, strategy: str | None) -> 
     with pytest.raises(ConfigError, match=r"trainer: found \w+Sampler as the sampler"):
         check_row_order(trainer)
     with pytest.raises(ConfigError, match="expected SequentialSampler"):
-        record_run(trainer, None)  # type: ignore[arg-type]  # not looked at
+        check_trainer(trainer, None, 1)  # type: ignore[arg-type]  # not looked at
 
 
 def test_a_batch_that_is_split_among_processes_is_refused(make_trainer: Any) -> None:

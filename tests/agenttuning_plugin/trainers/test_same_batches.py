@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 STEPS, BATCH = 8, 4
@@ -23,13 +21,13 @@ def delivered(trainer: Any) -> Iterator[tuple[list[int], list[int]]]:
 
 
 def test_axolotl_and_trl_train_on_the_same_rows(
-    trl_recipe: ModuleType, on_cpu: Callable[..., Path], load: Callable[..., tuple[Any, Any]]
+    trl_recipe: Callable[..., Any],
+    on_cpu: Callable[..., Path],
+    load: Callable[..., tuple[Any, Any]],
 ) -> None:
     from axolotl.train import setup_model_and_trainer
 
-    trl_recipe.STEPS, trl_recipe.BATCH = STEPS, BATCH
-    trl_recipe.PLAN = replace(trl_recipe.PLAN, block=BATCH)
-    trl = list(delivered(trl_recipe.make_trainer()))
+    trl = list(delivered(trl_recipe(max_steps=STEPS, gradient_accumulation_steps=BATCH // 2)))
 
     recipe = on_cpu(
         "agentlm-7b-qlora",

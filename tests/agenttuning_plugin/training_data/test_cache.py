@@ -18,13 +18,15 @@ pytest.importorskip("transformers", reason="pip install 'agenttuning-plugin[eval
 
 from agenttuning_plugin.config.recipe import AgentTuningSection
 from agenttuning_plugin.training_data.cache import cache_key, load_or_make
-from agenttuning_plugin.training_data.run import Budget, load_mix, load_prepared, plan_of
+from agenttuning_plugin.training_data.run import TrainingRun
+from agenttuning_plugin.training_data.settings import RunSettings
 from dataset_builders.errors import ConfigError, DataError
+from dataset_builders.manifest.records import Batch
 from dataset_builders.mixing.planning import Plan
 from dataset_builders.mixing.preparation import EncodedSources, Encoding, prepare
 from dataset_builders.sources.inputs import resolve_source
 
-BUDGET = Budget(steps=10, batch=4)
+BUDGET: dict[str, Any] = {"steps": 10, "batch": 4}
 ENCODING = Encoding(max_length=256, holdout=3)
 
 
@@ -52,6 +54,15 @@ def section(tmp_path: Path) -> AgentTuningSection:
     return AgentTuningSection.model_validate({"agent": str(agent), "general": str(general)})
 
 
+def mix(
+    section: AgentTuningSection, tokenizer: Any, budget: dict[str, Any], cache: Path
+) -> TrainingRun:
+    """The run of a section: `budget` has `steps`, `batch` and `packed_length`."""
+    length = budget.get("packed_length")
+    batch, steps = Batch(budget["batch"]), budget["steps"]
+    return TrainingRun(section, tokenizer, RunSettings(ENCODING, batch, steps, 1, cache, length))
+
+
 def key_of(section: AgentTuningSection, tokenizer: Any, encoding: Encoding = ENCODING) -> str:
     agent = [resolve_source(source) for source in section.agent]
     general = [resolve_source(source) for source in section.general]
@@ -62,13 +73,13 @@ def test_an_edited_file_is_never_served_stale(
     section: AgentTuningSection, small_tokenizer: Any, tmp_path: Path
 ) -> None:
     cache = tmp_path / "cache"
-    before = load_prepared(section, plan_of(section, BUDGET), small_tokenizer, ENCODING, cache)
+    before = mix(section, small_tokenizer, BUDGET, cache).prepared
     path = Path(section.agent[0].path)
     stamp = path.stat()
     # Same length and same time stamp: only the content tells.
     path.write_text(path.read_text("utf-8").replace("agent 3", "AGENT 3"), "utf-8")
     os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
-    after = load_prepared(section, plan_of(section, BUDGET), small_tokenizer, ENCODING, cache)
+    after = mix(section, small_tokenizer, BUDGET, cache).prepared
     assert before.agent is not None
     assert after.agent is not None
     assert before.agent[3]["input_ids"] != after.agent[3]["input_ids"]
@@ -102,12 +113,12 @@ def test_the_key_covers_what_the_rows_depend_on(
 def test_a_sweep_over_eta_shares_the_cache(
     section: AgentTuningSection, small_tokenizer: Any, tmp_path: Path
 ) -> None:
-    budget = Budget(steps=10, batch=4)
+    budget = {"steps": 10, "batch": 4}
     for eta, agent_examples in ((1.0, 40), (0.5, 20), (0.0, 0), (0.2, 8)):
         section.eta = eta
         made = mix(section, small_tokenizer, budget, tmp_path)
         assert made.report["mix"]["agent_examples"] == agent_examples
-        assert len(made.holdout) == 3
+        assert len(made.eval_dataset or ()) == 3
 
 
 def test_a_tokenizer_without_offsets_is_told_in_a_line(
@@ -117,7 +128,7 @@ def test_a_tokenizer_without_offsets_is_told_in_a_line(
         chat_template, is_fast, eos_token, name_or_path = "{{ 1 }}", False, "</s>", "slow"
 
     with pytest.raises(ConfigError, match="slow: found a slow tokenizer"):
-        load_prepared(section, plan_of(section, BUDGET), Slow(), ENCODING, tmp_path)
+        mix(section, Slow(), BUDGET, tmp_path)
 
 
 def test_an_entry_can_be_read_by_others(tmp_path: Path) -> None:
@@ -215,28 +226,23 @@ def test_an_error_leaves_nothing_behind(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
 
 
-def mix(section: AgentTuningSection, tokenizer: Any, budget: Budget, cache: Path) -> Any:
-    encoding = Encoding(max_length=256, holdout=3)
-    return load_mix(section, tokenizer, encoding=encoding, budget=budget, seed=1, cache=cache)
-
-
 def test_steps_decide_the_length(
     section: AgentTuningSection, small_tokenizer: Any, tmp_path: Path
 ) -> None:
-    made = mix(section, small_tokenizer, Budget(steps=20, batch=5), tmp_path)
-    assert (len(made.train), made.steps) == (100, 20)
+    made = mix(section, small_tokenizer, {"steps": 20, "batch": 5}, tmp_path)
+    assert (len(made.train_dataset), made.steps) == (100, 20)
     assert made.report["mix"]["agent_examples"] == 20
     assert made.report["mix"]["share_of_examples"] == 0.2
-    assert len(made.holdout) == 3
+    assert len(made.eval_dataset or ()) == 3
 
 
 def test_packed_rows_are_filled(
     section: AgentTuningSection, small_tokenizer: Any, tmp_path: Path
 ) -> None:
-    budget = Budget(steps=20, batch=2, packed_length=256)
+    budget = {"steps": 20, "batch": 2, "packed_length": 256}
     made = mix(section, small_tokenizer, budget, tmp_path)
-    assert (len(made.train), made.steps) == (40, 20)
-    rows = [made.train[number] for number in range(40)]
+    assert (len(made.train_dataset), made.steps) == (40, 20)
+    rows = [made.train_dataset[number] for number in range(40)]
     assert [len(row["input_ids"]) for row in rows] == [sum(row["seq_lengths"]) for row in rows]
     assert max(len(row["input_ids"]) for row in rows) <= 256
     packing, facts = made.report["packing"], made.report["mix"]
@@ -248,7 +254,7 @@ def test_packed_rows_are_filled(
     again = mix(section, small_tokenizer, budget, tmp_path)
     assert all(
         row["input_ids"].tolist() == other["input_ids"].tolist()
-        for row, other in zip(rows, again.train, strict=True)
+        for row, other in zip(rows, again.train_dataset, strict=True)
     )
 
 
@@ -257,16 +263,18 @@ def test_too_few_examples_for_the_packed_rows_are_refused(
 ) -> None:
     section.num_examples = 10
     with pytest.raises(ConfigError, match="num_examples: found 10, expected at least"):
-        mix(section, small_tokenizer, Budget(steps=5, batch=4, packed_length=256), tmp_path)
+        mix(section, small_tokenizer, {"steps": 5, "batch": 4, "packed_length": 256}, tmp_path)
 
 
 def test_shares_in_the_report_are_counted_ones(
     section: AgentTuningSection, small_tokenizer: Any, tmp_path: Path
 ) -> None:
-    made = mix(section, small_tokenizer, Budget(steps=10, batch=8), tmp_path)
-    agent = [bool("agent" in small_tokenizer.decode(row["input_ids"])) for row in made.train]
-    tokens = [len(row["input_ids"]) for row in made.train]
-    trained = [sum(label != -100 for label in row["labels"]) for row in made.train]
+    made = mix(section, small_tokenizer, {"steps": 10, "batch": 8}, tmp_path)
+    agent = [
+        bool("agent" in small_tokenizer.decode(row["input_ids"])) for row in made.train_dataset
+    ]
+    tokens = [len(row["input_ids"]) for row in made.train_dataset]
+    trained = [sum(label != -100 for label in row["labels"]) for row in made.train_dataset]
     facts = made.report["mix"]
     assert facts["share_of_examples"] == sum(agent) / len(agent)
     for name, counts in (("tokens", tokens), ("trained_tokens", trained)):
@@ -277,11 +285,11 @@ def test_shares_in_the_report_are_counted_ones(
 def test_a_seed_of_the_section_wins(
     section: AgentTuningSection, small_tokenizer: Any, tmp_path: Path
 ) -> None:
-    budget = Budget(steps=10, batch=4)
-    plain = mix(section, small_tokenizer, budget, tmp_path).train["input_ids"][:]
-    again = mix(section, small_tokenizer, budget, tmp_path).train["input_ids"][:]
+    budget = {"steps": 10, "batch": 4}
+    plain = mix(section, small_tokenizer, budget, tmp_path).train_dataset["input_ids"][:]
+    again = mix(section, small_tokenizer, budget, tmp_path).train_dataset["input_ids"][:]
     section.mix_seed = 2
-    other = mix(section, small_tokenizer, budget, tmp_path).train["input_ids"][:]
+    other = mix(section, small_tokenizer, budget, tmp_path).train_dataset["input_ids"][:]
     assert plain == again
     assert plain != other
 
@@ -291,22 +299,22 @@ def test_too_few_examples_for_the_steps_are_refused(
 ) -> None:
     section.num_examples = 10
     with pytest.raises(ConfigError, match="num_examples: found 10, expected at least 20"):
-        mix(section, small_tokenizer, Budget(steps=5, batch=4), tmp_path)
+        mix(section, small_tokenizer, {"steps": 5, "batch": 4}, tmp_path)
 
 
 def test_examples_alone_decide_the_steps(
     section: AgentTuningSection, small_tokenizer: Any, tmp_path: Path
 ) -> None:
     section.num_examples = 10
-    made = mix(section, small_tokenizer, Budget(steps=None, batch=4), tmp_path)
-    assert (len(made.train), made.steps) == (10, 3)
+    made = mix(section, small_tokenizer, {"steps": None, "batch": 4}, tmp_path)
+    assert (len(made.train_dataset), made.steps) == (10, 3)
 
 
 def test_neither_is_refused(
     section: AgentTuningSection, small_tokenizer: Any, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match="max_steps: missing"):
-        mix(section, small_tokenizer, Budget(steps=None, batch=4), tmp_path)
+        mix(section, small_tokenizer, {"steps": None, "batch": 4}, tmp_path)
     section.num_examples = 10
     with pytest.raises(ConfigError, match="max_steps: missing"):
-        mix(section, small_tokenizer, Budget(steps=None, batch=4, packed_length=256), tmp_path)
+        mix(section, small_tokenizer, {"steps": None, "batch": 4, "packed_length": 256}, tmp_path)

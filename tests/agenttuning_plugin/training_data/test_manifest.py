@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agenttuning_plugin.training_data.run_files import MixRun
+from agenttuning_plugin.training_data.built_mix import BuiltMix
 from dataset_builders.encoding.row_index import make_index
 from dataset_builders.errors import AgentTuningError, DataError, SourceNotFoundError
 from dataset_builders.manifest.orders import order_of, order_record
@@ -30,12 +30,12 @@ from dataset_builders.mixing.eta_schedule import EtaStage
 from dataset_builders.mixing.order import MixOrder, Pool
 from dataset_builders.mixing.planning import Plan
 
-MakeRun = Callable[..., tuple[Any, MixRun]]
+MakeRun = Callable[..., tuple[Any, BuiltMix]]
 
 
-def written(folder: Path, run: MixRun, where: dict[str, Any] | None = None) -> Path:
+def written(folder: Path, run: BuiltMix, where: dict[str, Any] | None = None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    write_manifest(folder, run.record, run.where(where or {}))
+    write_manifest(folder, run.manifest, run.where(where or {}))
     return folder
 
 

@@ -10,8 +10,10 @@ import pytest
 
 from agenttuning_plugin.config.recipe import AgentTuningSection
 from agenttuning_plugin.config.rules import check_recipe
-from agenttuning_plugin.training_data.run import Budget, load_mix
+from agenttuning_plugin.training_data.run import TrainingRun
+from agenttuning_plugin.training_data.settings import RunSettings
 from dataset_builders.errors import ConfigError
+from dataset_builders.manifest.records import Batch
 from dataset_builders.mixing.preparation import Encoding
 
 
@@ -36,14 +38,10 @@ def sources(tmp_path: Path) -> dict[str, str]:
 
 def mixed(sources: dict[str, str], tokenizer: Any, folder: Path, packed: bool, **keys: Any) -> Any:
     section = AgentTuningSection.model_validate({**sources, "holdout": 0, **keys})
-    return load_mix(
-        section,
-        tokenizer,
-        encoding=Encoding(max_length=256, holdout=0),
-        budget=Budget(None, 4 if packed else 8, 256 if packed else None, 50),
-        seed=1,
-        cache=folder,
-    )
+    encoding, batch = Encoding(max_length=256, holdout=0), Batch(4 if packed else 8)
+    length = 256 if packed else None
+    settings = RunSettings(encoding, batch, None, 1, folder, length, 50)
+    return TrainingRun(section, tokenizer, settings)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,19 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
-from dataset_builders.collection.collect import SOURCE, collect, to_conversation, write_jsonl
+from dataset_builders.collection.collector import run, state_path
+from dataset_builders.collection.conversations import to_conversation, write_jsonl
+from dataset_builders.collection.engine import RolloutConfig
+from dataset_builders.collection.filters import TrajectoryFilter
+from dataset_builders.collection.output import SOURCE
+from dataset_builders.collection.settings import CollectConfig, draw_tasks
+from dataset_builders.collection.store import SqliteRolloutLog
 from dataset_builders.conversation import Conversation, Message, ToolCall, from_row
 from dataset_builders.environments import HELD_IN, load_environment
 from dataset_builders.environments.base import StepResult, TextEnvironment
@@ -15,19 +22,35 @@ from dataset_builders.environments.database.environment import DatabaseEnvironme
 from dataset_builders.environments.prompts import Prompt
 from dataset_builders.errors import ConfigError
 from dataset_builders.rollouts.episode import Trajectory
-from dataset_builders.rollouts.rollout import ScriptedPolicy
+from dataset_builders.rollouts.play import play
+from dataset_builders.rollouts.policy import OraclePolicy, Policy, ScriptedPolicy
 
 WRONG = "No idea.\nAction: Answer\nFinal Answer: [-1]"
 SELECT = "Hm.\nAction: Operation\n```sql\nSELECT 1\n```"
 
 
-def test_the_oracle_collects_what_it_plays() -> None:
-    seen: list[Trajectory] = []
-    result = collect("database", num_tasks=30, on_progress=seen.append)
-    assert result.counts == {"played": 30, "kept": 30}
-    assert len({trajectory.task_id for trajectory in seen}) == 30
+def collect(out: Path, name: str = "database", **settings: Any) -> dict[str, Any]:
+    """Collect with the oracle; returns the report."""
+    play = {key: settings.pop(key) for key in ("min_reward",) if key in settings}
+    return run(CollectConfig(RolloutConfig(load_environment(name), **play), out, **settings))
+
+
+def played(policy: Policy, num_tasks: int, min_reward: float = 1.0) -> dict[str, int]:
+    """Counts of what a policy's trajectories in the database are kept or dropped for."""
+    database, sieve = load_environment("database"), TrajectoryFilter(min_reward)
+    for trajectory in play(database, draw_tasks(database.task_ids("train"), num_tasks, 0), policy):
+        sieve.keeps(trajectory)
+    return dict(sieve.counts)
+
+
+def test_the_oracle_collects_what_it_plays(tmp_path: Path) -> None:
+    report = collect(tmp_path, num_tasks=30)
+    assert (report["done"], report["kept"], report["dropped"]) == (30, 30, {})
+    with closing(SqliteRolloutLog(state_path(tmp_path, "database"))) as store:
+        trajectories = [ending.trajectory for _, ending in store.endings()]
+    assert len({trajectory.task_id for trajectory in trajectories}) == 30
     train = set(load_environment("database").task_ids("train"))
-    for conversation in result.conversations:
+    for conversation in map(to_conversation, trajectories):
         assert conversation.id in train
         assert (conversation.source, conversation.task) == (SOURCE, "database")
         assert [message.trained for message in conversation.messages] == [
@@ -36,10 +59,10 @@ def test_the_oracle_collects_what_it_plays() -> None:
         ]
 
 
-def test_tasks_are_drawn_by_seed() -> None:
+def test_tasks_are_drawn_by_seed(tmp_path: Path) -> None:
     def ids(num_tasks: int, seed: int) -> list[str]:
-        played = collect("database", num_tasks=num_tasks, seed=seed)
-        return [conversation.id for conversation in played.conversations]
+        config = RolloutConfig(load_environment("database"))
+        return CollectConfig(config, tmp_path, num_tasks, seed=seed).chosen()
 
     assert ids(20, 1) == ids(20, 1)
     assert ids(20, 1) != ids(20, 2)
@@ -57,16 +80,13 @@ def test_tasks_are_drawn_by_seed() -> None:
     ],
 )
 def test_failures_are_dropped_and_counted(replies: list[str | None], reason: str) -> None:
-    result = collect("database", num_tasks=8, policy=ScriptedPolicy(replies))
-    assert result.conversations == []
-    assert result.counts == {"played": 8, "kept": 0, reason: 8}
+    assert played(ScriptedPolicy(replies), 8) == {"played": 8, "kept": 0, reason: 8}
 
 
 def test_threshold_zero_keeps_failures_that_can_be_trained() -> None:
-    kept = collect("database", num_tasks=4, policy=ScriptedPolicy([WRONG]), min_reward=0)
-    assert kept.counts == {"played": 4, "kept": 4}
-    silent = collect("database", num_tasks=4, policy=ScriptedPolicy([None]), min_reward=0)
-    assert silent.counts == {"played": 4, "kept": 0, "nothing_trained": 4}
+    assert played(ScriptedPolicy([WRONG]), 4, min_reward=0) == {"played": 4, "kept": 4}
+    silent = played(ScriptedPolicy([None]), 4, min_reward=0)
+    assert silent == {"played": 4, "kept": 0, "nothing_trained": 4}
 
 
 class BrokenDatabase(DatabaseEnvironment):
@@ -82,31 +102,35 @@ class BrokenDialogue(DatabaseDialogue):
         return DatabaseDialogue.own_prompt()
 
 
-def test_broken_environments_are_never_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_broken_environments_are_never_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setitem(HELD_IN, "broken", f"{__name__}:BrokenDialogue")
-    result = collect("broken", num_tasks=3, min_reward=0)
-    assert result.counts == {"played": 3, "kept": 0, "environment_error": 3}
+    report = collect(tmp_path, "broken", num_tasks=3, min_reward=0)
+    assert (report["kept"], report["dropped"]) == (0, {"environment_error": 3})
 
 
 @pytest.mark.parametrize("split", ["test", "dev", "validation"])
-def test_evaluation_splits_are_refused(split: str) -> None:
+def test_evaluation_splits_are_refused(split: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="only 'train'"):
-        collect("database", split=split, num_tasks=1)
+        collect(tmp_path, split=split, num_tasks=1)
 
 
-def test_bad_settings_are_refused() -> None:
+def test_bad_settings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="known: "):
-        collect("webarena", num_tasks=1)
+        collect(tmp_path, "webarena", num_tasks=1)
     with pytest.raises(ConfigError, match="num_tasks: found 0, expected 1 to 2000"):
-        collect("database", num_tasks=0)
+        collect(tmp_path, num_tasks=0)
     with pytest.raises(ConfigError, match="num_tasks: found 2001"):
-        collect("database", num_tasks=2001)
+        collect(tmp_path, num_tasks=2001)
     with pytest.raises(ConfigError, match="min_reward"):
-        collect("database", num_tasks=1, min_reward=1.5)
+        collect(tmp_path, num_tasks=1, min_reward=1.5)
 
 
 def test_written_lines_are_read_back(tmp_path: Path) -> None:
-    conversations = collect("database", num_tasks=12).conversations
+    database = load_environment("database")
+    oracle = play(database, database.task_ids("train")[:12], OraclePolicy())
+    conversations = [to_conversation(trajectory) for trajectory in oracle]
     path = tmp_path / "new" / "folder" / "train.jsonl"
     write_jsonl(path, conversations)
     rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 import pytest
 
 from dataset_builders.collection.collector import run, state_path
+from dataset_builders.collection.engine import CollectionEngine, RolloutConfig
 from dataset_builders.collection.progress import CollectionProgress
 from dataset_builders.collection.settings import CollectConfig
 from dataset_builders.collection.store import SqliteRolloutLog
@@ -30,13 +31,12 @@ from dataset_builders.environments.base import StepResult
 from dataset_builders.environments.database.dialogue import DatabaseDialogue
 from dataset_builders.environments.database.environment import DatabaseEnvironment
 from dataset_builders.errors import ConfigError, EndpointError
-from dataset_builders.rollouts.engine import RolloutConfig, RolloutEngine
 from dataset_builders.rollouts.episode import Trajectory
 from dataset_builders.rollouts.ledger import AttemptResult
 from dataset_builders.rollouts.limits import Limits
+from dataset_builders.rollouts.play import play
 from dataset_builders.rollouts.playing import agree
-from dataset_builders.rollouts.recorded_client import RecordedClient
-from dataset_builders.rollouts.rollout import play_oracle
+from dataset_builders.rollouts.policy import OraclePolicy, Policy
 from dataset_builders.sources.loading import SourceSpec, load_source
 from tests.support.endpoint import ANSWER, SELECT, Endpoint, Fault, Messages, serving
 
@@ -66,7 +66,7 @@ def solver() -> Callable[[Messages], str]:
     ids = DATABASE.task_ids("train")
     solutions = {
         each.messages[3 - 1].content: [m.content for m in each.messages if m.trained]
-        for each in play_oracle(DATABASE, ids)
+        for each in play(DATABASE, ids, OraclePolicy())
     }
 
     def reply(messages: Messages) -> str:
@@ -284,9 +284,16 @@ def test_turns_cut_at_the_token_limit_are_counted_and_not_kept(
 
 
 def test_thoughts_are_added_by_one_threshold(tmp_path: Path) -> None:
-    async def finish(client: RecordedClient, trajectory: Trajectory) -> Trajectory:
-        return trajectory
+    class Unchanged:
+        name = "unchanged"
 
+        async def __call__(self, policy: Policy, trajectory: Trajectory) -> Trajectory:
+            return trajectory
+
+        def outcomes(self, *given: object) -> dict[str, int]:
+            return {}
+
+    finish: Any = Unchanged()
     endpoint = Endpoint(lambda messages: ANSWER)
     with serving(endpoint):
         run(config(tmp_path, endpoint.url, 2), finish=finish)
@@ -362,8 +369,8 @@ def test_an_endpoint_that_refuses_stops_with_one_line_and_loses_nothing(tmp_path
 
 
 def test_a_signal_drains_and_a_second_one_stops(tmp_path: Path) -> None:
-    def interrupt(times: int) -> Callable[[CollectionProgress, RolloutEngine], None]:
-        def watch(tally: CollectionProgress, engine: RolloutEngine) -> None:
+    def interrupt(times: int) -> Callable[[CollectionProgress, CollectionEngine], None]:
+        def watch(tally: CollectionProgress, engine: CollectionEngine) -> None:
             for number in range(times):
                 asyncio.get_running_loop().call_later(
                     0.4 + 0.1 * number, os.kill, os.getpid(), signal.SIGTERM
@@ -601,5 +608,5 @@ def test_a_mistyped_model_does_not_lock_the_folder(tmp_path: Path) -> None:
         with pytest.raises(EndpointError, match="does not exist"):
             run(mistyped)
         assert run(config(tmp_path, endpoint.url, 4))["done"] == 4
-        with pytest.raises(ConfigError, match=r"model: this collection was begun with 'm'"):
+        with pytest.raises(ConfigError, match=r"model: this collection was started with 'm'"):
             run(replace(mistyped, num_tasks=4))

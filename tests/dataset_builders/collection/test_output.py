@@ -19,7 +19,8 @@ from dataset_builders.conversation import Conversation, Message, from_row
 from dataset_builders.environments import load_environment
 from dataset_builders.errors import DataError, StorageError
 from dataset_builders.rollouts.episode import Trajectory
-from dataset_builders.rollouts.rollout import play_oracle
+from dataset_builders.rollouts.play import play
+from dataset_builders.rollouts.policy import OraclePolicy
 from dataset_builders.sources.loading import SourceSpec, load_source
 
 CARD = DatasetCard("database", "oracle", "own:1", 1.0)
@@ -28,7 +29,7 @@ CARD = DatasetCard("database", "oracle", "own:1", 1.0)
 @pytest.fixture(scope="module")
 def trajectories() -> list[Trajectory]:
     environment = load_environment("database")
-    return play_oracle(environment, environment.task_ids("train")[:7])
+    return play(environment, environment.task_ids("train")[:7], OraclePolicy())
 
 
 def trajectory(*messages: Message, environment: str = "database") -> Trajectory:
@@ -180,12 +181,13 @@ _KILLED = """
 import os, signal, sys
 from dataset_builders.collection.card import DatasetCard
 from dataset_builders.collection import output
-from dataset_builders.rollouts.rollout import play_oracle
+from dataset_builders.rollouts.play import play
+from dataset_builders.rollouts.policy import OraclePolicy
 from dataset_builders.environments import load_environment
 from pathlib import Path
 
 environment = load_environment("database")
-played = play_oracle(environment, environment.task_ids("train")[:3])
+played = play(environment, environment.task_ids("train")[:3], OraclePolicy())
 left = int(sys.argv[2])
 real = Path.replace
 def replace(self, target):

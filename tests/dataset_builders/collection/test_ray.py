@@ -26,6 +26,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from agenttuning_plugin.cli.collect import _cluster
+from dataset_builders.collection.engine import RolloutConfig
 from dataset_builders.collection.ray_cluster import Cluster
 from dataset_builders.collection.ray_engine import MAX_LOSSES, RayEngine, _cut
 from dataset_builders.collection.store import SqliteRolloutLog
@@ -33,7 +34,6 @@ from dataset_builders.endpoints.endpoint import Endpoint
 from dataset_builders.endpoints.reply import Reply
 from dataset_builders.environments import load_environment
 from dataset_builders.errors import ClusterError, ConfigError, EndpointError
-from dataset_builders.rollouts.engine import RolloutConfig
 from dataset_builders.rollouts.ledger import AttemptResult, Turn
 from tests.support.endpoint import Endpoint as Server
 from tests.support.endpoint import Fault, serving
@@ -92,7 +92,7 @@ class Nodes:
         """A worker on each node, that all take part from the beginning."""
 
         def begin() -> int:
-            importlib.import_module("dataset_builders.rollouts.engine")
+            importlib.import_module("dataset_builders.collection.engine")
             return os.getpid()
 
         asked = {}

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from dataset_builders.collection.collector import run, state_path
+from dataset_builders.collection.engine import RolloutConfig
 from dataset_builders.collection.settings import CollectConfig
 from dataset_builders.collection.store import SqliteRolloutLog
 from dataset_builders.endpoints.endpoint import Endpoint
 from dataset_builders.endpoints.requests import Sampling
 from dataset_builders.environments import load_environment
-from dataset_builders.rollouts.engine import RolloutConfig
 from dataset_builders.rollouts.limits import Limits
 
 for _module in ("torch", "transformers", "fastapi", "uvicorn", "openai"):

@@ -22,6 +22,7 @@ from dataset_builders.endpoints.reply import Reply
 from dataset_builders.endpoints.requests import Sampling
 from dataset_builders.errors import EndpointError
 from dataset_builders.rollouts.ledger import Turn
+from dataset_builders.rollouts.policy import TurnRequest
 from dataset_builders.rollouts.recorded_client import RecordedClient
 from tests.support.endpoint import Endpoint, Fault, serving
 
@@ -49,6 +50,10 @@ class Notes:
         raise AssertionError(ending)
 
 
+def turn(text: str, task_id: str) -> TurnRequest:
+    return TurnRequest([Message("user", text)], task_id=task_id)
+
+
 @asynccontextmanager
 async def recorded(
     model: Model, sampling: Sampling, notes: Notes, *, parks: bool = False
@@ -73,10 +78,7 @@ def ask(
         model = Model("m", endpoint.url, timeout=timeout, tries=tries, patience=patience)
         model = Model(**{**{n: getattr(model, n) for n in model.__slots__}, "back_off": 0.02})
         async with recorded(model, sampling or Sampling(), Notes()) as client:
-            asked = [
-                client.complete([Message("user", f"Hello {n}")], task_id=f"t-{n}")
-                for n in range(times)
-            ]
+            asked = [client.next_turn(turn(f"Hello {n}", f"t-{n}")) for n in range(times)]
             return await asyncio.gather(*asked, return_exceptions=True), client.transport
 
     begun = time.monotonic()
@@ -213,9 +215,9 @@ def test_a_refused_request_ends_one_episode_once_others_are_answered() -> None:
     async def run(url: str) -> None:
         model = Model("m", url, back_off=0.01, tries=2)
         async with recorded(model, Sampling(), Notes()) as client:
-            await client.complete(HELLO, task_id="a")
+            await client.next_turn(TurnRequest(HELLO, task_id="a"))
             with pytest.raises(EpisodeEndedError, match="odd") as ended:
-                await client.complete([Message("user", "?")], task_id="b")
+                await client.next_turn(turn("?", "b"))
             assert ended.value.reason == "bad_request"
 
     endpoint = Endpoint(
@@ -327,10 +329,10 @@ def test_what_was_paid_is_not_asked_again() -> None:
     async def run(url: str) -> None:
         notes = Notes()
         async with recorded(Model("m", url), Sampling(), notes) as client:
-            both = [client.complete(HELLO, task_id=name) for name in ("a", "b")]
+            both = [client.next_turn(TurnRequest(HELLO, task_id=name)) for name in ("a", "b")]
             assert len({reply.text for reply in await asyncio.gather(*both)}) == 1
-            await client.complete(HELLO, task_id="a")
-            await client.complete(HELLO, task_id="a", attempt=1)
+            await client.next_turn(TurnRequest(HELLO, task_id="a"))
+            await client.next_turn(TurnRequest(HELLO, task_id="a", attempt=1))
 
     endpoint = Endpoint(lambda messages: "Hi")
     with serving(endpoint):
@@ -485,12 +487,12 @@ def test_one_request_that_is_always_told_to_wait_does_not_hold_the_others() -> N
 
             async def others() -> None:
                 for number in range(400):
-                    await client.complete([Message("user", f"{number}")], task_id="o")
+                    await client.next_turn(turn(f"{number}", "o"))
                     await asyncio.sleep(0.005)
                     if held.done():
                         return
 
-            held = asyncio.ensure_future(client.complete([Message("user", "Hello 0")], task_id="h"))
+            held = asyncio.ensure_future(client.next_turn(turn("Hello 0", "h")))
             await others()
             await asyncio.wait([held], timeout=10)
             return held.exception(), client.transport.limit.cuts
@@ -513,10 +515,10 @@ def test_a_server_that_dies_after_answering_leaves_the_request_open() -> None:
     async def run(url: str) -> BaseException | None:
         model = Model("m", url, tries=3, back_off=0.01)
         async with recorded(model, Sampling(), Notes(), parks=True) as client:
-            slow = asyncio.ensure_future(client.complete([Message("user", "slow")], task_id="s"))
+            slow = asyncio.ensure_future(client.next_turn(turn("slow", "s")))
             await asyncio.sleep(0.05)
             for number in range(4):
-                await client.complete([Message("user", f"{number}")], task_id="q")
+                await client.next_turn(turn(f"{number}", "q"))
             await asyncio.wait([slow], timeout=10)
             return slow.exception()
 

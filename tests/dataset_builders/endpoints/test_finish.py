@@ -16,6 +16,7 @@ from dataset_builders.endpoints.requests import Sampling
 from dataset_builders.endpoints.system_message import SystemFallback
 from dataset_builders.errors import EndpointError
 from dataset_builders.finish_reason import cut_by_context
+from dataset_builders.rollouts.policy import TurnRequest
 from tests.dataset_builders.endpoints.test_faults import Notes, ask, recorded
 from tests.support.endpoint import Endpoint, Fault, serving
 
@@ -60,7 +61,7 @@ def test_one_that_is_given_up_always_is_never_written_down() -> None:
     async def run(url: str) -> None:
         model = Model("m", url, tries=2, back_off=0.01)
         async with recorded(model, Sampling(), notes) as client:
-            await client.complete([Message("user", "Hello")], task_id="t")
+            await client.next_turn(TurnRequest([Message("user", "Hello")], task_id="t"))
 
     endpoint = Endpoint(lambda messages: {"content": "First we", "finish_reason": "abort"})
     with serving(endpoint), pytest.raises(EndpointError, match="finish_reason 'abort'"):
@@ -85,7 +86,7 @@ def test_a_server_that_gives_null_always_is_asked_twice_once() -> None:
             model = Model("m", endpoint.url, back_off=0.01)
             async with recorded(model, Sampling(), Notes()) as client:
                 asked = [[Message("user", f"Hello {n}")] for n in range(3)]
-                return [(await client.complete(a, task_id="t")).text for a in asked]
+                return [(await client.next_turn(TurnRequest(a, task_id="t"))).text for a in asked]
 
         assert asyncio.run(run()) == ["Hi"] * 3
     assert endpoint.counts.total() == 4
@@ -124,7 +125,7 @@ def test_a_turn_that_found_no_room_ends_the_episode_and_is_paid_once(field: str)
         async with recorded(Model("m", url), sampling, notes) as client:
             for _ in range(2):
                 with pytest.raises(EpisodeEndedError) as raised:
-                    await client.complete([Message("user", "Hello")], task_id="t")
+                    await client.next_turn(TurnRequest([Message("user", "Hello")], task_id="t"))
                 assert raised.value.reason == "context_full"
 
     said = {"content": "So " * 30, "finish_reason": "length", "completion_tokens": 41}

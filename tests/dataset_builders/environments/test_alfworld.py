@@ -14,7 +14,8 @@ from dataset_builders.environments.alfworld.dialogue import AlfworldDialogue
 from dataset_builders.environments.alfworld.environment import AlfworldEnvironment
 from dataset_builders.environments.isolated import IsolatedDialogue
 from dataset_builders.errors import EnvironmentFailureError, MissingExtraError
-from dataset_builders.rollouts.rollout import play_oracle
+from dataset_builders.rollouts.play import play
+from dataset_builders.rollouts.policy import OraclePolicy
 from dataset_builders.rollouts.validation import validate
 
 pytest.importorskip("textworld", reason="the extra alfworld is not installed")
@@ -177,7 +178,7 @@ def test_without_the_extra_the_install_line_is_told(
 )
 def test_oracles_on_agentbenchs_games(data: Path, oracle: str, split: str, least: int) -> None:
     environment = spec(data, oracle=oracle)
-    results = play_oracle(environment, environment.task_ids(split), batch_size=1)
+    results = play(environment, environment.task_ids(split), OraclePolicy(), batch_size=1)
     assert len(results) == 50
     assert sum(result.reward for result in results) >= least
     assert all(result.valid_rounds == result.num_rounds for result in results)

@@ -14,7 +14,8 @@ from dataset_builders.environments import EnvironmentSpec, load_environment
 from dataset_builders.environments.database.environment import DatabaseEnvironment
 from dataset_builders.environments.database.scoring import table_hash
 from dataset_builders.errors import ConfigError, DataError, SourceNotFoundError
-from dataset_builders.rollouts.rollout import ScriptedPolicy, play, play_oracle
+from dataset_builders.rollouts.play import play
+from dataset_builders.rollouts.policy import OraclePolicy, ScriptedPolicy
 from dataset_builders.rollouts.validation import validate
 
 SHIPS = {
@@ -75,7 +76,7 @@ def test_agentbench_tasks_play_by_its_rules(tmp_path: Path) -> None:
     spec = agentbench(tmp_path, [RECORD, CHANGE])
     tasks = spec.task_ids("test")
     assert tasks == ("database-test-agentbench-000", "database-test-agentbench-001")
-    assert [t.reward for t in play_oracle(spec, tasks)] == [1.0, 1.0]
+    assert [t.reward for t in play(spec, tasks, OraclePolicy())] == [1.0, 1.0]
     select = "So.\nAction: Operation\n```sql\nSELECT age FROM ships WHERE name = 'LARK'\n```"
     (played,) = play(spec, tasks[:1], ScriptedPolicy([select, "Hm.\nFinal Answer: 9"]))
     assert played.messages[2].content == f"{RECORD['description']}\n{RECORD['add_description']}"
@@ -184,10 +185,10 @@ def test_agentbench_is_found_among_the_data(shared: Path, monkeypatch: pytest.Mo
 def test_gold_changes_and_labels_of_agentbench_on_sqlite(shared: Path) -> None:
     """195 of the 200 recorded changes reach the recorded state; all labels are accepted."""
     spec = load_environment("database", data=shared / "data/dbbench")
-    played = play_oracle(spec, spec.task_ids("test"))
+    played = play(spec, spec.task_ids("test"), OraclePolicy())
     failed = [int(t.task_id[-3:]) for t in played if t.reward < 1]
     assert failed == [164, 180, 206, 225, 242]
-    assert all(t.reward == 1 for t in play_oracle(spec, spec.task_ids("dev")))
+    assert all(t.reward == 1 for t in play(spec, spec.task_ids("dev"), OraclePolicy()))
     world = spec.world()
     assert isinstance(world, DatabaseEnvironment)
     assert len(world.malformed("test")) == 4
@@ -218,7 +219,7 @@ def test_pairs_are_solved_by_their_own_statements(tmp_path: Path) -> None:
     spec = pairs(tmp_path)
     result = validate(spec)
     assert (result.ok, result.num_tasks) == (True, 3)
-    oldest, brest, fox = play_oracle(spec, spec.task_ids("train"))
+    oldest, brest, fox = play(spec, spec.task_ids("train"), OraclePolicy())
     assert oldest.messages[2].content == (
         "Oldest?\nThe table is named ships and has the headers name, age."
     )
@@ -264,7 +265,7 @@ def test_every_statement_that_changes_rows_is_scored_by_the_state(tmp_path: Path
     spec = pairs(tmp_path, [PAIRS[0] | {"sql": sql}])
     idle = ScriptedPolicy(["Nothing to do.\nFinal Answer: []"])
     (idled,) = play(spec, spec.task_ids("train"), idle)
-    (solved,) = play_oracle(spec, spec.task_ids("train"))
+    (solved,) = play(spec, spec.task_ids("train"), OraclePolicy())
     assert (idled.reward, solved.reward) == (0.0, 1.0)
 
 
@@ -291,7 +292,7 @@ def test_pairs_on_sqlite_files(tmp_path: Path) -> None:
         {**without(PAIRS[2], "tables"), "database": "databases/fleet/fleet.sqlite"},
     ]
     spec = pairs(tmp_path, records)
-    assert [t.reward for t in play_oracle(spec, spec.task_ids("train"))] == [1.0, 1.0]
+    assert [t.reward for t in play(spec, spec.task_ids("train"), OraclePolicy())] == [1.0, 1.0]
     assert file.read_bytes() == before
 
 
@@ -332,7 +333,7 @@ def test_a_bad_pair_ends_its_own_episode_only(
     tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
     spec = pairs(tmp_path, [PAIRS[0] | change, PAIRS[0]])
-    broken, fine = play_oracle(spec, spec.task_ids("train"))
+    broken, fine = play(spec, spec.task_ids("train"), OraclePolicy())
     assert (broken.exit_reason, fine.reward) == ("environment_error", 1.0)
     assert message in broken.error
 

@@ -27,7 +27,8 @@ from dataset_builders.environments.database.mariadb_server import (
 from dataset_builders.environments.database.server_url import parse_url
 from dataset_builders.environments.database.tables import LARGE, Column, Database, Table
 from dataset_builders.errors import ConfigError, EnvironmentFailureError
-from dataset_builders.rollouts.rollout import play_oracle
+from dataset_builders.rollouts.play import play
+from dataset_builders.rollouts.policy import OraclePolicy
 from dataset_builders.rollouts.validation import validate
 
 pymysql = pytest.importorskip("pymysql", reason="pip install 'agenttuning-plugin[mariadb]'")
@@ -216,7 +217,7 @@ def test_tables_that_fill_the_server_are_dropped(server: MariaDB, database: Data
 def test_many_episodes_at_once(server: MariaDB) -> None:
     tasks = MARIADB.task_ids("train")[:24]
     with ThreadPoolExecutor(8) as pool:
-        played = list(pool.map(lambda task: play_oracle(MARIADB, [task])[0].reward, tasks))
+        played = list(pool.map(lambda task: play(MARIADB, [task], OraclePolicy())[0].reward, tasks))
     assert played == [1.0] * 24
     assert leftovers(server) == []
 
@@ -224,7 +225,7 @@ def test_many_episodes_at_once(server: MariaDB) -> None:
 def test_gold_changes_and_labels_of_agentbench_on_mariadb(shared: Path) -> None:
     """197 of the 200 recorded changes reach the recorded state; all labels are accepted."""
     spec = load_environment("database", data=shared / "data/dbbench", backend="mariadb")
-    played = play_oracle(spec, spec.task_ids("test"))
+    played = play(spec, spec.task_ids("test"), OraclePolicy())
     assert [int(t.task_id[-3:]) for t in played if t.reward < 1] == [225, 278, 295]
 
 
@@ -240,7 +241,9 @@ def test_pairs_on_mariadb(tmp_path: Path) -> None:
     (tmp_path / "pairs.jsonl").write_text("\n".join(lines), "utf-8")
     spec = load_environment("database", data=tmp_path, backend="mariadb")
     assert validate(spec).ok
-    assert play_oracle(spec, spec.task_ids("train"))[0].messages[-1].content.endswith('["q"]')
+    assert (
+        play(spec, spec.task_ids("train"), OraclePolicy())[0].messages[-1].content.endswith('["q"]')
+    )
 
 
 def free_port() -> int:
@@ -326,4 +329,4 @@ def test_a_server_that_died_is_no_observation_and_is_replaced() -> None:
     with pytest.raises(EnvironmentFailureError, match="server"):
         dialogue.step("One look.\nAction: Operation\n```sql\nSELECT 1\n```")
     dialogue.close()
-    assert play_oracle(MARIADB, ["database-train-0000"])[0].reward == 1
+    assert play(MARIADB, ["database-train-0000"], OraclePolicy())[0].reward == 1

@@ -30,7 +30,8 @@ from dataset_builders.environments.database.environment import DatabaseEnvironme
 from dataset_builders.environments.history import MAX_SEGMENTS, count_segments, trim_history
 from dataset_builders.environments.prompts import Prompt
 from dataset_builders.errors import ConfigError, DataError, SourceNotFoundError
-from dataset_builders.rollouts.rollout import play_oracle
+from dataset_builders.rollouts.play import play
+from dataset_builders.rollouts.policy import OraclePolicy
 from dataset_builders.rollouts.validation import validate
 
 # History
@@ -135,7 +136,7 @@ def test_published_wording_is_what_most_rows_begin_with(tmp_path: Path) -> None:
     assert [m.content for m in dialogue.opening()] == ["Do {it}.", "Fine."]
     assert not any(message.trained for message in dialogue.opening())
     assert turn == dialogue.env.problem("database-test-0000").observation
-    (played,) = play_oracle(spec, ["database-test-0000"])
+    (played,) = play(spec, ["database-test-0000"], OraclePolicy())
     assert (played.reward, played.prompt[:10]) == (1.0, "published:")
     dialogue.close()
 

@@ -12,7 +12,8 @@ from dataset_builders.environments import EnvironmentSpec, load_environment
 from dataset_builders.environments.knowledge_graph.facts import load_facts
 from dataset_builders.environments.knowledge_graph.sampling import KINDS, sample_questions
 from dataset_builders.errors import ConfigError, DataError, SourceNotFoundError
-from dataset_builders.rollouts.rollout import ScriptedPolicy, play
+from dataset_builders.rollouts.play import play
+from dataset_builders.rollouts.policy import ScriptedPolicy
 from dataset_builders.rollouts.validation import validate
 from tests.support.graph_samples import write_rows, write_slice
 

@@ -19,7 +19,8 @@ from dataset_builders.errors import (
     EnvironmentFailureError,
     SourceNotFoundError,
 )
-from dataset_builders.rollouts.rollout import play_oracle
+from dataset_builders.rollouts.play import play
+from dataset_builders.rollouts.policy import OraclePolicy
 from dataset_builders.rollouts.validation import validate
 from tests.support.graph_samples import sparql_server, write_slice
 
@@ -55,7 +56,7 @@ def test_an_endpoint_and_the_embedded_graph_play_alike(folder: Path) -> None:
     tasks = embedded.task_ids("test")[:24]
     with sparql_server(load_graph(folder).store) as url:
         remote = load_environment("knowledge_graph", data=str(folder), endpoint=url)
-        assert play_oracle(remote, tasks) == play_oracle(embedded, tasks)
+        assert play(remote, tasks, OraclePolicy()) == play(embedded, tasks, OraclePolicy())
         assert validate(remote, num_tasks=6).ok
 
 
@@ -139,7 +140,7 @@ def test_absent_questions_are_told(tmp_path: Path) -> None:
     ("answer", "message"),
     [
         (500, r"HTTP 500: Virtuoso 42000 out of memory"),
-        (b"<html>", "the answer is no JSON"),
+        (b"<html>", "the answer is not JSON"),
         (b'{"boolean": true}', "not of the form"),
         (0.5, "no answer within 0.1 s"),
     ],
@@ -155,7 +156,7 @@ def test_a_failing_endpoint_breaks_the_episode_in_one_line(
         spec = load_environment(
             "knowledge_graph", data=str(folder), endpoint=url, timeout=graph.timeout
         )
-        (trajectory,) = play_oracle(spec, spec.task_ids("dev")[:1])
+        (trajectory,) = play(spec, spec.task_ids("dev")[:1], OraclePolicy())
     # The fault is the endpoint's: the model is not told that its call was wrong.
     assert trajectory.exit_reason == "environment_error"
     assert url in trajectory.error

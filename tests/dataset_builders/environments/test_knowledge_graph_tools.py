@@ -27,7 +27,8 @@ from dataset_builders.environments.knowledge_graph.variables import (
     Program,
     Variable,
 )
-from dataset_builders.rollouts.rollout import ScriptedPolicy, play
+from dataset_builders.rollouts.play import play
+from dataset_builders.rollouts.policy import ScriptedPolicy
 from tests.support.graph_samples import write_slice
 
 

@@ -25,7 +25,8 @@ from dataset_builders.environments.mind2web.scoring import (
 )
 from dataset_builders.environments.prompts import published_prompt
 from dataset_builders.errors import ConfigError, DataError, SourceNotFoundError
-from dataset_builders.rollouts.rollout import ScriptedPolicy, play, play_oracle
+from dataset_builders.rollouts.play import play
+from dataset_builders.rollouts.policy import OraclePolicy, ScriptedPolicy
 from dataset_builders.rollouts.validation import validate
 from dataset_builders.storage import DATA_VARIABLE
 
@@ -265,7 +266,7 @@ def test_a_step_whose_right_element_is_unlikely(tmp_path: Path) -> None:
     ids = spec.task_ids("test")
     (played,) = play(spec, ids, ScriptedPolicy(["Answer: B.\nAction: CLICK"]))
     assert (played.reward, played.exit_reason) == (0, "chosen")
-    (solved,) = play_oracle(spec, ids)
+    (solved,) = play(spec, ids, OraclePolicy())
     assert "no candidate is right" in solved.error
     with pytest.raises(SourceNotFoundError, match="no steps of split train"):
         environment.task_ids("train")
@@ -306,7 +307,7 @@ def test_a_model_sees_demonstrations_and_one_page(folder: Path, tmp_path: Path) 
         ("user", "Page.", False),
         ("assistant", "Answer: B.", False),
     ]
-    (played,) = play_oracle(spec, spec.task_ids("train")[:1])
+    (played,) = play(spec, spec.task_ids("train")[:1], OraclePolicy())
     assert played.num_rounds > 1
     assert played.messages[:2] == opening
     dialogue.reset(options={"task_id": played.task_id})

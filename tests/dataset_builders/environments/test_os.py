@@ -21,7 +21,8 @@ from dataset_builders.environments.operating_system.environment import (
 )
 from dataset_builders.environments.operating_system.scripts import KNOWN_SCRIPTS
 from dataset_builders.errors import ConfigError, DataError, SourceNotFoundError
-from dataset_builders.rollouts.rollout import ScriptedPolicy, play, play_oracle
+from dataset_builders.rollouts.play import play
+from dataset_builders.rollouts.policy import OraclePolicy, ScriptedPolicy
 from dataset_builders.rollouts.validation import validate
 from tests.support.boxes import needs_box
 
@@ -256,11 +257,11 @@ def test_a_folders_own_scripts_are_preferred(tmp_path: Path) -> None:
 def test_the_oracle_earns_one_and_idling_nothing(data: Path) -> None:
     needs_box()
     spec = load_environment("os", data=data)
-    played = play_oracle(spec, spec.task_ids("train")[:3])
+    played = play(spec, spec.task_ids("train")[:3], OraclePolicy())
     assert [t.reward for t in played] == [1.0, 1.0, 1.0]
     assert [t.exit_reason for t in played] == ["answered", "finished", "answered"]
     assert validate(spec, split="dev").ok
-    stuck = play_oracle(spec, ["os-train-0003"])[0]
+    stuck = play(spec, ["os-train-0003"], OraclePolicy())[0]
     assert "no solution" in stuck.error
 
 
@@ -331,7 +332,7 @@ def test_our_scripts_solve_our_checks(tmp_path: Path, number: int) -> None:
     task = {"description": "Make a tool.", "evaluation": {"check": checked}}
     solved = {**task, "evaluation": {"check": checked, "example": {"file": f"example/{number}.sh"}}}
     spec = load_environment("os", data=write_tasks(tmp_path, [task, solved]))
-    assert play_oracle(spec, ["os-train-0001"])[0].reward == 1.0
+    assert play(spec, ["os-train-0001"], OraclePolicy())[0].reward == 1.0
     assert final(tmp_path, 0, "finish")[0] == 0.0
 
 
@@ -375,7 +376,7 @@ def test_real_tasks_validate(shared: Path) -> None:
     # Users, rights, sudo and packages. The solution of the first two needs a terminal that
     # AgentBench itself does not give to their init script.
     tasks = [name for name in spec.task_ids("test") if name.startswith("os-test-6-")]
-    failed = {t.task_id for t in play_oracle(spec, tasks) if t.reward < 1}
+    failed = {t.task_id for t in play(spec, tasks, OraclePolicy()) if t.reward < 1}
     assert failed == {"os-test-6-new-000", "os-test-6-new-001"}
 
 

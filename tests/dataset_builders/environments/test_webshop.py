@@ -15,7 +15,8 @@ from dataset_builders.environments import EnvironmentSpec, load_environment
 from dataset_builders.environments.base import OracleStep
 from dataset_builders.environments.webshop.dialogue import WebShopDialogue
 from dataset_builders.environments.webshop.environment import WebShopEnvironment
-from dataset_builders.rollouts.rollout import ScriptedPolicy, play, play_oracle
+from dataset_builders.rollouts.play import play
+from dataset_builders.rollouts.policy import OraclePolicy, ScriptedPolicy
 from dataset_builders.rollouts.validation import validate
 from tests.support.webshop_samples import KINDS, product, write_catalogue, write_small_catalogue
 
@@ -187,7 +188,7 @@ def test_an_option_that_two_groups_share_goes_to_the_later_one(tmp_path: Path) -
 
 def test_the_oracle_buys_every_product_and_idling_nothing(spec: EnvironmentSpec) -> None:
     tasks = [*spec.task_ids("train")[:20], *spec.task_ids("dev")[:5], *spec.task_ids("test")[:5]]
-    played = play_oracle(spec, tasks)
+    played = play(spec, tasks, OraclePolicy())
     assert [trajectory.reward for trajectory in played] == [1.0] * 30
     assert all(t.valid_rounds == t.num_rounds for t in played)
     assert validate(spec, num_tasks=3).ok
@@ -199,7 +200,7 @@ def test_turning_pages_belongs_to_the_oracle(tmp_path: Path) -> None:
         record |= {"name": "Plain Lamp", "full_description": "", "pricing": "$5"}
         record |= {"small_description": "", "customization_options": ""}
     spec = load_environment("webshop", data=str(write_catalogue(tmp_path, records)))
-    played = play_oracle(spec, spec.task_ids("test"))
+    played = play(spec, spec.task_ids("test"), OraclePolicy())
     assert [trajectory.reward for trajectory in played] == [1.0] * 40
     assert {trajectory.num_rounds for trajectory in played} == {3, 4, 5, 6}
 
@@ -256,8 +257,8 @@ def test_our_wording_shows_what_can_be_done(spec: EnvironmentSpec) -> None:
 def test_a_demonstration_is_an_untrained_purchase(catalogue: Path) -> None:
     spec = load_environment("webshop", data=str(catalogue), demonstration=True)
     plain = load_environment("webshop", data=str(catalogue))
-    (shown,) = play_oracle(spec, spec.task_ids("test")[:1])
-    (bare,) = play_oracle(plain, plain.task_ids("test")[:1])
+    (shown,) = play(spec, spec.task_ids("test")[:1], OraclePolicy())
+    (bare,) = play(plain, plain.task_ids("test")[:1], OraclePolicy())
     assert len(shown.messages) == len(bare.messages) + 8
     assert shown.messages[10:] == bare.messages[2:]
     assert not any(message.trained for message in shown.messages[:10])

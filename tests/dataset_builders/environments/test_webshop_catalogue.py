@@ -23,7 +23,8 @@ from dataset_builders.errors import (
     SourceNotFoundError,
     StorageError,
 )
-from dataset_builders.rollouts.rollout import play_oracle
+from dataset_builders.rollouts.play import play
+from dataset_builders.rollouts.policy import OraclePolicy
 from tests.support.webshop_samples import (
     ADJECTIVES,
     KINDS,
@@ -117,7 +118,10 @@ def test_peoples_goals_are_used_where_there_are_any(tmp_path: Path) -> None:
         "i need a lamp in red.",
     ]
     assert any(goal.instruction.startswith("i need a lamp in red, and") for goal in shop.goals)
-    assert [played.reward for played in play_oracle(spec, spec.task_ids("test"))] == [1.0, 1.0]
+    assert [played.reward for played in play(spec, spec.task_ids("test"), OraclePolicy())] == [
+        1.0,
+        1.0,
+    ]
     assert len(make_goals(shop.index.wished(), human=False)) == 12
     with pytest.raises(ConfigError, match="2 goals leave none for training"):
         WebShopEnvironment(folder).reset()

@@ -19,7 +19,8 @@ from dataset_builders.environments.webshop.oracle import _choices
 from dataset_builders.environments.webshop.pages import SEPARATOR, results_page
 from dataset_builders.environments.webshop.reward import reward
 from dataset_builders.environments.webshop.shop import Shop, find_files, load_shop
-from dataset_builders.rollouts.rollout import play_oracle
+from dataset_builders.rollouts.play import play
+from dataset_builders.rollouts.policy import OraclePolicy
 from dataset_builders.rollouts.validation import validate
 
 
@@ -79,7 +80,7 @@ def test_goals_and_splits(shop: Shop) -> None:
 def test_the_oracle_buys_what_300_goals_ask_for(spec: EnvironmentSpec) -> None:
     tasks = spec.task_ids("train")
     sample = [tasks[number * len(tasks) // 300] for number in range(300)]
-    played = play_oracle(spec, sample)
+    played = play(spec, sample, OraclePolicy())
     solved = sum(trajectory.reward == 1.0 for trajectory in played)
     assert solved >= 0.95 * 300
     assert max(trajectory.num_rounds for trajectory in played) <= 10
@@ -157,7 +158,7 @@ def test_the_published_wording_is_played_as_in_the_rows(
         demonstration=demonstration,
         **spec.options,
     )
-    (played,) = play_oracle(published, published.task_ids("train")[:1])
+    (played,) = play(published, published.task_ids("train")[:1], OraclePolicy())
     assert played.reward == 1.0
     assert [m.content for m in played.messages[:2]] == [t["value"] for t in rows[0][:2]]
     assert played.messages[2].content.startswith("WebShop [SEP] Instruction: [SEP] ")

@@ -13,14 +13,15 @@ from typing import Any
 import pytest
 
 from dataset_builders.collection.collector import run as collect
+from dataset_builders.collection.engine import RolloutConfig
 from dataset_builders.collection.settings import CollectConfig
 from dataset_builders.environments import load_environment
 from dataset_builders.errors import ConfigError, DataError, SourceNotFoundError
 from dataset_builders.instructions.derive import KEPT
 from dataset_builders.instructions.derive_run import TEMPLATE, DeriveSettings, derive
 from dataset_builders.instructions.guard import EvaluationGuard
-from dataset_builders.rollouts.engine import RolloutConfig
-from dataset_builders.rollouts.rollout import play_oracle
+from dataset_builders.rollouts.play import play
+from dataset_builders.rollouts.policy import OraclePolicy
 from dataset_builders.sources.loading import SourceSpec, load_source
 from tests.support.endpoint import Messages
 from tests.support.served import Serve
@@ -82,7 +83,7 @@ def test_only_sound_records_are_kept_and_all_are_counted(tmp_path: Path) -> None
     assert json.loads((tmp_path / "out/report.json").read_text("utf-8")) == report
     # What is kept is a train split for a model to solve, and its oracle solves it.
     tasks = load_environment("database", data=str(tmp_path / "out/tasks"))
-    played = play_oracle(tasks, tasks.task_ids("train"))
+    played = play(tasks, tasks.task_ids("train"), OraclePolicy())
     assert [each.reward for each in played] == [1.0] * len(SOUND)
     assert not (tmp_path / "out/trajectories").exists()
 
@@ -202,7 +203,7 @@ def test_databases_are_found_from_the_new_file(tmp_path: Path) -> None:
     path = write(tmp_path / "bird/p.jsonl", [record])
     assert run(DeriveSettings(path, tmp_path / "out"))["records"] == {KEPT: 1}
     tasks = load_environment("database", data=str(tmp_path / "out/tasks"))
-    assert play_oracle(tasks, tasks.task_ids("train"))[0].reward == 1.0
+    assert play(tasks, tasks.task_ids("train"), OraclePolicy())[0].reward == 1.0
 
 
 def test_bad_files_are_told_in_one_line(tmp_path: Path, serve: Serve) -> None:

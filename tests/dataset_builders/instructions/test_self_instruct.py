@@ -25,7 +25,8 @@ from dataset_builders.instructions.proposal_filter import SelfInstructSettings
 from dataset_builders.instructions.run_io import Writer
 from dataset_builders.instructions.self_instruct import run_self_instruct
 from dataset_builders.instructions.task_kinds import shipped_seeds
-from dataset_builders.rollouts.rollout import play_oracle
+from dataset_builders.rollouts.play import play
+from dataset_builders.rollouts.policy import OraclePolicy
 from tests.support.endpoint import Messages
 from tests.support.served import Serve
 
@@ -127,7 +128,7 @@ def test_every_reason_is_counted_and_the_kept_can_be_played(serve: Serve, tmp_pa
         "enough",
     )
     tasks = load_environment("database", data=str(tmp_path / "tasks"))
-    played = play_oracle(tasks, tasks.task_ids("train"))
+    played = play(tasks, tasks.task_ids("train"), OraclePolicy())
     assert [each.reward for each in played] == [1.0] * 3
     lines = (tmp_path / "tasks/pairs.jsonl").read_text("utf-8").splitlines()
     kinds = [json.loads(line)["sql"].split()[0] for line in lines]

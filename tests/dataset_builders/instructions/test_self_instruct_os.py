@@ -15,7 +15,8 @@ from dataset_builders.instructions.proposal_filter import SelfInstructSettings
 from dataset_builders.instructions.self_instruct import run_self_instruct
 from dataset_builders.instructions.task_kinds import shipped_seeds
 from dataset_builders.instructions.verification import verify
-from dataset_builders.rollouts.rollout import play_oracle
+from dataset_builders.rollouts.play import play
+from dataset_builders.rollouts.policy import OraclePolicy
 from dataset_builders.sandbox import engines
 from tests.support.served import Serve
 
@@ -115,7 +116,7 @@ def test_only_what_proves_sound_in_a_box_is_kept(serve: Serve, tmp_path: Path) -
     played = [reason for reason, _ in PROPOSALS if reason != "malformed"]
     assert [json.loads(line)["reason"] or "kept" for line in lines] == played
     tasks = load_environment("os", data=str(tmp_path / "tasks"))
-    solved = play_oracle(tasks, tasks.task_ids("train"))
+    solved = play(tasks, tasks.task_ids("train"), OraclePolicy())
     assert [each.reward for each in solved] == [1.0, 1.0]
 
 

@@ -13,14 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataset_builders.collection.collector import run as run_collection
+from dataset_builders.collection.engine import RolloutConfig
 from dataset_builders.collection.settings import CollectConfig
 from dataset_builders.environments import HELD_IN, EnvironmentSpec, load_environment
 from dataset_builders.environments.base import OracleStep
 from dataset_builders.instructions.run_io import Writer, asking
 from dataset_builders.instructions.thoughts import ThoughtAdder, ThoughtReport, rejection, tidy
-from dataset_builders.rollouts.engine import RolloutConfig
 from dataset_builders.rollouts.episode import Trajectory
-from dataset_builders.rollouts.rollout import play_oracle
+from dataset_builders.rollouts.play import play
+from dataset_builders.rollouts.policy import OraclePolicy
 from tests.support.endpoint import Messages
 from tests.support.served import Serve
 
@@ -55,7 +56,7 @@ def test_no_accepted_text_changes_the_action(reply: str) -> None:
 
 
 def bare_trajectory() -> Trajectory:
-    (played,) = play_oracle(DATABASE, ["database-train-0000"])
+    (played,) = play(DATABASE, ["database-train-0000"], OraclePolicy())
     messages = tuple(
         replace(each, content=FORM.with_thought(each.content, "")) if each.trained else each
         for each in played.messages

@@ -22,7 +22,9 @@ from dataset_builders.environments.dialogue import ROUND_LIMIT, Dialogue
 from dataset_builders.environments.prompts import Prompt
 from dataset_builders.errors import ConfigError, MissingExtraError
 from dataset_builders.rollouts.episode import ENVIRONMENT_ERROR, Trajectory
-from dataset_builders.rollouts.rollout import ScriptedPolicy, play, play_oracle
+from dataset_builders.rollouts.model_policies import BatchingPolicy
+from dataset_builders.rollouts.play import play
+from dataset_builders.rollouts.policy import OraclePolicy, ScriptedPolicy
 
 COUNTDOWN = EnvironmentSpec("countdown")
 DATABASE = load_environment("database")
@@ -42,7 +44,6 @@ class CountdownEnvironment(TextEnvironment):
 
     def __init__(self) -> None:
         super().__init__()
-        type(self).made += 1
         self.left, self.dropped = 0, False
 
     def task_ids(self, split: str) -> tuple[str, ...]:
@@ -86,6 +87,10 @@ class CountdownDialogue(Dialogue):
     round_limit: ClassVar[int] = 6
     max_new_tokens: ClassVar[int] = 8
 
+    def __init__(self, env: TextEnvironment, prompt: Prompt) -> None:
+        super().__init__(env, prompt)
+        CountdownEnvironment.made += 1
+
     @classmethod
     def own_prompt(cls) -> Prompt:
         return Prompt("own", (Message("user", "Count."), Message("assistant", "Ok.")))
@@ -127,6 +132,10 @@ class RecordingPolicy:
         return ["down"] * len(dialogues)
 
 
+def recording() -> BatchingPolicy:
+    return BatchingPolicy(RecordingPolicy().complete)
+
+
 def test_a_trajectory_holds_the_dialogue() -> None:
     (trajectory,) = play(COUNTDOWN, numbered("2"), ScriptedPolicy(["up", "down", "down"]))
     assert trajectory == Trajectory(
@@ -159,7 +168,7 @@ def test_a_finished_episode_is_replaced_at_once() -> None:
     played = play(
         COUNTDOWN,
         tasks,
-        policy,
+        BatchingPolicy(policy.complete),
         batch_size=2,
         on_progress=lambda trajectory: finished.append(trajectory.task_id),
     )
@@ -206,7 +215,12 @@ def test_database_in_a_batch_equals_one_by_one() -> None:
     ],
 )
 def test_a_broken_environment_ends_only_its_episode(task: str, error: str, num_rounds: int) -> None:
-    played = play(COUNTDOWN, numbered("1", task, "3", "2"), RecordingPolicy(), batch_size=2)
+    played = play(
+        COUNTDOWN,
+        numbered("1", task, "3", "2"),
+        recording(),
+        batch_size=2,
+    )
     assert [t.exit_reason for t in played] == ["counted", ENVIRONMENT_ERROR, "counted", "counted"]
     assert (played[1].error, played[1].num_rounds) == (error, num_rounds)
     assert played[1].reward == 0.0
@@ -214,7 +228,7 @@ def test_a_broken_environment_ends_only_its_episode(task: str, error: str, num_r
 
 
 def test_an_environment_that_does_not_close_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    (trajectory,) = play(COUNTDOWN, numbered("1-close"), RecordingPolicy())
+    (trajectory,) = play(COUNTDOWN, numbered("1-close"), recording())
     assert trajectory.reward == 1.0
     assert "countdown did not close" in caplog.text
 
@@ -222,7 +236,7 @@ def test_an_environment_that_does_not_close_is_logged(caplog: pytest.LogCaptureF
 @pytest.mark.parametrize(("task", "error"), [("config", ConfigError), ("extra", MissingExtraError)])
 def test_what_the_user_must_mend_is_raised(task: str, error: type[Exception]) -> None:
     with pytest.raises(error):
-        play(COUNTDOWN, numbered("3", task), RecordingPolicy())
+        play(COUNTDOWN, numbered("3", task), recording())
 
 
 class BrokenPolicy:
@@ -241,9 +255,9 @@ class ForgetfulPolicy:
 
 def test_errors_of_the_policy_propagate() -> None:
     with pytest.raises(RuntimeError, match="out of memory"):
-        play(COUNTDOWN, numbered("1", "2"), BrokenPolicy())
+        play(COUNTDOWN, numbered("1", "2"), BatchingPolicy(BrokenPolicy().complete))
     with pytest.raises(ValueError, match="0 turns for 2 dialogues"):
-        play(COUNTDOWN, numbered("1", "2"), ForgetfulPolicy())
+        play(COUNTDOWN, numbered("1", "2"), BatchingPolicy(ForgetfulPolicy().complete))
 
 
 def test_none_ends_the_episode_as_context_full() -> None:
@@ -259,29 +273,29 @@ def test_what_was_reached_counts_where_the_context_is_full() -> None:
 
 
 def test_an_environment_that_never_ends_is_stopped_at_its_limit() -> None:
-    (trajectory,) = play(COUNTDOWN, numbered("9"), RecordingPolicy())
+    (trajectory,) = play(COUNTDOWN, numbered("9"), recording())
     assert (trajectory.exit_reason, trajectory.num_rounds) == (ROUND_LIMIT, 6)
     assert trajectory.messages[-1].role == "assistant"
 
 
 def test_no_tasks_make_no_trajectories() -> None:
-    assert play(COUNTDOWN, [], BrokenPolicy()) == []
+    assert play(COUNTDOWN, [], BatchingPolicy(BrokenPolicy().complete)) == []
 
 
 def test_batch_size_must_be_positive() -> None:
     with pytest.raises(ConfigError, match="batch_size: found 0"):
-        play(COUNTDOWN, numbered("1"), RecordingPolicy(), batch_size=0)
+        play(COUNTDOWN, numbered("1"), recording(), batch_size=0)
 
 
 def test_the_oracle_plays_through_the_same_path() -> None:
-    played = play_oracle(DATABASE, DATABASE.task_ids("test"))
+    played = play(DATABASE, DATABASE.task_ids("test"), OraclePolicy())
     assert all(t.reward == 1.0 for t in played)
     assert all((t.num_rounds, t.valid_rounds, t.split) == (2, 2, "test") for t in played)
     assert [t.task_id for t in played] == list(DATABASE.task_ids("test"))
 
 
 def test_a_failing_oracle_ends_only_its_episode() -> None:
-    played = play_oracle(COUNTDOWN, numbered("1", "2-no-oracle", "3-short", "1"))
+    played = play(COUNTDOWN, numbered("1", "2-no-oracle", "3-short", "1"), OraclePolicy())
     reasons = ["counted", ENVIRONMENT_ERROR, ENVIRONMENT_ERROR, "counted"]
     assert [t.exit_reason for t in played] == reasons
     assert "KeyError" in played[1].error

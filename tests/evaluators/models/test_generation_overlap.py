@@ -12,7 +12,9 @@ from dataset_builders.environments import EnvironmentSpec
 from dataset_builders.environments.base import ResetResult, StepResult, TextEnvironment
 from dataset_builders.environments.dialogue import Dialogue
 from dataset_builders.environments.prompts import Prompt
-from dataset_builders.rollouts.rollout import ScriptedPolicy, play
+from dataset_builders.rollouts.model_policies import BatchingPolicy
+from dataset_builders.rollouts.play import play
+from dataset_builders.rollouts.policy import ScriptedPolicy
 
 WAITING = 20.0
 MEETING = threading.Barrier(3, timeout=WAITING)
@@ -82,7 +84,7 @@ def test_environments_step_at_the_same_time() -> None:
 def test_a_slow_environment_works_while_the_next_turns_are_written() -> None:
     policy = SlowPolicy()
     tasks = ["s-test-quick", "s-test-late", "s-test-quick"]
-    played = play(SCENES, tasks, policy, batch_size=3)
+    played = play(SCENES, tasks, BatchingPolicy(policy.complete), batch_size=3)
     assert [(t.task_id, t.exit_reason, t.error) for t in played] == [
         (task, "done", "") for task in tasks
     ]

@@ -21,6 +21,7 @@ from agenttuning_plugin.evaluation.endpoint_callback import EndpointCallback  # 
 from agenttuning_plugin.evaluation.model_loading import load_subject, open_subject  # noqa: E402
 from agenttuning_plugin.preflight.endpoint import check_endpoint  # noqa: E402
 from dataset_builders.collection.collector import run as collect  # noqa: E402
+from dataset_builders.collection.engine import RolloutConfig  # noqa: E402
 from dataset_builders.collection.settings import CollectConfig  # noqa: E402
 from dataset_builders.conversation import Conversation, Message  # noqa: E402
 from dataset_builders.encoding.tokens import Encoder, encode_dataset  # noqa: E402
@@ -28,7 +29,6 @@ from dataset_builders.endpoints.endpoint import Endpoint as Place  # noqa: E402
 from dataset_builders.endpoints.requests import Sampling  # noqa: E402
 from dataset_builders.environments import load_environment  # noqa: E402
 from dataset_builders.errors import ConfigError  # noqa: E402
-from dataset_builders.rollouts.engine import RolloutConfig  # noqa: E402
 from evaluators.evaluator import EvalTarget  # noqa: E402
 from evaluators.runner import run_evaluator  # noqa: E402
 from evaluators.tasks.agent_task import AgentTaskEvaluator  # noqa: E402

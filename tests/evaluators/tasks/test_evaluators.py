@@ -14,7 +14,8 @@ from dataset_builders.conversation import Conversation, Message
 from dataset_builders.encoding.tokens import Encoder, encode_dataset
 from dataset_builders.environments import load_environment
 from dataset_builders.errors import ConfigError
-from dataset_builders.rollouts.rollout import ScriptedPolicy, play, play_oracle
+from dataset_builders.rollouts.play import play
+from dataset_builders.rollouts.policy import OraclePolicy, ScriptedPolicy
 
 torch = pytest.importorskip("torch", reason="pip install 'agenttuning-plugin[eval]'")
 transformers = pytest.importorskip("transformers")
@@ -183,7 +184,7 @@ def test_the_oracle_through_a_scripted_policy_scores_one() -> None:
     """The evaluator's figures of known play: right, wrong and unparsable answers."""
     environment = load_environment("database")
     task = environment.task_ids("test")[0]
-    (solved,) = play_oracle(environment, [task])
+    (solved,) = play(environment, [task], OraclePolicy())
     replies = [message.content for message in solved.messages if message.trained]
     assert play(environment, [task], ScriptedPolicy(replies))[0].reward == 1
     assert play(environment, [task], ScriptedPolicy(["no action"]))[0].valid_rounds == 0

@@ -13,7 +13,8 @@ import pytest
 from dataset_builders.conversation import Conversation, Message
 from dataset_builders.environments import HELD_IN, load_environment
 from dataset_builders.errors import ConfigError
-from dataset_builders.rollouts.rollout import play_oracle
+from dataset_builders.rollouts.play import play
+from dataset_builders.rollouts.policy import OraclePolicy
 from dataset_builders.sources.inputs import resolve_source
 from dataset_builders.sources.loading import load_source
 
@@ -202,9 +203,11 @@ def test_what_is_parsed_are_the_tokens_in_the_places_of_the_experts(
 
 
 def test_what_the_oracle_does_not_solve_is_no_experts(monkeypatch: pytest.MonkeyPatch) -> None:
-    played = play_oracle(load_environment("database"), ["database-dev-0000", "database-dev-0001"])
+    played = play(
+        load_environment("database"), ["database-dev-0000", "database-dev-0001"], OraclePolicy()
+    )
     half = [played[0], replace(played[1], success=False)]
-    monkeypatch.setattr("evaluators.tasks.replay.play_oracle", lambda *given: half)
+    monkeypatch.setattr("evaluators.tasks.replay.play", lambda *given: half)
     found = oracle_trajectories(load_environment("database"), 2, split="dev")
     assert [conversation.id for conversation in found] == [played[0].task_id]
 

@@ -15,7 +15,7 @@ in the published script, which looks between steps only."""
 CHARACTERS_PER_TOKEN = 4
 
 
-class CompletionPolicy:
+class TextCompletion:
     """Writes a thought, then an action, each up to the end of the line.
 
     Args:
@@ -34,10 +34,10 @@ class CompletionPolicy:
         self._count = count
         self._limit = max_new_tokens
 
-    def complete(
+    def __call__(
         self, dialogues: Sequence[Sequence[Message]], max_new_tokens: int
     ) -> list[str | None]:
-        """See `ChatPolicy.complete`; None where the prompt has grown past `CONTEXT`."""
+        """Write the next turns, see `AnswerTurns`; None where a prompt has grown past `CONTEXT`."""
         decoding = Decoding(min(max_new_tokens, self._limit or max_new_tokens), stop=("\n",))
         steps = [1 + sum(message.trained for message in dialogue) for dialogue in dialogues]
         prompts = [_prompt(d, step) for d, step in zip(dialogues, steps, strict=True)]

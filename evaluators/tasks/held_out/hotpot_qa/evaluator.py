@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataset_builders.environments import EnvironmentSpec
 from dataset_builders.rollouts.episode import Trajectory
-from dataset_builders.rollouts.rollout import ChatPolicy
+from dataset_builders.rollouts.model_policies import AnswerTurns
 from evaluators.evaluator import Record
 from evaluators.models.target import Decoding, EvalTarget
-from evaluators.tasks.agent_task import AgentTaskEvaluator, ModelPolicy
+from evaluators.tasks.agent_task import AgentTaskEvaluator, answer_turns
 from evaluators.tasks.held_out.hotpot_qa.answers import exact_match
-from evaluators.tasks.held_out.hotpot_qa.completion import CHARACTERS_PER_TOKEN, CompletionPolicy
+from evaluators.tasks.held_out.hotpot_qa.completion import CHARACTERS_PER_TOKEN, TextCompletion
 from evaluators.tasks.held_out.hotpot_qa.dialogue import HotpotQaDialogue
 from evaluators.tasks.held_out.hotpot_qa.environment import HotpotQaEnvironment, read_action
 
@@ -56,19 +56,19 @@ class HotpotQaEvaluator(AgentTaskEvaluator):
         self._world = world
         self._dialogue = HotpotQaDialogue(world, environment.wording())
 
-    def policy(self, subject: EvalTarget) -> ChatPolicy:
-        """See `AgentTaskEvaluator.policy`; bare text where that is the mode."""
+    def answer_turns(self, subject: EvalTarget) -> AnswerTurns:
+        """See `AgentTaskEvaluator.answer_turns`; bare text where that is the mode."""
         model = subject.language_model()
         if self._mode == MODES[0]:
             decoding = Decoding(0, stop=("\nObservation",))
-            return ModelPolicy(model, self._max_new_tokens, decoding)
+            return answer_turns(model, self._max_new_tokens, decoding)
 
         def count(text: str) -> int:
             if not subject.has_weights:
                 return -(-len(text) // CHARACTERS_PER_TOKEN)
             return len(subject.tokenizer(text)["input_ids"])
 
-        return CompletionPolicy(model, count, self._max_new_tokens)
+        return TextCompletion(model, count, self._max_new_tokens)
 
     def record(self, trajectory: Trajectory) -> Record:
         """See `AgentTaskEvaluator.record`; with F1 and exact match, grouped by level."""

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataset_builders.conversation import Message
 from dataset_builders.environments.history import count_segments
 from dataset_builders.rollouts.episode import Trajectory
-from dataset_builders.rollouts.rollout import ChatPolicy
+from dataset_builders.rollouts.model_policies import AnswerTurns
 from evaluators.evaluator import Record
 from evaluators.models.target import EvalTarget
-from evaluators.tasks.agent_task import AgentTaskEvaluator, ModelPolicy
+from evaluators.tasks.agent_task import AgentTaskEvaluator
 from evaluators.tasks.held_out import load_held_out
 from evaluators.tasks.held_out.science_world import demonstrations, simulator
 from evaluators.tasks.held_out.science_world.dialogue import trim_old_turns
@@ -30,9 +30,9 @@ class ScienceWorldEvaluator(AgentTaskEvaluator):
         """An episode's record; its group is the task."""
         return super().record(trajectory) | {"group": task_and_variation(trajectory.task_id)[0]}
 
-    def policy(self, subject: EvalTarget) -> ChatPolicy:
-        """The model, shown no more than it has room for."""
-        return FittingPolicy(subject.language_model(), self._max_new_tokens)
+    def answer_turns(self, subject: EvalTarget) -> AnswerTurns:
+        """See `AgentTaskEvaluator.answer_turns`; shown no more than the model has room for."""
+        return fit_context(super().answer_turns(subject))
 
     def about(self) -> dict[str, str]:
         """Also which demonstrations are shown."""
@@ -40,23 +40,23 @@ class ScienceWorldEvaluator(AgentTaskEvaluator):
         return super().about() | {"demonstrations": shown}
 
 
-class FittingPolicy(ModelPolicy):
-    """A model that is shown less where its context has no room for all of the dialogue.
+def fit_context(answer: AnswerTurns) -> AnswerTurns:
+    """Show a model less where its context has no room for all of a dialogue.
 
-    AgentTuning's limit is made for 4,096 tokens; a model with less would play no step.
+    AgentTuning's limit is made for 4,096 tokens; a model with less would play no step. A turn
+    is None where not even the task and last turn fit.
     """
 
-    def complete(
-        self, dialogues: Sequence[Sequence[Message]], max_new_tokens: int
-    ) -> list[str | None]:
-        """See `ChatPolicy.complete`; None where not even the task and last turn fit."""
+    def fitting(dialogues: Sequence[Sequence[Message]], max_new_tokens: int) -> list[str | None]:
         shown = [tuple(dialogue) for dialogue in dialogues]
-        turns = super().complete(shown, max_new_tokens)
+        turns = list(answer(shown, max_new_tokens))
         while shorter := _shorter(shown, turns):
             places, asked = list(shorter), list(shorter.values())
-            for place, turn in zip(places, super().complete(asked, max_new_tokens), strict=True):
+            for place, turn in zip(places, answer(asked, max_new_tokens), strict=True):
                 shown[place], turns[place] = shorter[place], turn
         return turns
+
+    return fitting
 
 
 def _shorter(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataset_builders.environments import EnvironmentSpec
+from dataset_builders.rollouts.model_policies import AnswerTurns
 from evaluators.models.target import Decoding, EvalTarget
-from evaluators.tasks.agent_task import AgentTaskEvaluator, ModelPolicy
+from evaluators.tasks.agent_task import AgentTaskEvaluator, answer_turns
 from evaluators.tasks.held_out.web_arena.environment import WebArenaEnvironment
 
 TEMPERATURE = 1.0
@@ -47,10 +48,10 @@ class WebArenaEvaluator(AgentTaskEvaluator):
         self._left_out = len(every) - len(self._tasks)
         self._seed = seed
 
-    def policy(self, subject: EvalTarget) -> ModelPolicy:
+    def answer_turns(self, subject: EvalTarget) -> AnswerTurns:
         """Samples as the benchmark does."""
         decoding = Decoding(0, temperature=TEMPERATURE, top_p=TOP_P, seed=self._seed)
-        return ModelPolicy(subject.language_model(), self._max_new_tokens, decoding)
+        return answer_turns(subject.language_model(), self._max_new_tokens, decoding)
 
     def about(self) -> dict[str, str]:
         """Wording, decoding and what was left out."""

@@ -12,7 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dataset_builders.errors import ConfigError
-from dataset_builders.rollouts.rollout import ScriptedPolicy, play, play_oracle
+from dataset_builders.rollouts.play import play
+from dataset_builders.rollouts.policy import OraclePolicy, ScriptedPolicy
 from evaluators.models.target import EvalTarget
 from evaluators.runner import run_evaluator
 from evaluators.tasks.held_out import load_held_out
@@ -122,11 +123,11 @@ def test_the_oracle_wins_all_200_games_the_same_way_each_time() -> None:
     assert Counter(item.rsplit("-", 1)[0] for item in items[:40]) == dict.fromkeys(
         {item.rsplit("-", 1)[0] for item in items}, 10
     )
-    games = play_oracle(load_held_out("card_game"), items)
+    games = play(load_held_out("card_game"), items, OraclePolicy())
     assert [(game.reward, game.exit_reason, game.error) for game in games] == [
         (1.0, "won", "")
     ] * 200
-    again = play_oracle(load_held_out("card_game"), items[:8])
+    again = play(load_held_out("card_game"), items[:8], OraclePolicy())
     assert [game.messages for game in again] == [game.messages for game in games[:8]]
 
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from dataset_builders.conversation import Message
 from dataset_builders.errors import ConfigError, DataError, SourceNotFoundError
-from dataset_builders.rollouts.rollout import play_oracle
+from dataset_builders.rollouts.play import play
+from dataset_builders.rollouts.policy import OraclePolicy
 from evaluators.models.target import Decoding, EvalTarget
 from evaluators.runner import run_evaluator
 from evaluators.tasks.held_out import load_held_out
@@ -231,7 +232,7 @@ def test_the_oracle_answers_all_300_real_questions(shared: Path) -> None:
     items = evaluator.items()
     assert len(items) == 300
     assert {item.split("-")[2] for item in items[:3]} == set(LEVELS)
-    played = play_oracle(load_held_out("hotpot_qa", data=shared / "data/hotpotqa"), items)
+    played = play(load_held_out("hotpot_qa", data=shared / "data/hotpotqa"), items, OraclePolicy())
     assert [(game.reward, game.error) for game in played] == [(1.0, "")] * 300
     opening = len(HotpotQaDialogue.own_prompt().opening)
     seen = [m.content for game in played for m in game.messages[opening:]]

@@ -12,7 +12,8 @@ import pytest
 
 from dataset_builders.environments.isolated import IsolatedDialogue
 from dataset_builders.errors import EnvironmentFailureError
-from dataset_builders.rollouts.rollout import ScriptedPolicy, play, play_oracle
+from dataset_builders.rollouts.play import play
+from dataset_builders.rollouts.policy import OraclePolicy, ScriptedPolicy
 from evaluators.evaluator import EvalTarget
 from evaluators.tasks.held_out import load_held_out, miniwob
 from evaluators.tasks.held_out.miniwob import browser
@@ -50,7 +51,9 @@ def test_the_oracle_solves_every_page_of_every_scripted_task() -> None:
 
 def test_a_task_without_a_script_is_told_and_costs_no_other() -> None:
     spec = load_held_out("miniwob")
-    ends = play_oracle(spec, ["miniwob-test-terminal-0", "miniwob-test-click-test-0"], batch_size=1)
+    ends = play(
+        spec, ["miniwob-test-terminal-0", "miniwob-test-click-test-0"], OraclePolicy(), batch_size=1
+    )
     assert "no oracle for terminal" in ends[0].error
     assert ends[1].reward == 1
 

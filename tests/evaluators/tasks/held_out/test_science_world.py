@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from dataset_builders.conversation import Message
 from dataset_builders.environments.history import count_segments
 from dataset_builders.errors import ConfigError, DataError, SourceNotFoundError
+from evaluators.tasks.agent_task import answer_turns
 from evaluators.tasks.held_out import load_held_out, science_world
 from evaluators.tasks.held_out.science_world import actions, demonstrations, selection, simulator
 from evaluators.tasks.held_out.science_world.dialogue import ScienceWorldDialogue, trim_old_turns
 from evaluators.tasks.held_out.science_world.environment import ScienceWorldEnvironment
-from evaluators.tasks.held_out.science_world.evaluator import FittingPolicy
+from evaluators.tasks.held_out.science_world.evaluator import fit_context
 from evaluators.tasks.registry import SuiteSettings
 
 VALID = ("open freezer", "close door to hallway", "focus on orange", "focus on ghost", "wait")
@@ -135,8 +136,8 @@ def test_a_small_context_is_shown_less_and_none_only_the_rest() -> None:
 
     long, short = _dialogue(20, 5), _dialogue(0, 1)
     hopeless = [*short[:-1], Message("user", "a word " * 40)]
-    policy: Any = FittingPolicy(Short())  # type: ignore[arg-type]
-    assert policy.complete([long, hopeless, short], 9) == ["Action: wait", None, "Action: wait"]
+    answer = fit_context(answer_turns(Short()))  # type: ignore[arg-type]
+    assert answer([long, hopeless, short], 9) == ["Action: wait", None, "Action: wait"]
 
 
 def test_turns_are_thoughts_or_actions() -> None:

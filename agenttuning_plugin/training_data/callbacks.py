@@ -1,0 +1,52 @@
+"""The callbacks of a run: packing check, loss normalization, evaluators."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from agenttuning_plugin.config.recipe import AgentTuningSection
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import Trainer, TrainerCallback
+
+
+def make_callbacks(
+    section: AgentTuningSection,
+    trainer: Trainer,
+    *,
+    holdout: Dataset | None,
+    packed: bool,
+    end_of_turn: Sequence[str] = (),
+) -> list[TrainerCallback]:
+    """Make the callbacks of a section for a trainer, in the order in which they have to run.
+
+    Args:
+        section: The recipe's section.
+        trainer: The trainer, with its model and tokenizer.
+        holdout: Rows that `general_loss` is measured on, or none.
+        packed: Whether rows are packed.
+        end_of_turn: Tokens beside eos that end a turn.
+
+    Raises:
+        AgentTuningError: The trainer cannot normalize its loss as the section says, or an
+            evaluator cannot be made.
+    """
+    # By its public name: its side process runs a command, which imports this module.
+    from agenttuning_plugin import EndpointCallback
+    from agenttuning_plugin.evaluation.from_config import schedules
+    from agenttuning_plugin.training_data.loss_normalization import LossNormalization
+    from agenttuning_plugin.training_data.packing_check import PackingCheck
+    from evaluators.training.callback import EvaluatorCallback
+
+    made: list[TrainerCallback] = [PackingCheck()] if packed else []
+    made.append(LossNormalization(trainer, section.loss_normalization))
+    # The server's prompts are compared first: that takes no time.
+    variables, server = section.chat_template_kwargs, section.endpoint
+    beside = [EndpointCallback(trainer, server, end_of_turn, variables)] if server else []
+    if section.evaluators:
+        found, unavailable = schedules(section, holdout)
+        policy = section.evaluation
+        made.append(EvaluatorCallback(trainer, found, end_of_turn, policy, unavailable))
+    return [*made, *beside]

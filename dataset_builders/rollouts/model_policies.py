@@ -1,0 +1,136 @@
+"""Policies over a function that answers several dialogues: in batches, or each by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Sequence
+
+from dataset_builders.conversation import Message
+from dataset_builders.endpoints.answer import Answer
+from dataset_builders.endpoints.errors import EpisodeEndedError
+from dataset_builders.endpoints.reply import CONTEXT_FULL, Reply
+from dataset_builders.rollouts.policy import Policy, TurnRequest
+from dataset_builders.rollouts.threads import WorkerPool, in_caller_thread
+
+AnswerTurns = Callable[[Sequence[Sequence[Message]], int], Sequence[str | None]]
+"""Writes the next assistant turn of each dialogue, with at most so many tokens: one per dialogue,
+in their order; None where the context has no room. An `Answer` says more of a turn."""
+
+_NOTICEABLE = 0.1
+"""Seconds that a batch has to take for it to matter what environments do meanwhile."""
+
+
+class BatchingPolicy(Policy):
+    """Gathers pending turns for a model in this process and answers them in one call.
+
+    A batch waits for all episodes in play. Where environments take longer than the batch
+    before took, it goes on with at least half of the episodes while the others' still work:
+    turns of half the episodes may take as long as turns of all. A model whose turns depend on
+    the dialogue alone thus gives the same trajectories whatever the timing.
+
+    Args:
+        answer: The model; called in the thread that `play` was called from.
+    """
+
+    def __init__(self, answer: AnswerTurns) -> None:
+        self._answer = answer
+        self._episodes = 0
+        self._pending: list[tuple[TurnRequest, asyncio.Future[Reply]]] = []
+        self._running: asyncio.Task[None] | None = None
+        self._patience = math.inf
+
+    def set_in_play(self, episodes: int) -> None:
+        """See `Policy.set_in_play`."""
+        self._episodes = episodes
+        self._look()
+
+    async def next_turn(self, request: TurnRequest) -> Reply:
+        """See `Policy.next_turn`."""
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._pending.append((request, future))
+        self._look()
+        return await future
+
+    def _look(self) -> None:
+        """Start a batch if it need not wait for further turns."""
+        if self._running is not None or not self._pending:
+            return
+        if len(self._pending) < self._episodes:
+            if 2 * len(self._pending) < self._episodes or self._patience == math.inf:
+                return
+            loop = asyncio.get_running_loop()
+            if (left := self._patience - loop.time()) > 0:
+                loop.call_later(left, self._look)
+                return
+        batch, self._pending = self._pending, []
+        # In the order in which the episodes began, whichever environment was faster.
+        batch.sort(key=lambda pending: pending[0].index)
+        self._running = asyncio.create_task(self._run(batch))
+
+    async def _run(self, batch: Sequence[tuple[TurnRequest, asyncio.Future[Reply]]]) -> None:
+        loop, requests = asyncio.get_running_loop(), [request for request, _ in batch]
+        begun = loop.time()
+        try:
+            replies = await in_caller_thread(_answer_all, self._answer, requests)
+        except Exception as error:
+            replies = [error] * len(batch)
+        ended = loop.time()
+        taken = ended - begun
+        self._patience = ended + taken if taken >= _NOTICEABLE else math.inf
+        self._running = None
+        for (_, future), reply in zip(batch, replies, strict=True):
+            if future.done():
+                continue
+            if isinstance(reply, Exception):
+                future.set_exception(reply)
+            else:
+                future.set_result(reply)
+        self._look()
+
+
+class ConcurrentPolicy(Policy):
+    """Answers every turn by itself, many at once: for a model behind a server.
+
+    Args:
+        answer: The model; called from several threads at once, with one dialogue each.
+    """
+
+    def __init__(self, answer: AnswerTurns) -> None:
+        self._answer = answer
+        self._workers = WorkerPool()
+
+    def set_in_play(self, episodes: int) -> None:
+        """See `Policy.set_in_play`."""
+        if not episodes:
+            self._workers.close()
+
+    async def next_turn(self, request: TurnRequest) -> Reply:
+        """See `Policy.next_turn`."""
+        (reply,) = await self._workers.run(_answer_all, self._answer, [request])
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+
+def _answer_all(answer: AnswerTurns, requests: Sequence[TurnRequest]) -> list[Reply | Exception]:
+    dialogues = [request.messages for request in requests]
+    turns = answer(dialogues, max(request.max_tokens for request in requests))
+    if len(turns) != len(dialogues):
+        raise ValueError(f"policy: {len(turns)} turns for {len(dialogues)} dialogues")
+    return [_reply(turn) for turn in turns]
+
+
+def _reply(turn: str | None) -> Reply | Exception:
+    if turn is None:
+        return Reply("", CONTEXT_FULL)
+    if not isinstance(turn, Answer):
+        return Reply(turn)
+    if turn.refused:
+        return EpisodeEndedError(turn.refused.partition(":")[0], turn.refused)
+    return Reply(
+        str(turn),
+        "length" if turn.cut else "stop",
+        calls=turn.calls,
+        reasoning=turn.reasoning,
+    )

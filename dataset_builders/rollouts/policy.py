@@ -1,0 +1,90 @@
+"""The protocol of whatever acts in episodes, and the policies that need no model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from dataset_builders.conversation import Message
+from dataset_builders.endpoints.reply import CONTEXT_FULL, Reply
+from dataset_builders.errors import EnvironmentFailureError
+from dataset_builders.rollouts.ledger import ACT
+
+
+async def _no_oracle() -> str:
+    raise EnvironmentFailureError("no episode is running")
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRequest:
+    """A dialogue that waits for its next assistant turn, and its place in the run.
+
+    Attributes:
+        messages: The dialogue as the model is shown it, ending in a user turn.
+        max_tokens: Tokens the turn may have.
+        task_id: The task it belongs to.
+        attempt: Attempt at the task, from 0; another attempt is another request.
+        round: Turn within the attempt, from 0.
+        purpose: What the model is asked for.
+        index: Number of the episode, in the order in which episodes began.
+        oracle: Asks the environment's own oracle, in the environment's thread.
+    """
+
+    messages: Sequence[Message]
+    max_tokens: int = 1024
+    task_id: str = ""
+    attempt: int = 0
+    round: int = 0
+    purpose: str = ACT
+    index: int = 0
+    oracle: Callable[[], Awaitable[str]] = _no_oracle
+
+
+class Policy(Protocol):
+    """Whatever writes assistant turns: a local model, an endpoint, an oracle, a script."""
+
+    async def next_turn(self, request: TurnRequest) -> Reply:
+        """Write the next assistant turn of a dialogue.
+
+        Returns:
+            The turn; one with `finish_reason` "context_full" found no room in the model's
+            context, which ends its episode with the reward reached so far.
+
+        Raises:
+            EpisodeEndedError: This episode gets no turn; others may.
+            EndpointError: The endpoint does not work.
+        """
+
+    def set_in_play(self, episodes: int) -> None:
+        """Receive the number of episodes in play or about to begin, whenever it changes."""
+        return
+
+
+class OraclePolicy(Policy):
+    """The environment's own oracle; costs nothing."""
+
+    async def next_turn(self, request: TurnRequest) -> Reply:
+        """See `Policy.next_turn`."""
+        # An episode that never waits would hold the event loop.
+        await asyncio.sleep(0)
+        return Reply(await request.oracle(), cost=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptedPolicy(Policy):
+    """Fixed turns, whatever the dialogue; for tests and baselines.
+
+    Attributes:
+        replies: Turns of an episode, repeated from the start when exhausted; None is one
+            that finds no room in the context.
+    """
+
+    replies: Sequence[str | None]
+
+    async def next_turn(self, request: TurnRequest) -> Reply:
+        """See `Policy.next_turn`."""
+        await asyncio.sleep(0)
+        text = self.replies[request.round % len(self.replies)]
+        return Reply("", CONTEXT_FULL) if text is None else Reply(text, cost=0.0)
