@@ -93,6 +93,7 @@ class CollectionEngine(RolloutEngine):
         ledger: Where everything is written down.
         finish: Applied to a trajectory that earned its reward, before it is written down.
         wording: The environment's prompt, where it has been read already.
+        answers: Requests of the run that the endpoint has answered before.
 
     Attributes:
         limit: How many requests may be in flight.
@@ -104,6 +105,7 @@ class CollectionEngine(RolloutEngine):
         ledger: RolloutLog,
         finish: Finisher | None = None,
         wording: Prompt | None = None,
+        answers: int = 0,
     ) -> None:
         super().__init__(
             play.environment,
@@ -119,6 +121,7 @@ class CollectionEngine(RolloutEngine):
         self._play = play
         self._ledger = ledger
         self._finish = finish
+        self._answers = answers
         self._suspended = False
         self._parking = Parking()
         self._transport: EndpointClient | None = None
@@ -147,6 +150,7 @@ class CollectionEngine(RolloutEngine):
                         parks=True,
                     )
                 )
+                self._transport.answers = self._answers
                 self._policy = RecordedClient(
                     self._transport, play.sampling, self._ledger, must_count=play.counts_tokens
                 )
@@ -167,7 +171,10 @@ class CollectionEngine(RolloutEngine):
             pass
         except UnprovenError as error:
             answers = self._transport.answers if self._transport else 0
-            self._parking.add(Parked(task_id, attempt, error, answers))
+            await self._park(Parked(task_id, attempt, error, answers))
+
+    async def _park(self, task: Parked) -> None:
+        self._parking.add(task)
 
     async def _play_parked(self) -> None:
         """Play tasks set aside once more, one by one: by now others may have been answered."""

@@ -64,7 +64,7 @@ class RolloutEngine:
         self._begun = 0
 
     def drain(self, reason: str) -> None:
-        """Begin no further tasks; episodes in play go on to their end."""
+        """Begin no further tasks; episodes in play are finished."""
         self.stopped = self.stopped or reason
         self._changed()
 
@@ -133,7 +133,7 @@ class RolloutEngine:
             await self._seats.give(seat, sound=episode.ended_itself)
 
     def _changed(self) -> None:
-        """Look again how many episodes there may be, and tell the policy."""
+        """Recompute how many episodes there may be, and notify the policy."""
         self._room.set()
         room = 0 if self.stopped else max(0, self._most() - self.in_play)
         self._policy.set_in_play(self.in_play + min(room, len(self._waiting)))

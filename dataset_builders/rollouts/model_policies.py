@@ -25,7 +25,7 @@ class BatchingPolicy(Policy):
     """Gathers pending turns for a model in this process and answers them in one call.
 
     A batch waits for all episodes in play. Where environments take longer than the batch
-    before took, it goes on with at least half of the episodes while the others' still work:
+    before took, it starts with at least half of the episodes while the others' still work:
     turns of half the episodes may take as long as turns of all. A model whose turns depend on
     the dialogue alone thus gives the same trajectories whatever the timing.
 
