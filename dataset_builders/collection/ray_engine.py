@@ -1,10 +1,10 @@
-"""The same engine on the machines of a Ray cluster.
+"""Collection engine on the machines of a Ray cluster.
 
-The driver keeps the ledger; nobody else writes. Workers play chunks of tasks with the
-engine that one machine uses, over a ledger that hands every call to the driver: a paid
-reply is durable there before anything is done with it. Where a worker is lost, what it had
-not ended is given to others, who take recorded replies up again. Whatever a lost worker
-still says is refused by the ledger, so every task ends exactly once.
+Only the driver writes the log. Workers play chunks of tasks with the
+engine that one machine uses, with a log that forwards every call to the driver: a paid reply is
+durable there before it is used. If a worker is lost, its unfinished tasks are given to others,
+which reuse the recorded replies. Late results of a lost worker are rejected by the log, so every
+task ends exactly once.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from dataset_builders.rollouts.ledger import AttemptResult, RolloutLog
 from dataset_builders.rollouts.parking import Parked
 
 MAX_LOSSES = 3
-"""Workers that a task may lose by itself before it ends as "environment_error"."""
+"""Number of workers that a task may lose alone before it ends as "environment_error"."""
 
-_ROUNDS = 4  # Chunks per worker: few enough to be cheap, enough to end together.
+_ROUNDS = 4  # Chunks per worker: few enough for low overhead, enough for load balancing.
 _MOST_AT_ONCE = 8  # Chunks hold at most this many times the tasks in play: little is lost.
 
 
@@ -41,8 +41,8 @@ class _Chunk:
 
     Attributes:
         tasks: Their identifiers.
-        losses: How many workers they have lost together.
-        parked: The one task, where it was parked before.
+        losses: Number of workers that were lost with them.
+        parked: The one task, if it was parked before.
     """
 
     tasks: tuple[str, ...]
@@ -51,9 +51,9 @@ class _Chunk:
 
 
 class RayEngine(CollectionEngine):
-    """Plays tasks on a Ray cluster; used as `CollectionEngine` is.
+    """Plays tasks on a Ray cluster, with the interface of `CollectionEngine`.
 
-    `max_concurrency` is shared out among the workers, each of which adapts its part to the
+    `max_concurrency` is divided among the workers, each of which adapts its part to the
     endpoint. Machines need this package, the environment's data under the same path, and
     the variable that holds the endpoint's key: none of them is sent.
 
@@ -89,16 +89,16 @@ class RayEngine(CollectionEngine):
 
     @property
     def retries(self) -> Mapping[str, int]:
-        """Failed requests that were sent again, by class; of chunks that have ended."""
+        """Number of retried requests in finished chunks, by failure class."""
         return self._resent
 
     def drain(self, reason: str) -> None:
-        """Begin no further tasks; episodes in play go on to their end."""
+        """Start no further tasks; running episodes continue to their end."""
         super().drain(reason)
         self._tell(DRAIN, reason)
 
     def suspend(self, reason: str) -> None:
-        """Send no further requests; episodes in play stay open and are taken up again."""
+        """Send no further requests; running episodes stay open and are resumed later."""
         super().suspend(reason)
         self._tell(SUSPEND, reason)
 
@@ -112,7 +112,7 @@ class RayEngine(CollectionEngine):
             MissingExtraError: Ray is not installed.
             ClusterError: The cluster cannot be reached, has no core, or is lost.
             EndpointError: The endpoint refuses or is down. Tasks in play stay open.
-            AgentTuningError: What else the user has to mend.
+            AgentTuningError: Any other error that the user has to fix.
         """
         self._attempts = dict(tasks)
         if not self._attempts or self.stopped:
@@ -138,7 +138,7 @@ class RayEngine(CollectionEngine):
             self._mailbox.tell.remote(order, reason)
 
     async def _serve(self) -> None:
-        """Do what the workers' ledgers ask, until cancelled."""
+        """Execute the calls of the workers' logs, until cancelled."""
         while True:
             answers = []
             for number, method, arguments in await self._mailbox.take.remote():
@@ -174,7 +174,7 @@ class RayEngine(CollectionEngine):
         running = self._running
         try:
             while running or (self._look_at_parked() and not self.stopped):
-                # Machines come and go.
+                # The number of machines changes.
                 workers = max(1, self._workers(ray, required=False))
                 while self._queue and not self.stopped and len(running) < workers:
                     chunk = self._queue.popleft()
@@ -217,7 +217,7 @@ class RayEngine(CollectionEngine):
         share = math.ceil(self._play.max_concurrency / workers)
         play = replace(self._play, max_concurrency=share)
         tasks = [(each, self._attempts[each]) for each in chunk.tasks if each in self._attempts]
-        # Ray would repeat a chunk whole; the driver knows what of it has ended.
+        # Ray would repeat a whole chunk; the driver knows which tasks have finished.
         remote = ray.remote(num_cpus=self._cluster.cpus, max_retries=0)(play_chunk)
         spread = remote.options(scheduling_strategy="SPREAD")
         return spread.remote(
@@ -238,7 +238,7 @@ class RayEngine(CollectionEngine):
         try:
             resent, cuts = result.result()
         except ray.exceptions.RayError as error:
-            # Raised by the engine, or by Ray in its place.
+            # Raised by the engine, or by Ray instead.
             cause = getattr(error, "cause", error)
             if isinstance(cause, AgentTuningError):
                 raise cause from None
@@ -255,7 +255,7 @@ class RayEngine(CollectionEngine):
             await self._again(chunk, "its worker left it")
 
     async def _again(self, chunk: _Chunk, why: str) -> None:
-        """Give what a chunk has not ended to others, in halves: one task may be the cause."""
+        """Redistribute a chunk's unfinished tasks, in halves: one task may be the cause."""
         open_tasks = self._attempts.keys() - self._parked.keys()
         left = tuple(task for task in chunk.tasks if task in open_tasks)
         losses = chunk.losses + 1 if len(chunk.tasks) == 1 else 0

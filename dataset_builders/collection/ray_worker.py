@@ -42,7 +42,7 @@ def play_chunk(
     answers: int,
     parked: Parked | None,
 ) -> tuple[dict[str, int], int]:
-    """Play tasks, on a worker; returns the retries by class and the cuts of concurrency."""
+    """Play tasks on a worker; return retries by class and the reductions of concurrency."""
 
     async def run() -> tuple[dict[str, int], int]:
         engine = _ChunkEngine(play, RemoteLedger(mailbox), finish, wording, answers)
