@@ -1,7 +1,6 @@
 """AgentTuning for Axolotl and TRL: trainer adapters and the command line.
 
-Importing this package loads neither torch nor a trainer; a name is imported when it is
-first used.
+Importing this package loads neither torch nor a trainer; names are imported on first use.
 """
 
 from __future__ import annotations

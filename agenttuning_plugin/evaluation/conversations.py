@@ -1,4 +1,4 @@
-"""Evaluators of `agenttuning evaluate` that read conversations."""
+"""Evaluators of `agenttuning evaluate` that need conversations: loss and replay."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from evaluators.tasks.general_loss import GeneralLossEvaluator
 def loss_evaluator(
     general: str, subject: EvalTarget, num_conversations: int, max_length: int
 ) -> GeneralLossEvaluator:
-    """The loss on chat that training holds out.
+    """Create the evaluator of the loss on held-out chat.
 
     Args:
         general: Source of chat.
-        subject: Whose tokenizer encodes it.
-        num_conversations: Conversations of it, chosen as training holds them out: the same
-            ones, if number, length and chat template are the recipe's.
-        max_length: Longest of them in tokens.
+        subject: The model, whose tokenizer encodes it.
+        num_conversations: Number of conversations, selected as in training: the same ones, if
+            number, length and chat template are the recipe's.
+        max_length: Maximum tokens of a conversation.
 
     Raises:
         DataError: The chat cannot be read.
@@ -44,12 +44,12 @@ def loss_evaluator(
 
 
 def replay_evaluator(data: str, subject: EvalTarget, max_length: int) -> Evaluator:
-    """Expert trajectories, read by the model.
+    """Create the replay evaluator on expert trajectories.
 
     Args:
         data: Source of trajectories.
-        subject: Whose tokenizer encodes them.
-        max_length: Longest of them in tokens.
+        subject: The model, whose tokenizer encodes them.
+        max_length: Maximum tokens of a trajectory.
 
     Raises:
         DataError: They cannot be read.

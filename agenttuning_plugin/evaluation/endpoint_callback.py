@@ -1,4 +1,4 @@
-"""Evaluation through a server during training, in a side process."""
+"""Trainer callback that evaluates on an inference server, in a child process."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ from evaluators.training.trainer_target import tokenizer_of
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
-LOG = logging.getLogger("axolotl.agenttuning")  # Axolotl shows no other's INFO.
+LOG = logging.getLogger("axolotl.agenttuning")  # Axolotl shows INFO only of its own loggers.
 
 TEMPLATE_FILE = "chat_template.jinja"
-"""In the folder, where the server's chat template is another one: the run's, to serve with."""
+"""File with the run's chat template, written if the server's differs."""
 
 _SECONDS_BETWEEN_LINES = 60.0
 _SECONDS_TO_COMPARE = 30.0
@@ -56,11 +56,11 @@ _JOB = "agenttuning_plugin.evaluation.endpoint_worker"
 
 
 class EndpointCallback(TrainerCallback):
-    """Saves the adapter on a cadence and has it measured on a server, while training goes on.
+    """Saves the adapter periodically and evaluates it on a server, while training continues.
 
     One evaluation runs at a time; later ones wait for it with their adapters on disk.
-    Figures reach the trainer's log when they are there, at a later step, with the step that
-    they are of as `eval_endpoint_step`, and `evaluations.jsonl` under their own step.
+    Figures are logged when available, at a later step, with their own step as `eval_endpoint_step`,
+    and `evaluations.jsonl` under their own step.
 
     Args:
         trainer: The trainer; its model is a LoRA adapter on a base that the server serves.
@@ -100,7 +100,7 @@ class EndpointCallback(TrainerCallback):
         end_of_turn: Sequence[str] = (),
         template_kwargs: Mapping[str, Any] | None = None,
     ) -> EndpointCallback:
-        """Make a callback and add it to the trainer; see the class."""
+        """Create a callback and add it to the trainer; see the class."""
         callback = cls(trainer, settings, end_of_turn, template_kwargs)
         trainer.add_callback(callback)
         return callback
@@ -108,7 +108,7 @@ class EndpointCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Measure the base; a resumed run goes on with what was not finished."""
+        """Evaluate the base model; a resumed run continues unfinished evaluations."""
         if not state.is_world_process_zero:
             return
         self._forget()
@@ -116,7 +116,7 @@ class EndpointCallback(TrainerCallback):
             self._take_up(state.global_step)
         else:
             put_aside(self._folder)
-            if not has_evaluators(self._trainer):  # Else that callback does so.
+            if not has_evaluators(self._trainer):  # Otherwise that callback does so.
                 put_aside(self._folder.with_name(RECORDS_FILE))
             if self._settings.at_start:
                 self._measure(0)
@@ -125,7 +125,7 @@ class EndpointCallback(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Save the adapter on the cadence; take in what has come."""
+        """Save the adapter if due; process finished evaluations."""
         if not state.is_world_process_zero:
             return
         every = self._settings.every
@@ -136,7 +136,7 @@ class EndpointCallback(TrainerCallback):
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Save the last step, before the trainer loads its best checkpoint in its place."""
+        """Save the last step, before the trainer loads its best checkpoint instead."""
         report_at_end(self._trainer, self, control)
         if control.should_training_stop:
             self._measure_result(state)
@@ -146,13 +146,13 @@ class EndpointCallback(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Likewise, where it was the epoch's evaluation that ended training."""
+        """Save the last step likewise, if the epoch's evaluation ended training."""
         self.on_epoch_end(args, state, control)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Measure the result, and wait for all that is still to come."""
+        """Evaluate the result, and wait for all outstanding evaluations."""
         if not best_is_loaded(args, state):
             self._measure_result(state)
         if state.is_world_process_zero:
@@ -165,7 +165,7 @@ class EndpointCallback(TrainerCallback):
             self._measure(state.global_step)
 
     def _forget(self) -> None:
-        """Drop what is left of an earlier `train()` of this trainer, as after Ctrl-C."""
+        """Drop leftovers of an earlier `train()` of this trainer, for example after Ctrl-C."""
         if self._running is not None:
             self._running[1].stop()
         self._running, self._last = None, None
@@ -192,13 +192,13 @@ class EndpointCallback(TrainerCallback):
             raise ConfigError(f"agenttuning.endpoint: {error}; FILE is {file}") from error
 
     def _measure(self, step: int) -> None:
-        """Save the adapter as it is now; it is measured when its turn comes."""
+        """Save the current adapter and queue its evaluation."""
         self._last = step
         folder = self._folder / f"step-{step}"
         shutil.rmtree(folder, ignore_errors=True)
         saved = folder / "saving"
         self._model.save_pretrained(str(saved), selected_adapters=[self._adapter])
-        # peft puts an adapter that is not called "default" into a folder of its name.
+        # peft saves an adapter not named "default" to a subfolder of its name.
         own = saved / self._adapter
         made = own if own.is_dir() else saved
         made.rename(folder / (ADAPTER + digest(made)))
@@ -206,7 +206,7 @@ class EndpointCallback(TrainerCallback):
         self._waiting.append(step)
 
     def _go_on(self, state: TrainerState, control: TrainerControl) -> None:
-        """Take in what is finished, and start what waits; never waits itself."""
+        """Process finished evaluations, and start the next one; never waits."""
         if self._running is not None:
             step, process = self._running
             status = process.poll()
@@ -225,7 +225,7 @@ class EndpointCallback(TrainerCallback):
         name = f"{prefix_of(self._folder.parent)}-step-{step}-{adapter.name.removeprefix(ADAPTER)}"
         job = make_job(self._settings, name, folder, adapter, self._prompts)
         log = folder / "log.txt"
-        # The server has the accelerator; the side process only talks to it.
+        # The server has the accelerator; the child process only sends requests.
         process = SideProcess(_JOB, [job.as_text()], log, {"CUDA_VISIBLE_DEVICES": ""})
         self._running = step, process
         LOG.info("step %d is measured at %s: %s", step, self._settings.base_url, log)
@@ -246,10 +246,10 @@ class EndpointCallback(TrainerCallback):
             self._go_on(state, control)
 
     def _wait(self, step: int, process: SideProcess, until: float) -> int | None:
-        """Wait for a step's figures and log it: training is over, and the bar shows 100 %."""
+        """Wait for a step's figures and log this: training is over, and the bar shows 100 %."""
         while (left := until - time.monotonic()) > 0:
             LOG.warning(
-                "waiting for step %d at %s, %d s at most, %d more steps after it: %s",
+                "waiting for step %d at %s, at most %d s, then %d more steps: %s",
                 *(step, self._settings.base_url, left, len(self._waiting)),
                 process.last_line() or "no output yet",
             )
@@ -259,7 +259,7 @@ class EndpointCallback(TrainerCallback):
         return process.wait(0)
 
     def _collect(self, step: int, status: int, line: str, control: TrainerControl) -> None:
-        """Publish what came of a step; keep its adapter unless all went well."""
+        """Publish a step's results; keep its adapter unless the evaluation succeeded."""
         folder = self._folder / f"step-{step}"
         results = results_in(folder)
         if status != 0 and not any(result.error for result in results):
@@ -290,7 +290,7 @@ class EndpointCallback(TrainerCallback):
         control.should_log = should_log
 
     def _take_up(self, now: int) -> None:
-        """Queue the steps whose adapters are left, and forget those after the checkpoint."""
+        """Queue steps with remaining adapters, and discard those after the checkpoint."""
         for folder in sorted(self._folder.glob("step-*"), key=step_of):
             if step_of(folder) > now:
                 shutil.rmtree(folder)

@@ -1,4 +1,4 @@
-"""Rules for what can be evaluated on a server during training."""
+"""Rules on what can be evaluated on a server during training."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 def lora_name(model: Any) -> str:
-    """Name of the adapter in training.
+    """Return the name of the adapter in training.
 
     Raises:
-        ConfigError: It is no LoRA adapter, or one that vLLM cannot load.
+        ConfigError: It is not a LoRA adapter, or one that vLLM cannot load.
     """
     configs = getattr(model, "peft_config", None)
     if not isinstance(configs, dict):
@@ -36,7 +36,7 @@ def lora_name(model: Any) -> str:
 
 
 def refuse_sharded(trainer: Trainer) -> None:
-    """Refuse a model of which no process has the whole adapter.
+    """Reject a model of which no process has the whole adapter.
 
     Raises:
         ConfigError: It is sharded.
@@ -52,14 +52,14 @@ def refuse_sharded(trainer: Trainer) -> None:
 
 
 def refuse_as_best(figure: str, prefix: str) -> None:
-    """Refuse figures that come when training is steps further, too late to choose by.
+    """Reject figures that arrive too late for the trainer to select a checkpoint by.
 
     Args:
         figure: The trainer's `metric_for_best_model`.
-        prefix: Of the names of such figures.
+        prefix: Prefix of such figures' names.
 
     Raises:
-        ConfigError: It is one.
+        ConfigError: It is such a figure.
     """
     if figure.removeprefix("eval_").startswith(prefix):
         raise ConfigError(

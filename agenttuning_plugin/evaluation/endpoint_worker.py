@@ -1,6 +1,6 @@
-"""What the side process does: give a server an adapter, measure it there, take it away.
+"""Child process of endpoint evaluation: load an adapter on the server, evaluate, unload.
 
-All of it beside training: a server that hangs holds nobody up.
+It runs beside training: a hanging server does not block it.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """An adapter to measure.
+    """An adapter to evaluate.
 
     Attributes:
-        base_url: Address of the server.
-        api_key_env: Environment variable that holds its key.
-        name: What the adapter is called there.
+        base_url: Base URL of the server.
+        api_key_env: Environment variable with its API key.
+        name: Name of the adapter there.
         adapter: Its folder.
         command: Arguments of `agenttuning`.
-        prompts: Fields of `served_prompts.Prompts`, which the server has to agree with; none
-            compares nothing.
+        prompts: Fields of `served_prompts.Prompts`, which the server must match; None skips the
+            comparison.
     """
 
     base_url: str
@@ -43,11 +43,11 @@ class Job:
 
     @property
     def server(self) -> Server:
-        """Where it is measured."""
+        """The server."""
         return Server(self.base_url, self.api_key_env)
 
     def as_text(self) -> str:
-        """The job as an argument of the side process."""
+        """Return the job as an argument of the child process."""
         return json.dumps(asdict(self))
 
 
@@ -58,12 +58,12 @@ def make_job(
     adapter: Path | None = None,
     prompts: dict[str, Any] | None = None,
 ) -> Job:
-    """The job of a step.
+    """Create the job of a step.
 
     Args:
         settings: The recipe's.
-        name: What the adapter is called on the server.
-        folder: Results come here.
+        name: Name of the adapter on the server.
+        folder: Output folder of the results.
         adapter: Folder of the adapter; `adapter` in `folder` by default.
         prompts: See `Job`.
     """
@@ -96,21 +96,21 @@ def make_job(
 
 
 def load_adapter(job: Job) -> None:
-    """Have the server load the adapter, in place of one of that name.
+    """Load the adapter on the server, replacing one of the same name.
 
     Raises:
-        EndpointError: It does not, in one line.
+        EndpointError: It fails, in one line.
     """
-    with suppress(EndpointError):  # Most often it has none.
+    with suppress(EndpointError):  # Usually it has none.
         unload_adapter(job)
     _post(job, "load_lora_adapter", {"lora_name": job.name, "lora_path": job.adapter})
 
 
 def unload_adapter(job: Job) -> None:
-    """Have the server forget the adapter.
+    """Unload the adapter from the server.
 
     Raises:
-        EndpointError: It does not, in one line.
+        EndpointError: It fails, in one line.
     """
     _post(job, "unload_lora_adapter", {"lora_name": job.name})
 
@@ -138,11 +138,11 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _compare(job: Job) -> None:
-    """Look again whether the server's prompts are the recipe's: it may be another one by now."""
+    """Compare the server's prompts with the recipe's again: it may have been restarted."""
     if job.prompts is not None:
         from agenttuning_plugin.evaluation.served_prompts import Prompts, compare_prompts
 
-        with suppress(RouteError):  # Loading says better what is wrong with the server.
+        with suppress(RouteError):  # The error of loading is more informative.
             compare_prompts(job.server, Prompts(**job.prompts))
 
 

@@ -1,4 +1,4 @@
-"""The section's evaluators, made."""
+"""Create the evaluators of the recipe's section."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ if TYPE_CHECKING:
 Config = AgentTaskConfig | GeneralLossConfig | ReplayConfig | BenchmarkConfig
 
 LACKING = (SourceNotFoundError, MissingExtraError, EnvironmentFailureError)
-"""What a machine lacks; what the recipe says wrongly is an error in any case."""
+"""Errors about missing requirements of this machine; errors in the recipe are always raised."""
 
 
 def schedules(
     section: AgentTuningSection, holdout: Dataset | None
 ) -> tuple[list[Schedule], list[EvalResult]]:
-    """Make the evaluators that a section lists.
+    """Create the evaluators that a section lists.
 
     Returns:
-        When each runs; and those that cannot run here for want of a program or data, with the
-        reason, unless the section is strict.
+        Their schedules, and the evaluators that cannot run here because a program or data is
+        missing, with the reason, unless the section is strict.
 
     Raises:
         ConfigError: An environment, split, number of tasks or option is unknown, or the loss is
-            to be measured without held-out rows.
+            requested without held-out rows.
         AgentTuningError: An evaluator cannot run here, and the section is strict.
     """
     made: list[Schedule] = []
@@ -65,7 +65,7 @@ def schedules(
 
 
 def schedule_of(config: Config, evaluator: Evaluator, policy: EvaluationPolicy) -> Schedule:
-    """When an evaluator runs."""
+    """Return an evaluator's schedule."""
     limit = config.limit if isinstance(config, BenchmarkConfig) else None
     return policy.scheduled(
         Schedule(evaluator, config.every, config.at_start, config.at_end, limit)
@@ -73,19 +73,19 @@ def schedule_of(config: Config, evaluator: Evaluator, policy: EvaluationPolicy) 
 
 
 def unavailable(config: Config, error: Exception) -> EvalResult:
-    """The result of an evaluator that cannot run here."""
+    """Return the result of an evaluator that cannot run here."""
     return EvalResult(config.key, {}, 0, 0.0, error=" ".join(str(error).split()))
 
 
 def make_evaluator(config: Config, holdout: Dataset | None) -> Evaluator:
-    """Make one evaluator.
+    """Create one evaluator.
 
     Args:
         config: Its settings.
         holdout: Rows that `general_loss` is measured on, or none.
 
     Raises:
-        AgentTuningError: It cannot run here, or its settings are wrong.
+        AgentTuningError: It cannot run here, or its settings are invalid.
     """
     if isinstance(config, AgentTaskConfig):
         return AgentTaskEvaluator(

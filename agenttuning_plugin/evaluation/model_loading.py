@@ -1,4 +1,4 @@
-"""Loading a model for the command line: a folder, a hub id or an adapter's folder."""
+"""Load a model for the command line: a folder, a hub id or an adapter's folder."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def load_subject(
     Args:
         model: Folder or hub id of a model, or the folder of an adapter, whose base is
             then taken from its config.
-        adapter: Folder of an adapter to put on the model.
-        chat_template: Chat template of this package to use in place of the tokenizer's.
+        adapter: Folder of an adapter to apply to the model.
+        chat_template: Chat template of this package to use instead of the tokenizer's.
         chat_template_kwargs: Variables of the chat template, see `set_template_variables`.
         end_of_turn: Tokens beside eos that end a turn, see `ChatRenderer`.
         device: Such as "cuda:1"; by default the first GPU if there is one.
@@ -71,7 +71,7 @@ def load_subject(
 
 
 def is_url(place: str) -> bool:
-    """Whether a model is named by a server's address."""
+    """Whether a model is given as a server's URL."""
     return place.startswith(("http://", "https://"))
 
 
@@ -86,11 +86,11 @@ def open_subject(
     api_key_env: str = "OPENAI_API_KEY",
     max_concurrency: int = 64,
 ) -> EvalTarget:
-    """A model from a folder, the hub or a server.
+    """Open a model from a folder, the hub or a server.
 
     Args:
-        place: Folder, hub id or address.
-        adapter: See `load_subject`; a server has to load its own.
+        place: Folder, hub id or URL.
+        adapter: See `load_subject`; a server must load its own.
         chat_template: See `load_subject`; a server has its own.
         chat_template_kwargs: See `load_subject`; a server is sent them with every request.
         end_of_turn: See `load_subject`; a server has its own.
@@ -114,7 +114,7 @@ def open_subject(
                 end_of_turn=end_of_turn,
             )
     for option, value, remedy in (
-        ("--adapter", adapter, "the server has to load it"),
+        ("--adapter", adapter, "load it on the server instead"),
         ("--chat-template", chat_template, "the server has its own (vLLM: --chat-template FILE)"),
         (
             "--end-of-turn",
@@ -128,7 +128,7 @@ def open_subject(
 
 
 def close_subject(subject: EvalTarget) -> None:
-    """Close the connections to a server; other models need no closing."""
+    """Close the connections to a server; no effect on other models."""
     from evaluators.models.endpoint import EndpointModel
 
     if isinstance(subject.server, EndpointModel):
@@ -138,16 +138,16 @@ def close_subject(subject: EvalTarget) -> None:
 def served_subject(
     url: str, name: str | None, key_variable: str, max_concurrency: int = 64
 ) -> EvalTarget:
-    """A model behind an OpenAI-compatible server.
+    """Open a model behind an OpenAI-compatible server.
 
     Args:
         url: Such as "http://127.0.0.1:8000/v1".
-        name: The model's name there; may be left out where the server has one model only.
-        key_variable: Environment variable that holds the key.
-        max_concurrency: Most requests in flight.
+        name: The model's name there; optional if the server has only one model.
+        key_variable: Environment variable with the API key.
+        max_concurrency: Maximum concurrent requests.
 
     Raises:
-        ConfigError: The server has several models, and none is named.
+        ConfigError: The server has several models, and none is selected.
         EndpointError: The server does not answer.
         MissingExtraError: openai is not installed.
     """
@@ -177,7 +177,7 @@ def load_tokenizer(path: str, chat_template: str | None = None) -> Any:
     with needs_extra("tokenizer"), silenced():
         import transformers
 
-        # Loaded at first use; without torch, which tokenizing does not need.
+        # Loaded on first use; without torch, which tokenizing does not need.
         _ = transformers.AutoTokenizer
     try:
         tokenizer: Any = transformers.AutoTokenizer.from_pretrained(str(Path(path).expanduser()))
@@ -193,7 +193,7 @@ def _libraries() -> tuple[Any, Any]:
         import torch
         import transformers
 
-        # Loading one of these pulls in torchao, which reports libraries that it misses.
+        # Loading one of these imports torchao, which reports missing libraries.
         _ = transformers.AutoModelForCausalLM, transformers.PreTrainedModel
     return torch, transformers
 
@@ -205,7 +205,7 @@ def _resolve(model: str, adapter: str | None) -> tuple[str, str | None]:
             raise SourceNotFoundError(f"{model}: no such folder")
         return (str(place) if place.is_dir() else model), adapter
     if adapter is not None:
-        raise ConfigError(f"{model} is an adapter itself, so --adapter {adapter} cannot be added")
+        raise ConfigError(f"{model} is already an adapter, so --adapter {adapter} cannot be added")
     try:
         config = json.loads((place / _ADAPTER_FILE).read_text("utf-8"))
         base = config.get("base_model_name_or_path")
@@ -217,7 +217,7 @@ def _resolve(model: str, adapter: str | None) -> tuple[str, str | None]:
 
 
 def _tokenizer_place(model: str, adapter: str | None) -> str:
-    # Training may have added a template or tokens; what it saved is what fits.
+    # Training may have added a template or tokens, so the saved tokenizer is the right one.
     if adapter is not None and (Path(adapter) / "tokenizer_config.json").is_file():
         return adapter
     return model
@@ -236,20 +236,21 @@ def _with_adapter(model: Any, adapter: str) -> Any:
         )
     saved = load_peft_weights(str(place), device="cpu")
     _make_room(model, saved)
-    with silenced():  # Kernels that are missing here; what does not fit is checked below.
+    with silenced():  # Warnings about missing kernels; mismatches are checked below.
         loaded = PeftModel.from_pretrained(model, str(place))
-    # Of another base peft loads what it can and says nothing, or little.
+    # For another base model peft loads what it can, with little or no warning.
     own = get_peft_model_state_dict(loaded, save_embedding_layers=False)
     found, expected = (sum(_LORA in name for name in names) for names in (saved, own))
     if found != expected:
         raise ConfigError(
-            f"{adapter}: found {found} LoRA weights, expected {expected}: it is of another model"
+            f"{adapter}: found {found} LoRA weights, expected {expected}: it belongs to another "
+            "model"
         )
     return loaded
 
 
 def _make_room(model: Any, saved: Mapping[str, Any]) -> None:
-    """Give a model as many tokens as an adapter has rows for that was trained on added ones."""
+    """Resize a model's embeddings to an adapter that was trained with added tokens."""
     for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
         names = [name for name, module in model.named_modules() if module is layer]
         whole = tuple(f"{name}.weight" for name in names)
@@ -265,5 +266,5 @@ def _make_room(model: Any, saved: Mapping[str, Any]) -> None:
 
 def _first_line(error: Exception) -> str:
     first, _, rest = str(error).strip().partition("\n")
-    # Such as "... from one of:", which says nothing without what follows.
+    # Such as "... from one of:", which is useless without the next line.
     return " ".join(f"{first} {rest}".split())[:300] if first.rstrip().endswith(":") else first

@@ -1,4 +1,4 @@
-"""The folder of `agenttuning evaluate`: one model's, with what went wrong beside it."""
+"""Output folder of `agenttuning evaluate`: bound to one model; keeps tracebacks."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from dataset_builders.errors import AgentTuningError
 from dataset_builders.storage import replace_text
 
 ERRORS_FILE = "errors.txt"
-"""In the folder of results: tracebacks of evaluators that broke."""
+"""Tracebacks of failed evaluators, in the folder of results."""
 
 MODEL_FILE = "model.json"
-"""Beside the transcripts: which model they are of."""
+"""File beside the transcripts that identifies their model."""
 
 _SMALL = 64 * 1024 * 1024
 
 
 class CannotMeasureError(AgentTuningError):
-    """No task can be measured: there is no model, or the folder is another one's."""
+    """No task can be measured: there is no model, or the folder belongs to another one."""
 
 
 def bind_output_dir(path: Path, heading: Mapping[str, Any]) -> None:
-    """Keep results of two models out of one folder.
+    """Prevent mixing results of two models in one folder.
 
     Args:
-        path: File that says which model the results beside it are of; made if missing.
-        heading: What tells the model from others.
+        path: File that identifies the model of the results beside it; created if missing.
+        heading: Identity of the model.
 
     Raises:
-        CannotMeasureError: The folder holds another model's.
+        CannotMeasureError: The folder has another model's results.
     """
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,21 +42,21 @@ def bind_output_dir(path: Path, heading: Mapping[str, Any]) -> None:
     try:
         found = json.loads(path.read_text("utf-8"))
     except ValueError as error:
-        raise CannotMeasureError(f"{path}: not JSON: {error}; delete it to go on") from error
+        raise CannotMeasureError(f"{path}: not JSON: {error}; delete it to continue") from error
     keys = sorted(found.keys() | heading.keys())
     if differing := [key for key in keys if found.get(key) != heading.get(key)]:
         raise CannotMeasureError(
             f"{path}: found results of {found.get('model')!r} ({', '.join(differing)} differ): "
-            "name another folder with --out"
+            "choose another folder with --out"
         )
 
 
 def keep_traceback(out: Path | None, name: str) -> None:
-    """Write the current error down: worth keeping, but not on the terminal.
+    """Append the current error's traceback to a file: useful, but not on the terminal.
 
     Args:
         out: Folder of results, if there is one.
-        name: What broke.
+        name: What failed.
     """
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
@@ -65,14 +65,14 @@ def keep_traceback(out: Path | None, name: str) -> None:
 
 
 def weights_digest(folder: str) -> str:
-    """What tells one model's files from another's of the same name.
+    """Return a digest that distinguishes models of the same name by their files.
 
     Args:
         folder: Folder of a model or adapter; for a hub id the digest is "".
 
     Returns:
-        Of names, sizes and times of the files; small ones by their content, such as an
-        adapter that was copied.
+        Digest of names, sizes and times of the files; of small files, such as those of a copied
+        adapter, by content.
     """
     place = Path(folder).expanduser()
     if not folder or not place.is_dir():
@@ -91,6 +91,6 @@ def weights_digest(folder: str) -> str:
 
 
 def resolved(model: str) -> str:
-    """A model's folder as the same text from wherever it is named; a hub id as it is."""
+    """Return a canonical path of a model's folder; a hub id unchanged."""
     place = Path(model).expanduser()
     return str(place.resolve()) if model and place.is_dir() else model

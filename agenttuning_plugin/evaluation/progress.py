@@ -13,7 +13,7 @@ _SECONDS_BETWEEN_LINES = 30.0
 
 
 def with_bars(run: Callable[[Any], Any]) -> Any:
-    """Run something that is given what makes a task's progress by its name."""
+    """Run a function with progress bars, one per task name."""
     from rich.progress import Progress
 
     if not errors.is_terminal:
@@ -28,7 +28,7 @@ def with_bars(run: Callable[[Any], Any]) -> Any:
 
 
 def _lines(name: str) -> Callable[[int, int], None]:
-    """Progress for a log, which shows no bars."""
+    """Progress as log lines, for logs without bars."""
     told = -math.inf
 
     def line(done: int, total: int) -> None:

@@ -1,4 +1,4 @@
-"""Command-line options for requests to a server: sampling and further fields."""
+"""Command line options for requests to a server: sampling and extra fields."""
 
 from __future__ import annotations
 
@@ -20,36 +20,37 @@ Temperature = Annotated[
     float | None,
     typer.Option(
         min=0,
-        help="Model at a URL: replaces the tasks' own, for servers that refuse 0.",
+        help="Sampling temperature on a server; replaces the tasks' own, for servers that reject "
+        "0.",
     ),
 ]
 TokenField = Annotated[
     str,
-    typer.Option(help="Model at a URL: max_tokens or max_completion_tokens."),
+    typer.Option(help="Name of the token limit on a server: max_tokens or max_completion_tokens."),
 ]
 RequestFields = Annotated[
     list[str] | None,
-    typer.Option(help="Model at a URL: further field of requests, as name=JSON; repeatable."),
+    typer.Option(help="Extra request field for a server, as name=JSON; repeatable."),
 ]
 JudgeTemperature = Annotated[
-    float | None, typer.Option(min=0, help="Judge's temperature; default 0.")
+    float | None, typer.Option(min=0, help="Sampling temperature of the judge; default 0.")
 ]
-JudgeTokenField = Annotated[str, typer.Option(help="As --token-field, for the judge.")]
+JudgeTokenField = Annotated[str, typer.Option(help="Same as --token-field, for the judge.")]
 JudgeFields = Annotated[
     list[str] | None,
-    typer.Option(help="As --request, for the judge; repeatable."),
+    typer.Option(help="Same as --request, for the judge; repeatable."),
 ]
 
 
 def json_fields(texts: Sequence[str] | None, option: str = "--request") -> dict[str, Any]:
-    """Fields of a request, given as name=JSON.
+    """Parse request fields given as name=JSON.
 
     Args:
         texts: As given.
         option: The option, for messages.
 
     Raises:
-        ConfigError: One is not, or is a field that is not for the user to set.
+        ConfigError: One is malformed, or is a field that cannot be set.
     """
     fields: dict[str, Any] = {}
     for text in texts or ():
@@ -71,10 +72,10 @@ def given_sampling(
     request: Sequence[str] | None,
     chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> Sampling:
-    """The options of a model at a URL; its chat template's variables are sent with requests.
+    """Return the sampling options of a model on a server, with its chat template's variables.
 
     Raises:
-        ConfigError: One cannot be.
+        ConfigError: An option is invalid.
     """
     from dataset_builders.endpoints.requests import Sampling
 
@@ -93,10 +94,10 @@ def judge_settings(
     token_field: str,
     request: Sequence[str] | None,
 ) -> dict[str, Any] | None:
-    """Settings of `evaluators.models.judge.Judge` from the options; None for no judge.
+    """Return settings of `evaluators.models.judge.Judge` from the options; None for no judge.
 
     Raises:
-        ConfigError: A field of requests is not one.
+        ConfigError: A request field is invalid.
     """
     fields = json_fields(request, "--judge-request")
     if model is None:
@@ -107,10 +108,10 @@ def judge_settings(
 
 
 def configured(subject: EvalTarget, sampling: Sampling) -> EvalTarget:
-    """A model that is sampled as the options say.
+    """Apply the sampling options to a model.
 
     Raises:
-        ConfigError: The options are for a model at a URL, and it is none.
+        ConfigError: The options apply only to a model on a server, and it is local.
         EndpointError: The server does not answer.
     """
     from dataset_builders.endpoints.requests import Sampling
@@ -127,6 +128,6 @@ def configured(subject: EvalTarget, sampling: Sampling) -> EvalTarget:
 
 
 def sampling_heading(sampling: Sampling) -> dict[str, Any]:
-    """What of the options tells one evaluation from another: what decides the answers."""
+    """Return the options that affect the answers, as part of an evaluation's identity."""
     told = {"temperature": sampling.temperature, "request": dict(sampling.extra) or None}
     return {key: value for key, value in told.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Whether a server renders prompts and ends turns as the recipe's tokenizer does.
+"""Check that a server renders prompts and ends turns like the recipe's tokenizer.
 
 A server renders dialogues with its own chat template. If that differs from the template of the
 training data, all figures are measured with other prompts than in training.
@@ -28,23 +28,23 @@ _DIALOGUES = (
         Message("user", " The answer was wrong. \n"),
     ),
 )
-"""A single turn, a system turn, and several turns with blanks around them."""
+"""Test dialogues: a single turn, a system turn, and several turns with blanks around them."""
 
 _BIAS = 100
-"""Of a token's logit, so that it is the next one; the most that OpenAI's field takes."""
+"""Logit bias that forces the next token; the maximum of OpenAI's field."""
 
 _SHOWN = 60
 
 _DATE = 16
-"""Tokens that a date takes at most."""
+"""Maximum tokens of a date."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """What the recipe's tokenizer makes of some dialogues; JSON-ready fields.
+    """The recipe tokenizer's rendering of some dialogues; JSON-ready fields.
 
     Attributes:
-        dialogues: Messages of each, as a server takes them.
+        dialogues: Messages of each, as sent to a server.
         ids: Token ids of each one's prompt.
         ends: Ids of the tokens that end a turn, by token.
         template_kwargs: Variables of the chat template.
@@ -62,11 +62,11 @@ class Prompts:
 def prompts_of(
     tokenizer: Any, end_of_turn: Sequence[str] = (), template_kwargs: dict[str, Any] | None = None
 ) -> Prompts:
-    """Render the dialogues as training and evaluation do.
+    """Render the dialogues as in training and evaluation.
 
     Args:
         tokenizer: With the chat template of the run.
-        end_of_turn: Tokens besides eos that end a turn.
+        end_of_turn: Additional end-of-turn tokens besides eos.
         template_kwargs: Variables of the chat template, set in the tokenizer already.
 
     Raises:
@@ -78,7 +78,7 @@ def prompts_of(
     for dialogue in _DIALOGUES:
         try:
             ids = coder.prompt_ids(renderer.render_prompt(dialogue))
-        except MaskError:  # Such as a template without system turns: not compared.
+        except MaskError:  # For example a template without system turns: not compared.
             continue
         made.dialogues.append([{"role": m.role, "content": m.content} for m in dialogue])
         made.ids.append([int(each) for each in ids])
@@ -88,19 +88,19 @@ def prompts_of(
 
 
 def compare_prompts(server: Server, prompts: Prompts, tokenizer: Any = None) -> list[str]:
-    """Ask a server for the tokens of the same dialogues, and whether the same tokens end a turn.
+    """Compare a server's prompt tokens and end-of-turn tokens with the expected ones.
 
     Args:
         server: The server.
-        prompts: What is expected.
-        tokenizer: Shows tokens as text in messages; ids are shown without it.
+        prompts: Expected prompts.
+        tokenizer: Decodes tokens in messages; without it, ids are shown.
 
     Returns:
-        What could not be compared, in one line each.
+        What could not be compared, one line each.
 
     Raises:
-        ConfigError: The server writes other prompts, refuses what the recipe's template
-            renders, or continues after a token that ends a turn.
+        ConfigError: The server renders other prompts, rejects what the recipe's template renders,
+            or continues after an end-of-turn token.
         RouteError: The server does not answer.
     """
     unknown = []
@@ -144,7 +144,7 @@ def compare_prompts(server: Server, prompts: Prompts, tokenizer: Any = None) -> 
 def _tokens(
     server: Server, dialogue: list[dict[str, str]], template_kwargs: dict[str, Any]
 ) -> list[int] | None:
-    """Ids of the server's prompt; None where it gives none."""
+    """Return the ids of the server's prompt; None if it gives none."""
     body: dict[str, Any] = {"messages": dialogue, "add_generation_prompt": True}
     if template_kwargs:
         body["chat_template_kwargs"] = template_kwargs
@@ -160,13 +160,13 @@ def _tokens(
             ) from error
         return None
     found = answer.get("tokens") if isinstance(answer, dict) else None
-    # Some servers answer to this name with something else, such as no token at all.
+    # Some servers have a different route of this name, without tokens.
     known = isinstance(found, list) and found and all(isinstance(each, int) for each in found)
     return found if known else None
 
 
 def _ends_turn(server: Server, dialogue: list[dict[str, str]], number: int) -> bool | None:
-    """Whether the server ends a turn at a token that it is made to write; None if unknown."""
+    """Whether the server ends a turn at a token that it is forced to generate; None if unknown."""
     base = next((row for row in server.models() if not row.get("parent")), {"id": ""})
     body = {
         "model": base["id"],
@@ -181,7 +181,7 @@ def _ends_turn(server: Server, dialogue: list[dict[str, str]], number: int) -> b
     except RouteError as error:
         if error.status is None:
             raise
-        # The vocabulary is smaller than the recipe's: it cannot be written there at all.
+        # The server's vocabulary is smaller: it cannot generate the token at all.
         return False if "vocab" in error.told.lower() else None
     except (LookupError, TypeError):
         return None
@@ -189,7 +189,7 @@ def _ends_turn(server: Server, dialogue: list[dict[str, str]], number: int) -> b
 
 
 def _differ_by_date(found: list[int], expected: list[int]) -> bool:
-    """Whether two prompts are the same but for a few tokens in one place."""
+    """Whether two prompts differ only by a few tokens in one place."""
     before = num_alike(found, expected)
     behind = num_alike(found[before:][::-1], expected[before:][::-1])
     return max(len(found), len(expected)) - before - behind <= _DATE
@@ -198,7 +198,7 @@ def _differ_by_date(found: list[int], expected: list[int]) -> bool:
 def _difference(found: list[int], expected: list[int], tokenizer: Any) -> str:
     pairs = enumerate(zip_longest(found, expected))
     place = next(at for at, (one, other) in pairs if one != other)
-    # A few tokens before it show where in the prompt it is.
+    # A few tokens before it show the position in the prompt.
     start = max(0, place - 4)
 
     def text(ids: list[int]) -> str:

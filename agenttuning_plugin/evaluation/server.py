@@ -1,4 +1,4 @@
-"""Routes of a server that are not OpenAI's, used by `endpoint` and `check`."""
+"""Routes of a server beyond OpenAI's API, used by `endpoint` and `check`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.request import Request, urlopen
 from dataset_builders.errors import EndpointError
 
 SECONDS = 600.0
-"""Loading an adapter may wait for the answers that are being written."""
+"""Loading an adapter may wait for running generations."""
 
 
 class RouteError(EndpointError):
@@ -31,12 +31,12 @@ class RouteError(EndpointError):
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server's address and key.
+    """A server's base URL and API key.
 
     Attributes:
         base_url: Such as `http://127.0.0.1:8000/v1`.
-        api_key_env: Environment variable that holds its key.
-        seconds: Time for an answer.
+        api_key_env: Environment variable with its API key.
+        seconds: Timeout.
     """
 
     base_url: str
@@ -44,15 +44,15 @@ class Server:
     seconds: float = SECONDS
 
     def call(self, route: str, body: Any = None, *, root: bool = False) -> Any:
-        """Get a route, or post to it.
+        """Send a GET or POST request to a route.
 
         Args:
-            route: Its name below the address.
-            body: JSON to post; none gets.
+            route: Its name below the base URL.
+            body: JSON to post; None sends a GET.
             root: Whether the route is next to `/v1`, not below it.
 
         Returns:
-            The answer as JSON, or as text where it is none.
+            The answer as JSON, or as text if it is not JSON.
 
         Raises:
             RouteError: In one line, without the key.
@@ -82,10 +82,10 @@ class Server:
             return text
 
     def models(self) -> list[dict[str, Any]]:
-        """What `/models` lists.
+        """Return the list of `/models`.
 
         Raises:
-            RouteError: It does not answer, or with something else.
+            RouteError: It does not answer, or its answer has another format.
         """
         try:
             answer = self.call("models")
@@ -99,7 +99,7 @@ class Server:
 
 
 def load_hint(error: RouteError, adapter: str) -> str:
-    """What to do about a refused adapter, to be put behind the error; "" if nothing is known."""
+    """Return a hint on a rejected adapter, to append to the error; "" if there is none."""
     if error.status != 404:
         return ""
     if "adapter" in error.told.lower():

@@ -1,4 +1,4 @@
-"""`agenttuning evaluate`: the panel on a model outside of training."""
+"""`agenttuning evaluate`: evaluate a model on a suite of tasks, outside of training."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ Make = Callable[[], Evaluator]
 
 
 class _OtherSettingsError(EvaluatorError):
-    """A task was measured in this folder before, in another way."""
+    """A task was measured in this folder before, with other settings."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A row of the panel before it is measured.
+    """A task before it is measured.
 
     Attributes:
         name: The evaluator's name, or the benchmark's.
-        title: As the table shows it.
-        suite: The paper's group.
-        make: Makes the evaluator; raises why it cannot.
+        title: Title in the table.
+        suite: Group in the paper.
+        make: Creates the evaluator; raises if that is impossible.
         scale: Factor from its main figure to the table's unit.
-        configured: Whether the user gave it settings of its own, which may be wrong.
+        configured: Whether the user gave it options, which may be invalid.
     """
 
     name: str
@@ -56,12 +56,12 @@ class Task:
 
 @dataclass(slots=True)
 class Panel:
-    """Tasks, and what came of them.
+    """Tasks and their results.
 
     Attributes:
         tasks: In the table's order.
         results: By task name; one that was not measured holds its reason in `error`.
-        broken: Tasks that failed in a way that should not be, by name.
+        broken: Tasks that failed unexpectedly, by name.
     """
 
     tasks: list[Task]
@@ -71,15 +71,15 @@ class Panel:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What all tasks of a panel share.
+    """Settings shared by all tasks of an evaluation.
 
     Attributes:
-        subject: Gives the model when the first task needs it.
-        limit: The first so many items of each task; all by default.
-        out: Folder for results, transcripts and resuming; none keeps nothing.
-        step: Optimizer step that the model is of, where it comes from a training run.
-        heading: What tells one evaluation from another in a folder, such as the model.
-        oracle: Whether environments' oracles play in place of the model.
+        subject: Loads the model when the first task needs it.
+        limit: Maximum items per task, the first ones; all by default.
+        out: Folder for results, transcripts and resuming; None stores nothing.
+        step: Optimizer step of the model, if it comes from a training run.
+        heading: Identity of the evaluation in its folder, such as the model.
+        oracle: Whether environments' oracles play instead of the model.
     """
 
     subject: Callable[[], EvalTarget]
@@ -91,11 +91,11 @@ class Run:
 
 
 class LazySubject:
-    """The model, loaded when the first task needs it, and once.
+    """The model, loaded once, when the first task needs it.
 
     Args:
         make: Loads it.
-        out: Folder for the traceback of an error that should not be.
+        out: Folder for the traceback of an unexpected error.
     """
 
     def __init__(self, make: Callable[[], EvalTarget], out: Path | None = None) -> None:
@@ -103,10 +103,10 @@ class LazySubject:
         self._made: EvalTarget | None = None
 
     def __call__(self) -> EvalTarget:
-        """The model.
+        """Return the model.
 
         Raises:
-            CannotMeasureError: It cannot be had.
+            CannotMeasureError: It cannot be loaded.
         """
         if self._made is None:
             try:
@@ -114,7 +114,7 @@ class LazySubject:
             except AgentTuningError as error:
                 raise CannotMeasureError(str(error)) from error
             except Exception as error:
-                # Whatever libraries raise over files that are not a model's.
+                # Whatever libraries raise on files that are not a model.
                 keep_traceback(self._out, "model")
                 line = " ".join(str(error).split())[:300]
                 raise CannotMeasureError(f"model: {type(error).__name__}: {line}") from error
@@ -127,11 +127,11 @@ class LazySubject:
 
 
 def suite_tasks(names: Sequence[str], settings: SuiteSettings) -> list[Task]:
-    """Tasks of the paper's panel.
+    """Return the tasks of the paper's suites.
 
     Args:
         names: Suites and benchmarks.
-        settings: The user's.
+        settings: The user's settings.
 
     Raises:
         ConfigError: A name is neither.
@@ -151,19 +151,19 @@ def suite_tasks(names: Sequence[str], settings: SuiteSettings) -> list[Task]:
 def run_panel(
     tasks: Sequence[Task], run: Run, progress: Callable[[str], Progress] | None = None
 ) -> Panel:
-    """Measure a model on tasks; one that cannot be measured does not stop the others.
+    """Measure a model on tasks; one that fails does not stop the others.
 
     Args:
-        tasks: What is measured.
-        run: What they share.
-        progress: Makes what is told of a task's progress.
+        tasks: The tasks.
+        run: Their shared settings.
+        progress: Creates a task's progress callback.
 
     Returns:
-        A result for every task. `broken` lists those that failed for another reason than
-        that something is missing here.
+        A result for every task. `broken` lists those that failed for another reason than a missing
+        requirement.
 
     Raises:
-        CannotMeasureError: The model cannot be had.
+        CannotMeasureError: The model cannot be loaded.
     """
     panel = Panel(list(tasks))
     for task in tasks:
@@ -174,7 +174,7 @@ def run_panel(
         except _OtherSettingsError as error:
             panel.results[task.name] = _unmeasured(task, str(error))
             panel.broken.append(task.name)
-            continue  # The results that are there stay.
+            continue  # Existing results are kept.
         except (EndpointError, EvaluatorError) as error:
             result = _unmeasured(task, str(error))
             panel.broken.append(task.name)
@@ -183,7 +183,7 @@ def run_panel(
             if task.configured and isinstance(error, ConfigError):
                 panel.broken.append(task.name)
         except Exception as error:
-            # The boundary to everything that evaluators are made of: the others go on.
+            # Boundary to arbitrary evaluator code: the others continue.
             _log.debug("%s broke", task.name, exc_info=True)
             keep_traceback(run.out, task.name)
             result = _unmeasured(task, f"{type(error).__name__}: {error}")
@@ -197,7 +197,7 @@ def run_panel(
 
 
 def _write(out: Path, step: int, result: EvalResult) -> None:
-    # What was measured before outlives a rerun that cannot: without its data, say.
+    # Earlier results are kept if a rerun fails, for example without its data.
     if result.metrics or not has_figures(out, step, result.evaluator):
         replace_record(out, step, result)
 
@@ -233,7 +233,7 @@ def _journal(
         return
     heading = dict(run.heading)
     if isinstance(subject.server, EndpointModel):
-        # By its name: a server that was started again may have another address.
+        # By its name: a restarted server may have another address.
         heading["model"] = subject.server.name
     path = transcript_path(run.out, task.name, run.step)
     bind_output_dir(path.with_name(MODEL_FILE), heading)
@@ -253,7 +253,7 @@ def _unmeasured(task: Task, reason: str) -> EvalResult:
 
 
 def overalls(panel: Panel) -> dict[str, float]:
-    """The paper's Overall of every suite that was measured whole, by suite."""
+    """Return the paper's Overall of every completely measured suite, by suite."""
     from evaluators.tasks.overall import overall
 
     scales = {benchmark.name: benchmark.scale for benchmark in BENCHMARKS}

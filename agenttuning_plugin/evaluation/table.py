@@ -1,4 +1,4 @@
-"""The panel as a table, and as JSON."""
+"""Result table of `agenttuning evaluate`, and its JSON."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from evaluators.evaluator import EvalResult
 
 @dataclass(frozen=True, slots=True)
 class ShownPanel:
-    """A panel to print.
+    """Results to print.
 
     Attributes:
         panel: The panel.
-        limit: Items of each task, or none for all.
-        overall: The paper's Overall by suite, of whole suites.
+        limit: Items per task, or None for all.
+        overall: The paper's Overall by suite, for complete suites.
     """
 
     panel: Panel
@@ -30,7 +30,7 @@ class ShownPanel:
     overall: dict[str, float]
 
     def as_json(self) -> dict[str, Any]:
-        """For machines; figures in the evaluators' own units."""
+        """Return JSON-ready values; figures in the evaluators' own units."""
         return {
             "limit": self.limit,
             "overall": self.overall,
@@ -38,7 +38,7 @@ class ShownPanel:
         }
 
     def print(self, console: Console, title: str) -> None:
-        """Print a row for each task, then why some have no score, each in one line."""
+        """Print a row per task, then why some have no score, one line each."""
         table = Table(title=escape(title), box=box.SIMPLE_HEAD, pad_edge=False)
         for column in ("", "task", "score", "95 % interval", "n", "errors"):
             side = "left" if column in ("", "task") else "right"
@@ -65,7 +65,7 @@ class ShownPanel:
 
 
 def show_panel(panel: Panel, limit: int | None) -> ShownPanel:
-    """Make what is printed of a panel."""
+    """Prepare results for printing."""
     return ShownPanel(panel, limit, overalls(panel))
 
 
@@ -82,7 +82,7 @@ def _cells(task: Task, result: EvalResult) -> tuple[str, str, str, str]:
 
 
 def _others(task: Task, result: EvalResult) -> str:
-    """Figures besides the main one, of a task whose table names the main one."""
+    """Return figures other than the main one, for tasks that state their main figure."""
     if result.primary not in result.metrics:
         return ""
     return ", ".join(

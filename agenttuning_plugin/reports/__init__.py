@@ -1,1 +1,1 @@
-"""Reads what runs left: results, comparisons, explanations and pages."""
+"""Read the output of runs: results, comparisons, explanations and pages."""

@@ -1,4 +1,4 @@
-"""Episodes of a collection as records; dropped ones are in its databases only."""
+"""Read a collection's episodes as records, including dropped ones from its databases."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ _ENDED = (
 
 
 def collected_records(folder: Path) -> dict[str, list[Record]]:
-    """Episodes that have ended, by environment; {} where nothing was collected.
+    """Return finished episodes by environment; {} if nothing was collected.
 
-    A collection that is running may be read.
+    A running collection can be read, too.
 
     Args:
-        folder: What `agenttuning collect --out` wrote.
+        folder: Output folder of `agenttuning collect`.
 
     Returns:
         Records as an evaluation's, with `kept`: "yes", or why the trajectory was dropped.
 
     Raises:
-        DataError: A database or report is not what this package writes.
+        DataError: A database or report has another format.
     """
     found = {}
     for path in sorted((folder / STATE).glob("*.sqlite")):
@@ -56,9 +56,9 @@ def _ended(path: Path) -> Iterator[Trajectory]:
 
 
 def _sieve(path: Path) -> TrajectoryFilter:
-    """What decided which trajectories are kept, as the last session's report has it."""
+    """Return the trajectory filter, from the last session's report."""
     report = path.with_suffix(".json")
-    if not report.is_file():  # The first session runs, or was killed.
+    if not report.is_file():  # The first session is running, or was killed.
         return TrajectoryFilter(threshold_of(path.stem), (), UNFINISHED)
     try:
         settings = json.loads(report.read_text("utf-8"))["settings"]

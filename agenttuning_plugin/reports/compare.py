@@ -1,4 +1,4 @@
-"""`agenttuning compare`: two evaluations of the same tasks, set side by side."""
+"""`agenttuning compare`: paired comparison of two evaluations of the same tasks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 
 _HEADING = 8
-"""Letters of a folder's name in a line of the table's head."""
+"""Characters of a folder's name per line of the table's header."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,8 @@ class Compared:
         evaluator: Its name.
         figure: Name of the score.
         change: Second against first over the tasks that both measured.
-        only: Number of tasks that only the first and only the second measured.
-        differs: What the two figures depend on and do not share, such as the wording.
+        only: Number of tasks measured only by the first and only by the second.
+        differs: Settings in which the two differ, such as the prompt template.
     """
 
     evaluator: str
@@ -43,7 +43,7 @@ class Compared:
     differs: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """For machines."""
+        """Return JSON-ready values."""
         return {
             "evaluator": self.evaluator,
             "figure": self.figure,
@@ -55,16 +55,16 @@ class Compared:
 
 
 def pick(folder: Path, step: int | None, *, last: bool = True) -> dict[str, Row]:
-    """The evaluations of one step of a folder, by evaluator.
+    """Return the evaluations of one step of a folder, by evaluator.
 
     Args:
-        folder: What `agenttuning evaluate --out` or a training run wrote.
+        folder: Output folder of `agenttuning evaluate` or of a training run.
         step: The step; by default each evaluator's last one, or first one.
         last: Which of the two.
 
     Raises:
         SourceNotFoundError: The folder holds no evaluation.
-        DataError: A line is not what this package writes.
+        DataError: A line has another format.
         ConfigError: Nothing was measured at that step.
     """
     found: dict[str, Row] = {}
@@ -83,7 +83,7 @@ def pick(folder: Path, step: int | None, *, last: bool = True) -> dict[str, Row]
 def compare_evaluations(
     first: Mapping[str, Row], second: Mapping[str, Row], *, every_figure: bool = False
 ) -> list[Compared]:
-    """Compare what both measured.
+    """Compare the evaluators that both measured.
 
     Args:
         first: Evaluations by evaluator.
@@ -138,7 +138,7 @@ def _compare(name: str, figure: str, first: Row, second: Row) -> Compared | None
 
 
 def _why_apart(first: Row, second: Row) -> str:
-    """Why two evaluations of an evaluator have no task in common, in one line."""
+    """Return why two evaluations of an evaluator have no task in common, in one line."""
     about = [dict(row.get("about") or {}) for row in (first, second)]
     keys = sorted(key for key in {**about[0], **about[1]} if about[0].get(key) != about[1].get(key))
     told = [
@@ -156,7 +156,7 @@ def _scored(row: Row, figure: str) -> dict[str, Row]:
 
 
 def _is_macro(row: Row, figure: str) -> bool:
-    """Whether the figure was the mean of the groups' means, told from its own records."""
+    """Whether the figure is a mean of the groups' means, inferred from its records."""
     from evaluators.stats.aggregate import summarise
 
     records = list(_scored(row, figure).values())
@@ -168,10 +168,10 @@ def _is_macro(row: Row, figure: str) -> bool:
 
 
 def table(compared: Sequence[Compared], first: str, second: str) -> Table:
-    """The comparison as a table of 80 columns."""
+    """Format the comparison as a table of 80 columns."""
     caption = "n: tasks that both measured; [95 % interval]; + better, - worse"
     made = Table(caption=escape(caption), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    made.add_column("", overflow="fold")  # Names give way, never figures.
+    made.add_column("", overflow="fold")  # Names are truncated, never figures.
     for column in (first, second, "change", "p", "n", "+/-"):
         heading = "\n".join(textwrap.wrap(column, _HEADING)) or column
         made.add_column(escape(heading), justify="right", no_wrap=True)
@@ -190,12 +190,14 @@ def table(compared: Sequence[Compared], first: str, second: str) -> Table:
 
 
 def warnings(compared: Sequence[Compared]) -> list[str]:
-    """What makes the two less than comparable, one line each."""
+    """Return what limits the comparability of the two, one line each."""
     told = []
     for row in compared:
         if row.differs:
             verb = "differ" if len(row.differs) > 1 else "differs"
-            told.append(f"{row.evaluator}: not measured alike: {' and '.join(row.differs)} {verb}")
+            told.append(
+                f"{row.evaluator}: measured differently: {' and '.join(row.differs)} {verb}"
+            )
         if any(row.only):
             told.append(
                 f"{row.evaluator} {row.figure}: {row.only[0]} tasks only in the first and "
@@ -208,12 +210,12 @@ def warnings(compared: Sequence[Compared]) -> list[str]:
 def unpaired(
     first: Mapping[str, Row], second: Mapping[str, Row], compared: Sequence[Compared]
 ) -> list[str]:
-    """Evaluators of either that are not in the comparison, and why, one line each.
+    """Return evaluators that are not in the comparison, and why, one line each.
 
     Args:
         first: Evaluations by evaluator.
         second: Likewise.
-        compared: What came of them.
+        compared: The comparison.
     """
     told = []
     for name in dict.fromkeys((*first, *second)):
@@ -232,7 +234,7 @@ def unpaired(
 
 
 def flips(compared: Sequence[Compared], most: int) -> list[str]:
-    """Which tasks changed, by evaluator, at most so many each way."""
+    """List the changed tasks by evaluator, up to a number of improved and of regressed ones."""
     told = []
     for row in compared:
         for word, items in (("better", row.change.better), ("worse", row.change.worse)):

@@ -1,4 +1,4 @@
-"""Files of an evaluation on a server in the output folder: adapters and results by step."""
+"""Files of endpoint evaluation in the output folder: adapters and results by step."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ FOLDER = "endpoint"
 """Folder in the trainer's output folder: adapters, logs, results and transcripts by step."""
 
 PREFIX = "endpoint_"
-"""Of the evaluators' names in logs and records: the same ones may run in training too."""
+"""Prefix of the evaluators' names in logs and records: the same ones may also run in training."""
 
 ADAPTER = "adapter-"
-"""Of a step's folder with the adapter, before a digest of its weights."""
+"""Prefix of a step's adapter folder, followed by a digest of its weights."""
 
 
 def results_in(folder: Path) -> list[EvalResult]:
-    """Rows that `agenttuning evaluate` wrote, under the names that they have here."""
+    """Return the rows that `agenttuning evaluate` wrote, with prefixed names."""
     path = folder / RECORDS_FILE
     if not path.is_file():
         return []
@@ -35,7 +35,7 @@ def results_in(folder: Path) -> list[EvalResult]:
 
 
 def digest(adapter: Path) -> str:
-    """Of an adapter's files: other weights have another one."""
+    """Return a digest of an adapter's files: other weights have another one."""
     digest = blake2b(digest_size=6)
     for file in sorted(path for path in adapter.rglob("*") if path.is_file()):
         digest.update(file.name.encode())
@@ -44,18 +44,18 @@ def digest(adapter: Path) -> str:
 
 
 def prefix_of(output: Path) -> str:
-    """Of a run's adapters on the server, which other runs use, from folders of this name too."""
+    """Return a run's prefix of adapter names on the server, unique among runs."""
     folder = output.resolve()
     return f"{folder.name}-{blake2b(str(folder).encode(), digest_size=3).hexdigest()}"
 
 
 def adapter_in(folder: Path) -> Path:
-    """The adapter in a step's folder; a path that is not there where it was deleted."""
+    """Return the adapter in a step's folder; a path that does not exist if it was deleted."""
     return next(iter(sorted(folder.glob(f"{ADAPTER}*"))), folder / f"{ADAPTER}gone")
 
 
 def put_aside(path: Path) -> None:
-    """Keep an earlier run's files out of this one's, but do not lose them."""
+    """Archive a previous run's files."""
     if path.exists():
         number = 1
         while (kept := path.with_name(f"{path.stem}.previous-{number}{path.suffix}")).exists():
@@ -64,6 +64,6 @@ def put_aside(path: Path) -> None:
 
 
 def step_of(folder: Path) -> int:
-    """The step that a folder is of; 0 where its name tells none."""
+    """Return the step of a folder; 0 if its name has none."""
     number = folder.name.removeprefix("step-")
     return int(number) if number.isdigit() else 0

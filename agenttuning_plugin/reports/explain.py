@@ -1,4 +1,4 @@
-"""`agenttuning explain`: which rows made up an optimizer step, from the manifest alone."""
+"""`agenttuning explain`: the rows of an optimizer step, from the manifest alone."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Example:
 
     Attributes:
         position: Number in the mix, from 0.
-        rank: Process that trained on it.
+        rank: Rank of the process that trained on it.
         micro_batch: Number of that process's forward pass in the step, from 0.
-        packed_row: Number of the packed row that holds it, or none without packing.
+        packed_row: Number of its packed row, or None without packing.
         side: "agent" or "general".
         row: Number of the row within its side.
-        exposure: How many times the row had come up to here, this time included.
+        exposure: How often the row had occurred so far, including this time.
         part: Part of a conversation that was split, from 0.
         id: Identifier within the source.
         source: Name of the source.
@@ -58,7 +58,7 @@ class Example:
     spans: tuple[tuple[int, int], ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready values."""
+        """Return JSON-ready values."""
         return {**asdict(self), "spans": [list(span) for span in self.spans]}
 
 
@@ -69,16 +69,16 @@ def explain(
     rank: int | None = None,
     batch_size: int | None = None,
 ) -> list[Example]:
-    """Find the rows of an optimizer step, in the order of training.
+    """Return the rows of an optimizer step, in training order.
 
-    A step takes the next `batch_size` rows of the stream. Of its micro-batches, process r
-    of W takes those whose number is r modulo W, as accelerate deals them out.
+    A step takes the next `batch_size` rows of the stream. Of its micro-batches, rank r of W takes
+    those with number r modulo W, as accelerate distributes them.
 
     Args:
         manifest: The manifest of the run.
         step: Optimizer step, from 0: what trainers log as step k trained on step k - 1.
-        rank: Process, from 0; none: all.
-        batch_size: Rows of a step, where the manifest does not know it.
+        rank: Rank, from 0; None: all.
+        batch_size: Rows per step, if the manifest does not state it.
 
     Raises:
         ConfigError: There is no such step or process, the batch is not known, or it is
@@ -115,7 +115,7 @@ def explain(
 
 
 def _bins(manifest: Manifest) -> Sequence[Index] | None:
-    """With packing, the positions of each packed row, in the order of training."""
+    """With packing, return the positions of each packed row, in training order."""
     settings = manifest.content["packing"]
     if settings is None:
         return None
@@ -137,7 +137,7 @@ def _batch(manifest: Manifest, batch_size: int | None) -> Batch:
 
 
 def _stream(order: MixOrder, bins: Sequence[Index] | None, end: int) -> Index:
-    """Rows in the order of training, agent rows first, up to a row of the batches."""
+    """Return rows in training order, agent rows first, up to a row of the batches."""
     if bins is None:
         return order.slice(0, end)
     parts = [np.asarray(bins[number], dtype=np.int64) for number in range(end)]

@@ -1,4 +1,4 @@
-"""`agenttuning errors`: shares of failure modes, by task and step."""
+"""`agenttuning errors`: rates of failure modes, by task and step."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ _HEADINGS = {
     CALL_ERROR: "call\nerror",
     CALL_REPETITION: "call\nrepeat",
 }
-"""Short enough for all of them and a task's name in 80 columns."""
+"""Column titles short enough for 80 columns."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """How episodes of one task failed at one step.
+    """Failure rates of one task at one step.
 
     Attributes:
         evaluator: The task.
         step: Optimizer step; 0 outside of training.
-        rates: Share of episodes by mode; modes that do not apply are left out.
+        rates: Share of episodes by mode, for modes that apply.
     """
 
     evaluator: str
@@ -52,17 +52,17 @@ class Rates:
     rates: dict[str, Metric]
 
     def as_json(self) -> dict[str, Any]:
-        """For machines."""
+        """Return JSON-ready values."""
         rates = {mode: asdict(metric) for mode, metric in self.rates.items()}
         return {"evaluator": self.evaluator, "step": self.step, "failures": rates}
 
 
 def read_rates(folder: Path) -> list[Rates]:
-    """Rates of every evaluation of a folder that played episodes, or of its collections.
+    """Compute the failure rates of a folder's evaluations with episodes, or of its collections.
 
     Raises:
         SourceNotFoundError: There is none.
-        DataError: A line is not what this package writes.
+        DataError: A line has another format.
     """
     found = []
     for row in _evaluations(folder):
@@ -75,7 +75,7 @@ def read_rates(folder: Path) -> list[Rates]:
 
 
 def _evaluations(folder: Path) -> list[dict[str, Any]]:
-    """A folder's evaluations, or what was collected into it."""
+    """Return a folder's evaluations, or its collections."""
     collected = collected_records(folder)
     if collected and not (folder / RECORDS_FILE).is_file():
         return [
@@ -86,14 +86,14 @@ def _evaluations(folder: Path) -> list[dict[str, Any]]:
 
 
 def table(rows: Sequence[Rates]) -> Table:
-    """A table of 80 columns: percent of episodes."""
+    """Format a table of 80 columns: percent of episodes."""
     made = Table(
         title="Episodes that show a failure mode, in percent",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    made.add_column("task", overflow="fold")  # Never cut off: names are what tells rows apart.
+    made.add_column("task", overflow="fold")  # Never truncated: names identify the rows.
     for column in ("step", "n", *(_HEADINGS[mode] for mode in MODES)):
         made.add_column(column, justify="right")
     for row in rows:

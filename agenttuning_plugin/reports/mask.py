@@ -1,4 +1,4 @@
-"""Making a mask visible: what the loss covers, in colour."""
+"""`agenttuning inspect`: show in colour which text the loss covers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Inspection:
 
     Attributes:
         conversation: The conversation.
-        rendered: Its rendering, found in two ways.
+        rendered: Its rendering, with spans located by two methods.
         row: Its tokens.
     """
 
@@ -36,7 +36,7 @@ class Inspection:
     row: TokenRow
 
     def as_json(self) -> dict[str, Any]:
-        """What a machine may read: text, spans, literals, ids and labels."""
+        """Return text, spans, literals, ids and labels as JSON-ready values."""
         return {
             "id": self.conversation.id,
             "source": self.conversation.source,
@@ -52,7 +52,7 @@ class Inspection:
         }
 
     def summary(self) -> str:
-        """One line for people."""
+        """One readable line."""
         line = f"{self.conversation.id}: {len(self.row.input_ids)} tokens"
         line += f", {self.row.num_trained} trained"
         if self.rendered.literals:
@@ -62,7 +62,7 @@ class Inspection:
         return line
 
     def warnings(self) -> list[str]:
-        """What the chat template leaves out of trained turns, a line each, with the remedy."""
+        """What the chat template omits from trained turns, one line each, with the remedy."""
         report = TokenReport(trained_turns=self.conversation.num_trained)
         report.leave_out(self.conversation, self.rendered.left_out)
         return left_out_warnings(self.conversation.id or "conversation", asdict(report))
@@ -71,7 +71,7 @@ class Inspection:
 def inspect(
     conversation: Conversation, tokenizer: Any, end_of_turn: Iterable[str] = ()
 ) -> Inspection:
-    """Render a conversation and encode it, as a build does.
+    """Render and encode a conversation, as a build does.
 
     Args:
         conversation: The conversation.
@@ -80,8 +80,8 @@ def inspect(
 
     Raises:
         ConfigError: The tokenizer cannot be used.
-        MaskError: The conversation would be left out; says why.
-        CertificationError: Two ways of finding the trained turns disagree.
+        MaskError: The conversation would be dropped; states why.
+        CertificationError: Two methods of locating the trained turns disagree.
     """
     rendered = ChatRenderer(tokenizer, end_of_turn).render(conversation, certify=True)
     (coded,) = Coder(tokenizer).encode([rendered], HuggingFaceEngine(tokenizer))
@@ -91,9 +91,9 @@ def inspect(
 
 
 def show(rendered: Rendered, *, colour: bool = True) -> Text:
-    """A rendered conversation, its trained text in green, or in «» without colour.
+    """Show a rendered conversation, with trained text in green, or in «» without colour.
 
-    Words that spell a control token are red, or stand in ⟦⟧ without colour.
+    Content that spells a control token is red, or in ⟦⟧ without colour.
     """
     if colour:
         shown = Text(rendered.text)

@@ -1,4 +1,4 @@
-"""Reading `evaluations.jsonl` and setting a run's base beside its result."""
+"""Read `evaluations.jsonl` and compare a run's base model with its result."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from evaluators.stats.paired import Change, paired_change
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One figure before and after.
+    """One figure before and after training.
 
     Attributes:
-        suite: What it says something about, such as "held-in".
-        label: What it is.
-        base: At the first evaluation.
-        tuned: At the last one.
-        change: Over the items that both measured.
-        percent: Whether the figure reads as a percentage.
+        suite: Its suite, such as "held-in".
+        label: Its name.
+        base: Value at the first evaluation.
+        tuned: Value at the last one.
+        change: Change over the items that both measured.
+        percent: Whether the figure is shown as a percentage.
     """
 
     suite: str
@@ -42,21 +42,21 @@ class Comparison:
 
 _WORDS = {"success": "success", "valid_format": "format", "action_match": "actions"}
 _BESIDE = ("valid_format",)
-"""Shown beside an evaluator's main figure."""
+"""Figures shown in addition to an evaluator's main figure."""
 
 
 def read_evaluations(folder: Path) -> list[dict[str, Any]]:
-    """Evaluations of a run, in the order they were made.
+    """Read the evaluations of a run, in chronological order.
 
     Raises:
         SourceNotFoundError: The folder holds none.
-        DataError: A line is not what this package writes.
+        DataError: A line has another format.
     """
     path = folder / RECORDS_FILE
     if not path.is_file():
         raise SourceNotFoundError(f"{path}: no such file; has a run with evaluators ended here?")
     rows: list[dict[str, Any]] = []
-    # Not splitlines: a model's text may hold separators that JSON does not escape.
+    # Not splitlines: a model's text may contain separators that JSON does not escape.
     lines = path.read_text("utf-8").split("\n")
     for number, line in enumerate(lines if lines[-1] else lines[:-1], 1):
         try:
@@ -69,7 +69,7 @@ def read_evaluations(folder: Path) -> list[dict[str, Any]]:
 
 
 def compare(evaluations: list[dict[str, Any]]) -> list[Comparison]:
-    """Set each evaluator's base, measured at step 0, beside its last evaluation."""
+    """Compare each evaluator's baseline, measured at step 0, with its last evaluation."""
     found: list[Comparison] = []
     for name in dict.fromkeys(row["evaluator"] for row in evaluations):
         rows = [row for row in evaluations if row["evaluator"] == name and row["metrics"]]
@@ -95,7 +95,7 @@ def compare(evaluations: list[dict[str, Any]]) -> list[Comparison]:
 
 
 def unmeasured(evaluations: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What could not be measured at all, and why, one line each."""
+    """Return what could not be measured at all, and why, one line each."""
     measured = {row["evaluator"] for row in evaluations if row["metrics"]}
     reasons = {
         row["evaluator"]: row.get("error", "")
@@ -113,7 +113,7 @@ def _is_share(key: str, rows: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def table(comparisons: list[Comparison], title: str) -> Table:
-    """The comparison as a table of 80 columns; brackets hold 95 % intervals."""
+    """Format the comparison as a table of 80 columns; brackets are 95 % intervals."""
     caption = "(n); change [95 % interval] and p: paired, item by item; format: every turn parsed"
     made = Table(title=title, caption=escape(caption), box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("", "base", "tuned", "change", "p"):
@@ -138,7 +138,7 @@ def _show(metric: Metric, percent: bool) -> str:
 
 
 def _show_change(row: Comparison) -> str:
-    """In points of a percentage, else in percent of the base."""
+    """Format a change in percentage points, else in percent of the base."""
     change = row.change
     unit = 1.0 if row.percent else abs(change.before)
     if not unit:

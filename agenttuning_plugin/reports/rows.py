@@ -1,4 +1,4 @@
-"""The rows that a manifest speaks of, where they are still on disk."""
+"""Access to the rows of a manifest, while they are still on disk."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class StoredRows:
     tokenizer: Any
 
     def pieces(self, example: Example) -> list[Segment] | None:
-        """Text of an example in pieces; none if its row is not here, or is another one."""
+        """Return the text of an example in pieces; None if its row is missing or changed."""
         whole = MIX in self.parts
         rows = self.parts.get(MIX if whole else example.side)
         number = example.position if whole else example.row
@@ -50,14 +50,14 @@ class StoredRows:
         return decode_pieces(row["input_ids"], example.spans, self.decode)
 
     def decode(self, ids: Any) -> str:
-        """Text of ids, special tokens written out."""
+        """Decode ids to text, with special tokens written out."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=False))
 
 
 def open_rows(manifest: Manifest) -> StoredRows | None:
-    """Open the rows of a manifest; none if they are not there any more.
+    """Open the rows of a manifest; None if they are no longer there.
 
-    A part whose files are incomplete or damaged counts as gone.
+    A part whose files are incomplete or damaged counts as missing.
 
     Raises:
         DataError: The tokenizer beside the manifest is damaged.
@@ -69,14 +69,14 @@ def open_rows(manifest: Manifest) -> StoredRows | None:
     for key, place in places.items():
         folder = manifest.folder / Path(place)
         if (folder / "state.json").is_file():
-            # What pyarrow raises is an OSError or a ValueError, too.
+            # pyarrow's errors are OSErrors or ValueErrors, too.
             with suppress(OSError, ValueError, KeyError, TypeError):
                 parts[key] = Dataset.load_from_disk(folder)
     return StoredRows(parts, manifest.tokenizer()) if parts else None
 
 
 def folder_of(rows: Dataset | None) -> str | None:
-    """Folder that a data set was loaded from, if it holds these rows in this order."""
+    """Return the folder that a dataset was loaded from, if it holds these rows in this order."""
     if rows is None or rows._indices is not None:
         return None
     folders = {Path(file["filename"]).resolve().parent for file in rows.cache_files}

@@ -1,4 +1,4 @@
-"""End of an Axolotl run: base against result, and the next commands."""
+"""Output at the end of an Axolotl run: base against result, and the next commands."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ SUMMARY = "AGENTTUNING_SUMMARY"
 
 
 def print_run_end(cfg: Any, console: Console) -> None:
-    """Print the comparison and the commands, in the run's first process only.
+    """Print the comparison and the next commands, only in the run's first process.
 
     Args:
         cfg: Axolotl's validated settings.
-        console: Where to.
+        console: Output console.
     """
     if os.environ.get("RANK", "0") != "0" or os.environ.get(SUMMARY) == "0":
         return
@@ -32,7 +32,7 @@ def print_run_end(cfg: Any, console: Console) -> None:
     if (folder / RECORDS_FILE).is_file():
         try:
             _print_table(folder, console)
-        except AgentTuningError as error:  # The model is saved; a damaged file ends no run.
+        except AgentTuningError as error:  # must not abort the finished run
             console.print(plain(f"no comparison: {error}"), soft_wrap=True)
     for line in next_commands(cfg):
         console.print(plain(line), soft_wrap=True)
@@ -50,7 +50,7 @@ def _print_table(folder: Path, console: Console) -> None:
 
 
 def next_commands(cfg: Any) -> list[str]:
-    """What to do with a finished run, one command a line."""
+    """Return useful commands for a finished run, one per line."""
     place = str(cfg.output_dir)
     out, folder = shlex.quote(place), Path(place)
     lines = [f"talk to it:      agenttuning chat {out}"]
@@ -60,7 +60,7 @@ def next_commands(cfg: Any) -> list[str]:
     if (folder / "transcripts").is_dir():
         lines.append(f"read episodes:   agenttuning view {out}")
     recipe = str(cfg.axolotl_config_path or "")
-    # A sweep's recipe is a temporary file, which is gone when the run has ended.
+    # A sweep's recipe is a temporary file, which is deleted at the end of the run.
     kept = bool(recipe) and Path(tempfile.gettempdir()) not in Path(recipe).resolve().parents
     if cfg.adapter and kept:
         lines.append(

@@ -1,4 +1,4 @@
-"""A row's text in segments: what the loss covers and what it does not, made safe to show."""
+"""Split a row's text into segments by loss coverage, and make it safe to display."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SHOWN = {"\n", "\t"}
 
 
 class Segment(NamedTuple):
-    """A stretch of text.
+    """A segment of text.
 
     Attributes:
         text: The text.
@@ -40,14 +40,14 @@ def decode_pieces(
     Args:
         ids: (T,) token ids.
         trained: Ranges of tokens that the loss covers, in order, without overlap.
-        decode: Gives the text of ids, special tokens written out.
+        decode: Decodes ids, with special tokens written out.
     """
     trained = list(trained)
     borders = sorted({0, len(ids)}.union(*trained))
     pieces: list[Segment] = []
     before = ""
     for start, end in pairwise(borders):
-        # From the first token on: on its own, a piece would lose the blank at its start.
+        # From the first token: decoded alone, a piece would lose its leading blank.
         whole = decode(ids[:end])
         text = whole[len(before) :] if whole.startswith(before) else decode(ids[start:end])
         pieces.append(Segment(text, _within(start, trained)))
@@ -56,14 +56,14 @@ def decode_pieces(
 
 
 def message_text(message: Mapping[str, Any]) -> str:
-    """What a stored message says: its content, and its tool calls, if any, as JSON."""
+    """Return a stored message's content and, if any, its tool calls as JSON."""
     calls = message.get("tool_calls")
     parts = [str(message["content"]), json.dumps(calls, ensure_ascii=False) if calls else ""]
     return "\n".join(filter(None, parts))
 
 
 def shorten(text: str, limit: int) -> str:
-    """At most `limit` characters of a text, its middle left out, and how many these were."""
+    """Shorten a text to `limit` characters by omitting its middle; return how many were omitted."""
     if len(text) <= limit:
         return text
     tail = limit // 4
@@ -71,7 +71,7 @@ def shorten(text: str, limit: int) -> str:
 
 
 def escape_invisible(text: str) -> Iterator[tuple[str, bool]]:
-    """Split off characters that show nothing, or turn the text around them.
+    """Separate invisible or bidirectional control characters from a text.
 
     Yields:
         Text and false, or such a character's code, as "U+202E", and true.
@@ -88,6 +88,6 @@ def escape_invisible(text: str) -> Iterator[tuple[str, bool]]:
 
 
 def one_line(text: str, limit: int) -> str:
-    """A text as a terminal can show it: one line, no control characters, shortened."""
+    """Format a text for a terminal: one line, no control characters, shortened."""
     line = shorten(text, limit).replace("\n", "⏎").replace("\t", " ")
     return "".join(f"⟨{part}⟩" if hidden else part for part, hidden in escape_invisible(line))

@@ -1,10 +1,10 @@
-"""The same engine on the machines of a Ray cluster.
+"""Collection engine on the machines of a Ray cluster.
 
-The driver keeps the ledger; nobody else writes. Workers play chunks of tasks with the
-engine that one machine uses, over a ledger that hands every call to the driver: a paid
-reply is durable there before anything is done with it. Where a worker is lost, what it had
-not ended is given to others, who take recorded replies up again. Whatever a lost worker
-still says is refused by the ledger, so every task ends exactly once.
+Only the driver writes the log. Workers play chunks of tasks with the
+engine that one machine uses, with a log that forwards every call to the driver: a paid reply is
+durable there before it is used. If a worker is lost, its unfinished tasks are given to others,
+which reuse the recorded replies. Late results of a lost worker are rejected by the log, so every
+task ends exactly once.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from dataset_builders.rollouts.episode import ENVIRONMENT_ERROR, Trajectory
 from dataset_builders.rollouts.ledger import AttemptResult, RolloutLog
 
 MAX_LOSSES = 3
-"""Workers that a task may lose by itself before it ends as "environment_error"."""
+"""Number of workers that a task may lose alone before it ends as "environment_error"."""
 
-_ROUNDS = 4  # Chunks per worker: few enough to be cheap, enough to end together.
+_ROUNDS = 4  # Chunks per worker: few enough for low overhead, enough for load balancing.
 _MOST_AT_ONCE = 8  # Chunks hold at most this many times the tasks in play: little is lost.
 
 
 @dataclass(frozen=True, slots=True)
 class _Chunk:
-    """Tasks that one worker plays, and how many workers they have lost together."""
+    """Tasks that one worker plays, and how many workers were lost with them."""
 
     tasks: tuple[str, ...]
     losses: int = 0
 
 
 class RayEngine(CollectionEngine):
-    """Plays tasks on a Ray cluster; used as `CollectionEngine` is.
+    """Plays tasks on a Ray cluster, with the interface of `CollectionEngine`.
 
-    `max_concurrency` is shared out among the workers, each of which adapts its part to the
+    `max_concurrency` is divided among the workers, each of which adapts its part to the
     endpoint. Machines need this package, the environment's data under the same path, and
     the variable that holds the endpoint's key: none of them is sent.
 
@@ -79,16 +79,16 @@ class RayEngine(CollectionEngine):
 
     @property
     def retries(self) -> Mapping[str, int]:
-        """Failed requests that were sent again, by class; of chunks that have ended."""
+        """Number of retried requests in finished chunks, by failure class."""
         return self._resent
 
     def drain(self, reason: str) -> None:
-        """Begin no further tasks; episodes in play go on to their end."""
+        """Start no further tasks; running episodes continue to their end."""
         super().drain(reason)
         self._tell(DRAIN, reason)
 
     def suspend(self, reason: str) -> None:
-        """Send no further requests; episodes in play stay open and are taken up again."""
+        """Send no further requests; running episodes stay open and are resumed later."""
         super().suspend(reason)
         self._tell(SUSPEND, reason)
 
@@ -102,7 +102,7 @@ class RayEngine(CollectionEngine):
             MissingExtraError: Ray is not installed.
             ClusterError: The cluster cannot be reached, has no core, or is lost.
             EndpointError: The endpoint refuses or is down. Tasks in play stay open.
-            AgentTuningError: What else the user has to mend.
+            AgentTuningError: Any other error that the user has to fix.
         """
         self._attempts = dict(tasks)
         if not self._attempts or self.stopped:
@@ -127,7 +127,7 @@ class RayEngine(CollectionEngine):
             self._mailbox.tell.remote(order, reason)
 
     async def _serve(self) -> None:
-        """Do what the workers' ledgers ask, until cancelled."""
+        """Execute the calls of the workers' logs, until cancelled."""
         while True:
             answers = []
             for number, method, arguments in await self._mailbox.take.remote():
@@ -150,7 +150,7 @@ class RayEngine(CollectionEngine):
         running = self._running
         try:
             while running or (self._queue and not self.stopped):
-                # Machines come and go.
+                # The number of machines changes.
                 workers = max(1, self._workers(ray, required=False))
                 while self._queue and not self.stopped and len(running) < workers:
                     chunk = self._queue.popleft()
@@ -186,7 +186,7 @@ class RayEngine(CollectionEngine):
         share = math.ceil(self._play.max_concurrency / workers)
         play = replace(self._play, max_concurrency=share)
         tasks = [(each, self._attempts[each]) for each in chunk.tasks if each in self._attempts]
-        # Ray would repeat a chunk whole; the driver knows what of it has ended.
+        # Ray would repeat a whole chunk; the driver knows which tasks have finished.
         remote = ray.remote(num_cpus=self._cluster.cpus, max_retries=0)(_play_chunk)
         spread = remote.options(scheduling_strategy="SPREAD")
         return spread.remote(play, self._finish, wording, tasks, self._mailbox)
@@ -205,7 +205,7 @@ class RayEngine(CollectionEngine):
         try:
             resent, cuts = result.result()
         except ray.exceptions.RayError as error:
-            # Raised by the engine, or by Ray in its place.
+            # Raised by the engine, or by Ray instead.
             cause = getattr(error, "cause", error)
             if isinstance(cause, AgentTuningError):
                 raise cause from None
@@ -222,7 +222,7 @@ class RayEngine(CollectionEngine):
             await self._again(chunk, "its worker left it")
 
     async def _again(self, chunk: _Chunk, why: str) -> None:
-        """Give what a chunk has not ended to others, in halves: one task may be the cause."""
+        """Redistribute a chunk's unfinished tasks, in halves: one task may be the cause."""
         left = tuple(task for task in chunk.tasks if task in self._attempts)
         losses = chunk.losses + 1 if len(chunk.tasks) == 1 else 0
         if left and losses >= MAX_LOSSES:
@@ -266,7 +266,7 @@ def _play_chunk(
     tasks: list[tuple[str, int]],
     mailbox: Any,
 ) -> tuple[dict[str, int], int]:
-    """Play tasks, on a worker; returns the retries by class and the cuts of concurrency."""
+    """Play tasks on a worker; return retries by class and the reductions of concurrency."""
 
     async def run() -> tuple[dict[str, int], int]:
         engine = CollectionEngine(play, RemoteLedger(mailbox), finish, wording)

@@ -1,1 +1,1 @@
-"""The report of a mix: numbers as JSON, and one page that shows them."""
+"""Report of a mix: figures as JSON, and an HTML page."""

@@ -1,7 +1,7 @@
-"""The report as one page: no script, no other file, readable offline, light and dark.
+"""Report page: one HTML file without scripts, works offline, light and dark.
 
-Data are not to be trusted: every value goes through the template engine's escaping, and
-characters that show nothing, or turn the text around them, are shown by their codes.
+Data are untrusted: every value is escaped by the template engine, and invisible or bidirectional
+control characters are shown by their codes.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _TOKEN_KEYS = {
 
 
 def render_page(report: Mapping[str, Any], title: str) -> str:
-    """Make the page.
+    """Render the page.
 
     Args:
-        report: What `report.json` holds.
-        title: What the data are, such as the name of their folder.
+        report: Content of `report.json`.
+        title: Title, such as the name of the data's folder.
     """
     template = _environment().get_template("page.html")
     page: str = template.render(
@@ -75,7 +75,7 @@ def _environment() -> Any:
 
 
 def show(value: Any, limit: int = _MAX_CELL) -> Markup:
-    """Escaped text, shortened, with hidden characters by their codes."""
+    """Escape and shorten a text, with hidden characters as codes."""
     shown = Markup("")
     for part, hidden in escape_invisible(shorten(str(value), limit)):
         shown += Markup("<i class=hidden>{}</i>").format(part) if hidden else escape(part)
@@ -89,7 +89,7 @@ def _number(value: Any) -> str:
 
 
 def _shares(mix: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Realised shares of agent data, and the wanted one beside the unit that it counts."""
+    """Return realised shares of agent data, and the requested one beside its unit."""
     eta = mix["eta"]
     stages = [(0, eta)] if isinstance(eta, int | float) else eta
     wanted = ", then ".join(f"{e:g}" + (f" from {start:,}" if start else "") for start, e in stages)
@@ -102,7 +102,7 @@ def _shares(mix: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _share_note(mix: Mapping[str, Any]) -> str:
-    """How the share of the examples compares with that of the trained tokens; "" if unknown."""
+    """Compare the share of examples with that of trained tokens; "" if unknown."""
     share, trained = mix["share_of_examples"], mix.get("share_of_trained_tokens")
     if trained is None or not 0 < share < 1:
         return ""
@@ -146,7 +146,7 @@ def _eta_plot(run: Mapping[str, Any]) -> Markup:
 
 
 def _sources(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every source's account; what this module does not know is shown by its name."""
+    """Return every source's report; counters unknown here are shown by name."""
     found = []
     for side in SIDES:
         for account in (report.get(side) or {}).get("sources", []):
@@ -166,7 +166,7 @@ def _encoded(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Counters by name, those within a group as "group: name"."""
+    """Flatten counters, those within a group as "group: name"."""
     found: list[tuple[str, Any]] = []
     for key, value in values.items():
         name = f"{prefix}{key}".replace("_", " ")

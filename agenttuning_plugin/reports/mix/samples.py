@@ -1,4 +1,4 @@
-"""A few rows of a mix as text, in pieces that show what the loss covers."""
+"""Sample rows of a mix as text, in segments that show what the loss covers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dataset_builders.mixing.preparation import EncodedSources
 if TYPE_CHECKING:
     from datasets import Dataset
 
-EACH = 3  # rows of either side
+EACH = 3  # rows per side
 _LOOKED_AT = 512  # examples at the start of the mix
 _MAX_TOKENS = 4096
 _MAX_PIECE = 1500  # characters
@@ -24,7 +24,7 @@ _MAX_PIECES = 40
 def sample_rows(
     prepared: EncodedSources, order: MixOrder, tokenizer: Any = None
 ) -> list[dict[str, Any]]:
-    """The first rows of each side in the mix, of different tasks where there are several.
+    """Return the first rows of each side in the mix, of different tasks if there are several.
 
     Args:
         prepared: The sources.
@@ -33,7 +33,7 @@ def sample_rows(
 
     Returns:
         Position, side, id, task, where, numbers of tokens and pieces of text of each,
-        JSON-ready. Long pieces have their middle left out.
+        JSON-ready. The middle of long pieces is omitted.
     """
     positions = np.arange(min(order.num_examples, _LOOKED_AT), dtype=np.int64)
     of_agent, rows = order.rows(positions)
@@ -59,7 +59,7 @@ def sample_rows(
 
 
 def _different(positions: Any, rows: Any, index: Any) -> list[int]:
-    """Positions of different rows, those of tasks not seen yet first."""
+    """Return positions of different rows, those of new tasks first."""
     import pyarrow as pa
 
     tasks, seen = index["task"].take(pa.array(rows)).to_pylist(), set[int]()

@@ -1,4 +1,4 @@
-"""The numbers behind the report's tables and plots, JSON-ready."""
+"""Figures of the report's tables and plots, JSON-ready."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MAX_GROUPS = 40  # lines of a table
 _MAX_BARS = 16
 
 Counts = dict[str, Index]
-"""What each row counts in a unit, (A + G,) int64, agent rows first."""
+"""Count of each row in a unit, (A + G,) int64, agent rows first."""
 
 
 def figures(
@@ -33,14 +33,14 @@ def figures(
     general: pa.Table | None,
     max_length: int | None = None,
 ) -> dict[str, Any]:
-    """Numbers of a mix.
+    """Compute the figures of a mix.
 
     Args:
         planned: The order of the mix.
-        plan: What it should be like.
-        agent: Index of the agent rows, see `row_index.INDEX`; not looked at if the order has none.
+        plan: Its plan.
+        agent: Index of the agent rows, see `row_index.INDEX`; ignored if the order has none.
         general: Index of the general rows, likewise.
-        max_length: Longest row that was allowed, in tokens.
+        max_length: Maximum tokens of a row.
 
     Returns:
         `composition` by source, task and model; `lengths`, histograms; `eta_over_run`, shares
@@ -81,7 +81,7 @@ def _counts(sides: dict[str, Any], length: int) -> Counts:
 def _composition(
     sides: dict[str, Any], counts: Counts, times: Index, num_agent: int
 ) -> dict[str, list[dict[str, Any]]]:
-    """Rows, tokens and trained tokens of each group, and how much of them the mix draws."""
+    """Count rows, tokens and trained tokens of each group, and what the mix draws of them."""
     drawn = {unit: values * times for unit, values in counts.items()}
     totals = {unit: max(1, int(values.sum())) for unit, values in drawn.items()}
     found: dict[str, list[dict[str, Any]]] = {"source": [], "task": [], "model": []}
@@ -106,7 +106,7 @@ def _composition(
 
 
 def _groups(index: Any, column: str) -> list[tuple[str, Any]]:
-    """Names and row masks, most rows first; those beyond the limit together."""
+    """Return names and row masks, most rows first; those beyond the limit merged."""
     labels = np.asarray(index[column].to_numpy(zero_copy_only=False), dtype=object)
     names, inverse, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     ranked = np.argsort(-sizes, kind="stable")
@@ -135,7 +135,7 @@ def _lengths(values: Index, num_agent: int, max_length: int | None) -> dict[str,
 
 
 def _eta_over_run(planned: MixSchedule, plan: Plan, counts: Counts) -> dict[str, Any]:
-    """Shares of agent data in windows of whole blocks."""
+    """Return the shares of agent data in windows of whole blocks."""
     order, rows = planned.order, planned.row_sequence()
     blocks = -(-len(rows) // order.block)
     window = -(-blocks // _WINDOWS) * order.block
@@ -153,7 +153,7 @@ def _eta_over_run(planned: MixSchedule, plan: Plan, counts: Counts) -> dict[str,
 
 
 def _exposures(times: Index) -> dict[str, Any]:
-    """Number of rows by how often they come, in ranges where there are many numbers."""
+    """Count rows by number of occurrences, in ranges if there are many values."""
     if not len(times):
         return {"ranges": [], "rows": []}
     low, high = int(times.min()), int(times.max())

@@ -1,4 +1,4 @@
-"""Plots as inline SVG: text, titles and colours that the page's style decides on."""
+"""Inline SVG plots, with text, titles and colours from the page's style."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ WIDTH, HEIGHT = 640, 280
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 24, 30, 46
 
 Series = Mapping[str, Sequence[float]]
-"""Values by name; the name is the CSS class, too, and the words of the legend."""
+"""Values by name; the name is also the CSS class and the legend."""
 
 
 @dataclass(frozen=True)
 class Axes:
-    """A plot's area: data coordinates to pixels.
+    """Plot area: maps data coordinates to pixels.
 
     Attributes:
         x_max: Largest value of the horizontal axis, which begins at 0.
@@ -30,25 +30,25 @@ class Axes:
     y_max: float
 
     def x(self, value: float) -> float:
-        """Pixels from the left."""
+        """Return pixels from the left."""
         return round(_LEFT + value / self.x_max * (WIDTH - _LEFT - _RIGHT), 2)
 
     def y(self, value: float) -> float:
-        """Pixels from the top."""
+        """Return pixels from the top."""
         return round(HEIGHT - _BOTTOM - value / self.y_max * (HEIGHT - _TOP - _BOTTOM), 2)
 
 
 def histogram(
     title: str, x_label: str, edges: Sequence[float], series: Series, mark: tuple[float, str] | None
 ) -> Markup:
-    """Shares of rows by a number, one stepped area for each series.
+    """Plot histograms of rows, one stepped area per series.
 
     Args:
-        title: What is shown.
+        title: Title.
         x_label: Name and unit of the number.
-        edges: (B + 1,) borders of the bins, from 0.
+        edges: (B + 1,) edges of the bins, from 0.
         series: (B,) numbers of rows each; drawn as percentages of their sum.
-        mark: A value to mark by a line, and its words.
+        mark: A value to mark by a line, and its label.
     """
     shares = {
         name: [100 * v / max(1, sum(values)) for v in values] for name, values in series.items()
@@ -77,10 +77,10 @@ def lines(
     series: Series,
     wanted: Sequence[tuple[float, float]],
 ) -> Markup:
-    """Shares over a run, in windows, and the wanted ones as dashes.
+    """Plot shares over a run, in windows, with the requested ones dashed.
 
     Args:
-        title: What is shown.
+        title: Title.
         x_label: Name and unit of the horizontal axis.
         starts: (W,) where windows begin, from 0.
         end: Where the last window ends.
@@ -113,11 +113,11 @@ def lines(
 def bars(
     title: str, x_label: str, labels: Sequence[str], values: Sequence[float], name: str
 ) -> Markup:
-    """Numbers by label.
+    """Plot numbers by label.
 
     Args:
-        title: What is shown.
-        x_label: What the labels are.
+        title: Title.
+        x_label: Meaning of the labels.
         labels: One for each bar.
         values: Heights, in rows.
         name: CSS class of the bars.
@@ -178,14 +178,14 @@ def _plot(
 
 
 def ticks(top: float, wanted: int = 5) -> list[float]:
-    """Round numbers from 0 up to `top`, about as many as wanted."""
+    """Return round numbers from 0 to `top`, about as many as requested."""
     step = 10.0 ** math.floor(math.log10(top / wanted)) if top > 0 else 1.0
     step *= next(factor for factor in (1, 2, 5, 10) if top / (step * factor) <= wanted)
     return [round(step * number, 10) for number in range(int(top / step + 1e-9) + 1)]
 
 
 def _ceiling(series: Series) -> float:
-    """A little above the largest value, so that labels have room."""
+    """Return a value slightly above the largest, so that labels fit."""
     top = max((max(values, default=0) for values in series.values()), default=0)
     return top * 1.12 or 1.0
 

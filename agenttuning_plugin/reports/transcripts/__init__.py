@@ -1,1 +1,1 @@
-"""Transcripts of evaluations as a page to read."""
+"""HTML page of evaluation transcripts."""

@@ -1,7 +1,7 @@
-"""The page: one file, readable offline.
+"""Transcript page: one HTML file that works offline.
 
-Data are not to be trusted: they lie in the page as JSON that cannot end its element, and
-the script shows them as text, never as markup.
+Data are untrusted: they are embedded as JSON that cannot close its element, and the script shows
+them as text, never as markup.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _TITLE, _DATA = "@TITLE@", "@DATA@"
 
 
 def render(shown: Shown, title: str) -> str:
-    """Make the page.
+    """Render the page.
 
     Args:
-        shown: What it shows.
-        title: Such as the folder's name.
+        shown: The episodes.
+        title: Title, such as the folder's name.
     """
     page = resources.files(__package__).joinpath("view.html").read_text("utf-8")
     head, _, tail = page.partition(_DATA)
@@ -33,14 +33,14 @@ def render(shown: Shown, title: str) -> str:
 def _embedded(shown: Shown) -> str:
     data: dict[str, Any] = {"episodes": shown.episodes, "left_out": shown.left_out}
     text = json.dumps(_finite(data), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    # Within a script element only "<" can begin what ends it. Lone surrogates, which a
+    # Within a script element only "<" can start its end tag. Lone surrogates, which a
     # broken tokenizer can emit, cannot be written as UTF-8.
     safe = text.replace("<", "\\u003c").encode("utf-16", "surrogatepass")
     return safe.decode("utf-16", "replace")
 
 
 def _finite(value: Any) -> Any:
-    """The same with figures that JSON lacks as words: a browser would refuse the whole page."""
+    """Replace figures that JSON lacks by words: a browser would reject the whole page."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):

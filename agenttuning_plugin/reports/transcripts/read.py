@@ -1,4 +1,4 @@
-"""Reading the transcripts that evaluations leave in a folder."""
+"""Read the transcripts that evaluations write to a folder."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Shown:
     Attributes:
         episodes: JSON-ready, in the order of their files.
         left_out: Number of episodes over the limit, by file.
-        without: Number of items without any turn, by file: those of losses and replays, which
-            read text and play nothing.
+        without: Number of items without any turn, by file: those of loss and replay, which play no
+            episodes.
     """
 
     episodes: list[dict[str, Any]]
@@ -42,12 +42,12 @@ def read_episodes(folder: Path, limit: int) -> Shown:
     """Read the transcripts of a folder.
 
     Args:
-        folder: What `agenttuning evaluate --out`, `collect --out` or a training run wrote.
-        limit: Episodes of one task at one step to take; the others are counted.
+        folder: Output folder of `agenttuning evaluate`, `agenttuning collect` or a training run.
+        limit: Maximum episodes per task and step; the others are counted.
 
     Raises:
         SourceNotFoundError: There is no transcript.
-        DataError: A line is not what this package writes.
+        DataError: A line has another format.
     """
     shown = Shown([], {})
     for source in _sources(folder):
@@ -78,10 +78,10 @@ class _Source:
 
 
 def _sources(folder: Path) -> list[_Source]:
-    """All there are, by step and name: of the run, of its endpoint, and what was collected."""
+    """Return all sources, by step and name: of the run, of its endpoint, and collected ones."""
     found = []
     places = [(folder / TRANSCRIPTS, "")]
-    # An endpoint's evaluations lie in folders of their own: see `endpoint_callback`.
+    # An endpoint's evaluations are in separate folders: see `endpoint_callback`.
     places += [(each / TRANSCRIPTS, PREFIX) for each in (folder / FOLDER).glob("step-*")]
     for place, prefix in places:
         for file in place.rglob("*.jsonl"):
@@ -100,7 +100,7 @@ def _step(place: Path) -> int | None:
 
 
 def _records(file: Path) -> Iterator[dict[str, Any]]:
-    """The last record of every item: one that failed may have been measured again."""
+    """Return the last record of every item: a failed one may have been measured again."""
     found: dict[str, dict[str, Any]] = {}
     lines = file.read_bytes().split(b"\n")
     for number, line in enumerate(lines, 1):
@@ -110,7 +110,7 @@ def _records(file: Path) -> Iterator[dict[str, Any]]:
             row = json.loads(line.decode("utf-8", "surrogatepass"))
             found[row["item"]] = row
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            if number == len(lines):  # being written, or cut off by a kill
+            if number == len(lines):  # being written, or truncated by a kill
                 continue
             raise DataError(f"{file}:{number}: not a transcript: {error}") from error
     yield from found.values()
@@ -132,7 +132,7 @@ def _episode(source: _Source, row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _opening(row: Mapping[str, Any]) -> int:
-    """Number of turns before the task's own: instruction, demonstration, acknowledgement."""
+    """Count the turns before the task's own: instruction, demonstration, acknowledgement."""
     roles = [message.get("role") for message in row.get("messages") or []]
     spoken = [number for number, role in enumerate(roles) if role == "assistant"]
     given = len(spoken) - int(row.get("rounds", len(spoken)))

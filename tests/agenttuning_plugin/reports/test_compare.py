@@ -68,7 +68,7 @@ def test_two_folders_are_compared_task_by_task(folders: tuple[Path, Path]) -> No
     assert (database["before"], database["after"]) == (pytest.approx(1 / 6), pytest.approx(5 / 6))
     text = done.output
     assert "os success better (6): os-test-0, os-test-1" in text
-    assert "not measured alike: prompt differ" in text
+    assert "measured differently: prompt differ" in text
     assert "1 only in the second are left out" in " ".join(text.split())
 
 
