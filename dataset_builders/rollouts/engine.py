@@ -127,6 +127,7 @@ class RolloutEngine:
                 log=self._log,
                 limits=self._limits,
                 environment=self._environment,
+                on_turn=self._changed,  # A server may sustain more episodes now.
             )
         finally:
             await self._seats.give(seat, sound=episode.ended_itself)

@@ -49,6 +49,7 @@ async def play_episode(
     log: EpisodeLog,
     limits: Limits,
     environment: EnvironmentSpec,
+    on_turn: Callable[[], None] = lambda: None,
 ) -> AttemptResult:
     """Play an attempt to its end.
 
@@ -69,6 +70,7 @@ async def play_episode(
         limits: What the episode may take. Its time is that of this process, and that of
             the recorded requests.
         environment: What is played.
+        on_turn: Called after each turn of the policy.
 
     Returns:
         How it ended, as the task's final attempt.
@@ -115,6 +117,7 @@ async def play_episode(
             spent = _total(await log.turns(task_id, attempt))
             episode.fail(error.reason, str(error))
             break
+        on_turn()
         if reply.model:  # An oracle has none, and costs nothing.
             spent = spent.plus(reply)
         shown = await _shielded(episode, seat, _act, episode, reply)

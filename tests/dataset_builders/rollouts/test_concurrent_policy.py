@@ -169,3 +169,23 @@ def test_environments_are_closed_when_it_returns(monkeypatch: pytest.MonkeyPatch
             on_progress=failing,
         )
     assert len(closed) == len(opened)
+
+
+def test_more_begin_as_soon_as_more_are_sustained() -> None:
+    class Meeting(Answering):
+        """Answers the second turns only when there are three of them at once."""
+
+        together = threading.Barrier(3, timeout=60)
+
+        def complete(
+            self, dialogues: Sequence[Sequence[Message]], max_new_tokens: int
+        ) -> list[str | None]:
+            self.most += 1
+            if sum(message.trained for message in dialogues[0]):
+                self.together.wait()
+                return super().complete(dialogues, max_new_tokens)
+            return ["Hm.\nAction: Operation\n```sql\nSELECT 1\n```"]
+
+    policy = Meeting()
+    found = concurrently(TASKS[:3], policy, 3, lambda: 1 + policy.most)
+    assert [trajectory.num_rounds for trajectory in found] == [2, 2, 2]
