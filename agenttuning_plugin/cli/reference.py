@@ -30,7 +30,7 @@ def _commands(command: Any, name: str = "agenttuning") -> Iterator[tuple[str, An
 def _section(name: str, command: Any) -> str:
     """One command: its help text, then a row for each argument and option."""
     rows = "".join(_row(item) for item in command.params if "completion" not in item.name)
-    table = f"\n\n| | Default | |\n|---|---|---|\n{rows}" if rows else "\n"
+    table = f"\n\n| Option | Default | Description |\n|---|---|---|\n{rows}" if rows else "\n"
     return f"\n## {name}\n\n{_text(command.help)}{table}"
 
 

@@ -1,1 +1,1 @@
-"""Trajectories: played, scored, kept and written."""
+"""Collect trajectories: play, filter and write them."""

@@ -1,4 +1,4 @@
-"""The README of collected data: what it is, from what, and what it cost."""
+"""Dataset card (README) of collected data: contents, origin and cost."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ THOUGHTS = {
     "no_action": "Turns without an action to explain",
     "written": "Turns whose thought was added afterwards",
 }
-"""What is said of the turns that `ThoughtReport` counts."""
+"""Labels of the outcomes that `ThoughtReport` counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetCard:
-    """What is said of the collection of one environment.
+    """Contents of the dataset card for one environment.
 
     Attributes:
         environment: Its name.
-        model: What acted, such as "gpt-4" or "oracle".
-        prompt: Which wording was played, such as "own:1f0c9a3e".
-        min_reward: Smallest reward that was kept.
-        filters: Further filters, such as "max_rounds=10".
+        model: The acting model, such as "gpt-4" or "oracle".
+        prompt: The prompt template, such as "own:1f0c9a3e".
+        min_reward: Minimum reward of kept trajectories.
+        filters: Additional filters, such as "max_rounds=10".
         counts: "played", "kept" and the number dropped for each reason, of tasks: each is
             judged by its last attempt.
         attempts: Attempts that ended, or None where that is not known.
@@ -59,13 +59,13 @@ class DatasetCard:
 
 
 def write_card(folder: Path, task: str, card: DatasetCard, rows: int) -> None:
-    """Write `card/<task>.json`, and the README of all tasks that the folder holds.
+    """Write `card/<task>.json`, and the README of all tasks in the folder.
 
     Args:
         folder: Folder of the collection.
         task: AgentInstruct's name of the task, such as "db".
-        card: What to say of it.
-        rows: Rows that the task has.
+        card: Its card.
+        rows: Number of its rows.
 
     Raises:
         OSError: The folder cannot be written.

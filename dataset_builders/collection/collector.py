@@ -1,7 +1,7 @@
-"""A collection from beginning to end: choose tasks, play them, write what is kept.
+"""Run a collection: select tasks, play them, write what is kept.
 
-The store is the truth. It is written as the run goes; the output is made from it, whole,
-at the end of every session, and so are the numbers of the report.
+The store is authoritative. It is written during the run; the output and the report are generated
+from it, completely, at the end of every session.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ RUN_TIME_LIMIT = "run_time_limit"
 
 
 Watch = Callable[[CollectionProgress, CollectionEngine], None]
-"""Called once as play begins, with what it may look at from then on."""
+"""Called once at the start, with the objects that progress is read from."""
 
 
 def run(
     config: CollectConfig, *, watch: Watch | None = None, finish: Finisher | None = None
 ) -> dict[str, Any]:
-    """Collect, or go on with a collection.
+    """Start or resume a collection.
 
-    SIGINT and SIGTERM drain the run: no further tasks begin, those in play end, and
-    everything is written. A second one stops at once; nothing that was paid is lost.
+    SIGINT and SIGTERM drain the run: no further tasks start, running ones finish, and everything is
+    written. A second signal stops at once; nothing that was paid for is lost.
 
     Args:
-        config: What to do.
-        watch: Told as play begins.
-        finish: Applied to trajectories that earned their reward.
+        config: Settings of the collection.
+        watch: Called when play begins.
+        finish: Applied to rewarded trajectories.
 
     Returns:
-        The report, as `collection/<environment>.json` holds it.
+        The report, as stored in `collection/<environment>.json`.
 
     Raises:
         KeyboardInterrupt: It was stopped by a second signal.
@@ -70,7 +70,7 @@ def run(
 async def collect(
     config: CollectConfig, *, watch: Watch | None = None, finish: Finisher | None = None
 ) -> dict[str, Any]:
-    """As `run`, on a running event loop."""
+    """Same as `run`, on a running event loop."""
     config.check()
     check_folder(config.out)
     sieve = _sieve(config)
@@ -101,7 +101,7 @@ async def collect(
 
 
 def _price(config: CollectConfig, store: SqliteRolloutLog) -> None:
-    """Price what earlier sessions left without a price: limits could not be kept."""
+    """Compute missing costs of earlier sessions, which limits depend on."""
     unknown = store.price(config.model, config.play.prices)
     if unknown and (config.limits.cost is not None or config.play.limits.cost is not None):
         raise ConfigError(
@@ -140,7 +140,7 @@ async def _play(
         try:
             await engine.run(store.open_tasks())
         except AgentTuningError as error:
-            # What has ended is worth writing; then the error is raised.
+            # Write what has finished, then raise the error.
             engine.stopped = engine.stopped or type(error).__name__
             return engine, error
     return engine, None
@@ -171,7 +171,7 @@ def _signals(engine: CollectionEngine) -> Iterator[None]:
         for each in signals:
             loop.add_signal_handler(each, stop)
     except (ValueError, RuntimeError):
-        # Not the main thread: whoever owns that one decides what signals do.
+        # Not the main thread: its owner decides what signals do.
         signals = []
     try:
         yield
@@ -221,7 +221,7 @@ def _report(
         "replies_with_tool_calls": spent.with_calls,
         "cost": spent.cost,
         "cost_per_kept": tally.cost_per_kept,
-        # A limit that is reached with the last reply of all has stopped nothing.
+        # A limit reached with the very last reply has stopped nothing.
         "stopped": engine.stopped if tally.done < tally.total else "",
         "session": {
             "seconds": round(tally.seconds, 3),
@@ -240,7 +240,7 @@ def _export(
     config: CollectConfig, store: SqliteRolloutLog, report: dict[str, Any], wording: Prompt
 ) -> None:
     sieve, name = _sieve(config), config.play.environment.name
-    asked = config.play.endpoint is not None  # An oracle takes nothing: 0 would be noise.
+    asked = config.play.endpoint is not None  # An oracle uses no tokens: 0 would be noise.
     with OutputWriter(config.out, name, config.model) as output:
         for place, ending in store.endings():
             if sieve.keeps(ending.trajectory):

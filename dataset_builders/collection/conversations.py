@@ -1,4 +1,4 @@
-"""Trajectories as conversations, and a file of conversations."""
+"""Convert trajectories to conversations, and write conversations to a file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dataset_builders.storage import replace_text
 
 
 def to_conversation(trajectory: Trajectory) -> Conversation:
-    """Turn a trajectory into a conversation that trains the policy's own turns.
+    """Convert a trajectory to a conversation in which the policy's own turns are trained on.
 
     Raises:
         DataError: The trajectory has no message.
@@ -28,14 +28,13 @@ def to_conversation(trajectory: Trajectory) -> Conversation:
 
 
 def write_jsonl(path: str | os.PathLike[str], conversations: Sequence[Conversation]) -> None:
-    """Write conversations in the `messages` shape, one JSON object a line, UTF-8.
+    """Write conversations in the `messages` format, one JSON object per line, UTF-8.
 
-    The file appears at once and whole: whoever reads `path` meanwhile finds the old
-    content or the new one.
+    The write is atomic: a concurrent reader of `path` finds the old content or the new one.
 
     Args:
-        path: The file; its folder is made if need be.
-        conversations: What to write; none makes an empty file.
+        path: The file; its folder is created if necessary.
+        conversations: The conversations; none gives an empty file.
 
     Raises:
         OSError: The file cannot be written.

@@ -1,7 +1,7 @@
-"""The episode engine with what a collection adds: an endpoint, attempts, limits and parked tasks.
+"""Rollout engine for collections: adds an endpoint, attempts, limits and parked tasks.
 
-It knows a log and nothing of databases, terminals or output: a worker of a cluster runs the same
-one.
+It depends only on a log, not on databases, terminals or output, so that a cluster's worker runs the
+same engine.
 """
 
 from __future__ import annotations
@@ -33,43 +33,43 @@ from dataset_builders.rollouts.recorded_client import RecordedClient
 
 
 class Finisher(Protocol):
-    """What is applied to a trajectory that earned its reward, such as adding thoughts."""
+    """Post-processing of a rewarded trajectory, such as adding thoughts."""
 
     @property
     def name(self) -> str:
-        """Its name: a collection is resumed with the same one only."""
+        """Its name; a collection can be resumed only with the same one."""
 
     async def __call__(self, policy: Policy, trajectory: Trajectory) -> Trajectory:
-        """The trajectory, finished; `policy` asks the acting model.
+        """Return the processed trajectory; `policy` queries the acting model.
 
         Raises:
-            EpisodeEndedError: It cannot be finished, and stays as it was played.
+            EpisodeEndedError: It cannot be processed, and stays as it was played.
         """
 
     def outcomes(
         self, store: SqliteRolloutLog, kept: Callable[[Trajectory], bool]
     ) -> Mapping[str, int]:
-        """Turns of the kept trajectories of all sessions, by what was done to them."""
+        """Return the turns of the kept trajectories of all sessions, by outcome."""
 
 
 class SuspendedError(Exception):
-    """No request may be sent any more; what is in play is resumed in a later session."""
+    """No request may be sent any more; running episodes are resumed in a later session."""
 
 
 @dataclass(frozen=True, slots=True)
 class RolloutConfig:
-    """What is played, and how; a value that another machine can be handed.
+    """What is played, and how; a picklable value.
 
     Attributes:
         environment: The environment.
         endpoint: The model; the environment's oracle plays if None.
-        sampling: How the model writes.
-        limits: What an episode may take.
-        attempts: Attempts at a task; the first that earns `min_reward` is the last.
+        sampling: Sampling settings.
+        limits: Limits of an episode.
+        attempts: Maximum attempts per task; the first that reaches `min_reward` is the last.
         min_reward: In [0, 1].
-        max_concurrency: Most episodes in play.
-        prices: What requests cost.
-        counts_tokens: Whether some limit needs to know what requests take.
+        max_concurrency: Maximum concurrent episodes.
+        prices: Prices of requests.
+        counts_tokens: Whether a limit needs the requests' token usage.
         proven: Whether the endpoint has answered in an earlier session, with these settings.
     """
 
@@ -89,13 +89,14 @@ class CollectionEngine(RolloutEngine):
     """Plays tasks until they end, are drained or suspended.
 
     Args:
-        play: What, and how.
-        ledger: Where everything is written down.
-        finish: Applied to a trajectory that earned its reward, before it is written down.
-        wording: The environment's prompt, where it has been read already.
+        play: What is played, and how.
+        ledger: Log of all results.
+        finish: Applied to a rewarded trajectory, before it is recorded.
+        wording: The environment's prompt template, if it has been read already.
+        answers: Number of the run's requests that the endpoint has answered so far.
 
     Attributes:
-        limit: How many requests may be in flight.
+        limit: Limit of concurrent requests.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class CollectionEngine(RolloutEngine):
         ledger: RolloutLog,
         finish: Finisher | None = None,
         wording: Prompt | None = None,
+        answers: int = 0,
     ) -> None:
         super().__init__(
             play.environment,
@@ -119,17 +121,18 @@ class CollectionEngine(RolloutEngine):
         self._play = play
         self._ledger = ledger
         self._finish = finish
+        self._answers = answers
         self._suspended = False
         self._parking = Parking()
         self._transport: EndpointClient | None = None
 
     @property
     def retries(self) -> Mapping[str, int]:
-        """Failed requests that were sent again, by class."""
+        """Number of retried requests, by failure class."""
         return self._transport.retries if self._transport else {}
 
     def suspend(self, reason: str) -> None:
-        """Send no further requests; episodes in play stay open and are resumed later."""
+        """Send no further requests; running episodes stay open and are resumed later."""
         self._suspended = True
         self.drain(reason)
 
@@ -147,6 +150,7 @@ class CollectionEngine(RolloutEngine):
                         parks=True,
                     )
                 )
+                self._transport.answers = self._answers
                 self._policy = RecordedClient(
                     self._transport, play.sampling, self._ledger, must_count=play.counts_tokens
                 )
@@ -167,10 +171,13 @@ class CollectionEngine(RolloutEngine):
             pass
         except UnprovenError as error:
             answers = self._transport.answers if self._transport else 0
-            self._parking.add(Parked(task_id, attempt, error, answers))
+            await self._park(Parked(task_id, attempt, error, answers))
+
+    async def _park(self, task: Parked) -> None:
+        self._parking.add(task)
 
     async def _play_parked(self) -> None:
-        """Play tasks set aside once more, one by one: by now others may have been answered."""
+        """Retry parked tasks one by one: others may have been answered by now."""
         for parked in self._parking.take():
             if self.stopped or self._transport is None:
                 return
@@ -188,7 +195,7 @@ class CollectionEngine(RolloutEngine):
                 raise EndpointError(f"{error} (task {parked.task_id}, which stays open)") from error
 
     async def _attempt(self, task_id: str, attempt: int) -> bool:
-        """Play an attempt; returns whether the task has ended with it."""
+        """Play an attempt; return whether it ended the task."""
         ending = await self._played(task_id, attempt)
         trajectory = ending.trajectory
         if self._doubtful(trajectory):
@@ -196,7 +203,7 @@ class CollectionEngine(RolloutEngine):
         over = trajectory.exit_reason not in UNFINISHED
         earned = over and trajectory.reward >= self._play.min_reward
         if earned and self._finish is not None and self._transport is not None:
-            # One that cannot be finished stays as it was played.
+            # One that cannot be processed stays as it was played.
             with suppress(EpisodeEndedError):
                 trajectory = await self._finish(self._policy, trajectory)
         final = earned or attempt + 1 >= self._play.attempts
@@ -204,7 +211,7 @@ class CollectionEngine(RolloutEngine):
         return final
 
     def _doubtful(self, trajectory: Trajectory) -> bool:
-        """Whether the endpoint refused a task's first request, and has answered none so far."""
+        """Whether the endpoint rejected a task's first request, and has answered none so far."""
         transport = self._transport
         if transport is None or transport.proven or transport.answers or trajectory.num_rounds:
             return False

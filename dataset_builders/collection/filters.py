@@ -1,4 +1,4 @@
-"""What is kept of played trajectories, and why the rest is dropped.
+"""Filters of played trajectories, with drop reasons.
 
 The paper keeps a trajectory only if its reward is 1 (2/3 for Mind2Web, section 2.1.3): a
 filter that needs no judge, because the environment itself scores. Further filters are
@@ -29,18 +29,18 @@ LONE_SURROGATE = "lone_surrogate"
 CUT_TURNS = "cut_turns"
 
 ALWAYS = "no_cut_turns"
-"""Filter that is applied with its default where it is not named: a turn cut at the token limit
-teaches to stop in the middle of a word, whatever the trajectory earned."""
+"""Filter that is always applied, by default with 0: a truncated turn would teach the model to stop
+mid-word, whatever its reward."""
 
 _SELF_EXPLAINING = frozenset({BAD_FORMAT, CONTEXT_FULL, ROUND_LIMIT})
 _SURROGATE = re.compile("[\ud800-\udfff]")
-# Where a turn acts, in the formats of all six tasks.
+# Start of an action, in the formats of all six tasks.
 _ACTS = re.compile(r"^[ \t]*(?:action|act|answer|final answer)[ \t]*:|```", re.I | re.M)
 _LABEL = re.compile(r"^\s*(?:thought|think)[ \t]*:", re.I)
 _REFUSAL = re.compile(
     r"\bas an? (?:ai|artificial intelligence|(?:large )?language model)\b"
     r"|\bi(?:['\u2019]m| am) sorry\b"
-    # Not "unable to" alone: an agent may well be unable to find a file.
+    # Not "unable to" alone: an agent may legitimately be unable to find a file.
     r"|\bi(?:['\u2019]m| am)? ?"
     r"(?:cannot|can not|can['\u2019]t|won['\u2019]t|(?:unable|not able) to)"
     r" (?:help|assist|fulfil|comply|continue with (?:this|that|your))",
@@ -49,7 +49,7 @@ _REFUSAL = re.compile(
 
 
 def threshold_of(environment: str) -> float:
-    """Reward from which the paper kept a trajectory of this environment.
+    """Return the paper's reward threshold for trajectories of this environment.
 
     Raises:
         ConfigError: The environment is unknown.
@@ -58,9 +58,9 @@ def threshold_of(environment: str) -> float:
 
 
 def reward_filter(min_reward: float) -> Filter:
-    """Keep what earned at least this reward, in [0, 1]; 0 keeps failures too.
+    """Keep trajectories with at least this reward, in [0, 1]; 0 keeps failures too.
 
-    The drop reason is `BELOW_THRESHOLD`, or the exit reason where that explains the reward.
+    The drop reason is `BELOW_THRESHOLD`, or the exit reason if that explains the reward.
 
     Raises:
         ConfigError: The number is out of range.
@@ -78,7 +78,7 @@ def reward_filter(min_reward: float) -> Filter:
 
 
 def can_be_trained(trajectory: Trajectory) -> str:
-    """Drop what no builder would take: nothing trained, an empty turn, text that is no Unicode."""
+    """Drop what no builder accepts: no trained turn, an empty turn, invalid Unicode."""
     if not any(message.trained for message in trajectory.messages):
         return NOTHING_TRAINED
     if not all(message.content.strip() for message in trajectory.messages):
@@ -88,14 +88,14 @@ def can_be_trained(trajectory: Trajectory) -> str:
 
 
 def thought_of(turn: str) -> str:
-    """What an assistant turn says before it acts, without the label; "" if nothing."""
+    """Return an assistant turn's text before its action, without the label; "" if none."""
     acts = _ACTS.search(turn)
     before = turn[: acts.start()] if acts else turn
     return _LABEL.sub("", before).strip()
 
 
 def refuses(text: str) -> bool:
-    """Whether a text says that its author will not or cannot help."""
+    """Whether a text is a refusal to help."""
     return _REFUSAL.search(text) is not None
 
 
@@ -139,7 +139,7 @@ def _has_thought(number: int) -> Filter:
     def apply(trajectory: Trajectory) -> str:
         turns = _turns(trajectory)
         lacking = sum(not thought_of(turn) for turn in turns)
-        # As a share of the turns: long episodes may have a bare turn, short ones not.
+        # As a share of the turns: a long episode may have a turn without thought, a short one not.
         return "no_thought" if (len(turns) - lacking) * 100 < number * len(turns) else ""
 
     return apply
@@ -162,9 +162,9 @@ class FilterRule:
     """A named filter.
 
     Attributes:
-        make: Makes the filter for a number.
+        make: Creates the filter for a number.
         help: What is dropped, with N for the number.
-        default: The number where none is given; None: it has to be given.
+        default: The default number; None: it is required.
     """
 
     make: Callable[[int], Filter]
@@ -186,17 +186,17 @@ FILTERS: dict[str, FilterRule] = {
     "no_refusal": FilterRule(_no_refusal, "more than N turns that refuse", 0),
     "no_repetition": FilterRule(_no_repetition, "the same turn N times in a row", 3),
 }
-"""Filters by name. A program may add its own."""
+"""Filters by name; programs can add their own."""
 
 
 def parse_filters(texts: Sequence[str]) -> dict[str, Filter]:
-    """Make filters from `name` or `name=number`.
+    """Parse filters from `name` or `name=number`.
 
     Returns:
         The filters by their full text, such as "max_rounds=10", in the order given.
 
     Raises:
-        ConfigError: A name is unknown, or a number is missing, negative or no number.
+        ConfigError: A name is unknown, or a number is missing, negative or not a number.
     """
     filters: dict[str, Filter] = {}
     for text in texts:
@@ -218,10 +218,10 @@ def _number(text: str, value: str) -> int:
 
 
 class TrajectoryFilter:
-    """All filters of a collection, and the count of what they did.
+    """All filters of a collection, with counts of their decisions.
 
     Args:
-        min_reward: Smallest reward that is kept; see `threshold_of`.
+        min_reward: Minimum reward to keep; see `threshold_of`.
         filters: Further filters, as `parse_filters` takes them; the first that objects
             names the reason. `no_cut_turns` comes first unless it is among them.
         unfinished: Exit reasons, beside "environment_error", after which a trajectory is
@@ -251,17 +251,17 @@ class TrajectoryFilter:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The further filters with their numbers, for the record."""
+        """The additional filters with their numbers, for the record."""
         return tuple(self._further)
 
     def reason(self, trajectory: Trajectory) -> str:
-        """Why a trajectory is dropped, or "" if it is kept; counts nothing."""
+        """Return why a trajectory is dropped, or "" if it is kept; counts nothing."""
         if trajectory.exit_reason in self._unfinished:
             return trajectory.exit_reason
         return next(filter(None, (apply(trajectory) for apply in self._filters)), "")
 
     def keeps(self, trajectory: Trajectory) -> bool:
-        """Whether a trajectory is kept; counts it."""
+        """Return whether a trajectory is kept, and count it."""
         reason = self.reason(trajectory)
         self.counts["played"] += 1
         self.cut_turns += trajectory.cut_turns

@@ -1,4 +1,4 @@
-"""The folder of a collection: where its state lies, and whether all data in it are its own."""
+"""Layout of a collection's folder, and check for foreign data in it."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from dataset_builders.environments import HELD_IN, load_environment
 from dataset_builders.errors import ConfigError
 
 STATE = "collection"
-"""Folder, within that of the collection, of its databases and reports."""
+"""Subfolder of a collection with its databases and reports."""
 
 
 def state_path(out: Path, environment: str) -> Path:
-    """The database of an environment's collection."""
+    """Return the database of an environment's collection."""
     return out / STATE / f"{environment}.sqlite"
 
 
 def table_path(out: Path, task: str) -> Path:
-    """What is read for training of an AgentInstruct task, such as "db"."""
+    """Return the training file of an AgentInstruct task, such as "db"."""
     return out / "data" / f"{task}-00000-of-00001.parquet"
 
 
 def card_path(out: Path, task: str) -> Path:
-    """What was collected of a task."""
+    """Return the card file of a task."""
     return out / "card" / f"{task}.json"
 
 
 def check_folder(out: Path) -> None:
-    """Look for data that were not collected: whoever reads the folder would mix them in.
+    """Check for data that were not collected: a reader of the folder would mix them in.
 
     Raises:
-        ConfigError: There are some; names the first.
+        ConfigError: There are such data; names the first file.
     """
     own = {table_path(out, task) for task in _tasks(out)}
     for path in sorted((out / "data").rglob("*")):
@@ -43,7 +43,7 @@ def check_folder(out: Path) -> None:
 
 
 def _tasks(out: Path) -> set[str]:
-    # By its database, too: a process killed between table and card has left no card.
+    # The database counts, too: a process killed between table and card leaves no card.
     tasks = ((name, load_environment(name).dialogue.agentinstruct_task) for name in HELD_IN)
     return {
         task

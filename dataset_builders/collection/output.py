@@ -1,4 +1,4 @@
-"""Kept trajectories on disk, in AgentInstruct's shape and as `messages`.
+"""Write kept trajectories, in AgentInstruct's format and as `messages`.
 
 A folder holds, for every AgentInstruct task that was collected into it:
 
@@ -44,7 +44,7 @@ _BATCH_ROWS = 256
 def conversations_of(
     number: int, trajectory: Trajectory, model: str = ""
 ) -> Iterator[tuple[Conversation, str]]:
-    """Turn a kept trajectory into conversations, as AgentInstruct holds them.
+    """Convert a kept trajectory to conversations, in AgentInstruct's form.
 
     There is one, but where the model is shown nothing of former turns (Mind2Web) there is
     one for each turn of its own: what it learns from is then what it is played with.
@@ -91,9 +91,9 @@ def _single_turns(messages: tuple[Message, ...]) -> Iterator[tuple[Message, ...]
 
 
 def agentinstruct_row(conversation: Conversation) -> dict[str, Any]:
-    """A conversation as a row of AgentInstruct: `loss` is null on human turns.
+    """Convert a conversation to an AgentInstruct row: `loss` is null on human turns.
 
-    The shape has no field for reasoning, so it is put into the text, between tags.
+    The format has no field for reasoning, so it is put into the text, in tags.
     """
     turns = [
         {
@@ -107,7 +107,7 @@ def agentinstruct_row(conversation: Conversation) -> dict[str, Any]:
 
 
 def agentinstruct_schema() -> pa.Schema:
-    """Columns of AgentInstruct on the hub, with the features that `datasets` reads."""
+    """Return the columns of AgentInstruct on the hub, with the features that `datasets` reads."""
     import pyarrow as pa
 
     text = {"dtype": "string", "_type": "Value"}
@@ -116,13 +116,13 @@ def agentinstruct_schema() -> pa.Schema:
     turns = pa.struct([("from", pa.string()), ("loss", pa.bool_()), ("value", pa.string())])
     return pa.schema(
         [("conversations", pa.list_(turns)), ("id", pa.string())],
-        # What `datasets` would write; importing it takes longer than all else here.
+        # Same as written by `datasets`, whose import takes longer than everything else here.
         metadata={"huggingface": json.dumps({"info": {"features": features}})},
     )
 
 
 class OutputWriter:
-    """Writes kept trajectories as they come; memory does not grow with their number.
+    """Writes kept trajectories as a stream; memory does not grow with their number.
 
     All files are written beside their place and put there by `finish`, each whole and the
     parquet file last: until then a reader finds what was there before. Left without
@@ -154,7 +154,7 @@ class OutputWriter:
         task = load_environment(environment).dialogue.agentinstruct_task
         self.folder, self.task, self.model = Path(folder), task, model
         self.rows = self.trajectories = 0
-        # In the order in which they are put in place: what is read for training last.
+        # In the order in which they are renamed: the training file last.
         self._texts = {
             kind: self.folder / kind / f"{task}.jsonl" for kind in ("jsonl", "messages", "origins")
         }
@@ -185,7 +185,7 @@ class OutputWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Remove what has not been put in place."""
+        """Remove files that were not finished."""
         del kind, error, trace
         self._discard()
 
@@ -215,10 +215,10 @@ class OutputWriter:
         self.trajectories += 1
 
     def finish(self, card: DatasetCard) -> None:
-        """Put everything in place.
+        """Rename all files to their final names.
 
         Args:
-            card: What the README says of it.
+            card: Contents of the README.
 
         Raises:
             StorageError: The disk is full, or the folder has gone.
@@ -259,12 +259,12 @@ class OutputWriter:
 
 
 def _part(path: Path) -> Path:
-    # Hidden, so that no reader of the folder takes it for data.
+    # Hidden, so that no reader of the folder treats it as data.
     return path.with_name(f".{path.name}.part")
 
 
 def _settle(path: Path) -> None:
-    """Wait until a file is on the disk: a rename could otherwise outlive its content."""
+    """Sync a file to disk: otherwise a rename could be durable before its content."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 

@@ -1,4 +1,4 @@
-"""How a collection stands: what is done, what is kept, what it took."""
+"""Progress counters of a collection."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataset_builders.rollouts.ledger import ACT, AttemptResult, RolloutLog, Tur
 
 @dataclass(slots=True)
 class CollectionProgress:
-    """The numbers that progress shows.
+    """Figures shown as progress.
 
     Attributes:
         total: Tasks of the collection.
@@ -24,7 +24,7 @@ class CollectionProgress:
         begun: When the session began, by the monotonic clock.
         attempts: Attempts that ended, those of earlier sessions and those that were
             followed by another one included.
-        asks: Whether a model is asked; an oracle takes no tokens and costs nothing.
+        asks: Whether a model is used; an oracle uses no tokens and costs nothing.
         priced: Whether the price of its tokens is known.
     """
 
@@ -40,43 +40,43 @@ class CollectionProgress:
 
     @property
     def done(self) -> int:
-        """Tasks that have ended."""
+        """Number of finished tasks."""
         return self.sieve.counts["played"]
 
     @property
     def kept(self) -> int:
-        """Trajectories that are kept."""
+        """Number of kept trajectories."""
         return self.sieve.counts["kept"]
 
     @property
     def reasons(self) -> dict[str, int]:
-        """Trajectories that are dropped, by reason."""
+        """Number of dropped trajectories, by reason."""
         counts = self.sieve.counts.items()
         return {name: number for name, number in counts if name not in ("played", "kept")}
 
     @property
     def seconds(self) -> float:
-        """Length of the session."""
+        """Duration of the session in seconds."""
         return time.monotonic() - self.begun
 
     @property
     def rate(self) -> float:
-        """Tasks that ended per minute of this session."""
+        """Tasks finished per minute in this session."""
         return self.ended / max(self.seconds, 1e-9) * 60
 
     @property
     def cost_per_kept(self) -> float | None:
-        """None where the cost is unknown, or nothing is kept."""
+        """Cost per kept trajectory; None if the cost is unknown, or nothing is kept."""
         return self.spent.cost / self.kept if self.spent.cost is not None and self.kept else None
 
 
 class WatchedLedger:
-    """A ledger that counts what goes through it.
+    """A rollout log that counts what passes through it.
 
     Args:
-        ledger: Where it goes.
-        tally: Counts.
-        on_spent: Called after every reply that was paid.
+        ledger: The underlying log.
+        tally: The counters.
+        on_spent: Called after every paid reply.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Being part of a Ray cluster, for as long as a run takes."""
+"""Connect to a Ray cluster for the duration of a run."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _KNOCKING = 10.0  # Seconds.
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Which cluster, and what a worker takes of it.
+    """A Ray cluster, and the resources of a worker.
 
     Attributes:
         address: Of the cluster, such as "10.0.0.1:6379"; if None that of `RAY_ADDRESS`, or
             of a cluster that runs on this machine, or a new one on this machine.
-        cpus: Cores that a worker reserves.
+        cpus: Cores reserved per worker.
     """
 
     address: str | None = None
@@ -38,7 +38,7 @@ class Cluster:
 
 
 def post_box(ray: Any) -> Any:
-    """A mailbox on this machine, as a handle."""
+    """Create a mailbox on this machine; return its handle."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = ray.get_runtime_context().get_node_id()
@@ -51,8 +51,8 @@ def post_box(ray: Any) -> Any:
 
 @contextmanager
 def connected(cluster: Cluster) -> Iterator[Any]:
-    """Ray, connected to a cluster; disconnected again, unless it was connected before."""
-    # Nothing of a run is anybody else's business.
+    """Connect Ray to a cluster; disconnect on exit, unless it was connected before."""
+    # No usage statistics.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
@@ -82,7 +82,7 @@ def connected(cluster: Cluster) -> Iterator[Any]:
 
 
 def _reach(address: str | None) -> None:
-    """Knock first: Ray tries an address that nobody answers for minutes."""
+    """Probe the address first: Ray tries an unreachable one for minutes."""
     found = re.fullmatch(r"\[?([^/]+?)\]?:(\d{1,5})", address or "")
     if found is None:
         return
@@ -94,7 +94,7 @@ def _reach(address: str | None) -> None:
 
 @contextmanager
 def _own_signals() -> Iterator[None]:
-    """Keep what SIGTERM does here: Ray would make it end the process on the spot."""
+    """Preserve the SIGTERM handler: Ray would make it end the process immediately."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -106,6 +106,6 @@ def _own_signals() -> Iterator[None]:
 
 
 def line_of(error: BaseException) -> str:
-    """Kind and words of an error, in one line; Ray's run over many."""
+    """Return type and message of an error in one line; Ray's take many."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:300]}"

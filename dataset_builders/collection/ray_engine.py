@@ -1,10 +1,10 @@
-"""The same engine on the machines of a Ray cluster.
+"""Collection engine on the machines of a Ray cluster.
 
-The driver keeps the ledger; nobody else writes. Workers play chunks of tasks with the
-engine that one machine uses, over a ledger that hands every call to the driver: a paid
-reply is durable there before anything is done with it. Where a worker is lost, what it had
-not ended is given to others, who take recorded replies up again. Whatever a lost worker
-still says is refused by the ledger, so every task ends exactly once.
+Only the driver writes the log. Workers play chunks of tasks with the
+engine that one machine uses, with a log that forwards every call to the driver: a paid reply is
+durable there before it is used. If a worker is lost, its unfinished tasks are given to others,
+which reuse the recorded replies. Late results of a lost worker are rejected by the log, so every
+task ends exactly once.
 """
 
 from __future__ import annotations
@@ -19,32 +19,41 @@ from typing import Any
 
 from dataset_builders.collection.engine import CollectionEngine, Finisher, RolloutConfig
 from dataset_builders.collection.ray_cluster import Cluster, connected, line_of, post_box
-from dataset_builders.collection.ray_mailbox import DRAIN, SUSPEND, RemoteLedger, obey
+from dataset_builders.collection.ray_mailbox import DRAIN, PARK, SUSPEND
+from dataset_builders.collection.ray_worker import play_chunk
 from dataset_builders.endpoints.concurrency import AdaptiveLimit
 from dataset_builders.environments.prompts import Prompt
 from dataset_builders.errors import AgentTuningError, ClusterError
 from dataset_builders.rollouts.episode import ENVIRONMENT_ERROR, Trajectory
 from dataset_builders.rollouts.ledger import AttemptResult, RolloutLog
+from dataset_builders.rollouts.parking import Parked
 
 MAX_LOSSES = 3
-"""Workers that a task may lose by itself before it ends as "environment_error"."""
+"""Number of workers that a task may lose alone before it ends as "environment_error"."""
 
-_ROUNDS = 4  # Chunks per worker: few enough to be cheap, enough to end together.
+_ROUNDS = 4  # Chunks per worker: few enough for low overhead, enough for load balancing.
 _MOST_AT_ONCE = 8  # Chunks hold at most this many times the tasks in play: little is lost.
 
 
 @dataclass(frozen=True, slots=True)
 class _Chunk:
-    """Tasks that one worker plays, and how many workers they have lost together."""
+    """Tasks that one worker plays.
+
+    Attributes:
+        tasks: Their identifiers.
+        losses: Number of workers that were lost with them.
+        parked: The one task, if it was parked before.
+    """
 
     tasks: tuple[str, ...]
     losses: int = 0
+    parked: Parked | None = None
 
 
 class RayEngine(CollectionEngine):
-    """Plays tasks on a Ray cluster; used as `CollectionEngine` is.
+    """Plays tasks on a Ray cluster, with the interface of `CollectionEngine`.
 
-    `max_concurrency` is shared out among the workers, each of which adapts its part to the
+    `max_concurrency` is divided among the workers, each of which adapts its part to the
     endpoint. Machines need this package, the environment's data under the same path, and
     the variable that holds the endpoint's key: none of them is sent.
 
@@ -75,20 +84,21 @@ class RayEngine(CollectionEngine):
         self._attempts: dict[str, int] = {}
         self._queue: deque[_Chunk] = deque()
         self._running: dict[asyncio.Task[Any], tuple[_Chunk, Any]] = {}
+        self._parked: dict[str, Parked] = {}
         self._mailbox: Any = None
 
     @property
     def retries(self) -> Mapping[str, int]:
-        """Failed requests that were sent again, by class; of chunks that have ended."""
+        """Number of retried requests in finished chunks, by failure class."""
         return self._resent
 
     def drain(self, reason: str) -> None:
-        """Begin no further tasks; episodes in play go on to their end."""
+        """Start no further tasks; running episodes continue to their end."""
         super().drain(reason)
         self._tell(DRAIN, reason)
 
     def suspend(self, reason: str) -> None:
-        """Send no further requests; episodes in play stay open and are taken up again."""
+        """Send no further requests; running episodes stay open and are resumed later."""
         super().suspend(reason)
         self._tell(SUSPEND, reason)
 
@@ -102,7 +112,7 @@ class RayEngine(CollectionEngine):
             MissingExtraError: Ray is not installed.
             ClusterError: The cluster cannot be reached, has no core, or is lost.
             EndpointError: The endpoint refuses or is down. Tasks in play stay open.
-            AgentTuningError: What else the user has to mend.
+            AgentTuningError: Any other error that the user has to fix.
         """
         self._attempts = dict(tasks)
         if not self._attempts or self.stopped:
@@ -117,7 +127,8 @@ class RayEngine(CollectionEngine):
                 raise ClusterError(f"the Ray cluster is lost: {line_of(error)}") from error
             finally:
                 serving.cancel()
-                with suppress(asyncio.CancelledError, ray.exceptions.RayError):
+                errors = asyncio.CancelledError, ray.exceptions.RayError, AgentTuningError
+                with suppress(*errors):
                     await serving
                 mailbox, self._mailbox = self._mailbox, None
                 ray.kill(mailbox)
@@ -127,15 +138,28 @@ class RayEngine(CollectionEngine):
             self._mailbox.tell.remote(order, reason)
 
     async def _serve(self) -> None:
-        """Do what the workers' ledgers ask, until cancelled."""
+        """Execute the calls of the workers' logs, until cancelled."""
         while True:
             answers = []
             for number, method, arguments in await self._mailbox.take.remote():
-                answers.append((number, await getattr(self._ledger, method)(*arguments)))
+                if method == PARK:
+                    await self._park(*arguments)
+                    answers.append((number, True))
+                    continue
+                answer = await getattr(self._ledger, method)(*arguments)
+                answers.append((number, answer))
                 if method == "end":
                     self._ended(*arguments)
+                if method == "record":
+                    self._answers += answer
             self._mailbox.give.remote(answers)
             self._count()
+
+    async def _park(self, task: Parked) -> None:
+        # Its worker knows the answers of its own chunk only.
+        task = replace(task, answers=self._answers)
+        self._parked[task.task_id] = task
+        await super()._park(task)
 
     def _ended(self, ending: AttemptResult) -> None:
         task_id = ending.trajectory.task_id
@@ -149,8 +173,8 @@ class RayEngine(CollectionEngine):
         self._queue = _cut(tuple(self._attempts), workers, self._play.max_concurrency)
         running = self._running
         try:
-            while running or (self._queue and not self.stopped):
-                # Machines come and go.
+            while running or (self._look_at_parked() and not self.stopped):
+                # The number of machines changes.
                 workers = max(1, self._workers(ray, required=False))
                 while self._queue and not self.stopped and len(running) < workers:
                     chunk = self._queue.popleft()
@@ -173,6 +197,13 @@ class RayEngine(CollectionEngine):
             await asyncio.gather(*running, return_exceptions=True)
             running.clear()
 
+    def _look_at_parked(self) -> bool:
+        """Queue a parked task where nothing else is left; returns whether anything is queued."""
+        if not self._queue and self._parked:
+            task = self._parked.pop(next(iter(self._parked)))
+            self._queue.append(_Chunk((task.task_id,), parked=task))
+        return bool(self._queue)
+
     def _workers(self, ray: Any, *, required: bool = True) -> int:
         cores = ray.cluster_resources().get("CPU", 0.0)
         workers = int(cores / self._cluster.cpus)
@@ -186,10 +217,12 @@ class RayEngine(CollectionEngine):
         share = math.ceil(self._play.max_concurrency / workers)
         play = replace(self._play, max_concurrency=share)
         tasks = [(each, self._attempts[each]) for each in chunk.tasks if each in self._attempts]
-        # Ray would repeat a chunk whole; the driver knows what of it has ended.
-        remote = ray.remote(num_cpus=self._cluster.cpus, max_retries=0)(_play_chunk)
+        # Ray would repeat a whole chunk; the driver knows which tasks have finished.
+        remote = ray.remote(num_cpus=self._cluster.cpus, max_retries=0)(play_chunk)
         spread = remote.options(scheduling_strategy="SPREAD")
-        return spread.remote(play, self._finish, wording, tasks, self._mailbox)
+        return spread.remote(
+            play, self._finish, wording, tasks, self._mailbox, self._answers, chunk.parked
+        )
 
     def _count(self) -> None:
         chunks = (chunk for chunk, _ in self._running.values())
@@ -205,7 +238,7 @@ class RayEngine(CollectionEngine):
         try:
             resent, cuts = result.result()
         except ray.exceptions.RayError as error:
-            # Raised by the engine, or by Ray in its place.
+            # Raised by the engine, or by Ray instead.
             cause = getattr(error, "cause", error)
             if isinstance(cause, AgentTuningError):
                 raise cause from None
@@ -222,8 +255,9 @@ class RayEngine(CollectionEngine):
             await self._again(chunk, "its worker left it")
 
     async def _again(self, chunk: _Chunk, why: str) -> None:
-        """Give what a chunk has not ended to others, in halves: one task may be the cause."""
-        left = tuple(task for task in chunk.tasks if task in self._attempts)
+        """Redistribute a chunk's unfinished tasks, in halves: one task may be the cause."""
+        open_tasks = self._attempts.keys() - self._parked.keys()
+        left = tuple(task for task in chunk.tasks if task in open_tasks)
         losses = chunk.losses + 1 if len(chunk.tasks) == 1 else 0
         if left and losses >= MAX_LOSSES:
             await self._give_up(left[0], f"{losses} workers were lost with it, the last: {why}")
@@ -257,27 +291,6 @@ def _cut(tasks: tuple[str, ...], workers: int, max_concurrency: int) -> deque[_C
         even = math.ceil(len(tasks) / (workers * _ROUNDS))
         size = min(max(even, share), share * _MOST_AT_ONCE)
     return deque(_Chunk(tasks[at : at + size]) for at in range(0, len(tasks), size))
-
-
-def _play_chunk(
-    play: RolloutConfig,
-    finish: Finisher | None,
-    wording: Prompt,
-    tasks: list[tuple[str, int]],
-    mailbox: Any,
-) -> tuple[dict[str, int], int]:
-    """Play tasks, on a worker; returns the retries by class and the cuts of concurrency."""
-
-    async def run() -> tuple[dict[str, int], int]:
-        engine = CollectionEngine(play, RemoteLedger(mailbox), finish, wording)
-        listening = asyncio.create_task(obey(engine, mailbox))
-        try:
-            await engine.run(tasks)
-        finally:
-            listening.cancel()
-        return dict(engine.retries), engine.limit.cuts
-
-    return asyncio.run(run())
 
 
 async def _result(reference: Any) -> Any:

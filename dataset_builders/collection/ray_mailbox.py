@@ -1,4 +1,4 @@
-"""How workers of a cluster reach the driver's ledger: an actor that both can call.
+"""Mailbox actor through which a cluster's workers call the driver's log.
 
 An actor cannot call a driver. So workers put their calls into a mailbox and wait; the
 driver takes them out, does them, and puts the answers back.
@@ -13,6 +13,10 @@ from typing import Any, cast
 from dataset_builders.collection.engine import CollectionEngine
 from dataset_builders.endpoints.reply import Reply
 from dataset_builders.rollouts.ledger import ACT, AttemptResult, Turn
+from dataset_builders.rollouts.parking import Parked
+
+PARK = "park"
+"""Call of a worker that is not the ledger's: a task is parked."""
 
 DRAIN, SUSPEND = 1, 2
 """Orders to the workers; the greater includes the smaller."""
@@ -30,7 +34,7 @@ class Mailbox:
         self._ordered = asyncio.Condition()
 
     async def ask(self, method: str, arguments: tuple[Any, ...]) -> Any:
-        """Have the driver's ledger do something; of a worker."""
+        """Called by a worker: have the driver's log execute a call."""
         self._number += 1
         self._calls.append((self._number, method, arguments))
         self._waiting[self._number] = answer = asyncio.get_running_loop().create_future()
@@ -38,35 +42,35 @@ class Mailbox:
         return await answer
 
     async def take(self) -> list[tuple[int, str, tuple[Any, ...]]]:
-        """All calls that wait, at least one; of the driver."""
+        """Called by the driver: return all pending calls, at least one."""
         await self._arrived.wait()
         self._arrived.clear()
         calls, self._calls = self._calls, []
         return calls
 
     async def give(self, answers: list[tuple[int, Any]]) -> None:
-        """Answer calls; of the driver."""
+        """Called by the driver: answer calls."""
         for number, answer in answers:
             waiting = self._waiting.pop(number)
-            if not waiting.done():  # A worker that was cancelled waits no more.
+            if not waiting.done():  # A cancelled worker no longer waits.
                 waiting.set_result(answer)
 
     async def tell(self, order: int, reason: str) -> None:
-        """Give all workers an order, those to come included; of the driver."""
+        """Called by the driver: give all workers an order, including later ones."""
         async with self._ordered:
             if order > self._order:
                 self._order, self._reason = order, reason
                 self._ordered.notify_all()
 
     async def order(self, known: int) -> tuple[int, str]:
-        """Wait for an order that goes beyond the known one; of a worker."""
+        """Called by a worker: wait for an order that exceeds the known one."""
         async with self._ordered:
             await self._ordered.wait_for(lambda: self._order > known)
             return self._order, self._reason
 
 
 class RemoteLedger:
-    """The driver's ledger, from a worker; see `ledger.Ledger`.
+    """The driver's log, accessed from a worker; see `RolloutLog`.
 
     Args:
         mailbox: Handle of the actor.
@@ -91,12 +95,16 @@ class RemoteLedger:
         """See `Ledger.end`."""
         return bool(await self._ask("end", ending))
 
+    async def park(self, task: Parked) -> None:
+        """Park a task with the driver."""
+        await self._ask(PARK, task)
+
     async def _ask(self, method: str, *arguments: Any) -> Any:
         return await self._mailbox.ask.remote(method, arguments)
 
 
 async def obey(engine: CollectionEngine, mailbox: Any) -> None:
-    """Follow the driver's orders, on a worker, until cancelled."""
+    """Follow the driver's orders on a worker, until cancelled."""
     known = 0
     while True:
         known, reason = await mailbox.order.remote(known)

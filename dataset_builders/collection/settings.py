@@ -1,4 +1,4 @@
-"""What a collection is asked to do, and which of it decides what data comes out."""
+"""Settings of a collection, and which of them determine the data."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ TRAIN = "train"
 
 @dataclass(frozen=True, slots=True)
 class CollectConfig:
-    """A collection.
+    """Settings of a collection.
 
     Attributes:
         play: What is played, and how.
         out: Folder of the collection. Several environments may share one.
-        num_tasks: Tasks to draw; all that there are, or that are named, if None.
-        tasks: Identifiers to play, in place of a draw.
+        num_tasks: Number of tasks to select; if None all, or all given ones.
+        tasks: Task ids to play, instead of selecting.
         split: Only "train": data from an evaluation split would spoil the evaluation.
-        seed: Seeds the draw.
-        filters: Further filters, such as "max_rounds=10"; see `filters`.
+        seed: Seed of the selection.
+        filters: Additional filters, such as "max_rounds=10"; see `filters`.
         limits: What the whole run may take. Tokens and cost count earlier sessions, too;
             where they are reached, no further request is sent, and what is in play stays
             open. Time is that of one session; what is in play goes on to its end.
@@ -47,11 +47,11 @@ class CollectConfig:
 
     @property
     def model(self) -> str:
-        """What acts: a model's name, or "oracle"."""
+        """The acting model's name, or "oracle"."""
         return self.play.endpoint.model if self.play.endpoint else ORACLE
 
     def check(self) -> None:
-        """Look for what cannot work.
+        """Validate the settings.
 
         Raises:
             ConfigError: A setting is out of range, or needs another one.
@@ -76,7 +76,7 @@ class CollectConfig:
             )
 
     def chosen(self) -> list[str]:
-        """The tasks, in their order.
+        """Return the selected tasks, in order.
 
         Raises:
             ConfigError: A named task is not of the training split, or there are fewer
@@ -97,13 +97,13 @@ class CollectConfig:
         return list(dict.fromkeys(self.tasks))[: self.num_tasks]
 
     def fingerprint(self, prompt: str) -> dict[str, Any]:
-        """What the data depends on: a collection goes on with the same values only.
+        """Return the settings that the data depend on; a collection resumes only with equal ones.
 
-        Left out is what may change from one session to the next: the endpoint's address,
+        Excluded is what may change between sessions: the endpoint's address,
         its patience, prices, concurrency, filters, limits of the run and more tasks.
 
         Args:
-            prompt: Label of the wording.
+            prompt: Label of the prompt template.
         """
         play, spec = self.play, self.play.environment
         options = {name: _plain(value) for name, value in spec.options.items() if name != "data"}
@@ -117,7 +117,7 @@ class CollectConfig:
             "attempts": play.attempts,
             **{f"limit on {name}": value for name, value in asdict(play.limits).items()},
         }
-        if play.attempts > 1:  # Then it decides which attempt is the last.
+        if play.attempts > 1:  # In that case it decides which attempt is the last.
             settings["min_reward"] = play.min_reward
         if play.endpoint:
             sampling = asdict(play.sampling).items()
@@ -126,10 +126,10 @@ class CollectConfig:
 
 
 def draw_tasks(task_ids: Sequence[str], num_tasks: int, seed: int) -> list[str]:
-    """Draw tasks without repetition; a larger draw begins with a smaller one.
+    """Select tasks without repetition; a larger selection begins with a smaller one.
 
     Raises:
-        ConfigError: There are not so many tasks.
+        ConfigError: There are too few tasks.
     """
     if not 1 <= num_tasks <= len(task_ids):
         raise ConfigError(f"num_tasks: found {num_tasks}, expected 1 to {len(task_ids)}")
@@ -146,19 +146,19 @@ def _plain(value: Any) -> Any:
 
 
 def read_task_file(path: Path) -> list[str]:
-    """Read identifiers of tasks, one a line; empty lines and those with # are skipped.
+    """Read task ids, one per line; empty lines and comments (#) are skipped.
 
     Raises:
         SourceNotFoundError: There is no such file.
-        ConfigError: It names no task, or is not text.
+        ConfigError: It lists no task, or is not text.
     """
     try:
         lines = path.read_text("utf-8").splitlines()
     except OSError as error:
-        raise SourceNotFoundError(f"{path}: {error.strerror}: expected tasks' names") from error
+        raise SourceNotFoundError(f"{path}: {error.strerror}: expected task ids") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: expected tasks' names in UTF-8: {error}") from error
+        raise ConfigError(f"{path}: expected task ids in UTF-8: {error}") from error
     names = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     if not names:
-        raise ConfigError(f"{path}: found no task, expected one a line")
+        raise ConfigError(f"{path}: found no task, expected one per line")
     return names

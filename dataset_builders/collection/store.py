@@ -1,4 +1,4 @@
-"""The truth about a collection: one SQLite database, written as it goes.
+"""State of a collection: one SQLite database, written during the run.
 
 `kill -9` loses nothing that was written: the journal is write-ahead, and what a killed
 process had handed to the operating system stays. A power cut may lose the last moments
@@ -45,23 +45,23 @@ CREATE TABLE IF NOT EXISTS attempts (
 
 
 class SqliteRolloutLog:
-    """A collection's database; one process at a time has it open.
+    """A collection's database; only one process can open it at a time.
 
-    Everything is written in transactions of its own and committed before the method
-    returns. The `async` methods make it a `Ledger`; they never wait.
+    Every write is a separate transaction, committed before the method returns. The `async` methods
+    make it a `Ledger`; they never wait.
 
     Args:
-        path: The database; it and its folder are made if need be.
+        path: The database; it and its folder are created if necessary.
 
     Raises:
         ConfigError: Another process has it open.
-        DataError: The file there is no such database.
-        StorageError: The folder cannot be made or written.
+        DataError: The file is not such a database.
+        StorageError: The folder cannot be created or written.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        # The operating system frees it when the process dies, however it dies.
+        # The operating system releases the lock when the process dies for any reason.
         self._lock = FileLock(path.with_name(f".{path.name}.lock"))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ class SqliteRolloutLog:
             raise DataError(f"{self.path}: not a collection's database: {error}") from error
 
     def close(self) -> None:
-        """Close the database and let others have the folder."""
+        """Close the database and release the folder."""
         self._db.close()
         self._lock.release()
 
@@ -92,17 +92,17 @@ class SqliteRolloutLog:
                 self._db.execute("BEGIN IMMEDIATE")
                 yield
         except sqlite3.OperationalError as error:
-            # A full disk, most of all: it must end the run, not look like a bug.
+            # For example a full disk, which must end the run and not look like a bug.
             raise StorageError(f"{self.path}: cannot be written: {error}") from error
 
     def agree(self, settings: Mapping[str, Any]) -> None:
-        """Remember the settings that the data depends on, or hold them against those.
+        """Store the settings that the data depend on, or compare them with the stored ones.
 
-        Where nothing was paid or has ended yet, as after a mistyped model's name, there is
-        nothing to agree with: settings and tasks of that session are forgotten.
+        If nothing was paid for or finished yet, for example after a misspelt model name, settings
+        and tasks of that session are discarded.
 
         Raises:
-            ConfigError: The folder was begun with another value; names the setting.
+            ConfigError: The folder was created with another value; names the setting.
         """
         wanted = {"version": VERSION, **settings}
         begun = "SELECT EXISTS (SELECT 1 FROM responses) OR EXISTS (SELECT 1 FROM attempts)"
@@ -115,11 +115,11 @@ class SqliteRolloutLog:
             for name, value in self._db.execute("SELECT name, value FROM settings")
         }
         for name in stored or ():
-            # Through JSON, as the stored value went: a tuple has become a list.
+            # Through JSON, like the stored value: a tuple becomes a list.
             given = json.loads(_dump(wanted.get(name)))
             if given != stored[name]:
                 raise ConfigError(
-                    f"{self.path}: {name}: this collection was begun with {stored[name]!r}, "
+                    f"{self.path}: {name}: this collection was started with {stored[name]!r}, "
                     f"found {given!r}; give it as before, or another --out"
                 )
         rows = [(name, _dump(value)) for name, value in wanted.items()]
@@ -127,7 +127,7 @@ class SqliteRolloutLog:
             self._db.executemany("INSERT OR IGNORE INTO settings VALUES (?, ?)", rows)
 
     def add_tasks(self, task_ids: Sequence[str]) -> None:
-        """Set the tasks; those of earlier sessions have to be among them.
+        """Set the tasks, which must include those of earlier sessions.
 
         Raises:
             ConfigError: A task of an earlier session is missing.
@@ -147,7 +147,7 @@ class SqliteRolloutLog:
             )
 
     def open_tasks(self) -> list[tuple[str, int]]:
-        """Tasks that have not ended, each with its next attempt, in their order."""
+        """Return unfinished tasks, each with its next attempt, in order."""
         rows = self._db.execute(
             "SELECT task_id, (SELECT COUNT(*) FROM attempts a WHERE a.task_id = t.task_id) "
             "FROM tasks t WHERE final_attempt IS NULL ORDER BY place"
@@ -155,7 +155,7 @@ class SqliteRolloutLog:
         return [(task_id, attempt) for task_id, attempt in rows]
 
     def endings(self) -> Iterator[tuple[int, AttemptResult]]:
-        """How tasks ended, each with its place among all; one is read at a time."""
+        """Yield the results of finished tasks with their index, reading one at a time."""
         rows = self._db.execute(
             "SELECT t.place, a.trajectory, a.attempt, a.spent FROM tasks t JOIN attempts a "
             "ON a.task_id = t.task_id AND a.attempt = t.final_attempt ORDER BY t.place"
@@ -165,23 +165,23 @@ class SqliteRolloutLog:
             yield place, AttemptResult(read_trajectory(trajectory), attempt, True, taken)
 
     def numbers(self) -> tuple[int, int]:
-        """How many tasks there are, and how many of them have ended."""
+        """Return the number of tasks, and of finished ones."""
         row = self._db.execute("SELECT COUNT(*), COUNT(final_attempt) FROM tasks").fetchone()
         return row[0], row[1]
 
     def attempts(self) -> int:
-        """How many attempts have ended, whether another one followed or not."""
+        """Return the number of finished attempts."""
         return int(self._db.execute("SELECT COUNT(*) FROM attempts").fetchone()[0])
 
     def rounds(self, task_id: str, purpose: str) -> frozenset[int]:
-        """Rounds in which a model was asked for something, in all attempts at a task."""
+        """Return the rounds with requests of a purpose, in all attempts at a task."""
         rows = self._db.execute(
             "SELECT round FROM turns WHERE task_id = ? AND purpose = ?", (task_id, purpose)
         )
         return frozenset(number for (number,) in rows)
 
     def spent(self) -> Usage:
-        """What all replies have taken, those of earlier sessions included."""
+        """Return the usage of all replies, including earlier sessions."""
         row = self._db.execute(
             "SELECT TOTAL(tokens_in), TOTAL(tokens_out), TOTAL(cost), COUNT(*), COUNT(cost), "
             "TOTAL(json_extract(reply, '$.cached_tokens')), "
@@ -191,14 +191,14 @@ class SqliteRolloutLog:
         return Usage(int(row[0]), int(row[1]), cost, row[3], int(row[5]), int(row[6]))
 
     def price(self, model: str, prices: PriceTable) -> int:
-        """Work out what replies cost that were paid for before their price was known.
+        """Compute the cost of replies that were paid for before their price was known.
 
         Args:
-            model: The model that was asked.
-            prices: What requests cost now.
+            model: The model.
+            prices: Current prices.
 
         Returns:
-            Replies whose cost stays unknown.
+            Number of replies whose cost stays unknown.
         """
         rows = self._db.execute("SELECT key, reply FROM responses WHERE cost IS NULL").fetchall()
         priced = []
@@ -214,7 +214,7 @@ class SqliteRolloutLog:
         return len(rows) - len(priced)
 
     async def turns(self, task_id: str, attempt: int, purpose: str = ACT) -> Sequence[Turn]:
-        """Recorded turns of an attempt, in order."""
+        """Return the recorded turns of an attempt, in order."""
         rows = self._db.execute(
             "SELECT round, shown, key, reply FROM turns JOIN responses USING (key) "
             "WHERE task_id = ? AND attempt = ? AND purpose = ? ORDER BY round",
@@ -226,12 +226,12 @@ class SqliteRolloutLog:
         ]
 
     async def reply(self, key: str) -> Reply | None:
-        """The reply that was paid for a request, or None."""
+        """Return the stored reply to a request, or None."""
         row = self._db.execute("SELECT reply FROM responses WHERE key = ?", (key,)).fetchone()
         return _read_reply(row[0]) if row else None
 
     async def record(self, turn: Turn) -> bool:
-        """Write down a paid reply and its place; see `Ledger.record`."""
+        """Store a paid reply and its turn; see `RolloutLog.record`."""
         reply = turn.reply
         values = {name: getattr(reply, name) for name in Reply.__dataclass_fields__}
         response = turn.key, _dump(values), reply.prompt_tokens, reply.completion_tokens
@@ -244,7 +244,7 @@ class SqliteRolloutLog:
         return bool(done.rowcount)
 
     async def end(self, ending: AttemptResult) -> bool:
-        """Write down how an attempt ended; see `Ledger.end`."""
+        """Store the result of an attempt; see `RolloutLog.end`."""
         played = ending.trajectory
         row = (
             *(played.task_id, ending.attempt, played.exit_reason, played.reward),
@@ -267,7 +267,7 @@ class SqliteRolloutLog:
 
 
 def _dump(value: Any) -> str:
-    # ASCII: a model may write lone surrogates, which no database takes as text.
+    # ASCII: a model may write lone surrogates, which databases reject as text.
     return json.dumps(value, separators=(",", ":"))
 
 
@@ -276,13 +276,13 @@ def _read_reply(text: str) -> Reply:
 
 
 def write_trajectory(trajectory: Trajectory) -> dict[str, Any]:
-    """A trajectory as JSON values."""
+    """Convert a trajectory to JSON values."""
     messages = [to_message_row(message) for message in trajectory.messages]
     names = (name for name in Trajectory.__dataclass_fields__ if name != "messages")
     return {**{name: getattr(trajectory, name) for name in names}, "messages": messages}
 
 
 def read_trajectory(text: str) -> Trajectory:
-    """The trajectory that `write_trajectory` wrote."""
+    """Restore a trajectory from `write_trajectory`'s values."""
     values = json.loads(text)
     return Trajectory(**{**values, "messages": parse_messages(values["messages"])})

@@ -1,1 +1,1 @@
-"""Requests to a model over HTTP."""
+"""HTTP client of OpenAI-compatible model endpoints."""

@@ -1,4 +1,4 @@
-"""Checks an endpoint's address and explains likely mistakes."""
+"""Validate an endpoint's URL and explain likely mistakes."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ _BARE = re.compile(r"(?:localhost|[\w-]+(?:\.[\w-]+)*:\d{1,5}|\d{1,3}(?:\.\d{1,3
 
 
 def lacks_scheme(text: str) -> bool:
-    """Whether a text is a server's address without `http://`, such as "127.0.0.1:8000/v1"."""
+    """Whether a text is a server URL without `http://`, such as "127.0.0.1:8000/v1"."""
     return _BARE.fullmatch(text) is not None
 
 
 def check_address(address: str, name: str = "base_url") -> None:
-    """Look for a scheme and a host.
+    """Check that a URL has a scheme and a host.
 
     Args:
         address: The address.
         name: The setting, for the message.
 
     Raises:
-        ConfigError: It has none.
+        ConfigError: It lacks one.
     """
     if lacks_scheme(address):
         raise ConfigError(f"{name}: found {address!r}, expected a scheme: http://{address}")
@@ -35,10 +35,10 @@ def check_address(address: str, name: str = "base_url") -> None:
 
 
 def hint(address: str, status: int | None) -> str:
-    """A hint about the address from a refusal; "" if there is none.
+    """Return a hint about the URL from a refusal; "" if there is none.
 
     Args:
-        address: Where the request went.
+        address: URL of the request.
         status: HTTP status of the answer.
     """
     path = urlsplit(address).path.rstrip("/")

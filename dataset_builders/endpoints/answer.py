@@ -9,10 +9,10 @@ class Answer(str):
     """A turn's text and how it ended; a plain string is a turn that ended normally.
 
     Attributes:
-        cut: Whether it was cut at the token limit.
-        refused: Why the server refused the request, as "<exit reason>: <message>"; "" where
-            it did not. The text is "" then, and it is no turn of the model.
-        prompt_tokens: Tokens of the prompt as the server counts them; 0 if it does not say.
+        cut: Whether it was truncated at the token limit.
+        refused: Why the server rejected the request, as "<exit reason>: <message>"; "" if it did
+            not. The text is then "" and not a turn of the model.
+        prompt_tokens: Tokens of the prompt as counted by the server; 0 if unknown.
         calls: Native tool calls next to the text, which are dropped.
         reasoning: The model's reasoning without the marks; "" if there is none.
     """
@@ -42,11 +42,11 @@ class Answer(str):
 
 
 def read_answer(text: str, reasoning: str = "", *, opened: bool = False) -> Answer:
-    """Remove the reasoning from a turn; see `reasoning.split_reasoning`.
+    """Separate the reasoning from a turn; see `reasoning.split_reasoning`.
 
     Args:
-        text: The turn as the model wrote it; how an `Answer` ended is kept.
-        reasoning: Thoughts that a server has taken off already.
+        text: The turn as the model wrote it; the end state of an `Answer` is kept.
+        reasoning: Thoughts that a server has already separated.
         opened: Whether the prompt ended within reasoning, so that the turn begins there.
     """
     answer = text if isinstance(text, Answer) else Answer(text)
@@ -56,7 +56,7 @@ def read_answer(text: str, reasoning: str = "", *, opened: bool = False) -> Answ
 
 
 def replace_text(answer: Answer, text: str, reasoning: str | None = None) -> Answer:
-    """The answer with another text, and other reasoning if given."""
+    """Return the answer with another text, and other reasoning if given."""
     return Answer(
         text,
         cut=answer.cut,
@@ -68,15 +68,15 @@ def replace_text(answer: Answer, text: str, reasoning: str | None = None) -> Ans
 
 
 def is_cut(text: str) -> bool:
-    """Whether a turn was cut at the token limit."""
+    """Whether a turn was truncated at the token limit."""
     return isinstance(text, Answer) and text.cut
 
 
 def dropped_calls(text: str | None) -> int:
-    """Native tool calls that came with a turn and are dropped."""
+    """Return the number of native tool calls that came with a turn and are dropped."""
     return text.calls if isinstance(text, Answer) else 0
 
 
 def refusal(text: str | None) -> str:
-    """Why the server refused a request; "" where it did not."""
+    """Return why the server rejected a request; "" if it did not."""
     return text.refused if isinstance(text, Answer) else ""

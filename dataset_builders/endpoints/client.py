@@ -1,4 +1,4 @@
-"""HTTP client of an OpenAI-compatible endpoint: the only place that retries. It stores nothing."""
+"""HTTP client of an OpenAI-compatible endpoint, with all retry logic; stores nothing."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ COMPLETIONS = "/completions"
 
 
 class EndpointClient:
-    """Sends requests, several at a time, until each is answered or given up.
+    """Sends concurrent requests and retries each until it is answered or fails for good.
 
     Args:
-        endpoint: Where.
-        limit: How many requests may be in flight.
-        prices: What requests cost.
-        may_send: Called before each request is sent; raises what has to stop it.
-        parks: Whether the caller parks a task at an `UnprovenError`, and asks again later.
+        endpoint: The endpoint.
+        limit: Limit of concurrent requests.
+        prices: Prices of requests.
+        may_send: Called before each request is sent; raises to stop it.
+        parks: Whether the caller parks a task at an `UnprovenError`, and retries it later.
         proven: See the attribute.
 
     Attributes:
@@ -81,7 +81,7 @@ class EndpointClient:
         await self._connection.close()
 
     async def send(self, body: Mapping[str, Any], route: str = CHAT, *, raw: bool = False) -> Reply:
-        """Send a request until it is answered or given up.
+        """Send a request until it is answered or fails for good.
 
         Args:
             body: The request's JSON body.
@@ -96,7 +96,7 @@ class EndpointClient:
         """
 
         async def post(body: dict[str, Any]) -> Reply:
-            # The connection's own timeout starts anew with every byte; this one does not.
+            # The connection's own timeout restarts with every byte; this one does not.
             async with asyncio.timeout(self.endpoint.timeout):
                 # Not `chat.completions.create`: building its objects takes as long as the rest,
                 # and what broken answers hold would be raised as errors of many kinds.
@@ -128,7 +128,7 @@ class EndpointClient:
             await asyncio.sleep(trail.pause(failure))
 
     def _slow_down(self, failure: Failure, slot: int, *, alone: bool) -> None:
-        """Apply a signal of overload; `alone`: only to this request, as others are answered."""
+        """Apply an overload signal; `alone`: only to this request, as others are answered."""
         if failure.overload and not alone:
             self.limit.overloaded(slot)
         if failure.wait is not None:
@@ -136,7 +136,7 @@ class EndpointClient:
                 hours = failure.wait / 3600
                 raise EndpointError(
                     f"{self.endpoint}: the endpoint asks to wait {hours:.1f} hours; "
-                    f"start again then: {failure.message}"
+                    f"resume then: {failure.message}"
                 )
             if not alone:
                 self.limit.block(failure.wait)

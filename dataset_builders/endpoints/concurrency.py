@@ -1,6 +1,6 @@
-"""How many requests may be in flight: as many as the endpoint bears.
+"""Adaptive concurrency limit (AIMD) for requests to an endpoint.
 
-Additive rise, multiplicative cut, as TCP and inspect_ai do it.
+Additive increase, multiplicative decrease, as in TCP and inspect_ai.
 """
 
 from __future__ import annotations
@@ -12,22 +12,21 @@ from contextlib import asynccontextmanager
 
 START = 8
 CUT = 0.7
-"""What is left of the limit after a sign of overload."""
+"""Factor of the limit after an overload signal."""
 
 
 class AdaptiveLimit:
-    """A semaphore whose size follows the endpoint.
+    """A semaphore whose size adapts to the endpoint.
 
-    Every success makes room for one more, where at least half of the room is used, until the
-    endpoint first complains; from then on
-    as many successes as the limit do, about one round trip's. A complaint cuts the limit,
-    but those about requests that were sent before a cut do not cut again: they tell of the
-    same moment. Nothing is sent while the endpoint has asked to wait.
+    Every success makes room for one more, where at least half of the room is used, until the first
+    overload signal; after that only once per `limit` successes, about one round trip. An overload
+    signal reduces the limit, but not again for requests sent before a reduction: they belong to the
+    same event. Nothing is sent while the endpoint requests a pause.
 
     Args:
-        ceiling: Most requests in flight; at least 1.
-        start: Limit to begin with.
-        on_change: Called when there may be more room.
+        ceiling: Maximum concurrent requests; at least 1.
+        start: Initial limit.
+        on_change: Called when there may be free slots.
         wanted: Tells how many requests could be in flight, such as the episodes in play; what
             is in flight if left out.
         clock: Tells seconds.
@@ -58,17 +57,17 @@ class AdaptiveLimit:
 
     @property
     def limit(self) -> int:
-        """Requests that may be in flight now."""
+        """Current limit of concurrent requests."""
         return int(self._limit)
 
     @property
     def waits(self) -> float:
-        """Seconds that the endpoint still wants to be left alone."""
+        """Seconds for which the endpoint still requests a pause."""
         return max(0.0, self._blocked_until - self._clock())
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[int]:
-        """Hold one place; yields what `overloaded` wants to know of it."""
+        """Hold one slot; yields the argument of `overloaded`."""
         await self._enter()
         try:
             yield self.cuts
@@ -77,8 +76,8 @@ class AdaptiveLimit:
             self._room.set()
 
     def succeeded(self) -> None:
-        """Tell that a request was answered."""
-        # Unused room does not show what load the endpoint sustains.
+        """Record that a request was answered."""
+        # Unused slots do not show what load the endpoint sustains.
         if 2 * max(self.in_flight, self._wanted()) >= self.limit:
             step = 1.0 if self.cuts == 0 else 1.0 / self._limit
             self._limit = min(float(self._ceiling), self._limit + step)
@@ -87,7 +86,7 @@ class AdaptiveLimit:
             self._on_change()
 
     def overloaded(self, slot: int) -> None:
-        """Tell that the endpoint complained about a request.
+        """Record that the endpoint signalled overload for a request.
 
         Args:
             slot: What `slot` yielded for the request.
@@ -97,11 +96,11 @@ class AdaptiveLimit:
             self._limit = max(1.0, self._limit * CUT)
 
     def block(self, seconds: float) -> None:
-        """Send nothing for so long."""
+        """Send nothing for a number of seconds."""
         self._blocked_until = max(self._blocked_until, self._clock() + seconds)
 
     async def _enter(self) -> None:
-        # The lock is a queue: who came first is first to look for room.
+        # The lock is a queue: first come, first served.
         async with self._front:
             while self.waits or self.in_flight >= self.limit:
                 if self.waits:

@@ -1,4 +1,4 @@
-"""Where a model is asked: address, key and patience."""
+"""Endpoint settings: URL, API key, timeouts and retries."""
 
 from __future__ import annotations
 
@@ -16,17 +16,16 @@ _OPENAI = "https://api.openai.com/v1"
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a model is asked, and how patiently.
+    """A model endpoint, with its timeouts and retries.
 
     Attributes:
-        model: Its name there.
+        model: Name of the model.
         base_url: Such as "http://127.0.0.1:8000/v1"; if None, that of the variable
             OPENAI_BASE_URL, or OpenAI's.
-        key_variable: Environment variable that holds the key. A server that wants none
-            need not have it set, if `base_url` is given.
-        timeout: Seconds from sending a request to its last byte, however it drips.
-        tries: Times that a request is sent before its failure counts; being told to slow
-            down (429) is no failure.
+        key_variable: Environment variable with the API key. It may be unset if `base_url` is given
+            and the server needs none.
+        timeout: Seconds from sending a request to the last byte of its response.
+        tries: Maximum tries of a request; a 429 does not count.
         patience: Seconds without any answer after which the endpoint is held to be down.
         back_off: Seconds before the first retry; doubles with each, up to a minute.
     """
@@ -44,21 +43,21 @@ class Endpoint:
 
     @property
     def address(self) -> str:
-        """Where requests go, without a password that it may hold."""
+        """Base URL of requests, without a password it may contain."""
         address = self.base_url or os.environ.get("OPENAI_BASE_URL") or _OPENAI
         return re.sub(r"(?<=//)[^/@]*@", "", address)
 
     @property
     def key(self) -> str:
-        """The key, or ""."""
+        """The API key, or ""."""
         return os.environ.get(self.key_variable, "")
 
     def check(self) -> None:
-        """Check what would prevent `connect` from making a client; nothing is sent.
+        """Check the preconditions of `connect`; nothing is sent.
 
         Raises:
             MissingExtraError: openai is not installed.
-            ConfigError: The variable with the key is not set, or `base_url` is no address.
+            ConfigError: The variable with the key is not set, or `base_url` is not a URL.
         """
         require_modules(("openai",), "collect")
         if self.base_url is not None:
@@ -67,7 +66,7 @@ class Endpoint:
             raise ConfigError(f"{self.key_variable}: not set, expected the endpoint's key")
 
     def connect(self) -> Any:
-        """Make openai's client.
+        """Create openai's client.
 
         Raises:
             MissingExtraError, ConfigError: As `check`.
@@ -75,7 +74,7 @@ class Endpoint:
         self.check()
         with needs_extra("collect"):
             import openai
-        # Another source of retries would multiply ours, and hide 429s from the limit.
+        # The client's own retries would multiply ours, and hide 429s from the limit.
         return openai.AsyncOpenAI(
             api_key=self.key or "none",
             base_url=self.base_url,
@@ -86,7 +85,7 @@ class Endpoint:
 
 
 def _transport(openai: Any) -> Any:
-    """What openai sends with: aiohttp, which halves the time of a request, or its default."""
+    """Return openai's HTTP transport: aiohttp, which halves a request's time, or the default."""
     try:
         return openai.DefaultAioHttpClient()
     except (AttributeError, RuntimeError):  # An older openai, or aiohttp is not installed.

@@ -1,4 +1,4 @@
-"""What is done about a request that failed, by the class of the error.
+"""Classify failed requests: retry, end the episode or stop the run.
 
 docs/guides/collect.md has these rules as a table.
 """
@@ -19,18 +19,18 @@ REFUSED = "refused_by_endpoint"
 BAD_REQUEST = "bad_request"
 ENDPOINT_ERROR = "endpoint_error"
 TOO_LARGE = "request_too_large"
-"""Larger than what the account may send in a minute: waiting does not help."""
+"""Exit reason: larger than the account's limit per minute, so waiting does not help."""
 
 OF_ENDPOINT = frozenset({REFUSED, BAD_REQUEST, ENDPOINT_ERROR, TOO_LARGE})
-"""Exit reasons for which the endpoint is the cause, not what the model wrote."""
+"""Exit reasons caused by the endpoint, not by the model's output."""
 
-_SHORTEST_SECRET = 6  # A shorter one is a placeholder, and may be a part of any word.
+_SHORTEST_SECRET = 6  # A shorter key is a placeholder, and may be part of any word.
 _OVERLOAD = frozenset({429, 502, 503, 504, 529})
 _RETRIED = frozenset({408, 409, 425})
 
 
 class EpisodeEndedError(Exception):
-    """The episode cannot go on; the others can.
+    """The episode cannot continue; others can.
 
     Attributes:
         reason: The exit reason.
@@ -46,8 +46,8 @@ class UnprovenError(EndpointError):
 
     Attributes:
         reason: The class of its last failure, see `Failure.reason`.
-        spoke: Whether the endpoint itself answered with a refusal: a gateway's status, or no
-            answer in time, may be an outage.
+        spoke: Whether the endpoint itself rejected it: a gateway's status, or a timeout, may be an
+            outage.
     """
 
     def __init__(self, message: str, reason: str = "", *, spoke: bool = False) -> None:
@@ -58,15 +58,15 @@ class UnprovenError(EndpointError):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What a failed request means.
+    """Classification of a failed request.
 
     Attributes:
         verdict: "retry" it, end the "episode", or stop the "run".
         reason: Exit reason of the episode, or the class of the failure.
         message: One line for the user.
         overload: Whether fewer requests should be in flight.
-        limited: Whether the endpoint works and only asks to slow down (429).
-        wait: Seconds that the endpoint asks everybody to wait; None if it does not.
+        limited: Whether the endpoint works and only limits the rate (429).
+        wait: Seconds that the endpoint requests all to wait; None if it does not.
         doubtful: Of a "run": whether it may be the request's own fault, not that of all.
         absent: Whether the endpoint refuses connections.
         status: Of a "run": HTTP status of the answer.
@@ -84,7 +84,7 @@ class Failure:
 
 
 def ends_episode(reply: Reply) -> str:
-    """Exit reason of the episode that a reply ends, though it is paid for; "" if none.
+    """Return the exit reason of the episode that a paid reply ends; "" if it does not end.
 
     A filter of the endpoint cut the turn, or the end of the context did.
     """
@@ -94,13 +94,13 @@ def ends_episode(reply: Reply) -> str:
 
 
 def judge(error: Exception, *, proven: bool, secret: str = "") -> Failure:
-    """Say what a failed request means: by status, then codes, then hints to wait, then words.
+    """Classify a failed request: by status, then codes, then retry hints, then wording.
 
     Args:
-        error: What the client raised.
-        proven: Whether the endpoint has answered such a request before: a request that is
-            refused then is the episode's fault, and else that of the settings.
-        secret: The key; kept out of messages, for some endpoints repeat it.
+        error: The client's exception.
+        proven: Whether the endpoint has answered such a request before: if so, a rejection is the
+            episode's fault, otherwise the settings'.
+        secret: The API key; removed from messages, since some endpoints repeat it.
     """
     status = getattr(error, "status_code", None)
     body = getattr(error, "body", None)
@@ -136,7 +136,7 @@ def judge(error: Exception, *, proven: bool, secret: str = "") -> Failure:
 
 
 def _without_answer(error: Exception, line: str) -> Failure:
-    # By what is beneath: openai over aiohttp calls a dropped connection a timeout, too.
+    # By the underlying error: openai over aiohttp reports a dropped connection as a timeout, too.
     causes = list(_causes(error))
     slow = any(isinstance(each, TimeoutError) for each in causes)
     reason = "timeout" if slow else "broken_response"
@@ -148,7 +148,7 @@ def _without_answer(error: Exception, line: str) -> Failure:
 
 
 def absence(error: BaseException) -> str:
-    """Why the address cannot be reached, from an error's cause; else ""."""
+    """Return why the host cannot be reached, from an error's cause; else ""."""
     for each in _causes(error):
         if isinstance(each, ConnectionRefusedError):
             return "connection refused: nothing listens at this address"

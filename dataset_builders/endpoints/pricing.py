@@ -1,4 +1,4 @@
-"""What a request costs, by a table that the user sets: prices change, so none ship."""
+"""Costs of requests, from a user's price table (none is shipped, as prices change)."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Price:
     """Price of a million tokens, in whatever currency the table is in.
 
     Attributes:
-        input: Tokens read.
-        output: Tokens written.
-        cached_input: Tokens read from the endpoint's cache; the price of `input` if None.
+        input: Prompt tokens.
+        output: Completion tokens.
+        cached_input: Cached prompt tokens; the price of `input` if None.
     """
 
     input: float
@@ -32,7 +32,7 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class PriceTable:
-    """Prices by the model's name, as it is asked for."""
+    """Prices by the model name in requests."""
 
     prices: Mapping[str, Price] = field(default_factory=dict)
 
@@ -41,13 +41,13 @@ class PriceTable:
         return model in self.prices
 
     def cost(self, model: str, read: int, cached: int, written: int) -> float | None:
-        """Cost of a request; None where the model has no price.
+        """Return the cost of a request; None if the model has no price.
 
         Args:
             model: The model's name.
-            read: Tokens read, the cached ones included.
-            cached: Those that came from the endpoint's cache.
-            written: Tokens written.
+            read: Prompt tokens, including cached ones.
+            cached: Cached prompt tokens.
+            written: Completion tokens.
         """
         price = self.prices.get(model)
         if price is None:
@@ -63,7 +63,7 @@ def read_prices(path: Path) -> PriceTable:
 
     Raises:
         SourceNotFoundError: There is no such file.
-        DataError: The file is no such table; names model and field.
+        DataError: The file is not such a table; names model and field.
     """
     try:
         content = yaml.safe_load(path.read_text("utf-8"))

@@ -1,6 +1,6 @@
-"""Classifies an endpoint's refusal: by codes, then hints to wait, then words.
+"""Classify an endpoint's error response: by codes, then retry hints, then wording.
 
-Codes are made for programs, words are not: the message of a limit per minute may suggest adding a
+Codes are made for programs, wording is not: the message of a limit per minute may suggest adding a
 payment method, and a wrong setting may be "too long" or "must be <=" something.
 """
 
@@ -66,12 +66,12 @@ _SECONDS = {"ms": 0.001, "milli": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A response with an error's status.
+    """A response with an error status.
 
     Attributes:
         status: Of HTTP.
         headers: By lower-case name.
-        body: What it holds, as JSON gives it; openai takes the field "error" out.
+        body: Its decoded JSON; openai extracts the field "error".
         text: All of it in one line.
     """
 
@@ -82,7 +82,7 @@ class Refusal:
 
     @property
     def out_of_quota(self) -> bool:
-        """Of a 429: whether no waiting helps, as with an account that has run out."""
+        """Whether waiting does not help with a 429, as for an account without credit."""
         for code in self._codes():
             if _QUOTA_CODE.search(code):
                 return True
@@ -95,7 +95,7 @@ class Refusal:
 
     @property
     def too_large(self) -> bool:
-        """Whether the request alone is larger than what may be sent in a minute."""
+        """Whether the request alone exceeds the limit per minute."""
         if self.status == 429 or (
             self.status == 413 and any(map(_RATE_CODE.search, self._codes()))
         ):
@@ -107,7 +107,7 @@ class Refusal:
 
     @property
     def context_full(self) -> bool:
-        """Whether the dialogue is longer than the model reads."""
+        """Whether the dialogue exceeds the model's context."""
         if self.status == 413:
             return True
         if self.status not in (400, 422) or self._of_setting():
@@ -117,12 +117,12 @@ class Refusal:
 
     @property
     def filtered(self) -> bool:
-        """Whether a filter of contents refused it."""
+        """Whether a content filter rejected it."""
         return self.status in (400, 403, 422) and _CONTENT.search(self.text) is not None
 
     @property
     def wait(self) -> float | None:
-        """Seconds that it asks to wait: by its headers, else by its body; None if it does not."""
+        """Seconds to wait, by its headers, else by its body; None if not stated."""
         asked = retry_after(self.headers)
         if asked is not None:
             return asked
@@ -135,7 +135,7 @@ class Refusal:
         return sum((number or 0.0) * unit for number, unit in zip(seconds, units, strict=True))
 
     def _of_setting(self) -> bool:
-        """Whether it concerns a field of the request other than text and length."""
+        """Whether it concerns a request field other than text and length."""
         named = str(_error_of(self.body).get("param") or "")
         field = re.split(r"[.\[]", named)[0]
         if field and field not in _OF_LENGTH:
@@ -144,7 +144,7 @@ class Refusal:
         return coded or _SETTING_WORDS.search(self.text) is not None
 
     def _codes(self) -> Iterator[str]:
-        """Names that are made for programs, the narrowest first."""
+        """Machine-readable error names, the most specific first."""
         fields = _error_of(self.body)
         for name in ("code", "type", "error_type", "status"):
             if isinstance(fields.get(name), str):
@@ -167,10 +167,10 @@ def _whole(digits: str) -> int:
 
 
 def retry_after(headers: Mapping[str, Any], now: datetime | None = None) -> float | None:
-    """Seconds that a response asks to wait: `retry-after-ms`, seconds, or an HTTP date.
+    """Return the seconds to wait: from `retry-after-ms`, seconds, or an HTTP date.
 
     Returns:
-        At least 0; None where nothing is asked, or nothing that can be read.
+        At least 0; None if absent or unparsable.
     """
     milliseconds = _seconds(headers.get("retry-after-ms"))
     if milliseconds is not None:
@@ -183,7 +183,7 @@ def retry_after(headers: Mapping[str, Any], now: datetime | None = None) -> floa
         date = parsedate_to_datetime(text)
     except ValueError:
         return None
-    # A date without a zone is GMT by the rules of HTTP.
+    # A date without a zone is GMT in HTTP.
     date = date if date.tzinfo else date.replace(tzinfo=UTC)
     return max(0.0, (date - (now or datetime.now(UTC))).total_seconds())
 

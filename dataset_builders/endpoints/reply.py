@@ -1,25 +1,25 @@
-"""A model's answer to one request, with its usage."""
+"""A model's reply to one request, with its usage."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 CONTEXT_FULL = "context_full"
-"""`finish_reason` of a turn that the end of the model's context cut."""
+"""`finish_reason` of a turn truncated by the model's context."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a model answered, and what that took.
+    """A model's reply, with its token usage and cost.
 
     Attributes:
-        text: The turn; "" where the model said nothing, such as with a tool call alone.
+        text: The turn; "" if it is empty, such as with only a tool call.
         finish_reason: The endpoint's, such as "stop", "length" or "content_filter";
-            "context_full" where the context's end cut the turn before the request's limit.
+            "context_full" if the context truncated the turn before the request's limit.
         model: Name of the model that the endpoint says has answered.
-        prompt_tokens: Tokens read, those from the endpoint's cache included.
-        cached_tokens: Tokens read from the endpoint's cache.
-        completion_tokens: Tokens written, hidden reasoning included.
+        prompt_tokens: Prompt tokens, including cached ones.
+        cached_tokens: Cached prompt tokens.
+        completion_tokens: Completion tokens, including hidden reasoning.
         cost: In the price table's currency; None where the model's price is unknown.
         seconds: From sending to the last byte, of the try that succeeded.
         tries: Requests sent until this one succeeded, itself included.

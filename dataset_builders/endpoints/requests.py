@@ -1,4 +1,4 @@
-"""A request for a model's turn, its key, and how the answer is read."""
+"""Build requests for a model's turn, their cache keys, and parse the replies."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ TOKEN_FIELDS = ("max_tokens", "max_completion_tokens")
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How the model writes; everything here decides what data comes out.
+    """Sampling settings; all of them affect the generated data.
 
     Attributes:
         temperature: The endpoint's default if None.
         top_p: The endpoint's default if None.
-        seed: Of the endpoint's sampling; attempt k is sent seed + k. None sends none.
-        max_tokens: Tokens a turn may have; what the environment's benchmark allows if None.
-        stop: Texts that end a turn.
-        token_field: Name of the field that carries `max_tokens`; OpenAI's newer models
-            want "max_completion_tokens".
-        extra: Further fields of the request, such as `{"reasoning_effort": "low"}`.
+        seed: Sampling seed; attempt k uses seed + k. None sends no seed.
+        max_tokens: Maximum tokens of a turn; the benchmark's limit if None.
+        stop: Stop sequences.
+        token_field: Name of the token limit field; OpenAI's newer models require
+            "max_completion_tokens".
+        extra: Extra fields of the request, such as `{"reasoning_effort": "low"}`.
 
     Raises:
         ConfigError: `token_field` is another one.
@@ -59,7 +59,7 @@ class Sampling:
     def request(
         self, model: str, messages: Sequence[Message], max_tokens: int, attempt: int
     ) -> dict[str, Any]:
-        """The request's JSON body."""
+        """Return the request's JSON body."""
         body: dict[str, Any] = {
             "model": model,
             "messages": [
@@ -80,7 +80,7 @@ class Sampling:
 
 
 def plain_unicode(text: str) -> str:
-    """Text without lone surrogates, which cannot be sent: U+FFFD stands for each."""
+    """Replace lone surrogates, which cannot be sent, by U+FFFD."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -89,27 +89,27 @@ def plain_unicode(text: str) -> str:
 
 
 def request_key(body: Mapping[str, Any], attempt: int) -> str:
-    """SHA-256 of model, messages, sampling and attempt: what a paid reply is found by.
+    """Return the SHA-256 of model, messages, sampling and attempt, the key of a stored reply.
 
-    The endpoint's address is no part of it: a local server comes back on another port.
+    The endpoint's URL is not part of it: a local server may restart on another port.
     """
     content = json.dumps([body, attempt], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(content.encode()).hexdigest()
 
 
 def read_reply(text: str, model: str, prices: PriceTable, limit: int = 0) -> Reply:
-    """Read an endpoint's answer to a chat or text completion.
+    """Parse an endpoint's response to a chat or text completion.
 
-    Null content is a valid outcome: a model that calls tools nobody offered, or that has
-    spent all its tokens on hidden thoughts, has said nothing. A refusal is its text. Thoughts
-    are taken off, whether they stand in the text or in the server's own field.
+    Null content is valid: a model that calls tools that were not offered, or that has used all its
+    tokens for hidden thoughts, has no text. A refusal is its text. Thoughts are separated, whether
+    they are in the text or in the server's own field.
 
     Args:
         text: The body of the response.
         model: Name of the model in the request.
-        prices: What requests cost.
-        limit: Tokens that the request allowed for the turn; 0 if that is not known. A turn
-            that was cut before has `finish_reason` "context_full".
+        prices: Prices of requests.
+        limit: Token limit of the request; 0 if unknown. A turn truncated before it has
+            `finish_reason` "context_full".
 
     Raises:
         BrokenResponseError: It is no JSON, has no choice with a turn, tells of an error, or
@@ -133,7 +133,7 @@ def read_reply(text: str, model: str, prices: PriceTable, limit: int = 0) -> Rep
     cached = _number(_fields(usage.get("prompt_tokens_details")).get("cached_tokens"))
     written = _number(usage.get("completion_tokens"))
     counted = read + written > 0
-    # Some endpoints leave hidden thoughts out of `completion_tokens`, and not of the total.
+    # Some endpoints count hidden thoughts only in the total, not in `completion_tokens`.
     spent = max(written, _number(usage.get("total_tokens")) - read)
     answer = read_answer(plain_unicode(_text(said)), plain_unicode(_reasoning(choice)))
     return Reply(
@@ -158,15 +158,15 @@ def _said(choice: Any) -> Any:
 
 
 def _calls(choice: Mapping[str, Any]) -> int:
-    """Native tool calls of a turn: environments read text, so they are dropped."""
+    """Count the native tool calls of a turn: environments parse text, so these are dropped."""
     message = _fields(choice.get("message"))
     calls = message.get("tool_calls")
     count = len(calls) if isinstance(calls, list) else int(bool(calls))
-    return count + bool(message.get("function_call"))  # The older field, of one call.
+    return count + bool(message.get("function_call"))  # The deprecated field with one call.
 
 
 def _reasoning(choice: Any) -> str:
-    """What a server has taken off already: `reasoning_content`, `reasoning`, or its own parts."""
+    """Return reasoning that a server has separated: `reasoning_content`, `reasoning`, or parts."""
     message = choice.get("message") or {}
     for name in ("reasoning_content", "reasoning"):
         if message.get(name):
@@ -177,12 +177,12 @@ def _reasoning(choice: Any) -> str:
 
 
 def token_limit(body: Mapping[str, Any]) -> int:
-    """Tokens that a request allows for the turn; 0 if it does not say."""
+    """Return the token limit of a request; 0 if it has none."""
     return max((_number(body.get(name)) for name in TOKEN_FIELDS), default=0)
 
 
 def _fields(value: Any) -> Mapping[str, Any]:
-    # The reply is paid for: an odd count of its tokens must not lose it.
+    # The reply is paid for: an invalid token count must not lose it.
     return value if isinstance(value, dict) else {}
 
 
@@ -191,7 +191,7 @@ def _number(value: Any) -> int:
 
 
 def _text(said: Any) -> str:
-    # Some endpoints answer with the parts of a multi-part message.
+    # Some endpoints return the parts of a multi-part message.
     if isinstance(said, list):
         return "".join(str(part.get("text", "")) for part in said if isinstance(part, dict))
     return str(said)

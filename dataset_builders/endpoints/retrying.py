@@ -1,4 +1,4 @@
-"""Whether a request that failed is sent again, and when; docs/guides/collect.md has the rules."""
+"""Retry policy of failed requests; docs/guides/collect.md has the rules."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class Trail:
     """The failures of one request so far.
 
     Args:
-        endpoint: Where it is sent, and how patiently.
-        parks: Whether the caller sets a task aside at an `UnprovenError`, and asks again later.
+        endpoint: The endpoint, with its retry settings.
+        parks: Whether the caller parks a task at an `UnprovenError`, and retries it later.
 
     Attributes:
-        tries: Times that it failed.
-        failures: Those that were more than a request to wait (429).
-        passed_over: Times that it was asked to wait while others were answered.
-        others: Whether others were answered: since it failed the time before, where it is set
-            aside if in doubt, else since it was sent.
+        tries: Number of failures.
+        failures: Number of failures other than 429.
+        passed_over: Number of 429s while others were answered.
+        others: Whether others were answered: since the previous failure, if the caller parks tasks,
+            else since it was sent.
     """
 
     def __init__(self, endpoint: Endpoint, *, parks: bool) -> None:
@@ -44,15 +44,15 @@ class Trail:
 
     @property
     def alone(self) -> bool:
-        """Whether it is asked to wait again and again, while others are answered."""
+        """Whether it repeatedly gets 429 while others are answered."""
         return self.passed_over >= self._endpoint.tries
 
     def note(self, failure: Failure, answered_at: float) -> None:
-        """Add a failure.
+        """Record a failure.
 
         Args:
-            failure: What it means.
-            answered_at: When any request was answered last, by the monotonic clock.
+            failure: Its classification.
+            answered_at: Monotonic time of the last answer to any request.
         """
         # A server that dies had answered others since this one was sent, and none since it failed.
         self.others = answered_at > (self._failed_at if self._parks else self._begun)
@@ -64,7 +64,7 @@ class Trail:
     def give_up(
         self, failure: Failure, answered_at: float, *, answers: int, again: int | None
     ) -> None:
-        """Raise what a failure means, unless the request may be sent again.
+        """Raise the failure's error, unless the request may be retried.
 
         Args:
             failure: The last one.
@@ -73,9 +73,9 @@ class Trail:
             again: See `EndpointClient.again`.
 
         Raises:
-            EpisodeEndedError: This episode cannot go on.
-            UnprovenError: It cannot, and no other request was answered meanwhile.
-            EndpointError: No episode can go on.
+            EpisodeEndedError: This episode cannot continue.
+            UnprovenError: It cannot, and no other request was answered in the meantime.
+            EndpointError: No episode can continue.
         """
         endpoint = self._endpoint
         line = f"{endpoint}: {failure.message}{hint(endpoint.address, failure.status)}"
@@ -93,7 +93,7 @@ class Trail:
             raise UnprovenError(f"{line} (others were answered meanwhile)", failure.reason)
         if self.failures < endpoint.tries:
             return
-        if self.others:  # It is this request.
+        if self.others:  # This request is at fault.
             raise EpisodeEndedError(ENDPOINT_ERROR, failure.message)
         down = f"{endpoint}: {self.failures} tries, no request answered meanwhile: "
         if failure.absent:
@@ -101,15 +101,15 @@ class Trail:
         raise UnprovenError(down + failure.message, failure.reason, spoke=_spoke(failure))
 
     def pause(self, failure: Failure) -> float:
-        """Seconds to wait before it is sent again, beside the pause that all requests make."""
-        # "Retry-After: 0" does not mean to send without end.
+        """Return the seconds to wait before a retry, in addition to the pause of all requests."""
+        # "Retry-After: 0" must not cause a busy loop.
         if self.alone:
             return max(failure.wait or 0.0, self._back_off())
         return self._back_off() if (failure.wait or 0.0) < self._endpoint.back_off else 0.0
 
     def _back_off(self) -> float:
         longest = min(_LONGEST_BACK_OFF, self._endpoint.back_off * 2.0 ** (self.tries - 1))
-        # Spread out, else all that failed together come back together.
+        # Jitter: otherwise requests that failed together return together.
         return longest * random.uniform(0.5, 1.0)
 
 

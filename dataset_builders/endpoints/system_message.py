@@ -1,4 +1,4 @@
-"""Puts system messages into the first user turn for servers that refuse them."""
+"""Move system messages into the first user turn for servers that reject them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from dataset_builders.endpoints.errors import BAD_REQUEST, judge
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
-# Some servers answer with status 500 where a chat template raises.
+# Some servers respond with status 500 if a chat template raises.
 _TEMPLATE = re.compile(r"system (?:role|message|prompt)|roles must alternate|chat.?template", re.I)
 
 
 class SystemFallback:
-    """Sends requests, and finds out whether the server takes a system message.
+    """Sends requests, and detects whether the server accepts a system message.
 
-    A bad request with a system message is sent once more without one, as long as no request
-    with one was answered. Where that is answered, all further requests are sent so.
+    A rejected request with a system message is sent once more without one, as long as no request
+    with one was answered. If that is answered, all further requests are sent this way.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class SystemFallback:
 
         Args:
             body: Its JSON body.
-            post: Sends a body, and raises what the client raises.
+            post: Sends a body; may raise the client's errors.
         """
         if not _has_system(body):
             return await post(dict(body))
@@ -48,13 +48,14 @@ class SystemFallback:
                 reply = await post(folded(body))
             except Exception as other:
                 if judge(other, proven=True).verdict == "retry":
-                    raise  # A passing fault says nothing of the system message.
+                    raise  # A transient fault is unrelated to the system message.
                 raise error from None  # It was not the system message.
             if not self._folds:
                 self._folds = True
                 status = getattr(error, "status_code", None)
                 _log.warning(
-                    "the server refuses system messages (HTTP %s): they open the first user turn",
+                    "the server rejects system messages (HTTP %s): they are prepended to the "
+                    "first user turn",
                     status,
                 )
             return reply
@@ -63,7 +64,7 @@ class SystemFallback:
 
 
 def folded(body: Mapping[str, Any]) -> dict[str, Any]:
-    """A request whose system message opens the first user turn."""
+    """Return a request with the system message prepended to the first user turn."""
     system, *turns = body["messages"]
     first = next((n for n, turn in enumerate(turns) if turn["role"] == "user"), None)
     if first is None:

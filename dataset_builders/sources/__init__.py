@@ -1,1 +1,1 @@
-"""A source's name to its files, its format and its conversations."""
+"""Resolve sources: from a path, hub id or dataset to files, format and conversations."""

@@ -1,4 +1,4 @@
-"""Telling a source's format from its first records."""
+"""Detect a source's format from its first records."""
 
 from __future__ import annotations
 
@@ -25,34 +25,34 @@ from dataset_builders.readers.turn_lists import turn_list
 from dataset_builders.sources.loading import Format, SourceSpec, located
 
 _LOOK_AT = 50
-"""Records to look at before giving up: a file may begin with broken ones."""
+"""Maximum records to inspect: a file may begin with broken ones."""
 
 _TELL = 3
-"""Damaged places that an error tells."""
+"""Maximum damaged places listed in an error."""
 
 _AGENTINSTRUCT_ID = re.compile(rf"(?:{'|'.join(TASKS)})_\d+")
 
 _REFUSED = {
     "segments": (
-        "segments are ready-made text without roles, which no conversation can tell; "
+        "segments are ready-made text without roles, which a conversation cannot represent; "
         "train on them with Axolotl's input_output, or give the turns as messages"
     ),
     "input_ids": "the rows are tokens already; give build_mix the data set itself, or the texts",
-    "rejected": "preference pairs are no conversations to learn; give the chosen one as messages",
+    "rejected": "preference pairs are not conversations to learn; give the chosen one as messages",
 }
 
 
 def detect_format(spec: SourceSpec, files: Located | None = None) -> Format:
-    """Name of the builder for a source, told from the fields of its first 50 records.
+    """Detect the builder for a source from the fields of its first 50 records.
 
     Turns under `conversations` are AgentInstruct's if they have a `loss` flag or their
-    record has an id such as "db_12" (a copy that lost its flags must not pass for chat, or
-    its demonstrations would be trained); `messages` if they have `role` and `content` or
-    another flag; else ShareGPT's.
+    record has an id such as "db_12" (a copy that lost its flags must not count as chat, or its
+    demonstrations would be trained on); `messages` if they have `role` and `content` or another
+    flag; else ShareGPT's.
 
     Args:
-        spec: The source; its format is not looked at.
-        files: Its files, where they are located already.
+        spec: The source; its format is ignored.
+        files: Its files, if already located.
 
     Raises:
         SourceNotFoundError: There is no such source.
@@ -70,7 +70,7 @@ def detect_format(spec: SourceSpec, files: Located | None = None) -> Format:
         found = _format_of(value, spec)
         if chat and not (isinstance(value, Mapping) and "conversations" in value):
             continue
-        # Flags may be on the turns of some records only, so chat without them says little.
+        # Only some records may have flags, so chat without them is inconclusive.
         if found is not None and found != "sharegpt":
             return found
         chat = chat or found == "sharegpt"
@@ -121,7 +121,7 @@ def _format_of_turns(value: Mapping[str, Any]) -> Format | None:
     if not isinstance(turns, list):
         return None
     turns = [turn for turn in turns if isinstance(turn, Mapping)]
-    # What only `messages` honours.
+    # Fields that only `messages` supports.
     if any("role" in turn or turn.get("from") == "tool" for turn in turns):
         return "messages"
     if any(carried(turn, TURN_FIELDS, (*CALLS, *REASONING)) for turn in turns):

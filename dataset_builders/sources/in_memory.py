@@ -1,4 +1,4 @@
-"""Rows passed by a program: datasets, streaming datasets, lists of dictionaries."""
+"""In-memory sources: datasets, streaming datasets, lists of dictionaries."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dataset_builders.readers.arrow_rows import row_reader, without_nulls
 from dataset_builders.readers.building import Converted, RecordDroppedError
 
 TOKENS = ("input_ids", "labels")
-"""Columns of rows that are tokens already."""
+"""Columns of rows that are already tokenized."""
 
 _Convert = Callable[..., Converted]
 _CONVERTERS: tuple[tuple[tuple[str, ...], _Convert], ...] = (
@@ -26,22 +26,22 @@ _CONVERTERS: tuple[tuple[tuple[str, ...], _Convert], ...] = (
 
 
 def is_dataset(source: Any) -> bool:
-    """Whether it is a `datasets.Dataset` or `IterableDataset`."""
-    # A DatasetDict has the attribute, too, by split.
+    """Whether a value is a `datasets.Dataset` or `IterableDataset`."""
+    # A DatasetDict has this attribute, too, by split.
     return hasattr(source, "column_names") and not isinstance(source, Mapping)
 
 
 def is_tokens(source: Any) -> bool:
-    """Whether it is a dataset of rows that are tokens already."""
+    """Whether a value is a dataset of tokenized rows."""
     columns = getattr(source, "column_names", None)
     return is_dataset(source) and set(TOKENS) <= set(columns or ())
 
 
 def as_items(source: Any, what: str) -> Sequence[Any]:
-    """The items of a source that is neither a path nor a dataset.
+    """Return the items of a source that is neither a path nor a dataset.
 
     Raises:
-        DataError: It is no list of conversations, rows, paths or datasets.
+        DataError: It is not a list of conversations, rows, paths or datasets.
     """
     if isinstance(source, Mapping):
         splits = ", ".join(map(str, source))
@@ -58,7 +58,7 @@ def as_items(source: Any, what: str) -> Sequence[Any]:
 
 
 def read_rows(rows: Iterable[Any], what: str) -> Iterator[Conversation]:
-    """Make conversations of rows in a shape that TRL takes.
+    """Convert rows in any of TRL's formats to conversations.
 
     Args:
         rows: A dataset, or a list of dictionaries.
@@ -68,7 +68,7 @@ def read_rows(rows: Iterable[Any], what: str) -> Iterator[Conversation]:
         A conversation for each row.
 
     Raises:
-        DataError: The rows are of another shape, or one of them cannot be used; names it.
+        DataError: The rows have another format, or one of them cannot be used; names it.
     """
     columns = getattr(rows, "column_names", None)
     if columns is not None:

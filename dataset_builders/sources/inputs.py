@@ -1,4 +1,4 @@
-"""Whatever a caller may name as a source, read into conversations."""
+"""Normalise source arguments (path, spec, dataset, list) to conversations."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ Progress = Callable[[str, int], None]
 
 
 def is_empty(source: Source | None) -> bool:
-    """Whether there is nothing to read."""
+    """Whether the source is empty."""
     if source is None:
         return True
-    # A streaming dataset has no length; its first rows are not read here.
+    # A streaming dataset has no length; no rows are read here.
     return not isinstance(source, _NAMED) and (hasattr(source, "__len__") and not len(source))
 
 
@@ -47,13 +47,13 @@ def read_source(
         on_progress: Called as records are read.
 
     Returns:
-        Its conversations, to be gone through once, and for each file source what became
-        of its records: complete when the conversations have been gone through.
+        Its conversations, to be iterated once, and for each file source the report on its records,
+        complete when the conversations are exhausted.
 
     Raises:
-        DataError: It cannot be read. Where no record of a source is usable, this is
-            raised as the conversations are gone through.
-        SourceNotFoundError: A path or hub id leads nowhere.
+        DataError: It cannot be read. If no record of a source is usable, this is raised while
+            iterating.
+        SourceNotFoundError: A path or hub id does not exist.
     """
     if isinstance(source, _NAMED) or is_dataset(source):
         items: list[Any] = [source]
@@ -78,17 +78,17 @@ def read_source(
 
 
 def _of_entry(conversations: Iterable[Conversation], entry: int) -> Iterable[Conversation]:
-    """Conversations that know which of a side's sources they are of."""
+    """Set the number of the source on its conversations."""
     if entry == 0:
         return conversations
     return (replace(conversation, entry=entry) for conversation in conversations)
 
 
 def source_weights(source: Source | None, what: str) -> tuple[float, ...]:
-    """Weights that sources of one side name; none if they name none.
+    """Return the weights of one side's sources; None if no source has one.
 
     Raises:
-        ConfigError: Some name a weight and some do not, or one is not above 0.
+        ConfigError: Some have a weight and some do not, or one is not above 0.
     """
     if source is None or isinstance(source, str | Path) or is_dataset(source):
         return ()
@@ -109,7 +109,7 @@ def source_weights(source: Source | None, what: str) -> tuple[float, ...]:
 
 
 def resolve_source(source: str | Path | SourceSpec | ResolvedSource) -> ResolvedSource:
-    """Locate a source's files, and detect its format where none is named.
+    """Locate a source's files, and detect its format if not given.
 
     Raises:
         ConfigError: A split is unknown, or the options do not fit.
@@ -126,10 +126,10 @@ def resolve_source(source: str | Path | SourceSpec | ResolvedSource) -> Resolved
 
 
 def resolve_evaluation_source(source: str | Path | SourceSpec) -> ResolvedSource:
-    """Resolve what is to be measured on: the splits for evaluation where there are any.
+    """Resolve an evaluation source: evaluation splits are read if there are any.
 
     Args:
-        source: Path, hub id or spec; one that names splits keeps them.
+        source: Path, hub id or spec; splits given in a spec are kept.
 
     Raises:
         ConfigError, DataError, SourceNotFoundError: See `resolve_source`.

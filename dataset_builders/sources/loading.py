@@ -1,4 +1,4 @@
-"""Source specs, and reading a source with the builder of its format."""
+"""Source specifications, and reading a source with its format's builder."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Format = Literal[
 """Name of a builder."""
 
 SCHEMA_VERSION = 3
-"""Raised when a builder makes other conversations of the same files."""
+"""Increased when a builder's conversations for the same files change."""
 
 BUILDERS: dict[str, str] = {
     "agentinstruct": "dataset_builders.formats.agentinstruct:build",
@@ -41,7 +41,7 @@ BUILDERS: dict[str, str] = {
 }
 """Builder by format, as "module:function"."""
 
-# Hub datasets that hold several versions of their data side by side.
+# Hub datasets that contain several versions of their data.
 _DEFAULT_DATA_FILES = {
     agentinstruct.HUB_ID: agentinstruct.DATA_FILES,
     sharegpt.HUB_ID: sharegpt.DATA_FILES,
@@ -50,7 +50,7 @@ _DEFAULT_DATA_FILES = {
 
 @dataclass(frozen=True)
 class SourceSpec:
-    """Where conversations come from and which of them to take.
+    """A source of conversations and which of them to take.
 
     Attributes:
         path: A file, a folder or a hub dataset id; see `files.locate`.
@@ -90,9 +90,9 @@ class SourceSpec:
 
 @dataclass(frozen=True)
 class ResolvedSource:
-    """A source whose format and files are known; made once and passed on.
+    """A source with known format and files; resolved once and passed on.
 
-    Make it with `inputs.resolve_source`. The content is read and hashed at most once.
+    Created by `inputs.resolve_source`. The content is read and hashed at most once.
 
     Attributes:
         spec: The source, with a format.
@@ -142,16 +142,15 @@ class ResolvedSource:
 def stream_source(
     source: SourceSpec | ResolvedSource, on_progress: Progress | None = None
 ) -> BuildResult:
-    """Read a source one conversation at a time, in memory that its size does not change.
+    """Read a source one conversation at a time, in memory independent of its size.
 
     Args:
         source: The source.
         on_progress: Called with the number of records read, every 1,000 and at the end.
 
     Returns:
-        The conversations, to be gone through once, and what became of every record.
-        Going through them raises DataError where a file cannot be read and, at the end,
-        where no record could be used.
+        The conversations, to be iterated once, and the report on its records. Iterating raises
+        DataError if a file cannot be read and, at the end, if no record could be used.
 
     Raises:
         ConfigError: The format or a split is unknown, or the options do not fit.
@@ -188,7 +187,7 @@ def load_source(
         on_progress: Called with the number of records read, every 1,000 and at the end.
 
     Returns:
-        At least one conversation, and what became of every record.
+        At least one conversation, and the report on the records.
 
     Raises:
         ConfigError: The format or a split is unknown, or the options do not fit.
@@ -199,10 +198,10 @@ def load_source(
 
 
 def fingerprint(source: SourceSpec | ResolvedSource) -> str:
-    """Return a SHA-256, in hexadecimal, of all that `load_source` depends on.
+    """Return the SHA-256, in hexadecimal, of everything that `load_source` depends on.
 
     It covers the names and bytes of the selected files, the options and the version of
-    the builders, but not where a copy lies: equal fingerprints mean equal conversations.
+    the builders, but not the location of a copy: equal fingerprints mean equal conversations.
 
     Raises:
         ConfigError: The format or a split is unknown, or the options do not fit.
@@ -227,7 +226,7 @@ def _check(spec: SourceSpec) -> None:
 
 
 def located(spec: SourceSpec) -> Located:
-    """Find the files of a source.
+    """Locate the files of a source.
 
     Raises:
         ConfigError: A split is unknown, or the options do not fit the path.
@@ -241,7 +240,7 @@ def located(spec: SourceSpec) -> Located:
 
 
 def _format_options(spec: SourceSpec) -> dict[str, Any]:
-    # What one format has beyond the others; all of it goes into the fingerprint.
+    # Format-specific options; all are part of the fingerprint.
     if spec.format in ("messages", "prompt_completion", "alpaca"):
         return {"source": stem_of(Path(spec.path)) or messages.SOURCE}
     if spec.format == "agentinstruct":

@@ -1,4 +1,4 @@
-"""Conversations to a `datasets.Dataset` of messages."""
+"""Convert conversations to a `datasets.Dataset` of messages."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _PART_ROWS = 1000
 def to_dataset(
     conversations: Sequence[Conversation], columns: Mapping[str, bool] | None = None
 ) -> Dataset:
-    """Turn conversations into a `datasets.Dataset` that Axolotl and TRL can train on.
+    """Convert conversations to a `datasets.Dataset` that Axolotl and TRL can train on.
 
     Args:
         conversations: The conversations.
-        columns: Which optional columns to have, see `optional_columns`; none: as needed.
+        columns: Which optional columns to include, see `optional_columns`; None: as needed.
 
     Returns:
         Columns `id`, `source`, `task` and `messages`, a list of `role`, `content` and
@@ -36,7 +36,7 @@ def to_dataset(
     from datasets import concatenate_datasets
 
     columns = optional_columns(conversations) if columns is None else columns
-    # Types are given, not inferred: a list that is empty in every row would become null.
+    # Types are explicit, not inferred: a list that is empty in every row would become null.
     features = _features(**columns)
     # In parts, as rows of Python objects take several times the memory of Arrow's.
     parts = [
@@ -52,7 +52,7 @@ def _part(
     from datasets import Dataset
 
     rows = [to_row(conversation, **columns) for conversation in conversations]
-    # By columns, so that no rows still give all columns.
+    # By columns, so that an empty dataset still has all columns.
     return Dataset.from_dict(
         {name: [row[name] for row in rows] for name in features}, features=features
     )

@@ -92,7 +92,7 @@ def test_progress_is_shown_in_plain_lines_and_a_table_at_the_end(tmp_path: Path)
         (("--oracle", "--max-tokens", 0), "more than 0"),
         (("--model", "m", "--base-url", "http://127.0.0.1:9/v1", "--max-cost", 1), "price of m"),
         (("--oracle", "--prices", "absent.yaml"), "price table"),
-        (("--oracle", "--tasks", "absent.txt"), "tasks' names"),
+        (("--oracle", "--tasks", "absent.txt"), "task ids"),
     ],
 )
 def test_what_cannot_work_is_said_in_one_line(
@@ -138,7 +138,7 @@ def test_folders_and_files_that_cannot_be_used_are_one_line(tmp_path: Path) -> N
     assert "cannot be written" in str(found.exception)
     found = collect("--oracle", "--tasks", taken, "--out", tmp_path / "out")
     assert isinstance(found.exception, ConfigError)
-    assert "expected tasks' names" in str(found.exception)
+    assert "expected task ids" in str(found.exception)
 
 
 def test_an_address_without_scheme_is_refused_at_once(tmp_path: Path) -> None:

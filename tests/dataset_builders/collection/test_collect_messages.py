@@ -98,7 +98,7 @@ def test_an_unknown_token_field_and_an_address_are_refused(tmp_path: Path) -> No
 def test_another_value_of_a_setting_is_named_by_its_option(tmp_path: Path) -> None:
     assert collect(tmp_path, "--oracle", "--episode-steps", 5).exit_code == 0
     found = collect(tmp_path, "--oracle", "--episode-steps", 6)
-    assert "database.sqlite: --episode-steps: this collection was begun with 5" in str(
+    assert "database.sqlite: --episode-steps: this collection was started with 5" in str(
         found.exception
     )
 

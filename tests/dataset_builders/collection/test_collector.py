@@ -608,5 +608,5 @@ def test_a_mistyped_model_does_not_lock_the_folder(tmp_path: Path) -> None:
         with pytest.raises(EndpointError, match="does not exist"):
             run(mistyped)
         assert run(config(tmp_path, endpoint.url, 4))["done"] == 4
-        with pytest.raises(ConfigError, match=r"model: this collection was begun with 'm'"):
+        with pytest.raises(ConfigError, match=r"model: this collection was started with 'm'"):
             run(replace(mistyped, num_tasks=4))

@@ -42,7 +42,7 @@ def test_an_interrupted_collection_of_an_earlier_version_goes_on(tmp_path: Path)
     with serving(endpoint):
         play = RolloutConfig(spec, Model("m", endpoint.url), max_concurrency=3)
         config = CollectConfig(play, out, 6)
-        with pytest.raises(ConfigError, match="min_reward: this collection was begun with"):
+        with pytest.raises(ConfigError, match="min_reward: this collection was started with"):
             run(config)
         with pytest.raises(ConfigError, match="seed"):
             run(replace(config, seed=1), finish=ThoughtAdder(spec))

@@ -140,7 +140,7 @@ def test_absent_questions_are_told(tmp_path: Path) -> None:
     ("answer", "message"),
     [
         (500, r"HTTP 500: Virtuoso 42000 out of memory"),
-        (b"<html>", "the answer is no JSON"),
+        (b"<html>", "the answer is not JSON"),
         (b'{"boolean": true}', "not of the form"),
         (0.5, "no answer within 0.1 s"),
     ],

@@ -191,7 +191,7 @@ def test_stages_in_tokens_are_each_met() -> None:
 
 def test_tokens_of_rows_that_are_not_encoded_cannot_be_counted() -> None:
     plain = make_index({}, 5)
-    with pytest.raises(ConfigError, match="encoded rows only: give a tokenizer"):
+    with pytest.raises(ConfigError, match="only be counted in encoded rows: give a tokenizer"):
         make_order(Plan(0.2, "token"), plain, plain, seed=0, num_examples=5)
     zero = make_index({"tokens": [4] * 5, "trained_tokens": [0] * 5}, 5)
     with pytest.raises(ConfigError, match="agent rows have no token of the unit"):

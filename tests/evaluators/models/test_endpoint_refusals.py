@@ -86,7 +86,7 @@ def test_a_system_message_that_is_refused_opens_the_first_user_turn(
     assert [m["role"] for m in last] == ["user", "assistant"] * 2 + ["user"]
     assert last[0]["content"].startswith("Solve each word problem.")
     assert "\n\nQuestion: " in last[0]["content"]
-    assert caplog.text.count("refuses system messages") == 1
+    assert caplog.text.count("rejects system messages") == 1
 
 
 def test_one_that_was_accepted_is_never_moved() -> None:

@@ -126,7 +126,7 @@ def test_a_rule_that_could_never_act_is_refused(
 
 def test_a_second_callback_is_refused(make: Callable[..., Any]) -> None:
     trainer = make([Schedule(Scored("a", 1.0))])
-    with pytest.raises(ConfigError, match="found an EvaluatorCallback that it has already"):
+    with pytest.raises(ConfigError, match="it already has an EvaluatorCallback"):
         EvaluatorCallback.install(trainer, [Schedule(Scored("b", 1.0))])
     trainer.remove_callback(EvaluatorCallback)
     EvaluatorCallback.install(trainer, [Schedule(Scored("b", 1.0))])
