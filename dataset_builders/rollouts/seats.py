@@ -40,7 +40,7 @@ class Seat:
     ) -> None:
         self.lost = False
         self._make = make
-        self._worker = Worker() if threaded else None
+        self._worker = Worker("environment") if threaded else None
         self._call_limit = call_limit
         self._dialogue: Dialogue | None = None
 

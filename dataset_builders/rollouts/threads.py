@@ -23,11 +23,14 @@ class Worker:
 
     Not an executor: the interpreter waits for those at exit, so a hanging environment would block
     it for ever.
+
+    Args:
+        name: Name of the thread.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
         self._jobs: _Jobs = SimpleQueue()
-        threading.Thread(target=_work, args=(self._jobs,), name="worker", daemon=True).start()
+        threading.Thread(target=_work, args=(self._jobs,), name=name, daemon=True).start()
 
     def submit(self, call: Callable[[], _T]) -> asyncio.Future[_T]:
         """Call a function after all earlier calls."""
@@ -46,7 +49,7 @@ class WorkerPool:
 
     async def run(self, call: Callable[..., _T], *arguments: object) -> _T:
         """Call a function in a thread."""
-        worker = self._free.pop() if self._free else Worker()
+        worker = self._free.pop() if self._free else Worker("call")
         try:
             result = await worker.submit(lambda: call(*arguments))
         except BaseException:
