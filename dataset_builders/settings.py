@@ -1,4 +1,4 @@
-"""Settings that recipe, Python and command line share: frozen, checked, closed to unknown keys."""
+"""Settings shared by recipe, Python and command line: frozen, validated, unknown keys rejected."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _RENAMED = {"every_dear": "every_generative"}
 
 @dataclass_transform(frozen_default=True, field_specifiers=(Field,))
 def settings(cls: type[_T]) -> type[_T]:
-    """Class decorator: a frozen pydantic dataclass that refuses unknown keys and wrong values.
+    """Class decorator: a frozen pydantic dataclass that rejects unknown keys and invalid values.
 
     As a field of a pydantic model it is validated there. Made in Python, a wrong value is a
     `ConfigError`, which the command line shows in one line.
@@ -33,7 +33,7 @@ def settings(cls: type[_T]) -> type[_T]:
 def options(cls: type[_T]) -> type[_T]:
     """Class decorator: `settings` whose values are not converted, such as a number out of text.
 
-    For options by name, whose values are handed on as they were given.
+    For options by name, whose values are passed on unchanged.
     """
     return _closed(cls, ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True))
 
@@ -54,12 +54,12 @@ def _closed(cls: type[_T], config: ConfigDict) -> type[_T]:
 
 
 def read_settings(model: type[_T], given: Mapping[str, Any], place: str) -> _T:
-    """Settings out of a mapping, such as a task's options.
+    """Build settings from a mapping, such as a task's options.
 
     Args:
         model: A class of `settings` or `options`.
         given: Values by name.
-        place: What is set, for messages.
+        place: Name of the settings, for messages.
 
     Raises:
         ConfigError: A name is unknown or a value wrong; all of them, with the nearest name.
@@ -86,12 +86,12 @@ def from_json(model: type[_T], text: str) -> _T:
 
 
 def problems_of(model: Any, error: ValidationError, place: str = "") -> str:
-    """Everything that pydantic refuses, in one line; see `describe`."""
+    """Return all of pydantic's errors in one line; see `describe`."""
     return "; ".join(describe(model, item, place) for item in error.errors())
 
 
 def describe(model: Any, item: Any, place: str = "") -> str:
-    """One of pydantic's errors: where, what was found, what was expected.
+    """Format one of pydantic's errors: location, what was found, what was expected.
 
     Args:
         model: Model that was validated.
@@ -114,18 +114,18 @@ def describe(model: Any, item: Any, place: str = "") -> str:
 
 
 def short(value: Any) -> str:
-    """A value as an error names it."""
+    """Format a value for an error message."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def suggestion(key: str, known: Iterable[str], cutoff: float = 0.75) -> str:
-    """The known key that is nearest to a misspelt one, as the end of a sentence.
+    """Return a suggestion of the known key nearest to a misspelt one, to end a sentence with.
 
     Args:
         key: The key as found.
         known: Keys that are valid there.
-        cutoff: Least similarity, of `difflib.SequenceMatcher`.
+        cutoff: Minimum similarity, by `difflib.SequenceMatcher`.
 
     Returns:
         `, renamed to ...`, `, did you mean ...?`, or nothing if no key is near.
@@ -137,13 +137,13 @@ def suggestion(key: str, known: Iterable[str], cutoff: float = 0.75) -> str:
 
 
 def fields_of(model: Any) -> dict[str, FieldInfo]:
-    """Fields of a pydantic model or of a class of `settings`; none of anything else."""
+    """Return the fields of a pydantic model or of a class of `settings`; else an empty mapping."""
     found: dict[str, FieldInfo] = getattr(model, "__pydantic_fields__", {})
     return found
 
 
 def keys_beside(model: Any, place: Sequence[str | int]) -> list[str]:
-    """Keys that are valid where an error was found.
+    """Return the valid keys at the location of an error.
 
     Args:
         model: Model of the whole.
@@ -166,7 +166,7 @@ def keys_beside(model: Any, place: Sequence[str | int]) -> list[str]:
 
 
 def models_of(annotation: Any) -> Iterator[Any]:
-    """Models that a field may hold, within lists and unions too."""
+    """Return the models that a field may hold, within lists and unions too."""
     if isinstance(annotation, type) and hasattr(annotation, "__pydantic_fields__"):
         yield annotation
     for part in get_args(annotation):
@@ -174,7 +174,7 @@ def models_of(annotation: Any) -> Iterator[Any]:
 
 
 def _tag(model: Any) -> str:
-    """Value of `type` that tells a member of a union, or nothing."""
+    """Return the value of `type` that identifies a member of a union, or ""."""
     field = fields_of(model).get("type")
     literal = field.annotation if field else None
     return str(get_args(literal)[0]) if get_origin(literal) is Literal else ""

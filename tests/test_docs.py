@@ -106,3 +106,29 @@ def test_search_works_without_a_server(site: Path) -> None:
         assert found.get_attribute("href").startswith("file://")
     finally:
         browser.quit()
+
+
+FAQ = re.findall(
+    r"```python\n(.*?)```\n+```\n(.*?)```", (ROOT / "docs/faq.md").read_text("utf-8"), re.S
+)
+
+
+@pytest.mark.parametrize(("code", "printed"), FAQ)
+def test_examples_of_the_faq_print_what_it_says(
+    code: str,
+    printed: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
+) -> None:
+    if "AgentInstruct" in code:
+        shared = request.getfixturevalue("shared")
+        (tmp_path / "AgentInstruct").symlink_to(shared / "data/agentinstruct")
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})  # our own text
+    assert capsys.readouterr().out == printed
+
+
+def test_the_faq_has_examples() -> None:
+    assert len(FAQ) == 2

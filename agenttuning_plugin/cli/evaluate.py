@@ -1,4 +1,4 @@
-"""`agenttuning evaluate`: its options, and its table."""
+"""`agenttuning evaluate`: options and result table."""
 
 from __future__ import annotations
 
@@ -47,44 +47,51 @@ def evaluate(
         str | None,
         typer.Option(help="Folder or hub id of a model or adapter, or URL of a server (…/v1)."),
     ] = None,
-    adapter: Annotated[str | None, typer.Option(help="Adapter to put on the model.")] = None,
+    adapter: Annotated[str | None, typer.Option(help="LoRA adapter to apply to the model.")] = None,
     suite: Annotated[
         list[str] | None,
         typer.Option(
-            help="held-in, held-out, general, all, a task such as gsm8k, replay, loss; several "
-            "with commas, repeatable. [default: held-in]"
+            help="held-in, held-out, general, all, a task such as gsm8k, lm_eval/TASK, replay, "
+            "loss; several with commas, repeatable. [default: held-in]"
         ),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Items of each task, the same ones every time.")
+        int | None, typer.Option(min=1, help="Maximum items per task, the same ones every time.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for results and transcripts; goes on from there.")
+        Path | None,
+        typer.Option(
+            help="Output folder for results and transcripts; an existing evaluation is resumed."
+        ),
     ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="Folder with a folder of data for each task.")
-    ] = None,
+    data: Annotated[str | None, typer.Option(help="Folder with one data folder per task.")] = None,
     prompt: EnvironmentPrompt = "own",
     agentinstruct: AgentInstructCopy = None,
     option: EnvironmentOptions = None,
     general: Annotated[
-        str | None, typer.Option(help="loss: chat to measure it on: file, folder or hub id.")
+        str | None, typer.Option(help="Chat data for the suite loss: file, folder or hub id.")
     ] = None,
     num_conversations: Annotated[
-        int, typer.Option(min=1, help="loss: conversations of it, chosen as `holdout` does.")
+        int,
+        typer.Option(
+            min=1,
+            help="Number of conversations for the suite loss, selected like `holdout` in a recipe.",
+        ),
     ] = 64,
     max_length: Annotated[
-        int, typer.Option(min=1, help="loss, replay: longest of them in tokens, the recipe's.")
+        int,
+        typer.Option(
+            min=1, help="Maximum tokens of a conversation for loss and replay, as in the recipe."
+        ),
     ] = 4096,
     replay_data: Annotated[
-        str | None, typer.Option(help="replay: expert trajectories: file, folder or hub id.")
+        str | None,
+        typer.Option(help="Expert trajectories for the suite replay: file, folder or hub id."),
     ] = None,
-    judge_model: Annotated[
-        str | None, typer.Option(help="Model that rates answers (MT-Bench, ReWOO).")
-    ] = None,
-    judge_base_url: Annotated[str | None, typer.Option(help="Where it is asked.")] = None,
+    judge_model: Annotated[str | None, typer.Option(help="Judge model (MT-Bench, ReWOO).")] = None,
+    judge_base_url: Annotated[str | None, typer.Option(help="Base URL of the judge model.")] = None,
     judge_api_key_env: Annotated[
-        str, typer.Option(help="Environment variable that holds its key.")
+        str, typer.Option(help="Environment variable with the judge's API key.")
     ] = "OPENAI_API_KEY",
     judge_temperature: JudgeTemperature = None,
     judge_token_field: JudgeTokenField = "max_tokens",
@@ -95,26 +102,28 @@ def evaluate(
     model_name: ModelName = None,
     api_key_env: ApiKeyEnv = "OPENAI_API_KEY",
     oracle: Annotated[
-        bool, typer.Option("--oracle", help="The environments' oracles play; no model.")
+        bool,
+        typer.Option("--oracle", help="Play with the environments' oracles instead of a model."),
     ] = False,
     batch_size: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Most episodes played in parallel. [default: 16; on a server up to 64]"
+            min=1, help="Maximum concurrent episodes. [default: 16; on a server up to 64]"
         ),
     ] = None,
     max_new_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Shorter answers than the tasks allow, for trials.")
+        int | None,
+        typer.Option(
+            min=1, help="Maximum tokens of an answer, if below the tasks' own; for trials."
+        ),
     ] = None,
-    step: Annotated[
-        int | None, typer.Option(min=0, help="Training step that the model is of.")
-    ] = None,
+    step: Annotated[int | None, typer.Option(min=0, help="Training step of the model.")] = None,
     chat_template: Template = None,
     chat_template_kwargs: TemplateVariables = None,
     end_of_turn: EndOfTurn = None,
     as_json: Json = False,
 ) -> None:
-    """Measure a model: held-in and held-out agent tasks, general benchmarks."""
+    """Evaluate a model on held-in and held-out agent tasks and general benchmarks."""
     from agenttuning_plugin.evaluation.measure import EvaluationRun, measure, report, report_failure
     from agenttuning_plugin.evaluation.model_loading import is_url
     from agenttuning_plugin.evaluation.table import show_panel
@@ -158,7 +167,7 @@ def evaluate(
     try:
         panel = measure(run)
     except KeyboardInterrupt:
-        errors.print("stopped" + (": the same command goes on from here" if out else ""))
+        errors.print("stopped" + (": run the same command to resume" if out else ""))
         raise typer.Exit(130) from None
     if as_json:
         emit(show_panel(panel, limit).as_json())
@@ -177,14 +186,15 @@ def _one_model(positional: str | None, model: str | None, oracle: bool) -> str:
 
 
 def _names(suite: Sequence[str] | None) -> list[str]:
-    from evaluators.tasks.registry import BENCHMARKS, SUITES
+    from evaluators.tasks.registry import BENCHMARKS, LM_EVAL, SUITES, is_benchmark
 
     told = [name.strip() for text in suite or ["held-in"] for name in text.split(",")]
     given = [each for name in told for each in (SUITES if name == "all" else (name,))]
-    known = ["all", *SUITES, *_EXTRA, *(benchmark.name for benchmark in BENCHMARKS)]
+    groups = ["all", *SUITES, *_EXTRA]
+    known = [*groups, *(benchmark.name for benchmark in BENCHMARKS), f"{LM_EVAL}TASK"]
     names = [name for name in given if name]
     for name in names:
-        if name not in known:
+        if name not in groups and not is_benchmark(name):
             raise ConfigError(f"--suite: found {name!r}, expected any of {', '.join(known)}")
     if not names:
         raise ConfigError(f"--suite: found no name, expected any of {', '.join(known)}")
@@ -194,14 +204,14 @@ def _names(suite: Sequence[str] | None) -> list[str]:
 def options_by_task(
     option: Sequence[str] | None, names: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
-    """Settings by task: `database.backend=mariadb`, or bare where there is one task.
+    """Parse options by task: `database.backend=mariadb`, or without the task if there is only one.
 
     Args:
         option: As given.
         names: Suites and tasks to measure.
 
     Raises:
-        ConfigError: A setting is for a task that is not measured, or for which is not said.
+        ConfigError: An option is for a task that is not measured, or does not state its task.
     """
     from evaluators.tasks.registry import select
 

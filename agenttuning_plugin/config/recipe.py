@@ -1,7 +1,7 @@
 """The `agenttuning:` section of an Axolotl recipe.
 
-Axolotl drops keys that it does not know in silence. Everything of ours therefore lives
-in one nested section that refuses unknown keys, and the section itself is required.
+Axolotl silently drops unknown keys. All our settings are therefore in one nested section that
+rejects unknown keys, and the section itself is required.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from evaluators.training.schedule import EvaluationPolicy
 
 
 class EtaStage(StrictModel):
-    """A share of agent data that holds from a step on."""
+    """A share of agent data that applies from a step on."""
 
     from_step: int = Field(
         ge=1,
         description="First optimizer step of the stage, counted from 0; with sample packing "
         "the change is blurred by a window of examples to both sides.",
     )
-    eta: float = Field(ge=0, le=1, description="Share of agent data from there on.")
+    eta: float = Field(ge=0, le=1, description="Share of agent data from that step on.")
 
 
 class AgentTuningSection(StrictModel):
@@ -43,7 +43,8 @@ class AgentTuningSection(StrictModel):
     )
     eta_stages: list[EtaStage] = Field(
         default_factory=list,
-        description="Other shares from later steps on; before the first of them, `eta` holds.",
+        description="Shares that apply from later steps on; before the first of them, `eta` "
+        "applies.",
     )
     eta_unit: Unit = Field(
         default="example",
@@ -57,8 +58,9 @@ class AgentTuningSection(StrictModel):
     )
     loss_normalization: Literal["tokens", "examples"] = Field(
         default="tokens",
-        description="What a step's loss is divided by: `tokens`: the trained tokens of the global "
-        "batch; `examples`: the mean over its examples of each one's mean, so that eta is the "
+        description="Normalisation of a step's loss. `tokens`: mean over the trained tokens of "
+        "the global batch; `examples`: mean over examples of each example's mean, so that eta is "
+        "the "
         "share of the loss (needs `micro_batch_size: 1` without packing).",
     )
     task_weights: dict[str, float] = Field(
@@ -69,8 +71,8 @@ class AgentTuningSection(StrictModel):
         default=GPT4_SHARE,
         gt=0,
         lt=1,
-        description="Share of GPT-4's conversations within the general data, where it is known "
-        "which these are (paper: 1 to 4); `~` draws all alike.",
+        description="Share of GPT-4's conversations within the general data, if the author models "
+        "are known (paper: 1 to 4); `~`: no weighting.",
     )
     agent: list[SourceSpec] = Field(
         default_factory=list, description="Agent data: one source or a list of them."
@@ -81,19 +83,19 @@ class AgentTuningSection(StrictModel):
     num_examples: int | None = Field(
         default=None,
         ge=1,
-        description="Examples in the mix; by default as many as `max_steps` takes.",
+        description="Examples in the mix; default: as many as `max_steps` needs.",
     )
     general_passes: float | None = Field(
         default=None,
         gt=0,
-        description="Run length as passes over the general data, in place of `max_steps`.",
+        description="Run length in passes over the general data, instead of `max_steps`.",
     )
     mix_seed: int | None = Field(
-        default=None, description="Seed of the order; the recipe's `seed` if left out."
+        default=None, description="Seed of the order; default: the recipe's `seed`."
     )
     chat_template: str | None = Field(
         default=None,
-        description="Chat template of this package, such as `llama-2`; if left out, Axolotl's "
+        description="Chat template of this package, such as `llama-2`; default: Axolotl's "
         "`chat_template` or the tokenizer's own.",
     )
     chat_template_kwargs: dict[str, Any] = Field(
@@ -104,19 +106,19 @@ class AgentTuningSection(StrictModel):
     holdout: int = Field(
         default=64,
         ge=0,
-        description="General conversations kept out of training, to measure the loss on.",
+        description="General conversations held out of training, to measure the loss on.",
     )
     processes: int = Field(
-        default=1, ge=1, description="Processes that encode; the rows do not depend on it."
+        default=1, ge=1, description="Number of encoding processes; the rows do not depend on it."
     )
     evaluators: list[EvaluatorConfig] = Field(
-        default_factory=list, description="What is measured during training."
+        default_factory=list, description="Evaluators that run during training."
     )
     evaluation: EvaluationPolicy = Field(
-        default_factory=EvaluationPolicy, description="What holds for all evaluators."
+        default_factory=EvaluationPolicy, description="Settings shared by all evaluators."
     )
     endpoint: EndpointConfig | None = Field(
-        default=None, description="What is measured on a server while training goes on."
+        default=None, description="Evaluation on an inference server while training continues."
     )
 
     @field_validator("agent", "general", mode="before")
@@ -145,7 +147,7 @@ class AgentTuningSection(StrictModel):
         if self.general_passes is not None and self.eta_unit != "example":
             raise ValueError(
                 f"general_passes: found with eta_unit {self.eta_unit}, expected `example`, or "
-                "max_steps in its place"
+                "max_steps instead"
             )
         self.check_evaluation({})
         measures_loss = any(e.type == "general_loss" for e in self.evaluators)
@@ -172,10 +174,10 @@ class AgentTuningSection(StrictModel):
 
 
 class AgentTuningArgs(BaseModel):
-    """What the plugin adds to Axolotl's settings: one section.
+    """The plugin's extension of Axolotl's settings: one section.
 
-    Not required here: otherwise recipes without the plugin would be refused where an entry point
-    loads it; a recipe that lists the plugin is refused without it by `check_recipe`.
+    Not required here: otherwise recipes without the plugin would be rejected if an entry point
+    loads it; a recipe that lists the plugin without the section is rejected by `check_recipe`.
     """
 
     agenttuning: AgentTuningSection | None = Field(

@@ -1,4 +1,4 @@
-"""The recipe's keys as a page, made from the models that check them.
+"""Generates the reference page of recipe keys from the models that validate them.
 
 `make pages` writes docs/reference/recipe.md with it; a test compares them.
 """
@@ -39,12 +39,12 @@ _PARTS: tuple[tuple[str, type], ...] = (
     ("`stop_if_general_drops` of `evaluation`, and `floor` of `best`", ScoreFloor),
 )
 
-_HEAD = """# Keys of a recipe
+_HEAD = """# Recipe keys
 
 A recipe is an Axolotl YAML with `plugins: [agenttuning_plugin.AgentTuningPlugin]` and the
 section `agenttuning:`. Unknown keys in the section are refused. The recipe has no `datasets:`:
-the plugin supplies the data, and without the plugin Axolotl then stops instead of training
-something else. A source may be written as its path alone.
+the plugin supplies the data, and without the plugin Axolotl stops instead of training
+something else. A source may be given as its path alone.
 
 A key of the section can also be set at the top level, as `agenttuning__eta` or `agenttuning.eta`,
 at any depth (`agenttuning__evaluators__0__every`); it replaces the section's value. So a file for
@@ -64,24 +64,25 @@ about 0.2 % short with it. To convert an ordinary Axolotl YAML, see [adopt](../g
 
 `agenttuning check recipe.yaml` reports all problems in one run, with the functions that a run
 uses: it validates the recipe with the installed Axolotl, reads and encodes the first
-conversations of each local source, and creates the evaluators. An error is what would stop a run
-or make it train something else, and gives exit code 1; warnings do not. `--json` prints the
-findings for scripts.
+conversations of each local source, and creates the evaluators. Problems that would stop a run
+or make it train something else are errors and give exit code 1; warnings do not. `--json` prints
+the findings for scripts.
 
 From Axolotl's own keys the plugin takes `sequence_len`, `excess_length_strategy`,
 `sample_packing`, `eot_tokens`, `max_steps`, the batch sizes, `seed` and
 `dataset_prepared_path`; it sets `curriculum_sampling` and, with packing and unless the recipe
 does, `sample_packing_group_size` and `eval_sample_packing: false`. `~` in `base_model` is the
-home folder. `seed` (42 if left out, as in the trainer) also holds for an adapter's first weights,
+home folder. `seed` (42 if left out, as in the trainer) also determines an adapter's first weights,
 which Axolotl draws unseeded: the same recipe on the same machine trains the same weights.
 """
 
 
 def page() -> str:
-    """The page, in Markdown."""
+    """Return the page, in Markdown."""
     parts = [_HEAD]
     for title, model in _PARTS:
-        parts.append(f"\n## {title}\n\n| Key | Default | Bounds | |\n|---|---|---|---|\n")
+        head = "| Key | Default | Bounds | Description |\n|---|---|---|---|\n"
+        parts.append(f"\n## {title}\n\n{head}")
         parts += [_row(name, field) for name, field in fields_of(model).items()]
     return "".join(parts)
 
@@ -101,7 +102,7 @@ def _row(name: str, field: FieldInfo) -> str:
 
 def _default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
-    if fields_of(value):  # a table of its own
+    if fields_of(value):  # has its own table
         return ""
     if value in (None, "", [], (), {}):
         return ""

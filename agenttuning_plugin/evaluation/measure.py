@@ -148,7 +148,7 @@ def _loss(run: EvaluationRun, subject: LazySubject) -> Evaluator:
     from agenttuning_plugin.evaluation.conversations import loss_evaluator
 
     if run.general is None:
-        raise ConfigError("loss: --general names no chat to measure it on")
+        raise ConfigError("loss: --general is missing, expected chat data")
     return loss_evaluator(run.general, subject(), run.num_conversations, run.max_length)
 
 
@@ -156,7 +156,7 @@ def _replay(run: EvaluationRun, subject: LazySubject) -> Evaluator:
     from agenttuning_plugin.evaluation.conversations import replay_evaluator
 
     if run.replay_data is None:
-        raise ConfigError("replay: --replay-data names no trajectories")
+        raise ConfigError("replay: --replay-data is missing, expected trajectories")
     return replay_evaluator(run.replay_data, subject(), run.max_length)
 
 
@@ -172,7 +172,7 @@ def report(panel: Panel, run: EvaluationRun) -> bool:
 
 def report_failure(panel: Panel) -> bool:
     """Print what was not measured as it should be; whether there is nothing of the kind."""
-    failed = f"not measured as it should be: {', '.join(panel.broken)}" if panel.broken else ""
+    failed = f"not measured as specified: {', '.join(panel.broken)}" if panel.broken else ""
     if not any(result.metrics for result in panel.results.values()):
         failed = failed or "nothing was measured"
     if failed:

@@ -141,7 +141,7 @@ def suite_tasks(names: Sequence[str], settings: SuiteSettings) -> list[Task]:
     chosen = select(list(names))
     return [
         Task(
-            *(b.name, b.title, b.suite, partial(b.evaluator, settings), b.scale),
+            *(b.key, b.title, b.suite, partial(b.evaluator, settings), b.scale),
             configured=b.name in settings.options,
         )
         for b in chosen
@@ -220,7 +220,7 @@ def _measure(task: Task, run: Run, progress: Callable[[str], Progress] | None) -
             if journal is None:
                 raise
             raise EndpointError(
-                f"{error} (what was finished is kept: the same command goes on)"
+                f"{error} (finished items are kept; run the same command to resume)"
             ) from error
 
 

@@ -29,7 +29,7 @@ _SHARE_BANNER = re.compile(r"\*?This (?:chat )?conversation is shared from\b.*",
 
 @settings
 class Cleaning:
-    """Steps that make shared chats fit to train on."""
+    """Cleaning steps that make shared chats fit for training."""
 
     remove_share_banners: bool = Field(
         default=True, description="Remove system turns that only name the sharing site."
@@ -41,12 +41,12 @@ class Cleaning:
         default=True, description="Remove captions of the chat page, such as `2 / 2`."
     )
     remove_failed_answers: bool = Field(
-        default=True, description="Remove answers that are only a message of failure."
+        default=True, description="Remove answers that are only an error message."
     )
-    remove_empty_turns: bool = Field(default=True, description="Remove turns that show nothing.")
-    join_user_turns: bool = Field(
-        default=True, description="Join questions that follow one another."
+    remove_empty_turns: bool = Field(
+        default=True, description="Remove turns without a visible character."
     )
+    join_user_turns: bool = Field(default=True, description="Join consecutive user turns.")
     strip_leading_assistant: bool = Field(
         default=True, description="Remove answers before the first question."
     )
@@ -60,14 +60,14 @@ class Cleaning:
         default="en", description="Language to keep, as ISO 639-1 code; null: any."
     )
     drop_duplicates: bool = Field(
-        default=True, description="Drop conversations that come again, character for character."
+        default=True, description="Drop exact duplicates of earlier conversations."
     )
     near_duplicates: float | None = Field(
         default=0.8,
         gt=0,
         le=1,
-        description="Similarity (Jaccard, of word 5-grams) at which a conversation counts as "
-        "coming again; null: none.",
+        description="Similarity (Jaccard, of word 5-grams) at which a conversation is dropped as "
+        "a near duplicate; null: off.",
     )
 
     @classmethod

@@ -93,6 +93,7 @@ class CollectionEngine(RolloutEngine):
         ledger: Log of all results.
         finish: Applied to a rewarded trajectory, before it is recorded.
         wording: The environment's prompt template, if it has been read already.
+        answers: Number of the run's requests that the endpoint has answered so far.
 
     Attributes:
         limit: Limit of concurrent requests.
@@ -104,6 +105,7 @@ class CollectionEngine(RolloutEngine):
         ledger: RolloutLog,
         finish: Finisher | None = None,
         wording: Prompt | None = None,
+        answers: int = 0,
     ) -> None:
         super().__init__(
             play.environment,
@@ -119,6 +121,7 @@ class CollectionEngine(RolloutEngine):
         self._play = play
         self._ledger = ledger
         self._finish = finish
+        self._answers = answers
         self._suspended = False
         self._parking = Parking()
         self._transport: EndpointClient | None = None
@@ -147,6 +150,7 @@ class CollectionEngine(RolloutEngine):
                         parks=True,
                     )
                 )
+                self._transport.answers = self._answers
                 self._policy = RecordedClient(
                     self._transport, play.sampling, self._ledger, must_count=play.counts_tokens
                 )
@@ -167,7 +171,10 @@ class CollectionEngine(RolloutEngine):
             pass
         except UnprovenError as error:
             answers = self._transport.answers if self._transport else 0
-            self._parking.add(Parked(task_id, attempt, error, answers))
+            await self._park(Parked(task_id, attempt, error, answers))
+
+    async def _park(self, task: Parked) -> None:
+        self._parking.add(task)
 
     async def _play_parked(self) -> None:
         """Retry parked tasks one by one: others may have been answered by now."""

@@ -19,12 +19,14 @@ from typing import Any
 
 from dataset_builders.collection.engine import CollectionEngine, Finisher, RolloutConfig
 from dataset_builders.collection.ray_cluster import Cluster, connected, line_of, post_box
-from dataset_builders.collection.ray_mailbox import DRAIN, SUSPEND, RemoteLedger, obey
+from dataset_builders.collection.ray_mailbox import DRAIN, PARK, SUSPEND
+from dataset_builders.collection.ray_worker import play_chunk
 from dataset_builders.endpoints.concurrency import AdaptiveLimit
 from dataset_builders.environments.prompts import Prompt
 from dataset_builders.errors import AgentTuningError, ClusterError
 from dataset_builders.rollouts.episode import ENVIRONMENT_ERROR, Trajectory
 from dataset_builders.rollouts.ledger import AttemptResult, RolloutLog
+from dataset_builders.rollouts.parking import Parked
 
 MAX_LOSSES = 3
 """Number of workers that a task may lose alone before it ends as "environment_error"."""
@@ -35,10 +37,17 @@ _MOST_AT_ONCE = 8  # Chunks hold at most this many times the tasks in play: litt
 
 @dataclass(frozen=True, slots=True)
 class _Chunk:
-    """Tasks that one worker plays, and how many workers were lost with them."""
+    """Tasks that one worker plays.
+
+    Attributes:
+        tasks: Their identifiers.
+        losses: Number of workers that were lost with them.
+        parked: The one task, if it was parked before.
+    """
 
     tasks: tuple[str, ...]
     losses: int = 0
+    parked: Parked | None = None
 
 
 class RayEngine(CollectionEngine):
@@ -75,6 +84,7 @@ class RayEngine(CollectionEngine):
         self._attempts: dict[str, int] = {}
         self._queue: deque[_Chunk] = deque()
         self._running: dict[asyncio.Task[Any], tuple[_Chunk, Any]] = {}
+        self._parked: dict[str, Parked] = {}
         self._mailbox: Any = None
 
     @property
@@ -117,7 +127,8 @@ class RayEngine(CollectionEngine):
                 raise ClusterError(f"the Ray cluster is lost: {line_of(error)}") from error
             finally:
                 serving.cancel()
-                with suppress(asyncio.CancelledError, ray.exceptions.RayError):
+                errors = asyncio.CancelledError, ray.exceptions.RayError, AgentTuningError
+                with suppress(*errors):
                     await serving
                 mailbox, self._mailbox = self._mailbox, None
                 ray.kill(mailbox)
@@ -131,11 +142,24 @@ class RayEngine(CollectionEngine):
         while True:
             answers = []
             for number, method, arguments in await self._mailbox.take.remote():
-                answers.append((number, await getattr(self._ledger, method)(*arguments)))
+                if method == PARK:
+                    await self._park(*arguments)
+                    answers.append((number, True))
+                    continue
+                answer = await getattr(self._ledger, method)(*arguments)
+                answers.append((number, answer))
                 if method == "end":
                     self._ended(*arguments)
+                if method == "record":
+                    self._answers += answer
             self._mailbox.give.remote(answers)
             self._count()
+
+    async def _park(self, task: Parked) -> None:
+        # Its worker knows the answers of its own chunk only.
+        task = replace(task, answers=self._answers)
+        self._parked[task.task_id] = task
+        await super()._park(task)
 
     def _ended(self, ending: AttemptResult) -> None:
         task_id = ending.trajectory.task_id
@@ -149,7 +173,7 @@ class RayEngine(CollectionEngine):
         self._queue = _cut(tuple(self._attempts), workers, self._play.max_concurrency)
         running = self._running
         try:
-            while running or (self._queue and not self.stopped):
+            while running or (self._look_at_parked() and not self.stopped):
                 # The number of machines changes.
                 workers = max(1, self._workers(ray, required=False))
                 while self._queue and not self.stopped and len(running) < workers:
@@ -173,6 +197,13 @@ class RayEngine(CollectionEngine):
             await asyncio.gather(*running, return_exceptions=True)
             running.clear()
 
+    def _look_at_parked(self) -> bool:
+        """Queue a parked task where nothing else is left; returns whether anything is queued."""
+        if not self._queue and self._parked:
+            task = self._parked.pop(next(iter(self._parked)))
+            self._queue.append(_Chunk((task.task_id,), parked=task))
+        return bool(self._queue)
+
     def _workers(self, ray: Any, *, required: bool = True) -> int:
         cores = ray.cluster_resources().get("CPU", 0.0)
         workers = int(cores / self._cluster.cpus)
@@ -187,9 +218,11 @@ class RayEngine(CollectionEngine):
         play = replace(self._play, max_concurrency=share)
         tasks = [(each, self._attempts[each]) for each in chunk.tasks if each in self._attempts]
         # Ray would repeat a whole chunk; the driver knows which tasks have finished.
-        remote = ray.remote(num_cpus=self._cluster.cpus, max_retries=0)(_play_chunk)
+        remote = ray.remote(num_cpus=self._cluster.cpus, max_retries=0)(play_chunk)
         spread = remote.options(scheduling_strategy="SPREAD")
-        return spread.remote(play, self._finish, wording, tasks, self._mailbox)
+        return spread.remote(
+            play, self._finish, wording, tasks, self._mailbox, self._answers, chunk.parked
+        )
 
     def _count(self) -> None:
         chunks = (chunk for chunk, _ in self._running.values())
@@ -223,7 +256,8 @@ class RayEngine(CollectionEngine):
 
     async def _again(self, chunk: _Chunk, why: str) -> None:
         """Redistribute a chunk's unfinished tasks, in halves: one task may be the cause."""
-        left = tuple(task for task in chunk.tasks if task in self._attempts)
+        open_tasks = self._attempts.keys() - self._parked.keys()
+        left = tuple(task for task in chunk.tasks if task in open_tasks)
         losses = chunk.losses + 1 if len(chunk.tasks) == 1 else 0
         if left and losses >= MAX_LOSSES:
             await self._give_up(left[0], f"{losses} workers were lost with it, the last: {why}")
@@ -257,27 +291,6 @@ def _cut(tasks: tuple[str, ...], workers: int, max_concurrency: int) -> deque[_C
         even = math.ceil(len(tasks) / (workers * _ROUNDS))
         size = min(max(even, share), share * _MOST_AT_ONCE)
     return deque(_Chunk(tasks[at : at + size]) for at in range(0, len(tasks), size))
-
-
-def _play_chunk(
-    play: RolloutConfig,
-    finish: Finisher | None,
-    wording: Prompt,
-    tasks: list[tuple[str, int]],
-    mailbox: Any,
-) -> tuple[dict[str, int], int]:
-    """Play tasks on a worker; return retries by class and the reductions of concurrency."""
-
-    async def run() -> tuple[dict[str, int], int]:
-        engine = CollectionEngine(play, RemoteLedger(mailbox), finish, wording)
-        listening = asyncio.create_task(obey(engine, mailbox))
-        try:
-            await engine.run(tasks)
-        finally:
-            listening.cancel()
-        return dict(engine.retries), engine.limit.cuts
-
-    return asyncio.run(run())
 
 
 async def _result(reference: Any) -> Any:

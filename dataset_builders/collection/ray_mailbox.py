@@ -13,6 +13,10 @@ from typing import Any, cast
 from dataset_builders.collection.engine import CollectionEngine
 from dataset_builders.endpoints.reply import Reply
 from dataset_builders.rollouts.ledger import ACT, AttemptResult, Turn
+from dataset_builders.rollouts.parking import Parked
+
+PARK = "park"
+"""Call of a worker that is not the ledger's: a task is parked."""
 
 DRAIN, SUSPEND = 1, 2
 """Orders to the workers; the greater includes the smaller."""
@@ -90,6 +94,10 @@ class RemoteLedger:
     async def end(self, ending: AttemptResult) -> bool:
         """See `Ledger.end`."""
         return bool(await self._ask("end", ending))
+
+    async def park(self, task: Parked) -> None:
+        """Park a task with the driver."""
+        await self._ask(PARK, task)
 
     async def _ask(self, method: str, *arguments: Any) -> Any:
         return await self._mailbox.ask.remote(method, arguments)

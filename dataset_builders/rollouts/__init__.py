@@ -1,1 +1,1 @@
-"""Plays episodes of environments with a policy."""
+"""Play episodes of environments with a policy."""

@@ -1,7 +1,7 @@
-"""The episode engine: many episodes at once, on one event loop.
+"""Asynchronous rollout engine: many concurrent episodes on one event loop.
 
-Collection, evaluation with a local model or over an endpoint, and oracles all play with it; what
-differs between them is the `Policy`. The engine knows nothing of databases, terminals or output.
+Collection, evaluation with a local model or over an endpoint, and oracles all use it; they differ
+only in their `Policy`. The engine does not depend on databases, terminals or output.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from dataset_builders.rollouts.seats import Seats
 
 
 class RolloutEngine:
-    """Plays tasks until they end or are drained.
+    """Plays tasks until they end or the engine is drained.
 
-    A finished episode is replaced at once by the next task. Environments that are not
-    `inline` work beside each other, each in a thread of its own.
+    A finished episode is replaced at once by the next task. Environments that are not `inline` run
+    concurrently, each in its own thread.
 
     Args:
-        environment: What is played.
-        log: Where everything is written down.
-        policy: What acts.
-        most: How many episodes may be in play now.
-        limits: What an episode may take.
-        wording: The environment's prompt, where it has been read already.
+        environment: The environment.
+        log: Log of all results.
+        policy: The acting policy.
+        most: Returns the current maximum of concurrent episodes.
+        limits: Limits of an episode.
+        wording: The environment's prompt template, if it has been read already.
 
     Attributes:
         in_play: Episodes in play.
@@ -64,7 +64,7 @@ class RolloutEngine:
         self._begun = 0
 
     def drain(self, reason: str) -> None:
-        """Begin no further tasks; episodes in play go on to their end."""
+        """Start no further tasks; running episodes continue to their end."""
         self.stopped = self.stopped or reason
         self._changed()
 
@@ -76,7 +76,7 @@ class RolloutEngine:
 
         Raises:
             EndpointError: The endpoint refuses or is down. Tasks in play stay open.
-            AgentTuningError: What else the user has to mend.
+            AgentTuningError: Any other error that the user has to fix.
             Exception: Whatever else the policy or the log raises.
         """
         environment = self._environment
@@ -84,7 +84,7 @@ class RolloutEngine:
         try:
             await self._play_all(tasks)
         except BaseExceptionGroup as group:
-            # One is enough: it would break every episode alike.
+            # One is enough: it would affect every episode.
             raise _first(group.subgroup(AgentTuningError) or group) from None
         finally:
             await self._seats.close()
@@ -93,7 +93,7 @@ class RolloutEngine:
         self._waiting.extend(tasks)
         async with TaskGroup() as group:
             while self._waiting and not self.stopped:
-                # As many episodes as requests may be in flight: environments cost, too.
+                # As many episodes as concurrent requests: environments have a cost, too.
                 if self.in_play >= self._most():
                     self._room.clear()
                     await self._room.wait()
@@ -133,7 +133,7 @@ class RolloutEngine:
             await self._seats.give(seat, sound=episode.ended_itself)
 
     def _changed(self) -> None:
-        """Look again how many episodes there may be, and tell the policy."""
+        """Recompute the maximum of concurrent episodes, and inform the policy."""
         self._room.set()
         room = 0 if self.stopped else max(0, self._most() - self.in_play)
         self._policy.set_in_play(self.in_play + min(room, len(self._waiting)))

@@ -1,6 +1,6 @@
-"""One episode in play, shielded from the environment's failures.
+"""A running episode, isolated from failures of its environment.
 
-Collection, evaluation and oracles all take this path; see `engine`.
+Collection, evaluation and oracles all use it; see `engine`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ENVIRONMENT_ERROR = "environment_error"
 _MORE = "\ufffd"
 _DETAILS = ("kind", "backend")
 
-# What the user has to mend: it would break every episode alike.
+# Errors that the user has to fix: they would affect every episode.
 _RAISED = (ConfigError, MissingExtraError, SourceNotFoundError)
 
 
@@ -41,8 +41,8 @@ class Trajectory:
     Attributes:
         task_id: The task.
         environment: Name of the environment.
-        split: Split of the task, or "" if the environment broke before telling it.
-        messages: All turns; exactly the policy's own are trained. The environment's
+        split: Split of the task, or "" if the environment failed before returning it.
+        messages: All turns; exactly the policy's own are trained on. The environment's
             reaction to the last action is left out, as in AgentInstruct.
         reward: The benchmark's score in [0, 1].
         exit_reason: The dialogue's, such as "answered", "bad_format" or "round_limit", or
@@ -77,7 +77,7 @@ class Trajectory:
 
 @dataclass(slots=True, eq=False)
 class Episode:
-    """An episode in play.
+    """A running episode.
 
     Attributes:
         index: Its number among the tasks played.
@@ -107,7 +107,7 @@ class Episode:
     _oracle: Generator[str, str, None] | None = None
 
     def start(self, dialogue: Dialogue) -> None:
-        """Begin the task."""
+        """Start the task."""
         self.dialogue = dialogue
         observation, info = dialogue.reset(options={"task_id": self.task_id})
         self.split, self.prompt = str(info["split"]), dialogue.prompt.label
@@ -115,14 +115,14 @@ class Episode:
         self.messages = [*dialogue.opening(), Message("user", observation)]
 
     def shown(self) -> tuple[Message, ...]:
-        """The dialogue as the model is shown it: old turns may be left out."""
+        """Return the dialogue as shown to the model: old turns may be omitted."""
         return self.dialogue.trim(self.messages) if self.dialogue else tuple(self.messages)
 
     def act(self, reply: Reply) -> None:
-        """Take the policy's turn.
+        """Process the policy's turn.
 
-        Reasoning is kept with the turn and is not part of what is played. Of a turn that found
-        no room in the model's context, what was reached until then counts.
+        Reasoning is stored with the turn and not passed to the environment. If a turn did not fit
+        the model's context, the reward reached so far counts.
         """
         if self.dialogue is None:
             self.exit_reason = CONTEXT_FULL
@@ -159,17 +159,17 @@ class Episode:
         self.ended_itself = True
 
     def fail(self, reason: str, error: str = "") -> None:
-        """End the episode from outside: nothing is earned."""
+        """Abort the episode with reward 0."""
         self.exit_reason, self.reward, self.success = reason, 0.0, False
         self.error, self.ended_itself = error, False
 
     def _keeps_end_of(self, reply: str) -> bool:
-        """Whether the conversation keeps a turn to its end, so that more of it would stay too."""
+        """Whether the conversation keeps the end of a turn, and so an extension of it too."""
         assert self.dialogue is not None
         return self.dialogue.kept(reply + _MORE).endswith(_MORE)
 
     def oracle_turn(self) -> str:
-        """The oracle's next turn.
+        """Return the oracle's next turn.
 
         Raises:
             EnvironmentFailureError: It has none left, or no solution is known.
@@ -186,11 +186,11 @@ class Episode:
             raise EnvironmentFailureError(f"{turns} end no episode") from None
 
     def shield(self, call: Callable[..., _T], *arguments: object) -> _T | None:
-        """Run the environment's code; if it breaks, only this episode ends.
+        """Run environment code; if it fails, only this episode ends.
 
-        An environment is a foreign program (a game, a browser, a server), and one that
-        breaks after an hour must not cost the other episodes. What the user has to mend
-        would break every episode alike, so it is raised.
+        An environment is an external program (a game, a browser, a server), whose failure after an
+        hour must not affect other episodes. Errors that the user has to fix would affect every
+        episode, so they are raised.
         """
         try:
             return call(*arguments)
@@ -201,7 +201,7 @@ class Episode:
             return None
 
     def trajectory(self, environment: str) -> Trajectory:
-        """The episode as it stands."""
+        """Return the episode so far as a trajectory."""
         return Trajectory(
             task_id=self.task_id,
             environment=environment,
@@ -221,9 +221,9 @@ class Episode:
 
 
 def close_quietly(dialogue: Dialogue) -> None:
-    """Close a dialogue whose episode is over: if that breaks, its result stands."""
+    """Close a dialogue after its episode; an error does not affect the result."""
     try:
         dialogue.close()
     except Exception:
-        # The boundary to foreign programs, as in `Episode.shield`.
-        _log.warning("environment %s did not close", dialogue.name, exc_info=True)
+        # Boundary to external programs, as in `Episode.shield`.
+        _log.warning("environment %s failed to close", dialogue.name, exc_info=True)

@@ -1,7 +1,7 @@
-"""What is written down of a collection while it runs, and where it can be asked for.
+"""Interface of the rollout log, which stores replies and episodes durably.
 
-A collection knows only the `RolloutLog`: on one machine that is the `Store` itself, on a
-cluster something that hands everything to the driver's store.
+A collection depends only on `RolloutLog`: on one machine that is the SQLite log itself, on a
+cluster a proxy that forwards everything to the driver's.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ ACT = "act"
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A reply and its place.
+    """A recorded reply and its place in the run.
 
     Attributes:
         task_id: The task.
         attempt: Attempt at the task, from 0.
         round: Turn within the attempt, from 0.
-        purpose: "act", or what else a model is asked for, such as "thought".
-        shown: The last message that the model was shown.
+        purpose: "act", or another purpose of the request, such as "thought".
+        shown: The last message shown to the model.
         key: Key of the request; see `requests.request_key`.
-        reply: What the model answered.
+        reply: The model's reply.
     """
 
     task_id: str
@@ -42,14 +42,14 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What an attempt, or a run, took.
+    """Token usage and cost of an attempt or a run.
 
     Attributes:
-        prompt_tokens: Tokens read.
-        completion_tokens: Tokens written.
-        cost: In the price table's currency; None where some price is unknown.
-        requests: Replies paid for.
-        cached_tokens: Tokens read that the endpoint had in its cache; among `prompt_tokens`.
+        prompt_tokens: Prompt tokens.
+        completion_tokens: Completion tokens.
+        cost: In the price table's currency; None if a price is unknown.
+        requests: Number of paid replies.
+        cached_tokens: Cached prompt tokens; included in `prompt_tokens`.
         with_calls: Replies that came with native tool calls, which were dropped.
     """
 
@@ -62,11 +62,11 @@ class Usage:
 
     @property
     def tokens(self) -> int:
-        """Tokens read and written."""
+        """Prompt and completion tokens."""
         return self.prompt_tokens + self.completion_tokens
 
     def plus(self, reply: Reply) -> Usage:
-        """With one more reply."""
+        """Return the usage with one more reply."""
         known = self.cost is not None and reply.cost is not None
         return Usage(
             self.prompt_tokens + reply.prompt_tokens,
@@ -80,13 +80,13 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class AttemptResult:
-    """How an attempt ended.
+    """Result of an attempt.
 
     Attributes:
-        trajectory: What was played.
+        trajectory: The trajectory.
         attempt: Attempt at the task, from 0.
-        final: Whether the task ends with it; else another attempt follows.
-        spent: What the attempt took, replies of earlier sessions included.
+        final: Whether the task ends with it; otherwise another attempt follows.
+        spent: Usage of the attempt, including replies of earlier sessions.
         index: Number of the episode, in the order in which the session began them.
     """
 
@@ -98,33 +98,32 @@ class AttemptResult:
 
 
 class ReplyLog(Protocol):
-    """Where paid replies are written down. Each method returns once that is durable."""
+    """Stores paid replies; each method returns once the write is durable."""
 
     async def reply(self, key: str) -> Reply | None:
-        """The reply that was paid for a request, or None."""
+        """Return the stored reply to a request, or None."""
 
     async def record(self, turn: Turn) -> bool:
-        """Write down a paid reply and its place; what is there already stays as it is.
+        """Store a paid reply and its turn; existing entries are not changed.
 
         Returns:
-            Whether the reply is a new one; else the request had been paid before.
+            Whether the reply is new; otherwise the request had been paid before.
         """
 
 
 class EpisodeLog(Protocol):
-    """Where episodes are written down, and found again. Each method returns once that is done."""
+    """Stores and restores episodes; each method returns once this is done."""
 
     async def turns(self, task_id: str, attempt: int, purpose: str = ACT) -> Sequence[Turn]:
-        """Recorded turns of an attempt, in order."""
+        """Return the recorded turns of an attempt, in order."""
 
     async def end(self, ending: AttemptResult) -> bool:
-        """Write down how an attempt ended.
+        """Store the result of an attempt.
 
         Returns:
-            False where that attempt, or the whole task, had ended before: nothing is
-            written then.
+            False if that attempt, or the whole task, had ended before; nothing is then written.
         """
 
 
 class RolloutLog(EpisodeLog, ReplyLog, Protocol):
-    """Where a collection is written down."""
+    """Log of a collection: replies and episodes."""

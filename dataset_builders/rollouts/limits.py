@@ -1,4 +1,4 @@
-"""Limits of an episode and of a whole run, each with the name under which it ends them."""
+"""Limits of an episode or a run, each with its exit reason."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ TIME_LIMIT = "time_limit"
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Most that an episode, or a run, may take; None is no limit.
+    """Maximum usage of an episode or a run; None for no limit.
 
-    They are looked at before each request, so the last reply may go beyond.
+    They are checked before each request, so the last reply may exceed them.
 
     Attributes:
-        steps: Turns of the model; beside the environment's own limit on rounds.
-        tokens: Tokens read and written.
+        steps: Turns of the model, in addition to the environment's own limit.
+        tokens: Prompt and completion tokens.
         cost: In the price table's currency.
         seconds: Wall time.
     """
@@ -38,7 +38,7 @@ class Limits:
                 raise ConfigError(f"limit on {each.name}: found {value}, expected more than 0")
 
     def reached(self, steps: int, spent: Usage, seconds: float) -> str:
-        """Name of the first limit that is reached, or ""."""
+        """Return the name of the first limit that is reached, or ""."""
         cost = spent.cost or 0.0
         limits = (
             (STEP_LIMIT, self.steps, steps),

@@ -1,4 +1,4 @@
-"""Policies over a function that answers several dialogues: in batches, or each by itself."""
+"""Policies over a function that answers dialogues: in batches, or one at a time."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from dataset_builders.rollouts.policy import Policy, TurnRequest
 from dataset_builders.rollouts.threads import WorkerPool, in_caller_thread
 
 AnswerTurns = Callable[[Sequence[Sequence[Message]], int], Sequence[str | None]]
-"""Writes the next assistant turn of each dialogue, with at most so many tokens: one per dialogue,
-in their order; None where the context has no room. An `Answer` says more of a turn."""
+"""Writes the next assistant turn of each dialogue with a token limit, in order; None if a turn does
+not fit the context. An `Answer` has more information on a turn."""
 
 _NOTICEABLE = 0.1
-"""Seconds that a batch has to take for it to matter what environments do meanwhile."""
+"""Minimum seconds of a batch for overlapping environments to matter."""
 
 
 class BatchingPolicy(Policy):
-    """Gathers pending turns for a model in this process and answers them in one call.
+    """Gathers pending turns for a local model and answers them in one batch.
 
-    A batch waits for all episodes in play. Where environments take longer than the batch
-    before took, it goes on with at least half of the episodes while the others' still work:
-    turns of half the episodes may take as long as turns of all. A model whose turns depend on
-    the dialogue alone thus gives the same trajectories whatever the timing.
+    A batch waits for all episodes in play. If environments take longer than the previous batch
+    took, it starts with at least half of the episodes while the environments of others still run: a
+    batch of half the episodes may take as long as one of all. If the model's turns depend only on
+    the dialogue, trajectories do not depend on timing.
 
     Args:
         answer: The model; called in the thread that `play` was called from.
@@ -64,7 +64,7 @@ class BatchingPolicy(Policy):
                 loop.call_later(left, self._look)
                 return
         batch, self._pending = self._pending, []
-        # In the order in which the episodes began, whichever environment was faster.
+        # In the order of the episodes' start, independent of the environments' speed.
         batch.sort(key=lambda pending: pending[0].index)
         self._running = asyncio.create_task(self._run(batch))
 
@@ -90,7 +90,7 @@ class BatchingPolicy(Policy):
 
 
 class ConcurrentPolicy(Policy):
-    """Answers every turn by itself, many at once: for a model behind a server.
+    """Answers turns independently and concurrently, for a model behind a server.
 
     Args:
         answer: The model; called from several threads at once, with one dialogue each.

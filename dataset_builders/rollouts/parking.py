@@ -1,4 +1,4 @@
-"""Tasks set aside: their request failed, and no other answer shows what is at fault."""
+"""Parked tasks: their request failed, and no other answer shows what is at fault."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataset_builders.endpoints.errors import UnprovenError
 from dataset_builders.errors import EndpointError
 
 SEVERAL = 3
-"""Different tasks that fail with no answer in between: the endpoint is at fault."""
+"""Number of consecutive failing tasks, without an answer in between, that blame the endpoint."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """A task set aside.
+    """A parked task.
 
     Attributes:
         task_id: The task.
@@ -29,13 +29,13 @@ class Parked:
 
 
 class Parking:
-    """The tasks set aside in a session."""
+    """The parked tasks of a session."""
 
     def __init__(self) -> None:
         self._parked: list[Parked] = []
 
     def add(self, task: Parked) -> None:
-        """Put a task aside.
+        """Park a task.
 
         Raises:
             EndpointError: It is one of several in a row, with no answer in between.
@@ -46,6 +46,6 @@ class Parking:
             raise EndpointError(f"{task.error} ({in_a_row} different tasks failed in a row)")
 
     def take(self) -> list[Parked]:
-        """All tasks, in the order in which they were set aside; none is left."""
+        """Remove and return all tasks, in parking order."""
         taken, self._parked = self._parked, []
         return taken

@@ -1,4 +1,4 @@
-"""Playing episodes from code that is not asynchronous."""
+"""Synchronous interface to the rollout engine."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ def play(
         environment: The environment; up to `batch_size` objects are made of it, and all
             are closed in the end.
         task_ids: The tasks.
-        policy: What acts. One whose turns depend on the dialogue alone gives the same
-            trajectories whatever the timing.
-        batch_size: Most episodes in play.
-        in_flight_limit: How many of them a server sustains now; `batch_size` by default.
+        policy: The acting policy. If its turns depend only on the dialogue, trajectories do not
+            depend on timing.
+        batch_size: Maximum concurrent episodes.
+        in_flight_limit: Returns how many of them a server currently sustains; `batch_size` by
+            default.
         on_progress: Called with every trajectory as soon as it is finished, in the thread
             that called this.
 
@@ -62,7 +63,7 @@ def play(
 
 
 class _TrajectoryLog:
-    """Hands trajectories to the caller; there is nothing to resume from."""
+    """Passes trajectories to the caller; there is nothing to resume from."""
 
     def __init__(self, on_progress: Callable[[Trajectory], None] | None) -> None:
         self.trajectories: dict[int, Trajectory] = {}

@@ -1,4 +1,4 @@
-"""Playing one episode, from its beginning or from where a killed process left it."""
+"""Play one episode, from its start or resumed after a killed process."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ UNFINISHED = frozenset(
         *(ENVIRONMENT_ERROR, REPLAY_DIVERGED),
     }
 )
-"""Exit reasons that say nothing about the model: such trajectories are never kept."""
+"""Exit reasons unrelated to the model: such trajectories are never kept."""
 
 _T = TypeVar("_T")
 Shown = tuple[Message, ...]
@@ -96,7 +96,7 @@ async def play_episode(
         return text
 
     while not episode.exit_reason:
-        assert shown is not None  # Else the environment broke.
+        assert shown is not None  # Otherwise the environment failed.
         seconds = time.monotonic() - begun
         if reason := limits.reached(episode.num_rounds, spent, seconds):
             episode.fail(reason)
@@ -113,12 +113,12 @@ async def play_episode(
         try:
             reply = await policy.next_turn(request)
         except EpisodeEndedError as error:
-            # A reply that ends the episode is paid and recorded, as any.
+            # A reply that ends the episode is paid for and recorded like any other.
             spent = _total(await log.turns(task_id, attempt))
             episode.fail(error.reason, str(error))
             break
         on_turn()
-        if reply.model:  # An oracle has none, and costs nothing.
+        if reply.model:  # An oracle has no usage and no cost.
             spent = spent.plus(reply)
         shown = await _shielded(episode, seat, _act, episode, reply)
     return AttemptResult(episode.trajectory(environment.name), attempt, True, spent, episode.index)
@@ -150,23 +150,23 @@ async def _replay(episode: Episode, seat: Seat, turns: Sequence[Turn]) -> None:
         if episode.exit_reason or not agree(turn.shown, fresh.content):
             episode.fail(REPLAY_DIVERGED)
             return
-        if reason := ends_episode(turn.reply):  # It was paid for, and never played.
+        if reason := ends_episode(turn.reply):  # It was paid for, but never played.
             episode.fail(reason)
             return
-        if fresh is episode.messages[-1]:  # Else there was no room to show it.
+        if fresh is episode.messages[-1]:  # Otherwise it did not fit the context.
             episode.messages[-1] = Message(fresh.role, turn.shown)
         await _shielded(episode, seat, episode.act, turn.reply)
 
 
 def agree(recorded: str, fresh: str) -> bool:
-    """Whether two observations differ in nothing but numbers."""
+    """Whether two observations differ only in numbers."""
     return recorded == fresh or _NUMBER.sub("0", recorded) == _NUMBER.sub("0", fresh)
 
 
 async def _shielded(
     episode: Episode, seat: Seat, call: Callable[..., _T], *arguments: object
 ) -> _T | None:
-    """Run the environment's code; if it breaks or hangs, only this episode ends."""
+    """Run environment code; if it fails or hangs, only this episode ends."""
     try:
         return await seat.run(episode.shield, call, *arguments)
     except EnvironmentFailureError as error:

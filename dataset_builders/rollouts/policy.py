@@ -1,4 +1,4 @@
-"""The protocol of whatever acts in episodes, and the policies that need no model."""
+"""Policy protocol, and the policies that need no model."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ async def _no_oracle() -> str:
 
 @dataclass(frozen=True, slots=True)
 class TurnRequest:
-    """A dialogue that waits for its next assistant turn, and its place in the run.
+    """A dialogue that needs its next assistant turn, and its place in the run.
 
     Attributes:
-        messages: The dialogue as the model is shown it, ending in a user turn.
-        max_tokens: Tokens the turn may have.
+        messages: The dialogue as shown to the model, ending in a user turn.
+        max_tokens: Maximum tokens of the turn.
         task_id: The task it belongs to.
         attempt: Attempt at the task, from 0; another attempt is another request.
         round: Turn within the attempt, from 0.
-        purpose: What the model is asked for.
+        purpose: Purpose of the request.
         index: Number of the episode, in the order in which episodes began.
-        oracle: Asks the environment's own oracle, in the environment's thread.
+        oracle: Calls the environment's own oracle, in the environment's thread.
     """
 
     messages: Sequence[Message]
@@ -43,14 +43,14 @@ class TurnRequest:
 
 
 class Policy(Protocol):
-    """Whatever writes assistant turns: a local model, an endpoint, an oracle, a script."""
+    """Writes assistant turns: a local model, an endpoint, an oracle, a script."""
 
     async def next_turn(self, request: TurnRequest) -> Reply:
         """Write the next assistant turn of a dialogue.
 
         Returns:
-            The turn; one with `finish_reason` "context_full" found no room in the model's
-            context, which ends its episode with the reward reached so far.
+            The turn; one with `finish_reason` "context_full" did not fit the model's context, which
+            ends its episode with the reward reached so far.
 
         Raises:
             EpisodeEndedError: This episode gets no turn; others may.
@@ -67,7 +67,7 @@ class OraclePolicy(Policy):
 
     async def next_turn(self, request: TurnRequest) -> Reply:
         """See `Policy.next_turn`."""
-        # An episode that never waits would hold the event loop.
+        # An episode that never waits would block the event loop.
         await asyncio.sleep(0)
         return Reply(await request.oracle(), cost=0.0)
 
@@ -77,8 +77,8 @@ class ScriptedPolicy(Policy):
     """Fixed turns, whatever the dialogue; for tests and baselines.
 
     Attributes:
-        replies: Turns of an episode, repeated from the start when exhausted; None is one
-            that finds no room in the context.
+        replies: Turns of an episode, repeated from the start when exhausted; None is one that does
+            not fit the context.
     """
 
     replies: Sequence[str | None]

@@ -1,4 +1,4 @@
-"""Ledger of paid replies: a request that was paid for is never sent again."""
+"""Client that stores every paid reply, so that no request is paid for twice."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from dataset_builders.rollouts.policy import Policy, TurnRequest
 
 
 class RecordedClient(Policy):
-    """Asks a model, and writes every answer down before anybody sees it.
+    """Queries a model, and stores every reply before it is used.
 
     Args:
         transport: Sends the requests.
-        sampling: How the model writes.
-        log: Where replies are written down, and found again.
-        must_count: Whether replies without a count of tokens stop everything, because
-            limits could not be kept.
+        sampling: Sampling settings.
+        log: Stores and returns replies.
+        must_count: Whether replies without token usage stop the run, because limits could not be
+            enforced.
 
     Attributes:
         transport: See above.
@@ -52,16 +52,17 @@ class RecordedClient(Policy):
             request: The dialogue; the sampling's limit of tokens overrides its own.
 
         Raises:
-            EpisodeEndedError: This episode cannot go on; its exit reason says why.
-            UnprovenError: It cannot, and no request was answered meanwhile: perhaps none can be.
-            EndpointError: No episode can go on.
+            EpisodeEndedError: This episode cannot continue; its exit reason states why.
+            UnprovenError: It cannot, and no request was answered in the meantime: perhaps none can
+                be.
+            EndpointError: No episode can continue.
         """
         endpoint = self.transport.endpoint
         body = self._sampling.request(
             endpoint.model, request.messages, request.max_tokens, request.attempt
         )
         key = request_key(body, request.attempt)
-        # Two tasks may ask the same at the same time; one of them pays.
+        # Two tasks may send the same request at the same time; only one pays.
         lock = self._asked.setdefault(key, asyncio.Lock())
         async with lock:
             reply = await self._log.reply(key)
@@ -71,8 +72,8 @@ class RecordedClient(Policy):
             await self._log.record(Turn(*place, request.messages[-1].content, key, reply))
         if self._must_count and not reply.counted:
             raise EndpointError(
-                f"{endpoint}: the endpoint does not say how many tokens it used, "
-                "so limits on tokens or cost cannot be kept"
+                f"{endpoint}: the endpoint does not report its token usage, "
+                "so limits on tokens or cost cannot be enforced"
             )
         if reason := ends_episode(reply):
             raise EpisodeEndedError(reason)

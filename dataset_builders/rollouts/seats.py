@@ -1,4 +1,4 @@
-"""Environments that episodes are played in, each used by one episode at a time."""
+"""Pool of environments, each used by one episode at a time."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
 CALL_LIMIT = 600.0
-"""Seconds after which an environment that does not answer is given up."""
+"""Timeout of an environment call in seconds."""
 
 _CLOSING = 15.0
 
 
 class Seat:
-    """One environment, and the thread that it lives in.
+    """One environment, and its thread.
 
-    A dialogue stays in its thread for life: some hold a database connection, or a child
-    process that only its own thread may speak to.
+    A dialogue always runs in the same thread: some have a database connection, or a child process,
+    that is bound to its thread.
 
     Args:
         make: Makes the dialogue.
@@ -40,19 +40,19 @@ class Seat:
     ) -> None:
         self.lost = False
         self._make = make
-        self._worker = Worker() if threaded else None
+        self._worker = Worker("environment") if threaded else None
         self._call_limit = call_limit
         self._dialogue: Dialogue | None = None
 
     @property
     def dialogue(self) -> Dialogue:
-        """The dialogue; to be asked for within `run`, for the first time makes it."""
+        """The dialogue; must be accessed within `run`, and is created on first access."""
         if self._dialogue is None:
             self._dialogue = self._make()
         return self._dialogue
 
     async def run(self, call: Callable[..., _T], *arguments: object) -> _T:
-        """Run the environment's code where it may run.
+        """Run environment code in its thread.
 
         Raises:
             EnvironmentFailureError: It did not answer in time; the seat is lost.
@@ -71,14 +71,14 @@ class Seat:
             raise EnvironmentFailureError(f"no answer within {self._call_limit:g} s") from None
 
     async def close(self) -> None:
-        """Close the dialogue and end the thread; a dialogue that hangs is left behind."""
+        """Close the dialogue and end the thread; a hanging dialogue is abandoned."""
         try:
             async with asyncio.timeout(_CLOSING):
                 await self.run(self._close)
         except (TimeoutError, EnvironmentFailureError):
             _log.warning("an environment did not close within %g s", _CLOSING)
         finally:
-            # Also where this is cancelled: the thread still closes the dialogue before it ends.
+            # Even if cancelled: the thread still closes the dialogue before it ends.
             if self._worker is not None:
                 self._worker.end()
 
@@ -89,7 +89,7 @@ class Seat:
 
 
 class Seats:
-    """Seats that are free, kept for the next episodes: some environments start slowly.
+    """Free environments, kept for the next episodes: some start slowly.
 
     Args:
         spec: What is played.
@@ -103,13 +103,13 @@ class Seats:
         self._free: list[Seat] = []
 
     def take(self) -> Seat:
-        """A free seat, or a new one."""
+        """Return a free environment, or a new one."""
         if self._threaded is None:
             self._threaded = self._spec.world().isolation != "inline"
         return self._free.pop() if self._free else Seat(self._dialogue, self._threaded)
 
     async def give(self, seat: Seat, *, sound: bool) -> None:
-        """Take a seat back.
+        """Return an environment to the pool.
 
         Args:
             seat: The seat.
@@ -122,7 +122,7 @@ class Seats:
             await seat.close()
 
     async def close(self) -> None:
-        """Close all that are free."""
+        """Close all free environments."""
         free, self._free = self._free, []
         await asyncio.gather(*(seat.close() for seat in free))
 

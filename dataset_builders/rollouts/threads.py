@@ -1,4 +1,4 @@
-"""Threads beside an event loop: those that environments live in, and the one that called `play`."""
+"""Threads beside an event loop: those of environments, and the one that called `play`."""
 
 from __future__ import annotations
 
@@ -19,34 +19,37 @@ _CALLER: ContextVar[_Jobs] = ContextVar("jobs of the thread that waits in run_in
 
 
 class Worker:
-    """A thread that does one thing after the other.
+    """A thread that executes calls one after the other.
 
-    Not an executor's: the interpreter waits for those at its end, and an environment that
-    hangs would hold it for ever.
+    Not an executor: the interpreter waits for those at exit, so a hanging environment would block
+    it for ever.
+
+    Args:
+        name: Name of the thread.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
         self._jobs: _Jobs = SimpleQueue()
-        threading.Thread(target=_work, args=(self._jobs,), name="worker", daemon=True).start()
+        threading.Thread(target=_work, args=(self._jobs,), name=name, daemon=True).start()
 
     def submit(self, call: Callable[[], _T]) -> asyncio.Future[_T]:
-        """Call a function when all calls before it are done."""
+        """Call a function after all earlier calls."""
         return _submit(self._jobs, call)
 
     def end(self) -> None:
-        """End the thread when all calls are done."""
+        """End the thread after all calls."""
         self._jobs.put(None)
 
 
 class WorkerPool:
-    """Threads for calls that wait, each for one call at a time; as many as there are calls."""
+    """Threads for blocking calls, as many as there are concurrent calls."""
 
     def __init__(self) -> None:
         self._free: list[Worker] = []
 
     async def run(self, call: Callable[..., _T], *arguments: object) -> _T:
         """Call a function in a thread."""
-        worker = self._free.pop() if self._free else Worker()
+        worker = self._free.pop() if self._free else Worker("call")
         try:
             result = await worker.submit(lambda: call(*arguments))
         except BaseException:
@@ -56,16 +59,16 @@ class WorkerPool:
         return result
 
     def close(self) -> None:
-        """End the threads that are free."""
+        """End the free threads."""
         while self._free:
             self._free.pop().end()
 
 
 def run_in_thread(main: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-    """Run a coroutine on an event loop in a thread of its own, and wait for it.
+    """Run a coroutine on an event loop in its own thread, and wait for it.
 
-    So it may be called where a loop is running already, as in a notebook. Meanwhile this
-    thread does what the coroutine gives to `in_caller_thread`.
+    It can therefore be called while a loop is running, as in a notebook. Meanwhile this thread
+    executes what the coroutine passes to `in_caller_thread`.
 
     Raises:
         Exception: Whatever the coroutine raises.
@@ -105,8 +108,7 @@ def run_in_thread(main: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
 async def in_caller_thread(call: Callable[..., _T], *arguments: object) -> _T:
     """Call a function in the thread that waits in `run_in_thread`.
 
-    What belongs to a thread works there: a model's autocast context, or the connections that
-    a caller's callback uses.
+    Thread-local state is available there: a model's autocast context, or a caller's connections.
     """
     return await _submit(_CALLER.get(), lambda: call(*arguments))
 
@@ -129,7 +131,7 @@ def _submit(jobs: _Jobs, call: Callable[[], _T]) -> asyncio.Future[_T]:
             result = call()
         except Exception as raised:
             error = raised
-        with suppress(RuntimeError):  # The loop is closed: nobody waits any more.
+        with suppress(RuntimeError):  # The loop is closed: no caller waits any more.
             loop.call_soon_threadsafe(settle, result, error)
 
     jobs.put(job)

@@ -1,4 +1,4 @@
-"""Does an environment work here? Answered without a model."""
+"""Validate an environment without a model."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from dataset_builders.rollouts.play import play
 from dataset_builders.rollouts.policy import OraclePolicy, Policy, ScriptedPolicy, TurnRequest
 
 _LONG = 190
-"""Sentences of a turn, of which two and a half fill what a model is shown (`MAX_SEGMENTS`)."""
+"""Sentences of a long turn; two and a half such turns fill the history limit (`MAX_SEGMENTS`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """What playing showed.
+    """Result of a validation.
 
     Attributes:
         environment: Its name.
-        split: Split that was played.
+        split: The split.
         oracle: Mean reward of the oracle.
-        idle: Mean reward of an agent that acts validly and does nothing.
+        idle: Mean reward of an agent whose actions are valid but have no effect.
         num_tasks: Tasks that each of them played.
         failures: Tasks the oracle did not solve, and how they ended; tasks in which the model
             is shown a dialogue that nothing can be answered to.
@@ -41,7 +41,7 @@ class Validation:
 
     @property
     def ok(self) -> bool:
-        """Whether the oracle always earned 1, idling never anything, and nothing broke."""
+        """Whether the oracle always scored 1, the idle agent always 0, and nothing failed."""
         return self.oracle == 1.0 and self.idle == 0.0 and not self.failures
 
 
@@ -52,7 +52,7 @@ def validate(
     num_tasks: int = 10,
     on_progress: Callable[[Trajectory], None] | None = None,
 ) -> Validation:
-    """Let the oracle play, and an agent that idles.
+    """Play with the oracle, and with an idle agent.
 
     The idle agent sees what a model would be shown, in short turns on every task, and once in
     turns so long that the dialogue no longer fits and old turns are left out.
@@ -97,7 +97,7 @@ def validate(
 
 
 class _Watching(Policy):
-    """Looks at what a policy is shown, and says what it says."""
+    """Wraps a policy and checks the dialogues it is shown."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
@@ -110,7 +110,7 @@ class _Watching(Policy):
         return await self._policy.next_turn(request)
 
     def ended(self, trajectory: Trajectory) -> None:
-        """Note the fault, if there was one, of the episode that has just ended."""
+        """Record the fault, if any, of the episode that has just ended."""
         if self._fault:
             self.faults[trajectory.task_id] = self._fault
         self._fault = ""

@@ -1,1 +1,1 @@
-"""A model that answers: local, sharded or behind a server."""
+"""Models under evaluation: local, sharded or behind a server."""

@@ -1,4 +1,4 @@
-"""Facts about a model's answers in records besides the scores, and the resulting warning."""
+"""Record fields about a model's answers, and the warning that follows from them."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ _MOSTLY = 0.5
 
 
 def answer_facts(answers: Sequence[str | None]) -> dict[str, Any]:
-    """Fields of a record: numbers of answers, of empty ones and of those cut at the limit.
+    """Return record fields: numbers of answers, of empty ones and of truncated ones.
 
     Args:
-        answers: Of the item; None is one that found no room.
+        answers: Answers to the item; None is one that did not fit the context.
     """
     said = [answer for answer in answers if answer is not None and not refusal(answer)]
     return turn_facts(said, sum(map(is_cut, said)), sum(dropped_calls(each) > 0 for each in said))
 
 
 def turn_facts(turns: Sequence[str], cut: int, with_calls: int = 0) -> dict[str, Any]:
-    """The same of turns whose cut ones, and those with native tool calls, were counted before."""
+    """Return the same fields for turns with precomputed counts."""
     facts = {"turns": len(turns), "empty": sum(not each.strip() for each in turns), "cut": cut}
     return facts | ({"with_calls": with_calls} if with_calls else {})
 
 
 def first_refusal(answers: Sequence[str | None]) -> str:
-    """Why the server refused a request of the item; "" where it refused none."""
+    """Return why the server rejected a request of the item; "" if it rejected none."""
     return next(filter(None, map(refusal, answers)), "")
 
 
 def answer_warning(records: Sequence[Mapping[str, Any]]) -> str:
-    """One line where most answers are empty or cut at the token limit; else ""."""
+    """Return a one-line warning if most answers are empty or truncated; else ""."""
     turns = sum(record.get("turns", 0) for record in records)
     found = []
     for name, words in (("empty", "are empty"), ("cut", "are cut at the token limit")):

@@ -1,4 +1,4 @@
-"""Answers benchmark items: in batches by a local model, independently of each other by a server."""
+"""Answer benchmark items: in batches by a local model, concurrently by a server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _T = TypeVar("_T")
 _SECONDS_TO_LOOK = 0.1
 """Interval between checks whether more items may be in progress."""
 _SECONDS_AFTER_ERROR = 5.0
-"""For items in progress after an error: they may wait for an answer that never comes."""
+"""Grace period for items in progress after an error: they may wait for ever."""
 
 
 def answer_items(
@@ -26,7 +26,7 @@ def answer_items(
     answer: Callable[[Sequence[str]], Sequence[_T]],
     finished: Callable[[str, _T], None],
 ) -> None:
-    """Have items answered, and process each answer as soon as it arrives.
+    """Answer items, and process each answer as soon as it arrives.
 
     A model in this process answers `batch_size` items at once. A server answers each request
     when it is ready, so each item is requested separately, as many in parallel as the server
@@ -35,8 +35,8 @@ def answer_items(
 
     Args:
         subject: The model.
-        items: What to answer.
-        batch_size: Most items in progress.
+        items: The items.
+        batch_size: Maximum items in progress.
         answer: Answers some items, one result each. For a server it is called with one item,
             from several threads at once.
         finished: Called with an item and its result, from the thread that called this; in the
@@ -91,7 +91,7 @@ async def _independently(
 
 
 async def _settle(running: Collection[asyncio.Task[_T]]) -> None:
-    """Give items in progress a moment to finish, as after an error; then leave them behind."""
+    """Give items in progress a grace period, for example after an error; then abandon them."""
     if running:
         _, late = await asyncio.wait(running, timeout=_SECONDS_AFTER_ERROR)
         for task in late:
@@ -100,6 +100,6 @@ async def _settle(running: Collection[asyncio.Task[_T]]) -> None:
 
 
 def batches(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    """Items, so many at a time."""
+    """Yield items in batches."""
     for start in range(0, len(items), size):
         yield items[start : start + size]

@@ -1,4 +1,4 @@
-"""Which rows share a batch: those of a like length, and no more tokens than memory bears."""
+"""Batch rows of similar length within a token budget."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _MAX_BATCH_TOKENS = 2048
 """Padded tokens of a forward pass: bounds the logits' memory (tokens times vocabulary)."""
 
 _MAX_CACHED_TOKENS = 65536
-"""Tokens in play, prompts and answers together."""
+"""Token budget of a generation batch, prompts and answers together."""
 
 
 def reading_batches(lengths: Sequence[int], apart: Apart) -> list[list[int]]:
-    """Numbers of the rows to read whole in one pass each."""
+    """Return batches of row numbers for scoring, each read in one pass."""
     return [
         [part[place] for place in batch]
         for part in apart(lengths, 0)
@@ -26,13 +26,13 @@ def reading_batches(lengths: Sequence[int], apart: Apart) -> list[list[int]]:
 def writing_batches(
     lengths: Sequence[int], room: int, max_rows: int, apart: Apart
 ) -> list[list[int]]:
-    """Numbers of the prompts to continue together.
+    """Return batches of prompt numbers for generation.
 
     Args:
         lengths: Tokens of each prompt.
-        room: Tokens of the longest answer.
-        max_rows: Prompts of a batch.
-        apart: Which of them may share one.
+        room: Maximum tokens of an answer.
+        max_rows: Maximum prompts per batch.
+        apart: Groups that may share a batch.
     """
     return [
         [part[place] for place in batch]
@@ -44,7 +44,7 @@ def writing_batches(
 def _batches(
     lengths: Sequence[int], max_tokens: int, max_rows: int | None = None
 ) -> list[list[int]]:
-    """Numbers of rows, those of a like length together."""
+    """Batch row numbers by similar length."""
     batches: list[list[int]] = []
     for row in sorted(range(len(lengths)), key=lambda number: lengths[number]):
         rows = len(batches[-1]) + 1 if batches else 0

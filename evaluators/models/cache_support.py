@@ -1,4 +1,4 @@
-"""What a model's cache allows: asked before generation, so that it is never wrong."""
+"""Detect what a model's key-value cache supports, before generation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class CacheSupport:
-    """How a model may be generated with.
+    """How text can be generated with a model.
 
     Attributes:
         kind: "shared": keys and values of a token depend on nothing but the tokens before
@@ -30,8 +30,8 @@ class CacheSupport:
             model has a cache of its own kind (a sliding window, a state), which serves
             one batch from its beginning to its end. "none": no cache that is known; every
             token is computed from the whole row.
-        positions: Whether it takes position ids.
-        last_only: Whether it can be asked for the last logits alone.
+        positions: Whether it accepts position ids.
+        last_only: Whether it can return only the last logits.
         turn: Longest row whose angles are the short ones, under LongRoPE: a longer one has
             others at all of its places, and so has what shares a batch with it.
         name: Name of the cache in the model's arguments and outputs.
@@ -44,11 +44,11 @@ class CacheSupport:
     name: str = _CACHE_NAMES[0]
 
     def apart(self, lengths: Sequence[int], room: int) -> list[list[int]]:
-        """Numbers of rows that may share a batch.
+        """Return groups of rows that may share a batch.
 
         Args:
             lengths: Tokens of each prompt.
-            room: Tokens of the longest answer.
+            room: Maximum tokens of an answer.
         """
         numbers = range(len(lengths))
         if self.turn is None:
@@ -60,7 +60,7 @@ class CacheSupport:
 
 
 def cache_support(model: Any) -> CacheSupport:
-    """Look at a model's signature, configuration and layers.
+    """Inspect a model's signature, configuration and layers.
 
     For a model that must generate without a cache, one warning gives the reason:
     each of its tokens costs a pass over the whole row.
@@ -84,7 +84,7 @@ def cache_support(model: Any) -> CacheSupport:
 
 
 def _why_none(base: Any, name: str | None, *, stateful: bool) -> str | None:
-    """Why a model cannot be generated from with a cache; None where it can."""
+    """Return why a model cannot generate with a cache; None if it can."""
     if name is None:
         return f"its forward takes none of the arguments {', '.join(_CACHE_NAMES)}"
     if base.config.is_encoder_decoder:
@@ -97,7 +97,7 @@ def _why_none(base: Any, name: str | None, *, stateful: bool) -> str | None:
 
 
 def warn_no_cache(model: Any, reason: str) -> None:
-    """Say once that a kind of model is generated from without a cache."""
+    """Warn once that a type of model generates without a cache."""
     _warn_once(type(original(model)).__name__, reason)
 
 
@@ -112,7 +112,7 @@ def _warn_once(kind: str, reason: str) -> None:
 
 
 def new_cache(config: Any) -> Any:
-    """The library's own cache for a model."""
+    """Create the library's own cache for a model."""
     from transformers import DynamicCache
 
     return DynamicCache(config=config)
@@ -155,7 +155,7 @@ def _has_virtual_tokens(model: Any) -> bool:
 
 
 def room_for_prefixes(model: Any) -> int:
-    """Tokens whose keys and values take a quarter of the free memory, and 4 GiB at most."""
+    """Return the tokens whose keys and values take a quarter of the free memory, at most 4 GiB."""
     import psutil
     import torch
 
@@ -167,5 +167,5 @@ def room_for_prefixes(model: Any) -> int:
     if model.device.type == "cuda":
         free = torch.cuda.mem_get_info(model.device)[0]
     else:
-        free = psutil.virtual_memory().available  # Files that are kept in memory give way.
+        free = psutil.virtual_memory().available  # The page cache counts as free.
     return int(min(free // 4, 4 * 2**30) // (2 * config.num_hidden_layers * held * size * width))

@@ -1,4 +1,4 @@
-"""A Hugging Face model as one that answers."""
+"""A local Hugging Face model that answers dialogues."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
 _SLACK = 8
-"""Tokens beyond a stop text's bytes in which it is looked for."""
+"""Tokens beyond a stop text's bytes in which it is searched."""
 
 _MARK_TOKENS = 16
 """Last tokens of a prompt that can contain the mark that opens reasoning, as text."""
@@ -33,9 +33,9 @@ _MARK_TOKENS = 16
 class LocalModel:
     """Answers dialogues in batches; a `LanguageModel`.
 
-    Prompts are rendered and encoded by the same code as training rows. For most templates a
-    model is so asked with the very prefix that it was trained on; the turns for which that
-    is not so are counted in a build's report (`off_prompt`). Call it within
+    Prompts are rendered and encoded by the same code as training rows. For most templates a model
+    therefore gets exactly the prefix it was trained on; turns for which this does not hold are
+    counted in a build's report (`off_prompt`). Call it within
     `evaluators.models.eval_mode.evaluation_mode`.
 
     Args:
@@ -70,7 +70,7 @@ class LocalModel:
         self._special = {i for i, token in added.items() if token.special}
         marks = mark_tokens(added[i].content for i in self._special)
         self._marks = {i for i in self._special if added[i].content in marks}
-        # As `model.generate` does; but a config made by hand may name an ordinary word.
+        # As in `model.generate`; but a hand-written config may list an ordinary word.
         self._end_ids += [i for i in tokens.end_ids if i in added]
 
     def chat(self, dialogues: Sequence[Sequence[Message]], decoding: Decoding) -> list[str | None]:
@@ -99,9 +99,9 @@ class LocalModel:
         return found
 
     def prompt_ids(self, dialogue: Sequence[Message]) -> list[int]:
-        """Token ids that the next assistant turn is written after."""
+        """Return the ids of the prompt for the next assistant turn."""
         messages = [_sound_message(message) for message in dialogue]
-        # As training rows are encoded: control tokens that a dialogue spells stay text.
+        # As for training rows: control tokens in a dialogue's content stay text.
         try:
             return self._coder.prompt_ids(self._renderer.render_prompt(messages))
         except MaskError as error:
@@ -111,8 +111,8 @@ class LocalModel:
             apart = [replace(m, content=self._apart(m.content)) for m in messages]
             if apart == messages:
                 raise
-        # The template makes something else of a spelling, such as cutting off a thought. A
-        # model may write anything, and one turn of one episode must not end an evaluation.
+        # The template changed an escaped token, for example by cutting off a thought. A model may
+        # write anything, and one turn must not abort an evaluation.
         _log.warning("a dialogue's control tokens are shown with a blank in them")
         return self._coder.prompt_ids(self._renderer.render_prompt(apart))
 
@@ -159,14 +159,14 @@ class LocalModel:
         return opens_thought(str(self._tokenizer.decode(prompt[-_MARK_TOKENS:])))
 
     def _decode(self, ids: list[int]) -> str:
-        """The answer without special tokens, except those that mark reasoning."""
+        """Decode an answer without special tokens, except those that mark reasoning."""
         if self._marks.isdisjoint(ids):
             return str(self._tokenizer.decode(ids, skip_special_tokens=True))
         kept = [i for i in ids if i in self._marks or i not in self._special]
         return str(self._tokenizer.decode(kept))
 
     def _stopped(self, stop: Sequence[str]) -> Callable[[Sequence[int]], bool]:
-        # A token is a byte at least; some more, for a decoder may eat the first blank.
+        # A token is at least a byte; some more, as a decoder may drop the first blank.
         length = max(len(mark.encode("utf-8", "replace")) for mark in stop) + _SLACK
 
         def stopped(ids: Sequence[int]) -> bool:
@@ -177,7 +177,7 @@ class LocalModel:
 
 
 def _sound(text: str) -> str:
-    """The text with halves of characters replaced: they are not Unicode, and no tokenizer's."""
+    """Replace lone surrogates, which no tokenizer accepts."""
     if text.isascii():
         return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

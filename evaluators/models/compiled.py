@@ -1,6 +1,6 @@
-"""Compiled models: inspected through the wrapper, and evaluated uncompiled.
+"""Compiled models: inspect the original module, and evaluate uncompiled.
 
-Every forward pass of an evaluation has another shape, and each would be recompiled. The
+Every forward pass of an evaluation has a different shape, and each would be recompiled. The
 weights are the same ones, so the original modules are called in place of their compiled forms.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 
 
 def original(model: Any) -> Any:
-    """The module inside the wrapper that `torch.compile(model)` returns, or the model itself.
+    """Return the module inside `torch.compile`'s wrapper, or the model itself.
 
     The wrapper's signature is `(*args, **kwargs)`, which tells nothing of the model.
     """
@@ -21,7 +21,7 @@ def original(model: Any) -> Any:
 
 @contextmanager
 def uncompiled(*models: Any) -> Iterator[None]:
-    """Call the original modules within this, and the compiled ones again after it.
+    """Call the original modules within the context, and the compiled ones again after it.
 
     Covers `torch.compile(model)`, `module.compile()` and `module.forward =
     torch.compile(module.forward)`, on the models themselves and on any of their modules.

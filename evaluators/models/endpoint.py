@@ -1,4 +1,4 @@
-"""A model behind an OpenAI-compatible server as one that answers."""
+"""A model behind an OpenAI-compatible server that answers dialogues."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from evaluators.models.served_models import (
 __all__ = ["EndpointModel", "ServedTask", "served_models"]
 
 _TOP = 20
-"""Likeliest tokens that a server is asked about: the most that OpenAI's gives."""
+"""Value of top_logprobs: OpenAI's maximum."""
 
 
 class EndpointModel:
-    """Sends requests for all dialogues at once; a `LanguageModel`.
+    """Sends requests for all dialogues concurrently; a `LanguageModel`.
 
     Failed requests are sent again by the collector's rules, see docs/guides/collect.md. A dialogue
     that the server finds too long is None; one that it refuses otherwise, as by a filter of
@@ -38,8 +38,8 @@ class EndpointModel:
     `EndpointError`: a fault of the server must not lower the model's score.
 
     Args:
-        endpoint: Where.
-        max_concurrency: Most requests in flight.
+        endpoint: The endpoint.
+        max_concurrency: Maximum concurrent requests.
         sampling: The user's: name of the token field, a temperature in place of the tasks',
             further fields.
         fixed: Fields of every request that a task does not set, so that a server does not
@@ -65,11 +65,11 @@ class EndpointModel:
 
     @property
     def name(self) -> str:
-        """Its name on the server."""
+        """Name of the model on the server."""
         return self._endpoint.model
 
     def configure(self, sampling: Sampling) -> None:
-        """Take the user's sampling settings, and keep the server from filling in its own.
+        """Apply the user's sampling settings, and neutralise the server's own defaults.
 
         Args:
             sampling: See the class.
@@ -85,11 +85,11 @@ class EndpointModel:
         self._fixed = neutral_fields(owner)
 
     def in_flight_limit(self) -> int:
-        """Requests that may be in flight now, adapted to the load the server sustained so far."""
+        """Current limit of concurrent requests, adapted to the load the server sustains."""
         return START if self._client is None else self._client.limit.limit
 
     def for_task(self, context_length: int | None = None) -> ServedTask:
-        """The model for the requests of one task.
+        """Return the model for the requests of one task.
 
         Args:
             context_length: Tokens of prompt and answer together, by the server's count of
@@ -122,7 +122,7 @@ class EndpointModel:
         self._loop.close(last)
 
     def chat_body(self, dialogue: Sequence[Message], decoding: Decoding) -> dict[str, Any]:
-        """The request for the next turn of a dialogue."""
+        """Return the request for the next turn of a dialogue."""
         own = self._sampling
         temperature = decoding.temperature if own.temperature is None else own.temperature
         sampling = Sampling(
@@ -139,7 +139,7 @@ class EndpointModel:
     def ask(
         self, requests: Sequence[Request], refusals: Refusals, room: int | None
     ) -> list[Answer | None]:
-        """Send requests of a task, all at once; see `endpoint_client.answer_of`."""
+        """Send a task's requests concurrently; see `endpoint_client.answer_of`."""
         return self._loop.run(lambda: self._ask_all(requests, refusals, room))
 
     async def _ask_all(
@@ -167,7 +167,7 @@ class ServedTask:
 
     Args:
         model: The model.
-        endpoint: Where it is.
+        endpoint: Its endpoint.
         context_length: See `EndpointModel.for_task`.
     """
 
@@ -191,8 +191,8 @@ class ServedTask:
         """See `LanguageModel.continue_text`."""
         settings = self._model.chat_body([], decoding)
         del settings["messages"]
-        settings.pop("chat_template_kwargs", None)  # A bare text is not rendered.
-        # Servers know the newer name of the limit in chat completions only.
+        settings.pop("chat_template_kwargs", None)  # A plain text is not rendered.
+        # Servers support the newer name of the limit only in chat completions.
         settings["max_tokens"] = settings.pop("max_completion_tokens", decoding.max_new_tokens)
         requests = [
             Request({**settings, "prompt": plain_unicode(prompt)}, COMPLETIONS)

@@ -1,4 +1,4 @@
-"""Requests of an evaluation to a server, of several kinds; none are stored."""
+"""Requests of an evaluation to a server; replies are not stored."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dataset_builders.finish_reason import is_cut, is_filter
 from evaluators.stats.intervals import log_sum
 
 _HOPELESS = 16
-"""Refused requests of a task, and none answered, after which no more are sent."""
+"""Number of rejected requests of a task, with none answered, after which no more are sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +30,10 @@ class Request:
 
 
 class Refusals:
-    """Requests of one task that the server refused: an error of the item, if others are answered.
+    """Rejected requests of a task: an item's error, unless all are rejected.
 
     Args:
-        endpoint: Where, for messages.
+        endpoint: The endpoint, for messages.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -42,11 +42,11 @@ class Refusals:
         self._refused = 0
 
     def answered(self) -> None:
-        """Note that a request of the task was answered."""
+        """Record that a request of the task was answered."""
         self._answered = True
 
     def refused(self, line: str) -> Answer:
-        """What stands for the turn.
+        """Return the placeholder of a rejected turn.
 
         Raises:
             EndpointError: The server refuses all requests of the task.
@@ -99,7 +99,7 @@ async def answer_of(
 
 
 def letter_values(text: str, candidates: list[str], endpoint: Endpoint) -> list[float]:
-    """Log-probabilities of candidates as the first token of a turn.
+    """Return log-probabilities of candidates as the first token of a turn.
 
     Args:
         text: The body of a response with `logprobs`.
@@ -108,14 +108,14 @@ def letter_values(text: str, candidates: list[str], endpoint: Endpoint) -> list[
 
     Returns:
         In nats, summed over all spellings of a candidate, with and without a blank before
-        it; -inf where the server does not list it.
+        it; -inf if the server does not list it.
 
     Raises:
         ConfigError: The server gives no probabilities.
     """
     told: Mapping[str, Any] = json.loads(text)["choices"][0].get("logprobs") or {}
     try:
-        # No token at all: the turn ended at once, and some servers do not count its end.
+        # No tokens: the turn ended at once, and some servers do not count its end token.
         first = told["content"][0]["top_logprobs"] if told["content"] else []
         top = [(str(each["token"]), float(each["logprob"])) for each in first]
     except (LookupError, TypeError, ValueError):

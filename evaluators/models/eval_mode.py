@@ -1,4 +1,4 @@
-"""Borrowing a model from a trainer and giving it back as it was."""
+"""Evaluation mode for a model in training, restoring its state afterwards."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _CHECKPOINTING = ("activation_checkpointing", "gradient_checkpointing")
 
 @contextmanager
 def evaluation_mode(subject: EvalTarget) -> Iterator[None]:
-    """Put the model into evaluation mode and undo every change on the way out.
+    """Put the model into evaluation mode, and undo every change on exit.
 
     Restored, also after an exception: the training flag of every single module (a plain
-    `train()` would wake modules that training keeps in evaluation mode), gradient
+    `train()` would switch modules that training keeps in evaluation mode), gradient
     checkpointing, `config.use_cache`, the tokenizer's padding and truncation sides, and
     the random states of Python, NumPy and torch, so that training draws the same dropout
-    masks with and without evaluation. What was kept of the model's computations is dropped.
+    masks with and without evaluation. Cached computations of the model are dropped.
     Compiled modules run as they were before compilation, see `uncompiled`.
     """
     import torch

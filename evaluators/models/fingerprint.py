@@ -1,4 +1,4 @@
-"""Telling whether two models have the same weights, in a moment."""
+"""Fast fingerprint of a model's weights."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from hashlib import blake2b
 from typing import Any
 
 _SAMPLES = 256
-"""Values read of each tensor: a training step moves about all that are trained."""
+"""Values sampled per tensor: a training step changes nearly all trained ones."""
 
 
 def fingerprint(model: Any) -> str:
-    """A short digest of a sample of every parameter.
+    """Return a short digest of a sample of every parameter.
 
-    Under sharding it is of what this process holds.
+    Under sharding it covers this process's shard.
 
     Args:
         model: A torch module.

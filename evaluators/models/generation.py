@@ -1,7 +1,7 @@
-"""Reading prompts and writing answers, as work that asks for one forward pass at a time.
+"""Text generation, as generators that yield one forward pass at a time.
 
-The functions are generators: they yield the arguments of a forward pass and are sent its
-output. Who runs them (`TokenModel`) has all model calls in one place.
+The functions are generators: they yield the arguments of a forward pass and are sent its output.
+Their caller (`TokenModel`) thus has all model calls in one place.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MAX_READ_TOKENS = 4096
 """Padded tokens read in one pass, unless a single row is longer."""
 
 _MIN_COMMON = 16
-"""Tokens that all prompts share from which on they are worth a pass of their own."""
+"""Minimum tokens of a common prefix for it to get a separate pass."""
 
 
 class ForeignCacheError(Exception):
@@ -35,12 +35,12 @@ class ForeignCacheError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Writing:
-    """What answers have to be.
+    """Settings of the answers to generate.
 
     Attributes:
-        chooser: Chooses tokens.
+        chooser: Selects tokens.
         end_ids: Tokens that end an answer and are not part of it.
-        max_new_tokens: Longest answer.
+        max_new_tokens: Maximum tokens of an answer.
         stopped: Whether the answer so far ends here.
     """
 
@@ -50,7 +50,7 @@ class Writing:
     stopped: Callable[[Sequence[int]], bool] | None = None
 
     def is_over(self, answer: list[int], token: int) -> bool:
-        """Take a token, unless it ends the answer; whether the answer ends here."""
+        """Append a token, unless it ends the answer; return whether the answer ends here."""
         if token in self.end_ids:
             return True
         answer.append(token)
@@ -61,14 +61,14 @@ class Writing:
 
 @dataclass(frozen=True, slots=True)
 class GenerationEngine:
-    """The settings of all work on a model.
+    """Generates and scores with a model; holds the model's settings.
 
     Attributes:
         config: The model's.
-        support: What its cache allows.
-        pad_id: Token of places that are masked.
-        device: Where inputs have to be.
-        prefixes: What was read before, where that may be used.
+        support: What its cache supports.
+        pad_id: Token of masked positions.
+        device: Device of inputs.
+        prefixes: Cached prefixes, if reuse is possible.
     """
 
     config: Any
@@ -78,11 +78,11 @@ class GenerationEngine:
     prefixes: PrefixCache | None = None
 
     def answers(self, prompts: Sequence[Sequence[int]], writing: Writing) -> Work[list[list[int]]]:
-        """Write the answers of a batch.
+        """Generate the answers of a batch.
 
         Args:
             prompts: Token ids, none of them empty; those of the chooser.
-            writing: How.
+            writing: Settings of the answers.
         """
         if self.support.kind == "none":
             return (yield from self._without_cache(prompts, writing))
@@ -92,7 +92,7 @@ class GenerationEngine:
         else:
             order, batch, logits = yield from self._read(prompts)
         answers: list[list[int]] = [[] for _ in prompts]
-        slots = order  # Which prompt stands in which row of the batch; -1 where none does.
+        slots = order  # The prompt of each row of the batch; -1 for none.
         while True:
             seated = [slot for slot, number in enumerate(slots) if number >= 0]
             chosen = writing.chooser.choose(logits[seated], [slots[slot] for slot in seated])
@@ -106,7 +106,7 @@ class GenerationEngine:
             staying = [slot for slot, number in enumerate(slots) if number >= 0]
             if not staying:
                 return answers
-            # Rows that have ended are computed on, until it pays to leave them out.
+            # Finished rows are still computed, until it pays to remove them.
             if 2 * len(staying) <= len(slots) and isinstance(batch, CacheBatch):
                 batch.select(staying)
                 slots = [slots[slot] for slot in staying]
@@ -117,13 +117,13 @@ class GenerationEngine:
             logits = yield from self._next(batch, slots, tokens)
 
     def _turns(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> bool:
-        """Whether the row, which is alone then, gets other angles, so that its cache is void."""
+        """Whether the row, then alone, switches to other angles, so that its cache is invalid."""
         if self.support.turn is None or len(prompts) > 1:
             return False
         return bool(answers[0]) and len(prompts[0]) + len(answers[0]) == self.support.turn + 1
 
     def last_logits(self, prompts: Sequence[Sequence[int]]) -> Work[Any]:
-        """Logits after each prompt: (B, V)."""
+        """Return the logits after each prompt: (B, V)."""
         if self.support.kind == "shared":
             order, batch, logits = yield from self._read(prompts)
             for slot, number in enumerate(order):
@@ -215,7 +215,7 @@ class GenerationEngine:
         if self.support.last_only:
             arguments["logits_to_keep"] = 1
         output = yield arguments
-        if isinstance(batch, _OwnBatch):  # Some models give back another than they were given.
+        if isinstance(batch, _OwnBatch):  # Some models return another cache than the one passed in.
             batch.cache = getattr(output, self.support.name, None)
             if batch.cache is None:
                 raise ForeignCacheError
@@ -252,7 +252,7 @@ class GenerationEngine:
 
 @dataclass(slots=True)
 class _OwnBatch:
-    """A batch in the model's own kind of cache, which no row leaves."""
+    """A batch in the model's own type of cache, from which no row is removed."""
 
     cache: Any
     mask: Any
@@ -277,7 +277,7 @@ def _chunks(lengths: Sequence[int]) -> list[list[int]]:
 
 
 def check_prompts(prompts: Sequence[Sequence[int]], vocabulary: int) -> None:
-    """Refuse a prompt without tokens, from which nothing follows, and tokens of another model.
+    """Reject a prompt without tokens, and tokens of another model.
 
     The latter end in an error of the library on a CPU; on a GPU they end the process's work
     there for good, training's too.

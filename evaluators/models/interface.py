@@ -1,4 +1,4 @@
-"""How a model is asked, wherever it is."""
+"""Interface of a model under evaluation, local or served."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from dataset_builders.conversation import Message
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """How an answer is written.
+    """Decoding settings of an answer.
 
     Attributes:
-        max_new_tokens: Longest answer in tokens.
-        temperature: 0 takes the likeliest token; greedy decoding.
-        top_p: Probability mass that sampling draws from.
-        stop: Texts that end an answer; they are not part of it.
-        seed: Of the sampling, so that an answer does not depend on its batch.
+        max_new_tokens: Maximum tokens of an answer.
+        temperature: Sampling temperature; 0 for greedy decoding.
+        top_p: Nucleus sampling threshold.
+        stop: Stop sequences; not part of the answer.
+        seed: Sampling seed, so that an answer does not depend on its batch.
     """
 
     max_new_tokens: int
@@ -32,9 +32,8 @@ class Values(tuple[float, ...]):
     """Log-probabilities in nats, one per candidate.
 
     Attributes:
-        refused: Why the server refused the request; "" where it did not. There are no values
-            then.
-        prompt_tokens: Tokens of the prompt; 0 where a server does not say.
+        refused: Why the server rejected the request; "" if it did not. There are then no values.
+        prompt_tokens: Tokens of the prompt; 0 if a server does not report it.
     """
 
     refused: str
@@ -53,7 +52,7 @@ class LanguageModel(Protocol):
     """A model that answers: in this process or behind a server."""
 
     def chat(self, dialogues: Sequence[Sequence[Message]], decoding: Decoding) -> list[str | None]:
-        """Write the next assistant turn of every dialogue.
+        """Generate the next assistant turn of every dialogue.
 
         Args:
             dialogues: Messages so far of each, the last one not the model's.
@@ -70,7 +69,7 @@ class LanguageModel(Protocol):
         """
 
     def continue_text(self, prompts: Sequence[str], decoding: Decoding) -> list[str | None]:
-        """Go on with bare texts, without a chat template; otherwise as `chat`.
+        """Continue plain texts, without a chat template; otherwise as `chat`.
 
         Raises:
             EndpointError: The server does not answer, or knows no such route.
@@ -79,7 +78,7 @@ class LanguageModel(Protocol):
     def next_token_logprobs(
         self, dialogues: Sequence[Sequence[Message]], candidates: Sequence[str]
     ) -> list[Values | None]:
-        """Log-probability that the next assistant turn begins with a token that writes each text.
+        """Return the log-probability that the next turn begins with a token for each text.
 
         Which token that is depends on the context: after a line break SentencePiece writes
         "A" by another token than after a word. So all tokens that write the candidate, with

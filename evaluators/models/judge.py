@@ -1,4 +1,4 @@
-"""A stronger model that rates answers, asked through an OpenAI-compatible endpoint."""
+"""Judge model that rates answers, behind an OpenAI-compatible endpoint."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ from evaluators.models.loop_thread import LoopThread
 _KEY = "OPENAI_API_KEY"
 _CORRECT = re.compile(r"\W*(CORRECT|INCORRECT)\b")
 UNDECIDED = "the judge said neither CORRECT nor INCORRECT"
-"""Of a `Verdict` whose `correct` is None."""
+"""Error of a `Verdict` whose `correct` is None."""
 _BAD_REQUEST = f"judge: {BAD_REQUEST}:"
 _IN_FLIGHT = 8
 _SEVERAL = 3
-"""Requests of one call, all refused: the endpoint is at fault."""
+"""Number of rejected requests of one call, with none answered, that blames the endpoint."""
 _HOPELESS = 16
-"""Likewise of several calls, which may have one request each."""
+"""The same over several calls, which may have one request each."""
 _TRIES = 5
 _PATIENCE = 300.0
-"""Seconds without any answer: training waits meanwhile, so less than collecting allows."""
+"""Patience in seconds without any answer; shorter than in collection, because training waits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the judge said.
+    """A judge's answer.
 
     Attributes:
-        text: Its answer; "" where there is none.
-        error: Why this request got none, in one line; "" where it got one.
+        text: Its text; "" if there is none.
+        error: Why the request failed, in one line; "" if it did not.
     """
 
     text: str
@@ -51,16 +51,17 @@ class Verdict:
 
     @property
     def correct(self) -> bool | None:
-        """Whether it begins with CORRECT or INCORRECT; None where with neither.
+        """Whether it begins with CORRECT or INCORRECT; None if with neither.
 
-        So one that is cut off, as that of a judge that thinks aloud, is not taken for a no.
+        A truncated answer, for example of a judge that reasons first, thus does not count as
+        incorrect.
         """
         found = _CORRECT.match(self.text.upper())
         return None if found is None else found[1] == "CORRECT"
 
 
 class Judge:
-    """Sends questions to the judging model, several at a time.
+    """Sends questions to the judge model concurrently.
 
     Calls from several threads at once share their connections and the limit of requests in
     flight, so that the judge is not asked for more at once than one call asks for.
@@ -117,7 +118,7 @@ class Judge:
         return str(self._endpoint)
 
     def ask(self, dialogues: Sequence[Sequence[Message]], max_tokens: int = 2048) -> list[Verdict]:
-        """Ask for the next turn of every dialogue.
+        """Request the next turn of every dialogue.
 
         Args:
             dialogues: Each ends in a user turn.
@@ -136,7 +137,7 @@ class Judge:
 
     @contextmanager
     def _connected(self) -> Iterator[None]:
-        """Keeps the connections open until the last of several callers is done."""
+        """Keep the connections open until the last of several callers is done."""
         with self._lock:
             self._callers += 1
         try:
@@ -156,7 +157,7 @@ class Judge:
         self, dialogues: Sequence[Sequence[Message]], max_tokens: int
     ) -> list[Verdict]:
         if self._client is None:
-            # A refused request is its own fault, unless all are.
+            # A rejected request is at fault itself, unless all are rejected.
             limit = AdaptiveLimit(_IN_FLIGHT)
             self._client = EndpointClient(self._endpoint, limit, proven=True)
         client, model = self._client, self._endpoint.model

@@ -1,8 +1,8 @@
-"""Keys and values of the rows of a batch, with room for the tokens to come.
+"""Key-value cache of a batch whose rows can be removed, with preallocated buffers.
 
-A row's entries stand in columns, and a mask says which columns are the row's own. Where
-positions are told apart from columns, padding may stand anywhere: on the left of what was
-cached, and between that and the row's new tokens.
+A row's entries are in columns, and a mask states which columns belong to the row. As positions are
+independent of columns, padding may be anywhere: on the left of what was cached, and between that
+and the row's new tokens.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ROOM = 64
 
 
 class _Layer(DynamicLayer):  # type: ignore[no-untyped-call]
-    """A layer's keys and values at the beginning of larger buffers."""
+    """A layer's keys and values at the start of larger buffers."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -30,7 +30,7 @@ class _Layer(DynamicLayer):  # type: ignore[no-untyped-call]
         self._buffers: tuple[Any, Any] | None = None
 
     def hold(self, keys: Any, values: Any) -> None:
-        """Start from these entries, (B, H, T, D), and take them over."""
+        """Start from these entries, (B, H, T, D), taking ownership."""
         self._buffers = keys, values
         self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
         self.keys, self.values = keys, values
@@ -60,11 +60,11 @@ def _grown(old: Any, new: Any, used: int, columns: int) -> Any:
 
 
 class CacheBatch:
-    """The cache of a batch that rows leave.
+    """The cache of a batch from which rows can be removed.
 
     Attributes:
-        cache: What the model is given.
-        mask: (B, T) long, 1 where a column is the row's own.
+        cache: The cache passed to the model.
+        mask: (B, T) long, 1 where a column belongs to the row.
     """
 
     def __init__(self, num_layers: int, mask: Any) -> None:
@@ -78,7 +78,7 @@ class CacheBatch:
     def of_pieces(
         cls, num_layers: int, rows: Sequence[Sequence[KeyValues]], device: Any
     ) -> CacheBatch:
-        """Rows that begin with cached pieces, each perhaps with none."""
+        """Build rows that begin with cached pieces, possibly none."""
         lengths = [sum(piece[0][0].shape[1] for piece in pieces) for pieces in rows]
         width = max(lengths)
         columns = torch.arange(width)
@@ -102,7 +102,7 @@ class CacheBatch:
 
     @classmethod
     def joined(cls, batches: Sequence[CacheBatch]) -> CacheBatch:
-        """The rows of several batches, one after the other, aligned on the right."""
+        """Concatenate the rows of several batches, aligned on the right."""
         if len(batches) == 1:
             return batches[0]
         width = max(batch.mask.shape[1] for batch in batches)
@@ -121,11 +121,11 @@ class CacheBatch:
         return whole
 
     def extend(self, mask: Any) -> None:
-        """Say whose the columns are that the next forward pass adds: (B, N)."""
+        """Set the mask of the columns that the next forward pass adds: (B, N)."""
         self.mask = torch.cat([self.mask, mask], dim=1)
 
     def select(self, rows: Sequence[int]) -> None:
-        """Keep some rows, and no column that is none of theirs on the left."""
+        """Keep some rows, and remove unused columns on the left."""
         index = torch.tensor(rows, device=self.mask.device)
         mask = self.mask[index]
         first = int(mask.any(dim=0).long().argmax())
@@ -135,7 +135,7 @@ class CacheBatch:
             layer.hold(layer.keys[place, :, first:], layer.values[place, :, first:])
 
     def entries(self, row: int, start: int) -> KeyValues:
-        """A copy of a row's keys and values from its token `start` on."""
+        """Return a copy of a row's keys and values from its token `start` on."""
         columns = self.mask[row].nonzero()[start:, 0]
         found = []
         for layer in self._layers:
@@ -144,7 +144,7 @@ class CacheBatch:
         return found
 
     def is_filled(self) -> bool:
-        """Whether the model put into every layer what it was given."""
+        """Whether the model wrote into every layer of the cache."""
         columns = self.mask.shape[1]
         return all(
             layer is own and own.get_seq_length() == columns
@@ -154,7 +154,7 @@ class CacheBatch:
 
 def _laid_out(rows: Sequence[Sequence[Any]], sample: Any, width: int) -> Any:
     heads, _, size = sample.shape
-    # Zeros, not rubbish: a masked value still is multiplied by nought.
+    # Zeros, not uninitialised memory: a masked value is still multiplied by 0.
     buffer = sample.new_zeros((len(rows), heads, width, size))
     for number, pieces in enumerate(rows):
         end = width

@@ -1,4 +1,4 @@
-"""Tokens of a tokenizer that represent a text, in any context."""
+"""Find the tokens that represent a text, in any context."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LONGEST_BLANKS = 4
 
 
 def tokens_writing(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Tokens that write each text alone, with or without blanks around it.
+    """Return the tokens that write each text alone, with or without blanks around it.
 
     A text on its own is not encoded as it is in its context: SentencePiece puts a blank
     before it ("▁A"), while after a line break a model writes "A". So the vocabulary is
@@ -47,5 +47,5 @@ def tokens_writing(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
 
 
 def _may_write(token: str, texts: Sequence[str]) -> bool:
-    # Vocabularies spell ASCII as it is: most of their tokens need no decoding.
+    # Vocabularies store ASCII literally: most of their tokens need no decoding.
     return any(not text.isascii() or text in token for text in texts)

@@ -1,4 +1,4 @@
-"""How likely a model finds the tokens of a row."""
+"""Log-probabilities of a row's tokens under a model."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import numpy.typing as npt
 
 @dataclass(frozen=True, slots=True)
 class TokenScores:
-    """What a model says about the tokens of a row, read in one forward pass.
+    """Log-probabilities and greedy tokens of a row, from one forward pass.
 
     Attributes:
         logprobs: (T - 1,) float32, log-probability in nats of every token but the first.
-        likeliest: (T - 1,) int32, the token that greedy decoding would take in its place.
+        likeliest: (T - 1,) int32, the greedy token at its position.
     """
 
     logprobs: npt.NDArray[np.float32]
@@ -24,7 +24,7 @@ class TokenScores:
 
 
 def token_scores(output: Any, batch: Any, lengths: Sequence[int]) -> list[TokenScores]:
-    """What a forward pass says about the rows of a batch.
+    """Compute the scores of a batch's rows from a forward pass.
 
     Args:
         output: The model's, with logits (B, T, V).

@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, for callers in other threads."""
+"""Event loop in its own thread, for callers in other threads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _T = TypeVar("_T")
 
 
 class LoopThread:
-    """Runs coroutines for callers that wait, from one thread or several at once.
+    """Runs coroutines for blocking callers, from one or several threads.
 
     Connections outlive a call that way, and the caller's thread may have a running loop, as
     in a notebook. The thread starts with the first call.
@@ -23,7 +23,7 @@ class LoopThread:
         self._thread: threading.Thread | None = None
 
     def run(self, job: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-        """What a coroutine returns or raises."""
+        """Return or raise the result of a coroutine."""
         with self._starting:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
@@ -33,7 +33,7 @@ class LoopThread:
         return asyncio.run_coroutine_threadsafe(job(), loop).result()
 
     def close(self, last: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """End what an interrupt has left running, then the thread; may be called again.
+        """Cancel what an interrupt left running, then end the thread; may be called again.
 
         Args:
             last: Run at the end, such as what closes connections.

@@ -1,21 +1,21 @@
-"""What a model's own configuration says, and what holds where it says nothing."""
+"""Facts from a model's configuration, with defaults."""
 
 from __future__ import annotations
 
 from typing import Any
 
 UNSAID_CONTEXT = 4096
-"""Tokens of context where a model's config names none, as for a recurrent one."""
+"""Default context length if a model's config has none, as for a recurrent one."""
 
 
 def num_positions(model: Any) -> int | None:
-    """Tokens that a model has positions for; None where its config names no limit."""
+    """Return the maximum number of positions; None if the config has no limit."""
     length = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     return int(length) if length else None
 
 
 def end_ids(model: Any) -> tuple[int, ...]:
-    """Tokens that its generation config ends an answer with."""
+    """Return the end tokens of its generation config."""
     ids = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     if ids is None:
         return ()
@@ -23,7 +23,7 @@ def end_ids(model: Any) -> tuple[int, ...]:
 
 
 def vocabulary_size(model: Any) -> int:
-    """Tokens that it has vectors for."""
+    """Return the number of rows of its embedding."""
     size = getattr(model.get_input_embeddings(), "num_embeddings", None)
-    # An adapter around them does not tell.
+    # An adapter's wrapper has no such attribute.
     return int(size or model.config.get_text_config().vocab_size)

@@ -1,7 +1,7 @@
-"""Keys and values of token rows that were read before, found again by their tokens.
+"""Prefix cache: keys and values of earlier rows, looked up by their tokens.
 
-A tree whose edges are pieces of rows: what rows have in common, such as the opening of
-all episodes of a task or the former rounds of one, is held once.
+A radix tree whose edges are pieces of rows: common prefixes, such as the opening of all episodes of
+a task or the earlier rounds of one, are stored once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from itertools import count
 from typing import Any
 
 KeyValues = list[tuple[Any, Any]]
-"""For every layer keys and values of a piece of a row: (H, T, D) tensors."""
+"""Keys and values of a piece of a row, per layer: (H, T, D) tensors."""
 
 _live: weakref.WeakSet[PrefixCache] = weakref.WeakSet()
 _loans = 0
@@ -30,10 +30,10 @@ class _Node:
 
 
 class PrefixCache:
-    """A bounded store of keys and values; what was used longest ago is dropped first.
+    """A bounded store of keys and values with least-recently-used eviction.
 
     Args:
-        max_tokens: Tokens that it holds at most.
+        max_tokens: Capacity in tokens.
     """
 
     def __init__(self, max_tokens: int) -> None:
@@ -44,7 +44,7 @@ class PrefixCache:
         _live.add(self)
 
     def find(self, tokens: Sequence[int]) -> tuple[int, list[KeyValues]]:
-        """The longest beginning of a row that is held.
+        """Return the longest stored prefix of a row.
 
         Returns:
             Its length, and the pieces that make it up.
@@ -62,7 +62,7 @@ class PrefixCache:
         return place, pieces
 
     def add(self, tokens: Sequence[int], start: int, values: KeyValues) -> None:
-        """Hold a row.
+        """Store a row.
 
         Args:
             tokens: The whole row.
@@ -90,12 +90,12 @@ class PrefixCache:
         self._shrink()
 
     def clear(self) -> None:
-        """Drop everything."""
+        """Remove everything."""
         self._root = _Node()
         self.num_tokens = 0
 
     def _split(self, node: _Node, place: int) -> _Node:
-        """Put a node in front of another, with the beginning of its piece."""
+        """Insert a node before another, with the start of its piece."""
         parent = node.parent
         assert parent is not None
         front = _Node(node.tokens[:place], _cut(node.values, 0, place, copy=True), parent)
@@ -127,7 +127,7 @@ class PrefixCache:
 
 @contextmanager
 def weights_frozen() -> Iterator[None]:
-    """Weights stay what they are within this; after it every store is empty."""
+    """Declare that weights do not change within the context; prefix caches are cleared after it."""
     global _loans
     _loans += 1
     try:
@@ -139,7 +139,7 @@ def weights_frozen() -> Iterator[None]:
 
 
 def are_weights_frozen() -> bool:
-    """Whether this runs within `weights_frozen`, so that what is kept stays true."""
+    """Whether this runs within `weights_frozen`, so that cached values stay valid."""
     return _loans > 0
 
 

@@ -1,4 +1,4 @@
-"""Which token comes next: the likeliest, or one drawn."""
+"""Select the next token: greedily or by sampling."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from evaluators.models.interface import Decoding
 
 
 class TokenChooser:
-    """Chooses a token for each row.
+    """Selects a token for each row.
 
-    A row draws from a generator of its own, seeded by the decoding's seed and its prompt:
-    the same prompt brings the same answer, whatever else is in the batch.
+    Each row has its own generator, seeded by the decoding's seed and its prompt: the same prompt
+    gives the same answer, whatever else is in the batch.
 
     Args:
-        decoding: How; temperature 0 is greedy.
+        decoding: Decoding settings; temperature 0 is greedy.
         prompts: Token ids of all rows.
     """
 
@@ -28,7 +28,7 @@ class TokenChooser:
         self._draws = [] if greedy else [_generator(decoding.seed, row) for row in prompts]
 
     def choose(self, logits: Any, rows: Sequence[int]) -> list[int]:
-        """Tokens that follow.
+        """Return the next tokens.
 
         Args:
             logits: (B, V), of rows in play.

@@ -1,4 +1,4 @@
-"""Models of a server, and the sampling defaults that it would apply on its own."""
+"""Models listed by a server, and neutralising its sampling defaults."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dataset_builders.errors import EndpointError
 
 
 class NoModelListError(EndpointError):
-    """A server answers, and does not list its models; it may have some."""
+    """A server responds, but does not list its models; it may have some."""
 
 
 NEUTRAL: Mapping[str, Any] = {
@@ -31,24 +31,24 @@ _FILLING = frozenset({"vllm", "sglang"})
 
 
 def served_models(endpoint: Endpoint) -> list[str]:
-    """Names of the models that a server has; see `listed_models` for errors."""
+    """Return the names of a server's models; see `listed_models` for errors."""
     return list(listed_models(endpoint))
 
 
 def neutral_fields(owner: str) -> dict[str, Any]:
-    """Fields to send with every request to a server that would fill them otherwise.
+    """Return the fields that neutralise a server's own sampling defaults.
 
     Args:
-        owner: Who owns the model, as the server lists it; vLLM and SGLang give their own names.
+        owner: Owner of the model in the server's list; vLLM and SGLang give their own names.
     """
     return dict(NEUTRAL) if owner.lower() in _FILLING else {}
 
 
 def listed_models(endpoint: Endpoint) -> dict[str, str]:
-    """Owners of the models that a server has, by the models' names.
+    """Return the owners of a server's models, by model name.
 
     Raises:
-        EndpointError: It does not answer, or with something else.
+        EndpointError: It does not answer, or its answer has another format.
         MissingExtraError: openai is not installed.
     """
 

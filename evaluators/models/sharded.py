@@ -1,4 +1,4 @@
-"""A model whose weights are spread over processes: every call needs all of them."""
+"""Forward passes of a model sharded over processes, in which all processes must join."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from evaluators.models.token_model import TokenModel
 
 
 class ShardedForward:
-    """Calls a sharded model on all processes at once, whatever each has to do.
+    """Calls a sharded model on all processes in lockstep, with individual inputs.
 
     A forward pass gathers the weights of every block from all processes (FSDP, ZeRO-3), so
-    one that is called on some of them waits for ever. Before each call the processes tell each
-    other who wants one. Those that do call the model with inputs of their own; they need not
-    make the same number of calls. Those that have nothing left to do, or failed, are in
-    `leave`, and join with a single token until nobody wants a call any more.
+    one that is called on some of them waits for ever. Before each call the processes exchange
+    whether they need one. Those that do call the model with their own inputs; the number of calls
+    may differ. Those that are finished, or failed, are in `drain`, and join with a single token
+    until no process needs a call any more.
 
     Args:
         module: The model as it has to be called: FSDP's own wrapper where there is one.
@@ -40,15 +40,15 @@ class ShardedForward:
         Raises:
             ClusterError: The call failed; other processes wait inside theirs.
         """
-        with self._lock:  # Two threads would each gather the weights of another block.
+        with self._lock:  # Two threads would gather the weights of different blocks.
             self._ranks.any(True)
             return self._call(arguments)
 
     def drain(self) -> None:
-        """Join the calls of others until none is wanted; then free gathered weights.
+        """Join other processes' calls until none is needed; then free gathered weights.
 
         Raises:
-            ClusterError: A call failed here before, even if somebody hushed that up.
+            ClusterError: A call failed here before, even if its error was suppressed.
         """
         if self._broken is not None:
             raise self._broken
@@ -79,13 +79,13 @@ class ShardedForward:
 
 
 class RankTokenModel(TokenModel):
-    """A model in one of several processes: a sign of life with every call.
+    """A model in one of several processes, with a heartbeat per call.
 
     Args:
         model: The bare model.
         pad_id: Token to fill batches with.
         ranks: The processes.
-        in_step: How to call the model where it is sharded.
+        in_step: Calls the model if it is sharded.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class RankTokenModel(TokenModel):
 
 
 def sharded_module(wrapped: Any, bare: Any) -> Any:
-    """What to call on all processes at once; None where each has the whole model.
+    """Return the module to call on all processes in lockstep; None if the model is not sharded.
 
     Args:
         wrapped: The outermost module, such as `trainer.model_wrapped`.
@@ -133,7 +133,7 @@ def sharded_module(wrapped: Any, bare: Any) -> Any:
 
 
 def _reshard(module: Any) -> None:
-    """Under FSDP 2 a pass without gradients leaves the root's weights gathered."""
+    """Free the root's weights, which FSDP 2 leaves gathered after a pass without gradients."""
     from torch.distributed.fsdp import FSDPModule
 
     parts: list[Callable[[], None]] = [

@@ -1,4 +1,4 @@
-"""The model to measure, and where it is."""
+"""Evaluation target: the model and its process group."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ __all__ = ["Decoding", "EvalTarget", "LanguageModel"]
 
 @dataclass(frozen=True, slots=True)
 class EvalTarget:
-    """The model to measure and the process group it lives in.
+    """The model under evaluation and its process group.
 
     Attributes:
-        model: The bare `PreTrainedModel` or `PeftModel`: not wrapped for distribution; None
-            where a server is measured.
-        tokenizer: Its fast tokenizer, with the chat template it is trained with.
-        end_of_turn: Tokens beside eos that end a turn.
+        model: The bare `PreTrainedModel` or `PeftModel`, not wrapped for distribution; None for a
+            server.
+        tokenizer: Its fast tokenizer, with the chat template of training.
+        end_of_turn: Additional end-of-turn tokens besides eos.
         rank: Number of this process.
         world_size: Number of processes; items are divided among them.
         gather: Joins the lists of all processes; every process has to call it.
@@ -52,20 +52,20 @@ class EvalTarget:
 
     @property
     def device(self) -> torch.device:
-        """Where inputs have to be."""
+        """Device of inputs."""
         device: torch.device = self.model.device
         return device
 
     @property
     def has_weights(self) -> bool:
-        """Whether the model itself is here."""
+        """Whether the model itself is available."""
         return self.model is not None
 
     def tokens(self, *, reuse: bool = True) -> TokenModel:
-        """The model at the level of tokens; only where `has_weights`.
+        """Return the token-level model; only if `has_weights`.
 
         Args:
-            reuse: Whether what it read is kept between calls; see `TokenModel`.
+            reuse: Whether to cache prefixes between calls; see `TokenModel`.
         """
         from evaluators.models.token_model import TokenModel
 
@@ -76,7 +76,7 @@ class EvalTarget:
         return TokenModel(self.model, self._pad_id(), reuse=reuse)
 
     def language_model(self, context_length: int | None = None) -> LanguageModel:
-        """The model as one that answers.
+        """Return the model as a `LanguageModel`.
 
         Args:
             context_length: Tokens of prompt and answer together; the model's by default.

@@ -1,4 +1,4 @@
-"""A Hugging Face model at the level of tokens: ids in, ids or log-probabilities out."""
+"""Token-level interface to a Hugging Face model: ids in, ids or log-probabilities out."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _log = logging.getLogger(__name__)
 
 
 class TokenModel:
-    """Generation and scoring; call it within `model_state.borrowed`.
+    """Generates and scores token ids; call it within `eval_mode.evaluation_mode`.
 
-    What was read in a former call is not read again: keys and values of prompts and answers
-    are kept until the loan ends, as far as the model's cache allows that (`cache_support`).
+    Keys and values of prompts and answers are reused in later calls until the weights may change,
+    as far as the model's cache supports it (`cache_support`).
 
     Every model call is one `_forward`, which processes that share a model's weights override.
 
@@ -41,7 +41,7 @@ class TokenModel:
 
     def __init__(self, model: Any, pad_id: int, *, reuse: bool = True, max_rows: int = 64) -> None:
         self._model = model
-        # One that was added to the tokenizer alone would be looked up like any other.
+        # One that was added only to the tokenizer would be looked up like any other.
         self._pad_id = pad_id if pad_id < vocabulary_size(model) else 0
         self.reuse = reuse
         self._max_rows = max_rows
@@ -50,12 +50,12 @@ class TokenModel:
 
     @property
     def context_length(self) -> int:
-        """Tokens of prompt and answer together that the model has positions for."""
+        """Maximum tokens of prompt and answer together."""
         return num_positions(self._model) or UNSAID_CONTEXT
 
     @property
     def end_ids(self) -> tuple[int, ...]:
-        """Tokens that the model's generation config ends an answer with."""
+        """End tokens of the model's generation config."""
         return end_ids(self._model)
 
     def generate(
@@ -69,12 +69,12 @@ class TokenModel:
 
         Args:
             prompts: Token ids of each.
-            decoding: How; `stop` is left to `stopped`.
+            decoding: Decoding settings; `stop` is handled by `stopped`.
             end_ids: Tokens that end an answer.
-            stopped: Told an answer so far; whether it ends here.
+            stopped: Called with an answer so far; returns whether it ends here.
 
         Raises:
-            ConfigError: A prompt is empty, or has a token that is none of the model's.
+            ConfigError: A prompt is empty, or has a token id outside of the model's vocabulary.
         """
         from evaluators.models.generation import Writing, check_prompts
         from evaluators.models.sampler import TokenChooser
@@ -88,7 +88,7 @@ class TokenModel:
         def write(
             engine: GenerationEngine, batch: Sequence[Sequence[int]]
         ) -> Work[list[list[int]]]:
-            # A chooser of its own for every attempt: one that failed has drawn from it.
+            # A new chooser per attempt: a failed attempt has already used its random numbers.
             writing = Writing(TokenChooser(decoding, batch), ends, limit, stopped)
             return engine.answers(batch, writing)
 
@@ -99,10 +99,10 @@ class TokenModel:
     def next_logprobs(
         self, prompts: Sequence[Sequence[int]], candidates: Sequence[int]
     ) -> list[list[float]]:
-        """Log-probability in nats of each candidate after each prompt.
+        """Return the log-probability in nats of each candidate after each prompt.
 
         Raises:
-            ConfigError: A prompt is empty, or has a token that is none of the model's.
+            ConfigError: A prompt is empty, or has a token id outside of the model's vocabulary.
         """
         import torch
 
@@ -120,10 +120,10 @@ class TokenModel:
         return found
 
     def score(self, rows: Sequence[Sequence[int]]) -> list[TokenScores]:
-        """Read whole rows of at least two tokens and tell how likely each token was.
+        """Score all tokens of rows with at least two tokens.
 
         Raises:
-            ConfigError: A row has a token that is none of the model's.
+            ConfigError: A row has a token id outside of the model's vocabulary.
         """
         from evaluators.models.generation import check_prompts
 
@@ -143,7 +143,7 @@ class TokenModel:
         return [scores for scores in found if scores is not None]
 
     def _forward(self, **arguments: Any) -> Any:
-        """Call the model: the only place where that is done."""
+        """Call the model: the only place that does."""
         return self._model(**arguments)
 
     def _run(self, work: Work[_T]) -> _T:
@@ -165,7 +165,7 @@ class TokenModel:
         room: int,
         make: Callable[[GenerationEngine, Sequence[Sequence[int]]], Work[Any]],
     ) -> list[tuple[int, Any]]:
-        """Do work on batches of prompts; its results, with the prompts' numbers."""
+        """Process prompts in batches; yield results with the prompts' numbers."""
         lengths = [len(prompt) for prompt in prompts]
         apart = self._engine().support.apart
         waiting = writing_batches(lengths, room, self._max_rows, apart)[::-1]
@@ -185,7 +185,7 @@ class TokenModel:
         batch: Sequence[Sequence[int]],
         make: Callable[[GenerationEngine, Sequence[Sequence[int]]], Work[Any]],
     ) -> Any:
-        """The results of a batch; None where it has to be tried again, in halves."""
+        """Process a batch; return None if it must be retried in halves."""
         import torch
 
         from evaluators.models.cache_support import warn_no_cache
@@ -206,7 +206,7 @@ class TokenModel:
             if len(batch) > 1:
                 self._max_rows = min(self._max_rows, len(batch) // 2)
                 _log.warning("out of memory: at most %d rows from here on", self._max_rows)
-        # Out of the handlers, which hold on to the batch.
+        # Outside of the handlers, which keep references to the batch.
         if engine.prefixes is not None:
             engine.prefixes.clear()
         if self._model.device.type == "cuda":
@@ -220,7 +220,7 @@ class TokenModel:
 
         if self._support is None:
             self._support = cache_support(self._model)
-        # Outside a loan weights may change at any time.
+        # Outside of `weights_frozen` the weights may change at any time.
         usable = self.reuse and self._support.kind == "shared" and are_weights_frozen()
         if usable and self._prefixes is None:
             self._prefixes = PrefixCache(room_for_prefixes(self._model))
@@ -236,7 +236,7 @@ class TokenModel:
         import torch
 
         width = max(map(len, rows))
-        # By hand: the tokenizer's own padding side stays untouched.
+        # Not by the tokenizer: its padding side must not change.
         batch = torch.full((len(rows), width), self._pad_id, dtype=torch.long)
         mask = torch.zeros((len(rows), width), dtype=torch.long)
         for number, row in enumerate(rows):

@@ -1,4 +1,4 @@
-"""`evaluations.jsonl`: one line per evaluation, and where its transcripts lie."""
+"""`evaluations.jsonl`: one line per evaluation, and the location of its transcripts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dataset_builders.storage import replace_text
 from evaluators.evaluator import RECORDS_FILE, EvalResult, Metric
 
 BEST_FILE = "best.json"
-"""In the output folder: the best step, and why."""
+"""File in the output folder with the best step."""
 
 _log = logging.getLogger(__name__)
 
@@ -23,12 +23,12 @@ TRANSCRIPTS = "transcripts"
 
 
 def transcript_path(folder: Path, evaluator: str, step: int | None = None) -> Path:
-    """Where an evaluation's whole records are, with their messages.
+    """Return the file of an evaluation's complete records, with messages.
 
     Args:
         folder: The run's folder.
         evaluator: Name of the evaluator.
-        step: Optimizer step; none for an evaluation outside of training.
+        step: Optimizer step; None for an evaluation outside of training.
     """
     place = folder / TRANSCRIPTS
     if step is not None:
@@ -37,7 +37,7 @@ def transcript_path(folder: Path, evaluator: str, step: int | None = None) -> Pa
 
 
 def row_of(step: int, result: EvalResult) -> dict[str, Any]:
-    """An evaluation as a row of the file: its records without their messages."""
+    """Convert an evaluation to a row of the file: its records without messages."""
     row = asdict(result)
     row["records"] = [
         {key: value for key, value in record.items() if key != "messages"}
@@ -53,10 +53,10 @@ def row_of(step: int, result: EvalResult) -> dict[str, Any]:
 
 
 def metric_of(row: Mapping[str, Any]) -> Metric:
-    """A figure as `row_of` has written it.
+    """Restore a figure from `row_of`'s output.
 
     Raises:
-        TypeError: It is none.
+        TypeError: It is not a figure.
     """
     without = {"value": math.nan, "stderr": math.inf, "low": -math.inf, "high": math.inf}
     known: dict[str, Any] = {k: without[k] if v is None else v for k, v in row.items()}
@@ -64,7 +64,7 @@ def metric_of(row: Mapping[str, Any]) -> Metric:
 
 
 def evaluation_of(row: Mapping[str, Any]) -> EvalResult:
-    """A row of the file as the evaluation it was written of, without messages."""
+    """Restore an evaluation, without messages, from a row of the file."""
     known = {each.name for each in fields(EvalResult)}
     given = {key: value for key, value in row.items() if key in known}
     metrics = {name: metric_of(figures) for name, figures in row.get("metrics", {}).items()}
@@ -73,7 +73,7 @@ def evaluation_of(row: Mapping[str, Any]) -> EvalResult:
 
 
 def write_record(folder: Path, step: int, result: EvalResult) -> None:
-    """Append an evaluation to the folder's `evaluations.jsonl`; its warning goes to the log."""
+    """Append an evaluation to the folder's `evaluations.jsonl`, and log its warning."""
     if result.warning:
         _log.warning("step %d: %s: %s", step, result.evaluator, result.warning)
     folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ def write_record(folder: Path, step: int, result: EvalResult) -> None:
 
 
 def replace_record(folder: Path, step: int, result: EvalResult) -> None:
-    """Write an evaluation in place of an earlier one of the same evaluator and step."""
+    """Write an evaluation, replacing an earlier one of the same evaluator and step."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / RECORDS_FILE
     lines = path.read_text("utf-8").split("\n") if path.exists() else []
@@ -91,7 +91,7 @@ def replace_record(folder: Path, step: int, result: EvalResult) -> None:
 
 
 def has_figures(folder: Path, step: int, evaluator: str) -> bool:
-    """Whether the folder holds an evaluation of the evaluator at the step that measured it."""
+    """Whether the folder has an evaluation with figures of the evaluator at the step."""
     path = folder / RECORDS_FILE
     lines = path.read_text("utf-8").split("\n") if path.exists() else []
     return any(
@@ -101,7 +101,7 @@ def has_figures(folder: Path, step: int, evaluator: str) -> bool:
 
 def _line(row: dict[str, Any]) -> str:
     text = json.dumps(row, ensure_ascii=False) + "\n"
-    # A model's broken pieces may be lone surrogates, which UTF-8 has no bytes for.
+    # A model's output may contain lone surrogates, which UTF-8 cannot encode.
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
@@ -109,5 +109,5 @@ def _is_of(line: str, step: int, evaluator: str) -> bool:
     try:
         row = json.loads(line)
     except ValueError:
-        return False  # Not ours to delete; whoever reads it is told.
+        return False  # Not ours to delete; its reader reports it.
     return isinstance(row, dict) and (row.get("step"), row.get("evaluator")) == (step, evaluator)

@@ -1,4 +1,4 @@
-"""What a run's earlier life left in its output folder: kept, forgotten or put aside."""
+"""Results of a previous run in the output folder: keep, discard or archive."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ LOG = logging.getLogger(__name__)
 
 
 def archive_previous(folder: Path) -> None:
-    """Keep an earlier run's results out of this one's, but do not lose them.
+    """Archive results of a previous run in this folder.
 
-    A run that was cut off before it measured anything later than its base is taken up: its
-    transcripts of the base are used where the model is the same.
+    A run that was interrupted before it measured anything later than its baseline is resumed: its
+    baseline transcripts are reused if the model is the same.
     """
     forget(folder)
     base = folder / TRANSCRIPTS / "step-000000"
@@ -37,16 +37,16 @@ def archive_previous(folder: Path) -> None:
 
 
 def discard_after_step(folder: Path, step: int) -> list[dict[str, Any]]:
-    """Forget what was measured after a checkpoint: it will be measured again.
+    """Discard results after a checkpoint, which will be measured again.
 
-    Transcripts are kept aside, for the steps may lead to the same weights again.
+    Transcripts are stashed, as the steps may lead to the same weights again.
 
     Args:
         folder: The output folder.
         step: The checkpoint's.
 
     Returns:
-        The rows that stay. Damaged lines, as by a disk that was full, are left out with a
+        The remaining rows. Damaged lines, for example after a full disk, are skipped with a
         warning.
     """
     for place in (folder / TRANSCRIPTS).glob("step-*"):
@@ -56,11 +56,11 @@ def discard_after_step(folder: Path, step: int) -> list[dict[str, Any]]:
     if not records.exists():
         return []
     lines = records.read_text(encoding="utf-8", errors="replace").split("\n")
-    rest = lines.pop()  # empty, unless the process was killed as it wrote
+    rest = lines.pop()  # empty, unless the process was killed during a write
     rows = [_read(line) for line in lines]
     kept = [(line, row) for line, row in zip(lines, rows, strict=True) if row]
     if len(kept) < len(lines):
-        LOG.warning("%s: %d damaged lines left out", records, len(lines) - len(kept))
+        LOG.warning("%s: %d damaged lines skipped", records, len(lines) - len(kept))
     kept = [pair for pair in kept if pair[1]["step"] <= step]
     if rest or len(kept) < len(lines):
         LOG.info("%s: %d of %d lines kept", records, len(kept), len(lines))
@@ -71,7 +71,7 @@ def discard_after_step(folder: Path, step: int) -> list[dict[str, Any]]:
 
 
 def best_effort_write(write: Callable[[], None], *, strict: bool) -> None:
-    """Write results; a full disk does not end training, nor leave other ranks waiting.
+    """Write results; unless strict, a full disk neither ends training nor blocks other ranks.
 
     Args:
         write: Writes them.
@@ -82,7 +82,7 @@ def best_effort_write(write: Callable[[], None], *, strict: bool) -> None:
     except OSError as error:
         if strict:
             raise
-        LOG.warning("what was measured is in the log only: %s", error)
+        LOG.warning("results are only in the log: %s", error)
 
 
 def _rows(records: Path) -> list[dict[str, Any]]:
@@ -93,7 +93,7 @@ def _rows(records: Path) -> list[dict[str, Any]]:
 
 
 def _read(line: str) -> dict[str, Any] | None:
-    """A line of the records; none if it is damaged."""
+    """Parse a line of the records; None if it is damaged."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):

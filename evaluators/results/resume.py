@@ -1,8 +1,8 @@
-"""Transcripts of an evaluation that was cut off: taken up where the weights are the same.
+"""Resume interrupted evaluations from their transcripts, if the weights are the same.
 
-A run that goes on from a checkpoint trains the steps after it again. Where training is
-deterministic it comes to the same weights, and what was measured of them need not be
-measured again; elsewhere the weights' fingerprint in the heading differs.
+A run resumed from a checkpoint repeats the steps after it. If training is deterministic, it reaches
+the same weights, which need not be measured again; otherwise the weights' fingerprint in the
+heading differs.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from evaluators.results.transcripts import Journal
 LOG = logging.getLogger(__name__)
 
 KEPT = f"{TRANSCRIPTS}.unfinished"
-"""Folder beside the transcripts: those of steps that are to be trained again."""
+"""Folder beside the transcripts, for those of steps that will be repeated."""
 
 
 def stash(folder: Path, step: Path) -> None:
-    """Put a step's transcripts where `open_journal` looks for them.
+    """Move a step's transcripts to where `open_journal` searches for them.
 
     Args:
         folder: The run's output folder.
@@ -38,24 +38,24 @@ def stash(folder: Path, step: Path) -> None:
 
 
 def forget(folder: Path) -> None:
-    """Drop what was kept aside and not taken up; called when the run has ended."""
+    """Delete stashed transcripts that were not reused; called at the end of the run."""
     shutil.rmtree(folder / KEPT, ignore_errors=True)
 
 
 def open_journal(path: Path, heading: Mapping[str, Any]) -> Journal:
-    """The journal of an evaluation at a step, with what an earlier life of the run finished.
+    """Open the journal of an evaluation at a step, with items finished by a previous run.
 
-    One of other weights or settings, or one that is damaged, is put aside, not continued.
+    A journal of other weights or settings, or a damaged one, is archived instead of resumed.
 
     Args:
-        path: Its place.
+        path: The file.
         heading: What is measured and how, with the weights' fingerprint.
     """
     kept = path.parents[2] / KEPT / path.parent.name / path.name
     if not path.exists() and kept.is_file() and _heading(kept) == heading:
         path.parent.mkdir(parents=True, exist_ok=True)
         kept.replace(path)
-        LOG.info("%s: taken up from an evaluation that was cut off", path)
+        LOG.info("%s: resumed from an interrupted evaluation", path)
     try:
         return Journal(path, heading)
     except (ConfigError, DataError) as error:

@@ -1,4 +1,4 @@
-"""Finished items on disk, so that an evaluation that was cut off goes on where it was."""
+"""Transcript journal: finished items on disk, from which an evaluation can be resumed."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ from dataset_builders.errors import ConfigError, DataError
 class Journal:
     """A JSON Lines file of finished records, each with its transcript.
 
-    The first line tells what was measured and how. A half-written last line, of a process
-    that was killed, is cut off. Records with an error are not finished: they are measured
-    again.
+    The first line states what was measured and how. A partial last line, of a killed process, is
+    removed. Records with an error are unfinished: they are measured again.
 
     Args:
-        path: The file; made with its folder by the first record.
+        path: The file; created with its folder by the first record.
         heading: What was measured and how, JSON-ready.
 
     Raises:
-        ConfigError: The file tells of another model or other settings.
+        ConfigError: The file belongs to another model or other settings.
         DataError: A line before the last one is damaged.
     """
 
@@ -36,7 +35,7 @@ class Journal:
             self._read()
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Write a record down; it survives the end of this process."""
+        """Append a record; it survives the end of this process."""
         self._open().write(json.dumps(record, ensure_ascii=False) + "\n")
         self._open().flush()
 

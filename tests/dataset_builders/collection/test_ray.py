@@ -270,6 +270,44 @@ def test_what_the_user_has_to_mend_comes_through(two: Nodes, store: SqliteRollou
     assert store.numbers() == (8, 0)
 
 
+@pytest.mark.timeout(300)
+def test_a_task_that_is_always_refused_alone_ends_by_what_other_chunks_are_answered(
+    two: Nodes, store: SqliteRolloutLog
+) -> None:
+    spec = load_environment("database")
+    tasks = list(spec.task_ids("train")[:2])
+    store.add_tasks(tasks)
+    order: list[str] = []
+
+    def fault(number: int) -> Fault | None:
+        asked = server.requests[-1]["messages"][2]["content"]
+        order.append(asked) if asked not in order else None
+        return Fault(500, body=b'{"error": {"message": "odd"}}') if asked == order[0] else None
+
+    with serving(Server(answer, fault, latency=0.2)) as server:
+        endpoint = Endpoint("m", server.url, tries=2, back_off=0.01)
+        ledger = Watched(store)
+        # Two chunks of one task each: the odd one's worker sees no answer at all.
+        run(RayEngine(RolloutConfig(spec, endpoint, max_concurrency=2), ledger), store)
+    each_ended_once(store, ledger, tasks)
+    reasons = sorted(ending.trajectory.exit_reason for _, ending in store.endings())
+    assert reasons == ["answered", "endpoint_error"]
+
+
+@pytest.mark.timeout(300)
+def test_several_tasks_that_are_refused_in_a_row_stop_a_cluster_too(
+    two: Nodes, store: SqliteRolloutLog
+) -> None:
+    spec = load_environment("database")
+    store.add_tasks(list(spec.task_ids("train")[:8]))
+    odd = Fault(400, body=b'{"error": {"message": "odd"}}')
+    with serving(Server(answer, lambda number: odd)) as server:
+        play = RolloutConfig(spec, Endpoint("m", server.url), max_concurrency=2)
+        with pytest.raises(EndpointError, match=r"odd.*3 different tasks failed in a row"):
+            run(RayEngine(play, Watched(store)), store)
+    assert store.numbers() == (8, 0)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_task_that_kills_its_worker_ends_alone(two: Nodes, store: SqliteRolloutLog) -> None:

@@ -229,7 +229,7 @@ def test_damaged_records_are_left_out_with_a_warning(
     path.write_bytes(b"\n".join([good[0].encode(), *damaged, *map(str.encode, good[1:]), b""]))
     assert [row["step"] for row in discard_after_step(tmp_path, 2)] == [0, 2]
     assert path.read_text("utf-8") == "".join(line + "\n" for line in good[:2])
-    assert "5 damaged lines left out" in caplog.text
+    assert "5 damaged lines skipped" in caplog.text
 
 
 def test_two_evaluators_of_one_name_are_refused(
@@ -264,7 +264,7 @@ def test_results_that_cannot_be_written_do_not_end_training(
         else:
             trainer.train()
             assert steps_logged(trainer, "eval_general_loss") == [2]
-            assert "what was measured is in the log only: [Errno" in caplog.text
+            assert "results are only in the log: [Errno" in caplog.text
 
 
 class Processor(transformers.ProcessorMixin):  # type: ignore[misc]  # transformers is untyped
