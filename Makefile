@@ -63,7 +63,7 @@ check: .venv/.dev docs  ## Lint, format check, types, and the documentation.
 	$(BIN)/mypy
 
 docs: .venv/.dev  ## Build the documentation into site/; a broken link fails.
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # None of it is needed by the targets above: tests that lack something are skipped and say why.
 environments: .venv/.dev  ## Get what only some environments need, as far as this machine can.

@@ -3,12 +3,14 @@
 `python benchmarks/evaluate.py` plays the same episodes, greedily:
 
 1. one by one: a batch of one, `model.generate` on the whole dialogue at every turn;
-2. in lockstep batches, without reuse of what was read before;
-3. in lockstep batches, with it: as evaluators do;
-4. with `--endpoint URL`, by a server that speaks OpenAI's protocol, such as vLLM.
+2. in batches by the library: `model.generate` on whole dialogues, padded on the left;
+3. in batches by the library's continuous batching, `model.generate_batch`;
+4. in batches by our engine, without reuse of what was read before;
+5. in batches by our engine, with it: as evaluators do;
+6. with `--endpoint URL`, by a server that speaks OpenAI's protocol, such as vLLM.
 
-It tells the ratio of 1 to each in wall-clock and CPU time, and whether all turns are the
-same. Ways 1 to 3 take turns in `--repeats` rounds and each counts with its best one.
+It prints the ratio of 1 to each in wall-clock and CPU time, and whether all turns are the
+same. Ways 1 to 5 take turns in `--repeats` rounds and each counts with its best one.
 """
 
 from __future__ import annotations
@@ -40,38 +42,75 @@ from evaluators.tasks.agent_task import answer_turns
 
 MODEL = Path("~/.cache/agenttuning/SmolLM2-135M-Instruct")
 
+BLOCK = 32
+"""Tokens of a block of the cache of `generate_batch`."""
+
+BATCH_TOKENS = 1024
+"""Most tokens of one of its forward passes."""
+
 
 def local_model(subject: EvalTarget, *, reuse: bool = True) -> LocalModel:
     """The model as one that answers, with or without what it has read before."""
     return LocalModel(subject.tokens(reuse=reuse), subject.tokenizer)
 
 
-class WholeDialogues:
-    """A policy as one writes it first: the library's `generate` on every whole dialogue."""
+class Generate:
+    """The library's `generate` on whole dialogues, one call for all of them."""
 
     def __init__(self, subject: EvalTarget, max_new_tokens: int) -> None:
-        self._subject, self._limit = subject, max_new_tokens
+        self.model, self.tokenizer = subject.model, subject.tokenizer
+        self._limit = max_new_tokens
         self._local = local_model(subject)  # Renders and encodes the prompt.
 
     def __call__(
         self, dialogues: Sequence[Sequence[Message]], max_new_tokens: int
     ) -> list[str | None]:
         """See `AnswerTurns`."""
-        return [self._turn(dialogue, min(max_new_tokens, self._limit)) for dialogue in dialogues]
-
-    def _turn(self, dialogue: Sequence[Message], limit: int) -> str:
-        model, tokenizer = self._subject.model, self._subject.tokenizer
-        ids = torch.tensor([self._local.prompt_ids(dialogue)], device=model.device)
-        out = model.generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
+        prompts = [self._local.prompt_ids(dialogue) for dialogue in dialogues]
+        config = transformers.GenerationConfig(  # A model's own may say otherwise.
             do_sample=False,
-            repetition_penalty=1.0,  # A model's own config may say otherwise.
-            max_new_tokens=limit,
-            pad_token_id=tokenizer.eos_token_id,
+            max_new_tokens=min(max_new_tokens, self._limit),
+            eos_token_id=self.model.generation_config.eos_token_id,
+            pad_token_id=self.tokenizer.eos_token_id,
         )
-        text: str = tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
-        return text.strip()
+        answers = self.answers(prompts, config)
+        return [self.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in answers]
+
+    def answers(
+        self, prompts: list[list[int]], config: transformers.GenerationConfig
+    ) -> list[list[int]]:
+        """The new tokens of each prompt."""
+        width = max(map(len, prompts))
+        rows = [[config.pad_token_id] * (width - len(ids)) + ids for ids in prompts]
+        mask = [[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts]
+        device = self.model.device
+        out = self.model.generate(
+            input_ids=torch.tensor(rows, device=device),
+            attention_mask=torch.tensor(mask, device=device),
+            generation_config=config,
+        )
+        found: list[list[int]] = out[:, width:].tolist()
+        return found
+
+
+class GenerateBatch(Generate):
+    """The library's continuous batching, with a cache of exactly what the prompts need."""
+
+    def answers(
+        self, prompts: list[list[int]], config: transformers.GenerationConfig
+    ) -> list[list[int]]:
+        """See `Generate.answers`."""
+        blocks = sum(-(-(len(ids) + config.max_new_tokens) // BLOCK) for ids in prompts)
+        found = self.model.generate_batch(
+            inputs=prompts,
+            generation_config=config,
+            continuous_batching_config=transformers.ContinuousBatchingConfig(
+                block_size=BLOCK, num_blocks=blocks + 1, max_batch_tokens=BATCH_TOKENS
+            ),
+            progress_bar=False,
+            warmup=False,
+        )
+        return [output.generated_tokens for output in found.values()]
 
 
 class Server:
@@ -130,7 +169,7 @@ def measure(
 
 
 def local(options: argparse.Namespace) -> list[Way]:
-    """Ways 1 to 3, and 4 where asked for."""
+    """Ways 1 to 5, and 6 where asked for."""
     environment = load_environment(options.environment)
     tasks = environment.task_ids(options.split)[: options.episodes]
     model = transformers.AutoModelForCausalLM.from_pretrained(
@@ -139,13 +178,15 @@ def local(options: argparse.Namespace) -> list[Way]:
     tokenizer = transformers.AutoTokenizer.from_pretrained(options.model.expanduser())
     subject, limit = EvalTarget(model, tokenizer), options.max_new_tokens
     ways: list[tuple[Way, Callable[[], AnswerTurns]]] = [
-        (Way("one by one, model.generate", 1), lambda: WholeDialogues(subject, limit)),
+        (Way("generate, one by one", 1), lambda: Generate(subject, limit)),
+        (Way("generate, left-padded", options.batch_size), lambda: Generate(subject, limit)),
+        (Way("generate_batch", options.batch_size), lambda: GenerateBatch(subject, limit)),
         (
-            Way("lockstep, nothing reused", options.batch_size),
+            Way("ours, nothing reused", options.batch_size),
             lambda: answer_turns(local_model(subject, reuse=False), limit),
         ),
         (
-            Way("lockstep, prefixes reused", options.batch_size),
+            Way("ours, prefixes reused", options.batch_size),
             lambda: answer_turns(local_model(subject), limit),
         ),
     ]

@@ -60,8 +60,8 @@ def evaluate(
     suite: Annotated[
         list[str] | None,
         typer.Option(
-            help="held-in, held-out, general, all, a task such as gsm8k, replay, loss; several "
-            "with commas, repeatable. [default: held-in]"
+            help="held-in, held-out, general, all, a task such as gsm8k, lm_eval/TASK, replay, "
+            "loss; several with commas, repeatable. [default: held-in]"
         ),
     ] = None,
     limit: Annotated[
@@ -214,14 +214,15 @@ def _one_model(positional: str | None, model: str | None, oracle: bool) -> str:
 
 
 def _names(suite: Sequence[str] | None) -> list[str]:
-    from evaluators.tasks.registry import BENCHMARKS, SUITES
+    from evaluators.tasks.registry import BENCHMARKS, LM_EVAL, SUITES, is_benchmark
 
     told = [name.strip() for text in suite or ["held-in"] for name in text.split(",")]
     given = [each for name in told for each in (SUITES if name == "all" else (name,))]
-    known = ["all", *SUITES, *_EXTRA, *(benchmark.name for benchmark in BENCHMARKS)]
+    groups = ["all", *SUITES, *_EXTRA]
+    known = [*groups, *(benchmark.name for benchmark in BENCHMARKS), f"{LM_EVAL}TASK"]
     names = [name for name in given if name]
     for name in names:
-        if name not in known:
+        if name not in groups and not is_benchmark(name):
             raise ConfigError(f"--suite: found {name!r}, expected any of {', '.join(known)}")
     if not names:
         raise ConfigError(f"--suite: found no name, expected any of {', '.join(known)}")

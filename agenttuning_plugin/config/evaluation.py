@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from agenttuning_plugin.config.base import StrictModel
 from dataset_builders.environments import EnvironmentSpec, load_environment
 from dataset_builders.errors import ConfigError
-from evaluators.tasks.registry import BENCHMARKS, check_options
+from evaluators.tasks.registry import BENCHMARKS, LM_EVAL, check_options, is_benchmark
 
 
 class _Scheduled(StrictModel):
@@ -117,14 +117,17 @@ class BenchmarkConfig(_Scheduled):
     """A task of the paper's tables, as `agenttuning evaluate` measures it."""
 
     type: Literal["benchmark"]
-    name: str = Field(description="Name of the task, such as `mmlu` or `science_world`.")
+    name: str = Field(
+        description="Name of the task, such as `mmlu` or `science_world`; `lm_eval/TASK` is any "
+        "task of lm_eval."
+    )
 
     @field_validator("name")
     @classmethod
     def _is_known(cls, value: str) -> str:
-        known = [benchmark.name for benchmark in BENCHMARKS]
-        if value not in known:
-            raise ValueError(f"expected one of {', '.join(known)}")
+        if not is_benchmark(value):
+            known = [benchmark.name for benchmark in BENCHMARKS]
+            raise ValueError(f"expected one of {', '.join(known)}, {LM_EVAL}TASK")
         return value
 
     limit: int | None = Field(
@@ -154,7 +157,7 @@ class BenchmarkConfig(_Scheduled):
     @property
     def key(self) -> str:
         """Name of its figures."""
-        return self.name
+        return self.name.replace("/", "_")
 
 
 EvaluatorConfig = Annotated[

@@ -141,7 +141,7 @@ def suite_tasks(names: Sequence[str], settings: SuiteSettings) -> list[Task]:
     chosen = select(list(names))
     return [
         Task(
-            *(b.name, b.title, b.suite, partial(b.evaluator, settings), b.scale),
+            *(b.key, b.title, b.suite, partial(b.evaluator, settings), b.scale),
             configured=b.name in settings.options,
         )
         for b in chosen

@@ -67,7 +67,7 @@ class Benchmark:
     """A row of the paper's main table.
 
     Attributes:
-        name: Key of the task.
+        name: Name of the task in recipes and on the command line.
         title: As the paper's table has it.
         suite: The paper's group.
         place: "module:function" that makes the evaluator of `(name, SuiteSettings)`. It
@@ -84,6 +84,11 @@ class Benchmark:
     place: str
     metric: str
     scale: float = 100.0
+
+    @property
+    def key(self) -> str:
+        """Name of its figures and transcripts."""
+        return self.name.replace("/", "_")
 
     @property
     def options_model(self) -> type:
@@ -149,19 +154,36 @@ BENCHMARKS: tuple[Benchmark, ...] = (
 SUITES: tuple[Suite, ...] = ("held-in", "held-out", "general")
 
 
+LM_EVAL = "lm_eval/"
+"""Prefix of the name of a task or group of lm_eval, such as `lm_eval/arc_easy`."""
+
+
+def is_benchmark(name: str) -> bool:
+    """Whether it names a benchmark of the table or a task of lm_eval, which may not exist."""
+    known = any(benchmark.name == name for benchmark in BENCHMARKS)
+    return known or (name.startswith(LM_EVAL) and name != LM_EVAL)
+
+
 def select(names: list[str]) -> list[Benchmark]:
     """Benchmarks by names of suites and of benchmarks, in the table's order.
+
+    Tasks of lm_eval follow in the order of their names.
 
     Raises:
         ConfigError: A name is neither; the message lists the known ones.
     """
-    known = {benchmark.name for benchmark in BENCHMARKS}
     for name in names:
-        if name not in known and name not in SUITES:
+        if name not in SUITES and not is_benchmark(name):
+            known = [*SUITES, *sorted(benchmark.name for benchmark in BENCHMARKS)]
             raise ConfigError(
-                f"suite {name!r} is unknown; known: {', '.join(SUITES)}, {', '.join(sorted(known))}"
+                f"suite {name!r} is unknown; known: {', '.join(known)}, {LM_EVAL}TASK"
             )
-    return [b for b in BENCHMARKS if b.name in names or b.suite in names]
+    place = "evaluators.tasks.general.lm_eval_tasks:make"
+    return [b for b in BENCHMARKS if b.name in names or b.suite in names] + [
+        Benchmark(name, name.removeprefix(LM_EVAL), "general", place, "its first metric", 1.0)
+        for name in dict.fromkeys(names)
+        if name.startswith(LM_EVAL)
+    ]
 
 
 def check_options(

@@ -12,10 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, ClassVar
 
+from pydantic import Field
+
 from dataset_builders.errors import ConfigError, MissingExtraError
+from dataset_builders.settings import options
 from evaluators.evaluator import Evaluator, Record, Suite
 from evaluators.models.answering import batches
 from evaluators.models.target import EvalTarget
+from evaluators.tasks.registry import SuiteSettings, select
 
 _CHUNK = 256
 """Samples of one call of lm_eval: those of a finished call survive the end of the process."""
@@ -186,6 +190,42 @@ class LmEvalEvaluator(Evaluator):
             "prompt": "lm_eval",
             "messages": _transcript(rows[0]) if rows else [],
         }
+
+
+@options
+class Options:
+    """Options of a task of lm_eval."""
+
+    num_fewshot: int | None = Field(
+        default=None, ge=0, description="Shots; the task's own number if left out."
+    )
+    include_path: str | None = Field(default=None, description="Folder with further tasks as YAML.")
+    chat: bool = Field(
+        default=False, description="Whether to use the chat template, with shots as turns."
+    )
+    primary: str | None = Field(
+        default=None, description="Name of the main metric; the first one if left out."
+    )
+
+
+def make(name: str, settings: SuiteSettings) -> Evaluator:
+    """The evaluator of a task or group of lm_eval, named as `lm_eval/arc_easy`.
+
+    Raises:
+        MissingExtraError: lm_eval is not installed.
+        ConfigError: The task is unknown or cannot be loaded, or has no metric that is a mean.
+    """
+    (benchmark,) = select([name])
+    given: Options = settings.options_of(name)
+    return LmEvalEvaluator(
+        [benchmark.title],
+        num_fewshot=given.num_fewshot,
+        include_path=given.include_path,
+        batch_size=settings.batch_size,
+        chat=given.chat,
+        name=benchmark.key,
+        primary=given.primary,
+    )
 
 
 def _load(tasks: list[str], include_path: str | None, num_fewshot: int | None) -> dict[str, Any]:
