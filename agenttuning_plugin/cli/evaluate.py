@@ -1,4 +1,4 @@
-"""`agenttuning evaluate`: its options, and its table."""
+"""`agenttuning evaluate`: options and result table."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 _EXTRA = ("replay", "loss")
 _BATCH = 16
 _IN_FLIGHT = 64
-"""Most episodes in parallel: rows of a batch in this process, or requests to a server."""
+"""Default concurrency: rows of a local batch, or requests to a server."""
 
 
 @naming_options(ENVIRONMENT_OPTIONS)
@@ -56,7 +56,7 @@ def evaluate(
         str | None,
         typer.Option(help="Folder or hub id of a model or adapter, or URL of a server (…/v1)."),
     ] = None,
-    adapter: Annotated[str | None, typer.Option(help="Adapter to put on the model.")] = None,
+    adapter: Annotated[str | None, typer.Option(help="LoRA adapter to apply to the model.")] = None,
     suite: Annotated[
         list[str] | None,
         typer.Option(
@@ -65,35 +65,42 @@ def evaluate(
         ),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Items of each task, the same ones every time.")
+        int | None, typer.Option(min=1, help="Maximum items per task, the same ones every time.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for results and transcripts; goes on from there.")
+        Path | None,
+        typer.Option(
+            help="Output folder for results and transcripts; an existing evaluation is resumed."
+        ),
     ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="Folder with a folder of data for each task.")
-    ] = None,
+    data: Annotated[str | None, typer.Option(help="Folder with one data folder per task.")] = None,
     prompt: EnvironmentPrompt = "own",
     agentinstruct: AgentInstructCopy = None,
     option: EnvironmentOptions = None,
     general: Annotated[
-        str | None, typer.Option(help="loss: chat to measure it on: file, folder or hub id.")
+        str | None, typer.Option(help="Chat data for the suite loss: file, folder or hub id.")
     ] = None,
     num_conversations: Annotated[
-        int, typer.Option(min=1, help="loss: conversations of it, chosen as `holdout` does.")
+        int,
+        typer.Option(
+            min=1,
+            help="Number of conversations for the suite loss, selected like `holdout` in a recipe.",
+        ),
     ] = 64,
     max_length: Annotated[
-        int, typer.Option(min=1, help="loss, replay: longest of them in tokens, the recipe's.")
+        int,
+        typer.Option(
+            min=1, help="Maximum tokens of a conversation for loss and replay, as in the recipe."
+        ),
     ] = 4096,
     replay_data: Annotated[
-        str | None, typer.Option(help="replay: expert trajectories: file, folder or hub id.")
+        str | None,
+        typer.Option(help="Expert trajectories for the suite replay: file, folder or hub id."),
     ] = None,
-    judge_model: Annotated[
-        str | None, typer.Option(help="Model that rates answers (MT-Bench, ReWOO).")
-    ] = None,
-    judge_base_url: Annotated[str | None, typer.Option(help="Where it is asked.")] = None,
+    judge_model: Annotated[str | None, typer.Option(help="Judge model (MT-Bench, ReWOO).")] = None,
+    judge_base_url: Annotated[str | None, typer.Option(help="Base URL of the judge model.")] = None,
     judge_api_key_env: Annotated[
-        str, typer.Option(help="Environment variable that holds its key.")
+        str, typer.Option(help="Environment variable with the judge's API key.")
     ] = "OPENAI_API_KEY",
     judge_temperature: JudgeTemperature = None,
     judge_token_field: JudgeTokenField = "max_tokens",
@@ -104,26 +111,28 @@ def evaluate(
     model_name: ModelName = None,
     api_key_env: ApiKeyEnv = "OPENAI_API_KEY",
     oracle: Annotated[
-        bool, typer.Option("--oracle", help="The environments' oracles play; no model.")
+        bool,
+        typer.Option("--oracle", help="Play with the environments' oracles instead of a model."),
     ] = False,
     batch_size: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Most episodes played in parallel. [default: 16; on a server up to 64]"
+            min=1, help="Maximum concurrent episodes. [default: 16; on a server up to 64]"
         ),
     ] = None,
     max_new_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Shorter answers than the tasks allow, for trials.")
+        int | None,
+        typer.Option(
+            min=1, help="Maximum tokens of an answer, if below the tasks' own; for trials."
+        ),
     ] = None,
-    step: Annotated[
-        int | None, typer.Option(min=0, help="Training step that the model is of.")
-    ] = None,
+    step: Annotated[int | None, typer.Option(min=0, help="Training step of the model.")] = None,
     chat_template: Template = None,
     chat_template_kwargs: TemplateVariables = None,
     end_of_turn: EndOfTurn = None,
     as_json: Json = False,
 ) -> None:
-    """Measure a model: held-in and held-out agent tasks, general benchmarks."""
+    """Evaluate a model on held-in and held-out agent tasks and general benchmarks."""
     from agenttuning_plugin.evaluation import suite as evaluation
     from agenttuning_plugin.evaluation.model_loading import is_url, open_subject
     from agenttuning_plugin.evaluation.output_dir import resolved, weights_digest
@@ -187,7 +196,7 @@ def evaluate(
         with writing(out):
             panel = with_bars(lambda bars: evaluation.run_panel(tasks, run, bars))
     except KeyboardInterrupt:
-        errors.print("stopped" + (": the same command goes on from here" if out else ""))
+        errors.print("stopped" + (": run the same command to resume" if out else ""))
         raise typer.Exit(130) from None
     finally:
         subject.close()
@@ -195,7 +204,7 @@ def evaluate(
         emit(show_panel(panel, limit).as_json())
     else:
         show_panel(panel, limit).print(console, title=str(heading["model"]))
-    failed = f"not measured as it should be: {', '.join(panel.broken)}" if panel.broken else ""
+    failed = f"not measured as specified: {', '.join(panel.broken)}" if panel.broken else ""
     if not any(result.metrics for result in panel.results.values()):
         failed = failed or "nothing was measured"
     if failed:
@@ -232,14 +241,14 @@ def _names(suite: Sequence[str] | None) -> list[str]:
 def options_by_task(
     option: Sequence[str] | None, names: Sequence[str]
 ) -> dict[str, Mapping[str, Any]]:
-    """Settings by task: `database.backend=mariadb`, or bare where there is one task.
+    """Parse options by task: `database.backend=mariadb`, or without the task if there is only one.
 
     Args:
         option: As given.
         names: Suites and tasks to measure.
 
     Raises:
-        ConfigError: A setting is for a task that is not measured, or for which is not said.
+        ConfigError: An option is for a task that is not measured, or does not state its task.
     """
     from evaluators.tasks.registry import select
 
@@ -268,7 +277,7 @@ def _loss(
         from agenttuning_plugin.evaluation.conversations import loss_evaluator
 
         if general is None:
-            raise ConfigError("loss: --general names no chat to measure it on")
+            raise ConfigError("loss: --general is missing, expected chat data")
         return loss_evaluator(general, subject(), num_conversations, max_length)
 
     return Task("general", "Loss on chat", "general", make)
@@ -281,7 +290,7 @@ def _replay(data: str | None, subject: LazySubject, max_length: int) -> Task:
         from agenttuning_plugin.evaluation.conversations import replay_evaluator
 
         if data is None:
-            raise ConfigError("replay: --replay-data names no trajectories")
+            raise ConfigError("replay: --replay-data is missing, expected trajectories")
         return replay_evaluator(data, subject(), max_length)
 
     return Task("replay", "Replay", "replay", make)

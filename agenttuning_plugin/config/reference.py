@@ -1,4 +1,4 @@
-"""The recipe's keys as a page, made from the models that check them.
+"""Generates the reference page of recipe keys from the models that validate them.
 
 `make pages` writes docs/reference/recipe.md with it; a test compares them.
 """
@@ -78,7 +78,7 @@ which Axolotl draws unseeded: the same recipe on the same machine trains the sam
 
 
 def page() -> str:
-    """The page, in Markdown."""
+    """Return the page, in Markdown."""
     parts = [_HEAD]
     for title, model in _PARTS:
         head = "| Key | Default | Bounds | Description |\n|---|---|---|---|\n"
@@ -102,7 +102,7 @@ def _row(name: str, field: FieldInfo) -> str:
 
 def _default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
-    if fields_of(value):  # a table of its own
+    if fields_of(value):  # has its own table
         return ""
     return (
         "" if value in (None, [], (), {}) else f"`{str(value).lower() if value is True else value}`"

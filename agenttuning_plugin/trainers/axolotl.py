@@ -161,7 +161,7 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
 
 
 def _say_errors_in_one_line() -> None:
-    """Show errors that a user can mend without a traceback."""
+    """Show errors that a user can fix without a traceback."""
     previous = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -107,7 +107,7 @@ class BuiltMix:
 
     @cached_property
     def report(self) -> dict[str, Any]:
-        """What became of every record, the mix, the numbers behind the plots, a few rows."""
+        """Return record counts, the mix, the figures of the plots and sample rows."""
         order, prepared = self.planned.order, self.prepared
         agent, general = prepared.agent_index, prepared.general_index
         limit = self.encoding.max_length if self.encoding else None

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from dataset_builders.cleaning.provenance import attributed
-from dataset_builders.cleaning.steps import Cleaning
+from dataset_builders.cleaning.steps import Cleaner, Cleaning
 from dataset_builders.conversation import Conversation
 from dataset_builders.errors import ConfigError, DataError
-from dataset_builders.formats import agentinstruct, messages, sharegpt
+from dataset_builders.formats import adp, agentinstruct, atif, completions, messages, sharegpt
 from dataset_builders.formats.calls_as_text import stream_calls_as_text
-from dataset_builders.readers.building import BuildResult, LoadResult, Progress, collect
+from dataset_builders.readers.building import (
+    BuildResult,
+    Converted,
+    LoadResult,
+    Progress,
+    build_from_files,
+    collect,
+)
 from dataset_builders.readers.files import Located, content_fingerprint, locate
 from dataset_builders.readers.records import stem_of
 from dataset_builders.readers.report import SourceReport
@@ -25,21 +31,27 @@ from dataset_builders.readers.report import SourceReport
 Format = Literal[
     "agentinstruct", "sharegpt", "messages", "prompt_completion", "alpaca", "adp", "atif"
 ]
-"""Name of a builder."""
+"""Name of a format."""
 
 SCHEMA_VERSION = 3
 """Increased when a builder's conversations for the same files change."""
 
-BUILDERS: dict[str, str] = {
-    "agentinstruct": "dataset_builders.formats.agentinstruct:build",
-    "sharegpt": "dataset_builders.formats.sharegpt:build",
-    "messages": "dataset_builders.formats.messages:build",
-    "prompt_completion": "dataset_builders.formats.completions:build_prompt_completion",
-    "alpaca": "dataset_builders.formats.completions:build_alpaca",
-    "adp": "dataset_builders.formats.adp:build",
-    "atif": "dataset_builders.formats.atif:build",
+CONVERTERS: dict[str, Callable[..., Converted]] = {
+    "agentinstruct": agentinstruct.convert,
+    "sharegpt": sharegpt.convert,
+    "messages": messages.convert,
+    "prompt_completion": completions.convert_pair,
+    "alpaca": completions.convert_alpaca,
+    "adp": adp.convert,
+    "atif": atif.convert,
 }
-"""Builder by format, as "module:function"."""
+"""What makes a conversation of a record, by format."""
+
+# As fingerprints name the formats since their first version.
+_FINGERPRINT_NAMES = {
+    "prompt_completion": "completions:build_prompt_completion",
+    "alpaca": "completions:build_alpaca",
+}
 
 # Hub datasets that contain several versions of their data.
 _DEFAULT_DATA_FILES = {
@@ -54,7 +66,7 @@ class SourceSpec:
 
     Attributes:
         path: A file, a folder or a hub dataset id; see `files.locate`.
-        format: Name of the builder; None: not known yet (see `detection`), refused here.
+        format: Name of the format; None: not known yet (see `detection`), refused here.
         splits: Splits to read; empty: all but those for evaluation, see `files.locate`.
         data_files: Glob patterns inside the source; empty: all files of one format.
         revision: Branch, tag or commit of a hub dataset.
@@ -129,7 +141,8 @@ class ResolvedSource:
         parts = {
             "schema": SCHEMA_VERSION,
             "format": spec.format,
-            "builder": BUILDERS[spec.format],
+            "builder": "dataset_builders.formats."
+            + _FINGERPRINT_NAMES.get(spec.format, f"{spec.format}:build"),
             "limit": spec.limit,
             "calls_as_text": spec.calls_as_text,
             "options": {**_format_options(spec), "clean": asdict(spec.clean or Cleaning())},
@@ -158,11 +171,18 @@ def stream_source(
     """
     resolved = ResolvedSource.of(source)
     spec = resolved.spec
-    module, _, function = BUILDERS[str(spec.format)].partition(":")
-    build = getattr(importlib.import_module(module), function)
-    options: dict[str, Any] = {"limit": spec.limit, "on_progress": on_progress}
-    options.update(_format_options(spec))
-    result = cast(BuildResult, build(resolved.files, label=spec.label, **options))
+    options = _format_options(spec)
+    if spec.format == "sharegpt":
+        options["cleaner"] = Cleaner(spec.clean or Cleaning())
+    if spec.format == "atif":
+        options["model"] = atif.trajectory_model()
+    result = build_from_files(
+        resolved.files,
+        partial(CONVERTERS[str(spec.format)], **options),
+        label=spec.label,
+        limit=spec.limit,
+        on_progress=on_progress,
+    )
     named = attributed(result.conversations, spec.model, result.report)
     if spec.calls_as_text:
         named = stream_calls_as_text(named, result.report.changed)
@@ -211,9 +231,9 @@ def fingerprint(source: SourceSpec | ResolvedSource) -> str:
 
 
 def _check(spec: SourceSpec) -> None:
-    if spec.format is None or spec.format not in BUILDERS:
+    if spec.format is None or spec.format not in CONVERTERS:
         raise ConfigError(
-            f"{spec.path}: format: found {spec.format!r}, expected one of {', '.join(BUILDERS)}"
+            f"{spec.path}: format: found {spec.format!r}, expected one of {', '.join(CONVERTERS)}"
         )
     if spec.clean is not None and spec.format != "sharegpt":
         raise ConfigError(
@@ -245,8 +265,6 @@ def _format_options(spec: SourceSpec) -> dict[str, Any]:
         return {"source": stem_of(Path(spec.path)) or messages.SOURCE}
     if spec.format == "agentinstruct":
         return {"reconstruct": spec.reconstruct_loss}
-    if spec.format == "sharegpt":
-        return {"clean": spec.clean or Cleaning()}
     return {}
 
 

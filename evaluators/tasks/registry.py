@@ -1,4 +1,4 @@
-"""The sixteen tasks of the paper's tables, and how each becomes an evaluator."""
+"""Registry of the paper's sixteen tasks, and how to create their evaluators."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class SuiteSettings:
 
     Attributes:
         data: Folder with one folder of data per benchmark; `$AGENTTUNING_DATA` by default.
-        prompt: "own" or "published" wording of the held-in environments.
-        agentinstruct: The copy that holds the published wording.
+        prompt: Prompt template of the held-in environments, "own" or "published".
+        agentinstruct: The AgentInstruct copy with the published prompts.
         batch_size: Episodes or prompts in flight at once.
-        max_new_tokens: Limit on an answer below the benchmark's own; for trials.
+        max_new_tokens: Limit of an answer below the benchmark's own; for trials.
         judge: Of MT-Bench and ReWOO: settings of `models.judge.Judge`; none by default.
         options: Further settings by benchmark, such as `{"database": {"backend": "mariadb"}}`.
         seed: Of what is drawn, such as answers; the order of items is the same for all.
@@ -64,16 +64,16 @@ class SuiteSettings:
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """A row of the paper's main table.
+    """One task of the paper's main table.
 
     Attributes:
         name: Name of the task in recipes and on the command line.
-        title: As the paper's table has it.
-        suite: The paper's group.
+        title: Title in the paper's table.
+        suite: Group in the paper.
         place: "module:function" that makes the evaluator of `(name, SuiteSettings)`. It
-            raises an `AgentTuningError` whose one line says what is missing here and how to
+            raises an `AgentTuningError` with one line that states what is missing here and how to
             get it.
-        metric: What the paper reports, in words.
+        metric: The metric that the paper reports.
         scale: Factor from the evaluator's primary figure to the paper's unit: 100 for a
             percentage, 1 for MT-Bench's points.
     """
@@ -114,7 +114,7 @@ class Benchmark:
         return found
 
     def evaluator(self, settings: SuiteSettings) -> Evaluator:
-        """Make the evaluator.
+        """Create the evaluator.
 
         Raises:
             AgentTuningError: It cannot run here; the message is one line with the remedy.
@@ -165,7 +165,7 @@ def is_benchmark(name: str) -> bool:
 
 
 def select(names: list[str]) -> list[Benchmark]:
-    """Benchmarks by names of suites and of benchmarks, in the table's order.
+    """Return benchmarks by names of suites or benchmarks, in the table's order.
 
     Tasks of lm_eval follow in the order of their names.
 

@@ -1,4 +1,4 @@
-"""ReAct as bare text without a chat template: how the paper ran HotpotQA."""
+"""ReAct as plain text without a chat template, as the paper ran HotpotQA."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class TextCompletion:
 
     Args:
         model: The model.
-        count: Tokens of a text.
-        max_new_tokens: Limit on each of the two below the benchmark's.
+        count: Counts the tokens of a text.
+        max_new_tokens: Limit of each of the two below the benchmark's.
     """
 
     def __init__(

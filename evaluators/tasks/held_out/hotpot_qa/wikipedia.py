@@ -17,7 +17,7 @@ _AGENT = "agenttuning-plugin (evaluation of language models)"
 
 
 class WikipediaStore:
-    """Pages as they are on the day of the evaluation.
+    """Live pages, as they are at the time of the evaluation.
 
     Args:
         url: Address of the API.
@@ -29,11 +29,11 @@ class WikipediaStore:
         self._reached = False
 
     def find(self, entity: str) -> Page | list[str]:
-        """See `PageStore.find`; a page that only lists meanings counts as none.
+        """See `PageStore.find`; a disambiguation page counts as none.
 
         Raises:
             SourceNotFoundError: The API was never reached.
-            EnvironmentFailureError: It was, and now it fails.
+            EnvironmentFailureError: It was reached before and now fails.
         """
         told = self._ask(
             prop="extracts|pageprops", explaintext="1", redirects="1", titles=entity[:250]

@@ -7,17 +7,17 @@ from evaluators.tasks.registry import SuiteSettings
 
 
 def make(name: str, settings: SuiteSettings) -> Evaluator:
-    """The evaluator of the 812 tasks.
+    """Create the evaluator of the 812 tasks.
 
     Args:
         name: "web_arena".
-        settings: `judge` tells whether answers mean the same as the right ones; its
+        settings: `judge` decides whether answers are equivalent to the right ones; its
             `options` are arguments of `WebArenaEnvironment`, such as `data`.
 
     Raises:
         MissingExtraError: BrowserGym's WebArena is not installed.
         ConfigError: A site's address is not set, or an option is unknown.
-        SourceNotFoundError: The tasks are not there.
+        SourceNotFoundError: The tasks are missing.
     """
     from dataset_builders.errors import ConfigError, MissingExtraError
     from evaluators.tasks.held_out import load_held_out

@@ -130,7 +130,7 @@ def test_what_is_not_rated_is_an_error(folder: Path) -> None:
     errors = {record["group"]: record["error"] for record in result.records if record["error"]}
     assert errors == {
         "writing": "the judge gave turn 1 no rating from 1 to 10",
-        "stem": "the context has no room for turn 2",
+        "stem": "turn 2 does not fit the context",
     }
     assert result.num_errors == 4
     assert result.metrics["score"].n == 12
