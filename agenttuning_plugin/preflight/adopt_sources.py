@@ -1,4 +1,4 @@
-"""Entries of Axolotl's `datasets` as sources of general data."""
+"""Convert entries of Axolotl's `datasets` to sources of general data."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _MESSAGES = ({"role": "role", "content": "content"}, ("role", "content"))
 
 
 class UntranslatableError(ConfigError):
-    """Entries that no source can express.
+    """Entries that cannot be expressed as sources.
 
     Attributes:
         lines: What, and why, one line each.
@@ -51,11 +51,11 @@ class UntranslatableError(ConfigError):
 
 
 def sources_of(datasets: Any, notes: list[str]) -> list[dict[str, Any]]:
-    """Translate the entries.
+    """Convert the entries.
 
     Args:
         datasets: Axolotl's `datasets`.
-        notes: Filled with what is rendered otherwise than before, one line each.
+        notes: Receives one line for everything that is rendered differently than before.
 
     Raises:
         UntranslatableError: There is none, or some cannot be translated.
@@ -92,7 +92,7 @@ def _translate(entry: Any, notes: list[str]) -> list[dict[str, Any]]:
 
 
 def _places(entry: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """Path and `data_files`; a loader's name as the path gives way to the files themselves."""
+    """Return path and `data_files`; a dataset loader's name is replaced by its files."""
     path, files = str(entry["path"]), entry.get("data_files") or []
     names = [files] if isinstance(files, str) else [str(name) for name in files]
     if path in ("json", "parquet", "csv", "arrow", "text"):

@@ -1,4 +1,4 @@
-"""Checks of a recipe's sources, on a sample of each.
+"""Check a recipe's sources on a sample of each.
 
 The sample is read and encoded by the functions that a run uses, so that what passes here
 passes there.
@@ -28,7 +28,7 @@ from dataset_builders.sources.inputs import resolve_evaluation_source, resolve_s
 from dataset_builders.sources.loading import SourceSpec, stream_source
 
 SAMPLE = 64
-"""Conversations of a source that are read, and encoded where there is a tokenizer."""
+"""Conversations read per source, and encoded if there is a tokenizer."""
 
 _ACTION = re.compile(r"^\W*(thought|think|action|act|operation)\s*:|<tool_call>", re.I | re.M)
 _MOSTLY = 0.5
@@ -36,7 +36,7 @@ _MOSTLY = 0.5
 
 @dataclass(slots=True)
 class Side:
-    """What was read of one side.
+    """Sample read from one side.
 
     Attributes:
         name: "agent" or "general".
@@ -157,7 +157,7 @@ def _task_weights(agent: Side, weights: dict[str, float]) -> Iterator[Finding]:
 
 
 def _shared_files(agent: Side, general: Side) -> Iterator[Finding]:
-    """The same records on both sides, or twice on one: the share would not be eta's."""
+    """Find records that occur on both sides, or twice on one, which would distort eta."""
     names = {"agent": agent.files, "general": general.files}
     found: dict[tuple[int, str], tuple[str, Path]] = {}
     sizes = [file.stat().st_size for side in names.values() for file in side]
@@ -189,7 +189,7 @@ def _sha256(file: Path) -> str:
 
 
 def _replayed(agent: Side, section: AgentTuningSection) -> Iterator[Finding]:
-    """Trajectories of a replay that training sees: the figures would show memorised text."""
+    """Find replay trajectories that are also trained on: figures would show memorisation."""
     mine = {file.resolve() for file in agent.files}
     for config in section.evaluators:
         if not isinstance(config, ReplayConfig) or config.data is None:
@@ -229,7 +229,7 @@ def _swapped(agent: Side, general: Side) -> Iterator[Finding]:
 
 
 def _rows(side: Side, tokenizer: Any, encoding: Encoding) -> Iterator[Finding]:
-    """Encode the sample as a run does; raises where no row of it can be trained on."""
+    """Encode the sample as in a run; raises if no row of it can be trained on."""
     share = 1.0 if side.name == "agent" else 0.0
     given: dict[str, Any] = {"agent": None, "general": None, side.name: side.sample}
     prepared = prepare(
