@@ -43,10 +43,10 @@ class HeldInEvaluator(AgentTaskEvaluator):
 
     def about(self) -> dict[str, str]:
         """Add where the tasks come from, if not from AgentBench."""
-        told = super().about()
-        if self.name == "knowledge_graph" and told.get("tasks", "sampled") == "sampled":
-            told["tasks"] = "sampled from a slice of Freebase"
-        return told
+        facts = super().about()
+        if self.name == "knowledge_graph" and facts.get("tasks", "sampled") == "sampled":
+            facts["tasks"] = "sampled from a slice of Freebase"
+        return facts
 
 
 @closed_options
@@ -84,8 +84,8 @@ def held_in_evaluator(name: str, settings: SuiteSettings) -> Evaluator:
     try:
         spec.check_real()
     except ConfigError as error:  # Here an option names its task.
-        told = str(error).replace("--option made_up", f"--option {name}.made_up")
-        raise ConfigError(told) from None
+        message = str(error).replace("--option made_up", f"--option {name}.made_up")
+        raise ConfigError(message) from None
     if missing := spec.dialogue.world.missing(spec.options.get("data")):
         raise SourceNotFoundError(missing if missing.startswith(name) else f"{name}: {missing}")
     return HeldInEvaluator(

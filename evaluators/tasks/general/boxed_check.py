@@ -169,10 +169,10 @@ def answer() -> None:
                 function, value = names[job["entry_point"]], None
             else:
                 value = function(*decode(request["args"]), **decode(request["kwargs"]))
-            told = json.dumps({"value": encode(value)})
+            reply = json.dumps({"value": encode(value)})
         except BaseException as error:  # An exit of the program is an answer like any other.
-            told = json.dumps({"error": f"{type(error).__name__}: {error}"[:300]})
-        replies.write(told + "\n")
+            reply = json.dumps({"error": f"{type(error).__name__}: {error}"[:300]})
+        replies.write(reply + "\n")
         replies.flush()
         line = calls.readline()
         if not line:

@@ -45,8 +45,8 @@ def string_score(task: Task, answer: str, same: Same | None) -> float:
     Raises:
         EnvironmentFailureError: Only a judge could tell, and there is none.
     """
-    told = clean(answer)
-    return float(all(_holds(task, how, told, same) for how in task.answers))
+    cleaned = clean(answer)
+    return float(all(_holds(task, how, cleaned, same) for how in task.answers))
 
 
 def _holds(task: Task, how: str, told: str, same: Same | None) -> bool:
