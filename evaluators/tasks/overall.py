@@ -69,8 +69,8 @@ def overall_key(suite: str) -> str:
     return f"eval_{suite.replace('-', '_')}_overall"
 
 
-def overall_figures(results: Mapping[str, EvalResult]) -> dict[str, float]:
-    """For a log: `eval_held_in_overall` and so on, of suites that were measured whole.
+def overalls(results: Mapping[str, EvalResult]) -> dict[str, float]:
+    """The Overall of every suite that was measured completely, by suite.
 
     Args:
         results: By evaluator.
@@ -81,4 +81,9 @@ def overall_figures(results: Mapping[str, EvalResult]) -> dict[str, float]:
         if (result := results.get(benchmark.name)) and result.primary in result.metrics
     }
     found = {suite: overall(scores, suite) for suite in SUITES}
-    return {overall_key(suite): value for suite, value in found.items() if value is not None}
+    return {suite: value for suite, value in found.items() if value is not None}
+
+
+def overall_figures(results: Mapping[str, EvalResult]) -> dict[str, float]:
+    """For a log: `overalls` under names such as `eval_held_in_overall`."""
+    return {overall_key(suite): value for suite, value in overalls(results).items()}
