@@ -188,8 +188,8 @@ def _one_model(positional: str | None, model: str | None, oracle: bool) -> str:
 def _names(suite: Sequence[str] | None) -> list[str]:
     from evaluators.tasks.registry import BENCHMARKS, LM_EVAL, SUITES, is_benchmark
 
-    told = [name.strip() for text in suite or ["held-in"] for name in text.split(",")]
-    given = [each for name in told for each in (SUITES if name == "all" else (name,))]
+    listed = [name.strip() for text in suite or ["held-in"] for name in text.split(",")]
+    given = [each for name in listed for each in (SUITES if name == "all" else (name,))]
     groups = ["all", *SUITES, *_EXTRA]
     known = [*groups, *(benchmark.name for benchmark in BENCHMARKS), f"{LM_EVAL}TASK"]
     names = [name for name in given if name]

@@ -113,5 +113,5 @@ def configured(subject: EvalTarget, sampling: Sampling) -> EvalTarget:
 
 def sampling_heading(sampling: Sampling) -> dict[str, Any]:
     """Return the options that affect the answers, as part of an evaluation's identity."""
-    told = {"temperature": sampling.temperature, "request": dict(sampling.extra) or None}
-    return {key: value for key, value in told.items() if value is not None}
+    options = {"temperature": sampling.temperature, "request": dict(sampling.extra) or None}
+    return {key: value for key, value in options.items() if value is not None}

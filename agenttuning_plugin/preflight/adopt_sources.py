@@ -144,21 +144,21 @@ def _format(entry: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
 def _chat(entry: Mapping[str, Any]) -> dict[str, Any]:
     mapping = entry.get("message_property_mappings")
     fields = (entry.get("message_field_role"), entry.get("message_field_content"))
-    told: Sequence[Any] = [each for each in (mapping, fields) if each and each != (None, None)]
+    mappings: Sequence[Any] = [each for each in (mapping, fields) if each and each != (None, None)]
     turns = entry.get("field_messages") or "messages"
     flag = entry.get("message_field_training")
-    if all(each in _MESSAGES for each in told):
+    if all(each in _MESSAGES for each in mappings):
         return {"format": "messages"}
-    if all(each in _SHAREGPT for each in told):
+    if all(each in _SHAREGPT for each in mappings):
         if flag == "loss":
             return {"format": "agentinstruct"}
         if flag or turns != "conversations":
             raise ValueError(
-                f"field_messages {turns!r} with {told[0]!r} and training flags {flag!r}: expected "
-                "turns under `conversations`, with no flag or `loss`"
+                f"field_messages {turns!r} with {mappings[0]!r} and training flags {flag!r}: "
+                "expected turns under `conversations`, with no flag or `loss`"
             )
         return {"format": "sharegpt", "clean": False}
     raise ValueError(
-        f"message_property_mappings: found {told[0]!r}, expected role and content, or from and "
+        f"message_property_mappings: found {mappings[0]!r}, expected role and content, or from and "
         "value"
     )

@@ -107,8 +107,8 @@ def _adapter(cfg: Mapping[str, Any], server: Server) -> Iterator[Finding]:
         (probe / "adapter_config.json").write_text(json.dumps(config), "utf-8")
         server.call("load_lora_adapter", body)
     except RouteError as error:
-        told = error.told.lower()
-        if error.status not in (404, None) and ("tensor" in told or "safetensors" in told):
+        reply = error.reply.lower()
+        if error.status not in (404, None) and ("tensor" in reply or "safetensors" in reply):
             yield Finding(_WHAT, f"loads LoRA adapters of rank {config['r']} from {made}")
             return
         hint = load_hint(error, f"{place}/{FOLDER}")

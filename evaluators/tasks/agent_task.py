@@ -130,17 +130,17 @@ class AgentTaskEvaluator(Evaluator):
 
     def about(self) -> dict[str, str]:
         """Return the prompt template, whether data are placeholders, and further settings."""
-        told = {key: str(value) for key, value in self._environment.options.items()}
-        if self._environment.name == "database" and not {"tasks", "data"} & told.keys():
-            told["tasks"] = "generated"
-        told["prompt"] = self._environment.wording().label
+        facts = {key: str(value) for key, value in self._environment.options.items()}
+        if self._environment.name == "database" and not {"tasks", "data"} & facts.keys():
+            facts["tasks"] = "generated"
+        facts["prompt"] = self._environment.wording().label
         if stand_in := self._environment.stand_in():
-            told["data"] = stand_in  # rather than the folder that lacks the real ones
+            facts["data"] = stand_in  # rather than the folder that lacks the real ones
         if self._oracle:
-            told["player"] = "oracle"
+            facts["player"] = "oracle"
         if self._max_new_tokens:
-            told["max_new_tokens"] = str(self._max_new_tokens)
-        return told
+            facts["max_new_tokens"] = str(self._max_new_tokens)
+        return facts
 
 
 def answer_turns(

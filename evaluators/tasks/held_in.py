@@ -43,10 +43,10 @@ class HeldInEvaluator(AgentTaskEvaluator):
 
     def about(self) -> dict[str, str]:
         """Add where the tasks come from, if not from AgentBench."""
-        told = super().about()
-        if self.name == "knowledge_graph" and told.get("tasks", "sampled") == "sampled":
-            told["tasks"] = "sampled from a slice of Freebase"
-        return told
+        facts = super().about()
+        if self.name == "knowledge_graph" and facts.get("tasks", "sampled") == "sampled":
+            facts["tasks"] = "sampled from a slice of Freebase"
+        return facts
 
 
 @closed_options

@@ -112,8 +112,8 @@ class Benchmark:
         Raises:
             ConfigError: One is unknown or has a value that cannot be.
         """
-        told = {name: value for name, value in given.items() if value is not None}
-        return read_settings(self.options_model, told, self.name)
+        values = {name: value for name, value in given.items() if value is not None}
+        return read_settings(self.options_model, values, self.name)
 
     @property
     def own_options(self) -> type:

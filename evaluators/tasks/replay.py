@@ -236,9 +236,9 @@ def _record(item: str, turns: list[ReplayedTurn], row: TokenRow, score: TokenSco
         "first_divergence": diverged / len(turns),
         "turn_logprob": float(score.logprobs[trained].mean(dtype=np.float64)),
     }
-    told = [turn.parsable for turn in turns if turn.parsable is not None]
-    if told:
-        scores["parsable"] = sum(told) / len(told)
+    parsable = [turn.parsable for turn in turns if turn.parsable is not None]
+    if parsable:
+        scores["parsable"] = sum(parsable) / len(parsable)
     return {"item": item, "scores": scores, "error": "", "rounds": len(turns)}
 
 

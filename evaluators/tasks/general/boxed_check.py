@@ -43,13 +43,13 @@ def encode(value: Any) -> Any:
     raise TypeError(f"a value of type {type(value).__name__} cannot be handed over")
 
 
-def decode(told: Any) -> Any:
+def decode(encoded: Any) -> Any:
     """Decode a value, always to builtin types."""
-    if not isinstance(told, list):
-        if isinstance(told, dict):
+    if not isinstance(encoded, list):
+        if isinstance(encoded, dict):
             raise TypeError("no value")
-        return told
-    name, *parts = told
+        return encoded
+    name, *parts = encoded
     if name == "complex":
         return complex(float(parts[0]), float(parts[1]))
     if name == "dict":
@@ -169,10 +169,10 @@ def answer() -> None:
                 function, value = names[job["entry_point"]], None
             else:
                 value = function(*decode(request["args"]), **decode(request["kwargs"]))
-            told = json.dumps({"value": encode(value)})
+            reply = json.dumps({"value": encode(value)})
         except BaseException as error:  # An exit of the program is an answer like any other.
-            told = json.dumps({"error": f"{type(error).__name__}: {error}"[:300]})
-        replies.write(told + "\n")
+            reply = json.dumps({"error": f"{type(error).__name__}: {error}"[:300]})
+        replies.write(reply + "\n")
         replies.flush()
         line = calls.readline()
         if not line:

@@ -87,10 +87,10 @@ class CodeChecker:
             "seconds": self._seconds,
             "memory": _MEMORY,
         }
-        told = self._run(json.dumps(job))
-        if told.get("token") != token:
+        verdict = self._run(json.dumps(job))
+        if verdict.get("token") != token:
             return Checked(False, "the check was cut off")
-        return Checked(told["passed"] is True, str(told["why"]).replace("\n", " "))
+        return Checked(verdict["passed"] is True, str(verdict["why"]).replace("\n", " "))
 
     def _run(self, job: str) -> dict[str, Any]:
         if self._checks >= _CHECKS_PER_BOX:
@@ -101,13 +101,13 @@ class CodeChecker:
         command = ["/usr/bin/python3", "-I", "-c", self._source, "judge", self._source]
         try:
             done = self._box.exec(command, job, timeout=self._seconds + _SPARE_SECONDS)
-            told = json.loads(done.stdout)
+            verdict = json.loads(done.stdout)
         except (SandboxError, ValueError, RecursionError):
-            told = None
-        if not isinstance(told, dict):
+            verdict = None
+        if not isinstance(verdict, dict):
             self._close()
             return {}
-        return told
+        return verdict
 
     def _close(self) -> None:
         box, self._box, self._checks = self._box, None, 0

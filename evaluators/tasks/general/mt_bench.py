@@ -116,8 +116,8 @@ class MtBenchEvaluator(Evaluator):
         asked = [
             self._data.judgement(item, answers[item], turn) for item in whole for turn in (0, 1)
         ]
-        told = self._judge.ask(asked, JUDGE_TOKENS) if asked else []
-        return dict(zip(whole, zip(told[::2], told[1::2], strict=True), strict=True))
+        verdicts = self._judge.ask(asked, JUDGE_TOKENS) if asked else []
+        return dict(zip(whole, zip(verdicts[::2], verdicts[1::2], strict=True), strict=True))
 
     def _answers(self, model: LanguageModel, items: Sequence[str]) -> dict[str, list[str]]:
         """Generate answers to both turns of each question; fewer if the context is too short."""

@@ -46,8 +46,8 @@ class CardGameDialogue(Dialogue):
         """Return the move as JSON."""
         moves = [move for text in _OBJECT.findall(said) if (move := _read(text)) is not None]
         allowed = [move for move in moves if self.env.legal(move)]
-        told = allowed or [move for move in moves if not move or _NEEDED[self.env.phase] in move]
-        return json.dumps(told[0]) if told else None
+        legal = allowed or [move for move in moves if not move or _NEEDED[self.env.phase] in move]
+        return json.dumps(legal[0]) if legal else None
 
     def write(self, move: OracleStep) -> str:
         """Format thought and move."""

@@ -57,8 +57,8 @@ class TextCompletion:
         places = [index for index, each in enumerate(wanted) if each]
         answers: list[str | None] = [None] * len(prompts)
         if places:
-            told = self._model.continue_text([prompts[index] for index in places], decoding)
-            for index, answer in zip(places, told, strict=True):
+            texts = self._model.continue_text([prompts[index] for index in places], decoding)
+            for index, answer in zip(places, texts, strict=True):
                 answers[index] = answer
         return answers
 

@@ -132,8 +132,8 @@ class Browser:
     def result(self) -> tuple[bool, float]:
         """Return whether the episode is over, and its reward in [-1, 1], 0 before."""
         with _failures():
-            told = self._env.instance.get_metadata()
-            return bool(told["done"]), float(told["env_reward"])
+            metadata = self._env.instance.get_metadata()
+            return bool(metadata["done"]), float(metadata["env_reward"])
 
     def perform(self, command: Command) -> str:
         """Execute an action; return what was wrong with it in one line, or ""."""
@@ -146,20 +146,20 @@ class Browser:
 
         with _failures():
             try:
-                told = self._perform(command)
+                problem = self._perform(command)
             except (InvalidSessionIdException, NoSuchWindowException):
                 raise
             except UnexpectedAlertPresentException:
                 with suppress(WebDriverException):
                     self._driver.switch_to.alert.dismiss()
-                told = "a message box opened and was closed"
+                problem = "a message box opened and was closed"
             except WebDriverException as error:
                 if "disconnected" in str(error) or "crash" in str(error):
                     raise
-                told = f"{type(error).__name__}: {str(error.msg).splitlines()[0][:200]}"
+                problem = f"{type(error).__name__}: {str(error.msg).splitlines()[0][:200]}"
             pointing = command.kind in _POINTING
             time.sleep(_SETTLE_HOVER_SECONDS if pointing else _SETTLE_SECONDS)
-            return told
+            return problem
 
     def _perform(self, command: Command) -> str:
         from selenium.webdriver.common.action_chains import ActionChains

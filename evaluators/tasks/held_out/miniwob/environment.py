@@ -103,16 +103,16 @@ class MiniWobEnvironment(TextEnvironment):
         if command is None:
             return StepResult(f"That is no action.\n{self._page()}", valid=False, info=info)
         try:
-            told = self._program().perform(command)
+            problem = self._program().perform(command)
             over, reward = self._program().result()
             if over:
-                return StepResult("", "completed", float(reward > 0), not told, info)
+                return StepResult("", "completed", float(reward > 0), not problem, info)
             page = self._page()
         except EnvironmentFailureError:
             self._drop()
             raise
-        said = f"That could not be done: {told}.\n" if told else ""
-        return StepResult(f"{said}{page}", valid=not told, info=info)
+        said = f"That could not be done: {problem}.\n" if problem else ""
+        return StepResult(f"{said}{page}", valid=not problem, info=info)
 
     def _page(self) -> str:
         if self.observation == HTML:

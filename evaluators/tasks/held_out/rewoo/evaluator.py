@@ -77,8 +77,8 @@ class RewooEvaluator(Evaluator):
                     del sets[task_set.name]
                     self._absent[task_set.name] = "needs a judge"
         if not sets:
-            told = "; ".join(f"{name}: {why}" for name, why in self._absent.items())
-            raise SourceNotFoundError(f"rewoo: found no task set that can be scored ({told})")
+            reasons = "; ".join(f"{name}: {why}" for name, why in self._absent.items())
+            raise SourceNotFoundError(f"rewoo: found no task set that can be scored ({reasons})")
         self._questions = _in_turn(sets)
         document = None
         if "sotu_qa" in sets:
@@ -130,10 +130,10 @@ class RewooEvaluator(Evaluator):
             decoding = self._decoding
             if number:
                 decoding = replace(decoding, temperature=RETRY_TEMPERATURE, seed=number)
-            for work, prompt, told in zip(
+            for work, prompt, plan in zip(
                 waiting, asked, self._chat(model, asked, decoding), strict=True
             ):
-                work.take_plan(prompt, told)
+                work.take_plan(prompt, plan)
 
     def _solve(self, model: LanguageModel, works: Sequence[Work]) -> None:
         # As in the published script, one without a plan is answered without evidence.
@@ -177,10 +177,10 @@ class RewooEvaluator(Evaluator):
             for work in answered
         ]
         verdicts = self._judge.ask(dialogues, max_tokens=16) if dialogues else []
-        told = {
+        judged = {
             work.item: _graded(verdict) for work, verdict in zip(answered, verdicts, strict=True)
         }
-        return [told.get(work.item, (False, "")) for work in works]
+        return [judged.get(work.item, (False, "")) for work in works]
 
     def _record(self, work: Work, right: bool, error: str) -> Record:
         gold = work.question.answer

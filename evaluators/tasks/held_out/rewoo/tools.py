@@ -127,11 +127,11 @@ class ToolBox:
             "X-API-KEY": _key("Google", "SERPER_API_KEY"),
             "Content-Type": "application/json",
         }
-        told = json.loads(_fetch(urllib.request.Request(self._google_url, body, headers)))
-        box = told.get("answerBox") or {}
+        response = json.loads(_fetch(urllib.request.Request(self._google_url, body, headers)))
+        box = response.get("answerBox") or {}
         if short := box.get("answer") or box.get("snippet"):
             return str(short)
-        hits = [str(hit["snippet"]) for hit in told.get("organic", []) if "snippet" in hit]
+        hits = [str(hit["snippet"]) for hit in response.get("organic", []) if "snippet" in hit]
         return " ".join(hits[:3]) or "Nothing was found."
 
     def _wolfram(self, asked: str) -> str:

@@ -134,12 +134,12 @@ class WebArenaEnvironment(TextEnvironment):
             raise EnvironmentFailureError("web_arena: the browser's observation has no url")
         page = shortened(browser.page_text(observation), OBSERVATION_TOKENS)
         tabs = [str(url) for url in observation.get("open_pages_urls", ())]
-        told = f"{page}\nURL: {self._url}"
+        text = f"{page}\nURL: {self._url}"
         if len(tabs) > 1:
-            told += "\nTABS: " + "; ".join(f"[{n}] {url}" for n, url in enumerate(tabs))
+            text += "\nTABS: " + "; ".join(f"[{n}] {url}" for n, url in enumerate(tabs))
         if error := observation.get("last_action_error"):
-            told += f"\nERROR: {str(error).strip().splitlines()[0][:300]}"
-        return told
+            text += f"\nERROR: {str(error).strip().splitlines()[0][:300]}"
+        return text
 
     def _end(self) -> None:
         opened, self._browser = self._browser, None

@@ -55,11 +55,11 @@ class WebArenaEvaluator(AgentTaskEvaluator):
 
     def about(self) -> dict[str, str]:
         """Return prompt template, decoding and what was skipped."""
-        told = {
+        facts = {
             "prompt": self._environment.wording().label,
             "decoding": f"temperature {TEMPERATURE}, top-p {TOP_P}, seed {self._seed}",
             "judge": str((self._environment.options.get("judge") or {}).get("model", "none")),
         }
         if self._left_out:
-            told["left_out"] = f"{self._left_out} tasks that need a judge"
-        return told
+            facts["left_out"] = f"{self._left_out} tasks that need a judge"
+        return facts
