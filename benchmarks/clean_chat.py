@@ -14,6 +14,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ import numpy as np
 
 from dataset_builders.cleaning.duplicates import NearDuplicates, shingle_hashes
 from dataset_builders.cleaning.language import LanguageFilter, _identifier, _sample, language_of
-from dataset_builders.cleaning.steps import Cleaning
-from dataset_builders.formats.sharegpt import build
-from dataset_builders.readers.building import RecordDroppedError
+from dataset_builders.cleaning.steps import Cleaner, Cleaning
+from dataset_builders.formats.sharegpt import convert
+from dataset_builders.readers.building import RecordDroppedError, build_from_files, collect
 from dataset_builders.readers.files import Located, read_records
+from dataset_builders.readers.report import SourceReport
 
 THRESHOLD = 0.8
 
@@ -35,16 +37,22 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float]:
     return work(), time.process_time() - start
 
 
+def report_of(located: Located, clean: Cleaning, limit: int | None) -> SourceReport:
+    """Clean conversations; what became of them."""
+    cleaned = partial(convert, cleaner=Cleaner(clean))
+    return collect(build_from_files(located, cleaned, label="sharegpt", limit=limit)).report
+
+
 def steps(file: Path, limit: int | None) -> None:
     """What each step costs and does: all of them, then all but one."""
     located = Located(file.parent, (file,))
-    bare, base = timed(lambda: build(located, clean=Cleaning.none(), limit=limit).report)
-    full, whole = timed(lambda: build(located, limit=limit).report)
+    bare, base = timed(lambda: report_of(located, Cleaning.none(), limit))
+    full, whole = timed(lambda: report_of(located, Cleaning(), limit))
     print(f"no step:   {base:6.2f} s  kept {bare.kept:,} of {bare.read:,}")
     print(f"all steps: {whole:6.2f} s  kept {full.kept:,} of {full.read:,}")
     for name, value in (("language", None), ("near_duplicates", None), ("drop_duplicates", False)):
         without: dict[str, Any] = {name: value}
-        _, seconds = timed(lambda w=without: build(located, clean=Cleaning(**w), limit=limit))
+        _, seconds = timed(lambda w=without: report_of(located, Cleaning(**w), limit))
         print(f"  without {name}: {seconds:6.2f} s")
     print(json.dumps({"dropped": full.to_dict()["dropped"], "changed": full.changed}, indent=1))
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import wraps
 from typing import Any, Literal, TypeVar, cast, dataclass_transform, get_args, get_origin
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
 
@@ -75,6 +75,16 @@ def read_settings(model: type[_T], given: Mapping[str, Any], place: str) -> _T:
         raise ConfigError(f"{place}: {error}") from None
 
 
+def to_json(value: Any) -> str:
+    """Settings as JSON text, for another process."""
+    return TypeAdapter(type(value)).dump_json(value).decode()
+
+
+def from_json(model: type[_T], text: str) -> _T:
+    """Settings out of `to_json`."""
+    return TypeAdapter(model).validate_json(text)
+
+
 def problems_of(model: Any, error: ValidationError, place: str = "") -> str:
     """Return all of pydantic's errors in one line; see `describe`."""
     return "; ".join(describe(model, item, place) for item in error.errors())
@@ -88,7 +98,10 @@ def describe(model: Any, item: Any, place: str = "") -> str:
         item: Of `ValidationError.errors()`.
         place: Where the model is.
     """
-    where = ".".join(str(part) for part in (place, *item["loc"]) if part != "")
+    first, *rest = item["loc"] or ("",)
+    if isinstance(first, int):  # number of an argument
+        first = list(fields_of(model))[first]
+    where = ".".join(str(part) for part in (place, first, *rest) if part != "")
     message = str(item["msg"]).removeprefix("Value error, ")
     if item["type"] in _UNKNOWN:
         known = keys_beside(model, item["loc"])

@@ -89,20 +89,20 @@ def _agree(
     if subject.world_size == 1:
         return items, finished
     own = evaluator.name, items, finished if subject.rank == 0 else {}, _spelt(failure)
-    told = subject.gather([own])
-    if any(name != told[0][0] for name, *_ in told):
-        places = ", ".join(f"process {rank} {name}" for rank, (name, *_) in enumerate(told))
+    gathered = subject.gather([own])
+    if any(name != gathered[0][0] for name, *_ in gathered):
+        places = ", ".join(f"process {rank} {name}" for rank, (name, *_) in enumerate(gathered))
         raise ClusterError(f"processes run different evaluators: {places}")
     if failure is not None:
         raise failure
-    _raise_any(evaluator, [text for *_, text in told])
-    for rank, (_, others, _, _) in enumerate(told):
+    _raise_any(evaluator, [text for *_, text in gathered])
+    for rank, (_, others, _, _) in enumerate(gathered):
         if others != items:
             raise EvaluatorError(
                 f"{evaluator.name}: found {len(others)} tasks on process {rank}, and {len(items)} "
                 f"or others on process {subject.rank}, expected the same data on all machines"
             )
-    return items, told[0][2]
+    return items, gathered[0][2]
 
 
 def _check(evaluator: Evaluator, subject: EvalTarget, items: tuple[str, ...]) -> None:
@@ -156,12 +156,12 @@ def _share(
     own: tuple[list[Record], str],
 ) -> dict[str, Record]:
     """Gather the new records of all processes, by item."""
-    told = subject.gather([own])
-    new = {record["item"]: record for records, _ in told for record in records}
+    gathered = subject.gather([own])
+    new = {record["item"]: record for records, _ in gathered for record in records}
     if journal is not None and subject.world_size > 1 and subject.rank == 0:
         for record in new.values():
             journal.add(record)
-    _raise_any(evaluator, [text for _, text in told])
+    _raise_any(evaluator, [text for _, text in gathered])
     return new
 
 

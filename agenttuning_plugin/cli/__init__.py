@@ -1,1 +1,1 @@
-"""The command line: one module per group of commands, no logic."""
+"""Command line: one module per command group."""

@@ -13,21 +13,21 @@ from dataset_builders.errors import ConfigError
 
 
 def adopt(
-    config: Annotated[Path, typer.Argument(help="An ordinary Axolotl YAML; it is not changed.")],
+    config: Annotated[Path, typer.Argument(help="An existing Axolotl YAML; it is not modified.")],
     agent: Annotated[
         list[str], typer.Option(help="Agent data: file, folder or hub id; repeatable.")
     ],
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Recipe to write; if left out, NAME-agenttuning.yaml next to the given file."
+            help="Recipe to write. [default: NAME-agenttuning.yaml next to the given file]"
         ),
     ] = None,
     eta: Annotated[float, typer.Option(min=0, max=1, help="Share of agent data.")] = 0.2,
     force: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Convert an Axolotl YAML into a recipe: its data sets become the general data."""
+    """Convert an Axolotl YAML into a recipe, with its data sets as general data."""
     from agenttuning_plugin.preflight.adopt import adopt as make
     from dataset_builders.storage import replace_text
 

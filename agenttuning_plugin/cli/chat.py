@@ -1,4 +1,4 @@
-"""Talking to a model on the terminal."""
+"""Interactive chat with a model in the terminal."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def converse(
     max_new_tokens: int,
     temperature: float,
 ) -> None:
-    """Answer one prompt, or hold a dialogue until the end of input.
+    """Answer one prompt, or chat until the end of input.
 
     Args:
-        subject: The model, here or behind a server.
-        console: Where questions are asked; answers are streamed to standard output.
-        prompt: The one prompt to answer, or none for a dialogue.
-        max_new_tokens: Longest answer in tokens.
-        temperature: Sampling temperature; 0 takes the likeliest token.
+        subject: The model, local or on a server.
+        console: Console for input; answers are streamed to standard output.
+        prompt: The prompt to answer, or None for a dialogue.
+        max_new_tokens: Maximum tokens of an answer.
+        temperature: Sampling temperature; 0 for greedy decoding.
     """
     answers = _answers(subject, max_new_tokens, temperature)
     history: list[Message] = []
@@ -77,7 +77,9 @@ def _answers(subject: EvalTarget, max_new_tokens: int, temperature: float) -> _A
 def _served_answer(server: LanguageModel, decoding: Decoding, history: list[Message]) -> Answer:
     (text,) = server.chat([history], decoding)
     if text is None:
-        raise MaskError("longer than the server's context; an empty line starts a new conversation")
+        raise MaskError(
+            "the conversation exceeds the server's context; an empty line starts a new one"
+        )
     print(text)
     return read_answer(text)
 

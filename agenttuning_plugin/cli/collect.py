@@ -25,26 +25,27 @@ _CLUSTER = "Cluster"
 @naming_options(OPTIONS)
 def collect(
     env: Annotated[str, typer.Option(help="Held-in environment, such as database.")],
-    out: Annotated[Path, typer.Option(help="Folder to collect into, or to go on with.")],
+    out: Annotated[Path, typer.Option(help="Output folder; an existing collection is resumed.")],
     num_tasks: Annotated[
-        int | None, typer.Option(min=1, help="Tasks of the training split. [default: all]")
+        int | None, typer.Option(min=1, help="Number of training tasks. [default: all]")
     ] = None,
-    tasks: Annotated[
-        Path | None, typer.Option(help="File that names the tasks, one a line.")
-    ] = None,
-    split: Annotated[str, typer.Option(help="Only train may be collected.")] = "train",
-    seed: Annotated[int, typer.Option(help="Seed of the draw of tasks.")] = 0,
+    tasks: Annotated[Path | None, typer.Option(help="File with task ids, one per line.")] = None,
+    split: Annotated[str, typer.Option(help="Only train is allowed.")] = "train",
+    seed: Annotated[int, typer.Option(help="Seed for selecting tasks.")] = 0,
     data: Annotated[Path | None, typer.Option(help="Folder of the environment's data.")] = None,
     option: Annotated[
         list[str] | None,
-        typer.Option(help="Setting of the environment, such as backend=mariadb; repeatable."),
+        typer.Option(help="Environment option, such as backend=mariadb; repeatable."),
     ] = None,
-    prompt: Annotated[str, typer.Option(help="own, or published for AgentInstruct's.")] = "own",
+    prompt: Annotated[
+        str, typer.Option(help="Prompt template: own (built in) or published (from AgentInstruct).")
+    ] = "own",
     agentinstruct: Annotated[
-        str | None, typer.Option(help="Your AgentInstruct copy, for the published wording.")
+        str | None, typer.Option(help="AgentInstruct copy, for the published prompts.")
     ] = None,
     oracle: Annotated[
-        bool, typer.Option("--oracle", help="Let the environment's oracle play, not a model.")
+        bool,
+        typer.Option("--oracle", help="Play with the environment's oracle instead of a model."),
     ] = False,
     model: Annotated[
         str | None, typer.Option(help="Name of the model.", rich_help_panel=_MODEL)
@@ -52,11 +53,12 @@ def collect(
     base_url: Annotated[
         str | None,
         typer.Option(
-            help="Its endpoint. [default: OPENAI_BASE_URL, or OpenAI's]", rich_help_panel=_MODEL
+            help="Base URL of the endpoint. [default: OPENAI_BASE_URL, or OpenAI's]",
+            rich_help_panel=_MODEL,
         ),
     ] = None,
     key_variable: Annotated[
-        str, typer.Option(help="Variable that holds the key.", rich_help_panel=_MODEL)
+        str, typer.Option(help="Environment variable with the API key.", rich_help_panel=_MODEL)
     ] = "OPENAI_API_KEY",
     temperature: Annotated[
         float | None, typer.Option(min=0, help="[default: its own]", rich_help_panel=_MODEL)
@@ -66,61 +68,76 @@ def collect(
     ] = None,
     sampling_seed: Annotated[
         int | None,
-        typer.Option(help="Sent with requests; attempt k gets k more.", rich_help_panel=_MODEL),
+        typer.Option(help="Sampling seed; attempt k uses seed + k.", rich_help_panel=_MODEL),
     ] = None,
     max_new_tokens: Annotated[
         int | None,
-        typer.Option(min=1, help="Of a turn. [default: the benchmark's]", rich_help_panel=_MODEL),
+        typer.Option(
+            min=1,
+            help="Maximum tokens of a turn. [default: the benchmark's]",
+            rich_help_panel=_MODEL,
+        ),
     ] = None,
     token_field: Annotated[
         str,
-        typer.Option(help="max_tokens or max_completion_tokens.", rich_help_panel=_MODEL),
+        typer.Option(
+            help="Name of the token limit: max_tokens or max_completion_tokens.",
+            rich_help_panel=_MODEL,
+        ),
     ] = "max_tokens",
     stop: Annotated[
         list[str] | None,
-        typer.Option(help="Text that ends a turn; repeatable.", rich_help_panel=_MODEL),
+        typer.Option(help="Stop sequence; repeatable.", rich_help_panel=_MODEL),
     ] = None,
     request: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Further field of requests, as name=JSON; repeatable.", rich_help_panel=_MODEL
-        ),
+        typer.Option(help="Extra request field, as name=JSON; repeatable.", rich_help_panel=_MODEL),
     ] = None,
     request_timeout: Annotated[
-        float, typer.Option(min=0.1, help="Seconds for a whole request.", rich_help_panel=_MODEL)
+        float,
+        typer.Option(min=0.1, help="Timeout of a request in seconds.", rich_help_panel=_MODEL),
     ] = 600.0,
     tries: Annotated[
         int,
-        typer.Option(min=1, help="Times a failing request is sent.", rich_help_panel=_MODEL),
+        typer.Option(min=1, help="Maximum tries of a failing request.", rich_help_panel=_MODEL),
     ] = 8,
     max_concurrency: Annotated[
         int,
-        typer.Option(min=1, help="Most episodes at once; adapts below.", rich_help_panel=_MODEL),
+        typer.Option(
+            min=1,
+            help="Maximum concurrent episodes; adapted to the endpoint below that.",
+            rich_help_panel=_MODEL,
+        ),
     ] = 64,
     attempts: Annotated[
-        int, typer.Option(min=1, help="Attempts at a task, until one earns its reward.")
+        int, typer.Option(min=1, help="Maximum attempts per task, until one passes the filters.")
     ] = 1,
     min_reward: Annotated[
-        float | None, typer.Option(help="Smallest reward kept. [default: the paper's]")
+        float | None, typer.Option(help="Minimum reward to keep. [default: the paper's]")
     ] = None,
     keep: Annotated[
         list[str] | None,
         typer.Option(
             "--filter",
-            help="Further filter, NAME or NAME=N, see docs/guides/collect.md; repeatable: "
+            help="Additional filter, NAME or NAME=N, see docs/guides/collect.md; repeatable: "
             "all_valid_format, has_thought, max_characters, max_rounds, min_rounds, "
             "no_cut_turns (always on, with 0), no_refusal, no_repetition.",
         ),
     ] = None,
     add_thoughts: Annotated[
         bool,
-        typer.Option("--add-thoughts", help="Let the model write what kept turns lack: a thought."),
+        typer.Option(
+            "--add-thoughts", help="Let the model add thoughts to kept turns that lack one."
+        ),
     ] = False,
     episode_steps: Annotated[
-        int | None, typer.Option(help="Turns of the model.", rich_help_panel=_EPISODE)
+        int | None, typer.Option(help="Maximum turns of an episode.", rich_help_panel=_EPISODE)
     ] = None,
     episode_tokens: Annotated[
-        int | None, typer.Option(help="Tokens read and written.", rich_help_panel=_EPISODE)
+        int | None,
+        typer.Option(
+            help="Maximum prompt and completion tokens of an episode.", rich_help_panel=_EPISODE
+        ),
     ] = None,
     episode_cost: Annotated[
         float | None, typer.Option(help="By --prices.", rich_help_panel=_EPISODE)
@@ -129,32 +146,33 @@ def collect(
         float | None, typer.Option(help="Seconds.", rich_help_panel=_EPISODE)
     ] = None,
     max_tokens: Annotated[
-        int | None, typer.Option(help="Tokens of all sessions.", rich_help_panel=_RUN)
+        int | None, typer.Option(help="Maximum tokens over all sessions.", rich_help_panel=_RUN)
     ] = None,
     max_cost: Annotated[
-        float | None, typer.Option(help="Of all sessions, by --prices.", rich_help_panel=_RUN)
+        float | None,
+        typer.Option(help="Maximum cost over all sessions, by --prices.", rich_help_panel=_RUN),
     ] = None,
     max_time: Annotated[
-        float | None, typer.Option(help="Seconds of this session.", rich_help_panel=_RUN)
+        float | None, typer.Option(help="Maximum seconds of this session.", rich_help_panel=_RUN)
     ] = None,
     prices: Annotated[
         Path | None, typer.Option(help="Price table, YAML or JSON; see docs/guides/collect.md.")
     ] = None,
     engine: Annotated[
-        str, typer.Option(help="local, or ray for a Ray cluster.", rich_help_panel=_CLUSTER)
+        str, typer.Option(help="local or ray (a Ray cluster).", rich_help_panel=_CLUSTER)
     ] = "local",
     ray_address: Annotated[
         str | None,
         typer.Option(
-            help="Such as 10.0.0.1:6379. [default: RAY_ADDRESS, or this machine]",
+            help="Ray address, such as 10.0.0.1:6379. [default: RAY_ADDRESS, or this machine]",
             rich_help_panel=_CLUSTER,
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Let a model play a held-in environment, and keep the trajectories that earn their reward.
+    """Collect rewarded trajectories of a model in a held-in environment.
 
-    Killed or stopped, the same command goes on where it was; nothing is paid for twice.
+    If interrupted, the same command resumes; no request is paid for twice.
     """
     from agenttuning_plugin.cli.collect_progress import showing
     from dataset_builders.collection.collector import run
@@ -169,7 +187,7 @@ def collect(
     from dataset_builders.rollouts.limits import Limits
 
     if oracle == (model is not None):
-        raise ConfigError("name a --model or --oracle, one of them")
+        raise ConfigError("expected exactly one of --model and --oracle")
     if oracle and add_thoughts:
         raise ConfigError("--add-thoughts: found with --oracle, expected a --model to write them")
     named = parse_options(option)

@@ -1,4 +1,4 @@
-"""Words of `agenttuning collect`: its result, and its options by the settings they set."""
+"""Output and option names of `agenttuning collect`."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ OPTIONS: Mapping[str, str] = {
     "sampling's token_field": "--token-field",
     "sampling's extra": "--request",
 }
-"""Option by setting; limits are those of an episode."""
+"""Command line option by setting; limits are those of an episode."""
 
 
 def options_of_limits() -> Mapping[str, str]:
-    """Option by setting for limits of the run."""
+    """Return the option by setting, for limits of the run."""
     options = {"tokens": "--max-tokens", "cost": "--max-cost", "seconds": "--max-time"}
     return {f"limit on {name}": option for name, option in options.items()}
 
 
 def hints(report: Mapping[str, Any]) -> list[str]:
-    """What a report says that a user should look into, in one line each."""
+    """Return hints about conspicuous counts of a report, one line each."""
     found = []
     if called := report["replies_with_tool_calls"]:
         found.append(
@@ -64,7 +64,7 @@ def hints(report: Mapping[str, Any]) -> list[str]:
 
 
 def show(report: dict[str, Any], out: Path) -> None:
-    """Print what a session ended with."""
+    """Print the result of a session."""
     from dataset_builders.collection.card import THOUGHTS
 
     table = Table("", "", title=str(out), show_header=False)
@@ -74,14 +74,14 @@ def show(report: dict[str, Any], out: Path) -> None:
         table.add_row(f"dropped: {plain(reason)}", str(number))
     if cut := report.get("cut_turns"):
         table.add_row("turns cut at the token limit", f"{cut:,}")
-    asked = report["requests"] > 0  # An oracle asks nobody: its cost would be noise.
+    asked = report["requests"] > 0  # An oracle sends no requests: its cost would be noise.
     for name in ("prompt_tokens", "completion_tokens", "requests") if asked else ():
         table.add_row(name.replace("_", " "), f"{report[name]:,}")
         if name == "prompt_tokens" and report["cached_tokens"]:
             table.add_row("of them cached", f"{report['cached_tokens']:,}")
     for name in ("cost", "cost_per_kept") if asked else ():
         value = report[name]
-        # Without a kept trajectory there is no cost of one, though the cost is known.
+        # Without a kept trajectory there is no cost per trajectory.
         none = "none kept" if report["cost"] is not None else "unknown"
         shown = none if value is None else f"{value:.4f}"
         table.add_row(name.replace("_", " "), shown)
@@ -92,5 +92,5 @@ def show(report: dict[str, Any], out: Path) -> None:
         errors.print(plain(f"warning: {line}"), soft_wrap=True)
     if report["stopped"]:
         total = report["stopped"] in ("run_token_limit", "run_cost_limit")
-        how = "with a higher limit it goes on" if total else "the same command goes on"
+        how = "raise the limit to resume" if total else "run the same command to resume"
         console.print(f"stopped: {report['stopped']}; {how}", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Progress of a collection on the terminal, or as plain lines where there is none."""
+"""Progress of a collection, as a live display or as plain lines without a terminal."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _LINES = 5.0
 
 
 def facts(tally: CollectionProgress, engine: CollectionEngine) -> dict[str, str]:
-    """What progress shows, by name."""
+    """Return the displayed values, by name."""
     spent = tally.spent
     known = tally.priced and spent.cost is not None
     cost = f"{spent.cost:.4f}" if known else "unknown"
     if known and tally.cost_per_kept is not None and spent.cost:
-        cost += f" ({tally.cost_per_kept:.4f} for each kept)"
+        cost += f" ({tally.cost_per_kept:.4f} per kept trajectory)"
     found = {
         "done": f"{tally.done} of {tally.total}",
         "kept": str(tally.kept),
         "dropped": ", ".join(f"{name} {n}" for name, n in sorted(tally.reasons.items())) or "none",
-        "rate": f"{tally.rate:.1f} tasks a minute",
+        "rate": f"{tally.rate:.1f} tasks per minute",
         "in play": str(engine.in_play),
     }
     if tally.asks:
@@ -42,7 +42,7 @@ def facts(tally: CollectionProgress, engine: CollectionEngine) -> dict[str, str]
         tried = ", ".join(f"{name} {n}" for name, n in sorted(engine.retries.items()))
         found["retried"] = tried
     if engine.limit.waits:
-        found["waiting"] = f"{engine.limit.waits:.0f} s, as the endpoint asks"
+        found["waiting"] = f"{engine.limit.waits:.0f} s, as requested by the endpoint"
     if engine.stopped:
         found["stopping"] = engine.stopped
     return found
@@ -50,17 +50,18 @@ def facts(tally: CollectionProgress, engine: CollectionEngine) -> dict[str, str]
 
 @dataclass
 class Progress:
-    """Shows a collection while its event loop runs; see `showing`."""
+    """Shows the progress of a collection while its event loop runs; see `showing`."""
 
     console: Console
     endpoint: Endpoint | None = None
     live: Live | None = None
 
     def watch(self, tally: CollectionProgress, engine: CollectionEngine) -> None:
-        """Show from now on. To be called on the event loop, before the first request."""
+        """Start the display; must be called on the event loop, before the first request."""
         if self.endpoint is not None:
-            # Without --base-url, or with a variable set, it may not be where one thinks.
-            line = f"asking {self.endpoint}: {tally.total - tally.done} of {tally.total} tasks"
+            # Without --base-url, or with a variable set, the endpoint may differ from what the user
+            # expects.
+            line = f"endpoint {self.endpoint}: {tally.total - tally.done} of {tally.total} tasks"
             self.console.print(line, markup=False, highlight=False, soft_wrap=True)
         if self.console.is_terminal:
             self.live = Live(console=self.console, auto_refresh=False)
@@ -83,7 +84,7 @@ class Progress:
 
 @contextmanager
 def showing(console: Console, endpoint: Endpoint | None = None) -> Iterator[Progress]:
-    """Show progress, and first which endpoint is asked, until the block is left."""
+    """Show the endpoint, then progress, within the context."""
     progress = Progress(console, endpoint)
     try:
         yield progress

@@ -1,4 +1,4 @@
-"""What the commands share: consoles, JSON output and options."""
+"""Shared by the commands: consoles, JSON output and options."""
 
 from __future__ import annotations
 
@@ -17,51 +17,57 @@ from typer.models import ParameterInfo
 from agenttuning_plugin.console import plain
 from dataset_builders.errors import ConfigError
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Template = Annotated[
     str | None,
-    typer.Option(help="Chat template of this package, such as llama-2, for the tokenizer's own."),
+    typer.Option(
+        help="Chat template of this package, such as llama-2, instead of the tokenizer's."
+    ),
 ]
 TemplateVariables = Annotated[
     list[str] | None,
     typer.Option(
         "--chat-template-kwargs",
-        help="Variable of the chat template as name=JSON, such as enable_thinking=false; "
+        help="Chat template variable as name=JSON, such as enable_thinking=false; "
         "repeatable. Sent to a server with every request.",
     ),
 ]
 EndOfTurn = Annotated[
     list[str] | None,
-    typer.Option(help="Token beside eos that ends a turn, as a recipe's eot_tokens; repeatable."),
+    typer.Option(
+        help="Additional end-of-turn token besides eos, as eot_tokens in a recipe; repeatable."
+    ),
 ]
 
 ModelName = Annotated[
-    str | None, typer.Option(help="Name of the model at a URL. [default: its only one]")
+    str | None, typer.Option(help="Model name on the server. [default: its only model]")
 ]
-ApiKeyEnv = Annotated[str, typer.Option(help="Environment variable that holds the URL's key.")]
+ApiKeyEnv = Annotated[str, typer.Option(help="Environment variable with the server's API key.")]
 
 EnvironmentPrompt = Annotated[
     str,
-    typer.Option("--prompt", help="Words around the environment: own or published."),
+    typer.Option(
+        "--prompt", help="Prompt template: own (built in) or published (from AgentInstruct)."
+    ),
 ]
 AgentInstructCopy = Annotated[
     str | None,
-    typer.Option("--agentinstruct", help="Your AgentInstruct copy, for the published words."),
+    typer.Option("--agentinstruct", help="AgentInstruct copy, for the published prompts."),
 ]
 EnvironmentOptions = Annotated[
     list[str] | None,
     typer.Option(
         "--option",
-        help="Setting of the environment as key=value, such as backend=mariadb; repeatable.",
+        help="Environment option as key=value, such as backend=mariadb; repeatable.",
     ),
 ]
 
 
 def parse_options(given: Sequence[str] | None) -> dict[str, Any]:
-    """Settings given as key=value, the value read as YAML.
+    """Parse options given as key=value, with YAML values.
 
     Raises:
-        ConfigError: One has no "=", comes twice, or has a value that is not YAML.
+        ConfigError: An option has no "=", is repeated, or has a value that is not YAML.
     """
     parsed: dict[str, Any] = {}
     for text in given or ():
@@ -81,12 +87,12 @@ ENVIRONMENT_OPTIONS: Mapping[str, str] = {
     "agentinstruct": "--agentinstruct",
     "num_tasks": "--num-tasks",
 }
-"""Option by setting, of the commands that play an environment."""
+"""Option by setting, for the commands that play an environment."""
 
 
 @contextmanager
 def naming_options(options: Mapping[str, str]) -> Iterator[None]:
-    """Say errors of settings in the command line's words.
+    """Replace setting names in errors by the command line options.
 
     Args:
         options: Option by the name of the setting, such as "--num-tasks" by "num_tasks".
@@ -104,8 +110,25 @@ def naming_options(options: Mapping[str, str]) -> Iterator[None]:
         raise type(error)(text) from error
 
 
+def name_options(app: typer.Typer, argv: Sequence[str], text: str) -> str:
+    """Replace settings in backquotes, as lower layers name them, with options of the command.
+
+    Args:
+        app: The command line.
+        argv: Its arguments; the words of the command come first.
+        text: An error, such as "name another `out`".
+    """
+    command: Any = typer.main.get_command(app)
+    for word in argv:
+        if word not in (commands := getattr(command, "commands", {})):
+            break
+        command = commands[word]
+    options = {each.name: each.opts[0] for each in command.params if each.opts[0].startswith("--")}
+    return re.sub(r"`(\w+)`", lambda at: options.get(at[1], at[0]), text)
+
+
 def literal_help(app: typer.Typer) -> None:
-    """Show help texts as they are written: rich would take `[default: all]` for markup.
+    """Show help texts literally: rich would parse `[default: all]` as markup.
 
     Args:
         app: The command line; its sub-commands are included.
@@ -117,12 +140,12 @@ def literal_help(app: typer.Typer) -> None:
         if callback is None:
             continue
         function = inspect.unwrap(callback)
-        # Read once and kept: each evaluation of the texts makes new options.
+        # Evaluated once and stored: each evaluation of the annotations creates new options.
         function.__annotations__ = get_type_hints(function, include_extras=True)
         for hint in function.__annotations__.values():
             for info in getattr(hint, "__metadata__", ()):
                 if isinstance(info, ParameterInfo) and info.help:
-                    # Options that commands share come here once for each of them.
+                    # Shared options occur once per command.
                     info.help = plain(info.help.replace(r"\[", "["))
     for group in app.registered_groups:
         if group.typer_instance is not None:
@@ -130,5 +153,5 @@ def literal_help(app: typer.Typer) -> None:
 
 
 def emit(value: Any) -> None:
-    """Print JSON as it is: rich would wrap and colour it."""
+    """Print JSON without rich's wrapping and colours."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""The command `agenttuning contamination`: what of an evaluation set is in training data."""
+"""`agenttuning contamination`: overlap of an evaluation set with training data."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def check_contamination(
         training: Files, folders or hub ids.
         evaluation: Files, folders or hub ids.
         fields: Fields of an evaluation record to compare; all if empty.
-        tokenizer: Folder or hub id; words are compared if left out.
-        longer_than: Tokens that a shared span has more than.
+        tokenizer: Folder or hub id; None compares words.
+        longer_than: A shared span has more than this many tokens.
         skips: Tokens of a span that may differ.
 
     Returns:
-        The report, JSON-ready, with what became of the records of each source.
+        The report, JSON-ready, with the record counts of each source.
 
     Raises:
         ConfigError: A number is out of range, or the tokenizer is not a fast one.
@@ -64,13 +64,13 @@ def _texts(
 
 
 def show(report: dict[str, Any], number: int, out: Console, err: Console) -> None:
-    """Print a report for people.
+    """Print a report as text.
 
     Args:
         report: From `check_contamination`.
         number: Samples to show, the most contaminated ones.
-        out: Where the report goes.
-        err: Where it is said which records could not be compared.
+        out: Console of the report.
+        err: Console of messages about records that could not be compared.
     """
     unit, total = report["unit"], report["samples"]
     meaning = {

@@ -1,4 +1,4 @@
-"""`agenttuning env`: which environments work here, and what the others need."""
+"""`agenttuning env`: list, set up and validate environments."""
 
 from __future__ import annotations
 
@@ -27,9 +27,7 @@ if TYPE_CHECKING:
     from dataset_builders.rollouts.episode import Trajectory
     from dataset_builders.rollouts.validation import Validation
 
-env_app = typer.Typer(
-    help="Environments: what is there, what is missing, whether it works.", no_args_is_help=True
-)
+env_app = typer.Typer(help="List, set up and validate environments.", no_args_is_help=True)
 
 _SHOWN = 10  # failures
 
@@ -37,15 +35,15 @@ Data = Annotated[
     str | None,
     typer.Option(
         "--data",
-        help="Folder of the environment's data; where several are meant, a folder of such "
-        "folders, as $AGENTTUNING_DATA.",
+        help="Folder of the environment's data; for several environments a folder of such "
+        "folders, like $AGENTTUNING_DATA.",
     ),
 ]
 
 
 @env_app.command("list")
 def env_list(data: Data = None, as_json: Json = False) -> None:
-    """List the environments: the number of their tasks, or what is missing."""
+    """List the environments, with the number of their tasks or what is missing."""
     from agenttuning_plugin.cli.environment_checks import environment_status
 
     found = environment_status(data)
@@ -67,7 +65,7 @@ def env_setup(
     name: Annotated[str, typer.Argument(help="Name from `agenttuning env list`.")],
     data: Data = None,
 ) -> None:
-    """Make what an environment needs once on a machine; may be called again."""
+    """Perform an environment's one-time setup; may be called again."""
     from agenttuning_plugin.cli.environment_checks import set_up
 
     set_up(name, data, lambda text: console.print(plain(text), soft_wrap=True))
@@ -80,14 +78,16 @@ def env_validate(
     split: Annotated[
         str | None, typer.Option(help="Split to play. [default: the first of train, dev, test]")
     ] = None,
-    num_tasks: Annotated[int, typer.Option(min=1, help="Tasks, spread over the split.")] = 10,
+    num_tasks: Annotated[
+        int, typer.Option(min=1, help="Number of tasks, spread over the split.")
+    ] = 10,
     data: Data = None,
     prompt: EnvironmentPrompt = "own",
     agentinstruct: AgentInstructCopy = None,
     option: EnvironmentOptions = None,
     as_json: Json = False,
 ) -> None:
-    """Play without a model: the oracle must earn 1 on every task, an idle agent 0."""
+    """Validate without a model: the oracle must score 1 on every task, an idle agent 0."""
     from agenttuning_plugin.cli.environment_checks import ALL, resolve_environments, validation_json
 
     facts: dict[str, dict[str, Any]] = {}
@@ -98,7 +98,7 @@ def env_validate(
         try:
             result = _try_out(environment, split, num_tasks)
         except AgentTuningError as error:
-            # One that is not set up must not hide how the others fare.
+            # One that is not set up must not hide the results of the others.
             if name != ALL:
                 raise
             text = f"{each}: {str(error).removeprefix(f'{each}: ')}"

@@ -1,4 +1,4 @@
-"""What `agenttuning env` does: tell what environments need, set them up, try them out."""
+"""Logic of `agenttuning env`: status, setup and validation of environments."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Readiness:
     Attributes:
         name: Its registry name.
         missing: What is missing, in one line with the remedy; "" if nothing is.
-        tasks: Number of tasks by split, of those splits that are there.
-        stand_in: What there is in place of its data, such as "made-up pages", or "".
+        tasks: Number of tasks by available split.
+        stand_in: Placeholder data in place of its data, such as "made-up pages", or "".
     """
 
     name: str
@@ -34,7 +34,7 @@ class Readiness:
     stand_in: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """The facts for machines."""
+        """Return JSON-ready values."""
         return {"ready": not self.missing, "missing": self.missing, "tasks": self.tasks} | (
             {"only": self.stand_in} if self.stand_in else {}
         )
@@ -47,20 +47,20 @@ def resolve_environments(
     agentinstruct: str | None,
     options: Mapping[str, Any],
 ) -> list[EnvironmentSpec]:
-    """The environment of a name, or every one for "all".
+    """Return the environment with a name, or all environments for "all".
 
     Args:
         name: A registry name, or "all".
         data: Folder of its data; for "all" a folder of such folders.
         prompt: "own" or "published".
-        agentinstruct: Copy that holds the published wording.
-        options: Further arguments of the environment's class.
+        agentinstruct: AgentInstruct copy with the published prompts.
+        options: Options of the environment's class.
 
     Raises:
-        ConfigError: The name is unknown, or options are given to all alike.
+        ConfigError: The name is unknown, or options are given for "all".
     """
     if name == ALL and options:
-        raise ConfigError("--option: belongs to one environment; name it instead of all")
+        raise ConfigError("--option: is for one environment; give its name instead of all")
     specs = []
     for each in sorted(HELD_IN) if name == ALL else (name,):
         spec = load_environment(each, prompt=prompt, agentinstruct=agentinstruct)
@@ -71,13 +71,13 @@ def resolve_environments(
 
 
 def data_of(world: type[TextEnvironment], folder: str | None) -> str | None:
-    """Where a folder of data sets holds an environment's; None: it holds none."""
+    """Return an environment's folder within a folder of data sets; None if there is none."""
     places = [Path(folder) / name for name in (*world.data_names, world.name)] if folder else []
     return next((str(place) for place in places if place.is_dir()), None)
 
 
 def environment_status(folder: str | None = None) -> list[Readiness]:
-    """Look at every environment.
+    """Return the status of every environment.
 
     Args:
         folder: Folder with one folder of data for each environment.
@@ -100,13 +100,13 @@ def _readiness(environment: EnvironmentSpec, missing: str) -> Readiness:
 def _sizes(
     environment: EnvironmentSpec, splits: Sequence[str]
 ) -> tuple[dict[str, int], AgentTuningError | None]:
-    """Tasks of the splits that are there, and what is wrong with the first one that is not."""
+    """Count the tasks of available splits, with the error of the first unavailable one."""
     sizes: dict[str, int] = {}
     problem: AgentTuningError | None = None
     for split in splits:
         try:
             number = len(environment.task_ids(split))
-        except AgentTuningError as error:  # Of a split that this copy of the data lacks.
+        except AgentTuningError as error:  # A split that this copy of the data lacks.
             problem = problem or error
             continue
         if number:
@@ -117,16 +117,16 @@ def _sizes(
 
 
 def set_up(name: str, folder: str | None, say: Callable[[str], None]) -> None:
-    """Make what an environment needs once on a machine.
+    """Perform an environment's one-time setup.
 
     Args:
         name: The environment.
         folder: Folder of its data.
-        say: Told what is being done.
+        say: Called with progress messages.
 
     Raises:
         ConfigError: The name is unknown.
-        AgentTuningError: What is needed is not there; the message has the remedy.
+        AgentTuningError: A requirement is missing; the message has the remedy.
     """
     load_environment(name).dialogue.world.setup(folder, say)
 
@@ -137,16 +137,16 @@ def validate_environment(
     num_tasks: int,
     watch: Callable[[int], Callable[[Trajectory], None]],
 ) -> Validation:
-    """Let the oracle and an idle agent play.
+    """Play an environment with its oracle and with an idle agent.
 
     Args:
         environment: The environment.
-        split: Split to play; None: the first of train, dev and test that is there.
+        split: Split to play; None: the first available of train, dev and test.
         num_tasks: Tasks to play, spread over the split.
-        watch: Given the number of episodes to come; returns what is called with each.
+        watch: Called with the number of episodes; returns a function called after each.
 
     Raises:
-        AgentTuningError: The split, its data or an optional dependency is not there.
+        AgentTuningError: The split, its data or an optional dependency is missing.
     """
     sizes, problem = _sizes(environment, (split,) if split else SPLITS)
     if not sizes:
@@ -157,7 +157,7 @@ def validate_environment(
 
 
 def validation_json(validation: Validation) -> dict[str, Any]:
-    """A validation for machines."""
+    """Return a validation as JSON-ready values."""
     facts = asdict(validation)
     facts.pop("environment")
     return {"ok": validation.ok, **facts}

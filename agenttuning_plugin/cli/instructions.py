@@ -1,4 +1,4 @@
-"""`agenttuning instructions`: new tasks for the environments, by the paper's ways."""
+"""`agenttuning instructions`: generate tasks by Task Derivation and Self-Instruct."""
 
 from __future__ import annotations
 
@@ -25,33 +25,30 @@ if TYPE_CHECKING:
     from dataset_builders.instructions.task_kinds import TaskKind
 
 instructions_app = typer.Typer(
-    help="New tasks: Task Derivation (database) and Self-Instruct (os, database).",
+    help="Generate tasks: Task Derivation (database) and Self-Instruct (os, database).",
     no_args_is_help=True,
 )
 
-Out = Annotated[Path, typer.Option(help="Folder of the run; named again, it is taken up.")]
+Out = Annotated[Path, typer.Option(help="Output folder; an existing run is resumed.")]
 BaseUrl = Annotated[
     str | None, typer.Option(help="OpenAI-compatible endpoint, such as http://127.0.0.1:8000/v1.")
 ]
-KeyVariable = Annotated[str, typer.Option(help="Environment variable that holds its key.")]
+KeyVariable = Annotated[str, typer.Option(help="Environment variable with its API key.")]
 Temperature = Annotated[
     float | None,
-    typer.Option(min=0.0, help="Sampling temperature; the endpoint's own if left out."),
+    typer.Option(min=0.0, help="Sampling temperature; default: the endpoint's."),
 ]
-Concurrency = Annotated[int, typer.Option(min=1, help="Most requests in flight.")]
-MaxTokens = Annotated[
-    int | None, typer.Option(min=1, help="Tokens of the run after which nothing is sent.")
-]
-MaxCost = Annotated[
-    float | None, typer.Option(min=0.0, help="Cost of the run after which nothing is sent.")
-]
+Concurrency = Annotated[int, typer.Option(min=1, help="Maximum concurrent requests.")]
+MaxTokens = Annotated[int | None, typer.Option(min=1, help="Maximum tokens of the run.")]
+MaxCost = Annotated[float | None, typer.Option(min=0.0, help="Maximum cost of the run.")]
 Prices = Annotated[
     Path | None, typer.Option(help="YAML of prices per million tokens: {MODEL: {input, output}}.")
 ]
 Evaluation = Annotated[
     list[str] | None,
     typer.Option(
-        help="Further evaluation set to stay away from: file, folder or hub id; repeatable."
+        help="Additional evaluation set that tasks must not resemble: file, folder or hub id; "
+        "repeatable."
     ),
 ]
 
@@ -71,13 +68,14 @@ def derive(
     pairs: Annotated[str, typer.Argument(help="JSON Lines file of questions with SQL and tables.")],
     out: Out,
     model: Annotated[
-        str | None, typer.Option(help="Writes the thoughts; without it only tasks are derived.")
+        str | None,
+        typer.Option(help="Model that writes the thoughts; without it only tasks are derived."),
     ] = None,
     templates: Annotated[
-        bool, typer.Option(help="Build trajectories with fixed sentences as thoughts.")
+        bool, typer.Option(help="Use fixed sentences as thoughts, without a model.")
     ] = False,
     num_tasks: Annotated[
-        int | None, typer.Option(min=1, help="Tasks to keep. [default: all]")
+        int | None, typer.Option(min=1, help="Maximum tasks to keep. [default: all]")
     ] = None,
     base_url: BaseUrl = None,
     key_variable: KeyVariable = "OPENAI_API_KEY",
@@ -121,24 +119,24 @@ def derive(
 @instructions_app.command()
 @naming_options(_OPTIONS)
 def self_instruct(
-    env: Annotated[str, typer.Option(help="os or database.")],
-    model: Annotated[str, typer.Option(help="Writes the tasks.")],
+    env: Annotated[str, typer.Option(help="Environment: os or database.")],
+    model: Annotated[str, typer.Option(help="Model that writes the tasks.")],
     out: Out,
     num_tasks: Annotated[int, typer.Option(min=1, help="Tasks to keep.")] = 100,
     max_requests: Annotated[
         int | None,
-        typer.Option(min=1, help="Requests after which it ends. [default: as --num-tasks]"),
+        typer.Option(min=1, help="Maximum requests. [default: as --num-tasks]"),
     ] = None,
     seeds: Annotated[
         str | None,
-        typer.Option(help="Your own tasks to begin with: a .md file of tasks, or task files."),
+        typer.Option(help="Seed tasks of your own: a .md file of tasks, or task files."),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="Folder or file of the train split that examples come from.")
+        str | None, typer.Option(help="Folder or file of the train split used for examples.")
     ] = None,
-    per_request: Annotated[int, typer.Option(min=1, help="Tasks that a request asks for.")] = 3,
-    examples: Annotated[int, typer.Option(min=1, help="Tasks that a request shows.")] = 4,
-    seed: Annotated[int, typer.Option(help="Seeds the choice of examples.")] = 0,
+    per_request: Annotated[int, typer.Option(min=1, help="Tasks per request.")] = 3,
+    examples: Annotated[int, typer.Option(min=1, help="Example tasks per request.")] = 4,
+    seed: Annotated[int, typer.Option(help="Seed for selecting examples.")] = 0,
     base_url: BaseUrl = None,
     key_variable: KeyVariable = "OPENAI_API_KEY",
     temperature: Temperature = None,
@@ -149,7 +147,7 @@ def self_instruct(
     evaluation: Evaluation = None,
     as_json: Json = False,
 ) -> None:
-    """Let a model write tasks; each is executed before it is kept."""
+    """Let a model write tasks and keep those that pass execution checks."""
     from dataset_builders.instructions.proposal_filter import (
         SelfInstructReport,
         SelfInstructSettings,
@@ -187,7 +185,7 @@ def self_instruct(
 
 
 def _exit(report: Mapping[str, Any]) -> None:
-    # As `collect`: what a limit stopped is no error, but not all that was asked for.
+    # As in `collect`: stopping at a limit is not an error, but the result is incomplete.
     if report["stopped"] not in ("", "enough"):
         raise typer.Exit(3)
 
@@ -240,7 +238,7 @@ def _guard(kind: TaskKind, evaluation: list[str] | None) -> EvaluationGuard:
         texts += [text for _, text in read_texts(source, TextReport(source))]
     if not texts:
         errors.print(
-            f"{kind.name}: no evaluation tasks here to stay away from; --evaluation names them"
+            f"{kind.name}: no evaluation tasks found to compare with; give them with --evaluation"
         )
     return EvaluationGuard(texts)
 
@@ -248,7 +246,7 @@ def _guard(kind: TaskKind, evaluation: list[str] | None) -> EvaluationGuard:
 def _show(report: Mapping[str, Any], what: str, out: Path) -> None:
     console.print(f"{what}: {_counts(report[what])}", soft_wrap=True)
     if report.get("unusable"):
-        console.print(f"replies without use: {_counts(report['unusable'])}", soft_wrap=True)
+        console.print(f"unusable replies: {_counts(report['unusable'])}", soft_wrap=True)
     for reason, detail in report.get("first", {}).items():
         line = plain(" ".join(detail.split()))
         console.print(f"  {reason}, first: {line}", soft_wrap=True, highlight=False)

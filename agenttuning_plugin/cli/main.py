@@ -1,4 +1,4 @@
-"""The `agenttuning` command. Each command is thin: the work lies in modules of its own."""
+"""The `agenttuning` command; the commands' logic is in other modules."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from agenttuning_plugin.cli.common import (
     Template,
     emit,
     literal_help,
+    name_options,
 )
 from agenttuning_plugin.console import console, errors, plain
 from dataset_builders.errors import AgentTuningError, ConfigError
@@ -34,18 +35,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-recipe_app = typer.Typer(help="Recipes that ship with the package.", no_args_is_help=True)
+recipe_app = typer.Typer(help="List and copy shipped recipes.", no_args_is_help=True)
 app.add_typer(recipe_app, name="recipe")
 app.add_typer(cli_env.env_app, name="env")
 app.add_typer(cli_instructions.instructions_app, name="instructions")
 
 
 def main() -> None:
-    """Run the command line; an error that a user can mend is one line without traceback."""
+    """Run the command line; errors that a user can fix are one line without traceback."""
     try:
         app()
     except AgentTuningError as error:
-        errors.print(f"[bold red]error:[/bold red] {plain(str(error))}", soft_wrap=True)
+        text = plain(name_options(app, sys.argv[1:], str(error)))
+        errors.print(f"[bold red]error:[/bold red] {text}", soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         errors.print("stopped")
@@ -67,7 +69,7 @@ def options(
         ),
     ] = False,
 ) -> None:
-    """AgentTuning for Axolotl and TRL: agent skill without forgetting how to talk."""
+    """AgentTuning for Axolotl and TRL: agent skills without loss of general ability."""
 
 
 app.command()(cli_collect.collect)
@@ -83,10 +85,10 @@ app.command()(cli_view.view)
 @app.command()
 def demo(
     prepare: Annotated[
-        bool, typer.Option("--prepare", help="Only fetch and collect what the recipe needs.")
+        bool, typer.Option("--prepare", help="Only download and collect what the recipe needs.")
     ] = False,
 ) -> None:
-    """Fine-tune a small model on an eta-mix and show what it gained and kept."""
+    """Fine-tune a small model on an eta-mix and show what it gained and retained."""
     from agenttuning_plugin.demo import run as steps
 
     if prepare:
@@ -99,7 +101,7 @@ def demo(
 def check(
     recipe: Annotated[Path, typer.Argument(help="An Axolotl recipe.")], as_json: Json = False
 ) -> None:
-    """Report all problems of a recipe; exit code 1 if one is an error."""
+    """Report all problems of a recipe; exit code 1 if there is an error."""
     from agenttuning_plugin.preflight.check import check as run_check
 
     findings = run_check(recipe)
@@ -161,7 +163,7 @@ def inspect(
     end_of_turn: EndOfTurn = None,
     as_json: Json = False,
 ) -> None:
-    """Show a conversation as the model sees it, with the text that is trained in green."""
+    """Show a conversation as the model sees it, with trained text in green."""
     from agenttuning_plugin.evaluation.model_loading import load_tokenizer
     from agenttuning_plugin.reports.mask import inspect as look_at
     from agenttuning_plugin.reports.mask import show
@@ -189,23 +191,30 @@ def contamination(
     ],
     evaluation: Annotated[
         list[str],
-        typer.Option(help="Evaluation set of any shape, CSV, too: as --training; repeatable."),
+        typer.Option(
+            help="Evaluation set in any format, including CSV: file, folder or hub id; repeatable."
+        ),
     ],
     field: Annotated[
         list[str] | None,
         typer.Option(help="Field of an evaluation record to compare; repeatable. [default: all]"),
     ] = None,
     tokenizer: Annotated[
-        str | None, typer.Option(help="Folder or hub id; compares its tokens, not words.")
+        str | None,
+        typer.Option(help="Tokenizer folder or hub id; compares tokens instead of words."),
     ] = None,
     longer_than: Annotated[
-        int, typer.Option(min=1, help="Tokens that a shared span has more than.")
+        int, typer.Option(min=1, help="Minimum shared span: more than N tokens.")
     ] = 10,
-    skips: Annotated[int, typer.Option(min=0, help="Tokens of a span that may differ.")] = 4,
-    show: Annotated[int, typer.Option(min=0, help="Worst samples to show.")] = 5,
+    skips: Annotated[
+        int, typer.Option(min=0, help="Number of tokens that may differ within a span.")
+    ] = 4,
+    show: Annotated[
+        int, typer.Option(min=0, help="Number of most contaminated samples to show.")
+    ] = 5,
     as_json: Json = False,
 ) -> None:
-    """Tell how much of an evaluation set is in training data, by Llama 2's rule."""
+    """Measure how much of an evaluation set is in training data, by Llama 2's rule."""
     from agenttuning_plugin.cli import contamination as steps
 
     report = steps.check_contamination(
@@ -228,18 +237,18 @@ def chat(
         str,
         typer.Argument(help="Folder or hub id of a model or adapter, or a URL (…/v1)."),
     ],
-    adapter: Annotated[str | None, typer.Option(help="Adapter to put on the model.")] = None,
-    prompt: Annotated[str | None, typer.Option(help="Answer this and end.")] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer in tokens.")] = 512,
+    adapter: Annotated[str | None, typer.Option(help="LoRA adapter to apply to the model.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Answer this prompt and exit.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Maximum tokens of an answer.")] = 512,
     temperature: Annotated[
-        float, typer.Option(min=0.0, help="Sampling temperature; 0 takes the likeliest token.")
+        float, typer.Option(min=0.0, help="Sampling temperature; 0 for greedy decoding.")
     ] = 0.0,
     model_name: ModelName = None,
     api_key_env: ApiKeyEnv = "OPENAI_API_KEY",
     chat_template: Template = None,
     end_of_turn: EndOfTurn = None,
 ) -> None:
-    """Talk to a model on the terminal."""
+    """Chat with a model in the terminal."""
     from agenttuning_plugin.cli.chat import converse
     from agenttuning_plugin.evaluation.model_loading import close_subject, open_subject
 
@@ -257,4 +266,4 @@ def chat(
         close_subject(subject)
 
 
-literal_help(app)  # Once all commands are there.
+literal_help(app)  # After all commands are registered.

@@ -18,18 +18,21 @@ if TYPE_CHECKING:
     from agenttuning_plugin.reports.explain import Example
     from agenttuning_plugin.reports.segments import Segment
 
-_SHOWN = 160  # characters of a span
+_SHOWN = 160  # characters shown of a span
 
 
 def build(
     context: typer.Context,
-    out_folder: Annotated[Path, typer.Option("--out", help="Folder to make; must not exist.")],
+    out_folder: Annotated[Path, typer.Option("--out", help="Output folder; must not exist.")],
     num_examples: Annotated[
-        int | None, typer.Option(min=1, help="Length of the mix; needed without --recipe.")
+        int | None,
+        typer.Option(min=1, help="Number of examples in the mix; required without --recipe."),
     ] = None,
     recipe: Annotated[
         Path | None,
-        typer.Option(help="Build the mix of this recipe, as a run does; takes no other settings."),
+        typer.Option(
+            help="Build the mix of this recipe, as in training; excludes the other settings."
+        ),
     ] = None,
     agent: Annotated[
         list[str] | None, typer.Option(help="Agent data: file, folder or hub id; repeatable.")
@@ -53,17 +56,20 @@ def build(
     ] = None,
     gpt4_share: Annotated[
         float,
-        typer.Option(min=0, max=1, help="Share of GPT-4's conversations in general data; 0: any."),
+        typer.Option(
+            min=0, max=1, help="Share of GPT-4's conversations in general data; 0: no weighting."
+        ),
     ] = GPT4_SHARE,
     seed: Annotated[int, typer.Option(help="Seed of the order.")] = 0,
     tokenizer: Annotated[
-        str | None, typer.Option(help="Folder or hub id; rows are then ids and labels.")
+        str | None, typer.Option(help="Tokenizer folder or hub id; rows are then ids and labels.")
     ] = None,
-    max_length: Annotated[int, typer.Option(min=1, help="Longest row in tokens.")] = 4096,
+    max_length: Annotated[int, typer.Option(min=1, help="Maximum tokens of a row.")] = 4096,
     length_policy: Annotated[
-        str, typer.Option(help="What becomes of longer conversations; see docs/concepts/masks.md.")
+        str,
+        typer.Option(help="Length policy for longer conversations; see docs/concepts/masks.md."),
     ] = "",
-    processes: Annotated[int, typer.Option(min=1, help="Processes that encode.")] = 1,
+    processes: Annotated[int, typer.Option(min=1, help="Number of encoding processes.")] = 1,
     chat_template: Template = None,
     end_of_turn: EndOfTurn = None,
     as_json: Json = False,
@@ -109,10 +115,10 @@ def build(
 
 
 def _nothing_beside_recipe(context: typer.Context) -> None:
-    """A recipe sets everything: another setting would have no effect.
+    """Reject other settings beside --recipe, which would have no effect.
 
     Raises:
-        ConfigError: There is one.
+        ConfigError: There is such a setting.
     """
     allowed = {"out_folder", "recipe", "processes", "as_json"}
     for name in context.params.keys() - allowed:
@@ -154,11 +160,11 @@ def explain(
         int, typer.Option(help="Optimizer step from 0: step k of a trainer's log is k - 1 here.")
     ],
     rank: Annotated[
-        int | None, typer.Option(help="Process, from 0; all if left out.", show_default=False)
+        int | None, typer.Option(help="Rank, from 0. [default: all]", show_default=False)
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(min=1, help="Rows of a step, for a folder made by `build`."),
+        typer.Option(min=1, help="Rows per step, for a folder made by `build`."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -182,7 +188,7 @@ def explain(
         f"\nstep {step}: {len(examples)} examples, {agent} of them agent data", style="dim"
     )
     if all(pieces is None for pieces in texts):
-        console.print("no text: the rows are not on this machine any more", style="dim")
+        console.print("no text: the rows are no longer on this machine", style="dim")
 
 
 def _weights(options: list[str]) -> dict[str, float]:
@@ -190,7 +196,7 @@ def _weights(options: list[str]) -> dict[str, float]:
     for option in options:
         task, _, value = option.rpartition("=")
         if task in weights:
-            raise ConfigError(f"--task-weight: {task} is named twice")
+            raise ConfigError(f"--task-weight: {task} is given twice")
         try:
             weights[task] = float(value)
         except ValueError:

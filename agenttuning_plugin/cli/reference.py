@@ -1,4 +1,4 @@
-"""Generates docs/reference/cli.md from the typer app; run by `make pages`."""
+"""Generate docs/reference/cli.md from the typer app; run by `make pages`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ error, no traceback), 2 a wrong option, 130 after Ctrl-C; further codes are in a
 
 
 def page() -> str:
-    """The page, in Markdown."""
+    """Return the page, in Markdown."""
     return _HEAD + "".join(_section(name, command) for name, command in _commands(get_command(app)))
 
 
@@ -28,7 +28,7 @@ def _commands(command: Any, name: str = "agenttuning") -> Iterator[tuple[str, An
 
 
 def _section(name: str, command: Any) -> str:
-    """One command: its help text, then a row for each argument and option."""
+    """Format one command: its help text, then a row per argument and option."""
     rows = "".join(_row(item) for item in command.params if "completion" not in item.name)
     table = f"\n\n| Option | Default | Description |\n|---|---|---|\n{rows}" if rows else "\n"
     return f"\n## {name}\n\n{_text(command.help)}{table}"
@@ -50,7 +50,7 @@ def _row(parameter: Any) -> str:
 
 
 def _text(text: str | None) -> str:
-    r"""Help without what only a terminal reads: rich's escaped brackets."""
+    r"""Return help text without rich's escaped brackets."""
     return (text or "").strip().replace("\\[", "[")
 
 

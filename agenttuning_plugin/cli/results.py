@@ -1,4 +1,4 @@
-"""`agenttuning view`, `compare` and `errors`: reading what evaluations left."""
+"""`agenttuning view`, `compare` and `errors`: inspect the results of evaluations."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def view(
         ),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="File of the page. [default: view.html in the folder]")
+        Path | None, typer.Option(help="Output file. [default: view.html in the folder]")
     ] = None,
     limit: Annotated[
-        int, typer.Option(min=1, help="Episodes of one task at one step to show.")
+        int, typer.Option(min=1, help="Maximum episodes shown per task and step.")
     ] = 500,
 ) -> None:
-    """Make a page of transcripts: thought, action, observation, reward; readable offline."""
+    """Write an HTML page of transcripts: thought, action, observation, reward; works offline."""
     from agenttuning_plugin.reports.transcripts.page import render
     from agenttuning_plugin.reports.transcripts.read import read_episodes
     from dataset_builders.storage import replace_text
@@ -50,21 +50,26 @@ def compare(
     first: Annotated[Path, typer.Argument(help="Folder of an evaluation or training run.")],
     second: Annotated[
         Path | None,
-        typer.Argument(help="Another; left out, the first one's end is set against its start."),
+        typer.Argument(
+            help="Second folder. Without it, the first one's last step is compared with its first."
+        ),
     ] = None,
     first_step: Annotated[
-        int | None, typer.Option(help="Step of the first. [default: its last]")
+        int | None, typer.Option(help="Step in the first folder. [default: its last]")
     ] = None,
     second_step: Annotated[
-        int | None, typer.Option(help="Step of the second. [default: its last]")
+        int | None, typer.Option(help="Step in the second folder. [default: its last]")
     ] = None,
     all_figures: Annotated[
-        bool, typer.Option("--all-figures", help="Every figure, not only a task's main one.")
+        bool,
+        typer.Option("--all-figures", help="Compare every figure, not only a task's main one."),
     ] = False,
-    show: Annotated[int, typer.Option(min=0, help="Changed tasks to name each way.")] = 8,
+    show: Annotated[
+        int, typer.Option(min=0, help="Number of improved and of regressed tasks to list.")
+    ] = 8,
     as_json: Json = False,
 ) -> None:
-    """Set two evaluations side by side: paired differences, and which tasks changed."""
+    """Compare two evaluations: paired differences, and which tasks changed."""
     from agenttuning_plugin.reports import compare as comparing
 
     alone = second is None
@@ -95,7 +100,7 @@ def list_errors(
     ],
     as_json: Json = False,
 ) -> None:
-    """Show how episodes failed: the share of each mode, by task and step."""
+    """Show failure modes of episodes: the share of each, by task and step."""
     from agenttuning_plugin.reports import failures as error_analysis
 
     rows = error_analysis.read_rates(folder)

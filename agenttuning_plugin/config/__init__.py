@@ -1,1 +1,1 @@
-"""The recipe's section: its keys, and which of them contradict each other."""
+"""Schema and rules of the recipe's `agenttuning:` section."""

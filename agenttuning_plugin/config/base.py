@@ -1,4 +1,4 @@
-"""Settings that refuse what they do not know."""
+"""Base class of settings that reject unknown keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The section `endpoint:` of `agenttuning:`: evaluation through a server during training."""
+"""Section `agenttuning.endpoint`: evaluation on an inference server during training."""
 
 from __future__ import annotations
 
@@ -6,75 +6,89 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from evaluators.tasks.registry import BENCHMARKS, SUITES, check_options
+from evaluators.models.judge_settings import JudgeSettings
+from evaluators.tasks.registry import BENCHMARKS, IN_FLIGHT, SUITES, SuiteSettings, check_options
 
 
 class EndpointConfig(BaseModel):
-    """Evaluates through a server that is given the adapter, while training goes on."""
+    """Evaluates on a server that loads the adapter, while training continues."""
 
     model_config = ConfigDict(extra="forbid")
 
     base_url: str = Field(
         pattern=r"^https?://",
-        description="Address of the server, such as `http://127.0.0.1:8000/v1`; it sees the "
+        description="Base URL of the server, such as `http://127.0.0.1:8000/v1`; it must see the "
         "output folder under the same path.",
     )
     lora_route: Literal["vllm"] = Field(
         default="vllm",
-        description="How the server is given an adapter: `vllm`, by `POST /load_lora_adapter`.",
+        description="How the server loads an adapter: `vllm`, by `POST /load_lora_adapter`.",
     )
     every: int | None = Field(
-        default=None, ge=1, description="Optimizer steps between runs; none in between if left out."
+        default=None, ge=1, description="Optimizer steps between runs; default: no runs in between."
     )
-    at_start: bool = Field(default=True, description="Run before the first step, as the base.")
+    at_start: bool = Field(default=True, description="Run before the first step, as the baseline.")
     at_end: bool = Field(default=True, description="Run after the last step.")
     suites: list[str] = Field(
         default=["held-in"],
         min_length=1,
-        description="Suites and tasks, as `agenttuning evaluate --suite` takes them.",
+        description="Suites and tasks, as for `agenttuning evaluate --suite`.",
     )
     limit: int | None = Field(
-        default=None, ge=1, description="Items of each task, the first ones; all if left out."
+        default=None, ge=1, description="Maximum items per task, the first ones; default: all."
     )
-    data: str | None = Field(
-        default=None, description="Folder with a folder of data for each task."
-    )
+    data: str | None = Field(default=None, description="Folder with one data folder per task.")
     prompt: Literal["own", "published"] = Field(
-        default="own", description="Words around the held-in environments."
+        default="own",
+        description="Prompt template of the held-in environments: `own` (built in) or `published` "
+        "(from AgentInstruct).",
     )
     agentinstruct: str | None = Field(
-        default=None, description="AgentInstruct copy that holds the published words."
+        default=None, description="AgentInstruct copy with the published prompts."
     )
     options: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
-        description="Further settings by task, such as `{database: {backend: mariadb}}`.",
+        description="Options by task, such as `{database: {backend: mariadb}}`.",
     )
-    judge_model: str | None = Field(
-        default=None, description="Model that rates answers (MT-Bench, ReWOO)."
-    )
-    judge_base_url: str | None = Field(default=None, description="Where it is asked.")
+    judge_model: str | None = Field(default=None, description="Judge model (MT-Bench, ReWOO).")
+    judge_base_url: str | None = Field(default=None, description="Base URL of the judge model.")
     judge_api_key_env: str = Field(
-        default="OPENAI_API_KEY", description="Environment variable that holds its key."
+        default="OPENAI_API_KEY", description="Environment variable with the judge's API key."
     )
     api_key_env: str = Field(
-        default="OPENAI_API_KEY", description="Environment variable that holds the server's key."
+        default="OPENAI_API_KEY", description="Environment variable with the server's API key."
     )
     max_new_tokens: int | None = Field(
-        default=None, ge=1, description="Limit on an answer below the tasks' own."
+        default=None, ge=1, description="Maximum tokens of an answer, if below the tasks' own."
     )
     batch_size: int | None = Field(
         default=None,
         ge=1,
-        description="Most episodes played in parallel; by default as many as the server sustains.",
+        description="Maximum concurrent episodes; default: as many as the server sustains.",
     )
     wait: float = Field(
         default=3600.0,
         ge=0,
-        description="Seconds that the end of training waits for results still to come.",
+        description="Seconds to wait for outstanding results at the end of training.",
     )
     strict: bool = Field(
-        default=False, description="Whether a failed evaluation ends training with an error."
+        default=False, description="Whether a failed evaluation aborts training with an error."
     )
+
+    def task_settings(self) -> SuiteSettings:
+        """Settings of the suites' tasks."""
+        judge = self.judge_model and JudgeSettings(
+            self.judge_model, self.judge_base_url, self.judge_api_key_env
+        )
+        return SuiteSettings(
+            data=self.data,
+            prompt=self.prompt,
+            agentinstruct=self.agentinstruct,
+            batch_size=self.batch_size or IN_FLIGHT,
+            max_new_tokens=self.max_new_tokens,
+            judge=judge or None,
+            options=self.options,
+        )
 
     @field_validator("suites", mode="before")
     @classmethod

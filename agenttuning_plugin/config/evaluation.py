@@ -1,4 +1,4 @@
-"""What is measured during training: `evaluators` of the section."""
+"""Section `agenttuning.evaluators`: evaluation during training."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from agenttuning_plugin.config.base import StrictModel
 from dataset_builders.environments import EnvironmentSpec, load_environment
 from dataset_builders.errors import ConfigError
+from evaluators.models.judge_settings import JudgeSettings
 from evaluators.tasks.registry import BENCHMARKS, LM_EVAL, check_options, is_benchmark
 
 
@@ -16,9 +17,9 @@ class _Scheduled(StrictModel):
     every: int | None = Field(
         default=None,
         ge=1,
-        description="Optimizer steps between runs; if left out, that of `evaluation`.",
+        description="Optimizer steps between runs; default: that of `evaluation`.",
     )
-    at_start: bool = Field(default=True, description="Run before the first step, as the base.")
+    at_start: bool = Field(default=True, description="Run before the first step, as the baseline.")
     at_end: bool = Field(default=True, description="Run after the last step.")
 
 
@@ -27,27 +28,28 @@ class AgentTaskConfig(_Scheduled):
 
     type: Literal["agent_task"]
     environment: str = Field(default="database", description="Name of the environment.")
-    split: str = Field(default="test", description="Split whose tasks are played.")
+    split: str = Field(default="test", description="Split of the tasks.")
     num_tasks: int = Field(
         default=32, ge=1, description="Number of tasks, the first ones of the split."
     )
-    batch_size: int = Field(default=16, ge=1, description="Episodes played at once.")
+    batch_size: int = Field(default=16, ge=1, description="Concurrent episodes.")
     max_new_tokens: int | None = Field(
-        default=None, ge=1, description="Longest turn in tokens; the benchmark's if left out."
+        default=None, ge=1, description="Maximum tokens of a turn; default: the benchmark's."
     )
     prompt: Literal["own", "published"] = Field(
         default="own",
-        description="Words around the environment: ours, or those of an AgentInstruct copy.",
+        description="Prompt template: `own` (built in) or `published` (from an AgentInstruct "
+        "copy).",
     )
     agentinstruct: str | None = Field(
-        default=None, description="Where that copy is: file, folder or hub id."
+        default=None, description="AgentInstruct copy: file, folder or hub id."
     )
     data: str | None = Field(
-        default=None, description="Folder of the environment's data, where it needs one."
+        default=None, description="Folder of the environment's data, if it needs one."
     )
     options: dict[str, Any] = Field(
         default_factory=dict,
-        description="Further settings of the environment, such as `backend: mariadb`.",
+        description="Options of the environment, such as `backend: mariadb`.",
     )
 
     @model_validator(mode="after")
@@ -57,7 +59,7 @@ class AgentTaskConfig(_Scheduled):
 
     @property
     def key(self) -> str:
-        """Name of its figures."""
+        """Prefix of its figures."""
         return self.environment if self.split == "test" else f"{self.environment}_{self.split}"
 
     def spec(self) -> EnvironmentSpec:
@@ -83,24 +85,25 @@ class GeneralLossConfig(_Scheduled):
 
     @property
     def key(self) -> str:
-        """Name of its figures."""
+        """Prefix of its figures."""
         return "general"
 
 
 class ReplayConfig(_Scheduled):
-    """Reads expert trajectories with the model: seconds, where playing takes minutes."""
+    """Compares the model's predictions with expert trajectories: seconds instead of minutes."""
 
     type: Literal["replay"]
     data: str | None = Field(
         default=None,
-        description="Trajectories that training does not see: file, folder or hub id; if left "
-        "out, the oracle's in test tasks of `environment`.",
+        description="Expert trajectories that are not trained on: file, folder or hub id; "
+        "default: the oracle's on test tasks of `environment`.",
     )
     environment: str = Field(
-        default="database", description="Environment whose oracle plays, without `data`."
+        default="database",
+        description="Environment whose oracle generates the trajectories, if `data` is not set.",
     )
     num_trajectories: int = Field(default=64, ge=1, description="Number of trajectories.")
-    max_length: int = Field(default=4096, ge=1, description="Longest of them in tokens.")
+    max_length: int = Field(default=4096, ge=1, description="Maximum tokens of a trajectory.")
 
     @field_validator("environment")
     @classmethod
@@ -109,12 +112,12 @@ class ReplayConfig(_Scheduled):
 
     @property
     def key(self) -> str:
-        """Name of its figures."""
+        """Prefix of its figures."""
         return "replay"
 
 
 class BenchmarkConfig(_Scheduled):
-    """A task of the paper's tables, as `agenttuning evaluate` measures it."""
+    """A task of the paper's tables, measured as by `agenttuning evaluate`."""
 
     type: Literal["benchmark"]
     name: str = Field(
@@ -131,21 +134,19 @@ class BenchmarkConfig(_Scheduled):
         return value
 
     limit: int | None = Field(
-        default=None, ge=1, description="Items of it, the same ones every time; all if left out."
+        default=None, ge=1, description="Maximum items, the same ones every time; default: all."
     )
-    data: str | None = Field(
-        default=None, description="Folder with a folder of data for each task."
-    )
-    batch_size: int = Field(default=16, ge=1, description="Episodes or prompts at once.")
+    data: str | None = Field(default=None, description="Folder with one data folder per task.")
+    batch_size: int = Field(default=16, ge=1, description="Concurrent episodes or prompts.")
     max_new_tokens: int | None = Field(
-        default=None, ge=1, description="Shorter answers than the task allows, for trials."
-    )
-    options: dict[str, Any] = Field(
-        default_factory=dict, description="Further settings of the task."
-    )
-    judge: dict[str, Any] | None = Field(
         default=None,
-        description="Judging model: `model`, `base_url`, `api_key_env`, `temperature`, "
+        ge=1,
+        description="Maximum tokens of an answer, if below the task's own; for trials.",
+    )
+    options: dict[str, Any] = Field(default_factory=dict, description="Options of the task.")
+    judge: JudgeSettings | None = Field(
+        default=None,
+        description="Judge model: `model`, `base_url`, `api_key_env`, `temperature`, "
         "`token_field`, `request` (further fields).",
     )
 
@@ -156,7 +157,7 @@ class BenchmarkConfig(_Scheduled):
 
     @property
     def key(self) -> str:
-        """Name of its figures."""
+        """Prefix of its figures."""
         return self.name.replace("/", "_")
 
 

@@ -13,12 +13,12 @@ Level = Literal["ok", "warning", "error"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was checked.
+    """One finding of a check.
 
     Attributes:
         what: What was checked.
         detail: What was found, in one line.
-        level: Whether it is in order, may be wrong, or stops a run or makes it another one.
+        level: Whether it is correct, possibly wrong, or prevents or changes the run.
     """
 
     what: str
@@ -26,21 +26,21 @@ class Finding:
     level: Level = "ok"
 
     def as_json(self) -> dict[str, str]:
-        """The finding for machines."""
+        """Return the finding as JSON-ready values."""
         return {"level": self.level, "what": self.what, "detail": self.detail}
 
 
 def errors_in(what: str, lines: Iterable[str]) -> list[Finding]:
-    """Errors, one for each line."""
+    """Return the errors, one per line."""
     return [Finding(what, line, "error") for line in lines]
 
 
 def guarded(what: str, step: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
-    """Findings of a step; an `AgentTuningError` that ends it is the last one.
+    """Collect the findings of a step; an `AgentTuningError` that ends it becomes the last one.
 
     Args:
         what: What the step checks.
-        step: Makes the findings.
+        step: Yields the findings.
     """
     try:
         yield from step()

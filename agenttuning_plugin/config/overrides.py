@@ -1,4 +1,4 @@
-"""Overrides of the section at the top level, as sweeps and command lines write them.
+"""Top-level overrides of the section, as sweeps and command lines write them.
 
 Axolotl's `--sweep` sets top-level keys, `accelerate launch -m axolotl.cli.train` splits a flag
 at its first `__`, and Axolotl drops top-level keys that it does not know. An override such as
@@ -33,8 +33,8 @@ def apply_overrides(cfg: MutableMapping[str, Any]) -> list[str]:
         The keys that were moved, as they were written.
 
     Raises:
-        ConfigError: A top-level key begins with the section's name and is no override, two
-            overrides name one setting, or a part of one leads nowhere.
+        ConfigError: A top-level key begins with the section's name but is not an override, two
+            overrides set one setting, or a path does not exist.
     """
     similar = [key for key in cfg if _looks_like_section(key)]
     moved: dict[tuple[str, ...], str] = {}
@@ -57,12 +57,12 @@ def apply_overrides(cfg: MutableMapping[str, Any]) -> list[str]:
 
 
 def _looks_like_section(key: object) -> bool:
-    """Whether a top-level key means the section without being it; case is ignored."""
+    """Whether a top-level key seems to mean the section; case is ignored."""
     return isinstance(key, str) and key != SECTION and key.lower().startswith(SECTION)
 
 
 def _split_keys(section: MutableMapping[str, Any]) -> None:
-    """Split keys of the section that hold a path, such as `evaluation__every`."""
+    """Split keys of the section that contain a path, such as `evaluation__every`."""
     for key in [key for key in section if isinstance(key, str) and _SEPARATOR.search(key)]:
         path = _SEPARATOR.split(key)
         if "" not in path:
@@ -70,7 +70,7 @@ def _split_keys(section: MutableMapping[str, Any]) -> None:
 
 
 def _set(target: Any, path: Sequence[str], value: Any, key: str) -> None:
-    """Set a value at a path, making missing mappings on the way.
+    """Set a value at a path, creating missing mappings.
 
     Raises:
         ConfigError: The path leads into a value without keys, or past the end of a list.
@@ -82,7 +82,7 @@ def _set(target: Any, path: Sequence[str], value: Any, key: str) -> None:
         if inner is None:
             inner = {}
         elif isinstance(inner, str) and part in _SOURCES:
-            inner = {"path": inner}  # a source may be written as its path alone
+            inner = {"path": inner}  # a source may be given as its path alone
         target[at] = inner
         target = inner
     target[_position(target, last, key)] = value
@@ -99,13 +99,13 @@ def _position(target: Any, part: str, key: str) -> Any:
 
 
 def check_command_line(argv: Sequence[str]) -> None:
-    """Refuse overrides that `axolotl train` passes to the launcher or drops.
+    """Reject overrides that `axolotl train` passes to the launcher or drops.
 
     Args:
         argv: Command line of this process, `sys.argv`.
 
     Raises:
-        ConfigError: There is one; names what works instead.
+        ConfigError: There is such an override; the message names what works instead.
     """
     program = Path(argv[0]).stem if argv else ""
     flags = [arg for arg in argv[1:] if arg.startswith(f"--{SECTION}")]

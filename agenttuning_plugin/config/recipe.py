@@ -1,7 +1,7 @@
 """The `agenttuning:` section of an Axolotl recipe.
 
-Axolotl drops keys that it does not know in silence. Everything of ours therefore lives
-in one nested section that refuses unknown keys, and the section itself is required.
+Axolotl silently drops unknown keys. All our settings are therefore in one nested section that
+rejects unknown keys, and the section itself is required.
 """
 
 from __future__ import annotations
@@ -9,143 +9,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_serializer, field_validator, model_validator
 
 from agenttuning_plugin.config.base import StrictModel
 from agenttuning_plugin.config.endpoint import EndpointConfig
 from agenttuning_plugin.config.evaluation import EvaluatorConfig
-from dataset_builders.cleaning.steps import Cleaning
 from dataset_builders.mixing.eta_schedule import Mode
 from dataset_builders.mixing.pools import GPT4_SHARE
 from dataset_builders.mixing.unit_conversion import Unit
-from dataset_builders.sources.loading import Format, SourceSpec
+from dataset_builders.sources.loading import SourceSpec
 from evaluators.training.schedule import EvaluationPolicy
 
 
-class CleaningConfig(StrictModel):
-    """Steps that make shared chats fit to train on."""
-
-    remove_share_banners: bool = Field(
-        default=True, description="Remove system turns that only name the sharing site."
-    )
-    clean_characters: bool = Field(
-        default=True, description="Remove control characters and zero-width spaces."
-    )
-    remove_page_text: bool = Field(
-        default=True, description="Remove captions of the chat page, such as `2 / 2`."
-    )
-    remove_failed_answers: bool = Field(
-        default=True, description="Remove answers that are only a message of failure."
-    )
-    remove_empty_turns: bool = Field(default=True, description="Remove turns that show nothing.")
-    join_user_turns: bool = Field(
-        default=True, description="Join questions that follow one another."
-    )
-    strip_leading_assistant: bool = Field(
-        default=True, description="Remove answers before the first question."
-    )
-    strip_trailing_user: bool = Field(
-        default=True, description="Remove questions after the last answer."
-    )
-    drop_page_markup: bool = Field(
-        default=True, description="Drop conversations with the chat page's own markup in them."
-    )
-    language: str | None = Field(
-        default="en", description="Language to keep, as ISO 639-1 code; null: any."
-    )
-    drop_duplicates: bool = Field(
-        default=True, description="Drop conversations that come again, character for character."
-    )
-    near_duplicates: float | None = Field(
-        default=0.8,
-        gt=0,
-        le=1,
-        description="Similarity (Jaccard, of word 5-grams) at which a conversation counts as "
-        "coming again; null: none.",
-    )
-
-    def cleaning(self) -> Cleaning:
-        """The data layer's description of these steps."""
-        return Cleaning(**self.model_dump())
-
-
-class SourceConfig(StrictModel):
-    """Where conversations come from."""
-
-    path: str = Field(
-        min_length=1, description="File, folder or hub dataset id. `~` is the home folder."
-    )
-    format: Format | None = Field(
-        default=None, description="Format of the records; detected from the first ones if left out."
-    )
-    splits: list[str] = Field(
-        default_factory=list,
-        description="Splits to read, such as `[db, os]`; if left out, all except "
-        "those for evaluation, such as `test`.",
-    )
-    data_files: list[str] = Field(
-        default_factory=list, description="Glob patterns inside a folder or hub dataset."
-    )
-    revision: str | None = Field(
-        default=None, description="Branch, tag or commit of a hub dataset."
-    )
-    limit: int | None = Field(
-        default=None, ge=1, description="Conversations to take from the start; all if left out."
-    )
-    weight: float | None = Field(
-        default=None,
-        gt=0,
-        description="Share within agent or general data, relative to its other sources'; by "
-        "number of rows if all leave it out.",
-    )
-    reconstruct_loss: bool = Field(
-        default=False,
-        description="Put back the `loss` flags that a copy of AgentInstruct lost.",
-    )
-    calls_as_text: bool = Field(
-        default=False,
-        description="Spell tool calls out as text, for chat templates that know no tools.",
-    )
-    clean: CleaningConfig | Literal[False] | None = Field(
-        default=None,
-        description="Steps of cleaning, of `sharegpt` only; all if left out, `false` for none.",
-    )
-    model: str | None = Field(
-        default=None,
-        description="Model that wrote the conversations whose record names none, such as `gpt-4`.",
-    )
-
-    def spec(self) -> SourceSpec:
-        """The data layer's description of this source."""
-        return SourceSpec(
-            path=self.path,
-            format=self.format,
-            splits=tuple(self.splits),
-            data_files=tuple(self.data_files),
-            revision=self.revision,
-            limit=self.limit,
-            weight=self.weight,
-            reconstruct_loss=self.reconstruct_loss,
-            calls_as_text=self.calls_as_text,
-            clean=self._cleaning(),
-            model=self.model or "",
-        )
-
-    def _cleaning(self) -> Cleaning | None:
-        if self.clean is None:
-            return None
-        return self.clean.cleaning() if self.clean else Cleaning.none()
-
-
 class EtaStage(StrictModel):
-    """A share of agent data that holds from a step on."""
+    """A share of agent data that applies from a step on."""
 
     from_step: int = Field(
         ge=1,
         description="First optimizer step of the stage, counted from 0; with sample packing "
         "the change is blurred by a window of examples to both sides.",
     )
-    eta: float = Field(ge=0, le=1, description="Share of agent data from there on.")
+    eta: float = Field(ge=0, le=1, description="Share of agent data from that step on.")
 
 
 class AgentTuningSection(StrictModel):
@@ -159,7 +43,8 @@ class AgentTuningSection(StrictModel):
     )
     eta_stages: list[EtaStage] = Field(
         default_factory=list,
-        description="Other shares from later steps on; before the first of them, `eta` holds.",
+        description="Shares that apply from later steps on; before the first of them, `eta` "
+        "applies.",
     )
     eta_unit: Unit = Field(
         default="example",
@@ -173,8 +58,9 @@ class AgentTuningSection(StrictModel):
     )
     loss_normalization: Literal["tokens", "examples"] = Field(
         default="tokens",
-        description="What a step's loss is divided by: `tokens`: the trained tokens of the global "
-        "batch; `examples`: the mean over its examples of each one's mean, so that eta is the "
+        description="Normalisation of a step's loss. `tokens`: mean over the trained tokens of "
+        "the global batch; `examples`: mean over examples of each example's mean, so that eta is "
+        "the "
         "share of the loss (needs `micro_batch_size: 1` without packing).",
     )
     task_weights: dict[str, float] = Field(
@@ -185,31 +71,31 @@ class AgentTuningSection(StrictModel):
         default=GPT4_SHARE,
         gt=0,
         lt=1,
-        description="Share of GPT-4's conversations within the general data, where it is known "
-        "which these are (paper: 1 to 4); `~` draws all alike.",
+        description="Share of GPT-4's conversations within the general data, if the author models "
+        "are known (paper: 1 to 4); `~`: no weighting.",
     )
-    agent: list[SourceConfig] = Field(
+    agent: list[SourceSpec] = Field(
         default_factory=list, description="Agent data: one source or a list of them."
     )
-    general: list[SourceConfig] = Field(
+    general: list[SourceSpec] = Field(
         default_factory=list, description="General chat: one source or a list of them."
     )
     num_examples: int | None = Field(
         default=None,
         ge=1,
-        description="Examples in the mix; by default as many as `max_steps` takes.",
+        description="Examples in the mix; default: as many as `max_steps` needs.",
     )
     general_passes: float | None = Field(
         default=None,
         gt=0,
-        description="Run length as passes over the general data, in place of `max_steps`.",
+        description="Run length in passes over the general data, instead of `max_steps`.",
     )
     mix_seed: int | None = Field(
-        default=None, description="Seed of the order; the recipe's `seed` if left out."
+        default=None, description="Seed of the order; default: the recipe's `seed`."
     )
     chat_template: str | None = Field(
         default=None,
-        description="Chat template of this package, such as `llama-2`; if left out, Axolotl's "
+        description="Chat template of this package, such as `llama-2`; default: Axolotl's "
         "`chat_template` or the tokenizer's own.",
     )
     chat_template_kwargs: dict[str, Any] = Field(
@@ -220,19 +106,19 @@ class AgentTuningSection(StrictModel):
     holdout: int = Field(
         default=64,
         ge=0,
-        description="General conversations kept out of training, to measure the loss on.",
+        description="General conversations held out of training, to measure the loss on.",
     )
     processes: int = Field(
-        default=1, ge=1, description="Processes that encode; the rows do not depend on it."
+        default=1, ge=1, description="Number of encoding processes; the rows do not depend on it."
     )
     evaluators: list[EvaluatorConfig] = Field(
-        default_factory=list, description="What is measured during training."
+        default_factory=list, description="Evaluators that run during training."
     )
     evaluation: EvaluationPolicy = Field(
-        default_factory=EvaluationPolicy, description="What holds for all evaluators."
+        default_factory=EvaluationPolicy, description="Settings shared by all evaluators."
     )
     endpoint: EndpointConfig | None = Field(
-        default=None, description="What is measured on a server while training goes on."
+        default=None, description="Evaluation on an inference server while training continues."
     )
 
     @field_validator("agent", "general", mode="before")
@@ -240,7 +126,7 @@ class AgentTuningSection(StrictModel):
     def _one_or_many(cls, value: Any) -> Any:
         if isinstance(value, str):
             return [{"path": value}]
-        if isinstance(value, dict):
+        if isinstance(value, dict | SourceSpec):
             return [value]
         if isinstance(value, list):
             return [{"path": item} if isinstance(item, str) else item for item in value]
@@ -261,7 +147,7 @@ class AgentTuningSection(StrictModel):
         if self.general_passes is not None and self.eta_unit != "example":
             raise ValueError(
                 f"general_passes: found with eta_unit {self.eta_unit}, expected `example`, or "
-                "max_steps in its place"
+                "max_steps instead"
             )
         self.check_evaluation({})
         measures_loss = any(e.type == "general_loss" for e in self.evaluators)
@@ -288,12 +174,17 @@ class AgentTuningSection(StrictModel):
 
 
 class AgentTuningArgs(BaseModel):
-    """What the plugin adds to Axolotl's settings: one section.
+    """The plugin's extension of Axolotl's settings: one section.
 
-    Not required here: otherwise recipes without the plugin would be refused where an entry point
-    loads it; a recipe that lists the plugin is refused without it by `check_recipe`.
+    Not required here: otherwise recipes without the plugin would be rejected if an entry point
+    loads it; a recipe that lists the plugin without the section is rejected by `check_recipe`.
     """
 
     agenttuning: AgentTuningSection | None = Field(
         default=None, description="Settings of the AgentTuning plugin."
     )
+
+    @field_serializer("agenttuning")
+    def _whole(self, section: AgentTuningSection | None) -> dict[str, Any] | None:
+        """With null where the recipe says so, though Axolotl drops what is null from its dump."""
+        return None if section is None else section.model_dump(mode="json")

@@ -1,4 +1,4 @@
-"""The recipe's keys as a page, made from the models that check them.
+"""Generates the reference page of recipe keys from the models that validate them.
 
 `make pages` writes docs/reference/recipe.md with it; a test compares them.
 """
@@ -16,19 +16,19 @@ from agenttuning_plugin.config.evaluation import (
 )
 from agenttuning_plugin.config.recipe import (
     AgentTuningSection,
-    CleaningConfig,
     EtaStage,
-    SourceConfig,
 )
+from dataset_builders.cleaning.steps import Cleaning
 from dataset_builders.settings import fields_of
+from dataset_builders.sources.loading import SourceSpec
 from evaluators.training.floors import BestCheckpoint, ScoreFloor
 from evaluators.training.schedule import EvaluationPolicy
 
 _PARTS: tuple[tuple[str, type], ...] = (
     ("agenttuning", AgentTuningSection),
     ("A stage, under `eta_stages`", EtaStage),
-    ("A source, under `agent` or `general`", SourceConfig),
-    ("`clean` of a source", CleaningConfig),
+    ("A source, under `agent` or `general`", SourceSpec),
+    ("`clean` of a source", Cleaning),
     ("An evaluator of `type: agent_task`", AgentTaskConfig),
     ("An evaluator of `type: general_loss`", GeneralLossConfig),
     ("An evaluator of `type: replay`", ReplayConfig),
@@ -78,7 +78,7 @@ which Axolotl draws unseeded: the same recipe on the same machine trains the sam
 
 
 def page() -> str:
-    """The page, in Markdown."""
+    """Return the page, in Markdown."""
     parts = [_HEAD]
     for title, model in _PARTS:
         head = "| Key | Default | Bounds | Description |\n|---|---|---|---|\n"
@@ -102,11 +102,11 @@ def _row(name: str, field: FieldInfo) -> str:
 
 def _default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
-    if fields_of(value):  # a table of its own
+    if fields_of(value):  # has its own table
         return ""
-    return (
-        "" if value in (None, [], (), {}) else f"`{str(value).lower() if value is True else value}`"
-    )
+    if value in (None, "", [], (), {}):
+        return ""
+    return f"`{str(value).lower() if value is True else value}`"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Rules of a recipe that neither Axolotl nor the section's own schema can check.
+"""Recipe rules that neither Axolotl nor the section's own schema can check.
 
-Needs no Axolotl, so that `agenttuning check` can explain a recipe where it is missing.
+Does not import Axolotl, so that `agenttuning check` can explain a recipe without it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ORDER = "the plugin determines the order of the rows"
 _POSE = "the plugin encodes the rows, without PoSE"
 _TUNING = "eta-sampling is for supervised fine-tuning"
 
-# Key, and why a recipe of this plugin must not set it. False or nothing is what the plugin does.
+# Key, and why a recipe of this plugin must not set it. Unset or false matches the plugin.
 _REFUSED = {
     "datasets": _DATA,
     "pretraining_dataset": _DATA,
@@ -38,7 +38,7 @@ _REFUSED = {
     "rl": _TUNING,
     "reward_model": _TUNING,
     "process_reward_model": _TUNING,
-    "streaming": "the mix has to be known before the first step",
+    "streaming": "the mix must be known before the first step",
     "group_by_length": "it would reorder the mix",
     "balance_labels": "it would reorder the mix",  # Axolotl 0.21
     "label_balance_window_optim_steps": "it would reorder the mix",
@@ -50,13 +50,13 @@ _REFUSED = {
     "dataset_shard_idx": "the plugin reads the data: set splits, data_files or limit of a source",
     "num_dataset_shards_to_save": "the plugin keeps the encoded data itself",
     "push_dataset_to_hub": "the plugin uploads no data",
-    "min_sample_len": "the plugin drops no row for being short",
+    "min_sample_len": "the plugin does not drop short rows",
     "eval_sequence_len": "the holdout is as long as sequence_len allows",
     "use_pose": _POSE,
     "pose_max_context_len": _POSE,
     "pose_num_chunks": _POSE,
     "pose_split_on_token_ids": _POSE,
-    "processor_type": "the plugin makes rows of text, without images",
+    "processor_type": "the plugin builds text rows, without images",
     "role_boundaries": _MASKS,
     "multipack_real_batches": _PACKS,
     "sample_packing_bin_size": _PACKS,
@@ -72,7 +72,7 @@ _REFUSED = {
 _VOID = {
     "shuffle_merged_datasets": _ORDER,
     "shuffle_before_merging_datasets": _ORDER,
-    # Keys of an entry of `datasets`, which Axolotl drops at the top.
+    # Keys of an entry of `datasets`, which Axolotl drops at the top level.
     "train_on_eos": _MASKS,
     "train_on_eot": _MASKS,
     "roles_to_train": _MASKS,
@@ -82,7 +82,7 @@ _VOID = {
     "message_property_mappings": "the plugin reads a source by its format: set format of a source",
     "drop_system_message": "the plugin keeps system messages",
 }
-# Figures that the trainer logs of the holdout.
+# Figures of the holdout that the trainer logs.
 _TRAINERS_OWN = ("eval_loss", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
 MISSING = (
     "agenttuning: the section is missing, expected at least agenttuning.agent and "
@@ -95,9 +95,9 @@ REPLACED_KEYS = frozenset(_REFUSED) | frozenset(_VOID)
 def uses_plugin(cfg: Mapping[str, Any]) -> bool:
     """Whether a recipe has the section or lists the plugin.
 
-    Axolotl calls the hooks of every plugin it holds: one that an entry point of the group
-    `axolotl.plugins` brings (0.21), or that an earlier recipe of the process listed, is
-    there in recipes that have nothing to do with it.
+    Axolotl calls the hooks of every registered plugin: one loaded by an entry point of the group
+    `axolotl.plugins` (0.21), or listed by an earlier recipe of the process, is active in unrelated
+    recipes, too.
     """
     names = [str(name).replace(":", ".") for name in cfg.get("plugins") or []]
     return bool(cfg.get("agenttuning")) or any(name.startswith(_PACKAGE) for name in names)
@@ -108,7 +108,7 @@ def check_recipe(cfg: Mapping[str, Any], others: Sequence[str] = ()) -> AgentTun
 
     Args:
         cfg: The recipe as read from YAML, its overrides applied (`overrides.apply_overrides`).
-        others: What is known to be wrong already, one line each.
+        others: Problems that are already known, one line each.
 
     Returns:
         The section.
@@ -124,12 +124,11 @@ def check_recipe(cfg: Mapping[str, Any], others: Sequence[str] = ()) -> AgentTun
 
 
 def problems(cfg: Mapping[str, Any], section: AgentTuningSection | None) -> list[str]:
-    """Problems of a recipe with the plugin, one line each.
+    """Return a recipe's conflicts with the plugin, one line each.
 
     Args:
         cfg: The recipe.
-        section: Its section, or none if that is wrong itself: then what depends on it is left
-            out.
+        section: Its section, or None if that is invalid: checks that depend on it are then skipped.
     """
     found = [*_refused_keys(cfg), *_base_model(cfg)]
     rules = (_one_template, _run_length, _stages, _parallelism, _best_model)
@@ -197,14 +196,14 @@ def _stages(cfg: Mapping[str, Any], section: AgentTuningSection) -> Iterator[str
 
 
 def _best_model(cfg: Mapping[str, Any], section: AgentTuningSection) -> Iterator[str]:
-    """The trainer looks its figure up only after the first evaluation, and ends if it is absent."""
+    """Check `metric_for_best_model`, which the trainer looks up only after the first evaluation."""
     wanted = cfg.get("metric_for_best_model")
     if not isinstance(wanted, str) or cfg.get("do_causal_lm_eval") or cfg.get("do_bench_eval"):
         return
     key = wanted if wanted.startswith("eval_") else f"eval_{wanted}"
     known = [*_TRAINERS_OWN] if section.general and section.holdout else []
     known += [BEST_KEY] if section.evaluation.best else []
-    known += [overall_key(suite) for suite in SUITES]  # its tasks are checked where it is made
+    known += [overall_key(suite) for suite in SUITES]  # its tasks are checked on creation
     beginnings = [f"eval_{evaluator.key}_" for evaluator in section.evaluators]
     if key in known or any(key.startswith(each) for each in beginnings):
         return
@@ -216,7 +215,7 @@ def _best_model(cfg: Mapping[str, Any], section: AgentTuningSection) -> Iterator
 
 
 def _parallelism(cfg: Mapping[str, Any], section: AgentTuningSection) -> Iterator[str]:
-    """Evaluators give every process tasks of its own, whether it has the whole model or not."""
+    """Reject evaluators under tensor or context parallelism: each process needs its own tasks."""
     if not section.evaluators:
         return
     for key in ("tensor_parallel_size", "context_parallel_size", "sequence_parallel_degree"):
@@ -229,7 +228,7 @@ def _parallelism(cfg: Mapping[str, Any], section: AgentTuningSection) -> Iterato
 
 
 def _base_model(cfg: Mapping[str, Any]) -> Iterator[str]:
-    """A path that leads nowhere would be looked up on the hub, and fail there obscurely."""
+    """Check a local `base_model` path, which would otherwise be looked up on the hub."""
     name = str(cfg.get("base_model") or "")
     place = Path(name).expanduser()
     if name.startswith(("~", "/", "./", "../")) and not place.is_dir():
@@ -239,7 +238,7 @@ def _base_model(cfg: Mapping[str, Any]) -> Iterator[str]:
 
 
 def section_problems(cfg: Mapping[str, Any]) -> tuple[AgentTuningSection | None, list[str]]:
-    """The section of a recipe, or all that is wrong with it, one line each."""
+    """Validate the section of a recipe; return it, or all its problems, one line each."""
     if "agenttuning" not in cfg:
         return None, [MISSING]
     raw = cfg["agenttuning"]
@@ -252,7 +251,7 @@ def section_problems(cfg: Mapping[str, Any]) -> tuple[AgentTuningSection | None,
 
 
 def section_of(cfg: Mapping[str, Any]) -> AgentTuningSection:
-    """Read the section of a recipe.
+    """Parse the section of a recipe.
 
     Raises:
         ConfigError: A key is unknown or a value out of its bounds; names each.

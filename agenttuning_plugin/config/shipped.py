@@ -11,10 +11,10 @@ from dataset_builders.errors import ConfigError, SourceNotFoundError
 
 
 def recipe_folder() -> Path:
-    """Folder of the shipped recipes.
+    """Return the folder of the shipped recipes.
 
-    The checkout comes first: an editable installation holds a copy made when it was
-    installed, which edits do not reach.
+    A checkout takes precedence: an editable installation has a copy from install time, which edits
+    do not update.
     """
     package = Path(__file__).resolve().parents[1]
     checkout = package.parent / "recipes"
@@ -22,15 +22,15 @@ def recipe_folder() -> Path:
 
 
 def recipe_names() -> list[str]:
-    """Names of the shipped recipes, as `recipe copy` takes them."""
+    """Return the names of the shipped recipes, as for `recipe copy`."""
     return sorted(path.name for path in recipe_folder().iterdir() if _is_recipe(path))
 
 
 def shipped_recipe(name: str) -> Path:
-    """Path of a shipped recipe; the ending may be left out.
+    """Return the path of a shipped recipe; the suffix is optional.
 
     Raises:
-        ConfigError: There is no such recipe; lists those there are.
+        ConfigError: There is no such recipe; lists the available ones.
     """
     for path in (recipe_folder() / name, recipe_folder() / f"{name}.yaml"):
         if _is_recipe(path) and path.parent == recipe_folder():
@@ -39,7 +39,7 @@ def shipped_recipe(name: str) -> Path:
 
 
 def headline(path: Path) -> str:
-    """First line of a recipe's opening comment or docstring."""
+    """Return the first line of a recipe's opening comment or docstring."""
     first = path.read_text("utf-8").split("\n", 1)[0]
     return first.strip().strip('#"').strip()
 
@@ -49,7 +49,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
     Raises:
         SourceNotFoundError: There is no such file.
-        ConfigError: It is not YAML, or not an object at the top.
+        ConfigError: It is not YAML, or not a mapping at the top level.
     """
     try:
         loaded = yaml.safe_load(path.read_text("utf-8"))

@@ -34,6 +34,7 @@ from agenttuning_plugin.reports.endpoint_files import (
     step_of,
 )
 from dataset_builders.errors import ConfigError, EvaluatorError
+from dataset_builders.settings import to_json
 from evaluators.evaluator import RECORDS_FILE, EvalResult
 from evaluators.results.evaluations import replace_record
 from evaluators.results.history import archive
@@ -225,8 +226,8 @@ class EndpointCallback(TrainerCallback):
         name = f"{prefix_of(self._folder.parent)}-step-{step}-{adapter.name.removeprefix(ADAPTER)}"
         job = make_job(self._settings, name, folder, adapter, self._prompts)
         log = folder / "log.txt"
-        # The server has the accelerator; the child process only sends requests.
-        process = SideProcess(_JOB, [job.as_text()], log, {"CUDA_VISIBLE_DEVICES": ""})
+        # The server has the accelerator; the side process only talks to it.
+        process = SideProcess(_JOB, [to_json(job)], log, {"CUDA_VISIBLE_DEVICES": ""})
         self._running = step, process
         LOG.info("step %d is measured at %s: %s", step, self._settings.base_url, log)
 

@@ -5,54 +5,47 @@ It runs beside training: a hanging server does not block it.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
+from agenttuning_plugin.evaluation.measure import EvaluationRun, measure, report
 from agenttuning_plugin.evaluation.server import RouteError, Server, load_hint
 from dataset_builders.errors import AgentTuningError, EndpointError
+from dataset_builders.settings import from_json, settings
 
 if TYPE_CHECKING:
     from agenttuning_plugin.config.endpoint import EndpointConfig
 
 
-@dataclass(frozen=True, slots=True)
+@settings
 class Job:
-    """An adapter to evaluate.
+    """An adapter to measure."""
 
-    Attributes:
-        base_url: Base URL of the server.
-        api_key_env: Environment variable with its API key.
-        name: Name of the adapter there.
-        adapter: Its folder.
-        command: Arguments of `agenttuning`.
-        prompts: Fields of `served_prompts.Prompts`, which the server must match; None skips the
-            comparison.
-    """
+    adapter: str = Field(description="Its folder.")
+    run: EvaluationRun = Field(description="What is measured, where, and its name there.")
+    prompts: dict[str, Any] | None = Field(
+        default=None,
+        description="Fields of `served_prompts.Prompts`, which the server has to agree with.",
+    )
 
-    base_url: str
-    api_key_env: str
-    name: str
-    adapter: str
-    command: tuple[str, ...]
-    prompts: dict[str, Any] | None = None
+    @property
+    def name(self) -> str:
+        """What the adapter is called on the server."""
+        return self.run.model_name or ""
 
     @property
     def server(self) -> Server:
-        """The server."""
-        return Server(self.base_url, self.api_key_env)
-
-    def as_text(self) -> str:
-        """Return the job as an argument of the child process."""
-        return json.dumps(asdict(self))
+        """Where it is measured."""
+        return Server(self.run.model, self.run.api_key_env)
 
 
 def make_job(
-    settings: EndpointConfig,
+    config: EndpointConfig,
     name: str,
     folder: Path,
     adapter: Path | None = None,
@@ -61,38 +54,23 @@ def make_job(
     """Create the job of a step.
 
     Args:
-        settings: The recipe's.
-        name: Name of the adapter on the server.
-        folder: Output folder of the results.
+        config: The recipe's.
+        name: What the adapter is called on the server.
+        folder: Results come here.
         adapter: Folder of the adapter; `adapter` in `folder` by default.
         prompts: See `Job`.
     """
-    options = {
-        "model": settings.base_url,
-        "model-name": name,
-        "api-key-env": settings.api_key_env,
-        "suite": ",".join(settings.suites),
-        "out": str(folder),
-        "limit": settings.limit,
-        "data": settings.data,
-        "prompt": settings.prompt,
-        "agentinstruct": settings.agentinstruct,
-        "max-new-tokens": settings.max_new_tokens,
-        "batch-size": settings.batch_size,
-        "judge-model": settings.judge_model,
-        "judge-base-url": settings.judge_base_url,
-        "judge-api-key-env": settings.judge_api_key_env,
-    }
-    command = ["evaluate"]
-    for key, value in options.items():
-        command += [] if value is None else [f"--{key}", str(value)]
-    for key, value in ((prompts or {}).get("template_kwargs") or {}).items():
-        command += ["--chat-template-kwargs", f"{key}={json.dumps(value)}"]
-    for task, given in settings.options.items():
-        for key, value in given.items():
-            command += ["--option", f"{task}.{key}={json.dumps(value)}"]
-    place = str(adapter or folder / "adapter")
-    return Job(settings.base_url, settings.api_key_env, name, place, tuple(command), prompts)
+    run = EvaluationRun(
+        model=config.base_url,
+        suites=tuple(config.suites),
+        tasks=config.task_settings(),
+        limit=config.limit,
+        out=str(folder),
+        model_name=name,
+        api_key_env=config.api_key_env,
+        chat_template_kwargs=(prompts or {}).get("template_kwargs") or {},
+    )
+    return Job(str(adapter or folder / "adapter"), run, prompts)
 
 
 def load_adapter(job: Job) -> None:
@@ -117,24 +95,27 @@ def unload_adapter(job: Job) -> None:
 
 def main(arguments: Sequence[str]) -> None:
     """Run the job in the first argument; the exit status is that of `agenttuning evaluate`."""
-    given = json.loads(arguments[0])
-    job = Job(**{**given, "command": tuple(given["command"])})
+    job = from_json(Job, arguments[0])
     try:
         _compare(job)
         load_adapter(job)
+        try:
+            well = report(measure(job.run), job.run)
+        finally:
+            _unload(job)
     except AgentTuningError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    from agenttuning_plugin.cli import main as cli
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(0 if well else 1)
 
-    sys.argv = ["agenttuning", *job.command]
+
+def _unload(job: Job) -> None:
     try:
-        cli.main()
-    finally:
-        try:
-            unload_adapter(job)
-        except EndpointError as error:
-            print(f"warning: {error}", file=sys.stderr)
+        unload_adapter(job)
+    except EndpointError as error:
+        print(f"warning: {error}", file=sys.stderr)
 
 
 def _compare(job: Job) -> None:

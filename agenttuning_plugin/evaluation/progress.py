@@ -29,13 +29,13 @@ def with_bars(run: Callable[[Any], Any]) -> Any:
 
 def _lines(name: str) -> Callable[[int, int], None]:
     """Progress as log lines, for logs without bars."""
-    told = -math.inf
+    last_line_at = -math.inf
 
     def line(done: int, total: int) -> None:
-        nonlocal told
+        nonlocal last_line_at
         now = time.monotonic()
-        if done == total or now - told >= _SECONDS_BETWEEN_LINES:
-            told = now
+        if done == total or now - last_line_at >= _SECONDS_BETWEEN_LINES:
+            last_line_at = now
             errors.print(plain(f"{name}: {done} of {total}"))
 
     return line

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dataset_builders.errors import ConfigError
+from dataset_builders.settings import read_settings
 
 if TYPE_CHECKING:
     from dataset_builders.endpoints.requests import Sampling
     from evaluators.evaluator import EvalTarget
+    from evaluators.models.judge_settings import JudgeSettings
 
 _OWN = ("model", "messages", "stream")
 
@@ -66,26 +68,6 @@ def json_fields(texts: Sequence[str] | None, option: str = "--request") -> dict[
     return fields
 
 
-def given_sampling(
-    temperature: float | None,
-    token_field: str,
-    request: Sequence[str] | None,
-    chat_template_kwargs: Mapping[str, Any] | None = None,
-) -> Sampling:
-    """Return the sampling options of a model on a server, with its chat template's variables.
-
-    Raises:
-        ConfigError: An option is invalid.
-    """
-    from dataset_builders.endpoints.requests import Sampling
-
-    fields = json_fields(request)
-    if chat_template_kwargs:
-        given = fields.get("chat_template_kwargs") or {}
-        fields["chat_template_kwargs"] = {**given, **chat_template_kwargs}
-    return Sampling(temperature=temperature, token_field=token_field, extra=fields)
-
-
 def judge_settings(
     model: str | None,
     base_url: str | None,
@@ -93,18 +75,20 @@ def judge_settings(
     temperature: float | None,
     token_field: str,
     request: Sequence[str] | None,
-) -> dict[str, Any] | None:
-    """Return settings of `evaluators.models.judge.Judge` from the options; None for no judge.
+) -> JudgeSettings | None:
+    """The judge from the options; None for no judge.
 
     Raises:
-        ConfigError: A request field is invalid.
+        ConfigError: An option has a value that cannot be.
     """
+    from evaluators.models.judge_settings import JudgeSettings
+
     fields = json_fields(request, "--judge-request")
     if model is None:
         return None
-    told: dict[str, Any] = {"model": model, "base_url": base_url, "api_key_env": api_key_env}
-    told |= {"token_field": token_field, "temperature": temperature, "request": fields or None}
-    return {key: value for key, value in told.items() if value is not None}
+    given: dict[str, Any] = {"model": model, "base_url": base_url, "api_key_env": api_key_env}
+    given |= {"temperature": temperature or 0.0, "token_field": token_field, "request": fields}
+    return read_settings(JudgeSettings, given, "judge")
 
 
 def configured(subject: EvalTarget, sampling: Sampling) -> EvalTarget:
@@ -129,5 +113,5 @@ def configured(subject: EvalTarget, sampling: Sampling) -> EvalTarget:
 
 def sampling_heading(sampling: Sampling) -> dict[str, Any]:
     """Return the options that affect the answers, as part of an evaluation's identity."""
-    told = {"temperature": sampling.temperature, "request": dict(sampling.extra) or None}
-    return {key: value for key, value in told.items() if value is not None}
+    options = {"temperature": sampling.temperature, "request": dict(sampling.extra) or None}
+    return {key: value for key, value in options.items() if value is not None}

@@ -153,7 +153,7 @@ def _tokens(
     except RouteError as error:
         if error.status is None:
             raise
-        if error.status == 400 and "template" in error.told.lower():
+        if error.status == 400 and "template" in error.reply.lower():
             raise ConfigError(
                 f"{server.base_url}: the server cannot render what the recipe's chat template "
                 f"renders: {error}; serve the model with it (vLLM: --chat-template FILE)"
@@ -182,7 +182,7 @@ def _ends_turn(server: Server, dialogue: list[dict[str, str]], number: int) -> b
         if error.status is None:
             raise
         # The server's vocabulary is smaller: it cannot generate the token at all.
-        return False if "vocab" in error.told.lower() else None
+        return False if "vocab" in error.reply.lower() else None
     except (LookupError, TypeError):
         return None
     return bool(reason == "stop") if reason in ("stop", "length") else None

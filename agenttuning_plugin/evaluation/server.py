@@ -20,13 +20,13 @@ class RouteError(EndpointError):
 
     Attributes:
         status: Of HTTP; None if there was no answer.
-        told: The server's message, in one line.
+        reply: The server's message, in one line.
     """
 
-    def __init__(self, message: str, status: int | None = None, told: str = "") -> None:
+    def __init__(self, message: str, status: int | None = None, reply: str = "") -> None:
         super().__init__(message)
         self.status = status
-        self.told = told
+        self.reply = reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +69,11 @@ class Server:
             with urlopen(request, timeout=self.seconds) as answer:
                 text = answer.read().decode("utf-8", "replace")
         except HTTPError as error:
-            told = " ".join(error.read(2000).decode("utf-8", "replace").split())
+            reply = " ".join(error.read(2000).decode("utf-8", "replace").split())
             if key:
-                told = told.replace(key, "[the key]")
-            line = f"HTTP {error.code}: {told[:300]}"
-            raise RouteError(line, error.code, told) from error
+                reply = reply.replace(key, "[the key]")
+            line = f"HTTP {error.code}: {reply[:300]}"
+            raise RouteError(line, error.code, reply) from error
         except (URLError, OSError, ValueError) as error:
             raise RouteError(str(error)) from error
         try:
@@ -102,7 +102,7 @@ def load_hint(error: RouteError, adapter: str) -> str:
     """Return a hint on a rejected adapter, to append to the error; "" if there is none."""
     if error.status != 404:
         return ""
-    if "adapter" in error.told.lower():
+    if "adapter" in error.reply.lower():
         return f" (the server does not see {adapter}: it needs the output folder, same path)"
     return (
         " (vLLM has this route with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True and --enable-lora; "

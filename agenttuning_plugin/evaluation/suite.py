@@ -228,7 +228,7 @@ def _measure(task: Task, run: Run, progress: Callable[[str], Progress] | None) -
             if journal is None:
                 raise
             raise EndpointError(
-                f"{error} (what was finished is kept: the same command goes on)"
+                f"{error} (finished items are kept; run the same command to resume)"
             ) from error
 
 

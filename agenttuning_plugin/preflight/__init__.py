@@ -1,1 +1,1 @@
-"""Checks and conversions of a recipe before training."""
+"""Check and convert a recipe before training."""

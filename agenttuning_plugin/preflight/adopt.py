@@ -1,4 +1,4 @@
-"""`agenttuning adopt`: converts an ordinary Axolotl YAML into a recipe of this plugin.
+"""`agenttuning adopt`: convert an ordinary Axolotl YAML into a recipe of this plugin.
 
 The text is edited, not regenerated, so that comments and order are kept.
 """
@@ -13,7 +13,6 @@ from typing import Any
 
 import yaml
 
-from agenttuning_plugin.config.recipe import SourceConfig
 from agenttuning_plugin.config.rules import PLUGIN, REPLACED_KEYS, check_recipe
 from agenttuning_plugin.config.shipped import read_recipe
 from agenttuning_plugin.preflight.adopt_sources import UntranslatableError, sources_of
@@ -21,10 +20,10 @@ from dataset_builders.errors import AgentTuningError, ConfigError
 from dataset_builders.readers.files import looks_local
 from dataset_builders.settings import short
 from dataset_builders.sources.inputs import resolve_source
-from dataset_builders.sources.loading import stream_source
+from dataset_builders.sources.loading import SourceSpec, stream_source
 
 HOLDOUT = 64
-"""Conversations held out where a share of the data is asked for and their number is not known."""
+"""Default holdout if a fraction of the data is requested and their number is unknown."""
 
 # What the plugin decides itself: no other rows would be trained without these keys.
 _LEFT_OUT = {
@@ -54,7 +53,7 @@ class Adopted:
 
 
 def adopt(path: Path, agent: Sequence[str], eta: float) -> Adopted:
-    """Make a recipe.
+    """Convert an Axolotl YAML into a recipe.
 
     Args:
         path: The Axolotl YAML; not changed.
@@ -62,7 +61,7 @@ def adopt(path: Path, agent: Sequence[str], eta: float) -> Adopted:
         eta: Share of agent data.
 
     Raises:
-        ConfigError: A recipe cannot express some of it; names all of that.
+        ConfigError: A recipe cannot express some of it; names all such settings.
         SourceNotFoundError: There is no such file.
     """
     cfg = read_recipe(path)
@@ -107,7 +106,7 @@ def adopt(path: Path, agent: Sequence[str], eta: float) -> Adopted:
 
 
 def _loaded(text: str) -> Any:
-    """The text's content, none if it is not valid YAML any more."""
+    """Parse the text; None if it is no longer valid YAML."""
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:
@@ -142,14 +141,14 @@ def _holdout(
 
 
 def _count(general: list[dict[str, Any]]) -> int | None:
-    """Conversations of the sources, or none where one is not here or cannot be read."""
+    """Count the sources' conversations; None if one is missing or cannot be read."""
     number = 0
     for source in general:
         path = source["path"]
         if not (looks_local(path) or Path(path).expanduser().exists()):
             return None
         try:
-            spec = resolve_source(SourceConfig.model_validate(source).spec())
+            spec = resolve_source(SourceSpec(**source))
             number += sum(1 for _ in stream_source(spec).conversations)
         except AgentTuningError:
             return None
@@ -168,7 +167,7 @@ def _passes(cfg: dict[str, Any], notes: list[str]) -> dict[str, float]:
 
 
 def _edited(text: str, removed: set[str], plugins: list[str], section: dict[str, Any]) -> str:
-    """The text without some top-level keys, and with the plugin in place of the first of them."""
+    """Replace some top-level keys in the text by the plugin's section."""
     lines = text.splitlines(keepends=True)
     kept: list[str] = []
     place: int | None = None

@@ -1,4 +1,4 @@
-"""Entries of Axolotl's `datasets` as sources of general data."""
+"""Convert entries of Axolotl's `datasets` to sources of general data."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _MESSAGES = ({"role": "role", "content": "content"}, ("role", "content"))
 
 
 class UntranslatableError(ConfigError):
-    """Entries that no source can express.
+    """Entries that cannot be expressed as sources.
 
     Attributes:
         lines: What, and why, one line each.
@@ -51,11 +51,11 @@ class UntranslatableError(ConfigError):
 
 
 def sources_of(datasets: Any, notes: list[str]) -> list[dict[str, Any]]:
-    """Translate the entries.
+    """Convert the entries.
 
     Args:
         datasets: Axolotl's `datasets`.
-        notes: Filled with what is rendered otherwise than before, one line each.
+        notes: Receives one line for everything that is rendered differently than before.
 
     Raises:
         UntranslatableError: There is none, or some cannot be translated.
@@ -92,7 +92,7 @@ def _translate(entry: Any, notes: list[str]) -> list[dict[str, Any]]:
 
 
 def _places(entry: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """Path and `data_files`; a loader's name as the path gives way to the files themselves."""
+    """Return path and `data_files`; a dataset loader's name is replaced by its files."""
     path, files = str(entry["path"]), entry.get("data_files") or []
     names = [files] if isinstance(files, str) else [str(name) for name in files]
     if path in ("json", "parquet", "csv", "arrow", "text"):
@@ -144,21 +144,21 @@ def _format(entry: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
 def _chat(entry: Mapping[str, Any]) -> dict[str, Any]:
     mapping = entry.get("message_property_mappings")
     fields = (entry.get("message_field_role"), entry.get("message_field_content"))
-    told: Sequence[Any] = [each for each in (mapping, fields) if each and each != (None, None)]
+    mappings: Sequence[Any] = [each for each in (mapping, fields) if each and each != (None, None)]
     turns = entry.get("field_messages") or "messages"
     flag = entry.get("message_field_training")
-    if all(each in _MESSAGES for each in told):
+    if all(each in _MESSAGES for each in mappings):
         return {"format": "messages"}
-    if all(each in _SHAREGPT for each in told):
+    if all(each in _SHAREGPT for each in mappings):
         if flag == "loss":
             return {"format": "agentinstruct"}
         if flag or turns != "conversations":
             raise ValueError(
-                f"field_messages {turns!r} with {told[0]!r} and training flags {flag!r}: expected "
-                "turns under `conversations`, with no flag or `loss`"
+                f"field_messages {turns!r} with {mappings[0]!r} and training flags {flag!r}: "
+                "expected turns under `conversations`, with no flag or `loss`"
             )
         return {"format": "sharegpt", "clean": False}
     raise ValueError(
-        f"message_property_mappings: found {told[0]!r}, expected role and content, or from and "
+        f"message_property_mappings: found {mappings[0]!r}, expected role and content, or from and "
         "value"
     )

@@ -1,7 +1,7 @@
-"""`agenttuning check`: why a recipe would not train what it says.
+"""`agenttuning check`: validate a recipe completely before training.
 
 Axolotl 0.19 and 0.20 train without a plugin that they cannot import, so the recipe has to be
-checked from outside. Everything is checked in one run, by the functions that a run uses.
+checked from outside. Everything is checked in one pass, by the functions that training uses.
 """
 
 from __future__ import annotations
@@ -33,8 +33,7 @@ def check(path: Path) -> list[Finding]:
     """Check a recipe.
 
     Returns:
-        All that was checked, in order; errors say what was found and what was expected, in
-        one line each.
+        All findings, in order; each error states in one line what was found and what was expected.
     """
     with silenced():
         try:
@@ -82,7 +81,7 @@ def _template(name: str) -> Iterator[Finding]:
 def _tokenizer(
     section: AgentTuningSection, axolotl: AxolotlCheck | None
 ) -> Generator[Finding, None, Any]:
-    """The run's tokenizer, its template's variables set; None where it cannot be loaded."""
+    """Load the run's tokenizer with its template's variables; None if it cannot be loaded."""
     if axolotl is None or axolotl.validated is None:
         return None
     yield from axolotl.normalize()
@@ -100,7 +99,7 @@ def _tokenizer(
 
 
 def _evaluators(section: AgentTuningSection) -> Iterator[Finding]:
-    """Make each evaluator, as a run does: what it needs has to be here."""
+    """Create each evaluator as in a run: its requirements must be met here."""
     from evaluators.tasks.general_loss import GeneralLossEvaluator
 
     primary: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Checks of a recipe's sources, on a sample of each.
+"""Check a recipe's sources on a sample of each.
 
 The sample is read and encoded by the functions that a run uses, so that what passes here
 passes there.
@@ -15,7 +15,7 @@ from typing import Any
 
 from agenttuning_plugin.config.evaluation import ReplayConfig
 from agenttuning_plugin.config.findings import Finding, guarded
-from agenttuning_plugin.config.recipe import AgentTuningSection, SourceConfig
+from agenttuning_plugin.config.recipe import AgentTuningSection
 from dataset_builders.conversation import Conversation
 from dataset_builders.errors import SourceNotFoundError
 from dataset_builders.mixing.eta_schedule import EtaStage
@@ -28,7 +28,7 @@ from dataset_builders.sources.inputs import resolve_evaluation_source, resolve_s
 from dataset_builders.sources.loading import SourceSpec, stream_source
 
 SAMPLE = 64
-"""Conversations of a source that are read, and encoded where there is a tokenizer."""
+"""Conversations read per source, and encoded if there is a tokenizer."""
 
 _ACTION = re.compile(r"^\W*(thought|think|action|act|operation)\s*:|<tool_call>", re.I | re.M)
 _MOSTLY = 0.5
@@ -36,7 +36,7 @@ _MOSTLY = 0.5
 
 @dataclass(slots=True)
 class Side:
-    """What was read of one side.
+    """Sample read from one side.
 
     Attributes:
         name: "agent" or "general".
@@ -89,22 +89,21 @@ def check_data(
 
 
 def _read(
-    side: Side, configs: Iterable[SourceConfig], *, at_least: int = 0, all_of_it: bool = False
+    side: Side, specs: Iterable[SourceSpec], *, at_least: int = 0, all_of_it: bool = False
 ) -> Iterator[Finding]:
     what = f"{side.name} source"
     seen: set[bytes] = set()
-    for config in configs:
+    for spec in specs:
         before = len(side.sample)
-        yield from guarded(what, lambda: _source(side, config, at_least, all_of_it, seen))  # noqa: B023
+        yield from guarded(what, lambda: _source(side, spec, at_least, all_of_it, seen))  # noqa: B023
         if len(side.sample) == before:
             side.complete = False
     side.different = len(seen)
 
 
 def _source(
-    side: Side, config: SourceConfig, at_least: int, all_of_it: bool, seen: set[bytes]
+    side: Side, spec: SourceSpec, at_least: int, all_of_it: bool, seen: set[bytes]
 ) -> Iterator[Finding]:
-    spec = config.spec()
     if not (looks_local(spec.path) or Path(spec.path).expanduser().exists()):
         side.remote.append(spec)
         detail = f"{spec.path}, fetched from the hub when training starts; not read here"
@@ -158,7 +157,7 @@ def _task_weights(agent: Side, weights: dict[str, float]) -> Iterator[Finding]:
 
 
 def _shared_files(agent: Side, general: Side) -> Iterator[Finding]:
-    """The same records on both sides, or twice on one: the share would not be eta's."""
+    """Find records that occur on both sides, or twice on one, which would distort eta."""
     names = {"agent": agent.files, "general": general.files}
     found: dict[tuple[int, str], tuple[str, Path]] = {}
     sizes = [file.stat().st_size for side in names.values() for file in side]
@@ -190,7 +189,7 @@ def _sha256(file: Path) -> str:
 
 
 def _replayed(agent: Side, section: AgentTuningSection) -> Iterator[Finding]:
-    """Trajectories of a replay that training sees: the figures would show memorised text."""
+    """Find replay trajectories that are also trained on: figures would show memorisation."""
     mine = {file.resolve() for file in agent.files}
     for config in section.evaluators:
         if not isinstance(config, ReplayConfig) or config.data is None:
@@ -230,7 +229,7 @@ def _swapped(agent: Side, general: Side) -> Iterator[Finding]:
 
 
 def _rows(side: Side, tokenizer: Any, encoding: Encoding) -> Iterator[Finding]:
-    """Encode the sample as a run does; raises where no row of it can be trained on."""
+    """Encode the sample as in a run; raises if no row of it can be trained on."""
     share = 1.0 if side.name == "agent" else 0.0
     given: dict[str, Any] = {"agent": None, "general": None, side.name: side.sample}
     prepared = prepare(

@@ -1,4 +1,4 @@
-"""Checks of the server of `agenttuning.endpoint`, before training."""
+"""Check the server of `agenttuning.endpoint` before training."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def check_endpoint(
 
 
 def _recipe(cfg: Mapping[str, Any]) -> Iterator[Finding]:
-    """What can be refused without asking."""
+    """Check what can be rejected without a request."""
     if cfg.get("adapter") not in _ADAPTERS:
         detail = (
             f"adapter: found {cfg.get('adapter')!r}, expected lora: a running server cannot "
@@ -69,7 +69,7 @@ def _recipe(cfg: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _base(cfg: Mapping[str, Any], models: list[dict[str, Any]]) -> Finding:
-    """Whether the recipe's base model is among those that the server lists."""
+    """Check that the recipe's base model is among the server's models."""
     wanted = str(cfg.get("base_model") or "")
     roots = [str(row.get("root") or row.get("id")) for row in models if not row.get("parent")]
     names = {Path(root).expanduser().name for root in roots}
@@ -84,7 +84,7 @@ def _base(cfg: Mapping[str, Any], models: list[dict[str, Any]]) -> Finding:
 
 
 def _adapter(cfg: Mapping[str, Any], server: Server) -> Iterator[Finding]:
-    """Have the server load an adapter of the recipe's rank that holds no weights.
+    """Let the server load an adapter of the recipe's rank without weights.
 
     It reports other problems before missing weights: no such route, a folder it does not see,
     a rank that is too high.
@@ -107,8 +107,8 @@ def _adapter(cfg: Mapping[str, Any], server: Server) -> Iterator[Finding]:
         (probe / "adapter_config.json").write_text(json.dumps(config), "utf-8")
         server.call("load_lora_adapter", body)
     except RouteError as error:
-        told = error.told.lower()
-        if error.status not in (404, None) and ("tensor" in told or "safetensors" in told):
+        reply = error.reply.lower()
+        if error.status not in (404, None) and ("tensor" in reply or "safetensors" in reply):
             yield Finding(_WHAT, f"loads LoRA adapters of rank {config['r']} from {made}")
             return
         hint = load_hint(error, f"{place}/{FOLDER}")

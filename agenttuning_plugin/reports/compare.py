@@ -127,10 +127,12 @@ def _compare(name: str, figure: str, first: Row, second: Row) -> Compared | None
     change = paired_change(
         list(before.values()), list(after.values()), figure, macro=_is_macro(first, figure)
     )
-    told = dict(first.get("about") or {}), dict(second.get("about") or {})
+    abouts = dict(first.get("about") or {}), dict(second.get("about") or {})
     differs = tuple(
         sorted(
-            key for key in told[0].keys() | told[1].keys() if told[0].get(key) != told[1].get(key)
+            key
+            for key in abouts[0].keys() | abouts[1].keys()
+            if abouts[0].get(key) != abouts[1].get(key)
         )
     )
     only = len(before) - len(common), len(after) - len(common)
@@ -141,14 +143,14 @@ def _why_apart(first: Row, second: Row) -> str:
     """Return why two evaluations of an evaluator have no task in common, in one line."""
     about = [dict(row.get("about") or {}) for row in (first, second)]
     keys = sorted(key for key in {**about[0], **about[1]} if about[0].get(key) != about[1].get(key))
-    told = [
+    parts = [
         f"{key} is {' and '.join(str(each.get(key, 'not set')) for each in about)}" for key in keys
     ]
     for row, word in ((first, "first"), (second, "second")):
         measured = [record["item"] for record in row["records"] if record["scores"]]
         shown = f", such as {measured[0]}" if measured else ""
-        told.append(f"the {word} measured {len(measured)} of {len(row['records'])} items{shown}")
-    return ", ".join(told)
+        parts.append(f"the {word} measured {len(measured)} of {len(row['records'])} items{shown}")
+    return ", ".join(parts)
 
 
 def _scored(row: Row, figure: str) -> dict[str, Row]:
@@ -191,20 +193,20 @@ def table(compared: Sequence[Compared], first: str, second: str) -> Table:
 
 def warnings(compared: Sequence[Compared]) -> list[str]:
     """Return what limits the comparability of the two, one line each."""
-    told = []
+    lines = []
     for row in compared:
         if row.differs:
             verb = "differ" if len(row.differs) > 1 else "differs"
-            told.append(
+            lines.append(
                 f"{row.evaluator}: measured differently: {' and '.join(row.differs)} {verb}"
             )
         if any(row.only):
-            told.append(
+            lines.append(
                 f"{row.evaluator} {row.figure}: {row.only[0]} tasks only in the first and "
                 f"{row.only[1]} only in the second are left out: the first measured "
                 f"{row.change.n + row.only[0]}, the second {row.change.n + row.only[1]}"
             )
-    return list(dict.fromkeys(told))
+    return list(dict.fromkeys(lines))
 
 
 def unpaired(
@@ -217,7 +219,7 @@ def unpaired(
         second: Likewise.
         compared: The comparison.
     """
-    told = []
+    lines = []
     for name in dict.fromkeys((*first, *second)):
         if any(row.evaluator == name for row in compared):
             continue
@@ -227,19 +229,19 @@ def unpaired(
             if not rows.get(name, {}).get("metrics")
         ]
         if lacking:
-            told.append(f"{name}: not measured in the {' and the '.join(lacking)}")
+            lines.append(f"{name}: not measured in the {' and the '.join(lacking)}")
         else:
-            told.append(f"{name}: no task in common: {_why_apart(first[name], second[name])}")
-    return told
+            lines.append(f"{name}: no task in common: {_why_apart(first[name], second[name])}")
+    return lines
 
 
 def flips(compared: Sequence[Compared], most: int) -> list[str]:
     """List the changed tasks by evaluator, up to a number of improved and of regressed ones."""
-    told = []
+    lines = []
     for row in compared:
         for word, items in (("better", row.change.better), ("worse", row.change.worse)):
             if items:
                 more = f" and {len(items) - most} more" if len(items) > most else ""
                 listed = ", ".join(items[:most])
-                told.append(f"{row.evaluator} {row.figure} {word} ({len(items)}): {listed}{more}")
-    return told
+                lines.append(f"{row.evaluator} {row.figure} {word} ({len(items)}): {listed}{more}")
+    return lines

@@ -1,1 +1,1 @@
-"""Adapters of trainers."""
+"""Trainer adapters."""

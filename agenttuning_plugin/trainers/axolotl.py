@@ -1,6 +1,6 @@
-"""The Axolotl plugin: its hooks, each a few lines around the shared parts.
+"""The Axolotl plugin: thin hooks around the shared parts.
 
-Axolotl hands the whole life of the data to a plugin that loads it: tokens, labels, length
+A plugin that loads data is responsible for all of it in Axolotl: tokens, labels, length
 policy, packing columns, evaluation set and number of steps all come from here.
 """
 
@@ -49,7 +49,7 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         self._joins_rows = False
 
     def register(self, cfg: Any) -> None:
-        """Check the recipe before Axolotl does, and fill in what the mix implies.
+        """Check the recipe before Axolotl does, and set what the mix implies.
 
         Raises:
             ConfigError: A setting contradicts the plugin's, or is misspelt; names each.
@@ -68,11 +68,11 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         fill_in(cfg)
 
     def get_input_args(self) -> str:
-        """Name of the section's model."""
+        """Return the import path of the section's model."""
         return "agenttuning_plugin.config.recipe.AgentTuningArgs"
 
     def load_datasets(self, cfg: Any, preprocess: bool = False) -> TrainDatasetMeta | None:
-        """Make the run's data, from the cache where it holds them.
+        """Build the run's data, from the cache if possible.
 
         Raises:
             AgentTuningError: See `agenttuning_plugin.training_data.run.TrainingRun`.
@@ -100,9 +100,9 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         )
 
     def pre_model_load(self, cfg: Any) -> None:
-        """Seed what loading draws, such as an adapter's first weights, or no run could be repeated.
+        """Seed the random initialisation during loading, such as an adapter's first weights.
 
-        Axolotl leaves that to the trainer, which is made when they are drawn.
+        Axolotl leaves seeding to the trainer, which is created after them.
         """
         if not uses_plugin(cfg):
             return
@@ -111,20 +111,20 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         set_seed(seed_of(cfg))
 
     def post_model_load(self, cfg: Any, model: Any) -> None:
-        """Note what the model reads of packed rows."""
+        """Record which document boundaries the model reads in packed rows."""
         if not uses_plugin(cfg):
             return
         self._boundaries = boundaries_of(model)
         self._joins_rows = needs_joined_rows(model)
 
     def get_training_args(self, cfg: Any) -> dict[str, Any]:
-        """Keep Axolotl's own packer out: rows come packed, in the mix's order."""
+        """Disable Axolotl's own packer: rows are already packed, in the mix's order."""
         return dict(AXOLOTL_ARGUMENTS) if uses_plugin(cfg) and cfg.sample_packing else {}
 
     def get_collator_cls_and_kwargs(
         self, cfg: Any, is_eval: bool = False
     ) -> tuple[type[Any], dict[str, Any]] | None:
-        """The collator of packed rows; the holdout is not packed and keeps Axolotl's."""
+        """Return the collator of packed rows; the unpacked holdout keeps Axolotl's."""
         if is_eval or not cfg.sample_packing or not uses_plugin(cfg):
             return None
         # As Axolotl does: one long row for kernels that know documents of various lengths.
@@ -132,7 +132,7 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         return PackedCollator, {"flatten": joined, "boundaries": self._boundaries if joined else ()}
 
     def add_callbacks_post_trainer(self, cfg: Any, trainer: Any) -> list[Any]:
-        """What a step's loss is divided by, the check of packed rows, and evaluators.
+        """Return the callbacks: loss normalization, packing check and evaluators.
 
         Raises:
             ConfigError: The trainer would not read the mix's rows in their order.
@@ -151,7 +151,7 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         )
 
     def post_train_unload(self, cfg: Any) -> None:
-        """Print base against result and the next commands, when all is saved."""
+        """Print base against result and the next commands, after everything is saved."""
         if not uses_plugin(cfg):
             return
         from agenttuning_plugin.console import console
@@ -161,7 +161,7 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
 
 
 def _say_errors_in_one_line() -> None:
-    """Show errors that a user can mend without a traceback."""
+    """Show errors that a user can fix without a traceback."""
     previous = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

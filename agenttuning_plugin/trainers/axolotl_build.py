@@ -1,4 +1,4 @@
-"""`agenttuning build --recipe`: the mix of an Axolotl recipe written to disk."""
+"""`agenttuning build --recipe`: write the mix of an Axolotl recipe to disk."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dataset_builders.stdio import silenced
 
 
 def build_recipe(out: Path, recipe: Path, processes: int | None = None) -> dict[str, Any]:
-    """Write the mix of a recipe, as a run of it would make it, with its manifest and report.
+    """Write the mix of a recipe, as a run would build it, with manifest and report.
 
     The rows are those of a run in one process: more processes make a larger global batch.
 

@@ -35,7 +35,7 @@ class UnknownKey:
 
 
 def unknown_keys(cfg: Mapping[str, Any], ignored: Iterable[str] = ()) -> list[UnknownKey]:
-    """Top-level keys of a recipe that neither Axolotl nor a registered plugin knows.
+    """Return a recipe's top-level keys that neither Axolotl nor a registered plugin knows.
 
     Args:
         cfg: Recipe, its plugins registered with Axolotl.
@@ -57,9 +57,9 @@ def unknown_keys(cfg: Mapping[str, Any], ignored: Iterable[str] = ()) -> list[Un
 
 
 def unknown_nested_keys(cfg: Mapping[str, Any]) -> list[str]:
-    """Keys within Axolotl's own groups, such as `fsdp_config`, that its schema does not name.
+    """Return keys within Axolotl's own groups, such as `fsdp_config`, that its schema lacks.
 
-    Groups that are handed on as they are (`deepspeed`, `lr_scheduler_kwargs`) have no schema. What
+    Groups that are passed on unchanged (`deepspeed`, `lr_scheduler_kwargs`) have no schema. What
     a group's validators accept in addition to its fields is unknown, so these only give warnings.
     """
     from axolotl.utils.schemas.config import AxolotlConfigWCapabilities
@@ -89,7 +89,7 @@ def _takes_any(annotation: Any) -> bool:
 
 
 def _fields(model: Any) -> set[str]:
-    """Names of a model's fields, and other names under which they are read."""
+    """Return a model's field names and their aliases."""
     names = set(fields_of(model))
     for field in fields_of(model).values():
         for alias in (field.alias, field.validation_alias):
@@ -109,7 +109,7 @@ def _plugin_keys() -> set[str]:
 
 
 def _command_keys() -> set[str]:
-    """Flags of Axolotl's commands, which are merged with the recipe's keys."""
+    """Return the flags of Axolotl's commands, which are merged with the recipe's keys."""
     from axolotl.cli import args
 
     kinds = [kind for kind in vars(args).values() if dataclasses.is_dataclass(kind)]

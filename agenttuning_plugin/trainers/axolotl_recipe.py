@@ -1,4 +1,4 @@
-"""Checks of a recipe with the installed Axolotl."""
+"""Check a recipe with the installed Axolotl."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ IMPORT = "plugin import"
 
 
 def check_plugins(cfg: dict[str, Any]) -> Iterator[Finding]:
-    """Whether the recipe's plugins can be imported."""
+    """Check that the recipe's plugins can be imported."""
     names = cfg.get("plugins") or []
     names = [names] if isinstance(names, str) else [str(name) for name in names]
     if PLUGIN not in names:
@@ -76,14 +76,14 @@ class AxolotlCheck:
         self.validated: Any = None
 
     def unknown_keys(self) -> Iterator[Finding]:
-        """Top-level keys that Axolotl would drop."""
+        """Return top-level keys that Axolotl would drop."""
         for key in unknown_keys(self._cfg, ignored={SECTION, *REPLACED_KEYS}):
             yield Finding("keys", key.message, "error")
         for line in unknown_nested_keys(self._cfg):
             yield Finding("keys", line, "warning")
 
     def validate(self, *, sound: bool) -> Iterator[Finding]:
-        """Have Axolotl validate the recipe.
+        """Validate the recipe with Axolotl.
 
         Args:
             sound: Whether the plugin's own rules found nothing: else keys that it refuses are
@@ -122,7 +122,7 @@ class AxolotlCheck:
         yield Finding("Axolotl", f"{__version__} accepts it")
 
     def normalize(self) -> Iterator[Finding]:
-        """Derive the rest of the settings, as Axolotl's commands do, from the model too."""
+        """Derive the remaining settings, as Axolotl's commands do, also from the model."""
         from axolotl.utils.config import normalize_config
 
         try:
@@ -149,10 +149,10 @@ class AxolotlCheck:
 
 
 def read_for_run(path: Path) -> tuple[Any, Any]:
-    """A recipe's settings and tokenizer, as a run has them.
+    """Return a recipe's settings and tokenizer as in a run.
 
     Raises:
-        ConfigError: The recipe is wrong; names all that is.
+        ConfigError: The recipe is invalid; names all problems.
         MissingExtraError: Axolotl is not installed.
         SourceNotFoundError: There is no such recipe.
     """
@@ -171,6 +171,6 @@ def read_for_run(path: Path) -> tuple[Any, Any]:
 
 
 def _line(error: Exception) -> str:
-    """An error's text in one line, cut: some libraries write a page."""
+    """Return an error's text in one line, truncated: some libraries write a page."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 300 else f"{text[:297]}..."

@@ -1,6 +1,6 @@
-"""Axolotl's own settings in this package's terms.
+"""Convert Axolotl's settings to this package's types.
 
-Needs no Axolotl: a recipe is a mapping with attributes, Axolotl's `DictDefault`.
+Does not import Axolotl: a recipe is a mapping with attributes, Axolotl's `DictDefault`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def is_filled_in(cfg: Any) -> bool:
 
 
 def encoding_of(cfg: Any, section: AgentTuningSection) -> Encoding:
-    """Settings of the rows, from Axolotl's own keys."""
+    """Return the encoding settings, from Axolotl's own keys."""
     return Encoding(
         max_length=cfg.sequence_len,
         policy=cfg.excess_length_strategy or None,
@@ -60,7 +60,7 @@ def encoding_of(cfg: Any, section: AgentTuningSection) -> Encoding:
 
 
 def run_settings(cfg: Any, section: AgentTuningSection, cache: Path) -> RunSettings:
-    """What the run's data depend on, from Axolotl's own keys.
+    """Return the settings that the run's data depend on, from Axolotl's own keys.
 
     Args:
         cfg: The recipe, validated.
@@ -79,14 +79,14 @@ def run_settings(cfg: Any, section: AgentTuningSection, cache: Path) -> RunSetti
 
 
 def seed_of(cfg: Any) -> int:
-    """Seed of the order, and of an adapter's first weights: the trainer's own if left out."""
+    """Return the seed of the order and of an adapter's first weights; default: the trainer's."""
     from transformers import TrainingArguments
 
     return int(TrainingArguments.seed if cfg.seed is None else cfg.seed)
 
 
 def batch_of(cfg: Any) -> Batch:
-    """How Axolotl cuts the stream into steps; processes that share data count as one."""
+    """Return how Axolotl divides the stream into steps; processes that share data count as one."""
     each = cfg.micro_batch_size * cfg.gradient_accumulation_steps
     return Batch(
         micro=cfg.micro_batch_size,

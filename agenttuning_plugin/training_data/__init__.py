@@ -1,1 +1,1 @@
-"""A section to the rows of a run: encoded, cached, mixed, packed and recorded."""
+"""Training data of a run: encode, cache, mix, pack and record the recipe's sources."""

@@ -1,4 +1,4 @@
-"""`agenttuning build`: a mix written to disk, whole or not at all."""
+"""`agenttuning build`: write a mix to disk atomically."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def build_to_disk(
     encoding: Encoding | None = None,
     processes: int = 1,
 ) -> dict[str, Any]:
-    """Write a mix as a dataset for `datasets.load_from_disk`, its manifest and its report.
+    """Write a mix as a dataset for `datasets.load_from_disk`, with manifest and report.
 
-    With a tokenizer the rows are ids and labels, without one they are `messages`. The same
-    inputs give the same bytes, but for the report and for `where` in the manifest.
+    With a tokenizer the rows are ids and labels, without one they are `messages`. The same inputs
+    give the same bytes, except for the report and `where` in the manifest.
 
     Args:
         out: Folder to make.
@@ -102,7 +102,7 @@ def build_to_disk(
 def write_build(
     out: Path, scratch: Path, built: BuiltMix, places: Mapping[str, str | None], tokenizer: str
 ) -> dict[str, Any]:
-    """Write rows, report and manifest, and rename the folder to `out` when all is there.
+    """Write rows, report and manifest to a temporary folder, and rename it to `out`.
 
     Args:
         out: Folder to make.
@@ -126,7 +126,7 @@ def write_build(
 
 
 def _packed_rows(rows: Dataset, folder: Path) -> Dataset:
-    """Packed rows as they are trained on, which a run puts together as it reads them."""
+    """Return packed rows as they are trained on, which a run assembles while reading."""
     from datasets import Dataset, Features, List, Value
 
     whole = List(Value("int32"))
@@ -142,7 +142,7 @@ def _packed_rows(rows: Dataset, folder: Path) -> Dataset:
 
 
 def _anew(rows: Dataset, sha256: str) -> Dataset:
-    """The same rows without a history: that holds times and paths, and would be saved."""
+    """Return the same rows without their fingerprint history, which contains times and paths."""
     from datasets import Dataset, DatasetInfo
 
     info = DatasetInfo(features=rows.features)
@@ -151,7 +151,7 @@ def _anew(rows: Dataset, sha256: str) -> Dataset:
 
 @contextmanager
 def scratch_beside(out: Path) -> Iterator[Path]:
-    """A folder on the same disk, which goes in the end."""
+    """Create a temporary folder on the same disk, removed at the end."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as temporary:
         yield Path(temporary)
@@ -159,7 +159,7 @@ def scratch_beside(out: Path) -> Iterator[Path]:
 
 @contextmanager
 def storage_errors(out: Path) -> Iterator[None]:
-    """Raise a StorageError that names the folder where it cannot be written."""
+    """Convert write failures to a StorageError that names the folder."""
     try:
         yield
     except AgentTuningError:

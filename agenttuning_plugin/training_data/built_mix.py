@@ -1,4 +1,4 @@
-"""The rows of a mix with all that they were made from, and the files that describe them."""
+"""Rows of a mix with everything they were built from, and the files that describe them."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ RUN_REPORT = "agenttuning_report"
 
 @dataclass(eq=False)
 class BuiltMix:
-    """The rows of a mix and all that they were made from.
+    """Rows of a mix and everything they were built from.
 
     Attributes:
         train_dataset: The rows in the mix's order, a view on the sources; packed rows with packing.
         prepared: The sources.
-        planned: The order of the mix, and what was done to get it.
-        plan: What it should be like.
+        planned: The order of the mix, and notes on it.
+        plan: Its plan.
         sources: By side, "agent" and "general", what its rows were read from; nothing of a side
             that was handed over in memory.
         tokenizer: The tokenizer, or none if rows are messages.
@@ -64,12 +64,12 @@ class BuiltMix:
 
     @property
     def eval_dataset(self) -> Dataset | None:
-        """General rows that training does not see, or none."""
+        """General rows held out of training, or None."""
         return self.prepared.holdout
 
     @cached_property
     def manifest(self) -> Record:
-        """The manifest, but for paths and times."""
+        """The manifest, except for paths and times."""
         return make_record(
             self.planned.order,
             self.plan,
@@ -84,13 +84,13 @@ class BuiltMix:
 
     @cached_property
     def mix_facts(self) -> dict[str, Any]:
-        """What `describe_mix` says."""
+        """The result of `describe_mix`."""
         prepared = self.prepared
         return describe_mix(self.planned, self.plan, prepared.agent_index, prepared.general_index)
 
     @property
     def loss(self) -> dict[str, Any] | None:
-        """What a step's loss is divided by, and the share of it that agent data have."""
+        """What a step's loss is divided by, and agent data's share of it."""
         shares = (self.packing_facts or self.mix_facts).get("share_of_loss")
         if self.loss_normalization is None or shares is None:
             return None
@@ -107,7 +107,7 @@ class BuiltMix:
 
     @cached_property
     def report(self) -> dict[str, Any]:
-        """What became of every record, the mix, the numbers behind the plots, a few rows."""
+        """Return record counts, the mix, the figures of the plots and sample rows."""
         order, prepared = self.planned.order, self.prepared
         agent, general = prepared.agent_index, prepared.general_index
         limit = self.encoding.max_length if self.encoding else None
@@ -128,12 +128,12 @@ class BuiltMix:
 
     @cached_property
     def warnings(self) -> list[str]:
-        """A line for each large loss of data, see `loss_warnings`."""
+        """One line per large loss of data, see `loss_warnings`."""
         limit = self.encoding.max_length if self.encoding else None
         return loss_warnings(self.prepared.report, limit)
 
     def where(self, rows: Mapping[str, str | None], tokenizer: str = "") -> dict[str, Any]:
-        """Paths and times.
+        """Return paths and times.
 
         Args:
             rows: Where the rows lie, by the keys of `reports.rows`; none: not on disk.
@@ -149,7 +149,7 @@ class BuiltMix:
         }
 
     def stored_sides(self) -> dict[str, str | None]:
-        """Folders of the encoded sources, for `where`; none of one that is not on disk."""
+        """Return the folders of encoded sources, for `where`; empty if one is not on disk."""
         prepared = self.prepared
         return {AGENT: folder_of(prepared.agent), GENERAL: folder_of(prepared.general)}
 
@@ -180,7 +180,7 @@ def write_report(folder: Path, report: Mapping[str, Any], title: str, stem: str)
     Args:
         folder: Existing folder.
         report: From `BuiltMix.report`.
-        title: What the data are.
+        title: Title, such as the name of the data.
         stem: Name of both files, without their endings.
     """
     text = json.dumps(report, ensure_ascii=False, indent=1) + "\n"

@@ -1,4 +1,4 @@
-"""Encoded sources on disk: made once, whole or not at all, never stale.
+"""Cache of encoded sources on disk: atomic writes, content-addressed, never stale.
 
 An entry's name is a hash of everything its rows depend on, the bytes of the source files
 included, so an edited file makes another entry. An entry is written beside its place and
@@ -39,7 +39,7 @@ def cache_key(
     tokenizer: Any,
     encoding: Encoding,
 ) -> str:
-    """Hash of all that the encoded rows depend on, 32 hexadecimal digits."""
+    """Hash everything that the encoded rows depend on, 32 hexadecimal digits."""
     parts = {
         "version": ENCODER_VERSION,
         "agent": [source.fingerprint for source in agent],
@@ -55,7 +55,7 @@ def cache_key(
 def load_or_make(
     folder: Path, key: str, make: Callable[[Path], EncodedSources]
 ) -> tuple[EncodedSources, bool]:
-    """Take an entry from the cache, or make it and put it there.
+    """Load an entry from the cache, or create and store it.
 
     Args:
         folder: Where entries are kept.

@@ -1,4 +1,4 @@
-"""The callbacks of a run: packing check, loss normalization, evaluators."""
+"""Trainer callbacks of a run: packing check, loss normalization, evaluators."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def make_callbacks(
     packed: bool,
     end_of_turn: Sequence[str] = (),
 ) -> list[TrainerCallback]:
-    """Make the callbacks of a section for a trainer, in the order in which they have to run.
+    """Create a section's callbacks for a trainer, in the order in which they must run.
 
     Args:
         section: The recipe's section.

@@ -1,4 +1,4 @@
-"""The collator of packed rows, the same for Axolotl and TRL.
+"""Collator of packed rows, for Axolotl and TRL.
 
 No attention mask leaves it. transformers tells documents apart by positions that start
 again at 0, but only if there is no mask and no cache: with a mask of ones it would let each
@@ -37,14 +37,14 @@ _checked = False
 
 
 def mark_checked() -> None:
-    """Note that a model was found to keep the documents of a packed row apart."""
+    """Record that a model was found to keep the documents of a packed row apart."""
     global _checked
     _checked = True
 
 
 @dataclass(frozen=True)
 class PackedCollator:
-    """Makes a batch of packed rows (see `training_data.packed_dataset.packed_dataset`).
+    """Collates packed rows (see `training_data.packed_dataset.packed_dataset`).
 
     Attributes:
         tokenizer: Gives the token that fills a row up.
@@ -67,7 +67,7 @@ class PackedCollator:
 
     @classmethod
     def for_model(cls, model: Any, tokenizer: Any = None) -> PackedCollator:
-        """The collator that a model's attention and other layers need.
+        """Create the collator that a model's attention and other layers need.
 
         Args:
             model: The model, before or after a trainer has taken it.
@@ -77,7 +77,7 @@ class PackedCollator:
         return cls(tokenizer, flatten=flatten, boundaries=names if flatten else ())
 
     def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Batch packed rows.
+        """Collate packed rows.
 
         Args:
             features: Rows with `input_ids` and `labels`, each (T,), and `seq_lengths`, the
@@ -136,7 +136,7 @@ class PackedCollator:
 
 
 def boundaries_of(model: Any) -> tuple[str, ...]:
-    """Which of `BOUNDARIES` a model's forward takes."""
+    """Return which of `BOUNDARIES` a model's forward accepts."""
     from evaluators.models.compiled import original
 
     model = original(model)
@@ -154,9 +154,9 @@ def needs_joined_rows(model: Any) -> bool:
 
 
 def carries_state(config: Any) -> bool:
-    """Whether a configuration describes layers that carry a state along the row.
+    """Whether a configuration has layers that carry a state along the row.
 
-    By the kinds of its layers where it names them, else by the settings that such layers have.
+    By its layer types if it lists them, else by the settings of such layers.
     """
     text = config.get_text_config()
     kinds = getattr(text, "layer_types", None) or getattr(text, "layers_block_type", None) or ()
@@ -168,7 +168,7 @@ def carries_state(config: Any) -> bool:
 
 
 def _boundaries(positions: np.ndarray[Any, np.dtype[np.int64]]) -> dict[str, torch.Tensor | int]:
-    """The boundaries of the documents of one row, from its positions, (T,)."""
+    """Return the boundaries of one row's documents, from its positions, (T,)."""
     import torch
 
     starts = np.append(np.flatnonzero(positions == 0), len(positions))
@@ -190,7 +190,7 @@ def _lengths(row: dict[str, Any]) -> Sequence[int]:
 
 
 def _positions(lengths: Sequence[int]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Positions of a row's tokens, from 0 in each document; (T,) int64."""
+    """Return positions of a row's tokens, from 0 in each document; (T,) int64."""
     sizes = np.asarray(lengths, dtype=np.int64)
     starts = np.cumsum(sizes) - sizes
     return np.arange(sizes.sum()) - np.repeat(starts, sizes)

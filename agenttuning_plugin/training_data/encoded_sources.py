@@ -1,4 +1,4 @@
-"""A section's sources, resolved once, and their encoded rows from the cache."""
+"""Resolve a section's sources once, and load their encoded rows from the cache."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ Sources = dict[str, list[ResolvedSource]]
 def resolve_sources(config: AgentTuningSection, plan: Plan, encoding: Encoding) -> Sources:
     """Locate a section's sources and detect their formats.
 
-    A source without any share is left out, unless the loss is measured on it.
+    A side with share 0 is skipped, unless the loss is measured on it.
 
     Raises:
         DataError: A format cannot be detected.
-        SourceNotFoundError: A path or hub id leads nowhere.
+        SourceNotFoundError: A path or hub id does not exist.
     """
     general = plan.needs_general or encoding.holdout > 0
     return {
-        "agent": [resolve_source(s.spec()) for s in config.agent if plan.needs_agent],
-        "general": [resolve_source(s.spec()) for s in config.general if general],
+        "agent": [resolve_source(s) for s in config.agent if plan.needs_agent],
+        "general": [resolve_source(s) for s in config.general if general],
     }
 
 
 def load_encoded(
     sources: Sources, plan: Plan, tokenizer: Any, encoding: Encoding, cache: Path, processes: int
 ) -> EncodedSources:
-    """Read and encode sources, or take their rows from the cache.
+    """Read and encode sources, or load their rows from the cache.
 
     Args:
         sources: From `resolve_sources`.
-        plan: What the mix should be like.
+        plan: The plan of the mix.
         tokenizer: The tokenizer, its chat template in place.
         encoding: Settings of the rows.
         cache: The trainer's folder of prepared data.

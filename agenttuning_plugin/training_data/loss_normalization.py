@@ -1,4 +1,4 @@
-"""Loss normalization: one rule for the divisor of a step's loss, on every trainer and version.
+"""Loss normalization: one divisor of a step's loss for every trainer and version.
 
 The paper minimises eta * E_agent[log p(y|x)] + (1 - eta) * E_general[log p(y|x)] (section 2.3),
 where log p(y|x) is a sum over the tokens of an answer; it draws by eta and weighs nothing. Trainers
@@ -27,7 +27,7 @@ _COUNTS = (4.0, 8.0, 16.0)  # numbers of tokens passed to a model
 
 
 class LossNormalization(TrainerCallback):
-    """Has a trainer divide each step's loss by one rule; see docs/concepts/mixing.md.
+    """Callback that normalises each step's loss by one rule; see docs/concepts/mixing.md.
 
     "tokens": the loss of all trained tokens of the global batch, divided by their number, over
     micro-batches, accumulation steps and processes. It weighs the sides of a batch as the paper's
@@ -59,7 +59,7 @@ class LossNormalization(TrainerCallback):
 
     @classmethod
     def install(cls, trainer: Trainer, kind: Normalization = "tokens") -> LossNormalization:
-        """Make a callback and add it to the trainer, in the place of one that it has.
+        """Create a callback and add it to the trainer, replacing an existing one.
 
         Raises:
             ConfigError: See the class.
@@ -115,9 +115,9 @@ class LossNormalization(TrainerCallback):
 
 
 def divides_by_count(model: Any) -> bool:
-    """Whether a model divides its loss by the number of tokens that it is given.
+    """Whether a model divides its loss by the number of tokens passed to it.
 
-    Tried on eight tokens: a forward's signature does not say it, for it takes any argument.
+    Tested on eight tokens: the signature of a forward is inconclusive, as it accepts any argument.
     """
     import torch
 

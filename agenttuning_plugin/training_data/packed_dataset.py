@@ -1,8 +1,8 @@
-"""Packed rows as a dataset that both trainers take: a view, no token is copied before use.
+"""Packed rows as a dataset for both trainers: a view, tokens are copied only on use.
 
 The dataset holds the numbers of each bin's rows, some 30 bytes a bin, and fetches their
-tokens from the sources when a batch is asked for. Both trainers leave it as it is if they
-are told to: `AXOLOTL_ARGUMENTS` and `trainer_checks.sft_defaults` do that.
+tokens from the sources when a batch is asked for. Both trainers keep it unchanged with the right
+settings: `AXOLOTL_ARGUMENTS` and `trainer_checks.sft_defaults`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class PackedMix:
 
     Attributes:
         rows: The packed rows, as `packed_dataset` makes them.
-        order: What the mix is like, its order and which positions each packed row holds.
+        order: The order of the mix, and the positions in each packed row.
         report: See `describe_packing`; with the share of each side's examples that repeat another
             of their own packed row, and of their batch; and the share of the loss of agent data.
     """
@@ -68,12 +68,12 @@ def pack_mix(
     seed: int,
     stages: Sequence[tuple[int, float]] = (),
 ) -> PackedMix:
-    """Draw and pack the examples that a run takes.
+    """Draw and pack the examples of a run.
 
     Args:
         prepared: Encoded sources.
-        plan: What the mix should be like; its eta is one number.
-        packing: Settings of the packing.
+        plan: The plan of the mix; its eta is one number.
+        packing: Packing settings.
         seed: Any integer.
         stages: Packed row and share of agent data from there on.
 
@@ -111,7 +111,7 @@ def pack_mix(
 def describe_packing(
     bins: Bins, agent: npt.NDArray[np.bool_], lengths: Index, trained: Index, batch: int
 ) -> dict[str, Any]:
-    """How full packed rows are, and the share of agent data in the batches they make.
+    """Return the fill of packed rows, and the share of agent data in their batches.
 
     Args:
         bins: Packed rows.
@@ -155,7 +155,7 @@ def _share(part: float, whole: float) -> float:
 
 
 def packed_dataset(sources: Sequence[Dataset], order: Index, bins: Bins) -> Dataset:
-    """Show the bins of a mix as rows.
+    """Return the bins of a mix as a dataset of rows.
 
     Args:
         sources: Encoded rows, one source after the other as the order counts them.
@@ -205,11 +205,11 @@ class Gather:
         self._rows: Any = None
 
     def attach(self, rows: Dataset) -> None:
-        """Give it the rows that bins may name, with the columns `COLUMNS`."""
+        """Attach the rows that bins refer to, with the columns `COLUMNS`."""
         self._rows = rows.with_format("arrow")
 
     def __call__(self, batch: dict[str, list[list[int]]]) -> dict[str, list[Any]]:
-        """Tokens, labels and lengths of each bin in the batch."""
+        """Return tokens, labels and lengths of each bin in the batch."""
         bins = batch[_ROWS]
         table = self._rows[[row for members in bins for row in members]]
         ids, borders = _flatten(table["input_ids"])
@@ -226,7 +226,7 @@ class Gather:
 
 
 def _flatten(column: Any) -> tuple[Index, Index]:
-    """Values of a list column, (T,), and the borders between its rows, (R + 1,)."""
+    """Return the values of a list column, (T,), and its row boundaries, (R + 1,)."""
     lists = column.combine_chunks()
     values = lists.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
     sizes = lists.value_lengths().to_numpy(zero_copy_only=False)

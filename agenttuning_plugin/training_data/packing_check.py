@@ -1,4 +1,4 @@
-"""Tests whether a model keeps the documents of a packed row apart.
+"""Test whether a model keeps the documents of a packed row apart.
 
 Attention does if positions mark the beginning of a document. Layers that carry a state along the
 row (Mamba, linear attention, short convolutions) do only if their kernel is given the
@@ -27,13 +27,13 @@ _FIRST, _SECOND = 24, 16
 
 
 class PackingCheck(TrainerCallback):
-    """Refuses to train on packed rows whose documents the model would not keep apart.
+    """Callback that rejects packed rows if the model would mix their documents.
 
     For either trainer; Axolotl's plugin adds it by itself.
     """
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        """Check the model where and as it is trained.
+        """Check the model in its training setup.
 
         Raises:
             ConfigError: See `check_packing`.
@@ -69,12 +69,12 @@ def check_packing(model: Any) -> None:
 
 
 def attention_of(model: Any) -> str:
-    """Name of a model's attention implementation."""
+    """Return the name of a model's attention implementation."""
     return str(getattr(model.config, "_attn_implementation", None) or "default")
 
 
 def leak_of(model: Any) -> float:
-    """How much a document changes the output for the next one, in units of the rounding error.
+    """Measure how much a document changes the output for the next one, relative to rounding error.
 
     Returns:
         The largest change of a logit, divided by the limit; above 1 the documents are mixed.
@@ -101,7 +101,7 @@ def leak_of(model: Any) -> float:
 
 
 def _limit(model: Any, logits: torch.Tensor) -> float:
-    """The change that rounding may cause.
+    """Return the change that rounding may cause.
 
     None at all where every token is computed alike, whatever stands before it: what is masked
     is multiplied by zero. Experts are another matter: which tokens share a matrix product
@@ -126,7 +126,7 @@ def _packed(model: Any, ids: torch.Tensor, device: Any) -> Mapping[str, Any]:
 
 
 def _precision(model: Any, device: Any) -> Any:
-    """FlashAttention reads half precision only; in training the trainer sees to that."""
+    """Use half precision for FlashAttention, which needs it; in training the trainer does this."""
     import torch
 
     full = next(model.parameters()).dtype == torch.float32

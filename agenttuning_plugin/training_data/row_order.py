@@ -1,4 +1,4 @@
-"""Checks on the trainer itself, not its settings, that it reads the mix row by row.
+"""Check that the trainer's actual sampler reads the mix row by row.
 
 Trainers gain samplers with each release (`group_by_length`, `batch_rebalance`, Axolotl's
 `balance_labels`), and other plugins and subclasses bring their own. So the actual
@@ -14,7 +14,7 @@ from dataset_builders.errors import ConfigError
 
 
 def check_row_order(trainer: Any) -> None:
-    """Refuse a trainer that would move, drop or repeat rows of a mix.
+    """Reject a trainer that would reorder, drop or repeat rows of a mix.
 
     Args:
         trainer: A `transformers.Trainer` with its training data.

@@ -1,4 +1,4 @@
-"""A training run's data, from the recipe's section: one object for Axolotl, TRL and `build`."""
+"""Data of a training run, from the recipe's section; used by Axolotl, TRL and `build`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LOG = logging.getLogger("axolotl.agenttuning")
 
 
 class TrainingRun(BuiltMix):
-    """A run's training rows, holdout, collator and number of steps, its manifest and report.
+    """Data of a training run: rows, holdout, collator, number of steps, manifest and report.
 
     Sources are located, hashed, read and encoded once, or their rows are taken from the cache.
     With TRL: make it before the trainer, give the trainer `train_dataset`, `data_collator` and
@@ -62,7 +62,7 @@ class TrainingRun(BuiltMix):
         ConfigError: The tokenizer cannot be used, a setting is out of range, neither steps nor a
             number of examples is known, or they disagree; or the plan does not fit the rows.
         DataError: A source cannot be read, or no row of it is usable.
-        SourceNotFoundError: A path or hub id leads nowhere.
+        SourceNotFoundError: A path or hub id does not exist.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class TrainingRun(BuiltMix):
 
     @property
     def data_collator(self) -> PackedCollator | None:
-        """The collator of packed rows; none without packing: the trainer's own."""
+        """The collator of packed rows; None without packing: the trainer's own."""
         return PackedCollator(self.tokenizer) if self.packing else None
 
     def attach(self, trainer: Trainer) -> None:
@@ -152,7 +152,7 @@ class TrainingRun(BuiltMix):
             self.write_to(Path(str(trainer.args.output_dir)))
 
     def callbacks(self, trainer: Trainer) -> list[TrainerCallback]:
-        """What `attach` adds to a trainer; see `make_callbacks`."""
+        """Return the callbacks that `attach` adds to a trainer; see `make_callbacks`."""
         return make_callbacks(
             self.config,
             trainer,
@@ -162,14 +162,14 @@ class TrainingRun(BuiltMix):
         )
 
     def log_losses(self) -> None:
-        """Log what was read and dropped of the sources, as a warning if much is lost."""
+        """Log the counts of read and dropped records, as a warning if many are lost."""
         for line in report_lines(self.prepared.report):
             LOG.info("%s", line)
         for line in self.warnings:
             LOG.warning("%s", line)
 
     def log_mix(self) -> None:
-        """Log what the run trains on."""
+        """Log the composition of the training data."""
         LOG.info(
             "mix: %(examples)d examples, %(share_of_examples).4f of them agent data "
             "(%(share_of_tokens).4f of tokens, %(share_of_trained_tokens).4f of trained ones), "
@@ -185,7 +185,7 @@ class TrainingRun(BuiltMix):
             )
 
     def write_to(self, folder: Path) -> None:
-        """Write manifest, report and page into the run's output folder, made if missing."""
+        """Write manifest, report and page into the run's output folder, created if missing."""
         folder.mkdir(parents=True, exist_ok=True)
         self.write(folder, folder.resolve().name, RUN_REPORT, self.stored_sides())
 

@@ -1,4 +1,4 @@
-"""Run length as passes over the general data, in optimizer steps."""
+"""Convert a run length in passes over the general data to optimizer steps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def steps_of_passes(
     section: AgentTuningSection, prepared: EncodedSources, batch: int, packed_length: int | None
 ) -> int:
-    """Optimizer steps that go over the general data as often as the section says.
+    """Return the optimizer steps for the section's number of passes over the general data.
 
     Exact to a step without packing. With packing the rows are taken to be full, so a pass ends
     some 0.2 % early.

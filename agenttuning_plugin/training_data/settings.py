@@ -1,4 +1,4 @@
-"""What a run's data depend on beside the recipe's section: batch, length, seed, cache."""
+"""Trainer settings that a run's data depend on: batch, length, seed, cache."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """Settings of a run's data that the trainer has, not the recipe's section.
+    """Settings of a run's data that come from the trainer, not from the recipe's section.
 
     Attributes:
         encoding: Settings of the rows.
@@ -56,7 +56,7 @@ def settings_of(
     end_of_turn: Sequence[str],
     cache: str | Path | None,
 ) -> RunSettings:
-    """Settings of a run of a transformers Trainer, such as TRL's; see `TrainingRun`.
+    """Return a run's settings from a transformers Trainer's, such as TRL's; see `TrainingRun`.
 
     Raises:
         ConfigError: `max_length` is missing.
@@ -80,7 +80,7 @@ def settings_of(
 
 
 def batch_of(args: TrainingArguments) -> Batch:
-    """How a transformers Trainer cuts the stream into steps."""
+    """Return how a transformers Trainer divides the stream into steps."""
     return Batch(
         micro=args.train_batch_size,  # of all devices of a process
         accumulation=args.gradient_accumulation_steps,
@@ -89,12 +89,12 @@ def batch_of(args: TrainingArguments) -> Batch:
 
 
 def holdout_of(section: AgentTuningSection) -> int:
-    """General conversations that a run keeps out of training."""
+    """Return the number of general conversations held out of training."""
     return section.holdout if section.general else 0
 
 
 def plan_of(section: AgentTuningSection, settings: RunSettings) -> Plan:
-    """What a section asks of the mix; stages of eta begin at the examples of their steps."""
+    """Return the section's plan of a mix; stages of eta begin at the examples of their steps."""
     batch = settings.batch.size
     stages = [EtaStage(0, section.eta)]
     stages += [EtaStage(stage.from_step * batch, stage.eta) for stage in section.eta_stages]
@@ -104,8 +104,8 @@ def plan_of(section: AgentTuningSection, settings: RunSettings) -> Plan:
         mode=section.sampling,
         task_weights=section.task_weights,
         gpt4_share=section.gpt4_share,
-        agent_weights=source_weights([s.spec() for s in section.agent], "agent"),
-        general_weights=source_weights([s.spec() for s in section.general], "general"),
+        agent_weights=source_weights(section.agent, "agent"),
+        general_weights=source_weights(section.general, "general"),
         # With packing a batch holds an unknown number of examples, so the share is held over
         # the default block.
         block=BLOCK if settings.packed_length is not None else batch,

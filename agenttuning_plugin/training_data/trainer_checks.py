@@ -1,7 +1,7 @@
-"""TRL's settings that keep a mix's rows as they are, and checks of a trainer that has them.
+"""SFTConfig defaults that keep a mix's rows, and checks of the resulting trainer.
 
-Each check is one line with the setting to change. What a trainer really does is looked at where
-it can be: its sampler, the columns that it keeps, the dataset that it holds.
+Each error is one line with the setting to change. Where possible, actual behaviour is checked: the
+sampler, the columns kept, the dataset held.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataset_builders.mixing.planning import counts_of
 
 
 def sft_defaults(*, packing: bool = False) -> dict[str, Any]:
-    """Arguments of TRL's SFTConfig that keep the rows of a `TrainingRun` and their order.
+    """Return arguments of TRL's SFTConfig that keep a `TrainingRun`'s rows and their order.
 
     Args:
         packing: Whether the run packs its rows.
@@ -33,7 +33,7 @@ def sft_defaults(*, packing: bool = False) -> dict[str, Any]:
 
 
 def check_trainer(trainer: Any, run: BuiltMix, steps: int) -> None:
-    """Refuse a trainer that would not train on a run's rows as they are and in their order.
+    """Reject a trainer that would not train on a run's rows unchanged and in order.
 
     Args:
         trainer: A `transformers.Trainer`, such as TRL's SFTTrainer.
@@ -90,7 +90,7 @@ def _problems(trainer: Any, run: BuiltMix, steps: int) -> Iterator[str]:
 
 
 def longest_row(run: BuiltMix) -> int:
-    """Tokens of the longest row that a run may draw; of packed rows, their length."""
+    """Return the tokens of the longest row of a run; of packed rows, their length."""
     if run.packing:
         return run.packing.capacity
     order, prepared = run.planned.order, run.prepared
@@ -104,7 +104,7 @@ def _needed(run: BuiltMix) -> set[str]:
 
 
 def _kept(trainer: Any) -> set[str]:
-    """Columns that the trainer's dataloader reads."""
+    """Return the columns that the trainer's dataloader reads."""
     columns = set(trainer.train_dataset.column_names)
     if trainer.args.remove_unused_columns:
         trainer._set_signature_columns_if_needed()

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
+
+from pydantic import Field
 
 from dataset_builders.cleaning.language import LanguageFilter
 from dataset_builders.cleaning.page_text import (
@@ -20,42 +22,53 @@ from dataset_builders.cleaning.page_text import (
     remove_page_text,
 )
 from dataset_builders.readers.building import RecordDroppedError, Turn
+from dataset_builders.settings import settings
 
 _SHARE_BANNER = re.compile(r"\*?This (?:chat )?conversation is shared from\b.*", re.DOTALL)
 
 
-@dataclass(frozen=True)
+@settings
 class Cleaning:
-    """Which cleaning steps run; each is on by default.
+    """Cleaning steps that make shared chats fit for training."""
 
-    Attributes:
-        remove_share_banners: Remove system turns that only name the sharing site.
-        clean_characters: Remove control characters and zero-width spaces.
-        remove_page_text: Remove captions of the chat page from questions.
-        remove_failed_answers: Remove answers that are only an error message.
-        remove_empty_turns: Remove turns without a visible character.
-        join_user_turns: Join questions that follow one another.
-        strip_leading_assistant: Remove answers before the first question.
-        strip_trailing_user: Remove questions after the last answer.
-        drop_page_markup: Refuse conversations with the page's own markup in them.
-        language: ISO 639-1 code of the language to keep, or none for any.
-        drop_duplicates: Refuse conversations that come again.
-        near_duplicates: Least similarity, above 0 and at most 1, at which a conversation
-            counts as coming again, or none; see `duplicates.NearDuplicates`.
-    """
-
-    remove_share_banners: bool = True
-    clean_characters: bool = True
-    remove_page_text: bool = True
-    remove_failed_answers: bool = True
-    remove_empty_turns: bool = True
-    join_user_turns: bool = True
-    strip_leading_assistant: bool = True
-    strip_trailing_user: bool = True
-    drop_page_markup: bool = True
-    language: str | None = "en"
-    drop_duplicates: bool = True
-    near_duplicates: float | None = 0.8
+    remove_share_banners: bool = Field(
+        default=True, description="Remove system turns that only name the sharing site."
+    )
+    clean_characters: bool = Field(
+        default=True, description="Remove control characters and zero-width spaces."
+    )
+    remove_page_text: bool = Field(
+        default=True, description="Remove captions of the chat page, such as `2 / 2`."
+    )
+    remove_failed_answers: bool = Field(
+        default=True, description="Remove answers that are only an error message."
+    )
+    remove_empty_turns: bool = Field(
+        default=True, description="Remove turns without a visible character."
+    )
+    join_user_turns: bool = Field(default=True, description="Join consecutive user turns.")
+    strip_leading_assistant: bool = Field(
+        default=True, description="Remove answers before the first question."
+    )
+    strip_trailing_user: bool = Field(
+        default=True, description="Remove questions after the last answer."
+    )
+    drop_page_markup: bool = Field(
+        default=True, description="Drop conversations with the chat page's own markup in them."
+    )
+    language: str | None = Field(
+        default="en", description="Language to keep, as ISO 639-1 code; null: any."
+    )
+    drop_duplicates: bool = Field(
+        default=True, description="Drop exact duplicates of earlier conversations."
+    )
+    near_duplicates: float | None = Field(
+        default=0.8,
+        gt=0,
+        le=1,
+        description="Similarity (Jaccard, of word 5-grams) at which a conversation is dropped as "
+        "a near duplicate; null: off.",
+    )
 
     @classmethod
     def none(cls) -> Cleaning:

@@ -114,7 +114,7 @@ class Trail:
 
 
 def _own_fault(failure: Failure, answers: int, again: int | None) -> bool:
-    """Whether a task that was set aside and fails again is at fault, not the endpoint."""
+    """Whether a parked task that fails again is at fault, not the endpoint."""
     if again is None or failure.absent:
         return False
     return answers > again or (_spoke(failure) and answers > 0)

@@ -63,7 +63,8 @@ class EnvironmentSpec:
     @property
     def options_model(self) -> type:
         """Settings class of the options: the arguments of the environment's class."""
-        return _options_model(self.dialogue.world)
+        world: Any = self.dialogue.world  # mypy takes a class of Gymnasium for unhashable
+        return _options_model(world)
 
     @property
     def max_new_tokens(self) -> int:
@@ -138,8 +139,8 @@ class EnvironmentSpec:
             page = self.name.replace("_", "-")
             raise ConfigError(
                 f"{self.name}: found only {found} (placeholder data): name the folder of its "
-                f"data (--data; docs/tasks/held-in/{page}.md), or ask for them: "
-                "--option made_up=true"
+                f"data (`data`; docs/tasks/held-in/{page}.md), or set its option "
+                "made_up to true"
             )
 
     def task_ids(self, split: str) -> tuple[str, ...]:

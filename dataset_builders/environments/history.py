@@ -65,5 +65,5 @@ def trim_history(
         return tuple(messages)
     notice = f"\n\n[NOTICE] {omitted} messages are omitted."
     last = messages[head - 1]
-    told = replace(last, content=last.content + notice)
-    return *messages[: head - 1], told, *messages[kept:]
+    noted = replace(last, content=last.content + notice)
+    return *messages[: head - 1], noted, *messages[kept:]

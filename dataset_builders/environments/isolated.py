@@ -59,10 +59,10 @@ class IsolatedDialogue(Dialogue):
         max_episodes: int = MAX_EPISODES,
     ) -> None:
         # Creating it starts nothing: here it only provides metadata.
-        told = spec.dialogue(spec.world(), prompt)
-        super().__init__(told.env, told.prompt)
+        local = spec.dialogue(spec.world(), prompt)
+        super().__init__(local.env, local.prompt)
         for name in _TOLD:
-            setattr(self, name, getattr(told, name))
+            setattr(self, name, getattr(local, name))
         self._played, self._wording = spec, prompt
         self.time_limit = time_limit
         self.max_episodes = max_episodes

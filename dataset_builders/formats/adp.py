@@ -1,7 +1,7 @@
 """Agent Data Protocol: trajectories of actions and observations (arXiv 2510.24702).
 
 Record (schema of neulab/agent-data-protocol, versions 1.0 to 1.3): `{id, content, details}`,
-`content` a list of items that `class_` tells apart. Each becomes a turn:
+`content` a list of items, with their type in `class_`. Each becomes a turn:
 
 | item | turn |
 |---|---|
@@ -32,15 +32,12 @@ from dataset_builders.errors import DataError
 from dataset_builders.formats.meaning import check_row, check_turn
 from dataset_builders.formats.shapes import finish, merge_turns
 from dataset_builders.readers.building import (
-    BuildResult,
     Converted,
-    Progress,
     RecordDroppedError,
-    build_from_files,
     id_of,
     object_of,
 )
-from dataset_builders.readers.files import Located, Record
+from dataset_builders.readers.files import Record
 from dataset_builders.tools import parse_tool_calls
 
 SOURCE = "adp"
@@ -54,29 +51,12 @@ _HONOURED_BY_OBSERVATIONS = ("tool_call_id", "name")
 _SOURCES: dict[str, Role] = {"user": "user", "environment": "user", "system": "system"}
 
 
-def build(
-    located: Located,
-    *,
-    label: str = SOURCE,
-    limit: int | None = None,
-    on_progress: Progress | None = None,
-) -> BuildResult:
-    """Build conversations from files of the standardised schema.
+def convert(record: Record) -> Converted:
+    """Convert a record to a conversation; its task is `details.dataset` where that is text.
 
-    Args:
-        located: Files to read.
-        label: Name of the source in the report.
-        limit: Stop after this many kept conversations.
-        on_progress: Called with the number of records read.
-
-    Returns:
-        Conversations of source "adp", task `details.dataset` where it is text, and the
-        report. Iterating raises DataError if a file as a whole cannot be read.
+    Raises:
+        RecordDroppedError: It cannot be used.
     """
-    return build_from_files(located, _convert, label=label, limit=limit, on_progress=on_progress)
-
-
-def _convert(record: Record) -> Converted:
     value = object_of(record)
     check_row(value)
     items = value.get("content")

@@ -10,19 +10,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from dataset_builders.conversation import Conversation, Message, Role
 from dataset_builders.formats.loss_rule import reconstruct_loss
 from dataset_builders.formats.meaning import check_row, check_turn
 from dataset_builders.readers.building import (
-    BuildResult,
     Converted,
-    Progress,
     RecordDroppedError,
     Turn,
-    build_from_files,
     check_alternation,
     check_filled,
     id_of,
@@ -30,7 +26,7 @@ from dataset_builders.readers.building import (
     parse_turn,
     turns_of,
 )
-from dataset_builders.readers.files import Located, Record
+from dataset_builders.readers.files import Record
 
 HUB_ID = "zai-org/AgentInstruct"
 DATA_FILES: tuple[str, ...] = ()
@@ -41,34 +37,18 @@ _ROLES: dict[str, Role] = {"human": "user", "gpt": "assistant"}
 _ID = re.compile(r"([A-Za-z0-9]+)_\d+")
 
 
-def build(
-    located: Located,
-    *,
-    label: str = SOURCE,
-    limit: int | None = None,
-    on_progress: Progress | None = None,
-    reconstruct: bool = False,
-) -> BuildResult:
-    """Build conversations from AgentInstruct files, texts verbatim.
+def convert(record: Record, *, reconstruct: bool = False) -> Converted:
+    """Convert a record to a conversation; texts stay verbatim.
 
     Args:
-        located: Files to read.
-        label: Name of the source in the report.
-        limit: Stop after this many kept conversations.
-        on_progress: Called with the number of records read.
-        reconstruct: Whether to restore the `loss` flags of conversations that have none, see
-            `loss_rule`; else they are dropped.
+        record: The record.
+        reconstruct: Whether to restore the `loss` flags of conversations that have none,
+            see `loss_rule`; else they are dropped. `changes` counts the gpt turns whose
+            flag was restored, as `reconstructed_loss`.
 
-    Returns:
-        Conversations of source "agentinstruct", task such as "db", and the report; its
-        `changed` counts the gpt turns whose flag was restored, as `reconstructed_loss`.
-        Iterating raises DataError if a file as a whole cannot be read.
+    Raises:
+        RecordDroppedError: It cannot be used.
     """
-    convert = partial(_convert, reconstruct=reconstruct)
-    return build_from_files(located, convert, label=label, limit=limit, on_progress=on_progress)
-
-
-def _convert(record: Record, *, reconstruct: bool = False) -> Converted:
     value = object_of(record)
     check_row(value)
     id_ = id_of(value)

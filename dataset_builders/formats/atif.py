@@ -21,21 +21,17 @@ and counted; a result that consists of nothing but such a reference, and picture
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dataset_builders.conversation import Conversation, Message
 from dataset_builders.errors import DataError, MissingExtraError
 from dataset_builders.formats.shapes import finish, merge_turns
 from dataset_builders.readers.building import (
-    BuildResult,
     Converted,
-    Progress,
     RecordDroppedError,
-    build_from_files,
     object_of,
 )
-from dataset_builders.readers.files import Located, Record
+from dataset_builders.readers.files import Record
 from dataset_builders.tools import parse_tool_calls, parse_tools
 
 if TYPE_CHECKING:
@@ -46,24 +42,8 @@ VERSION_PREFIX = "ATIF-v1."
 """Prefix of `schema_version` in the supported versions."""
 
 
-def build(
-    located: Located,
-    *,
-    label: str = SOURCE,
-    limit: int | None = None,
-    on_progress: Progress | None = None,
-) -> BuildResult:
-    """Build conversations from trajectories.
-
-    Args:
-        located: Files to read; each an array, JSON lines or one trajectory.
-        label: Name of the source in the report.
-        limit: Stop after this many kept conversations.
-        on_progress: Called with the number of records read.
-
-    Returns:
-        Conversations of source "atif", and the report. Iterating raises DataError if a file as a
-        whole cannot be read.
+def trajectory_model() -> type[Trajectory]:
+    """The pydantic model that validates trajectories.
 
     Raises:
         MissingExtraError: The package `atif` is not installed.
@@ -74,11 +54,19 @@ def build(
         raise MissingExtraError(
             "trajectories in ATIF need the package atif: pip install 'agenttuning-plugin[atif]'"
         ) from error
-    convert = partial(_convert, model=Trajectory)
-    return build_from_files(located, convert, label=label, limit=limit, on_progress=on_progress)
+    return Trajectory
 
 
-def _convert(record: Record, *, model: type[Trajectory]) -> Converted:
+def convert(record: Record, *, model: type[Trajectory]) -> Converted:
+    """Convert a trajectory to a conversation.
+
+    Args:
+        record: The record.
+        model: See `trajectory_model`.
+
+    Raises:
+        RecordDroppedError: The record cannot be used.
+    """
     trajectory = _validated(object_of(record), model)
     changes: dict[str, int] = {}
     turns = [turn for step in trajectory.steps for turn in _turns_of(step, changes)]

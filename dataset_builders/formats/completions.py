@@ -12,7 +12,6 @@ becomes a system turn.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from dataset_builders.conversation import TRAIN_FIELD
@@ -21,55 +20,23 @@ from dataset_builders.formats.meaning import check_row
 from dataset_builders.formats.messages import HONOURED
 from dataset_builders.formats.shapes import from_raw, system_turn
 from dataset_builders.readers.building import (
-    BuildResult,
     Converted,
-    Progress,
     RecordDroppedError,
-    build_from_files,
     object_of,
 )
-from dataset_builders.readers.files import Located, Record
+from dataset_builders.readers.files import Record
 from dataset_builders.readers.turn_lists import turn_list
 
 SOURCE = "completions"
 
 
-def build_prompt_completion(
-    located: Located,
-    *,
-    label: str = SOURCE,
-    limit: int | None = None,
-    on_progress: Progress | None = None,
-    source: str = SOURCE,
-) -> BuildResult:
-    """Build conversations from files of TRL's `prompt` and `completion`; see `messages.build`."""
-    convert = partial(_convert_pair, source=source)
-    return build_from_files(located, convert, label=label, limit=limit, on_progress=on_progress)
-
-
-def build_alpaca(
-    located: Located,
-    *,
-    label: str = SOURCE,
-    limit: int | None = None,
-    on_progress: Progress | None = None,
-    source: str = SOURCE,
-) -> BuildResult:
-    """Build conversations from files in the Alpaca format; see `messages.build`."""
-    convert = partial(_convert_alpaca, source=source)
-    return build_from_files(located, convert, label=label, limit=limit, on_progress=on_progress)
-
-
-def _convert_pair(record: Record, *, source: str) -> Converted:
-    return convert_pair(object_of(record), source=source)
-
-
-def convert_pair(row: Mapping[str, Any], *, source: str) -> Converted:
-    """Convert a row of `prompt` and `completion` to a conversation.
+def convert_pair(record: Record, *, source: str = SOURCE) -> Converted:
+    """Convert a record of `prompt` and `completion` to a conversation; see `messages.convert`.
 
     Raises:
         RecordDroppedError: It is not in this format, or has no trained turn.
     """
+    row = object_of(record)
     # In this shape, TRL's for KTO, a label may also be written as 0 or text.
     if row.get("label") in (0, "false", "False"):
         row = {**row, "label": False}
@@ -100,16 +67,13 @@ def convert_pair(row: Mapping[str, Any], *, source: str) -> Converted:
     return from_raw(row, turns, source, {})
 
 
-def _convert_alpaca(record: Record, *, source: str) -> Converted:
-    return convert_alpaca(object_of(record), source=source)
-
-
-def convert_alpaca(row: Mapping[str, Any], *, source: str) -> Converted:
-    """Convert a row of `instruction`, `input` and `output` to a conversation.
+def convert_alpaca(record: Record, *, source: str = SOURCE) -> Converted:
+    """Convert a record in the Alpaca format to a conversation; see `messages.convert`.
 
     Raises:
         RecordDroppedError: It is not of this shape, or a text is empty.
     """
+    row = object_of(record)
     check_row(row, HONOURED)
     instruction, output = _text(row, "instruction"), _text(row, "output")
     parts = [part for part in (instruction, _text(row, "input", optional=True)) if part.strip()]

@@ -10,21 +10,17 @@ paper's GPT-4 to GPT-3.5 ratio of 1:4 cannot be rebuilt from it. Other exports h
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from dataset_builders.cleaning.provenance import model_of
-from dataset_builders.cleaning.steps import Cleaner, Cleaning
+from dataset_builders.cleaning.steps import Cleaner
 from dataset_builders.conversation import Conversation, Message, Role
 from dataset_builders.formats.dialects import flag_of
 from dataset_builders.formats.meaning import FLAG_FIELDS, check_row, check_turn
 from dataset_builders.readers.building import (
-    BuildResult,
     Converted,
-    Progress,
     RecordDroppedError,
     Turn,
-    build_from_files,
     check_alternation,
     check_filled,
     id_of,
@@ -32,7 +28,7 @@ from dataset_builders.readers.building import (
     parse_turn,
     turns_of,
 )
-from dataset_builders.readers.files import Located, Record
+from dataset_builders.readers.files import Record
 
 HUB_ID = "anon8231489123/ShareGPT_Vicuna_unfiltered"
 DATA_FILES: tuple[str, ...] = ("ShareGPT_V3_unfiltered_cleaned_split.json",)
@@ -50,38 +46,18 @@ _ROLES: dict[str, Role] = {
 }
 
 
-def build(
-    located: Located,
-    *,
-    label: str = SOURCE,
-    limit: int | None = None,
-    on_progress: Progress | None = None,
-    clean: Cleaning | None = None,
-) -> BuildResult:
-    """Build conversations from ShareGPT files.
+def convert(record: Record, *, cleaner: Cleaner) -> Converted:
+    """Convert a record to a conversation.
 
     Every assistant turn is trained on, except those with a flag that is false.
 
     Args:
-        located: Files to read.
-        label: Name of the source in the report.
-        limit: Stop after this many kept conversations.
-        on_progress: Called with the number of records read.
-        clean: Cleaning steps; None: all.
-
-    Returns:
-        Conversations of source "sharegpt", and the report. Its `changed` counts the
-        turns that the repairs removed or altered in the conversations kept.
+        record: The record.
+        cleaner: Repairs turns and rejects duplicates; `changes` counts its repairs.
 
     Raises:
-        ConfigError: A setting of the cleaning is out of range.
-        DataError: A file as a whole cannot be read.
+        RecordDroppedError: It cannot be used.
     """
-    convert = partial(_convert, cleaner=Cleaner(clean or Cleaning()))
-    return build_from_files(located, convert, label=label, limit=limit, on_progress=on_progress)
-
-
-def _convert(record: Record, *, cleaner: Cleaner) -> Converted:
     value = object_of(record)
     check_row(value)
     id_ = id_of(value)
@@ -94,12 +70,7 @@ def _convert(record: Record, *, cleaner: Cleaner) -> Converted:
         )
     check_filled(turns, "empty_turn")
     check_alternation(turns)
-    messages = [
-        Message(
-            turn.role, turn.content, trained=turn.role == "assistant" and turn.flag is not False
-        )
-        for turn in turns
-    ]
+    messages = [Message(turn.role, turn.content, trained=_is_trained(turn)) for turn in turns]
     if not any(message.trained for message in messages):
         raise RecordDroppedError(
             "no_trained_turn", "found a flag that is false on every gpt turn, expected one without"

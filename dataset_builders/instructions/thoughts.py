@@ -123,9 +123,9 @@ async def add_thoughts(
         elif message.reasoning or dialogue.has_thought(turn):
             report.turns["had_thought"] += 1
         else:
-            told = await _write(model, trajectory, dialogue, messages[:index], turn, report)
-            report.turns["written" if told else "left_bare"] += 1
-            messages[index] = replace(message, content=told or turn)
+            rewritten = await _write(model, trajectory, dialogue, messages[:index], turn, report)
+            report.turns["written" if rewritten else "left_bare"] += 1
+            messages[index] = replace(message, content=rewritten or turn)
     if messages == list(trajectory.messages):
         return trajectory
     return replace(trajectory, messages=tuple(messages))

@@ -8,20 +8,20 @@ from typing import Any
 
 from dataset_builders.conversation import Conversation
 from dataset_builders.errors import DataError
-from dataset_builders.formats.completions import convert_alpaca, convert_pair
-from dataset_builders.formats.messages import convert_row
+from dataset_builders.formats import completions, messages
 from dataset_builders.readers.arrow_rows import row_reader, without_nulls
 from dataset_builders.readers.building import Converted, RecordDroppedError
+from dataset_builders.readers.files import Record
 
 TOKENS = ("input_ids", "labels")
 """Columns of rows that are already tokenized."""
 
 _Convert = Callable[..., Converted]
 _CONVERTERS: tuple[tuple[tuple[str, ...], _Convert], ...] = (
-    (("messages",), convert_row),
-    (("conversations",), convert_row),
-    (("prompt", "completion"), convert_pair),
-    (("instruction", "output"), convert_alpaca),
+    (("messages",), messages.convert),
+    (("conversations",), messages.convert),
+    (("prompt", "completion"), completions.convert_pair),
+    (("instruction", "output"), completions.convert_alpaca),
 )
 
 
@@ -80,8 +80,9 @@ def read_rows(rows: Iterable[Any], what: str) -> Iterator[Conversation]:
         if not isinstance(row, Mapping):
             raise DataError(f"{where}: found {type(row).__name__}, expected a row of messages")
         convert = _converter(columns or list(row), where)
+        value = read(dict(row)) if columns else dict(row)
         try:
-            conversation, _ = convert(read(dict(row)) if columns else dict(row), source=what)
+            conversation, _ = convert(Record(where, value, ""), source=what)
         except RecordDroppedError as error:
             raise DataError(f"{where}: {error.detail}") from error
         yield replace(conversation, where=where)

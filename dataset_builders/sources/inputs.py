@@ -102,9 +102,6 @@ def source_weights(source: Source | None, what: str) -> tuple[float, ...]:
         raise ConfigError(
             f"{what}: {len(given)} of {len(weights)} sources have a weight, expected all or none"
         )
-    for weight in given:
-        if not weight > 0:
-            raise ConfigError(f"{what}.weight: found {weight}, expected a number above 0")
     return tuple(given)
 
 

@@ -3,43 +3,58 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
 
 from dataset_builders.cleaning.provenance import attributed
-from dataset_builders.cleaning.steps import Cleaning
+from dataset_builders.cleaning.steps import Cleaner, Cleaning
 from dataset_builders.conversation import Conversation
 from dataset_builders.errors import ConfigError, DataError
-from dataset_builders.formats import agentinstruct, messages, sharegpt
+from dataset_builders.formats import adp, agentinstruct, atif, completions, messages, sharegpt
 from dataset_builders.formats.calls_as_text import stream_calls_as_text
-from dataset_builders.readers.building import BuildResult, LoadResult, Progress, collect
+from dataset_builders.readers.building import (
+    BuildResult,
+    Converted,
+    LoadResult,
+    Progress,
+    build_from_files,
+    collect,
+)
 from dataset_builders.readers.files import Located, content_fingerprint, locate
 from dataset_builders.readers.records import stem_of
 from dataset_builders.readers.report import SourceReport
+from dataset_builders.settings import settings
 
 Format = Literal[
     "agentinstruct", "sharegpt", "messages", "prompt_completion", "alpaca", "adp", "atif"
 ]
-"""Name of a builder."""
+"""Name of a format."""
 
 SCHEMA_VERSION = 3
 """Increased when a builder's conversations for the same files change."""
 
-BUILDERS: dict[str, str] = {
-    "agentinstruct": "dataset_builders.formats.agentinstruct:build",
-    "sharegpt": "dataset_builders.formats.sharegpt:build",
-    "messages": "dataset_builders.formats.messages:build",
-    "prompt_completion": "dataset_builders.formats.completions:build_prompt_completion",
-    "alpaca": "dataset_builders.formats.completions:build_alpaca",
-    "adp": "dataset_builders.formats.adp:build",
-    "atif": "dataset_builders.formats.atif:build",
+CONVERTERS: dict[str, Callable[..., Converted]] = {
+    "agentinstruct": agentinstruct.convert,
+    "sharegpt": sharegpt.convert,
+    "messages": messages.convert,
+    "prompt_completion": completions.convert_pair,
+    "alpaca": completions.convert_alpaca,
+    "adp": adp.convert,
+    "atif": atif.convert,
 }
-"""Builder by format, as "module:function"."""
+"""What makes a conversation of a record, by format."""
+
+# As fingerprints name the formats since their first version.
+_FINGERPRINT_NAMES = {
+    "prompt_completion": "completions:build_prompt_completion",
+    "alpaca": "completions:build_alpaca",
+}
 
 # Hub datasets that contain several versions of their data.
 _DEFAULT_DATA_FILES = {
@@ -48,39 +63,60 @@ _DEFAULT_DATA_FILES = {
 }
 
 
-@dataclass(frozen=True)
+def _no_steps(clean: Any) -> Any:
+    return Cleaning.none() if clean is False else clean
+
+
+def _unknown(model: Any) -> Any:
+    return "" if model is None else model
+
+
+@settings
 class SourceSpec:
-    """A source of conversations and which of them to take.
+    """A source of conversations and which of them to take."""
 
-    Attributes:
-        path: A file, a folder or a hub dataset id; see `files.locate`.
-        format: Name of the builder; None: not known yet (see `detection`), refused here.
-        splits: Splits to read; empty: all but those for evaluation, see `files.locate`.
-        data_files: Glob patterns inside the source; empty: all files of one format.
-        revision: Branch, tag or commit of a hub dataset.
-        limit: Number of conversations to take from the start; None: all.
-        weight: Share within its side of the mix, relative to the other sources'; None: by
-            its number of rows.
-        reconstruct_loss: Whether to put back the `loss` flags that a copy of AgentInstruct
-            lost, by the rule of `loss_rule`; a setting of that format only.
-        calls_as_text: Whether tool calls are spelt out as text, for chat templates that
-            know no tools; see `calls_as_text`.
-        clean: Steps of cleaning, of `sharegpt` only; None: all of them.
-        model: Name of the model that wrote the conversations whose record names none,
-            such as "gpt-4"; "": unknown.
-    """
-
-    path: str
-    format: Format | None = None
-    splits: tuple[str, ...] = ()
-    data_files: tuple[str, ...] = ()
-    revision: str | None = None
-    limit: int | None = None
-    weight: float | None = None
-    reconstruct_loss: bool = False
-    calls_as_text: bool = False
-    clean: Cleaning | None = None
-    model: str = ""
+    path: str = Field(
+        min_length=1, description="File, folder or hub dataset id. `~` is the home folder."
+    )
+    format: Format | None = Field(
+        default=None, description="Format of the records; default: detected from the first ones."
+    )
+    splits: tuple[str, ...] = Field(
+        default=(),
+        description="Splits to read, such as `[db, os]`; default: all except evaluation splits, "
+        "such as `test`.",
+    )
+    data_files: tuple[str, ...] = Field(
+        default=(), description="Glob patterns inside a folder or hub dataset."
+    )
+    revision: str | None = Field(
+        default=None, description="Branch, tag or commit of a hub dataset."
+    )
+    limit: int | None = Field(
+        default=None, ge=1, description="Maximum conversations, from the start; default: all."
+    )
+    weight: float | None = Field(
+        default=None,
+        gt=0,
+        description="Weight within agent or general data, relative to the other sources; default: "
+        "proportional to the number of rows.",
+    )
+    reconstruct_loss: bool = Field(
+        default=False,
+        description="Restore the `loss` flags that a copy of AgentInstruct lost.",
+    )
+    calls_as_text: bool = Field(
+        default=False,
+        description="Convert tool calls to text, for chat templates without tool support.",
+    )
+    clean: Annotated[Cleaning | None, BeforeValidator(_no_steps)] = Field(
+        default=None,
+        description="Cleaning steps, for `sharegpt` only; default: all; `false`: none.",
+    )
+    model: Annotated[str, BeforeValidator(_unknown)] = Field(
+        default="",
+        description="Author model of conversations whose record names none, such as `gpt-4`.",
+    )
 
     @property
     def label(self) -> str:
@@ -129,7 +165,8 @@ class ResolvedSource:
         parts = {
             "schema": SCHEMA_VERSION,
             "format": spec.format,
-            "builder": BUILDERS[spec.format],
+            "builder": "dataset_builders.formats."
+            + _FINGERPRINT_NAMES.get(spec.format, f"{spec.format}:build"),
             "limit": spec.limit,
             "calls_as_text": spec.calls_as_text,
             "options": {**_format_options(spec), "clean": asdict(spec.clean or Cleaning())},
@@ -158,11 +195,18 @@ def stream_source(
     """
     resolved = ResolvedSource.of(source)
     spec = resolved.spec
-    module, _, function = BUILDERS[str(spec.format)].partition(":")
-    build = getattr(importlib.import_module(module), function)
-    options: dict[str, Any] = {"limit": spec.limit, "on_progress": on_progress}
-    options.update(_format_options(spec))
-    result = cast(BuildResult, build(resolved.files, label=spec.label, **options))
+    options = _format_options(spec)
+    if spec.format == "sharegpt":
+        options["cleaner"] = Cleaner(spec.clean or Cleaning())
+    if spec.format == "atif":
+        options["model"] = atif.trajectory_model()
+    result = build_from_files(
+        resolved.files,
+        partial(CONVERTERS[str(spec.format)], **options),
+        label=spec.label,
+        limit=spec.limit,
+        on_progress=on_progress,
+    )
     named = attributed(result.conversations, spec.model, result.report)
     if spec.calls_as_text:
         named = stream_calls_as_text(named, result.report.changed)
@@ -211,16 +255,14 @@ def fingerprint(source: SourceSpec | ResolvedSource) -> str:
 
 
 def _check(spec: SourceSpec) -> None:
-    if spec.format is None or spec.format not in BUILDERS:
+    if spec.format is None or spec.format not in CONVERTERS:
         raise ConfigError(
-            f"{spec.path}: format: found {spec.format!r}, expected one of {', '.join(BUILDERS)}"
+            f"{spec.path}: format: found {spec.format!r}, expected one of {', '.join(CONVERTERS)}"
         )
     if spec.clean is not None and spec.format != "sharegpt":
         raise ConfigError(
             f"{spec.label}: clean: set for format {spec.format}, expected only for sharegpt"
         )
-    if spec.limit is not None and spec.limit < 1:
-        raise ConfigError(f"{spec.label}: limit: found {spec.limit}, expected 1 or more")
     if spec.reconstruct_loss and spec.format != "agentinstruct":
         raise ConfigError(f"{spec.label}: reconstruct_loss: only for the format agentinstruct")
 
@@ -245,8 +287,6 @@ def _format_options(spec: SourceSpec) -> dict[str, Any]:
         return {"source": stem_of(Path(spec.path)) or messages.SOURCE}
     if spec.format == "agentinstruct":
         return {"reconstruct": spec.reconstruct_loss}
-    if spec.format == "sharegpt":
-        return {"clean": spec.clean or Cleaning()}
     return {}
 
 

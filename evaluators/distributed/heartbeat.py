@@ -109,22 +109,22 @@ class Heartbeat:
 
     def stalled(self) -> str:
         """Return one line that names the stalled processes; "" if there are none."""
-        told = {rank: self._hear(rank) for rank in range(self._size) if rank != self._rank}
-        late = sorted(rank for rank, (idle, _) in told.items() if idle > self.timeout)
+        statuses = {rank: self._hear(rank) for rank in range(self._size) if rank != self._rank}
+        late = sorted(rank for rank, (idle, _) in statuses.items() if idle > self.timeout)
         if not late:
             return ""
         return (
             f"{self.evaluator}: {_names(late)} made no progress for more than {self.timeout:g} s "
-            f"while process {self._rank} waited ({_listed(told)})"
+            f"while process {self._rank} waited ({_listed(statuses)})"
         )
 
     def last_status(self) -> str:
         """Return the last status of the other processes; "" if unavailable."""
         try:
-            told = {rank: self._hear(rank) for rank in range(self._size) if rank != self._rank}
+            statuses = {rank: self._hear(rank) for rank in range(self._size) if rank != self._rank}
         except RuntimeError:
             return ""
-        return f" ({_listed(told)})"
+        return f" ({_listed(statuses)})"
 
     def _hear(self, rank: int) -> tuple[float, str]:
         """Return the seconds since a process made progress, and its status."""

@@ -12,7 +12,7 @@ from dataset_builders.errors import ClusterError, EvaluatorError
 from evaluators.distributed.heartbeat import Heartbeat
 
 DEFAULT_TIMEOUT = 1800.0
-"""Seconds without a sign of life after which a process is given up."""
+"""Heartbeat timeout in seconds; a silent process is then considered dead."""
 
 _CHUNK_BYTES = 16 * 2**20
 """Memory bound of a gather: transcripts can be large, and every process receives those of all."""
@@ -71,11 +71,11 @@ class ProcessGroup:
             content, fault = b"", f"{type(error).__name__}: {error}"
         # Sent like a list: the processes that wait for one must learn of the error.
         contents = self._gather_bytes(pickle.dumps((content, fault)))
-        told = [pickle.loads(part) for part in contents]
-        for rank, (_, text) in enumerate(told):
+        lists = [pickle.loads(part) for part in contents]
+        for rank, (_, text) in enumerate(lists):
             if text:
                 raise EvaluatorError(f"records of process {rank} cannot be sent: {text}")
-        return [item for part, _ in told for item in pickle.loads(part)]
+        return [item for part, _ in lists for item in pickle.loads(part)]
 
     def any(self, wants: bool) -> bool:
         """Whether the flag is true on any process; every process must call it.

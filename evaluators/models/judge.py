@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from dataset_builders.conversation import Message
-from dataset_builders.endpoints.address import check_address
 from dataset_builders.endpoints.client import EndpointClient
 from dataset_builders.endpoints.concurrency import AdaptiveLimit
 from dataset_builders.endpoints.endpoint import Endpoint
 from dataset_builders.endpoints.errors import BAD_REQUEST, EpisodeEndedError, ends_episode
-from dataset_builders.endpoints.requests import TOKEN_FIELDS, Sampling
+from dataset_builders.endpoints.requests import Sampling
 from dataset_builders.errors import ConfigError, EndpointError, MissingExtraError
+from dataset_builders.settings import read_settings
+from evaluators.models.judge_settings import JudgeSettings
 from evaluators.models.loop_thread import LoopThread
 
 _KEY = "OPENAI_API_KEY"
-_KEYS = ("base_url", "model", "api_key_env", "temperature", "token_field", "request")
 _CORRECT = re.compile(r"\W*(CORRECT|INCORRECT)\b")
 UNDECIDED = "the judge said neither CORRECT nor INCORRECT"
 """Error of a `Verdict` whose `correct` is None."""
@@ -67,11 +67,7 @@ class Judge:
     flight, so that the judge is not asked for more at once than one call asks for.
 
     Args:
-        settings: `model`, its name there; `base_url`, such as "http://127.0.0.1:8000/v1",
-            OpenAI's by default; `api_key_env`, the environment variable that holds the key,
-            OPENAI_API_KEY by default; `temperature`, 0 by default; `token_field`, the name of
-            the token limit, "max_tokens" by default; `request`, further fields of requests.
-            None for no judge.
+        settings: Its settings, also as a mapping; None for no judge.
         benchmark: Who asks, for messages.
 
     Raises:
@@ -79,29 +75,23 @@ class Judge:
         MissingExtraError: openai is not installed.
     """
 
-    def __init__(self, settings: Mapping[str, Any] | None, benchmark: str) -> None:
-        if not settings:
+    def __init__(self, settings: JudgeSettings | Mapping[str, Any] | None, benchmark: str) -> None:
+        if settings is None:
             raise ConfigError(
-                f"{benchmark}: needs a judge (a model behind an OpenAI-compatible endpoint): "
-                "--judge-model and --judge-base-url, or the setting `judge`"
+                f"{benchmark}: needs a judge, a model behind an OpenAI-compatible endpoint: set "
+                "`judge` (model and base_url)"
             )
-        if unknown := sorted(settings.keys() - set(_KEYS)):
-            raise ConfigError(
-                f"{benchmark}: judge: found {', '.join(unknown)}, expected {', '.join(_KEYS)}"
-            )
-        if not settings.get("model"):
-            raise ConfigError(f"{benchmark}: judge: found no model, expected its name")
-        variable = settings.get("api_key_env") or _KEY
-        try:
-            self._sampling = _sampling(settings)
-            if settings.get("base_url"):
-                check_address(settings["base_url"])
-        except ConfigError as error:
-            raise ConfigError(f"{benchmark}: judge: {error}") from None
+        if not isinstance(settings, JudgeSettings):
+            settings = read_settings(JudgeSettings, settings, f"{benchmark}: judge")
+        self._sampling = Sampling(
+            temperature=settings.temperature,
+            token_field=settings.token_field,
+            extra=settings.request,
+        )
         self._endpoint = Endpoint(
-            settings["model"],
-            settings.get("base_url") or None,
-            key_variable=variable,
+            settings.model,
+            settings.base_url,
+            key_variable=settings.api_key_env,
             tries=_TRIES,
             patience=_PATIENCE,
         )
@@ -111,9 +101,10 @@ class Judge:
         self._client: EndpointClient | None = None
         self._answered = False
         self._refused = 0
-        # Checked before the model answers questions for hours, not after. A local server may need
-        # no key: then no variable is given.
-        if (variable != _KEY or self._endpoint.base_url is None) and not self._endpoint.key:
+        # Said before the model has answered hours of questions, not after. A local server
+        # may want no key: then none of a name of its own is given.
+        needed = settings.api_key_env != _KEY or settings.base_url is None
+        if needed and not self._endpoint.key:
             raise ConfigError(
                 f"{benchmark}: judge: {self._endpoint.key_variable} is not set, "
                 "expected the endpoint's key in it"
@@ -188,19 +179,6 @@ class Judge:
         if hopeless and not self._answered:
             raise EndpointError(f"{self._endpoint}: all requests are refused: {refused[0]}")
         return verdicts
-
-
-def _sampling(settings: Mapping[str, Any]) -> Sampling:
-    temperature, fields = settings.get("temperature", 0.0), settings.get("request", {})
-    if isinstance(temperature, bool) or not isinstance(temperature, int | float):
-        raise ConfigError(f"temperature: found {temperature!r}, expected a number")
-    if not isinstance(fields, Mapping):
-        raise ConfigError(f"request: found {fields!r}, expected fields by name")
-    return Sampling(
-        temperature=float(temperature),
-        token_field=settings.get("token_field", TOKEN_FIELDS[0]),
-        extra=dict(fields),
-    )
 
 
 async def _verdict(client: EndpointClient, body: Mapping[str, Any]) -> Verdict:

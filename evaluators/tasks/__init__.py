@@ -1,1 +1,1 @@
-"""What is measured: agent tasks, replay, loss and benchmarks."""
+"""Evaluation tasks: agent tasks, replay, loss and benchmarks."""

@@ -1,4 +1,4 @@
-"""Any set of environment tasks as an evaluator: the model acts, the environment scores."""
+"""Evaluator for environment tasks: the model acts, the environment scores."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class AgentTaskEvaluator(Evaluator):
     Args:
         environment: The environment, or its registry name, such as "database".
         split: Split to play, by default the one that no training data comes from.
-        num_tasks: The first so many tasks of the split in `item_order.fixed_order`, as a
-            limit takes them; all of them by default.
+        num_tasks: Number of tasks, the first of the split in `item_order.fixed_order`; all of them
+            by default.
         batch_size: Most episodes played at once, each a row of the generation batch; on a
             server as many of them as it sustains, independently of each other.
         max_new_tokens: Longest turn in tokens; by default what the benchmark sets. A lower
@@ -84,11 +84,11 @@ class AgentTaskEvaluator(Evaluator):
 
     @property
     def plays_oracle(self) -> bool:
-        """Whether an oracle plays, and no model is needed."""
+        """Whether an oracle plays, so that no model is needed."""
         return self._oracle
 
     def items(self) -> tuple[str, ...]:
-        """Identifiers of the tasks."""
+        """Return the ids of the tasks."""
         return self._tasks
 
     def measure(
@@ -114,14 +114,14 @@ class AgentTaskEvaluator(Evaluator):
         )
 
     def record(self, trajectory: Trajectory) -> Record:
-        """An episode as the record of its item; children add its `group`."""
+        """Return an episode's record; subclasses add its `group`."""
         record = record_of(trajectory)
         if not record["error"]:
             record["failures"] = failure_modes(record, trajectory.environment)
         return record
 
     def metrics(self, records: Sequence[Record]) -> dict[str, Metric]:
-        """Also the share of episodes that show each mode of failure."""
+        """Aggregate, adding the share of episodes with each failure mode."""
         return super().metrics(records) | failure_rates(records)
 
     def answer_turns(self, subject: EvalTarget) -> AnswerTurns:
@@ -129,18 +129,18 @@ class AgentTaskEvaluator(Evaluator):
         return answer_turns(subject.language_model(), self._max_new_tokens)
 
     def about(self) -> dict[str, str]:
-        """The wording, where the data are made up, and further settings."""
-        told = {key: str(value) for key, value in self._environment.options.items()}
-        if self._environment.name == "database" and not {"tasks", "data"} & told.keys():
-            told["tasks"] = "generated"
-        told["prompt"] = self._environment.wording().label
+        """Return the prompt template, whether data are placeholders, and further settings."""
+        facts = {key: str(value) for key, value in self._environment.options.items()}
+        if self._environment.name == "database" and not {"tasks", "data"} & facts.keys():
+            facts["tasks"] = "generated"
+        facts["prompt"] = self._environment.wording().label
         if stand_in := self._environment.stand_in():
-            told["data"] = stand_in  # rather than the folder that lacks the real ones
+            facts["data"] = stand_in  # rather than the folder that lacks the real ones
         if self._oracle:
-            told["player"] = "oracle"
+            facts["player"] = "oracle"
         if self._max_new_tokens:
-            told["max_new_tokens"] = str(self._max_new_tokens)
-        return told
+            facts["max_new_tokens"] = str(self._max_new_tokens)
+        return facts
 
 
 def answer_turns(
@@ -163,7 +163,7 @@ def answer_turns(
 
 
 def record_of(trajectory: Trajectory) -> Record:
-    """An episode as the record of its item."""
+    """Return an episode's record."""
     rounds, valid = trajectory.num_rounds, trajectory.valid_rounds
     scores = {
         "success": float(trajectory.success),

@@ -1,8 +1,8 @@
-"""How agents fail: the modes of the paper's error analysis (section 3.3 and its figure).
+"""Failure modes of agents, after the paper's error analysis (section 3.3 and its figure).
 
-The paper counts them with rules that it does not publish. These are ours; they read a
-record alone, so that any saved evaluation can be analysed. docs/guides/compare.md has them
-as a table, with their rates on AgentInstruct's own successful trajectories.
+The paper counts them with unpublished rules. These are ours; they need only a record, so that any
+saved evaluation can be analysed. docs/guides/compare.md has them as a table, with their rates on
+AgentInstruct's own successful trajectories.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MODES = (
 """In the order of the paper's figure."""
 
 CALLING = "knowledge_graph"
-"""The environment whose actions are function calls; the last two modes are its own."""
+"""The environment with function calls as actions; the last two modes apply only to it."""
 
 _IN_A_ROW = 3
 _TIMES = 3
@@ -43,7 +43,7 @@ _ACTS = {
     "card_game": re.compile(r"\{[^{}]*\}"),
     "hotpot_qa": re.compile(r"^\s*(?:search|lookup|finish)\s*\[", re.I | re.M),
 }
-"""How a turn acts, or openly thinks, in environments where it needs no action's label."""
+"""How a turn acts, or is marked as a thought, in environments without action labels."""
 _REFUSES = re.compile(
     r"\b(?:i(?:['\u2019]m| am)? (?:sorry|unable|not able)|i apologi[sz]e"
     r"|i (?:cannot|can['\u2019]?t)\b"
@@ -53,7 +53,7 @@ _REFUSES = re.compile(
 
 
 def failure_modes(record: Mapping[str, Any], environment: str) -> list[str]:
-    """Modes that an episode shows; it may show several, or have none and still fail.
+    """Return the failure modes of an episode; there may be several, or none for a failed one.
 
     Args:
         record: Of the episode, see `base.Record`, with `messages`, `rounds`,
@@ -83,13 +83,13 @@ def failure_modes(record: Mapping[str, Any], environment: str) -> list[str]:
 
 
 def failure_rates(records: Sequence[Mapping[str, Any]]) -> dict[str, Metric]:
-    """Share of episodes by mode, as figures `failure_<mode>`.
+    """Return the share of episodes by mode, as figures `failure_<mode>`.
 
     Args:
-        records: Measured ones that were looked at: those with `failures`.
+        records: Measured and analysed ones: those with `failures`.
 
     Returns:
-        The modes that apply to the environment; nothing where no record was looked at.
+        The modes that apply to the environment; empty if no record was analysed.
     """
     looked_at = [record for record in records if "failures" in record]
     if not looked_at:
@@ -101,7 +101,7 @@ def failure_rates(records: Sequence[Mapping[str, Any]]) -> dict[str, Metric]:
 
 
 def _own_turns(record: Mapping[str, Any]) -> list[str]:
-    """The model's turns; those of a demonstration come before them."""
+    """Return the model's turns, without those of a demonstration."""
     said = [m["content"] for m in record.get("messages") or () if m["role"] == "assistant"]
     return said[len(said) - int(record.get("rounds", 0)) :]
 
@@ -119,7 +119,7 @@ def _longest_run(actions: Sequence[str]) -> int:
 
 
 def _has_cycle(actions: Sequence[str]) -> bool:
-    """Whether some two to eight actions, not all equal, come three times in a row."""
+    """Whether two to eight actions, not all equal, are repeated three times in a row."""
     for size in range(2, min(_LONGEST_CYCLE, len(actions) // _TIMES) + 1):
         for start in range(len(actions) - size * _TIMES + 1):
             cycle = actions[start : start + size]
@@ -132,7 +132,7 @@ def _has_cycle(actions: Sequence[str]) -> bool:
 
 
 def _refuses(turn: str, environment: str) -> bool:
-    # A thought may well say "I cannot find it": what acts has not refused.
+    # A thought may say "I cannot find it": a turn with an action is not a refusal.
     acts = _ACTS.get(environment)
     if action_start(turn) is not None or (acts is not None and acts.search(turn)):
         return False
@@ -140,6 +140,6 @@ def _refuses(turn: str, environment: str) -> bool:
 
 
 def _calls_again(actions: Sequence[str]) -> bool:
-    """Whether one call was made three times, in a row or not: it says the same each time."""
+    """Whether one call was made three times, not necessarily in a row."""
     calls = (found[0] for action in actions if (found := _CALL.search(action)))
     return any(count >= _TIMES for count in Counter(calls).values())

@@ -1,4 +1,4 @@
-"""Loss on general chat that training does not see: what was forgotten."""
+"""Loss on held-out general chat, which measures forgetting."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class GeneralLossEvaluator(Evaluator):
         name: Prefix of the figure in logs.
 
     Raises:
-        ConfigError: There is no row.
+        ConfigError: There are no rows.
     """
 
     suite = "general"
@@ -43,11 +43,11 @@ class GeneralLossEvaluator(Evaluator):
         self._rows = [(list(row["input_ids"]), list(row["labels"])) for row in rows]
 
     def items(self) -> tuple[str, ...]:
-        """Numbers of the conversations."""
+        """Return the numbers of the conversations."""
         return tuple(str(number) for number in range(len(self._rows)))
 
     def about(self) -> dict[str, str]:
-        """Which conversations."""
+        """Return number and digest of the conversations."""
         digest = blake2b(repr(self._rows).encode(), digest_size=4).hexdigest()
         return {"data": f"{len(self._rows)} conversations, {digest}"}
 
@@ -69,7 +69,7 @@ class GeneralLossEvaluator(Evaluator):
             trained = np.asarray(self._rows[int(item)][1][1:]) != IGNORE_INDEX
             count = int(trained.sum())
             if not count:
-                finished({"item": item, "scores": {}, "error": "has no token that is trained"})
+                finished({"item": item, "scores": {}, "error": "has no trained token"})
                 continue
             loss = -float(score.logprobs[trained].sum(dtype=np.float64)) / count
             finished({"item": item, "scores": {"loss": loss}, "weight": count, "error": ""})

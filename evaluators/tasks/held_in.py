@@ -1,4 +1,4 @@
-"""The six held-in tasks of the paper's main table, on AgentBench's evaluation splits."""
+"""The paper's six held-in tasks, on AgentBench's evaluation splits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from dataset_builders.environments import EnvironmentSpec, load_environment
-from dataset_builders.errors import ConfigError, SourceNotFoundError
+from dataset_builders.errors import SourceNotFoundError
 from dataset_builders.rollouts.episode import Trajectory
 from dataset_builders.settings import options as closed_options
 from evaluators.evaluator import Evaluator, Record
@@ -16,17 +16,17 @@ from evaluators.tasks.agent_task import AgentTaskEvaluator
 from evaluators.tasks.registry import SuiteSettings
 
 _PRIMARY = {"webshop": "reward", "knowledge_graph": "reward"}
-"""The paper's figure where it is not the share of solved tasks: WebShop's reward, KG's F1."""
+"""The paper's figure if it is not the success rate: WebShop's reward, KG's F1."""
 
 _CHANGES = ("INSERT", "UPDATE")
 
 
 class HeldInEvaluator(AgentTaskEvaluator):
-    """A held-in task as the paper measured it.
+    """A held-in task with the paper's protocol.
 
     Greedy decoding, 128 tokens a turn and AgentBench's limits on rounds, which the
     environment's dialogue brings. `database` is the mean of three accuracies, of questions,
-    insertions and updates, which count the same (AgentBench's rule).
+    insertions and updates, with equal weights (AgentBench's rule).
     """
 
     def __init__(self, environment: EnvironmentSpec, **settings: Any) -> None:
@@ -34,7 +34,7 @@ class HeldInEvaluator(AgentTaskEvaluator):
         self.macro = environment.name == "database"
 
     def record(self, trajectory: Trajectory) -> Record:
-        """An episode's record; a database's tells which of the three accuracies it is of."""
+        """Return an episode's record; for the database with the accuracy it belongs to."""
         record = super().record(trajectory)
         if self.macro:
             kind = trajectory.details.get("kind", "")
@@ -42,11 +42,11 @@ class HeldInEvaluator(AgentTaskEvaluator):
         return record
 
     def about(self) -> dict[str, str]:
-        """Also where the tasks come from, where that is not AgentBench."""
-        told = super().about()
-        if self.name == "knowledge_graph" and told.get("tasks", "sampled") == "sampled":
-            told["tasks"] = "sampled from a slice of Freebase"
-        return told
+        """Add where the tasks come from, if not from AgentBench."""
+        facts = super().about()
+        if self.name == "knowledge_graph" and facts.get("tasks", "sampled") == "sampled":
+            facts["tasks"] = "sampled from a slice of Freebase"
+        return facts
 
 
 @closed_options
@@ -57,10 +57,10 @@ class Options:
 
 
 def held_in_evaluator(name: str, settings: SuiteSettings) -> Evaluator:
-    """Make the evaluator of a held-in task.
+    """Create the evaluator of a held-in task.
 
-    `database` plays AgentBench's tasks where their files are, and generated ones elsewhere;
-    `about` says which. AgentBench's knowledge graph needs the whole of Freebase: see
+    `database` plays AgentBench's tasks if their files are present, and generated ones otherwise;
+    `about` states which. AgentBench's knowledge graph needs the whole of Freebase: see
     docs/tasks/held-in/knowledge-graph.md.
 
     Args:
@@ -68,10 +68,10 @@ def held_in_evaluator(name: str, settings: SuiteSettings) -> Evaluator:
         settings: The user's.
 
     Raises:
-        SourceNotFoundError: Its data are not there, or what its boxes need is not.
+        SourceNotFoundError: Its data, or what its sandboxes need, is missing.
         MissingExtraError: An optional dependency is not installed.
-        ConfigError: A setting is unknown; or there are only made-up stand-ins for the data,
-            and the option `made_up` does not ask for them.
+        ConfigError: A setting is unknown; or there are only placeholder data, and the option
+            `made_up` is not set.
     """
     options = settings.environment_options(name)
     spec = _spec(name, settings, options)
@@ -81,11 +81,7 @@ def held_in_evaluator(name: str, settings: SuiteSettings) -> Evaluator:
         and _plays(_spec(name, settings, {"tasks": "agentbench"}))
     ):
         spec = _spec(name, settings, {"tasks": "agentbench"})
-    try:
-        spec.check_real()
-    except ConfigError as error:  # Here an option names its task.
-        told = str(error).replace("--option made_up", f"--option {name}.made_up")
-        raise ConfigError(told) from None
+    spec.check_real()
     if missing := spec.dialogue.world.missing(spec.options.get("data")):
         raise SourceNotFoundError(missing if missing.startswith(name) else f"{name}: {missing}")
     return HeldInEvaluator(
@@ -108,7 +104,7 @@ def _spec(name: str, settings: SuiteSettings, options: dict[str, Any]) -> Enviro
 
 
 def _folder_of(name: str, settings: SuiteSettings) -> str | None:
-    """The task's folder within the user's folder of data sets."""
+    """Return the task's folder within the user's folder of data sets."""
     if settings.data is None:
         return None
     world = load_environment(name).dialogue.world

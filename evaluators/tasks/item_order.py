@@ -1,4 +1,4 @@
-"""The order in which all evaluations take their items."""
+"""Fixed, shuffled order in which all evaluations take their items."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from hashlib import blake2b
 
 
 def fixed_order(items: Iterable[str]) -> tuple[str, ...]:
-    """Items in an order of which every beginning is a fair sample of the whole.
+    """Return items in an order of which every prefix is a representative sample.
 
-    Data are often sorted, by kind or by difficulty. An item's place depends on its name
-    alone: a run in training, `agenttuning evaluate` and an evaluation on a server take the
-    same first ones, the first of a larger limit are those of a smaller one, and an item more
-    or less in the data moves no other.
+    Data are often sorted, by kind or by difficulty. An item's rank depends only on its name:
+    evaluation during training, `agenttuning evaluate` and evaluation of a server take the same
+    first items, a smaller limit selects a subset of a larger one, and adding or removing an item
+    does not reorder the others.
     """
     return tuple(sorted(items, key=lambda item: (_place(item), item)))
 

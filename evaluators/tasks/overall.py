@@ -1,4 +1,4 @@
-"""The paper's Overall scores: means of scores over fixed weights."""
+"""The paper's Overall scores: weighted means of task scores."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from evaluators.tasks.registry import BENCHMARKS, SUITES
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """The constant by which a task's score is divided (paper, section 3.1, "Overall").
+    """Constant by which a task's score is divided (paper, section 3.1, "Overall").
 
-    All are solved from the eight models' task scores and Overalls of its main table, which
-    have one and two decimals: neighbouring integers fit about as well.
+    All are solved from the eight models' task scores and Overalls in its main table, which have one
+    and two decimals, so neighbouring integers fit about as well.
 
     Attributes:
         value: In the unit of the task's score: percent, for MT-Bench points.
-        certainty: "recalled": the fit agrees with what we recall of the paper's text, which
-            was not at hand. "fitted": nothing but the fit.
+        certainty: "recalled": the fit agrees with our recollection of the paper's text, which was
+            not available. "fitted": only the fit.
     """
 
     value: float
@@ -48,15 +48,15 @@ WEIGHTS: dict[str, Weight] = {
 
 
 def overall(scores: Mapping[str, float], suite: str) -> float | None:
-    """The Overall of a suite.
+    """Compute a suite's Overall.
 
     Args:
         scores: By benchmark, in the paper's unit: percent, for MT-Bench points.
         suite: "held-in", "held-out" or "general".
 
     Returns:
-        The mean of score over weight; None where a task of the suite has no score, for a
-        mean over fewer tasks is another figure.
+        The mean of score over weight; None if a task of the suite has no score, since a mean over
+        fewer tasks is not comparable.
     """
     names = [benchmark.name for benchmark in BENCHMARKS if benchmark.suite == suite]
     if not names or any(name not in scores for name in names):
@@ -65,12 +65,12 @@ def overall(scores: Mapping[str, float], suite: str) -> float | None:
 
 
 def overall_key(suite: str) -> str:
-    """Key of a suite's Overall in logs."""
+    """Return the key of a suite's Overall in logs."""
     return f"eval_{suite.replace('-', '_')}_overall"
 
 
 def overalls(results: Mapping[str, EvalResult]) -> dict[str, float]:
-    """The Overall of every suite that was measured completely, by suite.
+    """Return the Overall of every completely measured suite, by suite.
 
     Args:
         results: By evaluator.
@@ -85,5 +85,5 @@ def overalls(results: Mapping[str, EvalResult]) -> dict[str, float]:
 
 
 def overall_figures(results: Mapping[str, EvalResult]) -> dict[str, float]:
-    """For a log: `overalls` under names such as `eval_held_in_overall`."""
+    """Return `overalls` as log entries, such as `eval_held_in_overall`."""
     return {overall_key(suite): value for suite, value in overalls(results).items()}

@@ -1,15 +1,18 @@
-"""The sixteen tasks of the paper's tables, and how each becomes an evaluator."""
+"""Registry of the paper's sixteen tasks, and how to create their evaluators."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
 from dataset_builders.environments import HELD_IN, EnvironmentSpec
 from dataset_builders.errors import ConfigError
-from dataset_builders.settings import fields_of, options, read_settings, suggestion
+from dataset_builders.settings import fields_of, options, read_settings, settings, suggestion
+from evaluators.models.judge_settings import JudgeSettings
 from evaluators.tasks.held_out import HELD_OUT
 
 if TYPE_CHECKING:
@@ -21,31 +24,36 @@ class _NoOptions:
     pass
 
 
-@dataclass(frozen=True, slots=True)
+@settings
 class SuiteSettings:
-    """What a user may say about the panel; every benchmark takes what concerns it.
+    """Settings of the benchmarks; each takes what concerns it."""
 
-    Attributes:
-        data: Folder with one folder of data per benchmark; `$AGENTTUNING_DATA` by default.
-        prompt: "own" or "published" wording of the held-in environments.
-        agentinstruct: The copy that holds the published wording.
-        batch_size: Episodes or prompts in flight at once.
-        max_new_tokens: Limit on an answer below the benchmark's own; for trials.
-        judge: Of MT-Bench and ReWOO: settings of `models.judge.Judge`; none by default.
-        options: Further settings by benchmark, such as `{"database": {"backend": "mariadb"}}`.
-        seed: Of what is drawn, such as answers; the order of items is the same for all.
-        oracle: Whether environments' own oracles play in place of the model.
-    """
-
-    data: str | None = None
-    prompt: str = "own"
-    agentinstruct: str | None = None
-    batch_size: int = 16
-    max_new_tokens: int | None = None
-    judge: Mapping[str, Any] | None = None
-    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    seed: int = 0
-    oracle: bool = False
+    data: str | None = Field(
+        default=None, description="Folder with a folder of data for each task."
+    )
+    prompt: str = Field(
+        default="own", description="Prompt template of the held-in environments: own or published."
+    )
+    agentinstruct: str | None = Field(
+        default=None, description="AgentInstruct copy that holds the published templates."
+    )
+    batch_size: int = Field(default=16, ge=1, description="Episodes or prompts at once.")
+    max_new_tokens: int | None = Field(
+        default=None, ge=1, description="Limit on an answer below the task's own, for trials."
+    )
+    judge: JudgeSettings | None = Field(
+        default=None, description="Judging model of MT-Bench, ReWOO and WebArena."
+    )
+    options: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="Further settings by task, such as `{database: {backend: mariadb}}`.",
+    )
+    seed: int = Field(
+        default=0, description="Seed of what is drawn, such as answers; items keep their order."
+    )
+    oracle: bool = Field(
+        default=False, description="Let the environments' own oracles play, not the model."
+    )
 
     def options_of(self, name: str) -> Any:
         """A benchmark's options, as an object of its `Benchmark.options_model`.
@@ -64,16 +72,16 @@ class SuiteSettings:
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """A row of the paper's main table.
+    """One task of the paper's main table.
 
     Attributes:
         name: Name of the task in recipes and on the command line.
-        title: As the paper's table has it.
-        suite: The paper's group.
+        title: Title in the paper's table.
+        suite: Group in the paper.
         place: "module:function" that makes the evaluator of `(name, SuiteSettings)`. It
-            raises an `AgentTuningError` whose one line says what is missing here and how to
+            raises an `AgentTuningError` with one line that states what is missing here and how to
             get it.
-        metric: What the paper reports, in words.
+        metric: The metric that the paper reports.
         scale: Factor from the evaluator's primary figure to the paper's unit: 100 for a
             percentage, 1 for MT-Bench's points.
     """
@@ -104,8 +112,8 @@ class Benchmark:
         Raises:
             ConfigError: One is unknown or has a value that cannot be.
         """
-        told = {name: value for name, value in given.items() if value is not None}
-        return read_settings(self.options_model, told, self.name)
+        values = {name: value for name, value in given.items() if value is not None}
+        return read_settings(self.options_model, values, self.name)
 
     @property
     def own_options(self) -> type:
@@ -114,7 +122,7 @@ class Benchmark:
         return found
 
     def evaluator(self, settings: SuiteSettings) -> Evaluator:
-        """Make the evaluator.
+        """Create the evaluator.
 
         Raises:
             AgentTuningError: It cannot run here; the message is one line with the remedy.
@@ -151,6 +159,9 @@ BENCHMARKS: tuple[Benchmark, ...] = (
 )
 """In the order of the paper's main table."""
 
+IN_FLIGHT = 64
+"""Most episodes in parallel on a server, by default."""
+
 SUITES: tuple[Suite, ...] = ("held-in", "held-out", "general")
 
 
@@ -165,7 +176,7 @@ def is_benchmark(name: str) -> bool:
 
 
 def select(names: list[str]) -> list[Benchmark]:
-    """Benchmarks by names of suites and of benchmarks, in the table's order.
+    """Return benchmarks by names of suites or benchmarks, in the table's order.
 
     Tasks of lm_eval follow in the order of their names.
 

@@ -1,8 +1,8 @@
-"""Environment-free agent evaluation: expert trajectories, read by the model.
+"""Replay: evaluate a model on expert trajectories with forward passes only.
 
-No episode is played. One forward pass over a trajectory tells what the model would have
-done in each of the expert's turns, had it come to the same place: seconds where rollouts
-take minutes. docs/tasks/replay.md says how far it foretells them.
+No episode is played. One forward pass over a trajectory shows what the model would do in each of
+the expert's turns, given the same history: seconds where rollouts take minutes.
+docs/tasks/replay.md shows how well it predicts rollouts.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ from evaluators.tasks.item_order import fixed_order
 from evaluators.tasks.turns import action_start
 
 _BATCH = 8
-"""Trajectories between two reports of progress; the token model batches by length."""
+"""Trajectories per progress report; the token model batches by length."""
 
 
 def oracle_trajectories(
     environment: EnvironmentSpec, num_tasks: int, *, split: str = "test"
 ) -> list[Conversation]:
-    """What an environment's oracle does in tasks that no training data come from.
+    """Play an environment's oracle on tasks that are not used for training.
 
     Args:
         environment: The environment.
-        num_tasks: The first so many tasks in `item_order.fixed_order`; those that the oracle
-            does not solve are left out.
-        split: Not the one that is trained on.
+        num_tasks: Number of tasks, the first in `item_order.fixed_order`; those that the oracle
+            does not solve are skipped.
+        split: An evaluation split.
 
     Raises:
-        ConfigError: The split is the one that is trained on, or unknown.
-        SourceNotFoundError: The environment's data are not there.
+        ConfigError: The split is the training split, or unknown.
+        SourceNotFoundError: The environment's data are missing.
     """
     if split == "train":
         raise ConfigError(f"{environment.name}: split: found 'train', expected one for evaluation")
@@ -61,14 +61,14 @@ def oracle_trajectories(
 
 @dataclass(frozen=True, slots=True)
 class ReplayedTurn:
-    """One of the expert's turns, as the model would have continued it token by token.
+    """One expert turn, with the model's token-by-token predictions.
 
     Attributes:
         logprob: Sum over the action's tokens, in nats.
-        tokens: Number of the action's tokens; all of the turn's where it has no action.
-        agrees: Whether greedy decoding takes each of them.
-        parsable: Whether what greedy decoding takes, token for token in the expert's
-            place, can be parsed as an action; None where the environment is not known.
+        tokens: Number of the action's tokens; all of the turn's if it has no action.
+        agrees: Whether greedy decoding gives each of them.
+        parsable: Whether the greedy tokens, each given the expert's prefix, can be parsed as an
+            action; None if the environment is unknown.
     """
 
     logprob: float
@@ -78,7 +78,7 @@ class ReplayedTurn:
 
 
 class ReplayEvaluator(Evaluator):
-    """What a model would do in the places of expert trajectories.
+    """Compares a model's predictions with expert trajectories.
 
     Figures, each a mean over trajectories: `action_logprob` (mean log-likelihood of an
     action's token, in nats), `action_match` (share of turns whose whole action greedy
@@ -122,11 +122,11 @@ class ReplayEvaluator(Evaluator):
         self._max_length = max_length
 
     def items(self) -> tuple[str, ...]:
-        """Identifiers of the trajectories."""
+        """Return the ids of the trajectories."""
         return tuple(self._conversations)
 
     def about(self) -> dict[str, str]:
-        """Which trajectories."""
+        """Return number and digest of the trajectories."""
         texts = [[(m.role, m.content) for m in c.messages] for c in self._conversations.values()]
         digest = blake2b(repr(texts).encode("utf-8", "replace"), digest_size=4).hexdigest()
         return {"data": f"{len(texts)} trajectories, {digest}"}
@@ -134,7 +134,7 @@ class ReplayEvaluator(Evaluator):
     def measure(
         self, subject: EvalTarget, items: Sequence[str], finished: Callable[[Record], None]
     ) -> None:
-        """Read trajectories; see `Evaluator.measure`."""
+        """Measure trajectories; see `Evaluator.measure`."""
         length = min(self._max_length, num_positions(subject.model) or self._max_length)
         encoder = Encoder(subject.tokenizer, max_length=length, end_of_turn=subject.end_of_turn)
         reader = _Reader(subject.tokenizer)
@@ -155,7 +155,7 @@ class ReplayEvaluator(Evaluator):
 
 
 def _named(conversations: Sequence[Conversation]) -> dict[str, Conversation]:
-    """By their identifiers where these tell them apart, else by their numbers."""
+    """Name trajectories by their ids if these are unique, else by their numbers."""
     names = [conversation.id for conversation in conversations]
     if len(set(names)) < len(names) or not all(names):
         names = [f"trajectory-{number:05}" for number in range(len(names))]
@@ -163,7 +163,7 @@ def _named(conversations: Sequence[Conversation]) -> dict[str, Conversation]:
 
 
 class _Reader:
-    """Takes a row apart into the expert's turns."""
+    """Splits a row into the expert's turns."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
@@ -172,7 +172,7 @@ class _Reader:
     def turns(
         self, row: TokenRow, score: TokenScores, has_action: Callable[[str], bool] | None
     ) -> list[ReplayedTurn]:
-        """The trained turns, in order."""
+        """Return the trained turns, in order."""
         return [
             self._turn(row.input_ids, score, start, end, has_action)
             for start, end in _runs(row.labels)
@@ -201,12 +201,12 @@ class _Reader:
         )
 
     def _action(self, ids: list[int]) -> int:
-        """Number of the token in which the turn's action begins."""
+        """Return the index of the token in which the turn's action begins."""
         begins = action_start(self._text(ids))
         if not begins:
             return 0
-        # The first token whose end lies behind the action's beginning. Prefixes only grow,
-        # but for a character that is not whole yet, so bisection would do; turns are short.
+        # The first token that ends after the action's start. Prefixes only grow, except for
+        # incomplete characters, so bisection would work; turns are short.
         for number in range(len(ids)):
             if len(self._tokenizer.decode(ids[: number + 1])) > begins:
                 return number
@@ -227,7 +227,7 @@ def _runs(labels: Ints) -> list[tuple[int, int]]:
 
 def _record(item: str, turns: list[ReplayedTurn], row: TokenRow, score: TokenScores) -> Record:
     if not turns:
-        return {"item": item, "scores": {}, "error": "no trained turn is left of it"}
+        return {"item": item, "scores": {}, "error": "it has no trained turn left"}
     diverged = next((n for n, turn in enumerate(turns) if not turn.agrees), len(turns))
     trained = row.labels[1:] != IGNORE_INDEX
     scores = {
@@ -236,15 +236,15 @@ def _record(item: str, turns: list[ReplayedTurn], row: TokenRow, score: TokenSco
         "first_divergence": diverged / len(turns),
         "turn_logprob": float(score.logprobs[trained].mean(dtype=np.float64)),
     }
-    told = [turn.parsable for turn in turns if turn.parsable is not None]
-    if told:
-        scores["parsable"] = sum(told) / len(told)
+    parsable = [turn.parsable for turn in turns if turn.parsable is not None]
+    if parsable:
+        scores["parsable"] = sum(parsable) / len(parsable)
     return {"item": item, "scores": scores, "error": "", "rounds": len(turns)}
 
 
 @cache
 def _reader_of(task: str) -> Callable[[str], bool] | None:
-    """What tells whether a turn has an action of the task's environment, where that is known."""
+    """Return the parser of actions of the task's environment, if that is known."""
     dialogue = _dialogue(task)
     return None if dialogue is None else dialogue.has_action
 

@@ -1,4 +1,4 @@
-"""An agent's turn taken apart: what it thought, and what it did."""
+"""Split an agent's turn into thought and action."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from dataset_builders.conversation import REASONING_FIELD
 from dataset_builders.endpoints.answer import Answer
 from dataset_builders.reasoning import said_from
 
-# Where the action begins, in the formats of the paper's agent tasks: `Act: bash`,
+# Start of the action, in the formats of the paper's agent tasks: `Act: bash`,
 # `Action: Operation`, `ACTION: go to desk 1`, `Answer: B.`, `Final Answer: #3`.
 _ACTION = re.compile(r"^[ \t]*(?:act|action|answer|final answer)[ \t]*\d*[ \t]*:", re.I | re.M)
 _THOUGHT = re.compile(r"^\s*(?:think|thought)[ \t]*\d*[ \t]*:[ \t]*", re.I)
 
 
 def action_start(text: str) -> int | None:
-    """Place of the first character of a turn's action, label included; None without one.
+    """Return the index at which a turn's action begins, label included; None without one.
 
-    A label within a thought is none.
+    A label within a thought does not count.
     """
     found = _ACTION.search(text, said_from(text))
     return found.start() if found else None
 
 
 def message_record(role: str, content: str, reasoning: str | None = None) -> dict[str, str]:
-    """A message of a transcript, JSON-ready, with the model's thoughts if there are any.
+    """Return a message of a transcript, JSON-ready, with the model's thoughts if there are any.
 
     Args:
-        role: Who speaks.
-        content: What is said; of an `Answer`, its reasoning is kept too.
+        role: Role of the speaker.
+        content: Its text; for an `Answer`, its reasoning is kept too.
         reasoning: Thoughts.
     """
     row = {"role": role, "content": str(content)}
@@ -43,8 +43,8 @@ def split_turn(text: str) -> tuple[str, str]:
         text: The turn.
 
     Returns:
-        The thought without its label, and the action with its own; all of a turn without
-        an action's label is thought. Nothing is lost but the label and outer blanks.
+        The thought without its label, and the action with its label; a turn without an action label
+        is all thought. Only the thought's label and outer blanks are lost.
     """
     start = action_start(text)
     thought, action = (text, "") if start is None else (text[:start], text[start:])

@@ -68,8 +68,8 @@ class ScheduledRun:
         finished = len([*takewhile(journal.finished.__contains__, evaluator.items())])
         agree = self._first_of_all
         done = budget.pace(planned, evaluator.name, self.step, self.steps, part, agree, finished)
-        told = "%s: %d of %d items under max_time_share (evaluation %.1f s so far)"
-        LOG.info(told, evaluator.name, done, planned[evaluator.name].items, budget.spent)
+        message = "%s: %d of %d items under max_time_share (evaluation %.1f s so far)"
+        LOG.info(message, evaluator.name, done, planned[evaluator.name].items, budget.spent)
         if not results:
             LOG.warning("%s is skipped at step %d: %s", evaluator.name, self.step, NO_TIME)
             return unmeasured(evaluator, NO_TIME)
@@ -104,8 +104,8 @@ class ScheduledRun:
                 raise
             failure = error
         if self.subject.world_size > 1:
-            told = [failure and f"{type(failure).__name__}: {failure}"]
-            others = [text for text in self.subject.gather(told) if text]
+            failures = [failure and f"{type(failure).__name__}: {failure}"]
+            others = [text for text in self.subject.gather(failures) if text]
             if failure is not None:
                 raise failure
             if others:

@@ -50,6 +50,7 @@ def test_it_is_a_frozen_value() -> None:
     ("make", "message"),
     [
         (lambda: Part(share=2), "share: found 2, input should be less than or equal to 1"),
+        (lambda: Part("a", 2), "share: found 2, input should be less than or equal to 1"),
         (lambda: Part(shar=1), "shar: unknown key, did you mean share?"),  # type: ignore[call-arg]
         (lambda: Part(x=1), "x: unknown key, expected name, share"),  # type: ignore[call-arg]
         (lambda: replace(Part(), name=""), "name: found '', string should have at least 1"),

@@ -59,8 +59,8 @@ class EndpointGraph:
                 return json.load(response)
         except HTTPError as error:
             with error:
-                told = " ".join(error.read(2000).decode("utf-8", "replace").split())
-            message = f"{self.url}: HTTP {error.code}: {told[:200]}"
+                reply = " ".join(error.read(2000).decode("utf-8", "replace").split())
+            message = f"{self.url}: HTTP {error.code}: {reply[:200]}"
         except TimeoutError:
             message = f"{self.url}: no answer within {self.timeout:g} s"
         except (OSError, HTTPException) as error:

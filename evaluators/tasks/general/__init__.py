@@ -1,1 +1,1 @@
-"""General benchmarks: what a model knew before, and should know after."""
+"""General benchmarks: knowledge and skills that training should not degrade."""

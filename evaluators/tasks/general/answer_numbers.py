@@ -1,4 +1,4 @@
-"""The number that an answer in words ends with, in the forms that numbers are written in."""
+"""Extract the final number of an answer, in any common notation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PLAIN = rf"""
   | (?P<point> \d+ (?:\.\d+)? | \.\d+ )
 """
 _NUMBER = re.compile(
-    # A minus belongs to the number unless something stands before it that it may be taken from.
+    # A minus belongs to the number unless it follows something that it may be subtracted from.
     rf"""
     (?P<sign> (?<![\w.,)\]]) {_MINUS} )? (?: \\?\$ (?P<minus> {_MINUS} )? )?
     (?:
@@ -40,11 +40,11 @@ _BOXED = re.compile(r"\\boxed\s*\{(?P<rest>(?:[^{}]|\{[^{}]*\})*)\}")
 
 
 def last_number(text: str) -> Decimal | None:
-    r"""The number that an answer gives: behind `####`, in `\boxed{}`, else its last one.
+    r"""Return an answer's number: after `####`, in `\boxed{}`, else the last one.
 
-    Read are signs (an en dash too), decimals with a point or a comma, thousands separated by
-    commas, blanks, points or apostrophes, fractions, mixed numbers and powers of ten; units
-    are left aside. Three digits after a single comma are thousands: "3,500" is 3500.
+    Supported are signs (an en dash too), decimals with a point or a comma, thousands separated by
+    commas, blanks, points or apostrophes, fractions, mixed numbers and powers of ten; units are
+    ignored. Three digits after a single comma are thousands: "3,500" is 3500.
     """
     marked = list(_MARKED.finditer(text))
     if marked and (first := next(_numbers(marked[-1]["rest"]), None)) is not None:

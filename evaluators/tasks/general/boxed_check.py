@@ -1,11 +1,10 @@
-"""Runs in a box, never here: a program that nobody has vetted against its tests.
+"""Script that runs an untrusted program against its tests, only ever inside a sandbox.
 
-Two processes. The first one (root in the box) has the tests and judges; the second (an
-unprivileged user) has the program and only answers calls. Between them go plain values, so
-that the program can neither see the tests nor reach what judges it: objects that claim to
-equal everything, patched modules, an early exit or a printed verdict bring nothing.
-
-Only the standard library; the source is handed to the box's own Python.
+Two processes. The first one (root in the sandbox) has the tests and judges; the second (an
+unprivileged user) has the program and only answers calls. They exchange plain values, so that the
+program can neither see the tests nor tamper with the judge: objects that claim to equal everything,
+patched modules, an early exit or a printed verdict have no effect. Uses only the standard library;
+the source is run by the sandbox's own Python.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _PROTOCOL_IN, _PROTOCOL_OUT = 10, 11
 
 
 def encode(value: Any) -> Any:
-    """A value as JSON that tells its type; subclasses become what they derive from."""
+    """Encode a value as JSON with its type; subclasses become their builtin base."""
     if value is None or isinstance(value, bool):
         return value
     for kind in (int, float, str):
@@ -44,13 +43,13 @@ def encode(value: Any) -> Any:
     raise TypeError(f"a value of type {type(value).__name__} cannot be handed over")
 
 
-def decode(told: Any) -> Any:
-    """The value again: of builtin types only, whoever wrote it."""
-    if not isinstance(told, list):
-        if isinstance(told, dict):
+def decode(encoded: Any) -> Any:
+    """Decode a value, always to builtin types."""
+    if not isinstance(encoded, list):
+        if isinstance(encoded, dict):
             raise TypeError("no value")
-        return told
-    name, *parts = told
+        return encoded
+    name, *parts = encoded
     if name == "complex":
         return complex(float(parts[0]), float(parts[1]))
     if name == "dict":
@@ -60,11 +59,11 @@ def decode(told: Any) -> Any:
 
 
 class Program:
-    """The program in a process of its own, and calls of its function.
+    """The program in its own process, and calls of its function.
 
     Args:
         job: `code`, `entry_point` and the `memory` it may use in bytes.
-        deadline: Time on the monotonic clock after which it is given up.
+        deadline: Time on the monotonic clock after which it is abandoned.
     """
 
     def __init__(self, job: dict[str, Any], deadline: float) -> None:
@@ -92,7 +91,7 @@ class Program:
         self._ask({"code": job["code"], "entry_point": job["entry_point"]})
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the function there."""
+        """Call the function in that process."""
         return decode(self._ask({"args": encode(args), "kwargs": encode(kwargs)}))
 
     def _ask(self, request: dict[str, Any]) -> Any:
@@ -137,11 +136,11 @@ def judge() -> None:
         exec(job["helpers"] + "\n" + job["test"], names)
         names["check"](program)
         passed = True
-    except BaseException as error:  # Whatever it is, it has not passed.
+    except BaseException as error:  # Any exception means that it has not passed.
         why = f"{type(error).__name__}: {error}"[:400]
     sys.stdout.write(json.dumps({"token": job["token"], "passed": passed, "why": why}))
     sys.stdout.flush()
-    # All that the program has left running: the kernel lets no fork escape this.
+    # Everything that the program left running: no fork can escape this.
     os.setgroups([])
     os.setresgid(NOBODY, NOBODY, NOBODY)
     os.setresuid(NOBODY, NOBODY, NOBODY)
@@ -151,7 +150,7 @@ def judge() -> None:
 
 def answer() -> None:
     """Run the program and answer calls of its function."""
-    # Its own prints and reads go nowhere, not between the calls.
+    # Its own output is discarded and its input empty, so that neither mixes with the calls.
     os.dup2(0, _PROTOCOL_IN)
     os.dup2(1, _PROTOCOL_OUT)
     nothing = os.open(os.devnull, os.O_RDWR)
@@ -170,10 +169,10 @@ def answer() -> None:
                 function, value = names[job["entry_point"]], None
             else:
                 value = function(*decode(request["args"]), **decode(request["kwargs"]))
-            told = json.dumps({"value": encode(value)})
-        except BaseException as error:  # An exit of the program is an answer like others.
-            told = json.dumps({"error": f"{type(error).__name__}: {error}"[:300]})
-        replies.write(told + "\n")
+            reply = json.dumps({"value": encode(value)})
+        except BaseException as error:  # An exit of the program is an answer like any other.
+            reply = json.dumps({"error": f"{type(error).__name__}: {error}"[:300]})
+        replies.write(reply + "\n")
         replies.flush()
         line = calls.readline()
         if not line:

@@ -1,4 +1,4 @@
-"""Code in a chat model's answer: in fences, or among prose."""
+"""Find code in a chat model's answer: in fences, or among prose."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _OPENING = re.compile(r"(?P<fence>`{3,}|~{3,})[^\n`]*\n")
 _MOST_FENCES = 40
 _MOST_CHUNKS = 60
 _INSIDE = re.compile(r"[ \t]|[)\]}#]|$")
-"""How a line begins that belongs to the statement above it."""
+"""Start of a line that continues the statement above it."""
 
 
 def fenced_blocks(answer: str) -> list[str]:
-    """The code of fenced blocks, in order; an unclosed one extends to the end.
+    """Return the code of fenced blocks, in order; an unclosed one extends to the end.
 
     A fence within a docstring does not end its block: the block ends at the first fence up to
     which it is Python, and at the first one at all if it never is.
@@ -28,7 +28,7 @@ def fenced_blocks(answer: str) -> list[str]:
 
 
 def _closed(answer: str, start: int, fence: str) -> tuple[str, int]:
-    """A block's code, and where its closing fence ends."""
+    """Return a block's code, and the end of its closing fence."""
     ends = [each.start() for each in re.finditer(re.escape(fence), answer[start:])]
     ends = [start + end for end in ends[:_MOST_FENCES]] or [len(answer)]
     first = answer[start : ends[0]]
@@ -40,7 +40,7 @@ def _closed(answer: str, start: int, fence: str) -> tuple[str, int]:
 
 
 def unfenced_code(answer: str) -> str:
-    """The lines of an answer that are Python; prose around and between them is left out."""
+    """Return the lines of an answer that are Python, without the prose around them."""
     chunks = _chunks(answer)[:_MOST_CHUNKS]
     kept, number = [], 0
     while number < len(chunks):
@@ -56,7 +56,7 @@ def unfenced_code(answer: str) -> str:
 
 
 def _chunks(answer: str) -> list[str]:
-    """Lines at the margin, each with the lines below that belong to it."""
+    """Return unindented lines, each with the lines below that belong to it."""
     chunks: list[list[str]] = []
     for line in answer.split("\n"):
         if chunks and _INSIDE.match(line):

@@ -1,4 +1,4 @@
-"""Programs that models wrote, run against tests in a box of the sandbox, never bare."""
+"""Run programs written by models against tests, only in a sandbox."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataset_builders.sandbox.base import Limits, Sandbox, SandboxError
 from dataset_builders.sandbox.engines import open_sandbox
 
 SECONDS = 8.0
-"""Time for a program and all its tests; Chen et al. give 3 s on a machine of their own."""
+"""Time limit of a program and all its tests; Chen et al. use 3 s on a dedicated machine."""
 _MEMORY = 512 * 1024**2
 _LIMITS = Limits(memory=1024**3, disk=64 * 1024**2, processes=96)
 _SPARE_SECONDS = 20.0
@@ -23,11 +23,11 @@ _CHECKS_PER_BOX = 50
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """How a program did.
+    """Result of checking a program.
 
     Attributes:
         passed: Whether it passed all tests.
-        why: What went wrong, in one line; "" where nothing did.
+        why: What went wrong, in one line; "" if nothing did.
     """
 
     passed: bool
@@ -35,17 +35,17 @@ class Checked:
 
 
 class CodeChecker:
-    """Runs programs, each in processes of its own; a context manager, since it holds a box.
+    """Checks programs in a sandbox; a context manager, since it holds the sandbox.
 
-    A box serves several checks, and is replaced as soon as one has not ended in order, so
-    that what a program breaks harms no other.
+    A sandbox serves several checks, and is replaced after one that did not end cleanly, so that a
+    program cannot affect others.
 
     Args:
         seconds: Time for a program and all its tests.
 
     Raises:
-        MissingExtraError: No box can be made here; the message says what is missing.
-        SandboxError: The box cannot be made.
+        MissingExtraError: No sandbox can be created here; the message states what is missing.
+        SandboxError: The sandbox cannot be created.
     """
 
     def __init__(self, seconds: float = SECONDS) -> None:
@@ -71,11 +71,11 @@ class CodeChecker:
         Args:
             code: The program.
             entry_point: Its function.
-            test: Trusted source that defines `check(candidate)`, which raises where it fails.
+            test: Trusted source that defines `check(candidate)`, which raises on failure.
             helpers: Trusted source of functions that the tests use.
 
         Raises:
-            SandboxError: A box cannot be made; not the program's fault.
+            SandboxError: A sandbox cannot be created; not the program's fault.
         """
         token = secrets.token_hex(16)
         job = {
@@ -87,10 +87,10 @@ class CodeChecker:
             "seconds": self._seconds,
             "memory": _MEMORY,
         }
-        told = self._run(json.dumps(job))
-        if told.get("token") != token:
+        verdict = self._run(json.dumps(job))
+        if verdict.get("token") != token:
             return Checked(False, "the check was cut off")
-        return Checked(told["passed"] is True, str(told["why"]).replace("\n", " "))
+        return Checked(verdict["passed"] is True, str(verdict["why"]).replace("\n", " "))
 
     def _run(self, job: str) -> dict[str, Any]:
         if self._checks >= _CHECKS_PER_BOX:
@@ -101,13 +101,13 @@ class CodeChecker:
         command = ["/usr/bin/python3", "-I", "-c", self._source, "judge", self._source]
         try:
             done = self._box.exec(command, job, timeout=self._seconds + _SPARE_SECONDS)
-            told = json.loads(done.stdout)
+            verdict = json.loads(done.stdout)
         except (SandboxError, ValueError, RecursionError):
-            told = None
-        if not isinstance(told, dict):
+            verdict = None
+        if not isinstance(verdict, dict):
             self._close()
             return {}
-        return told
+        return verdict
 
     def _close(self) -> None:
         box, self._box, self._checks = self._box, None, 0

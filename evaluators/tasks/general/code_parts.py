@@ -1,4 +1,4 @@
-"""Parts of a Python program: what it defines, and what a function of it needs."""
+"""Analyse a Python program: what it defines, and what one of its functions needs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def parsed(code: str) -> ast.Module | None:
-    """The program's tree; None if it is not Python."""
+    """Return the program's syntax tree; None if it is not Python."""
     try:
         with warnings.catch_warnings():
-            # About an invalid escape in a string, which does not matter here.
+            # Warnings about invalid escapes in strings are irrelevant here.
             warnings.simplefilter("ignore")
             return ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -23,10 +23,10 @@ def parsed(code: str) -> ast.Module | None:
 
 
 def last_definition(codes: list[str], name: str) -> ast.Module | None:
-    """The last code that defines a function, below what earlier codes have beside it.
+    """Return the last code that defines a function, preceded by earlier other definitions.
 
     Args:
-        codes: Blocks of an answer in order; what is no Python is left out.
+        codes: Blocks of an answer in order; those that are not Python are ignored.
         name: The function. A lambda or a method of a class defines it, too; an import of it or
             its signature alone counts only where nothing else defines it.
 
@@ -58,7 +58,7 @@ def _binds(statement: ast.stmt, name: str) -> bool:
 
 
 def _writes(statement: ast.stmt, name: str) -> bool:
-    """Whether a statement binds a name to more than an import or a function without a body."""
+    """Whether a statement binds a name to more than an import or an empty function."""
     function = statement if isinstance(statement, _FUNCTIONS) else _method(statement, name)
     if function is not None:
         return function.name == name and not all(map(_says_nothing, function.body))
@@ -74,9 +74,9 @@ def _says_nothing(statement: ast.stmt) -> bool:
 
 
 def needed(tree: ast.Module, name: str) -> str:
-    """The program without what a function does not need, such as examples of its use.
+    """Return the program without parts its function does not need, such as usage examples.
 
-    Examples may ask for input, fail, or print. A method is bound to its name as a function.
+    Examples may read input, fail, or print. A method is bound to its name as a function.
 
     Args:
         tree: The program.
@@ -126,7 +126,7 @@ def _class_with(tree: ast.Module, name: str) -> ast.ClassDef | None:
 
 
 def _method(statement: ast.stmt, name: str) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
-    """The method of a class that has this name; None where the statement is no such class."""
+    """Return the method of a class with this name; None for any other statement."""
     if isinstance(statement, ast.ClassDef):
         for each in statement.body:
             if isinstance(each, _FUNCTIONS) and each.name == name:
@@ -135,7 +135,7 @@ def _method(statement: ast.stmt, name: str) -> ast.FunctionDef | ast.AsyncFuncti
 
 
 def _bound(statement: ast.stmt) -> set[str]:
-    """Names that a statement at the top level binds, or whose value it changes."""
+    """Return the names that a top-level statement binds, or whose value it changes."""
     if isinstance(statement, (*_FUNCTIONS, ast.ClassDef)):
         return {statement.name}
     return set(_targets(statement))
@@ -149,19 +149,19 @@ def _targets(node: ast.AST) -> Iterator[str]:
             for alias in each.names:
                 yield (alias.asname or alias.name).split(".")[0]
         elif isinstance(each, ast.Name | ast.Attribute | ast.Subscript):
-            # A place within a value changes the value: `memo[0] = 1`.
+            # Assigning to an item changes the value: `memo[0] = 1`.
             yield from () if isinstance(each.ctx, ast.Load) else (_root(each),)
 
 
 def _root(node: ast.expr) -> str:
-    """The name before all dots and brackets; "" if it is not a name."""
+    """Return the name before all dots and brackets; "" if it is not a name."""
     while isinstance(node, ast.Attribute | ast.Subscript | ast.Call):
         node = node.func if isinstance(node, ast.Call) else node.value
     return node.id if isinstance(node, ast.Name) else ""
 
 
 def _used(statement: ast.stmt) -> set[str]:
-    """Names of the module that a statement uses: not those that its functions have within."""
+    """Return the module-level names that a statement uses, without local ones."""
     whole = symtable.symtable(ast.unparse(statement), "program", "exec")
     names, tables = set(whole.get_identifiers()), whole.get_children()
     while tables:

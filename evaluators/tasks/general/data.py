@@ -1,4 +1,4 @@
-"""Where a general benchmark's questions come from: a folder, or the Hugging Face hub."""
+"""Load a general benchmark's questions from a folder or the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def benchmark_folder(
     needs: Sequence[str],
     what: str,
 ) -> Path:
-    """The folder of a benchmark's data; see `find_data`.
+    """Find the folder of a benchmark's data; see `find_data`.
 
-    Looked for in order: the option `data`, the setting `data` (a folder of such folders),
+    Searched in order: the option `data`, the setting `data` (a folder of such folders),
     `$AGENTTUNING_DATA`, the cache.
 
     Raises:
-        SourceNotFoundError: There is none; the message says what to put where.
+        SourceNotFoundError: There is none; the message states what to put where.
     """
     given: str | Path | None = settings.options.get(name, {}).get("data")
     if given is None and settings.data is not None:
@@ -42,7 +42,7 @@ def benchmark_folder(
 
 
 def hub_rows(dataset: str, config: str, split: str) -> list[Row]:
-    """Rows of a hub dataset, out of its cache where that has them.
+    """Return the rows of a hub dataset, from its cache if possible.
 
     Raises:
         SourceNotFoundError: It cannot be loaded, or `datasets` is not installed.
@@ -51,7 +51,7 @@ def hub_rows(dataset: str, config: str, split: str) -> list[Row]:
         from datasets import load_dataset
 
         return [dict(row) for row in load_dataset(dataset, config, split=split)]
-    except Exception as error:  # Without a network the hub's client raises errors of many kinds.
+    except Exception as error:  # Without a network the hub's client raises many types of errors.
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise SourceNotFoundError(
             f"{dataset} cannot be loaded from the hub (is there a network?): {said}"
@@ -65,13 +65,13 @@ def folder_or_hub(
     read: Callable[[Path], _T],
     hub: Callable[[], _T],
 ) -> tuple[_T, str]:
-    """Read a folder if there is one, else the hub; a folder that was named has to be there.
+    """Read a folder if there is one, else the hub; a folder given explicitly must exist.
 
     Returns:
-        What was read, and "folder" or "hub".
+        The data, and "folder" or "hub".
 
     Raises:
-        SourceNotFoundError: Neither is there; one line that tells of both.
+        SourceNotFoundError: Neither is available; one line that names both.
     """
     try:
         folder = find()
@@ -86,14 +86,14 @@ def folder_or_hub(
 
 
 def read_rows(file: Path, fields: Mapping[str, type | tuple[type, ...]]) -> list[Row]:
-    """Rows of a JSON Lines (also .gz) or parquet file.
+    """Read the rows of a JSON Lines (also .gz) or Parquet file.
 
     Args:
         file: The file.
-        fields: Fields that every row has to have, with their types.
+        fields: Required fields of every row, with their types.
 
     Raises:
-        DataError: A row is no JSON object, or lacks a field; file, row and field are named.
+        DataError: A row is not a JSON object, or lacks a field; file, row and field are named.
     """
     try:
         rows = list(_parquet(file) if file.suffix == ".parquet" else _json_lines(file))
@@ -107,10 +107,10 @@ def read_rows(file: Path, fields: Mapping[str, type | tuple[type, ...]]) -> list
 
 
 def check_row(place: str, row: Any, fields: Mapping[str, type | tuple[type, ...]]) -> None:
-    """Refuse a row that lacks a field.
+    """Reject a row that lacks a field.
 
     Raises:
-        DataError: It does, or a field has another type.
+        DataError: A field is missing or has another type.
     """
     if not isinstance(row, dict):
         raise DataError(f"{place}: found {type(row).__name__}, expected an object")
@@ -129,7 +129,7 @@ def _parquet(file: Path) -> Iterator[Any]:
     try:
         yield from parquet.read_table(file).to_pylist()
     except pyarrow.ArrowException as error:
-        raise DataError(f"{file}: no parquet file: {error}") from error
+        raise DataError(f"{file}: not a Parquet file: {error}") from error
 
 
 def _json_lines(file: Path) -> Iterator[Any]:
@@ -146,11 +146,11 @@ def _json_lines(file: Path) -> Iterator[Any]:
             try:
                 yield json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise DataError(f"{file}:{number}: no JSON: {error}") from error
+                raise DataError(f"{file}:{number}: not JSON: {error}") from error
 
 
 def digest(rows: Iterable[Any]) -> str:
-    """Short SHA-256 of rows, to tell one copy of data from another."""
+    """Return a short SHA-256 of rows, to identify a copy of the data."""
     sha = hashlib.sha256()
     for row in rows:
         sha.update(json.dumps(row, sort_keys=True, default=str).encode() + b"\n")

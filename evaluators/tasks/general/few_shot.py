@@ -1,4 +1,4 @@
-"""Few-shot prompts as chat turns, shortened where a context has no room."""
+"""Few-shot prompts as chat turns, with fewer shots if the context is too short."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from evaluators.tasks.turns import message_record
 _T = TypeVar("_T")
 
 Shot = tuple[str, str]
-"""A user turn and the answer to it."""
+"""A user turn and its answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class FewShotPrompt:
-    """A question after answered ones.
+    """A question after worked examples.
 
     Attributes:
         instruction: What to do; "" for none.
-        shots: Answered questions.
-        question: The open one.
+        shots: Worked examples.
+        question: The question to answer.
         system: Whether the instruction is a system message; else it opens the first turn.
     """
 
@@ -34,7 +34,7 @@ class FewShotPrompt:
     system: bool = True
 
     def dialogue(self, num_shots: int) -> list[Message]:
-        """Messages with the last so many shots: those before are dropped, from the front."""
+        """Return messages with the last `num_shots` shots; earlier ones are dropped."""
         kept = self.shots[len(self.shots) - num_shots :]
         turns: list[Message] = []
         for asked, answered in kept:
@@ -49,11 +49,11 @@ class FewShotPrompt:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What came of a prompt.
+    """Result of a prompt.
 
     Attributes:
-        answer: None where the context has no room for the question even alone.
-        num_shots: Shots that the prompt had in the end.
+        answer: None if even the question alone does not fit the context.
+        num_shots: Number of shots in the final prompt.
         dialogue: The messages that were sent.
     """
 
@@ -65,10 +65,10 @@ class Answered:
 def ask_with_shots(
     ask: Callable[[list[list[Message]]], Sequence[_T | None]], prompts: Sequence[FewShotPrompt]
 ) -> list[Answered]:
-    """Ask; those for which there is no room are asked again with a shot fewer.
+    """Generate answers; prompts that do not fit are retried with one shot fewer.
 
     Args:
-        ask: Answers dialogues, None where the context has no room.
+        ask: Answers dialogues, with None for those that do not fit the context.
         prompts: All with as many shots as they should have.
     """
     done: list[Answered | None] = [None] * len(prompts)
@@ -86,7 +86,7 @@ def ask_with_shots(
 
 
 def takes_system(subject: EvalTarget) -> bool:
-    """Whether the chat template can show a system message; a server is taken to."""
+    """Whether the chat template supports system messages; servers are assumed to."""
     if subject.tokenizer is None or subject.server is not None:
         return True
     from dataset_builders.masks.chat import ChatRenderer
@@ -100,6 +100,6 @@ def takes_system(subject: EvalTarget) -> bool:
 
 
 def transcript(dialogue: Sequence[Message], answer: str) -> list[dict[str, str]]:
-    """A dialogue and its answer, JSON-ready."""
+    """Return a dialogue and its answer, JSON-ready."""
     shown = [message_record(message.role, message.content) for message in dialogue]
     return [*shown, message_record("assistant", answer)]

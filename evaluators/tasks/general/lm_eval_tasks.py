@@ -93,7 +93,7 @@ class LmEvalEvaluator(Evaluator):
         """Version, tasks and their shots, and what was left out."""
         import lm_eval
 
-        told = {
+        facts = {
             "engine": f"lm_eval {lm_eval.__version__}",
             "tasks": ", ".join(
                 f"{key} (version {task.VERSION}, {task.config.num_fewshot or 0} shots)"
@@ -102,13 +102,13 @@ class LmEvalEvaluator(Evaluator):
             "prompt": "lm_eval's" + (", chat template" if self._chat else ""),
         }
         if drawn := [key for key, task in self._tasks.items() if _draws_shots(task)]:
-            told["shots"] = (
+            facts["shots"] = (
                 f"drawn at random for {', '.join(drawn)}: others on several processes, with "
                 "another limit or after a resume"
             )
         if self._left_out:
-            told["left out"] = ", ".join(self._left_out) + " (no mean over samples)"
-        return told
+            facts["left out"] = ", ".join(self._left_out) + " (no mean over samples)"
+        return facts
 
     def measure(
         self, subject: EvalTarget, items: Sequence[str], finished: Callable[[Record], None]
@@ -149,7 +149,7 @@ class LmEvalEvaluator(Evaluator):
         tasks = {key: self._tasks[key] for key in samples}
         for task in tasks.values():
             task.set_fewshot_seed(seed=_SHOT_SEED)
-        told = evaluate(
+        output = evaluate(
             lm=model,
             task_dict=tasks,
             samples=dict(samples),
@@ -159,7 +159,7 @@ class LmEvalEvaluator(Evaluator):
             log_samples=True,
         )
         found: dict[str, list[Mapping[str, Any]]] = {}
-        for key, rows in (told or {"samples": {}})["samples"].items():
+        for key, rows in (output or {"samples": {}})["samples"].items():
             for row in rows:
                 found.setdefault(f"{key}/{row['doc_id']}", []).append(row)
         return found

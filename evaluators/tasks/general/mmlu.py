@@ -1,9 +1,9 @@
-"""MMLU: knowledge of 57 subjects, by the probability of the four answers' letters.
+"""MMLU: multiple-choice knowledge of 57 subjects, by the probability of the answer letters.
 
-Dataset: Hendrycks et al. 2021, 14,042 test questions, five worked ones a subject. Metric:
+Dataset: Hendrycks et al. 2021, 14,042 test questions, five worked ones per subject. Metric:
 accuracy over all questions (micro average), as AgentTuning reports. Protocol: its evaluation
 script's, five shots as chat turns, argmax over the next token after the generation prompt,
-at most 2,048 tokens; with our own wording, and without its prefilled answer.
+at most 2,048 tokens; with our own prompt wording, and without its prefilled answer.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from evaluators.tasks.item_order import fixed_order
 from evaluators.tasks.registry import SuiteSettings
 
 TEST_SIZE = 14_042
-"""Questions of the complete test split."""
+"""Number of questions in the complete test split."""
 CONTEXT = 2048
-"""Tokens of prompt and answer. Shots are dropped from the front until the rest fits; the
-paper's script cuts tokens off instead, the instruction with them."""
+"""Tokens of prompt and answer. Shots are dropped from the front until the rest fits; the paper's
+script truncates tokens instead, including the instruction."""
 
 _SMALL_MASS = 0.1
-"""Mean probability on the letters below which the figures are doubtful."""
+"""Mean probability of the letters below which the figures are unreliable."""
 
 _INSTRUCTION = (
     "You answer multiple-choice questions about {subject}. Exactly one of the choices is "
@@ -47,14 +47,14 @@ _INSTRUCTION = (
 
 
 class MmluEvaluator(Evaluator):
-    """Figure: `accuracy`. A record's `group` is its subject, `shots` what its prompt had.
+    """MMLU; figure: `accuracy`. A record has its subject as `group` and its number of `shots`.
 
     A letter's probability is the sum over all tokens that write it, with and without a blank:
     which one follows the generation prompt depends on the chat template and on the tokenizer.
 
     Args:
         data: Questions and shots.
-        num_shots: Answered questions before each, 0 to 5.
+        num_shots: Worked examples before each question, 0 to 5.
         batch_size: Prompts asked at once; on a server at most.
 
     Raises:
@@ -77,11 +77,11 @@ class MmluEvaluator(Evaluator):
         self._items = fixed_order(data.questions)
 
     def items(self) -> tuple[str, ...]:
-        """Such as "anatomy/12", the number of the row in the subject's test file."""
+        """Return ids such as "anatomy/12", with the row's number in the subject's test file."""
         return self._items
 
     def about(self) -> dict[str, str]:
-        """The data and how many they are, the wording and the rules."""
+        """Return the data and their number, the prompt wording and the rules."""
         questions = self._data.questions
         rows = [[name, *each.row] for name, each in questions.items()]
         whole_set = "complete" if len(rows) == TEST_SIZE else f"{len(rows):,} of {TEST_SIZE:,}"
@@ -111,7 +111,7 @@ class MmluEvaluator(Evaluator):
         answer_items(subject, items, self._batch_size, answer, take)
 
     def prompt(self, item: str, system: bool = True) -> FewShotPrompt:
-        """The prompt of an item with all its shots."""
+        """Return the prompt of an item with all its shots."""
         question = self._data.questions[item]
         shots = self._data.shots[question.subject][: self._num_shots]
         return FewShotPrompt(
@@ -129,7 +129,7 @@ class MmluEvaluator(Evaluator):
         right = known and _choice(values) == question.answer
         error = "" if known else "the model gives none of A, B, C and D a probability"
         if values is None:
-            error = "the context has no room for the question"
+            error = "the question does not fit the context"
         elif refused := getattr(values, "refused", ""):
             error = refused
         record: Record = {
@@ -139,7 +139,7 @@ class MmluEvaluator(Evaluator):
             "group": question.subject,
             "prompt": "own",
             "shots": shots,
-            # JSON knows no infinity.
+            # JSON has no infinity.
             "logprobs": [v if math.isfinite(v) else None for v in values or ()],
             "answer": question.answer,
             "messages": messages if known else messages[:-1],
@@ -150,7 +150,7 @@ class MmluEvaluator(Evaluator):
         return record
 
     def warning(self, records: Sequence[Record]) -> str:
-        """Where the letters have little probability, or a server did not count the prompts."""
+        """Warn if the letters have little probability, or a server did not count prompt tokens."""
         found = []
         masses = [record["letter_mass"] for record in records if "letter_mass" in record]
         if masses and (mean := math.fsum(masses) / len(masses)) < _SMALL_MASS:
@@ -162,7 +162,7 @@ class MmluEvaluator(Evaluator):
         uncounted = sum(record.get("prompt_tokens", 0) is None for record in records)
         if uncounted:
             found.append(
-                f"the server does not say how many tokens {uncounted:,} of {len(records):,} "
+                f"the server does not report how many tokens {uncounted:,} of {len(records):,} "
                 f"prompts have (usage), so the limit of {CONTEXT:,} was not applied to them"
             )
         return "; ".join(found)
@@ -189,11 +189,11 @@ class Options:
 
 
 def make(name: str, settings: SuiteSettings) -> Evaluator:
-    """MMLU's evaluator.
+    """Create MMLU's evaluator.
 
     Raises:
         SourceNotFoundError: Neither folder nor hub has the data.
-        DataError: A file is not what it should be.
+        DataError: A file is invalid.
     """
     given: Options = settings.options_of(name)
     return MmluEvaluator(load_mmlu(name, settings, given.hub), given.shots, settings.batch_size)

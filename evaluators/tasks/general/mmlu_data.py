@@ -1,4 +1,4 @@
-"""MMLU's questions, in each of the layouts that they are passed around in."""
+"""Load MMLU's questions from any of their common layouts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Question:
         subject: Such as "college_physics".
         question: The question.
         choices: Four texts, in the order of the letters.
-        answer: The right one's letter.
+        answer: Letter of the right one.
     """
 
     subject: str
@@ -44,18 +44,18 @@ class Question:
 
     @property
     def row(self) -> tuple[str, ...]:
-        """All of it, flat."""
+        """All fields as a flat list."""
         return (self.subject, self.question, *self.choices, self.answer)
 
 
 @dataclass(frozen=True, slots=True)
 class MmluData:
-    """Questions and the answered ones before them.
+    """Questions and worked examples.
 
     Attributes:
         questions: By item.
         shots: By subject.
-        source: Where they come from.
+        source: Their source.
     """
 
     questions: Mapping[str, Question]
@@ -64,18 +64,18 @@ class MmluData:
 
 
 def load_mmlu(name: str, settings: SuiteSettings, dataset: str) -> MmluData:
-    """Load from a folder, else from the hub.
+    """Load the data from a folder, else from the hub.
 
     A folder has `dev/*.csv` and `test/*.csv` as the authors' archive, `dev/*.csv` and a
     `test*.jsonl`, or `all/{dev,test}-*.parquet` as the hub's repository.
 
     Raises:
-        SourceNotFoundError: Neither is there.
-        DataError: A file is not what it should be.
+        SourceNotFoundError: Neither is available.
+        DataError: A file is invalid.
     """
 
     def find() -> Path:
-        # Each layout in turn, the message being the last one's, which names the simplest.
+        # Try each layout; the error message is the last one's, which names the simplest.
         for needs in (("all/dev-*.parquet", "all/test-*.parquet"), ("dev/*.csv", "test*.jsonl")):
             try:
                 return benchmark_folder(name, settings, ("mmlu",), needs, "")
@@ -93,7 +93,7 @@ def load_mmlu(name: str, settings: SuiteSettings, dataset: str) -> MmluData:
 
 
 def read_folder(folder: Path) -> tuple[list[Row], list[Row]]:
-    """Rows of the shots and of the test questions, in whichever layout the folder has."""
+    """Read the rows of shots and test questions, in whichever layout the folder has."""
     if (folder / "all").is_dir():
         splits = [
             [row for file in sorted(folder.glob(f"all/{split}-*")) for row in _rows(file)]
@@ -112,7 +112,7 @@ def _rows(file: Path) -> list[Row]:
 
 
 def _csv(file: Path) -> list[Row]:
-    """A subject's file of the authors' archive; it has no heading."""
+    """Read a subject's file of the authors' archive, which has no header."""
     subject = file.stem.removesuffix("_dev").removesuffix("_test").removesuffix("_val")
     found = []
     with file.open(encoding="utf-8", newline="") as lines:

@@ -1,9 +1,9 @@
-"""MT-Bench: open questions in two turns, rated from 1 to 10 by a stronger model.
+"""MT-Bench: open questions in two turns, rated from 1 to 10 by a judge model.
 
 Dataset: Zheng et al. 2023, 80 questions of eight categories. Metric: mean rating over both
-turns. Protocol: FastChat's single-answer grading with its own prompts for the judge: another
-one for the second turn, and for mathematics, reasoning and coding one with a reference
-answer. Temperatures by category and 1,024 tokens a turn are FastChat's defaults.
+turns. Protocol: FastChat's single-answer grading with its own judge prompts: a separate one for the
+second turn, and one with a reference answer for mathematics, reasoning and coding. Temperatures by
+category and 1,024 tokens a turn are FastChat's defaults.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ TEMPERATURES: Mapping[str, float] = {
     "stem": 0.1,
     "humanities": 0.1,
 }
-"""Of the answers, by category; FastChat's. Another category has its default, 0.7."""
+"""FastChat's temperature of answers by category. Other categories have its default, 0.7."""
 MAX_NEW_TOKENS = 1024
 JUDGE_TOKENS = 2048
 _RATINGS = (re.compile(r"\[\[(\d+\.?\d*)\]\]"), re.compile(r"\[(\d+\.?\d*)\]"))
 
 
 def read_rating(text: str) -> float | None:
-    """The rating in a judge's answer: the first `[[n]]`, else the first `[n]`; 1 to 10."""
+    """Parse the rating in a judge's answer: the first `[[n]]`, else the first `[n]`; 1 to 10."""
     for pattern in _RATINGS:
         if match := pattern.search(text):
             rating = float(match[1])
@@ -52,16 +52,16 @@ def read_rating(text: str) -> float | None:
 
 
 class MtBenchEvaluator(Evaluator):
-    """Figures: `score`, the mean over both turns, and `turn_1`, `turn_2`; 1 to 10.
+    """MT-Bench; figures: `score`, the mean over both turns, `turn_1` and `turn_2`; 1 to 10.
 
-    A question of which a turn is not rated is an error, and in none of the figures.
+    A question with an unrated turn is an error and excluded from all figures.
 
     Args:
         data: Questions, references and the judge's prompts.
-        judge: Who rates.
+        judge: The judge.
         batch_size: Questions answered at once; on a server at most.
-        max_new_tokens: Limit on an answer below the benchmark's own.
-        seed: Of the sampling.
+        max_new_tokens: Limit of an answer below the benchmark's own.
+        seed: Sampling seed.
     """
 
     suite = "general"
@@ -83,11 +83,11 @@ class MtBenchEvaluator(Evaluator):
         self._items = _by_turns(data.questions)
 
     def items(self) -> tuple[str, ...]:
-        """Numbers of the questions, one of each category in turn."""
+        """Return the numbers of the questions, cycling through the categories."""
         return self._items
 
     def about(self) -> dict[str, str]:
-        """The judge, the data, the judge's wording and the decoding."""
+        """Return the judge, the data, the judge prompts and the decoding."""
         data = self._data
         prompts = [[name, p.system, p.template] for name, p in sorted(data.prompts.items())]
         return {
@@ -100,7 +100,7 @@ class MtBenchEvaluator(Evaluator):
     def measure(
         self, subject: EvalTarget, items: Sequence[str], finished: Callable[[Record], None]
     ) -> None:
-        """Answer questions and have them rated; see `Evaluator.measure`."""
+        """Generate answers and have them rated; see `Evaluator.measure`."""
         model = subject.language_model()
 
         def rated(batch: Sequence[str]) -> list[Record]:
@@ -111,16 +111,16 @@ class MtBenchEvaluator(Evaluator):
         answer_items(subject, items, self._batch_size, rated, lambda _, record: finished(record))
 
     def _verdicts(self, answers: Mapping[str, Sequence[str]]) -> dict[str, Sequence[Verdict]]:
-        """The judge's, of both turns of the questions that were answered whole."""
+        """Return the judge's verdicts on both turns of completely answered questions."""
         whole = [item for item in answers if _is_whole(answers[item])]
         asked = [
             self._data.judgement(item, answers[item], turn) for item in whole for turn in (0, 1)
         ]
-        told = self._judge.ask(asked, JUDGE_TOKENS) if asked else []
-        return dict(zip(whole, zip(told[::2], told[1::2], strict=True), strict=True))
+        verdicts = self._judge.ask(asked, JUDGE_TOKENS) if asked else []
+        return dict(zip(whole, zip(verdicts[::2], verdicts[1::2], strict=True), strict=True))
 
     def _answers(self, model: LanguageModel, items: Sequence[str]) -> dict[str, list[str]]:
-        """Answers to both turns of each; fewer where the context had no room."""
+        """Generate answers to both turns of each question; fewer if the context is too short."""
         answers: dict[str, list[str]] = {item: [] for item in items}
         for turn in (0, 1):
             for temperature in sorted({self._temperature(item) for item in items}):
@@ -183,7 +183,7 @@ def _why(
     if error := first_refusal(answers):
         return error
     if len(answers) < 2:
-        return f"the context has no room for turn {len(answers) + 1}"
+        return f"turn {len(answers) + 1} does not fit the context"
     for turn, (verdict, rating) in enumerate(zip(verdicts, ratings, strict=True), 1):
         if rating is None:
             return verdict.error or f"the judge gave turn {turn} no rating from 1 to 10"
@@ -191,7 +191,7 @@ def _why(
 
 
 def _by_turns(questions: Mapping[str, Row]) -> tuple[str, ...]:
-    """One of each category in turn: the file is sorted by category."""
+    """Order questions by cycling through the categories, since the file is sorted by category."""
     places: dict[str, int] = {}
     keys = {}
     for number, (item, row) in enumerate(questions.items()):
@@ -209,17 +209,17 @@ class Options:
 
 
 def make(name: str, settings: SuiteSettings) -> Evaluator:
-    """MT-Bench's evaluator.
+    """Create MT-Bench's evaluator.
 
     Raises:
-        ConfigError: There is no judge, or its settings cannot work.
+        ConfigError: There is no judge, or its settings are invalid.
         SourceNotFoundError: No folder has FastChat's files.
-        DataError: A file is not what it should be, or a question lacks its reference.
+        DataError: A file is invalid, or a question lacks its reference.
     """
     settings.options_of(name)
     judge = Judge(settings.judge, name)
     data = load_mt_bench(name, settings)
-    for item in data.questions:  # Before the model has answered them, not after.
+    for item in data.questions:  # Checked before the model answers, not after.
         for turn in (0, 1):
             data.judgement(item, ("", ""), turn)
     return MtBenchEvaluator(

@@ -1,4 +1,4 @@
-"""FastChat's files of MT-Bench: questions, reference answers, prompts of the judge."""
+"""Load FastChat's files of MT-Bench: questions, reference answers, judge prompts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REFERENCED = frozenset({"math", "reasoning", "coding"})
 
 @dataclass(frozen=True, slots=True)
 class JudgePrompt:
-    """How the judge is asked: a system message and the template of a user turn."""
+    """Prompt of the judge: a system message and the template of a user turn."""
 
     system: str
     template: str
@@ -30,7 +30,7 @@ class MtBenchData:
     Attributes:
         questions: By identifier.
         references: Reference answers of both turns, by identifier.
-        prompts: Of the judge, by name.
+        prompts: Judge prompts, by name.
     """
 
     questions: Mapping[str, Row]
@@ -38,7 +38,7 @@ class MtBenchData:
     prompts: Mapping[str, JudgePrompt]
 
     def judgement(self, item: str, answers: Sequence[str], turn: int) -> list[Message]:
-        """What the judge is asked about the first or second turn (0 or 1)."""
+        """Return the judge's prompt about the first or second turn (0 or 1)."""
         question = self.questions[item]
         turns = question["turns"]
         kind = "math-" if question["category"] in REFERENCED else ""
@@ -57,7 +57,7 @@ class MtBenchData:
             asked = prompt.template.format(**filled)
         except (KeyError, IndexError, ValueError) as error:
             raise DataError(
-                f"mt_bench: question {item}: the judge's prompt wants {error}, which is not there"
+                f"mt_bench: question {item}: the judge's prompt needs {error}, which is missing"
             ) from None
         return [Message("system", prompt.system), Message("user", asked)]
 
@@ -69,8 +69,8 @@ def load_mt_bench(name: str, settings: SuiteSettings) -> MtBenchData:
     `reference_answer*.jsonl` or `reference_answer/*.jsonl`.
 
     Raises:
-        SourceNotFoundError: There is none; MT-Bench is on no hub with its prompts.
-        DataError: A file is not what it should be.
+        SourceNotFoundError: There is none; no hub dataset has MT-Bench's prompts.
+        DataError: A file is invalid.
     """
     needs = ("question.jsonl", "judge_prompts.jsonl")
     what = "FastChat's files of llm_judge/data (mt_bench and judge_prompts.jsonl)"

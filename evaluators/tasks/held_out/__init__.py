@@ -1,6 +1,6 @@
-"""Held-out benchmarks: tasks that no training data may ever come from.
+"""Held-out benchmarks: tasks that must never produce training data.
 
-They live in this layer and not in the data layer, which so cannot reach them.
+They live in this layer, which the data layer cannot import.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ HELD_OUT: dict[str, str] = {
 
 
 def load_held_out(name: str, **options: Any) -> EnvironmentSpec:
-    """Find the held-out environment of a name.
+    """Look up a held-out environment by name.
 
     Args:
         name: A key of `HELD_OUT`.
-        options: Arguments of the environment's class; None stands for its default.
+        options: Arguments of the environment's class; None selects the default.
 
     Raises:
         ConfigError: No held-out environment has this name.

@@ -82,7 +82,7 @@ def test_progress_is_shown_in_plain_lines_and_a_table_at_the_end(tmp_path: Path)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "--model or --oracle"),
+        ((), "one of --model and --oracle"),
         (("--oracle", "--split", "test"), "only 'train'"),
         (("--oracle", "--num-tasks", 100_000), "expected 1 to"),
         (("--oracle", "--option", "backend"), "expected key=value"),
@@ -155,7 +155,7 @@ def test_a_limit_of_all_sessions_is_not_said_to_go_on_by_itself(tmp_path: Path) 
             *("--num-tasks", 50, "--max-tokens", 1),
         )
     assert found.exit_code == 3
-    assert "higher limit" in found.output
+    assert "raise the limit to resume" in found.output
 
 
 def test_an_oracle_is_not_said_to_cost(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def test_validate_all_goes_on_after_one_that_is_not_set_up(run: Run) -> None:
         (("validate", "database", "--split", "validation"), "'validation' is unknown"),
         (("validate", "database", "--option", "speed=3"), "option 'speed' is unknown; known: "),
         (("validate", "database", "--option", "speed={"), "the value is not YAML"),
-        (("validate", "all", "--option", "speed=3"), "name it instead of all"),
+        (("validate", "all", "--option", "speed=3"), "give its name instead of all"),
         (
             ("validate", "database", "--prompt", "published"),
             "set agentinstruct to your AgentInstruct copy",

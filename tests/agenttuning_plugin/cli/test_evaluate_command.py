@@ -162,7 +162,7 @@ def test_a_wrong_setting_of_a_task_is_no_success(
     code, out, err = run(*given)
     assert code == 1
     assert "GSM8K: option 'shotz' is unknown" in " ".join(out.split())
-    assert "not measured as it should be: gsm8k" in err
+    assert "not measured as specified: gsm8k" in err
 
 
 def test_variables_of_the_chat_template_are_sent(
@@ -208,8 +208,8 @@ def test_the_loss_on_chat_is_measured(run: Command, tiny_model_dir: Path, tmp_pa
     assert row["metrics"]["loss"]["n"] == 3
     told = json.loads(run("evaluate", tiny_model_dir, "--suite", "loss,replay", "--json")[1])
     assert [row["reason"] for row in told["tasks"]] == [
-        "replay: --replay-data names no trajectories",
-        "loss: --general names no chat to measure it on",
+        "replay: --replay-data is missing, expected trajectories",
+        "loss: --general is missing, expected chat data",
     ]
 
 
@@ -310,7 +310,7 @@ def test_a_server_that_dies_midway_loses_nothing(
         assert code == 1
         reasons = [row["reason"] for row in json.loads(out)["tasks"]]
         assert all("m at http://127.0.0.1" in reason for reason in reasons)
-        assert "the same command goes on" in reasons[0]
+        assert "run the same command to resume" in reasons[0]
         assert "database, card_game" in err
         assert "Traceback" not in out + err
         assert not (tmp_path / "errors.txt").exists()

@@ -7,21 +7,22 @@ from typing import Any
 
 import pytest
 
-from agenttuning_plugin.config.recipe import CleaningConfig, SourceConfig
-from agenttuning_plugin.config.rules import check_recipe
+from agenttuning_plugin.config.recipe import AgentTuningArgs
+from agenttuning_plugin.config.rules import check_recipe, section_of
 from dataset_builders.cleaning.steps import STEPS, Cleaning
 from dataset_builders.errors import ConfigError
+from dataset_builders.settings import fields_of
+from dataset_builders.sources.loading import SourceSpec
 
 
 def spec_of(source: dict[str, Any]) -> Any:
     section = {"agent": "agent.jsonl", "general": {"path": "chat.json", **source}}
-    return check_recipe({"max_steps": 10, "agenttuning": section}).general[0].spec()
+    return check_recipe({"max_steps": 10, "agenttuning": section}).general[0]
 
 
 def test_the_settings_and_their_defaults_are_the_data_layers() -> None:
     names = [field.name for field in fields(Cleaning)]
-    assert list(CleaningConfig.model_fields) == names
-    assert CleaningConfig().cleaning() == Cleaning()
+    assert list(fields_of(Cleaning)) == names
     assert set(STEPS) < set(names)
 
 
@@ -59,4 +60,22 @@ def test_other_settings_are_refused(source: dict[str, Any], message: str) -> Non
 
 
 def test_a_source_without_settings_names_no_model() -> None:
-    assert SourceConfig(path="x").spec().model == ""
+    assert SourceSpec(path="x").model == ""
+
+
+def test_null_outlives_the_dump_of_axolotl() -> None:
+    """Axolotl hands its recipe on as a dump without what is null."""
+    section = {
+        "agent": "agent.jsonl",
+        "general": [
+            {"path": "a", "clean": {"language": None, "near_duplicates": None}},
+            {"path": "b", "clean": False},
+        ],
+        "gpt4_share": None,
+    }
+    validated = AgentTuningArgs.model_validate({"agenttuning": section})
+    again = section_of(validated.model_dump(exclude_none=True))
+    assert again == validated.agenttuning
+    assert again.gpt4_share is None
+    assert again.general[0].clean == Cleaning(language=None, near_duplicates=None)
+    assert again.general[1].clean == Cleaning.none()

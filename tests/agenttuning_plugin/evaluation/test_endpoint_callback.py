@@ -15,6 +15,7 @@ import pytest
 from dataset_builders.conversation import Conversation, Message
 from dataset_builders.encoding.tokens import Encoder, encode_dataset
 from dataset_builders.errors import ConfigError, EndpointError, EvaluatorError
+from dataset_builders.settings import from_json, to_json
 
 for _module in ("torch", "transformers", "fastapi", "uvicorn", "openai", "peft"):
     pytest.importorskip(_module)
@@ -27,7 +28,12 @@ from pydantic import ValidationError  # noqa: E402
 from agenttuning_plugin.config.endpoint import EndpointConfig  # noqa: E402
 from agenttuning_plugin.evaluation import endpoint_callback  # noqa: E402
 from agenttuning_plugin.evaluation.endpoint_callback import EndpointCallback  # noqa: E402
-from agenttuning_plugin.evaluation.endpoint_worker import load_adapter, make_job, unload_adapter  # noqa: E402
+from agenttuning_plugin.evaluation.endpoint_worker import (  # noqa: E402
+    Job,
+    load_adapter,
+    make_job,
+    unload_adapter,
+)
 from dataset_builders.endpoints.endpoint import Endpoint as Place  # noqa: E402
 from evaluators.evaluator import EvalTarget  # noqa: E402
 from evaluators.models.endpoint import EndpointModel  # noqa: E402
@@ -211,7 +217,9 @@ def test_a_resumed_run_measures_what_was_left_and_nothing_twice(
         """Stands for the side process, whose own tests are elsewhere."""
 
         def __init__(self, module: str, arguments: list[str], *_: Any) -> None:
-            started.append(int(json.loads(arguments[0])["name"].split("-step-")[1].split("-")[0]))
+            started.append(
+                int(json.loads(arguments[0])["run"]["model_name"].split("-step-")[1].split("-")[0])
+            )
 
         def wait(self, seconds: float) -> int:
             return 0
@@ -280,20 +288,21 @@ def test_wrong_settings_are_refused(given: dict[str, Any], expected: str) -> Non
         EndpointConfig(**{"base_url": NOBODY, **given})
 
 
-def test_settings_become_the_commands_options(tmp_path: Path) -> None:
+def test_settings_reach_the_side_process(tmp_path: Path) -> None:
     config = settings(
         NOBODY, suites=["os", "database"], options={"database": {"backend": "mariadb"}}, data="/d"
     )
-    command = " ".join(make_job(config, "x", tmp_path).command)
-    assert command.startswith(f"evaluate --model {NOBODY} --model-name x ")
-    assert '--option database.backend="mariadb"' in command
-    assert "--suite os,database" in command
-    assert "--data /d" in command
-    assert "judge-model" not in command
-    assert "chat-template-kwargs" not in command
+    job = make_job(config, "x", tmp_path)
+    assert (job.run.model, job.run.model_name) == (NOBODY, "x")
+    assert job.run.tasks.options == {"database": {"backend": "mariadb"}}
+    assert job.run.suites == ("os", "database")
+    assert job.run.tasks.data == "/d"
+    assert job.run.tasks.judge is None
+    assert not job.run.chat_template_kwargs
     prompts = {"template_kwargs": {"enable_thinking": False}}
-    told = " ".join(make_job(config, "x", tmp_path, prompts=prompts).command)
-    assert "--chat-template-kwargs enable_thinking=false" in told
+    told = make_job(config, "x", tmp_path, prompts=prompts)
+    assert told.run.chat_template_kwargs == {"enable_thinking": False}
+    assert from_json(Job, to_json(told)) == told
 
 
 def test_other_weights_have_another_name_and_path_in_the_same_folder(
@@ -306,7 +315,7 @@ def test_other_weights_have_another_name_and_path_in_the_same_folder(
 
         def __init__(self, module: str, arguments: list[str], *_: Any) -> None:
             given = json.loads(arguments[0])
-            jobs.append((given["name"], given["adapter"]))
+            jobs.append((given["run"]["model_name"], given["adapter"]))
             assert Path(given["adapter"], "adapter_model.safetensors").is_file()
 
         def wait(self, seconds: float) -> int:

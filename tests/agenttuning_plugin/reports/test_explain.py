@@ -169,7 +169,7 @@ def test_damaged_rows_count_as_gone(
     assert open_rows(manifest) is None
     code, out, _ = run("explain", tmp_path, "--step", 2, "--batch-size", 4)
     assert code == 0
-    assert "no text: the rows are not on this machine any more" in out
+    assert "no text: the rows are no longer on this machine" in out
 
 
 # The command
@@ -199,7 +199,7 @@ def test_a_built_folder_is_explained(run: Run, make_run: MakeRun, tmp_path: Path
     assert code == 0
     assert shown[0].id in out
     assert "said" not in out
-    assert "not on this machine any more" in out
+    assert "no longer on this machine" in out
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_preprocess_fills_the_cache_and_train_reuses_it(
     do_preprocess(load_cfg(str(recipe)), PreprocessCliArgs())
     (entry,) = entries(tmp_path)
 
-    import agenttuning_plugin.training_data.run as data
+    import agenttuning_plugin.training_data.encoded_sources as data
 
     real = data.prepare
 

@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,8 @@ def mix(
 
 
 def key_of(section: AgentTuningSection, tokenizer: Any, encoding: Encoding = ENCODING) -> str:
-    agent = [resolve_source(source.spec()) for source in section.agent]
-    general = [resolve_source(source.spec()) for source in section.general]
+    agent = [resolve_source(source) for source in section.agent]
+    general = [resolve_source(source) for source in section.general]
     return cache_key(agent, general, tokenizer, encoding)
 
 
@@ -95,7 +96,7 @@ def test_the_key_covers_what_the_rows_depend_on(
     other_tokens = copy.deepcopy(small_tokenizer)
     other_tokens.add_tokens(["chat"])
     fewer = section.model_copy(deep=True)
-    fewer.general[0].limit = 30
+    fewer.general[0] = replace(fewer.general[0], limit=30)
     keys = [
         key_of(section, small_tokenizer),
         key_of(section, other_template),

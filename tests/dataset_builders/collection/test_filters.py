@@ -17,7 +17,7 @@ from dataset_builders.collection.filters import (
     threshold_of,
 )
 from dataset_builders.conversation import Message
-from dataset_builders.endpoints.answer import Answer
+from dataset_builders.endpoints.reply import Reply
 from dataset_builders.environments.dialogue import Dialogue
 from dataset_builders.errors import ConfigError
 from dataset_builders.rollouts.episode import Episode, Trajectory
@@ -120,7 +120,7 @@ def test_a_cut_end_that_the_environment_leaves_out_is_no_fault() -> None:
     for text, number in (("Action: a\\_b", 1), ("Action: a\nObservation: made u", 0), ("a ", 1)):
         for cut in (False, True):
             episode = Episode(0, "t", dialogue=cast(Dialogue, Keeps()))
-            episode.act(Answer(text, cut=cut))
+            episode.act(Reply(text, "length" if cut else "stop"))
             assert episode.trajectory("knowledge_graph").cut_turns == number * cut
 
 

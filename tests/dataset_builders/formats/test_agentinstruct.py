@@ -2,14 +2,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dataset_builders.formats.agentinstruct import build
-from dataset_builders.readers.building import LoadResult, collect
-from dataset_builders.readers.files import locate, read_records
+from dataset_builders.formats.agentinstruct import convert
+from dataset_builders.readers.building import BuildResult, LoadResult, build_from_files, collect
+from dataset_builders.readers.files import Located, locate, read_records
 
 COUNTS = {"db": 430, "alfworld": 270, "kg": 16, "os": 15, "webshop": 14, "mind2web": 14}
 
@@ -23,6 +24,10 @@ HUMAN, ACK, GPT = (
     turn("gpt", "Ok.", loss=False),
     turn("gpt", "Act: finish", loss=True),
 )
+
+
+def build(located: Located, **options: Any) -> BuildResult:
+    return build_from_files(located, partial(convert, **options), label="agentinstruct")
 
 
 def build_one(tmp_path: Path, record: Any, name: str = "db.jsonl") -> LoadResult:

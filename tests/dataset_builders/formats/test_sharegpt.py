@@ -1,15 +1,16 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dataset_builders.cleaning.steps import Cleaning
-from dataset_builders.formats.sharegpt import build
-from dataset_builders.readers.building import LoadResult, collect
-from dataset_builders.readers.files import locate
+from dataset_builders.cleaning.steps import Cleaner, Cleaning
+from dataset_builders.formats.sharegpt import convert
+from dataset_builders.readers.building import BuildResult, LoadResult, build_from_files, collect
+from dataset_builders.readers.files import Located, locate
 from dataset_builders.sources.inputs import resolve_source
 from dataset_builders.sources.loading import SourceSpec, load_source
 
@@ -20,6 +21,11 @@ def record(letters: str) -> dict[str, Any]:
     """A record with one turn a letter; the turn's text is its index."""
     turns = [{"from": ROLES[letter], "value": str(n)} for n, letter in enumerate(letters)]
     return {"id": "a_0", "conversations": turns}
+
+
+def build(located: Located, clean: Cleaning | None = None, limit: int | None = None) -> BuildResult:
+    cleaned = partial(convert, cleaner=Cleaner(clean or Cleaning()))
+    return build_from_files(located, cleaned, label="sharegpt", limit=limit)
 
 
 def build_records(tmp_path: Path, records: list[Any], **options: Any) -> LoadResult:

@@ -142,7 +142,7 @@ def test_self_instruct_counts_what_it_cannot_read_and_says_what_stopped_it(
         *("--base-url", writer.endpoint.base_url, "--out", tmp_path / "out", "--num-tasks", 3),
     )
     assert code == 3, err
-    assert "replies without use: no_task 3" in out
+    assert "unusable replies: no_task 3" in out
     assert "stopped: request_limit" in out
     assert f"asking writer at {writer.endpoint.base_url}" in err
     report = json.loads((tmp_path / "out/report.json").read_text("utf-8"))

@@ -230,7 +230,7 @@ def test_a_broken_environment_ends_only_its_episode(task: str, error: str, num_r
 def test_an_environment_that_does_not_close_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     (trajectory,) = play(COUNTDOWN, numbered("1-close"), recording())
     assert trajectory.reward == 1.0
-    assert "countdown did not close" in caplog.text
+    assert "countdown failed to close" in caplog.text
 
 
 @pytest.mark.parametrize(("task", "error"), [("config", ConfigError), ("extra", MissingExtraError)])

@@ -18,7 +18,7 @@ from dataset_builders.cleaning.steps import Cleaning
 from dataset_builders.conversation import to_row
 from dataset_builders.errors import DataError
 from dataset_builders.readers.report import SourceReport
-from dataset_builders.sources.loading import BUILDERS, Format, SourceSpec, stream_source
+from dataset_builders.sources.loading import CONVERTERS, Format, SourceSpec, stream_source
 
 # Lone surrogates and control characters included: JSON can spell them.
 TEXTS = ["", " ", "a", "user", "assistant", "tool", "human", "gpt", "false", "{", "\ud800", "\0"]
@@ -212,7 +212,7 @@ def run(format: Format, folder: Path, examples: int, size: int) -> int:
 
 
 def test_every_format_is_tested() -> None:
-    assert set(VALID) == set(BUILDERS) == set(get_args(Format))
+    assert set(VALID) == set(CONVERTERS) == set(get_args(Format))
 
 
 @pytest.mark.parametrize("format", VALID)

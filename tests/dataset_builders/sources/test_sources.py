@@ -60,11 +60,11 @@ def test_progress(tmp_path: Path) -> None:
 
 def test_errors(tmp_path: Path) -> None:
     good = write(tmp_path / "good.jsonl", GOOD)
-    with pytest.raises(ConfigError, match=r"format: found 'csv', expected one of agentinstruct"):
+    with pytest.raises(ConfigError, match=r"format: found 'csv', input should be 'agentinstruct'"):
         load_source(SourceSpec(good, "csv"))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="format: found None, expected one of"):
         fingerprint(SourceSpec(good))
-    with pytest.raises(ConfigError, match="limit: found 0, expected 1 or more"):
+    with pytest.raises(ConfigError, match="limit: found 0, input should be greater"):
         load_source(SourceSpec(good, "messages", limit=0))
     with pytest.raises(ConfigError, match="no split z; found good"):
         load_source(SourceSpec(good, "messages", splits=("z",)))

@@ -194,7 +194,7 @@ def test_2048_tokens_are_kept_by_the_servers_count(tmp_path: Path) -> None:
 def test_a_server_that_does_not_count_is_warned_of(tmp_path: Path) -> None:
     archive(tmp_path)
     result = measured(Endpoint(lambda m: "", lambda n: Fault(body=letters(TOP))), made(tmp_path), 4)
-    assert "does not say how many tokens 4 of 4 prompts have" in result.warning
+    assert "does not report how many tokens 4 of 4 prompts have" in result.warning
 
 
 def test_an_answer_cut_by_the_context_drops_shots(tmp_path: Path) -> None:

@@ -61,8 +61,8 @@ def test_an_endpoint_that_refuses_all_is_one_line() -> None:
     ("settings", "said"),
     [
         (None, "needs a judge"),
-        ({"base_url": "http://127.0.0.1:1/v1"}, "found no model"),
-        ({"model": "j", "url": "x"}, "found url, expected base_url"),
+        ({"base_url": "http://127.0.0.1:1/v1"}, "judge: model: Field required"),
+        ({"model": "j", "url": "x"}, "judge: option 'url' is unknown; known: model, base_url"),
         ({"model": "j"}, "OPENAI_API_KEY is not set"),
         ({"model": "j", "base_url": "http://127.0.0.1:1", "api_key_env": "NO_KEY"}, "NO_KEY is"),
     ],

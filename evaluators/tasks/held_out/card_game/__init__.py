@@ -1,7 +1,7 @@
-"""The Digital Card Game of AgentBench: two teams of four fish, hidden from each other.
+"""AgentBench's Digital Card Game: two teams of four fish with hidden identities.
 
-An implementation of its rules of our own; see docs/tasks/held-out/card-game.md for where they
-were found and for what could not be told from there.
+This is our own implementation of its rules; docs/tasks/held-out/card-game.md lists its sources and
+what they leave open.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from evaluators.tasks.registry import SuiteSettings
 
 
 def make(name: str, settings: SuiteSettings) -> AgentTaskEvaluator:
-    """The evaluator of 200 games; needs no data.
+    """Create the evaluator of 200 games; needs no data.
 
     Args:
         name: "card_game".
-        settings: `seed` decides what the baselines draw.
+        settings: `seed` seeds the baselines.
 
     Raises:
         ConfigError: An option is unknown.
@@ -39,5 +39,5 @@ class CardGameEvaluator(AgentTaskEvaluator):
     """Plays the games; `success` is the win rate."""
 
     def about(self) -> dict[str, str]:
-        """The wording, the seed and whose rules these are."""
+        """Return the prompt template, the seed and the origin of the rules."""
         return super().about() | {"rules": "own implementation of AgentBench's stage 2"}

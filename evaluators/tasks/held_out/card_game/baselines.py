@@ -1,6 +1,6 @@
-"""The two opponents, as far as AgentBench's sources tell how they play.
+"""The two baseline opponents, as far as AgentBench's sources describe them.
 
-Both draw at random; ours draw from a seeded generator where theirs take the clock.
+Both play randomly; ours use a seeded generator where theirs are seeded by the clock.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ Action = tuple[int, bool, int]
 
 
 class Baseline:
-    """An opponent, playing the side whose turn it is.
+    """An opponent that plays for the side to move.
 
     Args:
-        random: What it draws from.
+        random: Its random number generator.
     """
 
     def __init__(self, random: Random) -> None:
@@ -29,24 +29,24 @@ class Baseline:
 
     @abstractmethod
     def guess(self, fight: Fight) -> tuple[int, str] | None:
-        """Position and kind; None for no guess."""
+        """Return position and kind of a guess; None for no guess."""
 
     @abstractmethod
     def act(self, fight: Fight, last: Report | None) -> Action:
-        """What to do; `last` is the other side's last action."""
+        """Return an action; `last` is the other side's last action."""
 
 
 class Drawing(Baseline):
-    """Baseline 1: draws everything."""
+    """Baseline 1: chooses everything at random."""
 
     def guess(self, fight: Fight) -> tuple[int, str] | None:
-        """A living fish and one of the four kinds; none where that fish is known already."""
+        """Guess a living fish and one of the four kinds; None if that fish is already known."""
         place = self.random.choice(living(fight.teams[1 - fight.turn])).place
         kind = self.random.choice(FISH)
         return (place, kind) if fight.can_guess(place) else None
 
     def act(self, fight: Fight, last: Report | None) -> Action:
-        """A living fish, with 0.7 its active ability; known fish only attack normally."""
+        """Act with a living fish: its active ability at 0.7; known fish only attack."""
         del last
         mine, enemy = living(fight.teams[fight.turn]), living(fight.teams[1 - fight.turn])
         fish = self.random.choice(mine)
@@ -60,12 +60,12 @@ class Drawing(Baseline):
 
 
 class Hunting(Baseline):
-    """Baseline 2: kills what it can, else strikes all, else strikes back."""
+    """Baseline 2: kills if possible, else attacks all, else retaliates."""
 
     def guess(self, fight: Fight) -> tuple[int, str] | None:
-        """An unknown living fish and any kind of nine that is not known yet.
+        """Guess an unknown living fish and one of the nine kinds not known yet.
 
-        Its sources also gather clues, in a form in which they never match; so do not we.
+        Its sources also collect clues, in a format in which they never match, so ours does not.
         """
         enemy = fight.teams[1 - fight.turn]
         places = [fish.place for fish in enemy if not fish.dead and not fish.known]

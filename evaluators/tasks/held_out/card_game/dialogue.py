@@ -1,4 +1,4 @@
-"""The card game as a conversation: thinking, then a move in JSON."""
+"""Dialogue for the card game: thinking, then a move in JSON."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _NEEDED = {"guess": "guess_type", "act": "pick_fish"}
 
 
 class CardGameDialogue(Dialogue):
-    """One turn for the guess, one for the action, in one conversation.
+    """Dialogue for the card game: one turn for the guess, one for the action.
 
-    Of the JSON objects in a turn the first one counts that is a move the rules allow. Where
-    there is none, a guess is left out, and an action is asked for again; the fifth failure
-    in a row loses the game, as in AgentBench, and so does saying the same again, which under
-    greedy decoding all of AgentBench's five tries would.
+    The first JSON object in a turn that is a legal move counts. If there is none, a guess is
+    skipped, and an action is requested again; the fifth consecutive failure loses the game, as in
+    AgentBench, and so does repeating a rejected turn, as all of AgentBench's five tries would under
+    greedy decoding.
     """
 
     world: ClassVar[type[TextEnvironment]] = CardGameEnvironment
@@ -37,35 +37,35 @@ class CardGameDialogue(Dialogue):
         self._refused = ""
 
     def stops(self, turn: str) -> str:
-        """A refused turn that comes again loses the game."""
+        """Lose the game if a rejected turn is repeated."""
         again = self.env.refused and turn == self._refused
         self._refused = turn if self.env.refused else ""
         return BAD_ACTION if again else ""
 
     def read(self, said: str) -> str | None:
-        """The move as JSON."""
+        """Return the move as JSON."""
         moves = [move for text in _OBJECT.findall(said) if (move := _read(text)) is not None]
         allowed = [move for move in moves if self.env.legal(move)]
-        told = allowed or [move for move in moves if not move or _NEEDED[self.env.phase] in move]
-        return json.dumps(told[0]) if told else None
+        legal = allowed or [move for move in moves if not move or _NEEDED[self.env.phase] in move]
+        return json.dumps(legal[0]) if legal else None
 
     def write(self, move: OracleStep) -> str:
-        """Thought and move."""
+        """Format thought and move."""
         return f"{move.thought}\n{move.action}"
 
     def feedback(self, observation: str, info: dict[str, Any]) -> str:
-        """What is seen now, and whether the last action has to be chosen again."""
+        """Format the current state, and whether the last action must be chosen again."""
         del info
         piece = "again" if self.env.refused else self.env.phase
         return self.prompt.fill(piece, observation=observation)
 
     def first_turn(self, observation: str, info: dict[str, Any]) -> str:
-        """What is seen at the start."""
+        """Format the initial state."""
         del info
         return self.prompt.fill("guess", observation=observation)
 
     def unparsable(self, turn: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        """A move that the world takes for none or for a wrong one."""
+        """Handle a turn without a move: the environment treats it as no move or an illegal one."""
         observation, reward, over, _, info = self.env.step("null")
         return self.conclude(turn, observation, reward, over, info | {"valid_action": False})
 

@@ -1,4 +1,4 @@
-"""The card game as a world: the acting side against a baseline."""
+"""Card game environment: the acting side against a baseline."""
 
 from __future__ import annotations
 
@@ -31,12 +31,11 @@ BAD_ACTION = "bad_action"
 
 
 class CardGameEnvironment(World):
-    """A game; its score is 1 for a victory and 0 otherwise.
+    """A game; its score is 1 for a win and 0 otherwise.
 
     An action is JSON. In the guess phase `{"guess_type", "target_position"}`, or `{}` to
     guess nothing; in the action phase `{"pick_fish", "action", "target_position"}`.
-    Observations are JSON of what the acting side may see. A guess that the rules do not
-    allow counts as none.
+    Observations are JSON of what the acting side may see. An illegal guess counts as none.
 
     Args:
         data: Not used.
@@ -62,7 +61,7 @@ class CardGameEnvironment(World):
         self._failures = 0
 
     def task_ids(self, split: str) -> tuple[str, ...]:
-        """The games, each four of them against both baselines from both sides."""
+        """Return the game ids: four games against each baseline from each side."""
         if split != "test":
             raise ConfigError(f"{self.name}: split {split!r} is unknown; known: test")
         return tuple(
@@ -85,7 +84,7 @@ class CardGameEnvironment(World):
 
     @property
     def refused(self) -> bool:
-        """Whether the last action was one that the rules do not allow."""
+        """Whether the last action was illegal."""
         return self._failures > 0
 
     def legal(self, move: Mapping[str, Any]) -> bool:
@@ -166,7 +165,7 @@ class CardGameEnvironment(World):
         return json.dumps(seen)
 
     def oracle(self) -> Oracle:
-        """Guesses what is known to be there, then looks one action ahead."""
+        """Guess fish known to be there, then search one action ahead."""
         while True:
             if self.phase == GUESS:
                 enemy = self._fight.teams[1 - self._side]

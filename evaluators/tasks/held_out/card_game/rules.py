@@ -1,6 +1,6 @@
-"""The rules of the fight: who is hurt by what, and who wins.
+"""Rules of the card game: damage, abilities and victory.
 
-Established from AgentBench's sources (`logic/src` of its card game, stage 2): numbers,
+Derived from AgentBench's sources (`logic/src` of its card game, stage 2): numbers,
 the order in which damage is dealt, and rounding towards zero are theirs.
 """
 
@@ -43,7 +43,7 @@ class Fish:
         hp: Hit points; may fall below 0 within an action.
         attack: Attack points; a normal attack deals half of them.
         wound: Damage taken that has not yet raised the attack of a deflecting fish.
-        dead: Decided when an action is over: a fish that falls still acts within it.
+        dead: Set when an action is over: a falling fish still acts within it.
         known: Whether the other side has guessed its kind.
     """
 
@@ -61,15 +61,15 @@ Team = list[Fish]
 
 @dataclass(slots=True)
 class Report:
-    """What an action did, as both sides may see it.
+    """Effects of an action, as both sides may see them.
 
     Attributes:
         place: Position of the fish that acted.
         kind: "normal", "area" or "infight".
-        targets: Positions it was aimed at: of the other team, or of its own in an infight.
+        targets: Target positions: of the other team, or of its own in an infight.
         damage: What it deals by itself, before passive abilities.
         passives: Position and name of the passive abilities that it set off; "counter" is
-            told with the position of the fish that was struck.
+            listed with the position of the fish that was struck.
     """
 
     place: int
@@ -80,12 +80,12 @@ class Report:
 
 
 def new_team() -> Team:
-    """Four fish, unhurt and unknown."""
+    """Return four fish, unhurt and unknown."""
     return [Fish(kind, place) for place, kind in enumerate(FISH)]
 
 
 def living(team: Team) -> list[Fish]:
-    """The fish of a team that are not dead."""
+    """Return the fish of a team that are not dead."""
     return [fish for fish in team if not fish.dead]
 
 
@@ -94,8 +94,8 @@ class Fight:
 
     Attributes:
         teams: The two teams.
-        turn: Whose turn it is.
-        turns: Turns that are over.
+        turn: The side to move.
+        turns: Number of finished turns.
     """
 
     def __init__(self) -> None:
@@ -120,7 +120,7 @@ class Fight:
         return right
 
     def can_act(self, place: int, active: bool, target: int) -> bool:
-        """Whether the side to move may act so; an attack on all takes any target."""
+        """Whether the side to move may take this action; an attack on all accepts any target."""
         mine, enemy = self.teams[self.turn], self.teams[1 - self.turn]
         if not 0 <= place < len(mine) or mine[place].dead:
             return False
@@ -132,7 +132,7 @@ class Fight:
         return not (active and target == place)
 
     def act(self, place: int, active: bool, target: int) -> Report:
-        """Act with a fish of the side to move; `can_act` has to allow it."""
+        """Execute an action of the side to move; `can_act` must allow it."""
         mine, enemy = self.teams[self.turn], self.teams[1 - self.turn]
         fish = mine[place]
         if active and fish.kind not in AREA:
@@ -152,14 +152,14 @@ class Fight:
         return report
 
     def end_turn(self) -> None:
-        """Hand the turn to the other side."""
+        """Pass the turn to the other side."""
         self.turn = 1 - self.turn
         self.turns += 1
 
     def winner(self) -> int | None:
-        """The winning side, or None while the game goes on.
+        """The winning side, or None while the game is running.
 
-        Who acted wins where all fish are dead. At the limit more living fish win, then the
+        If all fish are dead, the side that acted wins. At the limit more living fish win, then the
         larger sum of hit points, then the healthiest fish, then the side that moved second.
         """
         alive = [len(living(team)) for team in self.teams]

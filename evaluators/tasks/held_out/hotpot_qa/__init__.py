@@ -21,7 +21,7 @@ class Options:
 
 
 def make(name: str, settings: SuiteSettings) -> Evaluator:
-    """The evaluator of the 300 questions.
+    """Create the evaluator of the 300 questions.
 
     Args:
         name: "hotpot_qa".
@@ -29,8 +29,8 @@ def make(name: str, settings: SuiteSettings) -> Evaluator:
 
     Raises:
         ConfigError: An option is unknown or has another value.
-        SourceNotFoundError: The questions are not there.
-        DataError: They are not what they should be.
+        SourceNotFoundError: The questions are missing.
+        DataError: They are invalid.
     """
     from evaluators.tasks.held_out import load_held_out
     from evaluators.tasks.held_out.hotpot_qa.evaluator import HotpotQaEvaluator

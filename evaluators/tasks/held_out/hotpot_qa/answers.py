@@ -12,20 +12,20 @@ _CLOSED = frozenset({"yes", "no", "noanswer"})
 
 
 def normalise(answer: str) -> str:
-    """An answer in lower case, without punctuation, articles and needless blanks."""
+    """Normalise an answer: lower case, no punctuation, articles or extra blanks."""
     return " ".join(_ARTICLE.sub(" ", answer.lower().translate(_PUNCTUATION)).split())
 
 
 def exact_match(answer: str, gold: str) -> bool:
-    """Whether two answers are the same when normalised."""
+    """Whether two answers are equal after normalisation."""
     return normalise(answer) == normalise(gold)
 
 
 def token_f1(answer: str, gold: str) -> float:
-    """Harmonic mean of precision and recall of the answer's words.
+    """Return the harmonic mean of precision and recall of the answer's words.
 
-    Yes and no earn nothing beside another answer. Two answers of which nothing is left
-    when normalised are the same; HotpotQA's script gives 0 there.
+    Yes and no score 0 against any other answer. Two answers that are empty after normalisation are
+    equal; HotpotQA's script gives 0 there.
     """
     found, expected = normalise(answer), normalise(gold)
     if found == expected:

@@ -1,4 +1,4 @@
-"""ReAct as bare text without a chat template: how the paper ran HotpotQA."""
+"""ReAct as plain text without a chat template, as the paper ran HotpotQA."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class TextCompletion:
 
     Args:
         model: The model.
-        count: Tokens of a text.
-        max_new_tokens: Limit on each of the two below the benchmark's.
+        count: Counts the tokens of a text.
+        max_new_tokens: Limit of each of the two below the benchmark's.
     """
 
     def __init__(
@@ -57,8 +57,8 @@ class TextCompletion:
         places = [index for index, each in enumerate(wanted) if each]
         answers: list[str | None] = [None] * len(prompts)
         if places:
-            told = self._model.continue_text([prompts[index] for index in places], decoding)
-            for index, answer in zip(places, told, strict=True):
+            texts = self._model.continue_text([prompts[index] for index in places], decoding)
+            for index, answer in zip(places, texts, strict=True):
                 answers[index] = answer
         return answers
 

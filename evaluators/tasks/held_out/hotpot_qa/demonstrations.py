@@ -1,4 +1,4 @@
-"""Worked examples of ReAct from a file that the user names."""
+"""Few-shot examples of ReAct from a user's file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PART = re.compile(r"^(Question|Thought|Action|Observation)(?: ?\d+)?: *", re.MU
 
 
 def with_demonstrations(prompt: Prompt, file: str | Path | None) -> Prompt:
-    """The prompt with a file's examples in place of its own; the instruction stays.
+    """Replace the examples of a prompt by those of a file; the instruction stays.
 
     Args:
         prompt: Its opening begins with the instruction and an acknowledgement.
@@ -43,7 +43,7 @@ def with_demonstrations(prompt: Prompt, file: str | Path | None) -> Prompt:
 
 
 def react_text(turns: Sequence[Message]) -> str:
-    """A conversation's turns as running text with numbered steps, ReAct's own form."""
+    """Format a conversation's turns as text with numbered steps, ReAct's own format."""
     lines: list[str] = []
     step = 0
     for turn in turns:

@@ -1,4 +1,4 @@
-"""HotpotQA as a conversation in ReAct's form: thought, action, observation."""
+"""Dialogue for HotpotQA in ReAct's format: thought, action, observation."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _BARE = re.compile(r"^\s*((?:search|lookup|finish)\s*\[.*\])", re.MULTILINE | re
 
 
 class HotpotQaDialogue(Dialogue):
-    """A thought and an action each turn, ten at most (AgentTuning, HotpotQA).
+    """Dialogue for HotpotQA: a thought and an action per turn, ten at most (AgentTuning, HotpotQA).
 
-    A turn that cannot be read is answered, not the end: it costs one of the steps.
+    A turn that cannot be parsed does not end the episode, but costs one of the steps.
     """
 
     world: ClassVar[type[TextEnvironment]] = HotpotQaEnvironment
@@ -32,7 +32,7 @@ class HotpotQaDialogue(Dialogue):
         super().__init__(env, with_demonstrations(prompt, env.demonstrations))
 
     def read(self, said: str) -> str | None:
-        """What follows the first `Action:`, or else the first line that is an action."""
+        """Return the text after the first `Action:`, or else the first line that is an action."""
         found = _ACTION.search(said) or _BARE.search(said)
         if found is None:
             return None
@@ -40,10 +40,10 @@ class HotpotQaDialogue(Dialogue):
         return action if read_action(action)[0] else None
 
     def write(self, move: OracleStep) -> str:
-        """Thought and action."""
+        """Format thought and action."""
         return f"Thought: {move.thought}\nAction: {move.action}"
 
     def unparsable(self, turn: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        """The world says what it expects."""
+        """Reply with the expected format."""
         observation, reward, over, _, info = self.env.step("")
         return self.conclude(turn, observation, reward, over, info)

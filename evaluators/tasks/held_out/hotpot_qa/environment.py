@@ -1,4 +1,4 @@
-"""HotpotQA as a world: search a page, look words up in it, finish with an answer."""
+"""HotpotQA environment: search a page, look words up in it, finish with an answer."""
 
 from __future__ import annotations
 
@@ -86,11 +86,11 @@ class HotpotQaEnvironment(TextEnvironment):
         return ""
 
     def store(self) -> PageStore:
-        """Where searches look."""
+        """The searched page store."""
         return self._live or _local(find_questions(self.data))
 
     def task_ids(self, split: str) -> tuple[str, ...]:
-        """The questions, the levels in turn."""
+        """Return the questions' ids, cycling through the levels."""
         if split != "test":
             raise ConfigError(f"{self.name}: split {split!r} is unknown; known: test")
         by_level = read_questions(find_questions(self.data))
@@ -103,7 +103,7 @@ class HotpotQaEnvironment(TextEnvironment):
         )
 
     def question(self, task_id: str) -> Question:
-        """The question of a task.
+        """Return the question of a task.
 
         Raises:
             ConfigError: There is none.
@@ -140,7 +140,7 @@ class HotpotQaEnvironment(TextEnvironment):
         if isinstance(found, Page):
             self._page = found
             return " ".join(found.sentences()[:SENTENCES])
-        # As with the published agent, words can then not be looked up in the page before.
+        # As with the published agent, words can then not be looked up in the previous page.
         self._page = None
         return f"Could not find [{entity}]. Similar: {found}."
 
@@ -156,7 +156,7 @@ class HotpotQaEnvironment(TextEnvironment):
         return f"(Result {self._next} / {len(hits)}) {hits[self._next - 1]}"
 
     def oracle(self) -> Oracle:
-        """Searches the pages that hold the answer, then answers."""
+        """Search the pages that contain the answer, then answer."""
         question = require_episode(self._question)
         for title in question.titles:
             yield OracleStep(f"The page {title} should tell.", f"search[{title}]")
@@ -164,7 +164,7 @@ class HotpotQaEnvironment(TextEnvironment):
 
 
 def read_action(text: str) -> tuple[str, str]:
-    """Verb in lower case and argument of an action, such as `Search[Berlin]`."""
+    """Return verb in lower case and argument of an action, such as `Search[Berlin]`."""
     found = _ACTION.match(text.strip())
     return (found.group(1).lower(), found.group(2).strip()) if found else ("", "")
 

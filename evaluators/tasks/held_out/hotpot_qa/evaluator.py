@@ -17,15 +17,15 @@ MODES = ("chat", "completion")
 
 
 class HotpotQaEvaluator(AgentTaskEvaluator):
-    """Answers questions with search and lookup.
+    """Evaluates question answering with search and lookup.
 
     Figures: `f1` (the paper's), `exact_match` and `valid_format`, each the mean of the
     means of easy, medium and hard questions.
 
     Args:
-        environment: Of `load_held_out("hotpot_qa")`.
+        environment: From `load_held_out("hotpot_qa")`.
         mode: "chat" for the model's chat template, "completion" for bare text.
-        batch_size: Questions in play at once.
+        batch_size: Concurrent questions.
         max_new_tokens: Limit on a turn below the benchmark's.
         oracle: Whether the oracle plays, in place of the model.
     """
@@ -71,7 +71,7 @@ class HotpotQaEvaluator(AgentTaskEvaluator):
         return TextCompletion(model, count, self._max_new_tokens)
 
     def record(self, trajectory: Trajectory) -> Record:
-        """See `AgentTaskEvaluator.record`; with F1 and exact match, grouped by level."""
+        """See `AgentTaskEvaluator.record`; adds F1 and exact match, grouped by level."""
         record = super().record(trajectory)
         question = self._world.question(record["item"])
         record["group"] = question.level
@@ -88,7 +88,7 @@ class HotpotQaEvaluator(AgentTaskEvaluator):
         return record
 
     def about(self) -> dict[str, str]:
-        """Wording, store and mode."""
+        """Return prompt template, store and mode."""
         return super().about() | {
             "store": self._world.store().label,
             "mode": self._mode,

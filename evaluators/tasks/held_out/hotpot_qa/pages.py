@@ -1,4 +1,4 @@
-"""Where `search` looks: a page of a title, or else titles that are like it."""
+"""Page stores for `search`: a page by title, or else similar titles."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page.
+    """A page with its title.
 
     Attributes:
         title: Its title.
-        text: Its text, paragraphs on lines of their own.
+        text: Its text, one paragraph per line.
     """
 
     title: str
@@ -43,7 +43,7 @@ class PageStore(Protocol):
     """What it is, for the record of a score."""
 
     def find(self, entity: str) -> Page | list[str]:
-        """The page of this title, or up to `SIMILAR` titles of pages that are about it."""
+        """Return the page with this title, or up to `SIMILAR` titles of related pages."""
 
 
 class DistractorStore:
@@ -53,7 +53,7 @@ class DistractorStore:
     comparable with published ones.
 
     Args:
-        paragraphs: Title and text of each; of several with one title all are its page.
+        paragraphs: Title and text of each; all with one title form its page.
     """
 
     label = "distractor docstore"
@@ -62,7 +62,7 @@ class DistractorStore:
         pages: dict[str, dict[str, str]] = {}
         for title, text in paragraphs:
             pages.setdefault(title.casefold(), {}).setdefault(text, title)
-        # Episodes on a server search from threads of their own.
+        # Episodes on a server search from their own threads.
         self._searching = threading.Lock()
         self._base = sqlite3.connect(":memory:", check_same_thread=False)
         weakref.finalize(self, self._base.close)
@@ -77,7 +77,7 @@ class DistractorStore:
         return len(self._rows)
 
     def find(self, entity: str) -> Page | list[str]:
-        """See `PageStore.find`; titles are compared in any case."""
+        """See `PageStore.find`; titles are compared ignoring case."""
         if row := self._rows.get(entity.strip().casefold()):
             ((title, text),) = self._select("SELECT title, text FROM page WHERE rowid = ?", (row,))
             return Page(title, text)

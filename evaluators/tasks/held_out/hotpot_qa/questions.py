@@ -1,4 +1,4 @@
-"""The questions of HotpotQA: 100 each of three levels, with ten paragraphs apiece."""
+"""HotpotQA's questions: 100 per level, each with ten paragraphs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Question:
         text: Its text.
         answer: The right answer.
         level: One of `LEVELS`.
-        titles: Of the paragraphs that hold the answer, in the order of the facts.
+        titles: Titles of the paragraphs with the answer, in the order of the facts.
         paragraphs: Title and text of the paragraphs that come with it.
     """
 
@@ -40,16 +40,16 @@ class Question:
 
 
 def find_questions(data: str | Path | None) -> Path:
-    """Folder of the questions; see `find_data` for where it is looked for."""
+    """Return the folder of the questions; see `find_data`."""
     return find_data("hotpot_qa", data, ("hotpotqa", "hotpot_qa"), _FILES, _WHAT)
 
 
 @lru_cache(maxsize=2)
 def read_questions(folder: Path) -> dict[str, tuple[Question, ...]]:
-    """Questions by level.
+    """Read the questions by level.
 
     Raises:
-        DataError: A record lacks a field or holds another type; tells file and record.
+        DataError: A record lacks a field or has another type; names file and record.
     """
     return {level: tuple(_read(folder / f"{level}.jsonl", level)) for level in LEVELS}
 

@@ -17,7 +17,7 @@ _AGENT = "agenttuning-plugin (evaluation of language models)"
 
 
 class WikipediaStore:
-    """Pages as they are on the day of the evaluation.
+    """Live pages, as they are at the time of the evaluation.
 
     Args:
         url: Address of the API.
@@ -29,22 +29,22 @@ class WikipediaStore:
         self._reached = False
 
     def find(self, entity: str) -> Page | list[str]:
-        """See `PageStore.find`; a page that only lists meanings counts as none.
+        """See `PageStore.find`; a disambiguation page counts as none.
 
         Raises:
             SourceNotFoundError: The API was never reached.
-            EnvironmentFailureError: It was, and now it fails.
+            EnvironmentFailureError: It was reached before and now fails.
         """
-        told = self._ask(
+        response = self._ask(
             prop="extracts|pageprops", explaintext="1", redirects="1", titles=entity[:250]
         )
-        pages = told.get("query", {}).get("pages", [])
+        pages = response.get("query", {}).get("pages", [])
         page = pages[0] if pages else {}
         text = str(page.get("extract") or "")
         if text.strip() and "disambiguation" not in page.get("pageprops", {}):
             return Page(str(page["title"]), text)
-        told = self._ask(list="search", srsearch=entity[:250], srlimit=str(SIMILAR))
-        return [str(hit["title"]) for hit in told.get("query", {}).get("search", [])]
+        response = self._ask(list="search", srsearch=entity[:250], srlimit=str(SIMILAR))
+        return [str(hit["title"]) for hit in response.get("query", {}).get("search", [])]
 
     def _ask(self, **parameters: str) -> dict[str, Any]:
         asked = {"action": "query", "format": "json", "formatversion": "2", **parameters}
@@ -53,14 +53,14 @@ class WikipediaStore:
         )
         try:
             with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
-                told = json.load(answer)
+                response = json.load(answer)
         except (OSError, ValueError) as error:
             kind = EnvironmentFailureError if self._reached else SourceNotFoundError
             raise kind(
                 f"hotpot_qa: Wikipedia at {self._url} does not answer ({error}); "
                 "without network use the store 'local'"
             ) from error
-        if not isinstance(told, dict) or "error" in told:
-            raise EnvironmentFailureError(f"hotpot_qa: Wikipedia answers {str(told)[:200]}")
+        if not isinstance(response, dict) or "error" in response:
+            raise EnvironmentFailureError(f"hotpot_qa: Wikipedia answers {str(response)[:200]}")
         self._reached = True
-        return told
+        return response

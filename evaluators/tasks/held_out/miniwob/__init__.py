@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def make(name: str, settings: SuiteSettings) -> Evaluator:
-    """Make the evaluator; see `evaluator.miniwob`."""
+    """Create the evaluator; see `evaluator.miniwob`."""
     from evaluators.tasks.held_out.miniwob.evaluator import miniwob
 
     return miniwob(name, settings)

@@ -1,7 +1,7 @@
-"""What can be done on a page, as a line of text.
+"""Text actions on a page.
 
-Two grammars are read: ours, which names elements by the numbers in the observation, and
-that of AgentTuning (RCI's), which names them by XPath or id.
+Two grammars are supported: ours, which refers to elements by the numbers in the observation, and
+that of AgentTuning (RCI's), which refers to them by XPath or id.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PRIVATE_USE = re.compile("[\ue000-\uf8ff\ud800-\udfff]|[^\u0000-\uffff]")
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """An action that has been read.
+    """A parsed action.
 
     Attributes:
         kind: "click", "hover", "clickxpath", "clickoption", "movemouse", "clickid", "type"
@@ -37,10 +37,10 @@ class Command:
 
 
 def read_command(line: str) -> Command | None:
-    """Read an action; None where it is none.
+    """Parse an action; None if it is not one.
 
-    AgentTuning's rules for what is around it: quotes within a typed text are left out, a
-    written-out line break is one, and what follows a backtick is not read.
+    AgentTuning's rules for surrounding text: quotes within a typed text are removed, an escaped
+    line break is one, and text after a backtick is ignored.
     """
     line = line.strip().strip("`").split("`")[0].replace("\n", "").replace("\\n", "\n")
     line = line.strip(" '\t\r")
@@ -56,9 +56,9 @@ def read_command(line: str) -> Command | None:
 
 
 def typed(text: str) -> str:
-    """What is typed of a text.
+    """Return the part of a text that can be typed.
 
-    Left out are quotes, characters that the driver takes for keys such as Control, those
-    that it cannot type, and what is beyond `MAX_TYPED`.
+    Removed are quotes, characters that the driver interprets as keys such as Control, those that it
+    cannot type, and text beyond `MAX_TYPED`.
     """
     return _PRIVATE_USE.sub("", text.replace('"', ""))[:MAX_TYPED]

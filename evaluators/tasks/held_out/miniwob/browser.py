@@ -1,4 +1,4 @@
-"""A headless Chromium with MiniWoB++'s pages, which plays one task after the other."""
+"""Headless Chromium with MiniWoB++'s pages, which plays one task at a time."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ _KEYS = {
 
 
 def programs() -> tuple[str | None, str | None]:
-    """Chromium and its driver: as the `miniwob` package is told, else on the path."""
+    """Return Chromium and its driver: from the `miniwob` package's settings, or the path."""
     browser = os.environ.get(_BINARY) or shutil.which("chromium") or shutil.which("google-chrome")
     return browser, os.environ.get(_DRIVER) or shutil.which("chromedriver")
 
 
 def missing() -> str:
-    """What keeps the browser from running here, with the remedy; "" for nothing."""
+    """Return why the browser cannot run here, with the remedy; "" if it can."""
     if find_spec("miniwob") is None:
         return _NO_EXTRA
     names = zip(("chromium", "chromedriver"), programs(), strict=True)
@@ -56,7 +56,7 @@ def missing() -> str:
 
 
 def check() -> None:
-    """Tell whether the browser can run here.
+    """Check that the browser can run here.
 
     Raises:
         MissingExtraError: `miniwob` is not installed.
@@ -69,8 +69,8 @@ def check() -> None:
 class Browser:
     """A running browser; it ends with `close`, with this object and with the process.
 
-    Pages are told that an episode may last a day, so that neither slow models nor lockstep
-    change a score, and not to animate anything.
+    Pages get an episode limit of one day, so that neither slow models nor batching change a score,
+    and animations are disabled.
 
     Raises:
         MissingExtraError: `miniwob` is not installed.
@@ -85,21 +85,22 @@ class Browser:
         folder = tempfile.mkdtemp(prefix="agenttuning-miniwob-")
         self.close = weakref.finalize(self, _stop, None, folder)
         with _failures(), _told_programs(folder):
-            # The package's own way of reading a task's words would fail on other pages.
+            # The package's own parsing of a task's text would fail on other pages.
             self._env: Any = MiniWoBEnvironment("click-test", field_extractor=lambda _: [])
         self.close.detach()
         self.close = weakref.finalize(self, _stop, self._env, folder)
         self._env.set_record_screenshots(False)
         self._driver: Any = self._env.instance.driver
-        # The package's 5 s are for pages that load; ours are there, or what is named is not.
+        # The package waits 5 s for pages that load; ours are loaded, so a missing element stays
+        # missing.
         self._driver.implicitly_wait(0)
         self._script = resources.files(__package__).joinpath("page.js").read_text("utf-8")
 
     def begin(self, task: str, seed: int) -> str:
-        """Start an episode; returns what is to be done.
+        """Start an episode; return its instruction.
 
         Raises:
-            EnvironmentFailureError: The browser fails, or is gone; this of all methods.
+            EnvironmentFailureError: The browser fails, or is gone; true of all methods.
         """
         with _failures():
             address = self._env.instance.url.rsplit("/", 1)[0]
@@ -111,13 +112,13 @@ class Browser:
             return " ".join(str(observation["utterance"]).split())
 
     def elements(self) -> list[dict[str, Any]]:
-        """What the page shows; the position in the list, from 1, is an element's number."""
+        """Return the visible elements; an element's number is its position, from 1."""
         with _failures():
             found: list[dict[str, Any]] = self._driver.execute_script(self._script)
             return found
 
     def html(self) -> str:
-        """The page's own text: the task's box, and dialogs and lists that lie over it."""
+        """Return the page's HTML: the task's box, and dialogs and lists that overlay it."""
         with _failures():
             return str(
                 self._driver.execute_script(
@@ -129,13 +130,13 @@ class Browser:
             )
 
     def result(self) -> tuple[bool, float]:
-        """Whether the episode is over, and its reward in [-1, 1], 0 before."""
+        """Return whether the episode is over, and its reward in [-1, 1], 0 before."""
         with _failures():
-            told = self._env.instance.get_metadata()
-            return bool(told["done"]), float(told["env_reward"])
+            metadata = self._env.instance.get_metadata()
+            return bool(metadata["done"]), float(metadata["env_reward"])
 
     def perform(self, command: Command) -> str:
-        """Act; returns what was wrong with it in one line, or ""."""
+        """Execute an action; return what was wrong with it in one line, or ""."""
         from selenium.common.exceptions import (
             InvalidSessionIdException,
             NoSuchWindowException,
@@ -145,20 +146,20 @@ class Browser:
 
         with _failures():
             try:
-                told = self._perform(command)
+                problem = self._perform(command)
             except (InvalidSessionIdException, NoSuchWindowException):
                 raise
             except UnexpectedAlertPresentException:
                 with suppress(WebDriverException):
                     self._driver.switch_to.alert.dismiss()
-                told = "a message box opened and was closed"
+                problem = "a message box opened and was closed"
             except WebDriverException as error:
                 if "disconnected" in str(error) or "crash" in str(error):
                     raise
-                told = f"{type(error).__name__}: {str(error.msg).splitlines()[0][:200]}"
+                problem = f"{type(error).__name__}: {str(error.msg).splitlines()[0][:200]}"
             pointing = command.kind in _POINTING
             time.sleep(_SETTLE_HOVER_SECONDS if pointing else _SETTLE_SECONDS)
-            return told
+            return problem
 
     def _perform(self, command: Command) -> str:
         from selenium.webdriver.common.action_chains import ActionChains
@@ -213,10 +214,10 @@ class Browser:
 
 @contextmanager
 def _told_programs(folder: str) -> Iterator[None]:
-    """Tell the `miniwob` package which programs to start, without a trace in this process.
+    """Configure which programs the `miniwob` package starts, without side effects on this process.
 
-    The browser is started by a script, so that it ends with the driver: the driver puts it
-    into a process group of its own, out of reach of who kills this one's.
+    The browser is started by a script, so that it ends with the driver: the driver puts it into its
+    own process group, which killing ours does not reach.
     """
     browser, driver = programs()
     start = Path(folder) / "browser"
@@ -252,7 +253,7 @@ def _stop(env: Any, folder: str) -> None:
     """End the browser; it may be dead, or stuck."""
     if env is not None:
         process = env.instance.driver.service.process
-        with suppress(Exception):  # A foreign program's end: it is killed in any case.
+        with suppress(Exception):  # it is killed anyway
             env.instance.driver.quit()
         process.kill()
         process.wait()

@@ -1,4 +1,4 @@
-"""MiniWoB++ as a conversation: the page, then a thought and an action."""
+"""Dialogue for MiniWoB++: the page, then a thought and an action."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ _ACTION = re.compile(r"^[ \t>*-]*Action:[ \t]*(.+)$", re.MULTILINE | re.IGNORECA
 
 
 class MiniWobDialogue(Dialogue):
-    """A thought and an action in each turn, after a demonstration on a made-up page.
+    """Dialogue for MiniWoB++: thought and action per turn, after a demonstration on a made-up page.
 
-    Ours in wording and course: AgentTuning plays RCI's prompts, where a plan is made and
-    criticised first, each prompt stands alone, and the plan's length limits the actions. A
-    turn's last line "Action: ..." counts; a turn without one, which is nothing but an
-    action, is read as it.
+    Prompts and procedure are ours: AgentTuning uses RCI's prompts, where a plan is made and
+    criticised first, each prompt is independent, and the plan's length limits the actions. A turn's
+    last line "Action: ..." counts; a turn that consists only of an action is accepted, too.
     """
 
     world: ClassVar[type[TextEnvironment]] = MiniWobEnvironment
@@ -37,19 +36,19 @@ class MiniWobDialogue(Dialogue):
     _rewordings = 0
 
     def opening(self) -> tuple[Message, ...]:
-        """Instruction and demonstration; without the latter where pages are shown as HTML."""
+        """Return instruction and demonstration; without the latter if pages are shown as HTML."""
         if self.env.observation == HTML:
             return Message("user", self.prompt.pieces["html"]), Message("assistant", "Ok.")
         return self.prompt.opening
 
     def read(self, said: str) -> str | None:
-        """The action of a turn, or None where it fits no form."""
+        """Return the action of a turn, or None if it has no valid form."""
         found = _ACTION.findall(said)
         action = (found[-1] if found else said).strip()
         return action if read_command(action) is not None else None
 
     def write(self, move: OracleStep) -> str:
-        """The thought, if there is one, and the action."""
+        """Format the thought, if there is one, and the action."""
         return f"{move.thought}\nAction: {move.action}".strip()
 
     def reset(
@@ -66,7 +65,7 @@ class MiniWobDialogue(Dialogue):
         return super().step(turn)
 
     def unparsable(self, turn: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        """Ask for it anew, three times on end; then the end, as in AgentTuning's run."""
+        """Request the turn again, up to three times in a row; then end, as in AgentTuning's run."""
         self._rewordings += 1
         if self._rewordings > MAX_REWORDINGS:
             return self.stop(BAD_FORMAT, valid_format=False)

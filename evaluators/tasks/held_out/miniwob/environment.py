@@ -1,4 +1,4 @@
-"""MiniWoB++ as an environment: a page as text, and actions on its elements."""
+"""MiniWoB++ environment: a page as text, and actions on its elements."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ LINES, HTML = "lines", "html"
 class MiniWobEnvironment(TextEnvironment):
     """A small web task in a real browser.
 
-    The score is 1 where the page's reward is above 0 (AgentTuning's rule; some pages give a
-    part of the reward), else 0. An action that cannot be done is told in the observation,
-    with `valid_action` false. Exit reason: "completed".
+    The score is 1 if the page's reward is above 0 (AgentTuning's rule; some pages give partial
+    rewards), else 0. An action that cannot be executed is reported in the observation, with
+    `valid_action` false. Exit reason: "completed".
 
     Args:
         data: Unused; the pages are in the `miniwob` package.
@@ -63,13 +63,13 @@ class MiniWobEnvironment(TextEnvironment):
         return browser.missing()
 
     def task_ids(self, split: str) -> tuple[str, ...]:
-        """Ten episodes of each of 46 tasks; only "test", so that none is trained on."""
+        """Return ten episodes of each of 46 tasks; only "test", so that none is trained on."""
         if split != "test":
             raise ConfigError(f"split {split!r} is unknown; miniwob is held out: test only")
         return task_ids()
 
     def oracle(self) -> Oracle:
-        """Moves of a script for the running task, where there is one.
+        """Yield steps of a script for the running task, if there is one.
 
         Raises:
             EnvironmentFailureError: There is none.
@@ -80,7 +80,7 @@ class MiniWobEnvironment(TextEnvironment):
         return solve(task, self._instruction, self._elements)
 
     def unchanged(self) -> dict[str, Any]:
-        """`info` of the running episode, where nothing was done."""
+        """Return `info` of the running episode, after no action."""
         return self._info(StepResult(info={"kind": require_episode(self._task)}))
 
     def _elements(self) -> list[dict[str, Any]]:
@@ -103,16 +103,16 @@ class MiniWobEnvironment(TextEnvironment):
         if command is None:
             return StepResult(f"That is no action.\n{self._page()}", valid=False, info=info)
         try:
-            told = self._program().perform(command)
+            problem = self._program().perform(command)
             over, reward = self._program().result()
             if over:
-                return StepResult("", "completed", float(reward > 0), not told, info)
+                return StepResult("", "completed", float(reward > 0), not problem, info)
             page = self._page()
         except EnvironmentFailureError:
             self._drop()
             raise
-        said = f"That could not be done: {told}.\n" if told else ""
-        return StepResult(f"{said}{page}", valid=not told, info=info)
+        said = f"That could not be done: {problem}.\n" if problem else ""
+        return StepResult(f"{said}{page}", valid=not problem, info=info)
 
     def _page(self) -> str:
         if self.observation == HTML:
@@ -120,7 +120,7 @@ class MiniWobEnvironment(TextEnvironment):
         return "\n".join(["Page:", *map(line_of, *_numbered(self._elements()))])
 
     def _program(self) -> Browser:
-        # Kept over episodes: it takes seconds to start.
+        # Kept between episodes: it takes seconds to start.
         if self._browser is None:
             self._browser = Browser()
         return self._browser
@@ -139,11 +139,11 @@ def _numbered(elements: list[dict[str, Any]]) -> tuple[range, list[dict[str, Any
 
 
 def line_of(number: int, element: dict[str, Any]) -> str:
-    """An element as a line, such as `[2] button "Submit" id=subbtn`.
+    """Format an element as a line, such as `[2] button "Submit" id=subbtn`.
 
     Args:
-        number: What actions name it by.
-        element: As `page.js` describes it: tag, text and what else it has.
+        number: Its number in actions.
+        element: Its description by `page.js`: tag, text and other attributes.
     """
     facts = [element["tag"], *([element["type"]] if "type" in element else [])]
     facts.append(f'"{element["text"]}"')

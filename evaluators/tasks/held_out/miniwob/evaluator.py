@@ -1,4 +1,4 @@
-"""MiniWoB++ as an evaluator: the share of episodes whose page gives a reward."""
+"""MiniWoB++ evaluator: the share of episodes with a positive reward."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ MAX_BROWSERS = 4
 
 
 class MiniWobEvaluator(AgentTaskEvaluator):
-    """Plays MiniWoB++; the paper's figure is `success`, episodes counting the same."""
+    """Evaluates MiniWoB++; the paper's figure is `success`, with equal weight per episode."""
 
     def record(self, trajectory: Trajectory) -> Record:
-        """An episode's record; its group is the task."""
+        """Return an episode's record; its group is the task."""
         return super().record(trajectory) | {"group": task_and_seed(trajectory.task_id)[0]}
 
     def about(self) -> dict[str, str]:
-        """Also that the course is ours."""
+        """Add that the procedure is ours."""
         return super().about() | {"protocol": "own (no RCI), seeded pages"}
 
 
 def miniwob(name: str, settings: SuiteSettings) -> AgentTaskEvaluator:
-    """Make the evaluator.
+    """Create the evaluator.
 
     Args:
         name: "miniwob".

@@ -1,6 +1,6 @@
-"""Scripts that solve some of the tasks: they show that the pages and actions work.
+"""Scripts that solve some of the tasks, to show that the pages and actions work.
 
-Each reads what a model is shown, and acts as one may.
+Each uses only what a model is shown, and only a model's actions.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Page:
         self.look = look
 
     def numbers(self, **wanted: str) -> list[int]:
-        """Numbers of the elements that have all of these values, in the page's order."""
+        """Return the numbers of the elements that have all of these values, in the page's order."""
         return [
             number
             for number, element in enumerate(self.look(), 1)
@@ -33,10 +33,10 @@ class Page:
         ]
 
     def click(self, **wanted: str) -> str:
-        """The action that clicks the first such element.
+        """Return the action that clicks the first such element.
 
         Raises:
-            EnvironmentFailureError: There is none: the script does not know this page.
+            EnvironmentFailureError: There is none: the script does not support this page.
         """
         numbers = self.numbers(**wanted)
         if not numbers:
@@ -44,18 +44,18 @@ class Page:
         return f"click {numbers[0]}"
 
     def submit(self) -> str:
-        """The action that clicks the button that ends the task."""
+        """Return the action that clicks the button that ends the task."""
         buttons = [n for text in _SUBMIT for n in self.numbers(tag="button", text=text)]
         return f"click {buttons[0]}" if buttons else self.click(tag="button")
 
 
 def solve(task: str, wanted: str, look: Callable[[], Elements]) -> Oracle:
-    """Moves that solve a task.
+    """Yield steps that solve a task.
 
     Args:
         task: Its name.
-        wanted: What is to be done, in words.
-        look: Tells what the page shows now.
+        wanted: Its instruction.
+        look: Returns the current elements of the page.
 
     Raises:
         EnvironmentFailureError: No script is known for it.
@@ -110,7 +110,7 @@ def _fill(page: Page, wanted: str) -> Iterator[str]:
 
 
 def _pick(page: Page, wanted: str) -> Iterator[str]:
-    """Choose what the task names, among options, boxes and radio buttons."""
+    """Select what the task names, among options, boxes and radio buttons."""
     names = re.findall(r"Select (.*?)(?: from the (?:scroll )?list)? and click", wanted)[0]
     for name in [] if names == "nothing" else names.split(", "):
         options = page.numbers(tag="option", text=name)
@@ -148,7 +148,7 @@ def _grid(page: Page, wanted: str) -> Iterator[str]:
 def _color(page: Page, wanted: str) -> Iterator[str]:
     named = re.findall(r"the (\w+) colored", wanted)
     boxes = page.numbers(tag="div")
-    # Without a name the question itself shows the colour, in a box of its own.
+    # Without a name the question itself shows the colour, in its own box.
     color = named[0] if named else page.look()[boxes[0] - 1]["color"]
     yield f"click {page.numbers(tag='div', color=color)[-1]}"
 
@@ -174,7 +174,7 @@ def _collapsible(page: Page, wanted: str) -> Iterator[str]:
 
 
 def _sections(heads: dict[str, str]) -> Script:
-    """Open one section after the other until the link is there."""
+    """Open one section after the other until the link appears."""
 
     def script(page: Page, wanted: str) -> Iterator[str]:
         name = _quoted(wanted)[0]

@@ -1,4 +1,4 @@
-"""Which tasks of MiniWoB++ are played: the 46 that AgentTuning reports, ten times each."""
+"""The 46 tasks of MiniWoB++ that AgentTuning reports, ten episodes each."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ _TASK_ID = re.compile(re.escape(_PREFIX) + r"(.+)-(\d+)")
 
 @cache
 def task_ids() -> tuple[str, ...]:
-    """All 460, one of every task, then the second of every task, and so on."""
+    """Return all 460 ids, cycling through the tasks."""
     return tuple(f"{_PREFIX}{name}-{number}" for number in range(EPISODES) for name in TASKS)
 
 
 def task_and_seed(task_id: str) -> tuple[str, int]:
-    """Parse an identifier such as "miniwob-test-click-button-3": task and page's seed.
+    """Parse an id such as "miniwob-test-click-button-3" into task and page seed.
 
     Raises:
         ConfigError: It is not one of `task_ids`.

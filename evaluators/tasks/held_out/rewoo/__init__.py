@@ -26,7 +26,7 @@ class Options:
 
 
 def make(name: str, settings: SuiteSettings) -> Evaluator:
-    """The evaluator of the task sets at hand.
+    """Create the evaluator of the available task sets.
 
     Args:
         name: "rewoo".

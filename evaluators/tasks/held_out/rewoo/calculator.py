@@ -1,4 +1,4 @@
-"""Arithmetic without running code."""
+"""Evaluate arithmetic without running code."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _GROUPS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 
 
 def calculate(expression: str) -> str:
-    """Value of an arithmetic expression, as text.
+    """Return the value of an arithmetic expression, as text.
 
-    `^` is a power; brackets of inserted evidence, dollar signs and commas between groups
-    of three digits are passed over.
+    `^` is a power; brackets of inserted evidence, dollar signs and commas between groups of three
+    digits are ignored.
 
     Raises:
-        ValueError: It is no arithmetic, or has no finite value.
+        ValueError: It is not arithmetic, or has no finite value.
     """
     text = _GROUPS.sub("", expression).replace("^", "**").replace("$", "")
     text = text.replace("[", "(").replace("]", ")").rpartition("=")[2].strip()

@@ -1,4 +1,4 @@
-"""The ReWOO evaluator: planner, tools and solver, for many questions side by side."""
+"""ReWOO evaluator: planner, tools and solver, for many questions concurrently."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ RETRY_TEMPERATURE = 0.5
 
 
 class RewooEvaluator(Evaluator):
-    """Answers questions by a plan that is made before anything is looked up.
+    """Answers questions by a plan made before any tool is called.
 
     Figures: `accuracy` (the paper's), `exact_match` and `f1` of the answers' words, and
-    `planned`, `tool_refused`: shares of questions with a plan that could be read, and of
-    questions for which a tool refused.
+    `planned`, `tool_refused`: shares of questions with a parsable plan, and of questions for which
+    a tool failed.
 
     Args:
-        data: Folder of ReWOO's own files; looked for if None.
+        data: Folder of ReWOO's own files; searched for if None.
         root: Folder of folders of data.
         judge: Tells whether an answer is right. Without one, sets whose answers only a
             judge can compare are left out.
@@ -77,8 +77,8 @@ class RewooEvaluator(Evaluator):
                     del sets[task_set.name]
                     self._absent[task_set.name] = "needs a judge"
         if not sets:
-            told = "; ".join(f"{name}: {why}" for name, why in self._absent.items())
-            raise SourceNotFoundError(f"rewoo: found no task set that can be scored ({told})")
+            reasons = "; ".join(f"{name}: {why}" for name, why in self._absent.items())
+            raise SourceNotFoundError(f"rewoo: found no task set that can be scored ({reasons})")
         self._questions = _in_turn(sets)
         document = None
         if "sotu_qa" in sets:
@@ -87,15 +87,15 @@ class RewooEvaluator(Evaluator):
         self._pieces, self._wording = _wording(fewshot)
 
     def items(self) -> tuple[str, ...]:
-        """The questions, the sets in turn."""
+        """Return the questions, cycling through the sets."""
         return tuple(self._questions)
 
     def question(self, item: str) -> Question:
-        """The question of an item."""
+        """Return the question of an item."""
         return self._questions[item]
 
     def about(self) -> dict[str, str]:
-        """Wording, tools, scoring, and the sets that are left out."""
+        """Return prompt template, tools, scoring, and the omitted sets."""
         closed = "by rule (yes or no, last number, exact match), no judge"
         return {
             "prompt": self._wording,
@@ -130,10 +130,10 @@ class RewooEvaluator(Evaluator):
             decoding = self._decoding
             if number:
                 decoding = replace(decoding, temperature=RETRY_TEMPERATURE, seed=number)
-            for work, prompt, told in zip(
+            for work, prompt, plan in zip(
                 waiting, asked, self._chat(model, asked, decoding), strict=True
             ):
-                work.take_plan(prompt, told)
+                work.take_plan(prompt, plan)
 
     def _solve(self, model: LanguageModel, works: Sequence[Work]) -> None:
         # As in the published script, one without a plan is answered without evidence.
@@ -155,7 +155,7 @@ class RewooEvaluator(Evaluator):
         return model.chat(dialogues, decoding) if dialogues else []
 
     def _right(self, works: Sequence[Work]) -> list[tuple[bool, str]]:
-        """Whether each answer is right, and why that could not be found out."""
+        """Return whether each answer is right, or why that could not be determined."""
         if self._judge is None:
             return [
                 (bool(w.answer) and closed_match(w.answer, w.question.answer, w.closed), "")
@@ -177,10 +177,10 @@ class RewooEvaluator(Evaluator):
             for work in answered
         ]
         verdicts = self._judge.ask(dialogues, max_tokens=16) if dialogues else []
-        told = {
+        judged = {
             work.item: _graded(verdict) for work, verdict in zip(answered, verdicts, strict=True)
         }
-        return [told.get(work.item, (False, "")) for work in works]
+        return [judged.get(work.item, (False, "")) for work in works]
 
     def _record(self, work: Work, right: bool, error: str) -> Record:
         gold = work.question.answer
@@ -214,7 +214,7 @@ class RewooEvaluator(Evaluator):
     def _fill(self, piece: str, **values: str) -> str:
         before, text = "", self._pieces[piece]
         for name, value in values.items():
-            # In the order of the piece, so that braces within a value are left alone.
+            # In one pass over the text, so that braces within a value are kept.
             head, _, text = text.partition("{" + name + "}")
             before += head + value
         return before + text

@@ -1,4 +1,4 @@
-"""A plan: steps that name a tool and what to ask it, each with the evidence it makes."""
+"""Parse a plan: steps with a tool, its input, and the evidence they produce."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 _STEP = re.compile(r"^\s*(?:Plan\s*\d*:(?P<why>.*?))?(?P<name>#E\d+)\s*=\s*(?P<call>.*)$")
 _WHY = re.compile(r"^\s*Plan\s*\d*:(.*)$")
-# The limit on tokens may have cut the last bracket off.
+# The token limit may have cut off the last bracket.
 _CALL = re.compile(r"(\w+)\s*\[(.*?)\]?\s*\.?\s*$")
 _NAME = re.compile(r"#E\d+")
 
@@ -18,10 +18,10 @@ class Step:
     """A step of a plan.
 
     Attributes:
-        name: Of its evidence, such as "#E1".
-        why: What it is for.
-        tool: Name of the tool; "" where the step is no call, and is its own evidence.
-        asked: What the tool is asked, with names of earlier evidence in it.
+        name: Name of its evidence, such as "#E1".
+        why: Its reason.
+        tool: Name of the tool; "" if the step is not a call, and is its own evidence.
+        asked: Input of the tool, with names of earlier evidence in it.
     """
 
     name: str
@@ -30,21 +30,21 @@ class Step:
     asked: str
 
     def filled(self, evidence: Mapping[str, str]) -> str:
-        """What the tool is asked, evidence in place of its names."""
+        """Return the tool's input, with evidence in place of its names."""
         return _NAME.sub(
             lambda name: f"[{evidence[name[0]]}]" if name[0] in evidence else name[0], self.asked
         )
 
 
 def read_plan(text: str) -> tuple[Step, ...] | None:
-    """The steps of a planner's answer, in its order.
+    """Parse the steps of a planner's answer, in order.
 
-    A step is a line `#E1 = Tool[input]`, after a line `Plan: ...` or on it. Other lines
-    are passed over. A name that comes again counts once, as it was first.
+    A step is a line `#E1 = Tool[input]`, after a line `Plan: ...` or on it. Other lines are
+    ignored. Of a repeated name the first counts.
 
     Returns:
-        The steps; () where the text holds no plan, and None where a reason lacks its step,
-        on which the published script breaks off.
+        The steps; () if the text has no plan, and None if a reason lacks its step, at which the
+        published script fails.
     """
     steps: dict[str, Step] = {}
     why, open_reason = "", False

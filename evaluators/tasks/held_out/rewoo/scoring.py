@@ -1,4 +1,4 @@
-"""Whether an answer is right: a judge's word, or a rule where answers are closed."""
+"""Score an answer: by a judge, or by a rule for closed answers."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 def closed_match(answer: str, gold: str, closed: Closed) -> bool:
     """Whether an answer is right by rule.
 
-    Of words to choose from the first one counts that the answer names, "not plausible"
-    being implausible; of numbers the last one; other answers have to be the same when
-    normalised.
+    For multiple-choice words the first one named counts, "not plausible" being implausible; for
+    numbers the last one; other answers must be equal after normalisation.
 
     Raises:
         ValueError: The answers of this set are not closed.

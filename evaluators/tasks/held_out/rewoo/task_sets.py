@@ -1,4 +1,4 @@
-"""ReWOO's task sets: which questions of which files, and how answers are compared."""
+"""ReWOO's task sets: their questions, files and answer comparison."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class TaskSet:
     """A set of questions.
 
     Attributes:
-        name: As the published script has it.
-        tools: What a plan may use, as its shell script has it.
-        folders: Names of the folder of data.
-        files: Files of it, all of which are read.
-        columns: Names of question and answer.
-        closed: How answers are compared without a judge; "" where only a judge can.
+        name: Its name in the published script.
+        tools: Tools available to a plan, as in its shell script.
+        folders: Names of the data folder.
+        files: Its files, all of which are read.
+        columns: Columns of question and answer.
+        closed: How answers are compared without a judge; "" if only a judge can.
     """
 
     name: str
@@ -94,7 +94,7 @@ TASK_SETS: tuple[TaskSet, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question and the set it is of."""
+    """A question and its set."""
 
     text: str
     answer: str
@@ -104,14 +104,14 @@ class Question:
 def read_sets(
     data: str | Path | None, root: str | Path | None
 ) -> tuple[dict[str, list[Question]], dict[str, str]]:
-    """Questions of every set that is there.
+    """Read the questions of every available set.
 
     Args:
-        data: Folder of ReWOO's own files; looked for by `find_data` if None.
+        data: Folder of ReWOO's own files; searched for by `find_data` if None.
         root: Folder of such folders.
 
     Returns:
-        `SAMPLE` questions by name of the set, and why a set is absent by its name.
+        `SAMPLE` questions by name of the set, and by name why a set is absent.
 
     Raises:
         DataError: A file lacks a column, or a record cannot be read.
@@ -125,7 +125,7 @@ def read_sets(
             absent[task_set.name] = f"no {', '.join(task_set.files)}"
             continue
         questions = list(_read(task_set, folder))
-        # What pandas' DataFrame.sample draws, so that these are the published questions.
+        # Same draw as pandas' DataFrame.sample, which gives the published questions.
         drawn = np.random.RandomState(SEED).choice(
             len(questions), min(SAMPLE, len(questions)), replace=False
         )
@@ -134,10 +134,10 @@ def read_sets(
 
 
 def find_folder(task_set: TaskSet, data: str | Path | None, root: str | Path | None) -> Path:
-    """Where a set's files lie.
+    """Find the folder of a set's files.
 
     Raises:
-        SourceNotFoundError: Nowhere.
+        SourceNotFoundError: It was not found.
     """
     what = "ReWOO's questions (docs/tasks/held-out/rewoo.md)"
     given = data if task_set.folders == _OWN else None

@@ -1,4 +1,4 @@
-"""The tools of a plan. Those that need what is not there refuse, and the refusal counts."""
+"""Tools of a plan; those whose requirements are missing refuse, and this is counted."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ _WORD = re.compile(r"\w+")
 
 
 class RefusedError(Exception):
-    """A tool cannot work here; its text becomes the evidence."""
+    """A tool cannot work here; the message becomes the evidence."""
 
 
 class ToolBox:
-    """The tools but for the model itself; several threads may use them at once.
+    """All tools except the model itself; thread-safe.
 
     Args:
-        document: The address that `SearchSOTU` searches, or None.
+        document: The URL that `SearchSOTU` searches, or None.
         wikipedia: "live" or the address of a MediaWiki API; refused if None.
-        google_url: Address of the search service, whose key is in SERPER_API_KEY.
-        wolfram_url: Address of the service, whose key is in WOLFRAM_ALPHA_APPID.
+        google_url: URL of the search service, with its key in SERPER_API_KEY.
+        wolfram_url: URL of the service, with its key in WOLFRAM_ALPHA_APPID.
     """
 
     def __init__(
@@ -77,10 +77,10 @@ class ToolBox:
         }
 
     def use(self, tool: str, asked: str) -> str:
-        """Ask a tool.
+        """Call a tool.
 
         Raises:
-            RefusedError: It is unknown, lacks what it needs, or failed.
+            RefusedError: It is unknown, lacks a requirement, or failed.
         """
         if tool not in self._tools:
             raise RefusedError(f"There is no tool {tool}.")
@@ -90,7 +90,7 @@ class ToolBox:
             raise RefusedError(f"{tool} failed: {error}") from error
 
     def working(self) -> tuple[str, ...]:
-        """Names of the tools that have what they need."""
+        """Return the names of the tools whose requirements are met."""
         there = {
             LLM: True,
             CALCULATOR: True,
@@ -114,7 +114,7 @@ class ToolBox:
             raise RefusedError("The State of the Union Address is not available here.")
         words = dict.fromkeys(_WORD.findall(query.casefold()))
         wanted = " OR ".join(f'"{word}"' for word in words) or '""'
-        with self._searching:  # Several questions may be in work at once.
+        with self._searching:  # Several questions may be processed at once.
             row = self._passages.execute(
                 "SELECT text FROM passage WHERE passage MATCH ? ORDER BY bm25(passage), rowid",
                 (wanted,),
@@ -127,11 +127,11 @@ class ToolBox:
             "X-API-KEY": _key("Google", "SERPER_API_KEY"),
             "Content-Type": "application/json",
         }
-        told = json.loads(_fetch(urllib.request.Request(self._google_url, body, headers)))
-        box = told.get("answerBox") or {}
+        response = json.loads(_fetch(urllib.request.Request(self._google_url, body, headers)))
+        box = response.get("answerBox") or {}
         if short := box.get("answer") or box.get("snippet"):
             return str(short)
-        hits = [str(hit["snippet"]) for hit in told.get("organic", []) if "snippet" in hit]
+        hits = [str(hit["snippet"]) for hit in response.get("organic", []) if "snippet" in hit]
         return " ".join(hits[:3]) or "Nothing was found."
 
     def _wolfram(self, asked: str) -> str:

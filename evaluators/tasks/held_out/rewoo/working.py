@@ -1,4 +1,4 @@
-"""One question on its way from plan to answer, and the gathering of evidence."""
+"""Progress of a question from plan to answer, and collection of evidence."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ LONGEST_EVIDENCE = 2000
 
 @dataclass(slots=True)
 class Work:
-    """A question in work.
+    """A question in progress.
 
     Attributes:
         item: Its name.
         question: The question.
-        steps: The plan; empty where there is none.
-        planned: Whether the planner is done: its plan can be carried out, or it made none.
-        evidence: What the tools said, by name.
-        answer: The solver's; "" where there is none.
+        steps: The plan; empty if there is none.
+        planned: Whether the planner is done: its plan is valid, or it made none.
+        evidence: Output of the tools, by name.
+        answer: The solver's; "" if there is none.
         used: Calls by tool.
-        refused: Calls by tool that brought a refusal.
+        refused: Calls by tool that were refused.
         messages: The transcript.
         answers: What the model said, call by call; None where it found no room.
     """
@@ -49,46 +49,46 @@ class Work:
         """How answers are compared without a judge."""
         return self.question.task_set.closed
 
-    def take_plan(self, prompt: str, told: str | None) -> None:
-        """Read the planner's answer; None is one that found no room."""
-        self._say(prompt, told)
-        if refusal(told):
-            self.planned = True  # Asking again brings the same.
+    def take_plan(self, prompt: str, answer: str | None) -> None:
+        """Process the planner's answer; None if it did not fit the context."""
+        self._say(prompt, answer)
+        if refusal(answer):
+            self.planned = True  # A retry would give the same.
             return
-        plan = read_plan(told or "")
+        plan = read_plan(answer or "")
         self.steps, self.planned = plan or (), plan is not None
 
-    def take_answer(self, prompt: str, told: str | None) -> None:
-        """Keep the solver's answer."""
-        self._say(prompt, told)
-        self.answer = (told or "").strip()
+    def take_answer(self, prompt: str, answer: str | None) -> None:
+        """Store the solver's answer."""
+        self._say(prompt, answer)
+        self.answer = (answer or "").strip()
 
-    def take_evidence(self, step: Step, told: str) -> None:
-        """Keep what a tool said."""
-        self.evidence[step.name] = told[:LONGEST_EVIDENCE]
+    def take_evidence(self, step: Step, answer: str) -> None:
+        """Store a tool's output."""
+        self.evidence[step.name] = answer[:LONGEST_EVIDENCE]
 
     def next_step(self) -> Step | None:
-        """The first step without evidence."""
+        """Return the first step without evidence."""
         return next((step for step in self.steps if step.name not in self.evidence), None)
 
     def log(self) -> str:
-        """Reasons and evidence for the solver."""
+        """Format reasons and evidence for the solver."""
         return "\n".join(
             f"Plan: {step.why}\nResult: {self.evidence[step.name]}" for step in self.steps
         )
 
-    def _say(self, prompt: str, told: str | None) -> None:
-        self.answers.append(told)
-        self.messages += [message_record("user", prompt), message_record("assistant", told or "")]
+    def _say(self, prompt: str, answer: str | None) -> None:
+        self.answers.append(answer)
+        self.messages += [message_record("user", prompt), message_record("assistant", answer or "")]
 
 
 def gather(
     works: Sequence[Work], tools: ToolBox, ask: Callable[[Sequence[str]], list[str | None]]
 ) -> None:
-    """Take the steps of all plans; what the model itself is asked goes in batches.
+    """Execute the steps of all plans; calls of the model itself are batched.
 
-    A step that is no call is its own evidence, and a tool that is not one of the set's
-    finds none, as in the published script. Every other failure says why.
+    A step that is not a call is its own evidence, and a tool that does not belong to the set gives
+    none, as in the published script. Every other failure states its reason.
     """
     while True:
         waiting = [(work, step) for work in works if (step := _until_model(work, tools))]
@@ -101,7 +101,7 @@ def gather(
 
 
 def _until_model(work: Work, tools: ToolBox) -> Step | None:
-    """Take steps up to the next one that asks the model; that one, or None at the end."""
+    """Execute steps up to the next one that calls the model; return it, or None at the end."""
     while step := work.next_step():
         if not step.tool:
             work.take_evidence(step, step.asked)

@@ -1,4 +1,4 @@
-"""ScienceWorld (Wang et al., 2022), played by AgentTuning's protocol."""
+"""ScienceWorld (Wang et al., 2022), with AgentTuning's protocol."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def make(name: str, settings: SuiteSettings) -> Evaluator:
-    """Make the evaluator; see `evaluator.science_world`."""
+    """Create the evaluator; see `evaluator.science_world`."""
     from evaluators.tasks.held_out.science_world.evaluator import science_world
 
     return science_world(name, settings)

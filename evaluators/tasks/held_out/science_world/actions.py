@@ -1,4 +1,4 @@
-"""AgentTuning's rules about actions: what counts as near, as failed and as a loop."""
+"""AgentTuning's rules on actions: nearest match, failure and loops."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ _NO_LETTERS = re.compile(r"[^A-Za-z0-9 ]+")
 
 
 def one_line(text: str) -> str:
-    """A text with blanks in place of line breaks and tabs, as observations are shown."""
+    """Replace line breaks and tabs by blanks, as observations are shown."""
     return text.replace("\n", " ").replace("\t", " ")
 
 
 def possible_actions(
     valid: Iterable[str], look: str, inventory: str, recent: Sequence[str]
 ) -> set[str]:
-    """The simulator's valid actions, less those that AgentTuning takes out.
+    """Return the simulator's valid actions, without those that AgentTuning excludes.
 
-    Out are actions on doors but opening them, and focusing on what is neither in sight nor
-    carried, on rooms, on air and on the agent. Opening a door to any room is always in.
+    Excluded are actions on doors except opening them, and focusing on objects neither visible nor
+    carried, on rooms, on air and on the agent. Opening a door to any room is always included.
 
     Args:
         valid: The simulator's own list.
         look: What "look around" shows.
-        inventory: What is carried.
+        inventory: The inventory.
         recent: Log of the episode; its last three entries are taken out by their text,
             which hits only the "look around" that it begins with.
     """
@@ -63,16 +63,16 @@ def _allowed(action: str, sight: str) -> bool:
 
 
 def exact(written: str) -> str:
-    """What a model wrote, in the simulator's spelling."""
+    """Return a model's action in the simulator's spelling."""
     return written.replace("green house", "greenhouse").strip()
 
 
 def near_action(written: str, possible: set[str]) -> str:
-    """The action that is taken for what a model wrote: itself where that is possible.
+    """Return the possible action nearest to a model's action: itself if possible.
 
-    Else the possible one that shares most words with it, of several the shortest, and of
-    these the first in the alphabet (AgentTuning leaves that to chance). Where none shares a
-    word, what was written, less what is neither letter, digit nor blank.
+    Otherwise the possible one with most words in common, of several the shortest, and of these the
+    first in the alphabet (AgentTuning leaves that to chance). If none shares a word, the text
+    itself, with only letters, digits and blanks.
     """
     if exact(written) in possible:
         return exact(written)
@@ -85,10 +85,9 @@ def near_action(written: str, possible: set[str]) -> str:
 
 
 def failed(observation: str) -> bool:
-    """Whether an observation counts as that of a failed action.
+    """Whether an observation counts as a failed action.
 
-    The rule is AgentTuning's, which takes any "not" for it, that of "nothing" and
-    "another" included.
+    The rule is AgentTuning's: any "not" counts, including that in "nothing" and "another".
     """
     return observation == _UNKNOWN or any(
         mark in observation for mark in ("can't", "not", "doesn't")
@@ -98,6 +97,6 @@ def failed(observation: str) -> bool:
 def loops(recent: Sequence[str]) -> bool:
     """Whether the last five entries of an episode's log are two different ones.
 
-    A single one repeated is none by AgentTuning's rule.
+    A single repeated one is not a loop by AgentTuning's rule.
     """
     return len(recent) >= LOOP_LENGTH and len(set(recent[-LOOP_LENGTH:])) == 2

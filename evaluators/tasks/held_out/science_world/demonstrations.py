@@ -1,9 +1,9 @@
-"""One solved variation of the task, shown before the one to solve.
+"""Demonstration: one solved variation of the same task.
 
-AgentTuning shows one that its authors annotated with thoughts; it is read from the file
-that the user names (`eval_heldout/science-world/prompts/prompt.json` of its repository).
-Otherwise the simulator's own solution of the task's first training variation is played
-once and kept, as data, in the user's cache.
+AgentTuning shows one that its authors annotated with thoughts; it is read from a file given by the
+user (`eval_heldout/science-world/prompts/prompt.json` of its repository). Otherwise the simulator's
+own solution of the task's first training variation is played once and kept, as data, in the user's
+cache.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ Steps = list[tuple[str, str]]
 
 
 def solved(simulator: Simulator, task: str) -> Steps:
-    """The solution of the task's training variation; the running episode is lost.
+    """Return the solution of the task's training variation; ends the running episode.
 
     Raises:
-        DataError: The cached one is not what it should be.
+        DataError: The cached one is invalid.
     """
     path = cache_folder("science_world") / f"demonstration-{version('scienceworld')}-{task}.json"
     if not path.exists():
@@ -61,7 +61,7 @@ def _play(simulator: Simulator, task: str) -> Steps:
 
 
 def published(path: str, task: str) -> tuple[Message, ...]:
-    """AgentTuning's demonstration of a task.
+    """Read AgentTuning's demonstration of a task.
 
     Args:
         path: Its `prompt.json`.
@@ -69,7 +69,7 @@ def published(path: str, task: str) -> tuple[Message, ...]:
 
     Raises:
         SourceNotFoundError: There is no such file.
-        DataError: It is not what it should be.
+        DataError: It is invalid.
     """
     texts = _read(Path(path))
     number = str(TASKS.index(task))
@@ -83,7 +83,7 @@ def published(path: str, task: str) -> tuple[Message, ...]:
 
 
 def label(path: str | None) -> str:
-    """Which demonstrations are shown, for the record of a score."""
+    """Return which demonstrations are shown, for the record of a score."""
     if path is None:
         return "solution of a training variation"
     try:

@@ -1,4 +1,4 @@
-"""ScienceWorld as a conversation, in AgentTuning's form: a thought or an action a turn."""
+"""Dialogue for ScienceWorld in AgentTuning's format: a thought or an action per turn."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _OPENING = 2
 
 
 class ScienceWorldDialogue(Dialogue):
-    """A thought or an action in each turn, after one demonstration of the same task.
+    """Dialogue for ScienceWorld: a thought or an action per turn, after one demonstration.
 
-    The instruction is ours. A turn that is no thought is an action whatever it says, as in
-    AgentTuning's code, which finds a near one; so no turn is unparsable. AgentTuning cuts
-    what the model is shown to 4,036 GPT-4 tokens, first the demonstration's oldest steps;
-    here AgentBench's segments are counted, which need no tokenizer (see `trim_old_turns`).
+    The instruction is ours. A turn that is not a thought is an action, whatever its text, as in
+    AgentTuning's code, which finds the nearest one; so no turn is unparsable. AgentTuning cuts what
+    the model is shown to 4,036 GPT-4 tokens, first the demonstration's oldest steps; here
+    AgentBench's segments are counted, which need no tokenizer (see `trim_old_turns`).
     """
 
     world: ClassVar[type[TextEnvironment]] = ScienceWorldEnvironment
@@ -35,16 +35,16 @@ class ScienceWorldDialogue(Dialogue):
     env: ScienceWorldEnvironment
 
     def read(self, said: str) -> str | None:
-        """The thought, or the turn without the word "Action:"."""
+        """Return the thought, or the turn without the word "Action:"."""
         said = said.strip()
         return said if said.startswith(THINK) else said.replace(_ACTION, "").strip()
 
     def write(self, move: OracleStep) -> str:
-        """The action; a thought has a turn of its own."""
+        """Format the action; a thought is a separate turn."""
         return move.action if move.action.startswith(THINK) else f"{_ACTION} {move.action}"
 
     def opening(self) -> tuple[Message, ...]:
-        """The instruction, then the demonstration of the running episode's task."""
+        """Return the instruction, then the demonstration of the running episode's task."""
         if self.env.demonstrations is not None:
             return *self.prompt.opening, *published(self.env.demonstrations, self.env.task)
         turns: list[Message] = []
@@ -57,16 +57,15 @@ class ScienceWorldDialogue(Dialogue):
         return *self.prompt.opening, *turns
 
     def trim(self, messages: Sequence[Message]) -> tuple[Message, ...]:
-        """What the model is shown; see `trim_old_turns`."""
+        """Return the shown part of a dialogue; see `trim_old_turns`."""
         return trim_old_turns(messages, self.env.prompt_segments)
 
 
 def trim_old_turns(messages: Sequence[Message], max_segments: int) -> tuple[Message, ...]:
-    """Leave out old turns by AgentTuning's rule for ScienceWorld.
+    """Remove old turns by AgentTuning's rule for ScienceWorld.
 
-    Steps of the demonstration go first, the oldest ones before the others, while its task
-    and first turn stay; then the whole of it; then the oldest steps of the episode, whose
-    task stays as well.
+    The demonstration's steps are removed first, oldest first, while its task and first turn stay;
+    then the whole demonstration; then the oldest steps of the episode, whose task stays as well.
 
     Args:
         messages: Instruction and "Ok.", demonstration, then the episode; ends with the user.
@@ -90,6 +89,6 @@ def trim_old_turns(messages: Sequence[Message], max_segments: int) -> tuple[Mess
 
 
 def _is_start(messages: Sequence[Message], index: int) -> bool:
-    """Whether the episode begins here: what the model itself says comes after it alone."""
+    """Whether the episode begins at this message: model turns come only after it."""
     later = messages[index + 1 : index + 2]
     return messages[index].role == "user" and all(turn.trained for turn in later)

@@ -1,4 +1,4 @@
-"""ScienceWorld as an environment, with AgentTuning's rules of when an episode is over."""
+"""ScienceWorld environment, with AgentTuning's rules for ending an episode."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class _Episode:
 class ScienceWorldEnvironment(TextEnvironment):
     """A task of elementary science in a simulated house.
 
-    An action that the simulator would not take is replaced by a near one (`near_action`);
+    An action that the simulator would not accept is replaced by the nearest one (`near_action`);
     `info` then has `valid_action` false and `action_taken`. A text that begins with
     "Think:" is answered with "OK." and changes nothing. The score is the simulator's,
     by 100. One that falls below 0 ends the episode with the score before it, as in
@@ -96,7 +96,7 @@ class ScienceWorldEnvironment(TextEnvironment):
         return simulator.missing()
 
     def task_ids(self, split: str) -> tuple[str, ...]:
-        """AgentTuning's 270 of the test split; there is no other, so that none is trained on."""
+        """Return AgentTuning's 270 test tasks; there is no other split to train on."""
         if split != "test":
             raise ConfigError(f"split {split!r} is unknown; science_world is held out: test only")
         return task_ids()
@@ -112,11 +112,11 @@ class ScienceWorldEnvironment(TextEnvironment):
         return require_episode(self._episode).solution
 
     def oracle(self) -> Oracle:
-        """The simulator's own solution, on a world begun anew and without its step limit.
+        """Yield the simulator's own solution, in a restarted world without step limit.
 
-        It is taken as it is written: it names things in ways that the list of valid actions
-        does not have, and near ones would not solve the task. Thoughts in between keep
-        AgentTuning's rule about loops from ending it where it waits.
+        It is used verbatim: its names do not occur in the list of valid actions, and the nearest
+        ones would not solve the task. Thoughts in between prevent AgentTuning's loop rule from
+        ending it while it waits.
         """
         episode = require_episode(self._episode)
         with self._driving() as program:
@@ -130,7 +130,7 @@ class ScienceWorldEnvironment(TextEnvironment):
             yield OracleStep("", action)
 
     def failed(self, exit_reason: str) -> dict[str, Any]:
-        """End the episode from outside; the score so far counts, as in AgentTuning's run."""
+        """Abort the episode; the score so far counts, as in AgentTuning's run."""
         score = require_episode(self._episode).score
         self.close()
         return self._info(StepResult(exit_reason=exit_reason, score=_share(score)))
@@ -164,7 +164,7 @@ class ScienceWorldEnvironment(TextEnvironment):
         return self._log(episode, taken, outcome)
 
     def _judge(self, episode: _Episode) -> str:
-        """Count the step's score and failure; returns why the episode is over, or ""."""
+        """Record the step's score and failure; return why the episode is over, or ""."""
         state = episode.state
         episode.failures = episode.failures + 1 if failed(state.observation) else 0
         if episode.failures >= MAX_FAILURES:
@@ -184,7 +184,7 @@ class ScienceWorldEnvironment(TextEnvironment):
 
     @contextmanager
     def _driving(self) -> Iterator[Simulator]:
-        """The program, kept over episodes as it takes seconds to start, until it fails."""
+        """The simulator, kept between episodes, as it takes seconds to start, until it fails."""
         if self._simulator is None:
             self._simulator = Simulator()
         try:

@@ -1,4 +1,4 @@
-"""ScienceWorld as an evaluator: the mean over tasks of the mean score."""
+"""ScienceWorld evaluator: the mean over tasks of the mean score."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ MAX_PROGRAMS = 4
 
 
 class ScienceWorldEvaluator(AgentTaskEvaluator):
-    """Plays ScienceWorld; the paper's figure is `reward`, tasks counting the same."""
+    """Evaluates ScienceWorld; the paper's figure is `reward`, with equal weight per task."""
 
     macro = True
 
     def record(self, trajectory: Trajectory) -> Record:
-        """An episode's record; its group is the task."""
+        """Return an episode's record; its group is the task."""
         return super().record(trajectory) | {"group": task_and_variation(trajectory.task_id)[0]}
 
     def answer_turns(self, subject: EvalTarget) -> AnswerTurns:
@@ -35,7 +35,7 @@ class ScienceWorldEvaluator(AgentTaskEvaluator):
         return fit_context(super().answer_turns(subject))
 
     def about(self) -> dict[str, str]:
-        """Also which demonstrations are shown."""
+        """Add which demonstrations are shown."""
         shown = demonstrations.label(self._environment.options.get("demonstrations"))
         return super().about() | {"demonstrations": shown}
 
@@ -43,8 +43,8 @@ class ScienceWorldEvaluator(AgentTaskEvaluator):
 def fit_context(answer: AnswerTurns) -> AnswerTurns:
     """Show a model less where its context has no room for all of a dialogue.
 
-    AgentTuning's limit is made for 4,096 tokens; a model with less would play no step. A turn
-    is None where not even the task and last turn fit.
+    AgentTuning's limit is designed for 4,096 tokens; a model with less could not play a step. A
+    turn is None where not even the task and last turn fit.
     """
 
     def fitting(dialogues: Sequence[Sequence[Message]], max_new_tokens: int) -> list[str | None]:
@@ -72,7 +72,7 @@ def _shorter(
 
 
 def science_world(name: str, settings: SuiteSettings) -> AgentTaskEvaluator:
-    """Make the evaluator.
+    """Create the evaluator.
 
     Args:
         name: "science_world".
@@ -95,5 +95,5 @@ def science_world(name: str, settings: SuiteSettings) -> AgentTaskEvaluator:
         max_new_tokens=settings.max_new_tokens,
         oracle=settings.oracle,
     )
-    evaluator.about()  # A file of demonstrations that is not there is told at once.
+    evaluator.about()  # A missing file of demonstrations is reported immediately.
     return evaluator

@@ -1,4 +1,4 @@
-"""Which of ScienceWorld's 7,207 variations AgentTuning plays: 270, of all 30 tasks."""
+"""AgentTuning's selection of ScienceWorld's variations: 270 of 7,207, from all 30 tasks."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ _TASK_ID = re.compile(re.escape(_PREFIX) + r"(.+)-(\d+)")
 
 
 def selected(task: int) -> list[int]:
-    """The test variations of a task that are played, by the rule of AgentTuning's code.
+    """Return the selected test variations of a task, by the rule of AgentTuning's code.
 
-    Up to ten of a shuffle with a fixed seed, anew for every task; 9 of task 15, 5 of 25.
+    Up to ten of a shuffle with a fixed seed, restarted for every task; 9 of task 15, 5 of 25.
 
     Args:
         task: Number of the task in ScienceWorld's order.
@@ -70,13 +70,13 @@ def selected(task: int) -> list[int]:
 
 @cache
 def task_ids() -> tuple[str, ...]:
-    """All 270, one of every task, then the second of every task, and so on."""
+    """Return all 270 ids, cycling through the tasks."""
     columns = [[f"{_PREFIX}{name}-{v}" for v in selected(i)] for i, name in enumerate(TASKS)]
     return tuple(each for row in zip_longest(*columns) for each in row if each is not None)
 
 
 def task_and_variation(task_id: str) -> tuple[str, int]:
-    """Parse an identifier such as "science_world-test-boil-23".
+    """Parse an id such as "science_world-test-boil-23".
 
     Raises:
         ConfigError: It is not one of `task_ids`.

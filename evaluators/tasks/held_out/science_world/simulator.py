@@ -1,4 +1,4 @@
-"""ScienceWorld's simulator: a Java program that one process drives."""
+"""ScienceWorld's simulator: a Java program driven by one process."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _NO_JAVA = "science_world needs Java, found no program java: apt-get install def
 
 
 def missing() -> str:
-    """What keeps the simulator from running here, with the remedy; "" for nothing."""
+    """Return why the simulator cannot run here, with the remedy; "" if it can."""
     if find_spec("scienceworld") is None:
         return _NO_EXTRA
     return "" if shutil.which("java") else _NO_JAVA
 
 
 def check() -> None:
-    """Tell whether the simulator can run here.
+    """Check that the simulator can run here.
 
     Raises:
         MissingExtraError: `scienceworld` is not installed.
@@ -42,15 +42,15 @@ def check() -> None:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What the simulator tells after an action.
+    """State of the simulator after an action.
 
     Attributes:
         observation: Its answer.
-        score: Of the task so far, 100 for all of it; negative where it is spoilt.
-        over: Whether it ended the episode.
-        look: What "look around" shows.
-        inventory: What is carried.
-        valid: Actions that it would take now.
+        score: Score of the task so far, at most 100; negative if it was failed.
+        over: Whether the episode has ended.
+        look: Output of "look around".
+        inventory: The inventory.
+        valid: Actions that it accepts now.
     """
 
     observation: str
@@ -62,7 +62,7 @@ class State:
 
 
 class Simulator:
-    """A running simulator, which takes one task after the other.
+    """A running simulator, which plays one task at a time.
 
     Its program ends with this object, and with the process.
 
@@ -79,7 +79,7 @@ class Simulator:
         os.environ.setdefault(_OPTIONS, _MEMORY)
         try:
             self._env: Any = ScienceWorldEnv("", None, envStepLimit=STEP_LIMIT)
-        except Exception as error:  # py4j's, of many classes.
+        except Exception as error:  # py4j raises many classes.
             raise EnvironmentFailureError(f"science_world: Java did not start: {error}") from None
         self.close = weakref.finalize(self, _stop, self._env)
 
@@ -87,7 +87,7 @@ class Simulator:
         """Start a variation of a task.
 
         Raises:
-            EnvironmentFailureError: The program fails, or is gone; this of all methods.
+            EnvironmentFailureError: The program fails, or is gone; true of all methods.
         """
         with _failures():
             self._load(task, variation)
@@ -101,13 +101,13 @@ class Simulator:
             return str(self._env.taskdescription()).removeprefix("Task Description:").strip()
 
     def step(self, action: str) -> State:
-        """Act."""
+        """Execute an action."""
         with _failures():
             observation, _, over, info = self._env.step(action)
             return _state(observation, bool(over), info)
 
     def gold_actions(self, task: str, variation: int) -> tuple[str, ...]:
-        """Actions that solve a variation; the running episode is lost."""
+        """Return actions that solve a variation; ends the running episode."""
         with _failures():
             self._load(task, variation, gold=True)
             return tuple(map(str, self._env.get_gold_action_sequence()))
@@ -143,11 +143,11 @@ def _failures() -> Iterator[None]:
 def _stop(env: Any) -> None:
     """End the Java program; it may be dead, or stuck."""
     process = env._gateway.java_process
-    with suppress(Exception):  # A foreign program's end: it is killed in any case.
+    with suppress(Exception):  # it is killed anyway
         env._obj_tree_tempdir.cleanup()
         env.close()
     process.kill()
     process.wait()
     for pipe in (process.stdin, process.stdout):
-        with suppress(OSError):  # What was not written to it never will be.
+        with suppress(OSError):  # Unwritten output is discarded.
             pipe.close()

@@ -1,4 +1,4 @@
-"""WebArena's actions, and what they are in BrowserGym's."""
+"""WebArena's actions, and their equivalents in BrowserGym."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _SCROLL = 640
 
 
 def read(text: str) -> tuple[str, tuple[str, ...]] | None:
-    """Verb and arguments of an action such as `type [12] [hello] [1]`.
+    """Parse verb and arguments of an action such as `type [12] [hello] [1]`.
 
     Returns:
-        None where it is no action of WebArena's, or its arguments do not fit.
+        None if it is not an action of WebArena's, or its arguments are invalid.
     """
     found = _VERB.match(text.strip())
     if found is None or found[1] not in _CALLS:
@@ -42,7 +42,7 @@ def read(text: str) -> tuple[str, tuple[str, ...]] | None:
 
 
 def to_browsergym(verb: str, parts: tuple[str, ...]) -> str:
-    """The calls of BrowserGym's high-level actions that do the same."""
+    """Return the equivalent calls of BrowserGym's high-level actions."""
     return _CALLS[verb][2](*parts)
 
 

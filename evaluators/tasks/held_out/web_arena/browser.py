@@ -1,6 +1,6 @@
-"""BrowserGym's WebArena: whether it is here, and a task of it.
+"""Access to BrowserGym's WebArena, if it is installed.
 
-It is not an extra of this package: it wants an older transformers than training does.
+It is not an extra of this package: it requires an older transformers than training does.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ SITES = ("SHOPPING", "SHOPPING_ADMIN", "REDDIT", "GITLAB", "WIKIPEDIA", "MAP", "
 
 
 class Browser(Protocol):
-    """What is used of a BrowserGym environment: Gymnasium's interface."""
+    """The used part of a BrowserGym environment: Gymnasium's interface."""
 
     def reset(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Open the task's page."""
 
     def step(self, action: str) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """Act."""
+        """Execute an action."""
 
     def close(self) -> None:
         """Close the browser."""
@@ -34,7 +34,7 @@ def installed() -> bool:
 
 
 def missing() -> str:
-    """What keeps WebArena from running here, in one line, or ""."""
+    """Return why WebArena cannot run here, in one line, or ""."""
     unset = ", ".join(f"WA_{site}" for site in SITES if not os.environ.get(f"WA_{site}"))
     sites = f"addresses of its sites in {unset}" if unset else ""
     if not installed():
@@ -47,12 +47,12 @@ def missing() -> str:
 
 
 def sites() -> dict[str, str]:
-    """Address by the name that task configs use, of those that are set."""
+    """Return the configured site URLs, by the name that task configs use."""
     return {f"__{site}__": url for site in SITES if (url := os.environ.get(f"WA_{site}"))}
 
 
 def open_task(number: int) -> Browser:
-    """A browser for a task; nothing is opened before its `reset`.
+    """Create a browser for a task; nothing is opened before its `reset`.
 
     Raises:
         ImportError: BrowserGym is not installed.
@@ -75,7 +75,7 @@ def open_task(number: int) -> Browser:
 
 
 def page_text(observation: dict[str, Any]) -> str:
-    """The accessibility tree of an observation as text."""
+    """Return the accessibility tree of an observation as text."""
     if "axtree_txt" in observation:
         return str(observation["axtree_txt"])
     flatten = importlib.import_module("browsergym.utils.obs").flatten_axtree_to_str

@@ -1,4 +1,4 @@
-"""A WebArena task as a conversation: each turn is shown the page at hand alone."""
+"""Dialogue for WebArena: each turn shows only the current page."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _FENCED = re.compile(r"```(.*?)```", re.DOTALL)
 
 
 class WebArenaDialogue(Dialogue):
-    """Reasoning, then an action between triple backticks (AgentTuning, WebArena).
+    """Dialogue for WebArena: reasoning, then an action between triple backticks (AgentTuning).
 
-    The model sees the task, the page and its last action, and no former turn. An episode
-    ends after three turns in a row that cannot be read, after the same action three times
-    in a row, or after the same text was typed into the same field three times in all.
+    The model sees the task, the page and its last action, but no earlier turn. An episode ends
+    after three consecutive turns that cannot be parsed, after the same action three times in a row,
+    or after the same text was typed into the same field three times in all.
     """
 
     world: ClassVar[type[TextEnvironment]] = WebArenaEnvironment
@@ -42,17 +42,17 @@ class WebArenaDialogue(Dialogue):
         self._page = ""
 
     def read(self, said: str) -> str | None:
-        """What the first pair of backticks holds, if it is an action."""
+        """Return the content of the first pair of backticks, if it is an action."""
         found = _FENCED.search(said)
         action = found.group(1).strip() if found else ""
         return action if actions.read(action) is not None else None
 
     def write(self, move: OracleStep) -> str:
-        """Reasoning and action."""
+        """Format reasoning and action."""
         return f"{move.thought} My next action is ```{move.action}```"
 
     def trim(self, messages: Sequence[Message]) -> tuple[Message, ...]:
-        """The instruction, the examples and the page at hand."""
+        """Return the instruction, the examples and the current page."""
         return (*self.prompt.opening, messages[-1])
 
     def reset(
@@ -63,14 +63,14 @@ class WebArenaDialogue(Dialogue):
         return super().reset(seed=seed, options=options)
 
     def first_turn(self, observation: str, info: dict[str, Any]) -> str:
-        """The page and the task."""
+        """Format the page and the task."""
         return self.feedback(observation, info)
 
     def feedback(self, observation: str, info: dict[str, Any]) -> str:
-        """The page, the task and what was done last."""
+        """Format the page, the task and the last action."""
         self._page = observation
         last = self._done[-1] if self._done else "nothing yet"
-        # From the last slot to the first: what is filled in may look like a slot.
+        # From the last placeholder to the first: a value may look like a placeholder.
         return self.prompt.fill(
             "page",
             last=last or "none that could be read",
@@ -84,13 +84,13 @@ class WebArenaDialogue(Dialogue):
         return super().step(turn)
 
     def unparsable(self, turn: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        """Nothing is done; the page is shown again."""
+        """Do nothing and show the page again."""
         observation, reward, over, _, info = self.env.step(actions.NO_ACTION)
         info = info | {"valid_action": False}
         return self.conclude(turn, observation or self._page, reward, over, info)
 
     def stops(self, turn: str) -> str:
-        """WebArena's rules of giving up."""
+        """Apply WebArena's early-stopping rules."""
         del turn
         last = self._done[-THRESHOLD:]
         if len(last) == THRESHOLD and not any(last):

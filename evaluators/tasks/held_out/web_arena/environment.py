@@ -1,4 +1,4 @@
-"""A WebArena task as a world: pages as accessibility trees, actions in WebArena's words."""
+"""WebArena environment: pages as accessibility trees, actions in WebArena's grammar."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class WebArenaEnvironment(TextEnvironment):
         data: Folder with `test.raw.json`.
         render_mode: Gymnasium's.
         judge: Settings of the judge, see `evaluators.models.judge.Judge`.
-        open_task: Makes the browser of a task's number; BrowserGym's by default. Such a
-            browser stays in this process.
+        open_task: Creates the browser of a task's number; BrowserGym's by default. A browser from
+            another factory stays in this process.
     """
 
     name: ClassVar[str] = "web_arena"
@@ -68,13 +68,13 @@ class WebArenaEnvironment(TextEnvironment):
         return read_tasks(find_tasks(self.data))
 
     def task_ids(self, split: str) -> tuple[str, ...]:
-        """All tasks, shuffled once and for all."""
+        """Return all task ids, in a fixed shuffled order."""
         if split != "test":
             raise ConfigError(f"{self.name}: split {split!r} is unknown; known: test")
         return tuple(f"{self.name}-test-{number}" for number in self.tasks())
 
     def task(self, task_id: str) -> Task:
-        """The task of an identifier.
+        """Return the task with an id.
 
         Raises:
             ConfigError: There is none.
@@ -109,7 +109,7 @@ class WebArenaEnvironment(TextEnvironment):
         return StepResult(seen, valid=not failed)
 
     def failed(self, exit_reason: str) -> dict[str, Any]:
-        """End from outside: the page as it is may still be the right one."""
+        """Abort the episode: the current page may still be the right one."""
         score = self._score("") if self._browser is not None else 0.0
         return super().failed(exit_reason) | {
             "score": score,
@@ -134,12 +134,12 @@ class WebArenaEnvironment(TextEnvironment):
             raise EnvironmentFailureError("web_arena: the browser's observation has no url")
         page = shortened(browser.page_text(observation), OBSERVATION_TOKENS)
         tabs = [str(url) for url in observation.get("open_pages_urls", ())]
-        told = f"{page}\nURL: {self._url}"
+        text = f"{page}\nURL: {self._url}"
         if len(tabs) > 1:
-            told += "\nTABS: " + "; ".join(f"[{n}] {url}" for n, url in enumerate(tabs))
+            text += "\nTABS: " + "; ".join(f"[{n}] {url}" for n, url in enumerate(tabs))
         if error := observation.get("last_action_error"):
-            told += f"\nERROR: {str(error).strip().splitlines()[0][:300]}"
-        return told
+            text += f"\nERROR: {str(error).strip().splitlines()[0][:300]}"
+        return text
 
     def _end(self) -> None:
         opened, self._browser = self._browser, None
@@ -148,11 +148,10 @@ class WebArenaEnvironment(TextEnvironment):
 
 
 def shortened(text: str, tokens: int) -> str:
-    """The beginning of a text.
+    """Return the beginning of a text.
 
-    Counted in runs of seven letters, of three digits, and other characters: about what
-    GPT-4's tokenizer makes of a page, which the benchmark counts with and which is not at
-    hand without network.
+    Counted in runs of seven letters, of three digits, and other characters: approximately the
+    tokens of GPT-4's tokenizer, which the benchmark counts and which is not available offline.
     """
     for number, token in enumerate(_TOKEN.finditer(text)):
         if number == tokens:

@@ -13,14 +13,14 @@ TOP_P = 0.9
 
 
 class WebArenaEvaluator(AgentTaskEvaluator):
-    """Plays tasks with sampling, as the benchmark does; `success` is the paper's figure.
+    """Evaluates WebArena with sampling, as the benchmark does; the paper's figure is `success`.
 
     Args:
-        environment: Of `load_held_out("web_arena")`.
+        environment: From `load_held_out("web_arena")`.
         batch_size: Browsers open at once.
         max_new_tokens: Limit on a turn below the benchmark's.
-        seed: Of the sampling.
-        judged: Whether there is a judge. Without one the tasks that need it are left out.
+        seed: Sampling seed.
+        judged: Whether there is a judge. Without one the tasks that need it are skipped.
     """
 
     def __init__(
@@ -54,12 +54,12 @@ class WebArenaEvaluator(AgentTaskEvaluator):
         return answer_turns(subject.language_model(), self._max_new_tokens, decoding)
 
     def about(self) -> dict[str, str]:
-        """Wording, decoding and what was left out."""
-        told = {
+        """Return prompt template, decoding and what was skipped."""
+        facts = {
             "prompt": self._environment.wording().label,
             "decoding": f"temperature {TEMPERATURE}, top-p {TOP_P}, seed {self._seed}",
             "judge": str((self._environment.options.get("judge") or {}).get("model", "none")),
         }
         if self._left_out:
-            told["left_out"] = f"{self._left_out} tasks that need a judge"
-        return told
+            facts["left_out"] = f"{self._left_out} tasks that need a judge"
+        return facts

@@ -1,4 +1,4 @@
-"""A judge's opinion on whether two answers mean the same."""
+"""Judge whether two answers are equivalent."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Write one word: CORRECT if it means the same or holds it, else INCORRECT."""
 
 
 class JudgedSame:
-    """Asks a judge; a `scoring.Same`.
+    """Calls a judge; a `scoring.Same`.
 
     Args:
-        settings: See `Judge`; the judge is made when it is first asked.
+        settings: See `Judge`; the judge is created on first use.
     """
 
     def __init__(self, settings: Mapping[str, str]) -> None:
@@ -31,7 +31,7 @@ class JudgedSame:
         self._judge: Judge | None = None
 
     def __call__(self, answer: str, right: str, intent: str) -> bool:
-        """Whether the answer means the same.
+        """Whether the answer is equivalent.
 
         Raises:
             EnvironmentFailureError: The judge did not answer, or neither yes nor no.

@@ -1,6 +1,6 @@
-"""WebArena's scores for answers and addresses, by its rules.
+"""WebArena's scores of answers and URLs, by its rules.
 
-What is scored by the content of a page needs the page, and is left to BrowserGym.
+Scores of page contents need the page, and are computed by BrowserGym.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _TOKEN = re.compile(r"\w+(?:[.,:/'-]\w+)*|\S")
 
 
 def clean(answer: str) -> str:
-    """An answer without blanks and quotes around it, in lower case."""
+    """Normalise an answer: no outer blanks and quotes, lower case."""
     answer = answer.strip()
     for quote in ("'", '"'):
         if len(answer) > 1 and answer.startswith(quote) and answer.endswith(quote):
@@ -31,11 +31,11 @@ def clean(answer: str) -> str:
 
 
 def string_score(task: Task, answer: str, same: Same | None) -> float:
-    """Score of a `string_match` task: 1 if every comparison holds, else 0.
+    """Score a `string_match` task: 1 if every comparison holds, else 0.
 
-    `exact_match` compares cleaned answers. `must_include` wants every phrase in the answer;
-    a single phrase of one character has to be a word of its own. `fuzzy_match` asks a
-    judge. A task that cannot be done wants "N/A", or of a judge's opinion the right reason.
+    `exact_match` compares cleaned answers. `must_include` requires every phrase in the answer; a
+    single phrase of one character must be a separate word. `fuzzy_match` calls a judge. An
+    impossible task requires "N/A", or the right reason according to the judge.
 
     Args:
         task: The task.
@@ -45,41 +45,41 @@ def string_score(task: Task, answer: str, same: Same | None) -> float:
     Raises:
         EnvironmentFailureError: Only a judge could tell, and there is none.
     """
-    told = clean(answer)
-    return float(all(_holds(task, how, told, same) for how in task.answers))
+    cleaned = clean(answer)
+    return float(all(_holds(task, how, cleaned, same) for how in task.answers))
 
 
-def _holds(task: Task, how: str, told: str, same: Same | None) -> bool:
+def _holds(task: Task, how: str, answer: str, same: Same | None) -> bool:
     right = task.answers[how]
     if how == "exact_match":
-        return told == clean(right)
+        return answer == clean(right)
     if how == "must_include":
         alone = len(right) == 1 and len(clean(right[0])) == 1
-        among = _TOKEN.findall(told) if alone else told
+        among = _TOKEN.findall(answer) if alone else answer
         return all(clean(phrase) in among for phrase in right)
     if right == NOT_ACHIEVABLE:
-        if told == clean(NOT_ACHIEVABLE):
+        if answer == clean(NOT_ACHIEVABLE):
             return True
-        return same is not None and bool(told) and same(told, task.note, task.intent)
-    if not told:
+        return same is not None and bool(answer) and same(answer, task.note, task.intent)
+    if not answer:
         return False
     if same is None:
         raise EnvironmentFailureError(
             f"web_arena: task {task.number}: needs a judge (judge: base_url, model, api_key_env)"
         )
-    return all(same(told, reference, task.intent) for reference in right)
+    return all(same(answer, reference, task.intent) for reference in right)
 
 
 def url_score(task: Task, url: str, sites: Mapping[str, str]) -> float:
-    """Score of a `url_match` task: whether the last page is one of the right ones.
+    """Score a `url_match` task: whether the last page is one of the right ones.
 
     The right host and path have to be in the page's, and each parameter of the right
     addresses has to have one of its values there.
 
     Args:
         task: The task.
-        url: Address of the last page.
-        sites: Address by name, such as "__GITLAB__".
+        url: URL of the last page.
+        sites: URL by name, such as "__GITLAB__".
     """
     right = task.url
     for name, address in sites.items():

@@ -20,16 +20,16 @@ ORDER_SEED = 0
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task.
+    """A WebArena task.
 
     Attributes:
         number: Its `task_id`.
-        intent: What is to be done.
+        intent: Its instruction.
         sites: Names of the sites it needs.
-        kinds: How it is scored, of `KINDS`.
-        answers: The right answers by the way of comparing them.
-        url: Addresses that are right at the end, with names for the sites in them.
-        note: Why a task that cannot be done cannot.
+        kinds: How it is scored, from `KINDS`.
+        answers: The right answers by comparison method.
+        url: Right final URLs, with names for the sites in them.
+        note: Why an impossible task is impossible.
     """
 
     number: int
@@ -42,19 +42,19 @@ class Task:
 
     @property
     def needs_judge(self) -> bool:
-        """Whether only a judge can find a right answer right."""
+        """Whether scoring the answer needs a judge."""
         return isinstance(self.answers.get("fuzzy_match"), list)
 
 
 def find_tasks(data: str | Path | None) -> Path:
-    """File of the tasks; see `find_data` for where it is looked for."""
+    """Return the file of the tasks; see `find_data`."""
     what = f"WebArena's config_files/{FILE} (web-arena-x/webarena)"
     return find_data("web_arena", data, ("webarena", "web_arena"), (FILE,), what) / FILE
 
 
 @lru_cache(maxsize=2)
 def read_tasks(file: Path) -> dict[int, Task]:
-    """Tasks by number, in an order of which every beginning is a fair sample.
+    """Read the tasks by number, in an order of which every prefix is a representative sample.
 
     Raises:
         DataError: The file is not JSON, or a record lacks a field.

@@ -130,7 +130,7 @@ def test_what_is_not_rated_is_an_error(folder: Path) -> None:
     errors = {record["group"]: record["error"] for record in result.records if record["error"]}
     assert errors == {
         "writing": "the judge gave turn 1 no rating from 1 to 10",
-        "stem": "the context has no room for turn 2",
+        "stem": "turn 2 does not fit the context",
     }
     assert result.num_errors == 4
     assert result.metrics["score"].n == 12
@@ -169,7 +169,7 @@ def test_without_judge_or_data_one_line_says_what_is_missing(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    with pytest.raises(ConfigError, match=r"mt_bench: needs a judge .*--judge-model"):
+    with pytest.raises(ConfigError, match=r"mt_bench: needs a judge.* set `judge`"):
         make("mt_bench", SuiteSettings())
     with serving(Endpoint(rate)) as server:
         with pytest.raises(SourceNotFoundError, match=r"question.jsonl.*put FastChat's files"):

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from dataset_builders.endpoints.reply import Reply
 from dataset_builders.errors import (
     ConfigError,
     DataError,
@@ -140,7 +141,7 @@ def play(folder: Path, number: int, turns: list[str]) -> tuple[Episode, list[Sho
     for turn in turns * 30:
         if episode.exit_reason:
             break
-        episode.act(turn)
+        episode.act(Reply(turn))
     return episode, opened
 
 
