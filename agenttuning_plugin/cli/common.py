@@ -110,6 +110,23 @@ def naming_options(options: Mapping[str, str]) -> Iterator[None]:
         raise type(error)(text) from error
 
 
+def name_options(app: typer.Typer, argv: Sequence[str], text: str) -> str:
+    """Replace settings in backquotes, as lower layers name them, with options of the command.
+
+    Args:
+        app: The command line.
+        argv: Its arguments; the words of the command come first.
+        text: An error, such as "name another `out`".
+    """
+    command: Any = typer.main.get_command(app)
+    for word in argv:
+        if word not in (commands := getattr(command, "commands", {})):
+            break
+        command = commands[word]
+    options = {each.name: each.opts[0] for each in command.params if each.opts[0].startswith("--")}
+    return re.sub(r"`(\w+)`", lambda at: options.get(at[1], at[0]), text)
+
+
 def literal_help(app: typer.Typer) -> None:
     """Show help texts literally: rich would parse `[default: all]` as markup.
 

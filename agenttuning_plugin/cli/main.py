@@ -25,6 +25,7 @@ from agenttuning_plugin.cli.common import (
     Template,
     emit,
     literal_help,
+    name_options,
 )
 from agenttuning_plugin.console import console, errors, plain
 from dataset_builders.errors import AgentTuningError, ConfigError
@@ -45,7 +46,8 @@ def main() -> None:
     try:
         app()
     except AgentTuningError as error:
-        errors.print(f"[bold red]error:[/bold red] {plain(str(error))}", soft_wrap=True)
+        text = plain(name_options(app, sys.argv[1:], str(error)))
+        errors.print(f"[bold red]error:[/bold red] {text}", soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         errors.print("stopped")

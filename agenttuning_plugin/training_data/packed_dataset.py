@@ -1,8 +1,8 @@
 """Packed rows as a dataset for both trainers: a view, tokens are copied only on use.
 
 The dataset holds the numbers of each bin's rows, some 30 bytes a bin, and fetches their
-tokens from the sources when a batch is asked for. Both trainers leave it as it is if they
-are told to: `AXOLOTL_ARGUMENTS` and `trainer_checks.sft_defaults` do that.
+tokens from the sources when a batch is asked for. Both trainers keep it unchanged with the right
+settings: `AXOLOTL_ARGUMENTS` and `trainer_checks.sft_defaults`.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ class TrainingRun(BuiltMix):
         ConfigError: The tokenizer cannot be used, a setting is out of range, neither steps nor a
             number of examples is known, or they disagree; or the plan does not fit the rows.
         DataError: A source cannot be read, or no row of it is usable.
-        SourceNotFoundError: A path or hub id leads nowhere.
+        SourceNotFoundError: A path or hub id does not exist.
     """
 
     def __init__(

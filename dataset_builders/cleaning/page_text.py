@@ -16,7 +16,7 @@ _FENCED = re.compile(r"(```.*?(?:```|\Z))", re.DOTALL)
 
 # The counter of a question's versions, "2 / 2". The page shows the last of a few versions, so
 # both numbers are equal and small in 333 of 347 cases; other fractions are what people ask
-# about. After a digit or an operator it cannot be told from a division, nor after a word
+# about. After a digit or an operator it cannot be distinguished from a division, nor after a word
 # that asks for one; those stay.
 _COUNTER = re.compile(r"(?<![\d*+=(^/-])(?<![\d*+=^/-] )(?<!\d[.,])(?P<at>[1-9]) / (?P=at)\s*\Z")
 _ASKS_FOR_SUM = re.compile(

@@ -38,7 +38,7 @@ class DatasetCard:
         prompt_tokens: Tokens that the model read, or None where that is not known.
         completion_tokens: Tokens that it wrote, or None.
         cost: What the requests cost in US dollars, or None where prices are not known.
-        thoughts: Trained turns of all sessions by what became of their thoughts; see
+        thoughts: Trained turns of all sessions by the outcome for their thoughts; see
             `thoughts.ThoughtReport`.
         settings: Further facts by name, such as the temperature.
     """

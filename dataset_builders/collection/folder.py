@@ -38,7 +38,7 @@ def check_folder(out: Path) -> None:
         if path.is_file() and not hidden and path not in own:
             raise ConfigError(
                 f"{path}: found a file that was not collected into {out}, which would be read "
-                "as training data with the rest; move it, or name another --out"
+                "as training data with the rest; move it, or name another `out`"
             )
 
 

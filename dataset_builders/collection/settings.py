@@ -31,7 +31,7 @@ class CollectConfig:
         filters: Additional filters, such as "max_rounds=10"; see `filters`.
         limits: What the whole run may take. Tokens and cost count earlier sessions, too;
             where they are reached, no further request is sent, and what is in play stays
-            open. Time is that of one session; what is in play goes on to its end.
+            open. Time is that of one session; running episodes continue to their end.
         cluster: The Ray cluster to play on; this process alone plays if None.
     """
 

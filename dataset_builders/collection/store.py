@@ -120,7 +120,7 @@ class SqliteRolloutLog:
             if given != stored[name]:
                 raise ConfigError(
                     f"{self.path}: {name}: this collection was started with {stored[name]!r}, "
-                    f"found {given!r}; give it as before, or another --out"
+                    f"found {given!r}; give it as before, or another `out`"
                 )
         rows = [(name, _dump(value)) for name, value in wanted.items()]
         with self._transaction():

@@ -139,8 +139,8 @@ class EnvironmentSpec:
             page = self.name.replace("_", "-")
             raise ConfigError(
                 f"{self.name}: found only {found} (placeholder data): name the folder of its "
-                f"data (--data; docs/tasks/held-in/{page}.md), or ask for them: "
-                "--option made_up=true"
+                f"data (`data`; docs/tasks/held-in/{page}.md), or set its option "
+                "made_up to true"
             )
 
     def task_ids(self, split: str) -> tuple[str, ...]:

@@ -41,7 +41,7 @@ def find_data(
     lacking = [need for need in needs if not _holds(places[-1], need)]
     raise SourceNotFoundError(
         f"{name}: no {', '.join(lacking)} in {' or '.join(map(str, places))}: put {what} there, "
-        f"or name its folder (--data, or {DATA_VARIABLE} for a folder of such folders)"
+        f"or name its folder (`data`, or {DATA_VARIABLE} for a folder of such folders)"
     )
 
 

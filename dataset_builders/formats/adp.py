@@ -1,7 +1,7 @@
 """Agent Data Protocol: trajectories of actions and observations (arXiv 2510.24702).
 
 Record (schema of neulab/agent-data-protocol, versions 1.0 to 1.3): `{id, content, details}`,
-`content` a list of items that `class_` tells apart. Each becomes a turn:
+`content` a list of items, with their type in `class_`. Each becomes a turn:
 
 | item | turn |
 |---|---|

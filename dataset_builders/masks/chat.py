@@ -4,10 +4,10 @@ A trained span is what the model has to generate in that turn: from the end of i
 including the end-of-turn token. Template text between the two, such as the blanks around a turn in
 Llama-2's layout or an empty thought, belongs to it, since generation has to produce it too.
 
-The text is always the template's own. Where its turns stand is found by marks, or for plain
-conversations by the template's skeleton (see `skeletons`), certified by a second way (see
-`turns` and `certification`), and words that spell a control token are
-told apart from the token (see `control_tokens`).
+The text is always the template's own output. Turns are located by marks, or for plain conversations
+by the template's skeleton (see `skeletons`), certified by a second method (see `turns` and
+`certification`), and content that spells a control token is distinguished from the token (see
+`control_tokens`).
 """
 
 from __future__ import annotations
@@ -148,9 +148,9 @@ class ChatRenderer:
         shown = self._template.text(disguise.rows, disguise.tools, prompt=prompt)
         lifted = disguise.lift(shown)
         if lifted.text != text:
-            spelt = ", ".join(map(repr, disguise.spellings.values()))
+            listed = ", ".join(map(repr, disguise.spellings.values()))
             raise MaskError(
-                f"the conversation spells {spelt}, and the template changes it, "
+                f"the conversation spells {listed}, and the template changes it, "
                 "so it cannot be distinguished from the control token",
                 "control_token",
             )

@@ -98,7 +98,7 @@ def build_mix(
         ConfigError: A setting is out of range, a source that eta needs is missing, or the
             tokenizer cannot be used.
         DataError: A source cannot be read, or no row of it is usable.
-        SourceNotFoundError: A path or hub id leads nowhere.
+        SourceNotFoundError: A path or hub id does not exist.
     """
     plan = with_source_weights(
         Plan(

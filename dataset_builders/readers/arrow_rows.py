@@ -74,7 +74,7 @@ def without_nulls(value: Any) -> Any:
 
     Arrow gives every object in a column all the keys that any of them has, and null where
     an object has none: a tool call's arguments would gain those of every other tool. Nulls that the
-    author wrote can no longer be told from these.
+    author wrote can no longer be distinguished from these.
     """
     if isinstance(value, dict):
         return {key: without_nulls(item) for key, item in value.items() if item is not None}

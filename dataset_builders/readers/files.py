@@ -215,7 +215,7 @@ def _download(path: str, revision: str | None, data_files: Sequence[str] | None)
             allow_patterns=list(data_files or (f"*{suffix}" for suffix in SUFFIXES)),
         )
     # The hub client raises errors of several HTTP libraries, which differ by version;
-    # all of them mean the same to whoever named the source.
+    # all of them mean the same to the user.
     except Exception as error:
         cause = " ".join(str(error).split())[:200]
         at = f" at revision {revision}" if revision else ""

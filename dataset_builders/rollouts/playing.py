@@ -76,8 +76,8 @@ async def play_episode(
         How it ended, as the task's final attempt.
 
     Raises:
-        EndpointError: No episode can go on.
-        ConfigError, MissingExtraError, SourceNotFoundError: What the user has to mend.
+        EndpointError: No episode can continue.
+        ConfigError, MissingExtraError, SourceNotFoundError: The user has to fix it.
     """
     spent, begun, task_id = Usage(), time.monotonic(), episode.task_id
     turns = await log.turns(task_id, attempt)

@@ -128,13 +128,13 @@ class BubblewrapSandbox(EngineSandbox):
         finally:
             os.close(info_end)
         with os.fdopen(info) as stream:
-            told = stream.read()
+            reported = stream.read()
         self._processes.add(self._holder)
         assert self._holder.stdout
         assert self._holder.stderr
-        if not told or self._holder.stdout.readline() != b"\n":
+        if not reported or self._holder.stdout.readline() != b"\n":
             raise SandboxError(f"bwrap: {self._holder.stderr.read().decode().strip()}")
-        self._first = json.loads(told)["child-pid"]
+        self._first = json.loads(reported)["child-pid"]
         places = {name: f"/proc/{self._first}/ns/{name}" for name in _NAMESPACES}
         places["mount"] = f"/proc/{self._holder.pid}/ns/mnt"
         for name, place in places.items():

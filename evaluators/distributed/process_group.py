@@ -12,7 +12,7 @@ from dataset_builders.errors import ClusterError, EvaluatorError
 from evaluators.distributed.heartbeat import Heartbeat
 
 DEFAULT_TIMEOUT = 1800.0
-"""Seconds without a sign of life after which a process is given up."""
+"""Heartbeat timeout in seconds; a silent process is then considered dead."""
 
 _CHUNK_BYTES = 16 * 2**20
 """Memory bound of a gather: transcripts can be large, and every process receives those of all."""

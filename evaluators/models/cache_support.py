@@ -27,7 +27,7 @@ class CacheSupport:
     Attributes:
         kind: "shared": keys and values of a token depend on nothing but the tokens before
             it, so they can be kept, moved between batches and used again. "own": the
-            model has a cache of its own kind (a sliding window, a state), which serves
+            model has a special cache (a sliding window, a state), which serves
             one batch from its beginning to its end. "none": no cache that is known; every
             token is computed from the whole row.
         positions: Whether it accepts position ids.

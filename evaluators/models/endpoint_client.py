@@ -113,10 +113,10 @@ def letter_values(text: str, candidates: list[str], endpoint: Endpoint) -> list[
     Raises:
         ConfigError: The server gives no probabilities.
     """
-    told: Mapping[str, Any] = json.loads(text)["choices"][0].get("logprobs") or {}
+    answer_logprobs: Mapping[str, Any] = json.loads(text)["choices"][0].get("logprobs") or {}
     try:
         # No tokens: the turn ended at once, and some servers do not count its end token.
-        first = told["content"][0]["top_logprobs"] if told["content"] else []
+        first = answer_logprobs["content"][0]["top_logprobs"] if answer_logprobs["content"] else []
         top = [(str(each["token"]), float(each["logprob"])) for each in first]
     except (LookupError, TypeError, ValueError):
         raise ConfigError(

@@ -66,7 +66,7 @@ class PrefixCache:
 
         Args:
             tokens: The whole row.
-            start: Tokens at its beginning that `find` told of; where some have been
+            start: Length of the prefix that `find` returned; if some have been
                 dropped since, the rest cannot be held.
             values: Of the tokens from `start` on; theirs from now on.
         """

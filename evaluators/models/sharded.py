@@ -66,7 +66,7 @@ class ShardedForward:
             # cannot join them, and has to end.
             self._broken = ClusterError(
                 f"{self._ranks.watchdog.evaluator}: process {self._ranks.rank} failed inside a "
-                "call of the sharded model, where the others cannot be told: "
+                "call of the sharded model, where the others cannot be notified: "
                 f"{type(error).__name__}: {error}"
             )
             raise self._broken from error

@@ -73,7 +73,7 @@ class Journal:
             )
             raise ConfigError(
                 f"{self.path}: holds another evaluation ({', '.join(differs)} differ): name "
-                "another folder with --out, or delete this file"
+                "another folder (`out`), or delete this file"
             )
         self.finished = {row["item"]: row for row in rows[1:] if not row.get("error")}
 

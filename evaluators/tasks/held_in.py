@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from dataset_builders.environments import EnvironmentSpec, load_environment
-from dataset_builders.errors import ConfigError, SourceNotFoundError
+from dataset_builders.errors import SourceNotFoundError
 from dataset_builders.rollouts.episode import Trajectory
 from dataset_builders.settings import options as closed_options
 from evaluators.evaluator import Evaluator, Record
@@ -81,11 +81,7 @@ def held_in_evaluator(name: str, settings: SuiteSettings) -> Evaluator:
         and _plays(_spec(name, settings, {"tasks": "agentbench"}))
     ):
         spec = _spec(name, settings, {"tasks": "agentbench"})
-    try:
-        spec.check_real()
-    except ConfigError as error:  # Here an option names its task.
-        message = str(error).replace("--option made_up", f"--option {name}.made_up")
-        raise ConfigError(message) from None
+    spec.check_real()
     if missing := spec.dialogue.world.missing(spec.options.get("data")):
         raise SourceNotFoundError(missing if missing.startswith(name) else f"{name}: {missing}")
     return HeldInEvaluator(

@@ -50,7 +50,7 @@ class AlfworldEnvironment(TextEnvironment):
     ALFWorld's six task types. Exit reason: "completed".
 
     Splits: "test" and "dev" are AgentBench's 50 and 20 games; "train" is ALFWorld's
-    training folder, or `valid_train` where only that is at hand.
+    training folder, or `valid_train` if only that is available.
 
     Args:
         data: Folder of the games; see `games.open_games`.

@@ -143,7 +143,7 @@ class Mind2WebEnvironment(TextEnvironment):
         if folder == cache_folder(cls.name) and made_up.is_made_up(folder):
             say(
                 f"{cls.name}: {folder} holds MADE-UP pages, for trying things out only: a score "
-                f"on them means nothing; put {_WHAT} elsewhere and name it with --data"
+                f"on them means nothing; put {_WHAT} elsewhere and name it as `data`"
             )
 
     @classmethod

@@ -43,13 +43,13 @@ def encode(value: Any) -> Any:
     raise TypeError(f"a value of type {type(value).__name__} cannot be handed over")
 
 
-def decode(told: Any) -> Any:
+def decode(encoded: Any) -> Any:
     """Decode a value, always to builtin types."""
-    if not isinstance(told, list):
-        if isinstance(told, dict):
+    if not isinstance(encoded, list):
+        if isinstance(encoded, dict):
             raise TypeError("no value")
-        return told
-    name, *parts = told
+        return encoded
+    name, *parts = encoded
     if name == "complex":
         return complex(float(parts[0]), float(parts[1]))
     if name == "dict":

@@ -69,7 +69,7 @@ class Report:
         targets: Target positions: of the other team, or of its own in an infight.
         damage: What it deals by itself, before passive abilities.
         passives: Position and name of the passive abilities that it set off; "counter" is
-            told with the position of the fish that was struck.
+            listed with the position of the fish that was struck.
     """
 
     place: int

@@ -177,10 +177,10 @@ class RewooEvaluator(Evaluator):
             for work in answered
         ]
         verdicts = self._judge.ask(dialogues, max_tokens=16) if dialogues else []
-        told = {
+        judged = {
             work.item: _graded(verdict) for work, verdict in zip(answered, verdicts, strict=True)
         }
-        return [told.get(work.item, (False, "")) for work in works]
+        return [judged.get(work.item, (False, "")) for work in works]
 
     def _record(self, work: Work, right: bool, error: str) -> Record:
         gold = work.question.answer

@@ -49,23 +49,23 @@ class Work:
         """How answers are compared without a judge."""
         return self.question.task_set.closed
 
-    def take_plan(self, prompt: str, told: str | None) -> None:
+    def take_plan(self, prompt: str, answer: str | None) -> None:
         """Process the planner's answer; None if it did not fit the context."""
-        self._say(prompt, told)
-        if refusal(told):
+        self._say(prompt, answer)
+        if refusal(answer):
             self.planned = True  # A retry would give the same.
             return
-        plan = read_plan(told or "")
+        plan = read_plan(answer or "")
         self.steps, self.planned = plan or (), plan is not None
 
-    def take_answer(self, prompt: str, told: str | None) -> None:
+    def take_answer(self, prompt: str, answer: str | None) -> None:
         """Store the solver's answer."""
-        self._say(prompt, told)
-        self.answer = (told or "").strip()
+        self._say(prompt, answer)
+        self.answer = (answer or "").strip()
 
-    def take_evidence(self, step: Step, told: str) -> None:
+    def take_evidence(self, step: Step, answer: str) -> None:
         """Store a tool's output."""
-        self.evidence[step.name] = told[:LONGEST_EVIDENCE]
+        self.evidence[step.name] = answer[:LONGEST_EVIDENCE]
 
     def next_step(self) -> Step | None:
         """Return the first step without evidence."""
@@ -77,9 +77,9 @@ class Work:
             f"Plan: {step.why}\nResult: {self.evidence[step.name]}" for step in self.steps
         )
 
-    def _say(self, prompt: str, told: str | None) -> None:
-        self.answers.append(told)
-        self.messages += [message_record("user", prompt), message_record("assistant", told or "")]
+    def _say(self, prompt: str, answer: str | None) -> None:
+        self.answers.append(answer)
+        self.messages += [message_record("user", prompt), message_record("assistant", answer or "")]
 
 
 def gather(

@@ -49,25 +49,25 @@ def string_score(task: Task, answer: str, same: Same | None) -> float:
     return float(all(_holds(task, how, cleaned, same) for how in task.answers))
 
 
-def _holds(task: Task, how: str, told: str, same: Same | None) -> bool:
+def _holds(task: Task, how: str, answer: str, same: Same | None) -> bool:
     right = task.answers[how]
     if how == "exact_match":
-        return told == clean(right)
+        return answer == clean(right)
     if how == "must_include":
         alone = len(right) == 1 and len(clean(right[0])) == 1
-        among = _TOKEN.findall(told) if alone else told
+        among = _TOKEN.findall(answer) if alone else answer
         return all(clean(phrase) in among for phrase in right)
     if right == NOT_ACHIEVABLE:
-        if told == clean(NOT_ACHIEVABLE):
+        if answer == clean(NOT_ACHIEVABLE):
             return True
-        return same is not None and bool(told) and same(told, task.note, task.intent)
-    if not told:
+        return same is not None and bool(answer) and same(answer, task.note, task.intent)
+    if not answer:
         return False
     if same is None:
         raise EnvironmentFailureError(
             f"web_arena: task {task.number}: needs a judge (judge: base_url, model, api_key_env)"
         )
-    return all(same(told, reference, task.intent) for reference in right)
+    return all(same(answer, reference, task.intent) for reference in right)
 
 
 def url_score(task: Task, url: str, sites: Mapping[str, str]) -> float:

@@ -1,0 +1,51 @@
+"""Errors of lower layers name settings; the command line names its options."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from agenttuning_plugin.cli.common import name_options
+from agenttuning_plugin.cli.main import app
+
+ROOT = Path(__file__).resolve().parents[3]
+OURS = re.compile(r"(?<![\w-])--(?:out|data|option|prompt|agentinstruct|judge-model|num-tasks)\b")
+
+
+@pytest.mark.parametrize(
+    ("argv", "text", "expected"),
+    [
+        (["collect", "--env", "os"], "name another `out`", "name another --out"),
+        (["env", "validate", "os"], "its folder (`data`)", "its folder (--data)"),
+        (["collect"], "`made_up` and `key_variable`", "`made_up` and --key-variable"),
+        (["recipe", "list"], "name another `out`", "name another `out`"),
+        ([], "name another `out`", "name another `out`"),
+    ],
+)
+def test_a_setting_becomes_the_commands_option(argv: list[str], text: str, expected: str) -> None:
+    assert name_options(app, argv, text) == expected
+
+
+def messages(source: str) -> list[str]:
+    """Texts of a module but its docstrings."""
+    tree = ast.parse(source)
+    docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    constants = [node for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    return [c.value for c in constants if isinstance(c.value, str) and id(c) not in docs]
+
+
+def test_lower_layers_name_no_options_of_the_command_line() -> None:
+    files = [
+        file for each in ("dataset_builders", "evaluators") for file in (ROOT / each).rglob("*.py")
+    ]
+    found = [
+        (file.name, text)
+        for file in files
+        for text in messages(file.read_text("utf-8"))
+        if OURS.search(text)
+    ]
+    assert not found
+    assert OURS.search(messages('raise ValueError(f"name another --out {x}")')[0])
