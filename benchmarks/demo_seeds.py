@@ -27,8 +27,9 @@ from rich.console import Console
 from agenttuning_plugin.config.shipped import shipped_recipe
 from agenttuning_plugin.demo.assets import quiet_environment
 from agenttuning_plugin.demo.run import prepare
-from agenttuning_plugin.reports.results import compare, read_evaluations
+from agenttuning_plugin.reports.results import compare
 from agenttuning_plugin.reports.run_end import SUMMARY
+from evaluators.results.evaluations import read_evaluations
 
 
 def train(seed: int, folder: Path) -> float:

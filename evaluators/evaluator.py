@@ -75,6 +75,14 @@ class EvalResult:
     macro: bool = False
     warning: str = ""
 
+    @classmethod
+    def unmeasured(
+        cls, evaluator: str, reason: str, *, suite: str = "held-in", primary: str = ""
+    ) -> EvalResult:
+        """Return the result of an evaluator that measured nothing; the reason becomes one line."""
+        line = " ".join(reason.split())
+        return cls(evaluator, {}, 0, 0.0, suite=suite, primary=primary, error=line)
+
     def log(self) -> dict[str, float]:
         """Return keys and values for a trainer's log, such as `eval_database_success`."""
         flat: dict[str, float] = {}

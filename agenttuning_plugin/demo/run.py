@@ -14,13 +14,7 @@ from rich.progress import Progress
 from agenttuning_plugin.config.shipped import read_recipe, shipped_recipe
 from agenttuning_plugin.console import plain
 from agenttuning_plugin.demo.assets import chat_file, model_folder, quiet_environment
-from agenttuning_plugin.reports.results import (
-    Comparison,
-    compare,
-    read_evaluations,
-    table,
-    unmeasured,
-)
+from agenttuning_plugin.reports.results import Comparison, compare, table, unmeasured
 from agenttuning_plugin.reports.run_end import SUMMARY
 from dataset_builders.collection.conversations import to_conversation, write_jsonl
 from dataset_builders.collection.filters import TrajectoryFilter
@@ -34,6 +28,7 @@ from dataset_builders.rollouts.play import play
 from dataset_builders.rollouts.policy import OraclePolicy
 from dataset_builders.sources.loading import SourceSpec, load_source
 from dataset_builders.storage import CACHE
+from evaluators.results.evaluations import read_evaluations
 
 AGENT_FILE = "demo-agent.jsonl"
 GENERAL_FILE = "demo-general.jsonl"

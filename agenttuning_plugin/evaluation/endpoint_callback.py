@@ -30,7 +30,6 @@ from agenttuning_plugin.reports.endpoint_files import (
     adapter_in,
     digest,
     prefix_of,
-    put_aside,
     results_in,
     step_of,
 )
@@ -38,6 +37,7 @@ from dataset_builders.errors import ConfigError, EvaluatorError
 from dataset_builders.settings import to_json
 from evaluators.evaluator import RECORDS_FILE, EvalResult
 from evaluators.results.evaluations import replace_record
+from evaluators.results.history import archive
 from evaluators.training.best_checkpoint import best_is_loaded
 from evaluators.training.callback_order import go_last, report_at_end
 from evaluators.training.trainer_target import tokenizer_of
@@ -116,9 +116,9 @@ class EndpointCallback(TrainerCallback):
         if state.global_step > 0:
             self._take_up(state.global_step)
         else:
-            put_aside(self._folder)
+            archive(self._folder)
             if not has_evaluators(self._trainer):  # Otherwise that callback does so.
-                put_aside(self._folder.with_name(RECORDS_FILE))
+                archive(self._folder.with_name(RECORDS_FILE))
             if self._settings.at_start:
                 self._measure(0)
         self._go_on(state, control)
@@ -265,7 +265,7 @@ class EndpointCallback(TrainerCallback):
         results = results_in(folder)
         if status != 0 and not any(result.error for result in results):
             reason = line or f"exit status {status}"
-            results.append(EvalResult("endpoint", {}, 0, 0.0, suite="", error=reason))
+            results.append(EvalResult.unmeasured("endpoint", reason, suite=""))
         self._publish(step, results, control)
         if status == 0:
             shutil.rmtree(adapter_in(folder), ignore_errors=True)

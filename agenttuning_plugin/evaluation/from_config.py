@@ -74,7 +74,7 @@ def schedule_of(config: Config, evaluator: Evaluator, policy: EvaluationPolicy) 
 
 def unavailable(config: Config, error: Exception) -> EvalResult:
     """Return the result of an evaluator that cannot run here."""
-    return EvalResult(config.key, {}, 0, 0.0, error=" ".join(str(error).split()))
+    return EvalResult.unmeasured(config.key, str(error))
 
 
 def make_evaluator(config: Config, holdout: Dataset | None) -> Evaluator:

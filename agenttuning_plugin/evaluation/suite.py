@@ -22,7 +22,7 @@ from evaluators.models.endpoint import EndpointModel
 from evaluators.results.evaluations import has_figures, replace_record, transcript_path
 from evaluators.results.transcripts import Journal
 from evaluators.runner import run_evaluator
-from evaluators.tasks.registry import BENCHMARKS, SuiteSettings
+from evaluators.tasks.registry import SuiteSettings
 
 _log = logging.getLogger(__name__)
 
@@ -52,6 +52,10 @@ class Task:
     make: Make
     scale: float = 1.0
     configured: bool = False
+
+    def unmeasured(self, reason: str) -> EvalResult:
+        """The result of a task that was not measured."""
+        return EvalResult.unmeasured(self.name, reason, suite=self.suite)
 
 
 @dataclass(slots=True)
@@ -172,21 +176,25 @@ def run_panel(
         except CannotMeasureError:
             raise
         except _OtherSettingsError as error:
-            panel.results[task.name] = _unmeasured(task, str(error))
+            panel.results[task.name] = EvalResult.unmeasured(
+                task.name, str(error), suite=task.suite
+            )
             panel.broken.append(task.name)
             continue  # Existing results are kept.
         except (EndpointError, EvaluatorError) as error:
-            result = _unmeasured(task, str(error))
+            result = task.unmeasured(str(error))
             panel.broken.append(task.name)
         except AgentTuningError as error:
-            result = _unmeasured(task, str(error))
+            result = task.unmeasured(str(error))
             if task.configured and isinstance(error, ConfigError):
                 panel.broken.append(task.name)
         except Exception as error:
             # Boundary to arbitrary evaluator code: the others continue.
             _log.debug("%s broke", task.name, exc_info=True)
             keep_traceback(run.out, task.name)
-            result = _unmeasured(task, f"{type(error).__name__}: {error}")
+            result = EvalResult.unmeasured(
+                task.name, f"{type(error).__name__}: {error}", suite=task.suite
+            )
             panel.broken.append(task.name)
         panel.results[task.name] = result
         if result.metrics == {} and result.records:
@@ -245,22 +253,3 @@ def _journal(
         yield journal
     finally:
         journal.close()
-
-
-def _unmeasured(task: Task, reason: str) -> EvalResult:
-    line = " ".join(reason.split())
-    return EvalResult(task.name, {}, 0, 0.0, suite=task.suite, error=line)
-
-
-def overalls(panel: Panel) -> dict[str, float]:
-    """Return the paper's Overall of every completely measured suite, by suite."""
-    from evaluators.tasks.overall import overall
-
-    scales = {benchmark.name: benchmark.scale for benchmark in BENCHMARKS}
-    scores = {
-        name: result.metrics[result.primary].value * scales[name]
-        for name, result in panel.results.items()
-        if result.primary in result.metrics and name in scales
-    }
-    found = {suite: overall(scores, suite) for suite in ("held-in", "held-out", "general")}
-    return {suite: value for suite, value in found.items() if value is not None}

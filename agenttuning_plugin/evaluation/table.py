@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from agenttuning_plugin.evaluation.suite import Panel, Task, overalls
+from agenttuning_plugin.evaluation.suite import Panel, Task
 from evaluators.evaluator import EvalResult
+from evaluators.tasks.overall import overalls
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class ShownPanel:
 
 def show_panel(panel: Panel, limit: int | None) -> ShownPanel:
     """Prepare results for printing."""
-    return ShownPanel(panel, limit, overalls(panel))
+    return ShownPanel(panel, limit, overalls(panel.results))
 
 
 def _cells(task: Task, result: EvalResult) -> tuple[str, str, str, str]:

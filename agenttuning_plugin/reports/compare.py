@@ -12,8 +12,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from agenttuning_plugin.reports.results import read_evaluations
 from dataset_builders.errors import ConfigError
+from evaluators.results.evaluations import read_evaluations
 
 if TYPE_CHECKING:
     from evaluators.stats.paired import Change

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
 from evaluators.evaluator import RECORDS_FILE, EvalResult
-from evaluators.results.evaluations import metric_of
+from evaluators.results.evaluations import evaluation_of, read_evaluations
 
 FOLDER = "endpoint"
 """Folder in the trainer's output folder: adapters, logs, results and transcripts by step."""
@@ -20,18 +20,11 @@ ADAPTER = "adapter-"
 
 
 def results_in(folder: Path) -> list[EvalResult]:
-    """Return the rows that `agenttuning evaluate` wrote, with prefixed names."""
-    path = folder / RECORDS_FILE
-    if not path.is_file():
+    """Rows that `agenttuning evaluate` wrote, under the names that they have here."""
+    if not (folder / RECORDS_FILE).is_file():
         return []
-    found = []
-    for line in path.read_text("utf-8").splitlines():
-        row = json.loads(line)
-        row.pop("step")
-        row["metrics"] = {name: metric_of(values) for name, values in row["metrics"].items()}
-        row["records"] = tuple(row["records"])
-        found.append(EvalResult(**{**row, "evaluator": PREFIX + row["evaluator"]}))
-    return found
+    found = map(evaluation_of, read_evaluations(folder))
+    return [replace(result, evaluator=PREFIX + result.evaluator) for result in found]
 
 
 def digest(adapter: Path) -> str:
@@ -52,15 +45,6 @@ def prefix_of(output: Path) -> str:
 def adapter_in(folder: Path) -> Path:
     """Return the adapter in a step's folder; a path that does not exist if it was deleted."""
     return next(iter(sorted(folder.glob(f"{ADAPTER}*"))), folder / f"{ADAPTER}gone")
-
-
-def put_aside(path: Path) -> None:
-    """Archive a previous run's files."""
-    if path.exists():
-        number = 1
-        while (kept := path.with_name(f"{path.stem}.previous-{number}{path.suffix}")).exists():
-            number += 1
-        path.rename(kept)
 
 
 def step_of(folder: Path) -> int:

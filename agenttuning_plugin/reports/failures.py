@@ -11,9 +11,9 @@ from rich import box
 from rich.table import Table
 
 from agenttuning_plugin.reports.collected import collected_records
-from agenttuning_plugin.reports.results import read_evaluations
 from dataset_builders.errors import SourceNotFoundError
 from evaluators.evaluator import RECORDS_FILE
+from evaluators.results.evaluations import read_evaluations
 from evaluators.stats.intervals import Metric
 from evaluators.tasks.failure_modes import (
     CALL_ERROR,

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from dataset_builders.errors import DataError, SourceNotFoundError
-from evaluators.evaluator import RECORDS_FILE
-from evaluators.results.evaluations import metric_of
 from evaluators.stats.intervals import Metric
 from evaluators.stats.paired import Change, paired_change
 
@@ -43,29 +38,6 @@ class Comparison:
 _WORDS = {"success": "success", "valid_format": "format", "action_match": "actions"}
 _BESIDE = ("valid_format",)
 """Figures shown in addition to an evaluator's main figure."""
-
-
-def read_evaluations(folder: Path) -> list[dict[str, Any]]:
-    """Read the evaluations of a run, in chronological order.
-
-    Raises:
-        SourceNotFoundError: The folder holds none.
-        DataError: A line has another format.
-    """
-    path = folder / RECORDS_FILE
-    if not path.is_file():
-        raise SourceNotFoundError(f"{path}: no such file; has a run with evaluators ended here?")
-    rows: list[dict[str, Any]] = []
-    # Not splitlines: a model's text may contain separators that JSON does not escape.
-    lines = path.read_text("utf-8").split("\n")
-    for number, line in enumerate(lines if lines[-1] else lines[:-1], 1):
-        try:
-            row = json.loads(line)
-            row["metrics"] = {key: metric_of(value) for key, value in row["metrics"].items()}
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path}:{number}: not an evaluation: {error}") from error
-        rows.append(row)
-    return rows
 
 
 def compare(evaluations: list[dict[str, Any]]) -> list[Comparison]:

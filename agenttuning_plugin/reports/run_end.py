@@ -11,9 +11,10 @@ from typing import Any
 from rich.console import Console
 
 from agenttuning_plugin.console import plain
-from agenttuning_plugin.reports.results import compare, read_evaluations, table, unmeasured
+from agenttuning_plugin.reports.results import compare, table, unmeasured
 from dataset_builders.errors import AgentTuningError
 from evaluators.evaluator import RECORDS_FILE
+from evaluators.results.evaluations import read_evaluations
 
 SUMMARY = "AGENTTUNING_SUMMARY"
 """Environment variable; `0` turns the output off, for a caller that prints its own."""

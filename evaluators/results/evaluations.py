@@ -10,6 +10,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from dataset_builders.errors import DataError, SourceNotFoundError
 from dataset_builders.storage import replace_text
 from evaluators.evaluator import RECORDS_FILE, EvalResult, Metric
 
@@ -67,7 +68,10 @@ def evaluation_of(row: Mapping[str, Any]) -> EvalResult:
     """Restore an evaluation, without messages, from a row of the file."""
     known = {each.name for each in fields(EvalResult)}
     given = {key: value for key, value in row.items() if key in known}
-    metrics = {name: metric_of(figures) for name, figures in row.get("metrics", {}).items()}
+    metrics = {
+        name: figures if isinstance(figures, Metric) else metric_of(figures)
+        for name, figures in row.get("metrics", {}).items()
+    }
     whole = {"num_errors": 0, "seconds": 0.0, **given}
     return EvalResult(**{**whole, "metrics": metrics, "records": tuple(row.get("records", ()))})
 
@@ -82,32 +86,67 @@ def write_record(folder: Path, step: int, result: EvalResult) -> None:
 
 
 def replace_record(folder: Path, step: int, result: EvalResult) -> None:
-    """Write an evaluation, replacing an earlier one of the same evaluator and step."""
+    """Write an evaluation in place of an earlier one of the same evaluator and step."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / RECORDS_FILE
-    lines = path.read_text("utf-8").split("\n") if path.exists() else []
-    kept = [line for line in lines if line and not _is_of(line, step, result.evaluator)]
-    replace_text(path, "".join(f"{line}\n" for line in kept) + _line(row_of(step, result)))
+    kept = [line for line in lines_of(folder) if line and not _is_of(line, step, result.evaluator)]
+    text = "".join(f"{line}\n" for line in kept) + _line(row_of(step, result))
+    replace_text(folder / RECORDS_FILE, text)
 
 
 def has_figures(folder: Path, step: int, evaluator: str) -> bool:
-    """Whether the folder has an evaluation with figures of the evaluator at the step."""
-    path = folder / RECORDS_FILE
-    lines = path.read_text("utf-8").split("\n") if path.exists() else []
+    """Whether the folder holds an evaluation of the evaluator at the step that measured it."""
     return any(
-        json.loads(line).get("metrics") for line in lines if line and _is_of(line, step, evaluator)
+        json.loads(line).get("metrics")
+        for line in lines_of(folder)
+        if _is_of(line, step, evaluator)
     )
+
+
+def read_evaluations(folder: Path) -> list[dict[str, Any]]:
+    """Read the evaluations of a run, in chronological order.
+
+    Raises:
+        SourceNotFoundError: The folder holds none.
+        DataError: A line has another format.
+    """
+    path = folder / RECORDS_FILE
+    if not path.is_file():
+        raise SourceNotFoundError(f"{path}: no such file; has a run with evaluators ended here?")
+    rows: list[dict[str, Any]] = []
+    lines = lines_of(folder)
+    for number, line in enumerate(lines if lines[-1] else lines[:-1], 1):
+        try:
+            row = json.loads(line)
+            row["metrics"] = {key: metric_of(value) for key, value in row["metrics"].items()}
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path}:{number}: not an evaluation: {error}") from error
+        rows.append(row)
+    return rows
+
+
+def lines_of(folder: Path) -> list[str]:
+    """Lines of the folder's `evaluations.jsonl`; the last is empty unless it was cut off."""
+    path = folder / RECORDS_FILE
+    # Not splitlines: a model's text may contain separators that JSON does not escape.
+    return path.read_text("utf-8", errors="replace").split("\n") if path.exists() else []
+
+
+def parse_row(line: str) -> dict[str, Any] | None:
+    """A line as a row; None if it is damaged."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    whole = isinstance(row, dict) and isinstance(row.get("step"), int) and "evaluator" in row
+    return row if whole else None
 
 
 def _line(row: dict[str, Any]) -> str:
     text = json.dumps(row, ensure_ascii=False) + "\n"
-    # A model's output may contain lone surrogates, which UTF-8 cannot encode.
+    # A model's broken output may hold lone surrogates, which UTF-8 cannot encode.
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _is_of(line: str, step: int, evaluator: str) -> bool:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return False  # Not ours to delete; its reader reports it.
-    return isinstance(row, dict) and (row.get("step"), row.get("evaluator")) == (step, evaluator)
+    row = parse_row(line)  # A damaged line is not ours to delete; its reader reports it.
+    return row is not None and (row["step"], row["evaluator"]) == (step, evaluator)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from evaluators.evaluator import RECORDS_FILE
-from evaluators.results.evaluations import BEST_FILE, TRANSCRIPTS
+from evaluators.results.evaluations import BEST_FILE, TRANSCRIPTS, lines_of, parse_row
 from evaluators.results.resume import forget, stash
 
 LOG = logging.getLogger(__name__)
@@ -23,17 +22,22 @@ def archive_previous(folder: Path) -> None:
     """
     forget(folder)
     base = folder / TRANSCRIPTS / "step-000000"
-    if base.is_dir() and not any(row["step"] > 0 for row in _rows(folder / RECORDS_FILE)):
+    rows = [row for line in lines_of(folder) if (row := parse_row(line))]
+    if base.is_dir() and not any(row["step"] > 0 for row in rows):
         stash(folder, base)
         if not any((folder / TRANSCRIPTS).iterdir()):
             (folder / TRANSCRIPTS).rmdir()
     for name in (RECORDS_FILE, TRANSCRIPTS, BEST_FILE):
-        path = folder / name
-        if path.exists():
-            number = 1
-            while (kept := folder / f"{path.stem}.previous-{number}{path.suffix}").exists():
-                number += 1
-            path.replace(kept)
+        archive(folder / name)
+
+
+def archive(path: Path) -> None:
+    """Rename a file or folder of a previous run, if there is one, to `NAME.previous-N`."""
+    if path.exists():
+        number = 1
+        while (kept := path.with_name(f"{path.stem}.previous-{number}{path.suffix}")).exists():
+            number += 1
+        path.replace(kept)
 
 
 def discard_after_step(folder: Path, step: int) -> list[dict[str, Any]]:
@@ -55,9 +59,9 @@ def discard_after_step(folder: Path, step: int) -> list[dict[str, Any]]:
     records = folder / RECORDS_FILE
     if not records.exists():
         return []
-    lines = records.read_text(encoding="utf-8", errors="replace").split("\n")
+    lines = lines_of(folder)
     rest = lines.pop()  # empty, unless the process was killed during a write
-    rows = [_read(line) for line in lines]
+    rows = [parse_row(line) for line in lines]
     kept = [(line, row) for line, row in zip(lines, rows, strict=True) if row]
     if len(kept) < len(lines):
         LOG.warning("%s: %d damaged lines skipped", records, len(lines) - len(kept))
@@ -83,20 +87,3 @@ def best_effort_write(write: Callable[[], None], *, strict: bool) -> None:
         if strict:
             raise
         LOG.warning("results are only in the log: %s", error)
-
-
-def _rows(records: Path) -> list[dict[str, Any]]:
-    if not records.exists():
-        return []
-    lines = records.read_text(encoding="utf-8", errors="replace").split("\n")
-    return [row for line in lines if (row := _read(line))]
-
-
-def _read(line: str) -> dict[str, Any] | None:
-    """Parse a line of the records; None if it is damaged."""
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    whole = isinstance(row, dict) and isinstance(row.get("step"), int) and "evaluator" in row
-    return row if whole else None

@@ -69,8 +69,8 @@ def overall_key(suite: str) -> str:
     return f"eval_{suite.replace('-', '_')}_overall"
 
 
-def overall_figures(results: Mapping[str, EvalResult]) -> dict[str, float]:
-    """Return the log entries, such as `eval_held_in_overall`, of completely measured suites.
+def overalls(results: Mapping[str, EvalResult]) -> dict[str, float]:
+    """Return the Overall of every completely measured suite, by suite.
 
     Args:
         results: By evaluator.
@@ -81,4 +81,9 @@ def overall_figures(results: Mapping[str, EvalResult]) -> dict[str, float]:
         if (result := results.get(benchmark.name)) and result.primary in result.metrics
     }
     found = {suite: overall(scores, suite) for suite in SUITES}
-    return {overall_key(suite): value for suite, value in found.items() if value is not None}
+    return {suite: value for suite, value in found.items() if value is not None}
+
+
+def overall_figures(results: Mapping[str, EvalResult]) -> dict[str, float]:
+    """Return `overalls` as log entries, such as `eval_held_in_overall`."""
+    return {overall_key(suite): value for suite, value in overalls(results).items()}

@@ -142,19 +142,13 @@ class StepResults:
 
 def failed(evaluator: Evaluator, error: Exception) -> EvalResult:
     """Return the record of an evaluator that failed."""
-    return unmeasured(evaluator, " ".join(f"{type(error).__name__}: {error}".split()))
+    return unmeasured(evaluator, f"{type(error).__name__}: {error}")
 
 
 def unmeasured(evaluator: Evaluator, reason: str) -> EvalResult:
     """Return the record of an evaluator that measured nothing."""
-    return EvalResult(
-        evaluator.name,
-        {},
-        0,
-        0.0,
-        suite=evaluator.suite,
-        primary=evaluator.primary,
-        error=reason,
+    return EvalResult.unmeasured(
+        evaluator.name, reason, suite=evaluator.suite, primary=evaluator.primary
     )
 
 

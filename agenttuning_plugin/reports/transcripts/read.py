@@ -14,10 +14,8 @@ from agenttuning_plugin.reports.endpoint_files import FOLDER, PREFIX
 from dataset_builders.collection.folder import STATE
 from dataset_builders.conversation import REASONING_FIELD
 from dataset_builders.errors import DataError, SourceNotFoundError
+from evaluators.results.evaluations import TRANSCRIPTS
 from evaluators.tasks.turns import split_turn
-
-TRANSCRIPTS = "transcripts"
-"""Folder within an evaluation's: `<task>.jsonl`, or `step-<number>/<task>.jsonl`."""
 
 _SPENT = {"item", "scores", "error", "messages", "failures", "exit_reason"}
 

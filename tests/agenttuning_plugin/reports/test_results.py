@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from agenttuning_plugin.reports.results import compare, read_evaluations, table, unmeasured
+from agenttuning_plugin.reports.results import compare, table, unmeasured
 from dataset_builders.errors import DataError, SourceNotFoundError
 from evaluators.evaluator import EvalResult
-from evaluators.results.evaluations import write_record
+from evaluators.results.evaluations import read_evaluations, write_record
 from evaluators.stats.intervals import proportion, ratio
 
 
