@@ -33,6 +33,10 @@ _CHANNEL = re.compile(
 )
 _CHANNELS_WITHOUT_TOKENS = re.compile(r"analysis(?P<thought>.+?)assistantfinal", re.DOTALL)
 _FINAL = "final"
+
+THOUGHT_LABEL = re.compile(r"^\s*(?:think|thought|reason(?:ing)?)\s*\d*\s*:\s*", re.IGNORECASE)
+"""Label of a thought at the start of a ReAct turn, such as `Thought 1: `."""
+
 # Marks around the answer itself, in families that mark thoughts.
 _FRAME = re.compile(
     r"<\|(?:START_RESPONSE|END_RESPONSE|begin_of_solution|end_of_solution|end|return)\|>"

@@ -17,6 +17,7 @@ from dataset_builders.endpoints.reply import CONTEXT_FULL
 from dataset_builders.environments import load_environment
 from dataset_builders.environments.dialogue import BAD_FORMAT, ROUND_LIMIT
 from dataset_builders.errors import ConfigError
+from dataset_builders.reasoning import THOUGHT_LABEL
 from dataset_builders.rollouts.episode import ENVIRONMENT_ERROR, Trajectory
 
 Filter = Callable[[Trajectory], str]
@@ -36,7 +37,6 @@ _SELF_EXPLAINING = frozenset({BAD_FORMAT, CONTEXT_FULL, ROUND_LIMIT})
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # Start of an action, in the formats of all six tasks.
 _ACTS = re.compile(r"^[ \t]*(?:action|act|answer|final answer)[ \t]*:|```", re.I | re.M)
-_LABEL = re.compile(r"^\s*(?:thought|think)[ \t]*:", re.I)
 _REFUSAL = re.compile(
     r"\bas an? (?:ai|artificial intelligence|(?:large )?language model)\b"
     r"|\bi(?:['\u2019]m| am) sorry\b"
@@ -91,7 +91,7 @@ def thought_of(turn: str) -> str:
     """Return an assistant turn's text before its action, without the label; "" if none."""
     acts = _ACTS.search(turn)
     before = turn[: acts.start()] if acts else turn
-    return _LABEL.sub("", before).strip()
+    return THOUGHT_LABEL.sub("", before).strip()
 
 
 def refuses(text: str) -> bool:

@@ -21,6 +21,7 @@ from dataset_builders.environments import EnvironmentSpec
 from dataset_builders.environments.dialogue import Dialogue
 from dataset_builders.finish_reason import is_cut
 from dataset_builders.instructions import templates
+from dataset_builders.reasoning import THOUGHT_LABEL
 from dataset_builders.rollouts.episode import Trajectory
 from dataset_builders.rollouts.policy import Policy, TurnRequest
 
@@ -30,7 +31,6 @@ MAX_CHARACTERS = 800
 ATTEMPTS = 3
 """Maximum requests per turn; after that it stays without a thought."""
 
-_LABEL = re.compile(r"^\s*(?:thought|think|reason(?:ing)?)\s*:\s*", re.IGNORECASE)
 _ACTION_LINE = re.compile(
     r"^\W*(?:act|action|answer|final answer|observation|value)\s*:|```",
     re.IGNORECASE | re.MULTILINE,
@@ -70,7 +70,7 @@ class ThoughtReport:
 
 def tidy(reply: str) -> str:
     """Normalise a reply to a thought: one paragraph without a label or outer quotes."""
-    text = " ".join(_LABEL.sub("", reply.strip()).split())
+    text = " ".join(THOUGHT_LABEL.sub("", reply.strip()).split())
     if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
         text = text[1:-1].strip()
     return text
@@ -90,7 +90,7 @@ def rejection(reply: str, turn: str, form: ActionFormat) -> str:
         return "too_long"
     if refuses(thought):
         return "refusal"
-    if _ACTION_LINE.search(_LABEL.sub("", reply.strip())):
+    if _ACTION_LINE.search(THOUGHT_LABEL.sub("", reply.strip())):
         return "action"
     if form.parse(form.with_thought(turn, thought)) != form.parse(turn):
         return "changes_action"

@@ -6,12 +6,11 @@ import re
 
 from dataset_builders.conversation import REASONING_FIELD
 from dataset_builders.endpoints.answer import Answer
-from dataset_builders.reasoning import said_from
+from dataset_builders.reasoning import THOUGHT_LABEL, said_from
 
 # Start of the action, in the formats of the paper's agent tasks: `Act: bash`,
 # `Action: Operation`, `ACTION: go to desk 1`, `Answer: B.`, `Final Answer: #3`.
 _ACTION = re.compile(r"^[ \t]*(?:act|action|answer|final answer)[ \t]*\d*[ \t]*:", re.I | re.M)
-_THOUGHT = re.compile(r"^\s*(?:think|thought)[ \t]*\d*[ \t]*:[ \t]*", re.I)
 
 
 def action_start(text: str) -> int | None:
@@ -48,4 +47,4 @@ def split_turn(text: str) -> tuple[str, str]:
     """
     start = action_start(text)
     thought, action = (text, "") if start is None else (text[:start], text[start:])
-    return _THOUGHT.sub("", thought).strip(), action.strip()
+    return THOUGHT_LABEL.sub("", thought).strip(), action.strip()

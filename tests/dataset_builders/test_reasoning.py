@@ -10,10 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dataset_builders.collection.filters import thought_of
 from dataset_builders.endpoints.answer import Answer, read_answer
 from dataset_builders.environments import load_environment
 from dataset_builders.environments.dialogue import Dialogue
+from dataset_builders.instructions.thoughts import tidy
 from dataset_builders.reasoning import (
+    THOUGHT_LABEL,
     mark_tokens,
     opens_thought,
     said_from,
@@ -153,3 +156,12 @@ def test_no_environment_takes_a_draft_for_the_action(
     assert dialogue.parse(draft) != dialogue.parse(real)
     assert dialogue.parse(f"{open_}Maybe\n{draft}no.\n{close}{real}") == dialogue.parse(real)
     assert dialogue.parse(f"<think>\n{draft}") == dialogue.parse("")
+
+
+@pytest.mark.parametrize(
+    "label", ["Thought: ", "Think: ", "THOUGHT 2 :", "Reason:\n", "Reasoning: "]
+)
+def test_one_label_of_a_thought_is_known_to_filters_views_and_replies(label: str) -> None:
+    assert thought_of(f"{label}look\nAction: go") == "look"
+    assert tidy(f"{label}look") == "look"
+    assert THOUGHT_LABEL.sub("", "I thought: no") == "I thought: no"
