@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dataset_builders.collection.filters import refuses
 from dataset_builders.environments.dialogue import BAD_FORMAT
 from evaluators.stats.intervals import Metric, proportion
 from evaluators.tasks.turns import action_start, split_turn
@@ -44,10 +45,10 @@ _ACTS = {
     "hotpot_qa": re.compile(r"^\s*(?:search|lookup|finish)\s*\[", re.I | re.M),
 }
 """How a turn acts, or is marked as a thought, in environments without action labels."""
-_REFUSES = re.compile(
-    r"\b(?:i(?:['\u2019]m| am)? (?:sorry|unable|not able)|i apologi[sz]e"
-    r"|i (?:cannot|can['\u2019]?t)\b"
-    r"|as an? (?:ai|language model)|i do(?:n['\u2019]t| not) have (?:access|the ability))",
+# Beside what `refuses` finds anywhere: in a turn without an action these refuse too.
+_UNABLE = re.compile(
+    r"\b(?:i(?:['\u2019]m| am)? (?:unable|not able)|i apologi[sz]e|i (?:cannot|can['\u2019]?t)\b"
+    r"|i do(?:n['\u2019]t| not) have (?:access|the ability))",
     re.I,
 )
 
@@ -136,7 +137,7 @@ def _refuses(turn: str, environment: str) -> bool:
     acts = _ACTS.get(environment)
     if action_start(turn) is not None or (acts is not None and acts.search(turn)):
         return False
-    return _REFUSES.search(turn) is not None
+    return refuses(turn) or _UNABLE.search(turn) is not None
 
 
 def _calls_again(actions: Sequence[str]) -> bool:
