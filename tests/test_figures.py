@@ -118,6 +118,22 @@ def evaluate() -> Claims:
     )
 
 
+def evaluate_peers() -> Claims:
+    page = "docs/concepts/evaluation-speed.md"
+    ways = {way["name"]: way for way in load("evaluate_peers.json")["ways"]}
+    for name, row in {
+        "generate, one by one": "`generate`, one by one",
+        "generate, left-padded": "`generate`, batch padded on the left",
+        "generate_batch": "`generate_batch` (continuous batching)",
+        "ours, nothing reused": "ours, nothing reused",
+        "ours, prefixes reused": "ours, prefixes reused",
+    }.items():
+        yield page, f"| {row} | {ways[name]['cpu']:.1f} s | {ways[name]['ratio_cpu']:.2f} |"
+    ours, theirs = ways["ours, prefixes reused"], ways["generate_batch"]
+    yield page, f"takes {ours['cpu'] / theirs['cpu']:.2f} of the CPU time of `generate_batch`"
+    yield page, f"({ours['wall']:.1f} and {theirs['wall']:.1f} s)"
+
+
 def evaluate_stacks() -> Claims:
     text = (RESULTS / "evaluate_stacks.txt").read_text("utf-8")
     first, second = re.findall(r"prefixes reused.*: +([\d.]+) x", text)
@@ -187,6 +203,8 @@ SOURCES: dict[str, Callable[[], Claims]] = {
     "tokenize_mask.txt": tokenize_mask,
     "evaluate.json": evaluate,
     "evaluate.txt": evaluate,
+    "evaluate_peers.json": evaluate_peers,
+    "evaluate_peers.txt": evaluate_peers,
     "evaluate_stacks.txt": evaluate_stacks,
     "replay_calibration.txt": replay_calibration,
     "mixing.json": mixing,

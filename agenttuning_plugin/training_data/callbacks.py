@@ -33,8 +33,7 @@ def make_callbacks(
         AgentTuningError: The trainer cannot normalize its loss as the section says, or an
             evaluator cannot be made.
     """
-    # By its public name: its side process runs a command, which imports this module.
-    from agenttuning_plugin import EndpointCallback
+    from agenttuning_plugin.evaluation.endpoint_callback import EndpointCallback
     from agenttuning_plugin.evaluation.from_config import schedules
     from agenttuning_plugin.training_data.loss_normalization import LossNormalization
     from agenttuning_plugin.training_data.packing_check import PackingCheck

@@ -267,7 +267,7 @@ def test_interrupted_it_says_so_and_goes_on_later(run: Command, tmp_path: Path) 
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
         assert process.returncode == 130, (out, err)
-        assert err.strip().splitlines()[-1].startswith("stopped: the same command")
+        assert err.strip().splitlines()[-1].startswith("stopped: run the same command")
         assert "Traceback" not in out + err
         before = finished(tmp_path)
         server.latency = 0.0

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+import agenttuning_plugin
 from agenttuning_plugin.config.rules import check_recipe
 from agenttuning_plugin.config.shipped import headline, recipe_names, shipped_recipe
 from agenttuning_plugin.preflight.check import check
@@ -177,6 +178,8 @@ def test_recipe_without_its_plugin_does_not_train(
     from pydantic import ValidationError
 
     monkeypatch.setitem(sys.modules, "agenttuning_plugin.trainers.axolotl", None)
+    # An earlier test may have left the class there: an exported name is imported once.
+    monkeypatch.delitem(vars(agenttuning_plugin), "AgentTuningPlugin", raising=False)
     cfg = DictDefault(read("agentlm-7b-qlora"))
     if "required" in inspect.signature(PluginManager.register).parameters:  # Axolotl 0.21
         with pytest.raises(ImportError, match="agenttuning_plugin"):
