@@ -116,4 +116,4 @@ def check_prompt(prompt: str, agentinstruct: str | None) -> None:
     if prompt not in (OWN, PUBLISHED):
         raise ConfigError(f"prompt: found {prompt!r}, expected {OWN!r} or {PUBLISHED!r}")
     if prompt == PUBLISHED and not agentinstruct:
-        raise ConfigError("prompt: published: set agentinstruct to your AgentInstruct copy")
+        raise ConfigError("prompt: published: name your AgentInstruct copy (agentinstruct)")

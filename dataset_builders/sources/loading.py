@@ -126,16 +126,11 @@ class SourceSpec:
 
 @dataclass(frozen=True)
 class ResolvedSource:
-    """A source with known format and files; resolved once and passed on.
-
-    Created by `inputs.resolve_source`. The content is read and hashed at most once.
+    """A source with known format and files, made by `inputs.resolve_source`; hashed at most once.
 
     Attributes:
         spec: The source, with a format.
         files: Its files.
-
-    Raises:
-        ConfigError: The format is unknown, or the options do not fit it.
     """
 
     spec: SourceSpec

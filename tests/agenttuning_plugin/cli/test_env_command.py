@@ -164,7 +164,7 @@ def test_validate_all_goes_on_after_one_that_is_not_set_up(run: Run) -> None:
         (("validate", "all", "--option", "speed=3"), "give its name instead of all"),
         (
             ("validate", "database", "--prompt", "published"),
-            "set agentinstruct to your AgentInstruct copy",
+            "name your AgentInstruct copy",
         ),
     ],
 )

@@ -42,7 +42,7 @@ def test_the_address_is_said_before_anything_is_sent(
         done = collect(tmp_path, "--model", "m")
     assert done.exit_code == 0, done.output
     first, second = done.stderr.splitlines()[:2]
-    assert first == f"asking m at {endpoint.url}: 3 of 3 tasks"
+    assert first == f"endpoint m at {endpoint.url}: 3 of 3 tasks"
     assert "cost unknown" in second
     assert "0.0000" not in done.stderr
 
@@ -163,7 +163,7 @@ def test_made_up_pages_are_collected_only_where_asked_for(
     command += ("--data", tmp_path / "data/mind2web", "--out", tmp_path / "T")
     found = run(*command)
     assert isinstance(found.exception, ConfigError)
-    assert "made-up pages only" in str(found.exception)
+    assert "only made-up pages" in str(found.exception)
     assert "docs/tasks/held-in/mind2web.md" in str(found.exception)
     assert not list((tmp_path / "T").rglob("*.parquet"))
     assert run(*command, "--option", "made_up=true").exit_code == 0

@@ -329,7 +329,7 @@ def test_limits_need_prices_and_counts(tmp_path: Path) -> None:
         run(config(tmp_path / "a", "http://127.0.0.1:1/v1", limits=Limits(cost=1.0)))
     endpoint = Endpoint(lambda messages: ANSWER, usage=False)
     with serving(endpoint):
-        with pytest.raises(EndpointError, match="how many tokens"):
+        with pytest.raises(EndpointError, match="does not report its token usage"):
             run(config(tmp_path / "b", endpoint.url, limits=Limits(tokens=1000)))
         assert run(config(tmp_path / "c", endpoint.url, prices=PRICES))["cost"] is None
 

@@ -144,7 +144,7 @@ def test_published_wording_is_what_most_rows_begin_with(tmp_path: Path) -> None:
 def test_wording_that_cannot_be_had_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="prompt: found 'theirs'"):
         load_environment("database", prompt="theirs").wording()
-    with pytest.raises(ConfigError, match="set agentinstruct to your AgentInstruct copy"):
+    with pytest.raises(ConfigError, match="name your AgentInstruct copy"):
         load_environment("database", prompt="published").wording()
     none = str(tmp_path / "none")
     with pytest.raises(SourceNotFoundError):
