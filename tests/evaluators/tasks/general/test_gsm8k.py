@@ -147,7 +147,7 @@ def test_no_room_even_without_shots_is_an_error(tmp_path: Path) -> None:
     evaluator = make("gsm8k", settings(folder(tmp_path), shots=1))
     result = run_evaluator(evaluator, EvalTarget(model=None, tokenizer=None, server=Solver(room=1)))
     assert result.num_errors == 3
-    assert "no room" in result.error
+    assert "do not fit the context" in result.error
 
 
 def test_bad_data_is_named(tmp_path: Path) -> None:

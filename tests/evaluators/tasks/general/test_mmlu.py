@@ -128,7 +128,7 @@ def test_accuracy_is_over_items_and_subjects_are_in_the_records(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("model", "said"), [(Parrot(room=1), "no room"), (Parrot(blind=True), "none of A")]
+    ("model", "said"), [(Parrot(room=1), "does not fit"), (Parrot(blind=True), "none of A")]
 )
 def test_what_cannot_be_measured_is_an_error_and_no_wrong_answer(
     model: Parrot, said: str, tmp_path: Path

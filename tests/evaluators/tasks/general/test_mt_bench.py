@@ -175,7 +175,7 @@ def test_without_judge_or_data_one_line_says_what_is_missing(
         with pytest.raises(SourceNotFoundError, match=r"question.jsonl.*put FastChat's files"):
             make("mt_bench", settings(tmp_path / "absent", server))
         (folder / "reference_answer_x.jsonl").unlink()
-        with pytest.raises(DataError, match="question 30: the judge's prompt wants 'ref_answer_1'"):
+        with pytest.raises(DataError, match="question 30: the judge's prompt needs 'ref_answer_1'"):
             make("mt_bench", settings(folder, server))
 
 
