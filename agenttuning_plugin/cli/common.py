@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 import yaml
+from typer.main import get_command
 from typer.models import ParameterInfo
 
 from agenttuning_plugin.console import plain
@@ -155,3 +156,24 @@ def literal_help(app: typer.Typer) -> None:
 def emit(value: Any) -> None:
     """Print JSON without rich's wrapping and colours."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+
+
+def command_of(app: typer.Typer) -> Any:
+    """Return the click command of a command line, after `literal_help`.
+
+    Restores the help of positional arguments, which typer 0.25 loses with click 8.5.
+    """
+    command = get_command(app)
+    _restore_help(command)
+    return command
+
+
+def _restore_help(command: Any) -> None:
+    hints = getattr(inspect.unwrap(command.callback), "__annotations__", {})
+    for parameter in command.params:
+        if not getattr(parameter, "help", None):
+            for info in getattr(hints.get(parameter.name), "__metadata__", ()):
+                if isinstance(info, ParameterInfo):
+                    parameter.help = info.help
+    for inner in getattr(command, "commands", {}).values():
+        _restore_help(inner)

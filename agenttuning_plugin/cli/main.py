@@ -23,6 +23,7 @@ from agenttuning_plugin.cli.common import (
     Json,
     ModelName,
     Template,
+    command_of,
     emit,
     literal_help,
     name_options,
@@ -44,7 +45,7 @@ app.add_typer(cli_instructions.instructions_app, name="instructions")
 def main() -> None:
     """Run the command line; errors that a user can fix are one line without traceback."""
     try:
-        app()
+        command_of(app)()
     except AgentTuningError as error:
         text = plain(name_options(app, sys.argv[1:], str(error)))
         errors.print(f"[bold red]error:[/bold red] {text}", soft_wrap=True)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from typer.main import get_command
-
+from agenttuning_plugin.cli.common import command_of
 from agenttuning_plugin.cli.main import app
 
 _HEAD = """# Command line
@@ -18,7 +17,7 @@ error, no traceback), 2 a wrong option, 130 after Ctrl-C; further codes are in a
 
 def page() -> str:
     """Return the page, in Markdown."""
-    return _HEAD + "".join(_section(name, command) for name, command in _commands(get_command(app)))
+    return _HEAD + "".join(_section(name, command) for name, command in _commands(command_of(app)))
 
 
 def _commands(command: Any, name: str = "agenttuning") -> Iterator[tuple[str, Any]]:
@@ -37,7 +36,8 @@ def _section(name: str, command: Any) -> str:
 def _row(parameter: Any) -> str:
     names = ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
     if parameter.param_type_name == "argument":
-        names = f"`{parameter.human_readable_name}`"
+        # click's `human_readable_name`, which later releases of typer lack.
+        names = f"`{parameter.metavar or parameter.name.upper()}`"
     default = parameter.default
     if parameter.required:
         shown = "required"

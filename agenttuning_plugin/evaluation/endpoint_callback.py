@@ -40,6 +40,7 @@ from evaluators.results.evaluations import replace_record
 from evaluators.results.history import archive
 from evaluators.training.best_checkpoint import best_is_loaded
 from evaluators.training.callback_order import go_last, report_at_end
+from evaluators.training.trainer_log import log_figures
 from evaluators.training.trainer_target import tokenizer_of
 
 if TYPE_CHECKING:
@@ -276,19 +277,13 @@ class EndpointCallback(TrainerCallback):
             raise EvaluatorError(f"endpoint: step {step}: {reasons}")
 
     def _publish(self, step: int, results: list[EvalResult], control: TrainerControl) -> None:
-        from transformers import Trainer
-
         figures: dict[str, float] = {"eval_endpoint_step": float(step)}
         figures["eval_endpoint_not_measured"] = float(sum(bool(r.error) for r in results))
         for result in results:
             if result.metrics:
                 figures |= result.log()
             replace_record(self._folder.parent, step, result)
-        # See EvaluatorCallback: TRL's own log() clears its averages, and logging resets
-        # the flag that this step's training log waits for.
-        should_log = control.should_log
-        Trainer.log(self._trainer, figures)
-        control.should_log = should_log
+        log_figures(self._trainer, figures, control)
 
     def _take_up(self, now: int) -> None:
         """Queue steps with remaining adapters, and discard those after the checkpoint."""

@@ -31,6 +31,7 @@ from evaluators.training.schedule import EvaluationPolicy, Schedule, check_polic
 from evaluators.training.scheduled_run import NO_TIME, Plan, ScheduledRun, StepResults, failed
 from evaluators.training.step_time import estimate_step_seconds
 from evaluators.training.time_budget import TimeBudget
+from evaluators.training.trainer_log import log_figures
 from evaluators.training.trainer_target import subject_of, tokenizer_of
 
 if TYPE_CHECKING:
@@ -122,12 +123,8 @@ class EvaluatorCallback(TrainerCallback):
         `auto_find_batch_size` restarts until batches fit. Later results are discarded.
         """
         again = self._training and args.auto_find_batch_size and bool(self._base)
-        self._training, self._found, self._last, self._baseline = (
-            True,
-            StepResults(),
-            {},
-            Baseline(),
-        )
+        self._training, self._last = True, {}
+        self._found, self._baseline = StepResults(), Baseline()
         go_before_early_stopping(self._trainer, self)
         if self._budget is not None:
             subject = self._subject()
@@ -279,15 +276,8 @@ class EvaluatorCallback(TrainerCallback):
             )
 
     def _log(self, figures: dict[str, float], state: TrainerState, control: TrainerControl) -> None:
-        from transformers import Trainer
-
         self._found.at(state.global_step).figures.update(figures)
-        # Trainer.log of the base class: TRL's own adds its running averages and clears them, so
-        # this step's training log would lack them. Logging also resets should_log, which would
-        # suppress that log.
-        should_log = control.should_log
-        Trainer.log(self._trainer, figures)
-        control.should_log = should_log
+        log_figures(self._trainer, figures, control)
 
     def _resume(self, state: TrainerState) -> None:
         """Restore the results up to the checkpoint, identically on every rank."""
@@ -297,11 +287,8 @@ class EvaluatorCallback(TrainerCallback):
         if state.is_world_process_zero:
             found = [discard_after_step(self._folder, state.global_step)]
         broadcast_object_list(found)
-        self._last = {
-            row["evaluator"]: state.global_step
-            for row in found[0]
-            if row["step"] == state.global_step
-        }
+        now = state.global_step
+        self._last = {row["evaluator"]: now for row in found[0] if row["step"] == now}
         self._baseline.read(found[0])
         known = self._baseline.knows
         for name in {f.evaluator for f in self._policy.floors if not known(f.evaluator)}:

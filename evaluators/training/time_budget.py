@@ -82,7 +82,12 @@ class TimeBudget:
         return self._step_seconds * (steps - self._first)
 
     def choose(
-        self, plan: Mapping[str, BudgetPlan], due: list[str], step: int, steps: int
+        self,
+        plan: Mapping[str, BudgetPlan],
+        due: list[str],
+        step: int,
+        steps: int,
+        done: int = 0,
     ) -> dict[str, int]:
         """Choose how many items each evaluator may measure now.
 
@@ -91,27 +96,38 @@ class TimeBudget:
             due: The ones that run now.
             step: Optimizer steps made.
             steps: Optimizer steps of the whole run.
+            done: Items of this run that each of those due has already measured.
 
         Returns:
-            Items by name of those due: all of them if time allows, 0 if none is left, and `PROBE`
-            if the time of an item, or of training, is unknown.
+            Items by name of those due, `done` included: all of them if time allows, `done` if none
+            is left, and `PROBE` if the time of an item, or of training, is unknown.
         """
         whole = self.share / (1 - self.share) * self.training_seconds(step, steps)
         left = max(0.0, whole - self.spent)
-        wanted = math.fsum(
-            self._seconds.get(name, 0.0) * each.items * each.runs for name, each in plan.items()
-        )
-        fraction = min(1.0, left / wanted) if wanted else 1.0
+        fraction = min(1.0, left / wanted) if (wanted := self._wanted(plan, due, done)) else 1.0
         chosen = {}
         for name in due:
             if name not in self._seconds:
                 chosen[name] = min(PROBE, plan[name].items) if left or not whole else 0
                 continue
-            number = math.floor(fraction * plan[name].items + 1e-9)
+            number = done + math.floor(fraction * (plan[name].items - done) + 1e-9)
             if not number and self._seconds[name] <= left / max(1, plan[name].runs):
                 number = 1
             chosen[name] = number
         return chosen
+
+    def _wanted(self, plan: Mapping[str, BudgetPlan], due: list[str], done: int) -> float:
+        """Return the seconds that all remaining items of all runs take, at the speed so far."""
+        items = {
+            name: each.items * each.runs - (done if name in due else 0)
+            for name, each in plan.items()
+        }
+        return math.fsum(self._seconds.get(name, 0.0) * number for name, number in items.items())
+
+    def _is_tight(self, plan: Mapping[str, BudgetPlan], name: str, step: int, steps: int) -> bool:
+        """Return whether items of twice the time would exceed what is left."""
+        whole = self.share / (1 - self.share) * self.training_seconds(step, steps)
+        return 2 * self._wanted(plan, [name], 0) > whole - self.spent
 
     def pace(
         self,
@@ -125,7 +141,7 @@ class TimeBudget:
     ) -> int:
         """Let an evaluator measure as many items as time allows, in several parts.
 
-        If time does not allow all, half is measured before the rest is decided, so that slower
+        If time may not allow all, half is measured before the rest is decided, so that slower
         items are noticed; if little is known, at most `_GROWTH` times the number measured before.
 
         Args:
@@ -141,22 +157,30 @@ class TimeBudget:
         Returns:
             Number of items measured; 0 where there was no time.
         """
-        done, new, all_items = 0, 0, plan[name].items
+        done, new, all_items, is_half = 0, 0, plan[name].items, False
         while done < all_items:
-            number = self.choose(plan, [name], step, steps)[name]
+            counted, tight = (done if is_half else 0), False
+            number = self.choose(plan, [name], step, steps, counted)[name]
             if not self.knows(name) and number:
                 number += max(done, finished)
             elif new:
                 number = min(number, done + _GROWTH * new)
-            elif number < all_items:
-                number -= max(0, number - PROBE) // 2
-            number = agree(min(all_items, max(number, finished)))
+            else:
+                tight = number == all_items and self._is_tight(plan, name, step, steps)
+                if number < all_items or tight:
+                    number -= max(0, number - PROBE) // 2
+            number = min(all_items, max(number, finished))
+            # Below 0 where it is half of all items, so that processes agree on that, too.
+            number = agree(-number if tight else number)
+            is_half, number = is_half or number < 0, abs(number)
             if number <= done:
                 break
             begun = self.clock()
             fresh = measure(number)
             self.took(name, fresh, self.clock() - begun)
             done, new = number, new + fresh
+            if counted:
+                break  # The share of later runs is not taken item by item.
         return done
 
     def knows(self, name: str) -> bool:

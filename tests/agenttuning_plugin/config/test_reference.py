@@ -25,6 +25,13 @@ def test_generated_pages_are_what_the_code_says(name: str, page: object) -> None
     assert found == page(), "run: make pages"
 
 
+def test_every_argument_and_option_has_a_help_text() -> None:
+    """With every release of typer: some lose the help of positional arguments."""
+    rows = [row for row in commands.page().splitlines() if row.startswith("| `")]
+    assert len(rows) > 100
+    assert not [row for row in rows if row.endswith("|  |")]
+
+
 def test_the_api_page_lists_the_public_names() -> None:
     text = (ROOT / "docs/reference/api.md").read_text("utf-8")
     listed = re.findall(r"^::: (\w+)\.(\w+)$", text, re.MULTILINE)
