@@ -102,7 +102,7 @@ class TimeBudget:
             Items by name of those due, `done` included: all of them if time allows, `done` if none
             is left, and `PROBE` if the time of an item, or of training, is unknown.
         """
-        whole = self.share / (1 - self.share) * self.training_seconds(step, steps)
+        whole = self._whole(step, steps)
         left = max(0.0, whole - self.spent)
         fraction = min(1.0, left / wanted) if (wanted := self._wanted(plan, due, done)) else 1.0
         chosen = {}
@@ -116,6 +116,10 @@ class TimeBudget:
             chosen[name] = number
         return chosen
 
+    def _whole(self, step: int, steps: int) -> float:
+        """Return the seconds that all evaluations of the run may take."""
+        return self.share / (1 - self.share) * self.training_seconds(step, steps)
+
     def _wanted(self, plan: Mapping[str, BudgetPlan], due: list[str], done: int) -> float:
         """Return the seconds that all remaining items of all runs take, at the speed so far."""
         items = {
@@ -126,8 +130,7 @@ class TimeBudget:
 
     def _is_tight(self, plan: Mapping[str, BudgetPlan], name: str, step: int, steps: int) -> bool:
         """Return whether items of twice the time would exceed what is left."""
-        whole = self.share / (1 - self.share) * self.training_seconds(step, steps)
-        return 2 * self._wanted(plan, [name], 0) > whole - self.spent
+        return 2 * self._wanted(plan, [name], 0) > self._whole(step, steps) - self.spent
 
     def pace(
         self,

@@ -16,6 +16,7 @@ from agenttuning_plugin.training_data.collator import PackedCollator
 from dataset_builders.errors import ConfigError, SourceNotFoundError
 from dataset_builders.manifest.records import Batch
 from dataset_builders.manifest.store import read_manifest
+from tests.support.source_files import write_sides
 from tests.support.trainer_settings import checkpointing
 
 LENGTH = 96
@@ -26,21 +27,7 @@ Make = Callable[..., tuple[TrainingRun, Any]]
 
 @pytest.fixture
 def section(tmp_path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = {"holdout": 2}
-    for name, number in (("agent", 12), ("general", 40)):
-        rows = [
-            {
-                "messages": [
-                    {"role": "user", "content": f"what is {i}?"},
-                    {"role": "assistant", "content": f"{name} {i} " * (1 + i % 9)},
-                ]
-            }
-            for i in range(number)
-        ]
-        path = tmp_path / f"{name}.jsonl"
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-        found[name] = str(path)
-    return found
+    return {"holdout": 2, **write_sides(tmp_path, agent=12, general=40)}
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from dataset_builders.mixing.planning import Plan
 from dataset_builders.mixing.preparation import Encoding
 from dataset_builders.readers import building, files
 from dataset_builders.sources import detection
+from tests.support.source_files import write_sides
 from tests.support.trainer_settings import checkpointing
 
 # By the name in the counts: the function, and what tells one source from another.
@@ -72,21 +72,7 @@ PACKAGES = ("agenttuning_plugin.", "dataset_builders.")
 @pytest.fixture
 def sources(tmp_path: Path) -> dict[str, str]:
     """Two files whose format has to be detected."""
-    found = {}
-    for name, number in (("agent", 12), ("general", 40)):
-        rows = [
-            {
-                "messages": [
-                    {"role": "user", "content": f"what is {i}?"},
-                    {"role": "assistant", "content": f"{name} {i} " * (1 + i % 9)},
-                ]
-            }
-            for i in range(number)
-        ]
-        path = tmp_path / f"{name}.jsonl"
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-        found[name] = str(path)
-    return found
+    return write_sides(tmp_path, agent=12, general=40)
 
 
 def check(counts: Counts, *, parsed: bool, materialised: int) -> None:

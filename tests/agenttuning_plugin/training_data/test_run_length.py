@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +14,12 @@ from agenttuning_plugin.training_data.settings import RunSettings
 from dataset_builders.errors import ConfigError
 from dataset_builders.manifest.records import Batch
 from dataset_builders.mixing.preparation import Encoding
+from tests.support.source_files import write_sides
 
 
 @pytest.fixture
 def sources(tmp_path: Path) -> dict[str, str]:
-    found = {}
-    for name, number in (("agent", 7), ("general", 100)):
-        rows = [
-            {
-                "messages": [
-                    {"role": "user", "content": f"what is {i}?"},
-                    {"role": "assistant", "content": f"{name} {i} " * (1 + i % 9)},
-                ]
-            }
-            for i in range(number)
-        ]
-        path = tmp_path / f"{name}.jsonl"
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-        found[name] = str(path)
-    return found
+    return write_sides(tmp_path, agent=7, general=100)
 
 
 def mixed(sources: dict[str, str], tokenizer: Any, folder: Path, packed: bool, **keys: Any) -> Any:
