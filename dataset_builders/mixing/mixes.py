@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dataset_builders.encoding.lengths import LengthPolicy
 from dataset_builders.errors import ConfigError
-from dataset_builders.mixing.eta_schedule import EtaStage, Mode
+from dataset_builders.mixing.eta_schedule import Mode, QuotaStage
 from dataset_builders.mixing.order import BLOCK, MixOrder, mix_datasets
 from dataset_builders.mixing.planning import MixSchedule, Plan, make_order
 from dataset_builders.mixing.pools import GPT4_SHARE
@@ -140,12 +140,12 @@ def with_source_weights(plan: Plan, agent: Source | None, general: Source | None
     )
 
 
-def _eta(eta: Any) -> float | tuple[EtaStage, ...]:
+def _eta(eta: Any) -> float | tuple[QuotaStage, ...]:
     if isinstance(eta, Real) and not isinstance(eta, bool):
         return float(eta)
     try:
         if isinstance(eta, Sequence) and not isinstance(eta, str):
-            return tuple(EtaStage(int(start), float(share)) for start, share in eta)
+            return tuple(QuotaStage(int(start), float(share)) for start, share in eta)
     except (TypeError, ValueError):
         pass
     raise ConfigError(

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset_builders.errors import ConfigError
-from dataset_builders.mixing.eta_schedule import MODES, EtaStage, Mode, QuotaSchedule
+from dataset_builders.mixing.eta_schedule import MODES, Mode, QuotaSchedule, QuotaStage
 from dataset_builders.mixing.permutation import Index, keys, permute
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 BLOCK = 64
 """Default number of positions within which the agent share is exact: the paper's batch size."""
 
-Eta = float | tuple[EtaStage, ...]
+Eta = float | tuple[QuotaStage, ...]
 """A share of agent examples, or stages of it over positions."""
 
 _CHUNK = 1 << 15  # positions per chunk: fits the processor's cache
@@ -106,7 +106,7 @@ class MixOrder:
             )
 
     @property
-    def stages(self) -> tuple[EtaStage, ...]:
+    def stages(self) -> tuple[QuotaStage, ...]:
         """Return eta as stages over positions, a single one if it is a number."""
         return as_stages(self.eta)
 
@@ -228,14 +228,14 @@ def _passes(rows: Index | None, source: _Source, ranks: Index, seed: int, stream
     return found if rows is None else rows[found]
 
 
-def as_stages(eta: Eta) -> tuple[EtaStage, ...]:
+def as_stages(eta: Eta) -> tuple[QuotaStage, ...]:
     """Return a share as stages; a number is one stage from position 0."""
     if isinstance(eta, tuple):
-        return tuple(EtaStage(int(start), float(share)) for start, share in eta)
-    return (EtaStage(0, float(eta)),)
+        return tuple(QuotaStage(int(start), float(share)) for start, share in eta)
+    return (QuotaStage(0, float(eta)),)
 
 
-def check_eta(stages: Sequence[EtaStage]) -> None:
+def check_eta(stages: Sequence[QuotaStage]) -> None:
     """Check the stages of eta.
 
     Raises:
