@@ -24,7 +24,12 @@ _CLUSTER = "Cluster"
 
 @naming_options(OPTIONS)
 def collect(
-    env: Annotated[str, typer.Option(help="Held-in environment, such as database; or module:Class, ./file.py:Class.")],
+    env: Annotated[
+        str,
+        typer.Option(
+            help="Held-in environment, such as database, or module:Class, ./file.py:Class."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Output folder; an existing collection is resumed.")],
     num_tasks: Annotated[
         int | None, typer.Option(min=1, help="Number of training tasks. [default: all]")

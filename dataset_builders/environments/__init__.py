@@ -111,7 +111,7 @@ class EnvironmentSpec:
         return guarded(self.reference, "__init__", make) if self.is_own else make()
 
     def isolation(self, world: TextEnvironment) -> Isolation:
-        """Where an object of `world` runs: an own one in its own process, unless it sets another."""
+        """Where a world runs: an own one in a process of its own, unless it says otherwise."""
         from dataset_builders.environments.base import TextEnvironment
 
         owners = (world, *type(world).__mro__)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -99,8 +99,7 @@ def own_prompt(module: str, template: Mapping[str, Any] | None = None) -> Prompt
 def _role(value: object) -> Role:
     if value not in ROLES:
         raise TypeError(f"role: found {value!r:.60}, expected one of {', '.join(ROLES)}")
-    role: Role = value
-    return role
+    return cast(Role, value)
 
 
 def _text(value: object) -> str:

@@ -52,7 +52,7 @@ def declared() -> dict[str, str]:
 
 
 def is_reference(name: str) -> bool:
-    """Whether a name is a reference, which may lead nowhere."""
+    """Whether a name is a reference; it need not exist."""
     return ":" in name or name in declared()
 
 
@@ -91,9 +91,7 @@ def load_dialogue(place: str) -> type[Dialogue]:
     """
     target, colon, name = place.rpartition(":")
     if not colon or not target or not name:
-        raise ConfigError(
-            f"environment {place!r}: expected module:Class or ./file.py:Class"
-        )
+        raise ConfigError(f"environment {place!r}: expected module:Class or ./file.py:Class")
     module = import_quietly(target)
     found = getattr(module, name, None)
     if found is None:
@@ -129,6 +127,9 @@ def guarded(place: str, what: str, call: Callable[[], _T]) -> _T:
             return call()
     except AgentTuningError:
         raise
+    except ModuleNotFoundError as error:
+        hint = "" if error.name and place.startswith(error.name) else f" (imported by {place})"
+        raise ConfigError(f"no module named {error.name!r}{hint}") from error
     except SyntaxError as error:
         raise ConfigError(f"{error.filename}:{error.lineno}: {error.msg}") from error
     except (Exception, SystemExit) as error:
