@@ -6,24 +6,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from agenttuning_plugin.config.base import StrictModel
 from dataset_builders.environments import EnvironmentSpec, load_environment
 from dataset_builders.errors import ConfigError
 from evaluators.models.judge_settings import JudgeSettings
 from evaluators.tasks.registry import BENCHMARKS, LM_EVAL, check_options, is_benchmark
+from evaluators.training.schedule import Cadence
 
 
-class _Scheduled(StrictModel):
-    every: int | None = Field(
-        default=None,
-        ge=1,
-        description="Optimizer steps between runs; default: that of `evaluation`.",
-    )
-    at_start: bool = Field(default=True, description="Run before the first step, as the baseline.")
-    at_end: bool = Field(default=True, description="Run after the last step.")
-
-
-class AgentTaskConfig(_Scheduled):
+class AgentTaskConfig(Cadence):
     """Plays tasks of an environment with the model in training."""
 
     type: Literal["agent_task"]
@@ -78,7 +68,7 @@ class AgentTaskConfig(_Scheduled):
         )
 
 
-class GeneralLossConfig(_Scheduled):
+class GeneralLossConfig(Cadence):
     """Measures the loss on the general conversations held out of training."""
 
     type: Literal["general_loss"]
@@ -89,7 +79,7 @@ class GeneralLossConfig(_Scheduled):
         return "general"
 
 
-class ReplayConfig(_Scheduled):
+class ReplayConfig(Cadence):
     """Compares the model's predictions with expert trajectories: seconds instead of minutes."""
 
     type: Literal["replay"]
@@ -116,7 +106,7 @@ class ReplayConfig(_Scheduled):
         return "replay"
 
 
-class BenchmarkConfig(_Scheduled):
+class BenchmarkConfig(Cadence):
     """A task of the paper's tables, measured as by `agenttuning evaluate`."""
 
     type: Literal["benchmark"]
