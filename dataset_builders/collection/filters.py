@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from dataset_builders.conversation import Message
 from dataset_builders.endpoints.reply import CONTEXT_FULL
 from dataset_builders.environments import EnvironmentSpec, load_environment
 from dataset_builders.environments.dialogue import BAD_FORMAT, ROUND_LIMIT
@@ -82,10 +83,15 @@ def can_be_trained(trajectory: Trajectory) -> str:
     """Drop what no builder accepts: no trained turn, an empty turn, invalid Unicode."""
     if not any(message.trained for message in trajectory.messages):
         return NOTHING_TRAINED
-    if not all(message.content.strip() for message in trajectory.messages):
+    if any(_is_empty(message) for message in trajectory.messages):
         return EMPTY_TURN
     broken = any(_SURROGATE.search(message.content) for message in trajectory.messages)
     return LONE_SURROGATE if broken else ""
+
+
+def _is_empty(message: Message) -> bool:
+    # A tool may return nothing, and a call needs no text.
+    return not (message.content.strip() or message.tool_calls or message.role == "tool")
 
 
 def thought_of(turn: str) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from dataset_builders.conversation import parse_messages, to_message_row
+from dataset_builders.conversation import ToolCall, parse_messages, to_message_row
 from dataset_builders.endpoints.pricing import PriceTable
 from dataset_builders.endpoints.reply import Reply
 from dataset_builders.errors import ConfigError, DataError, StorageError
@@ -233,8 +233,7 @@ class SqliteRolloutLog:
     async def record(self, turn: Turn) -> bool:
         """Store a paid reply and its turn; see `RolloutLog.record`."""
         reply = turn.reply
-        values = {name: getattr(reply, name) for name in Reply.__dataclass_fields__}
-        response = turn.key, _dump(values), reply.prompt_tokens, reply.completion_tokens
+        response = turn.key, _dump(_write_reply(reply)), *_tokens(reply)
         place = turn.task_id, turn.attempt, turn.purpose, turn.round, _dump(turn.shown), turn.key
         with self._transaction():
             done = self._db.execute(
@@ -271,15 +270,34 @@ def _dump(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
+def _tokens(reply: Reply) -> tuple[int, int]:
+    return reply.prompt_tokens, reply.completion_tokens
+
+
+def _write_reply(reply: Reply) -> dict[str, Any]:
+    values = {name: getattr(reply, name) for name in Reply.__dataclass_fields__}
+    # Left out if empty, as in databases of earlier versions.
+    calls, malformed = values.pop("tool_calls"), values.pop("malformed")
+    if calls:
+        values["tool_calls"] = [asdict(call) for call in calls]
+    return values | ({"malformed": malformed} if malformed else {})
+
+
 def _read_reply(text: str) -> Reply:
-    return Reply(**json.loads(text))
+    values = json.loads(text)
+    values["tool_calls"] = tuple(ToolCall(**call) for call in values.get("tool_calls", ()))
+    values["malformed"] = tuple(values.get("malformed", ()))
+    return Reply(**values)
 
 
 def write_trajectory(trajectory: Trajectory) -> dict[str, Any]:
     """Convert a trajectory to JSON values."""
-    messages = [to_message_row(message) for message in trajectory.messages]
-    names = (name for name in Trajectory.__dataclass_fields__ if name != "messages")
-    return {**{name: getattr(trajectory, name) for name in names}, "messages": messages}
+    uses_tools = bool(trajectory.tools)
+    messages = [to_message_row(m, uses_tools, uses_tools) for m in trajectory.messages]
+    values = {name: getattr(trajectory, name) for name in Trajectory.__dataclass_fields__}
+    if not uses_tools:  # As in databases of earlier versions.
+        del values["tools"], values["call_counts"]
+    return values | {"messages": messages}
 
 
 def read_trajectory(text: str) -> Trajectory:

@@ -57,17 +57,29 @@ class Sampling:
             )
 
     def request(
-        self, model: str, messages: Sequence[Message], max_tokens: int, attempt: int
+        self,
+        model: str,
+        messages: Sequence[Message],
+        max_tokens: int,
+        attempt: int,
+        tools: str = "",
     ) -> dict[str, Any]:
-        """Return the request's JSON body."""
+        """Return the request's JSON body.
+
+        Args:
+            model: Name of the model.
+            messages: The dialogue.
+            max_tokens: Maximum tokens of the turn.
+            attempt: Attempt at the task, from 0.
+            tools: JSON text of the tools that the model may call; "" for none.
+        """
         body: dict[str, Any] = {
             "model": model,
-            "messages": [
-                {"role": message.role, "content": plain_unicode(message.content)}
-                for message in messages
-            ],
+            "messages": [request_message(message) for message in messages],
             self.token_field: self.max_tokens or max_tokens,
         }
+        if tools:
+            body["tools"] = json.loads(tools)
         if self.temperature is not None:
             body["temperature"] = self.temperature
         if self.top_p is not None:
@@ -77,6 +89,25 @@ class Sampling:
         if self.stop:
             body["stop"] = list(self.stop)
         return {**body, **self.extra}
+
+
+def request_message(message: Message) -> dict[str, Any]:
+    """Return a message as JSON values of the OpenAI chat format."""
+    row: dict[str, Any] = {"role": message.role, "content": plain_unicode(message.content)}
+    if message.tool_calls:
+        row["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": plain_unicode(call.arguments)},
+            }
+            for call in message.tool_calls
+        ]
+    if message.role == "tool":
+        row["tool_call_id"] = message.tool_call_id
+        if message.name:
+            row["name"] = message.name
+    return row
 
 
 def plain_unicode(text: str) -> str:

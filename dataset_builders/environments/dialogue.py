@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import gymnasium
 
 from dataset_builders.conversation import Message
+from dataset_builders.endpoints.answer import Answer
 from dataset_builders.environments.base import OracleStep, TextEnvironment
 from dataset_builders.environments.history import trim_history
 from dataset_builders.environments.prompts import Prompt, own_prompt
@@ -102,6 +103,21 @@ class Dialogue(gymnasium.Wrapper[str, str, str, str]):
     def kept(self, turn: str) -> str:
         """Return an assistant turn as the conversation stores it: whole unless overridden."""
         return turn
+
+    def tools(self) -> str:
+        """Return the tools that the policy may call, as JSON text in the OpenAI format.
+
+        "" if actions are written as text. Valid after `reset`.
+        """
+        return ""
+
+    def assistant_message(self, said: Answer) -> Message:
+        """Return the message that stores an assistant turn; called before `step`."""
+        return Message("assistant", self.kept(said), trained=True, reasoning=said.reasoning or None)
+
+    def observation_messages(self, observation: str) -> tuple[Message, ...]:
+        """Return the messages that follow a turn; called with the observation of `step`."""
+        return (Message("user", observation),)
 
     def has_thought(self, turn: str) -> bool:
         """Whether a turn contains words beyond those that `write` needs for its action.

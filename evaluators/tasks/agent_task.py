@@ -159,9 +159,13 @@ def answer_turns(
     """
     how = decoding or Decoding(0)
 
-    def answer(dialogues: Sequence[Sequence[Message]], most: int) -> list[str | None]:
-        limit = min(most, max_new_tokens or most)
-        return model.chat(dialogues, replace(how, max_new_tokens=limit))
+    def answer(
+        dialogues: Sequence[Sequence[Message]], most: int, tools: Sequence[str]
+    ) -> list[str | None]:
+        limited = replace(how, max_new_tokens=min(most, max_new_tokens or most))
+        if any(tools):
+            return model.chat(dialogues, limited, tools)
+        return model.chat(dialogues, limited)
 
     return answer
 
