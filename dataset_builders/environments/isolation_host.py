@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from dataset_builders.environments.dialogue import Dialogue
+from dataset_builders.environments.own_code import described
 from dataset_builders.errors import AgentTuningError, EnvironmentFailureError
 
 _STDIN = 0
@@ -102,4 +103,4 @@ def _tellable(error: Exception) -> Exception:
     """Return an error that the parent can unpickle: ours unchanged, others by their name."""
     if isinstance(error, AgentTuningError):
         return type(error)(str(error))
-    return EnvironmentFailureError(f"{type(error).__name__}: {error}")
+    return EnvironmentFailureError(described(error))
