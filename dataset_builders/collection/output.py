@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Self, TextIO
 from dataset_builders.collection.card import DatasetCard, write_card
 from dataset_builders.collection.folder import table_path
 from dataset_builders.conversation import Conversation, Message, to_row
-from dataset_builders.environments import load_environment
+from dataset_builders.environments import EnvironmentSpec, load_environment
 from dataset_builders.errors import StorageError
 from dataset_builders.reasoning import with_tags
 from dataset_builders.rollouts.episode import Trajectory
@@ -42,7 +42,10 @@ _BATCH_ROWS = 256
 
 
 def conversations_of(
-    number: int, trajectory: Trajectory, model: str = ""
+    number: int,
+    trajectory: Trajectory,
+    model: str = "",
+    environment: EnvironmentSpec | None = None,
 ) -> Iterator[tuple[Conversation, str]]:
     """Convert a kept trajectory to conversations, in AgentInstruct's form.
 
@@ -54,6 +57,7 @@ def conversations_of(
             is made of it.
         trajectory: Its last turns are left out where they are not the assistant's.
         model: What acted.
+        environment: What was played; by default the held-in one that the trajectory names.
 
     Yields:
         A conversation with an identifier such as "db_17", and the task's identifier.
@@ -61,8 +65,8 @@ def conversations_of(
     Raises:
         DataError: The trajectory has no assistant turn.
     """
-    dialogue = load_environment(trajectory.environment).dialogue
-    task = dialogue.agentinstruct_task
+    spec = environment or load_environment(trajectory.environment)
+    dialogue, task = spec.dialogue, spec.task
     if dialogue.single_turn:
         parts = list(_single_turns(trajectory.messages))
         numbers = [number * dialogue.round_limit + index for index in range(len(parts))]
@@ -138,7 +142,7 @@ class OutputWriter:
     Args:
         folder: Folder of the collection; made if need be. One writer of an environment at
             a time.
-        environment: Name of the environment.
+        environment: The environment, or the name of a held-in one.
         model: What acts; a column of `messages`, and left out of AgentInstruct's shape.
 
     Attributes:
@@ -150,8 +154,14 @@ class OutputWriter:
         StorageError: The folder cannot be written.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], environment: str, model: str = "") -> None:
-        task = load_environment(environment).dialogue.agentinstruct_task
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        environment: str | EnvironmentSpec,
+        model: str = "",
+    ) -> None:
+        spec = load_environment(environment) if isinstance(environment, str) else environment
+        self._environment, task = spec, spec.task
         self.folder, self.task, self.model = Path(folder), task, model
         self.rows = self.trajectories = 0
         # In the order in which they are renamed: the training file last.
@@ -201,7 +211,9 @@ class OutputWriter:
             StorageError: The disk is full, or the folder has gone.
         """
         try:
-            for conversation, task_id in conversations_of(number, trajectory, self.model):
+            for conversation, task_id in conversations_of(
+                number, trajectory, self.model, self._environment
+            ):
                 row = agentinstruct_row(conversation)
                 self._line("jsonl", row)
                 self._line("messages", to_row(conversation, model=bool(self.model)))
