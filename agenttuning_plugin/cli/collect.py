@@ -9,8 +9,8 @@ import typer
 
 from agenttuning_plugin.cli.collect_options import OPTIONS, options_of_limits, show
 from agenttuning_plugin.cli.common import Json, emit, naming_options, parse_options
+from agenttuning_plugin.cli.request_options import json_fields
 from agenttuning_plugin.console import errors
-from agenttuning_plugin.evaluation.request_options import json_fields
 from dataset_builders.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -8,13 +8,11 @@ import typer
 from rich.progress import Progress
 
 from agenttuning_plugin.cli.common import (
-    ENVIRONMENT_OPTIONS,
     AgentInstructCopy,
     EnvironmentOptions,
     EnvironmentPrompt,
     Json,
     emit,
-    naming_options,
     parse_options,
 )
 from agenttuning_plugin.console import console, errors, plain
@@ -72,7 +70,6 @@ def env_setup(
 
 
 @env_app.command("validate")
-@naming_options(ENVIRONMENT_OPTIONS)
 def env_validate(
     name: Annotated[
         str,
