@@ -125,6 +125,7 @@ ROOMS = {
         "manifest",
         "contamination",
         "sandbox",
+        "downloads",
         "environments",
         "endpoints",
         "rollouts",
