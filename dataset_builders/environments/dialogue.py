@@ -46,6 +46,7 @@ class Dialogue(gymnasium.Wrapper[str, str, str, str]):
         agentinstruct_task: Name of its rows in AgentInstruct, such as "db".
         round_limit: Assistant turns after which the episode is truncated.
         max_new_tokens: Tokens an assistant turn may have, as the benchmark sets it.
+        offers_tools: Whether actions are native tool calls.
         single_turn: Whether the model is shown nothing of its former turns, so that each
             turn is a conversation of its own in AgentInstruct.
     """
@@ -54,6 +55,7 @@ class Dialogue(gymnasium.Wrapper[str, str, str, str]):
     agentinstruct_task: ClassVar[str]
     round_limit: ClassVar[int]
     max_new_tokens: ClassVar[int] = 128
+    offers_tools: ClassVar[bool] = False
     single_turn: ClassVar[bool] = False
 
     env: TextEnvironment
