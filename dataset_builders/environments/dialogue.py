@@ -47,6 +47,8 @@ class Dialogue(gymnasium.Wrapper[str, str, str, str]):
         round_limit: Assistant turns after which the episode is truncated.
         max_new_tokens: Tokens an assistant turn may have, as the benchmark sets it.
         offers_tools: Whether actions are native tool calls.
+        tool_form: "module:Class" of the same task as a dialogue with tools, which the option
+            `dialogue: tools` plays; "" if there is none.
         single_turn: Whether the model is shown nothing of its former turns, so that each
             turn is a conversation of its own in AgentInstruct.
     """
@@ -56,6 +58,7 @@ class Dialogue(gymnasium.Wrapper[str, str, str, str]):
     round_limit: ClassVar[int]
     max_new_tokens: ClassVar[int] = 128
     offers_tools: ClassVar[bool] = False
+    tool_form: ClassVar[str] = ""
     single_turn: ClassVar[bool] = False
 
     env: TextEnvironment
