@@ -30,7 +30,12 @@ _CLUSTER = "Cluster"
 
 @naming_options(OPTIONS)
 def collect(
-    env: Annotated[str, typer.Option(help="Held-in environment, such as database.")],
+    env: Annotated[
+        str,
+        typer.Option(
+            help="Held-in environment, such as database, or module:Class, ./file.py:Class."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Output folder; an existing collection is resumed.")],
     num_tasks: Annotated[
         int | None, typer.Option(min=1, help="Number of training tasks. [default: all]")
@@ -176,7 +181,7 @@ def collect(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Collect rewarded trajectories of a model in a held-in environment.
+    """Collect rewarded trajectories of a model in a held-in environment or one of your own.
 
     If interrupted, the same command resumes; no request is paid for twice.
     """
@@ -197,10 +202,11 @@ def collect(
     if oracle and add_thoughts:
         raise ConfigError("--add-thoughts: found with --oracle, expected a --model to write them")
     named = parse_options(option)
+    environment = load_environment(
+        env, prompt=prompt, agentinstruct=agentinstruct, **({"data": data} | named)
+    )
     play = RolloutConfig(
-        environment=load_environment(
-            env, prompt=prompt, agentinstruct=agentinstruct, **({"data": data} | named)
-        ),
+        environment=environment,
         endpoint=None
         if model is None
         else Endpoint(model, base_url, key_variable, timeout=request_timeout, tries=tries),
@@ -215,7 +221,7 @@ def collect(
         ),
         limits=Limits(episode_steps, episode_tokens, episode_cost, episode_time),
         attempts=attempts,
-        min_reward=threshold_of(env) if min_reward is None else min_reward,
+        min_reward=threshold_of(environment) if min_reward is None else min_reward,
         max_concurrency=max_concurrency,
         prices=read_prices(prices) if prices else PriceTable(),
     )

@@ -243,7 +243,7 @@ def _export(
 ) -> None:
     sieve, name = _sieve(config), config.play.environment.name
     asked = config.play.endpoint is not None  # An oracle uses no tokens: 0 would be noise.
-    with OutputWriter(config.out, name, config.model) as output:
+    with OutputWriter(config.out, config.play.environment, config.model) as output:
         for place, ending in store.endings():
             if sieve.keeps(ending.trajectory):
                 output.add(place, ending.trajectory)
@@ -269,6 +269,8 @@ def _export(
 def _facts(config: CollectConfig) -> dict[str, Any]:
     stand_in = config.play.environment.stand_in()
     facts: dict[str, Any] = {"Data": f"{stand_in}, for trying things out only"} if stand_in else {}
+    if config.play.environment.is_own:
+        facts["Reference"] = config.play.environment.reference
     if config.play.endpoint is None:
         return facts
     return facts | {

@@ -15,7 +15,7 @@ from itertools import groupby
 
 from dataset_builders.conversation import Message
 from dataset_builders.endpoints.reply import CONTEXT_FULL
-from dataset_builders.environments import load_environment
+from dataset_builders.environments import EnvironmentSpec, load_environment
 from dataset_builders.environments.dialogue import BAD_FORMAT, ROUND_LIMIT
 from dataset_builders.errors import ConfigError
 from dataset_builders.reasoning import THOUGHT_LABEL
@@ -49,13 +49,14 @@ _REFUSAL = re.compile(
 )
 
 
-def threshold_of(environment: str) -> float:
-    """Return the paper's reward threshold for trajectories of this environment.
+def threshold_of(environment: str | EnvironmentSpec) -> float:
+    """Return the reward threshold for trajectories of this environment, the paper's if it has one.
 
     Raises:
         ConfigError: The environment is unknown.
     """
-    return load_environment(environment).dialogue.world.success_score
+    spec = load_environment(environment) if isinstance(environment, str) else environment
+    return spec.dialogue.world.success_score
 
 
 def reward_filter(min_reward: float) -> Filter:

@@ -61,9 +61,8 @@ def _has_tools(path: Path) -> bool:
 
 def _tasks(out: Path) -> set[str]:
     # The database counts, too: a process killed between table and card leaves no card.
-    tasks = ((name, load_environment(name).dialogue.agentinstruct_task) for name in HELD_IN)
-    return {
-        task
-        for name, task in tasks
-        if card_path(out, task).is_file() or state_path(out, name).is_file()
-    }
+    states = {path.stem for path in (out / STATE).glob("*.sqlite")}
+    held_in = {name: load_environment(name).task for name in HELD_IN}
+    found = {path.stem for path in (out / "card").glob("*.json")}
+    # An own environment's task is its name.
+    return found | {held_in.get(name, name) for name in states}

@@ -34,7 +34,7 @@ from dataset_builders.collection.tables import (
     messages_schema,
 )
 from dataset_builders.conversation import Conversation, Message
-from dataset_builders.environments import load_environment
+from dataset_builders.environments import EnvironmentSpec, load_environment
 from dataset_builders.errors import StorageError
 from dataset_builders.rollouts.episode import Trajectory
 
@@ -48,7 +48,10 @@ _BATCH_ROWS = 256
 
 
 def conversations_of(
-    number: int, trajectory: Trajectory, model: str = ""
+    number: int,
+    trajectory: Trajectory,
+    model: str = "",
+    environment: EnvironmentSpec | None = None,
 ) -> Iterator[tuple[Conversation, str]]:
     """Convert a kept trajectory to conversations, in AgentInstruct's form.
 
@@ -60,6 +63,7 @@ def conversations_of(
             is made of it.
         trajectory: Its last turns are left out where they are not the assistant's.
         model: What acted.
+        environment: What was played; by default the held-in one that the trajectory names.
 
     Yields:
         A conversation with an identifier such as "db_17", and the task's identifier.
@@ -67,8 +71,8 @@ def conversations_of(
     Raises:
         DataError: The trajectory has no assistant turn.
     """
-    dialogue = load_environment(trajectory.environment).dialogue
-    task = dialogue.agentinstruct_task
+    spec = environment or load_environment(trajectory.environment)
+    dialogue, task = spec.dialogue, spec.task
     if dialogue.single_turn:
         parts = list(_single_turns(trajectory.messages))
         numbers = [number * dialogue.round_limit + index for index in range(len(parts))]
@@ -118,7 +122,7 @@ class OutputWriter:
     Args:
         folder: Folder of the collection; made if need be. One writer of an environment at
             a time.
-        environment: Name of the environment.
+        environment: The environment, or the name of a held-in one.
         model: What acts; a column of `messages`, and left out of AgentInstruct's shape.
 
     Attributes:
@@ -130,9 +134,15 @@ class OutputWriter:
         StorageError: The folder cannot be written.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], environment: str, model: str = "") -> None:
-        dialogue = load_environment(environment).dialogue
-        task, self._offers_tools = dialogue.agentinstruct_task, dialogue.offers_tools
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        environment: str | EnvironmentSpec,
+        model: str = "",
+    ) -> None:
+        spec = load_environment(environment) if isinstance(environment, str) else environment
+        self._environment, task = spec, spec.task
+        self._offers_tools = spec.dialogue.offers_tools
         self.folder, self.task, self.model = Path(folder), task, model
         self.rows = self.trajectories = 0
         # In the order in which they are renamed: the training file last.
@@ -181,7 +191,9 @@ class OutputWriter:
             StorageError: The disk is full, or the folder has gone.
         """
         try:
-            for conversation, task_id in conversations_of(number, trajectory, self.model):
+            for conversation, task_id in conversations_of(
+                number, trajectory, self.model, self._environment
+            ):
                 row = messages_row(conversation, model=bool(self.model))
                 self._line("messages", row)
                 if not self._offers_tools:
