@@ -110,7 +110,12 @@ def env_setup(
 @env_app.command("validate")
 @naming_options(ENVIRONMENT_OPTIONS)
 def env_validate(
-    name: Annotated[str, typer.Argument(help="Name from `agenttuning env list`, or all.")] = "all",
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="Name from `agenttuning env list`, module:Class, ./file.py:Class, or all."
+        ),
+    ] = "all",
     split: Annotated[
         str | None, typer.Option(help="Split to play. [default: the first of train, dev, test]")
     ] = None,

@@ -10,6 +10,7 @@ from typing import Any
 
 from dataset_builders.environments import HELD_IN, EnvironmentSpec, load_environment
 from dataset_builders.environments.base import TextEnvironment
+from dataset_builders.environments.references import declared
 from dataset_builders.errors import AgentTuningError, ConfigError
 from dataset_builders.rollouts.episode import Trajectory
 from dataset_builders.rollouts.validation import Validation, validate
@@ -70,10 +71,10 @@ def resolve_environments(
     agentinstruct: str | None,
     options: Mapping[str, Any],
 ) -> list[EnvironmentSpec]:
-    """Return the environment with a name, or all environments for "all".
+    """Return the environment with a name, or all held-in environments for "all".
 
     Args:
-        name: A registry name, or "all".
+        name: A registry name, a reference, or "all".
         data: Folder of its data; for "all" a folder of such folders.
         prompt: "own" or "published".
         agentinstruct: AgentInstruct copy with the published prompts.
@@ -100,16 +101,24 @@ def data_of(world: type[TextEnvironment], folder: str | None) -> str | None:
 
 
 def environment_status(folder: str | None = None) -> list[Readiness]:
-    """Return the status of every environment, the held-out ones last.
+    """Return the status of every environment, those of installed packages included.
+
+    Held-in ones come first, held-out ones last.
 
     Args:
         folder: Folder with one folder of data for each environment.
     """
     found = []
-    for name in sorted(HELD_IN):
-        world = load_environment(name).dialogue.world
-        data = data_of(world, folder)
-        found.append(_readiness(load_environment(name, data=data), world.missing(data)))
+    for name in [*sorted(HELD_IN), *sorted(declared())]:
+        try:
+            world = load_environment(name).dialogue.world
+            data = data_of(world, folder)
+            found.append(_readiness(load_environment(name, data=data), world.missing(data)))
+        except ConfigError as error:
+            if name in HELD_IN:
+                raise
+            # Another package's mistake must not hide the others.
+            found.append(Readiness(name, str(error)))
     return found + [_held_out_readiness(name, folder) for name in sorted(HELD_OUT)]
 
 

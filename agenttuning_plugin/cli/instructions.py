@@ -199,7 +199,9 @@ def _kind(name: str) -> TaskKind:
         from dataset_builders.instructions.operating_system import OperatingSystemTasks
 
         return OperatingSystemTasks()
-    raise ConfigError(f"--env: found {name!r}, expected os or database")
+    raise ConfigError(
+        f"--env: found {name!r}, expected os or database: only for these can a model write tasks"
+    )
 
 
 def _writer(

@@ -23,6 +23,8 @@ from agenttuning_plugin.evaluation.suite import (
 )
 from agenttuning_plugin.evaluation.table import show_panel
 from dataset_builders.endpoints.requests import Sampling
+from dataset_builders.environments import load_environment
+from dataset_builders.environments.references import is_reference
 from dataset_builders.errors import ConfigError
 from dataset_builders.settings import settings
 from evaluators.evaluator import EvalTarget, Evaluator
@@ -157,7 +159,8 @@ def _replay(run: EvaluationRun, subject: LazySubject) -> Evaluator:
 
     if run.replay_data is None:
         raise ConfigError("replay: --replay-data is missing, expected trajectories")
-    return replay_evaluator(run.replay_data, subject(), run.max_length)
+    own = [load_environment(name) for name in run.suites if is_reference(name)]
+    return replay_evaluator(run.replay_data, subject(), run.max_length, own)
 
 
 def report(panel: Panel, run: EvaluationRun) -> bool:

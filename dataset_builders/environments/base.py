@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, SupportsFloat, TypeVar
 
 import gymnasium
 from gymnasium import spaces
@@ -97,6 +97,22 @@ def require_episode(episode: _Episode | None) -> _Episode:
     if episode is None:
         raise ResetNeeded("no task has been started; call reset")
     return episode
+
+
+def check_score(name: str, score: object) -> None:
+    """Check an episode's score.
+
+    Raises:
+        EnvironmentFailureError: It is not a number in [0, 1].
+    """
+    if not isinstance(score, SupportsFloat) or not 0.0 <= float(score) <= 1.0:
+        raise EnvironmentFailureError(f"{name}: score: found {score!r:.60}, expected 0 to 1")
+
+
+def _check_text(name: str, observation: object) -> None:
+    if not isinstance(observation, str):
+        found = type(observation).__name__
+        raise EnvironmentFailureError(f"{name}: observation: found {found}, expected text")
 
 
 class TextEnvironment(gymnasium.Env[str, str]):
@@ -232,6 +248,7 @@ class TextEnvironment(gymnasium.Env[str, str]):
         task_id = self._choose(options or {})
         self.close()
         start = self._begin(task_id)
+        _check_text(self.name, start.observation)
         self._task_id, self._instruction, self._running = task_id, start.instruction, True
         return start.observation, self._info(StepResult(info=start.info))
 
@@ -244,11 +261,15 @@ class TextEnvironment(gymnasium.Env[str, str]):
 
         Raises:
             gymnasium.error.ResetNeeded: No episode is running.
+            EnvironmentFailureError: The observation is no text, or the score is not in [0, 1].
         """
         if not self._running:
             raise ResetNeeded("no episode is running; call reset")
         outcome = self._act(action)
         over = bool(outcome.exit_reason)
+        _check_text(self.name, outcome.observation)
+        if over:
+            check_score(self.name, outcome.score)
         if over:
             self.close()
         return outcome.observation, outcome.score if over else 0.0, over, False, self._info(outcome)
