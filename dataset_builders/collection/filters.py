@@ -15,7 +15,7 @@ from itertools import groupby
 
 from dataset_builders.conversation import Message
 from dataset_builders.endpoints.reply import CONTEXT_FULL
-from dataset_builders.environments import load_environment
+from dataset_builders.environments import EnvironmentSpec, load_environment
 from dataset_builders.environments.dialogue import BAD_FORMAT, ROUND_LIMIT
 from dataset_builders.errors import ConfigError
 from dataset_builders.reasoning import THOUGHT_LABEL
@@ -49,13 +49,14 @@ _REFUSAL = re.compile(
 )
 
 
-def threshold_of(environment: str) -> float:
-    """Return the paper's reward threshold for trajectories of this environment.
+def threshold_of(environment: str | EnvironmentSpec) -> float:
+    """Return the reward threshold for trajectories of this environment, the paper's if it has one.
 
     Raises:
         ConfigError: The environment is unknown.
     """
-    return load_environment(environment).dialogue.world.success_score
+    spec = load_environment(environment) if isinstance(environment, str) else environment
+    return spec.dialogue.world.success_score
 
 
 def reward_filter(min_reward: float) -> Filter:
@@ -236,6 +237,7 @@ class TrajectoryFilter:
 
     Attributes:
         cut_turns: Turns cut at the token limit in all trajectories counted.
+        call_counts: Tool calls and their faults in all trajectories counted; see `Trajectory`.
         counts: "played", "kept" and the number dropped for each reason; "played" is the
             sum of all others.
 
@@ -249,6 +251,7 @@ class TrajectoryFilter:
         self.min_reward = min_reward
         self.counts: Counter[str] = Counter(played=0, kept=0)
         self.cut_turns = 0
+        self.call_counts: Counter[str] = Counter()
         named = {text.partition("=")[0].strip() for text in filters}
         always = [] if ALWAYS in named else [ALWAYS]
         self._further: Mapping[str, Filter] = parse_filters([*always, *filters])
@@ -271,5 +274,6 @@ class TrajectoryFilter:
         reason = self.reason(trajectory)
         self.counts["played"] += 1
         self.cut_turns += trajectory.cut_turns
+        self.call_counts.update(trajectory.call_counts)
         self.counts[reason or "kept"] += 1
         return not reason
