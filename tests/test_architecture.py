@@ -126,6 +126,7 @@ ROOMS = {
         "contamination",
         "endpoints",
         "sandbox",
+        "downloads",
         "environments",
         "rollouts",
         "collection",

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agenttuning_plugin.cli.collect_options import OPTIONS, options_of_limits, show
+from agenttuning_plugin.cli.collect_options import (
+    OPTIONS,
+    lost_to_calls,
+    options_of_limits,
+    show,
+    warn,
+)
 from agenttuning_plugin.cli.common import Json, emit, naming_options, parse_options
+from agenttuning_plugin.cli.request_options import json_fields
 from agenttuning_plugin.console import errors
-from agenttuning_plugin.evaluation.request_options import json_fields
 from dataset_builders.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -236,12 +242,20 @@ def collect(
     finish = ThoughtAdder(play.environment) if add_thoughts else None
     with showing(errors, play.endpoint) as progress:
         report = run(config, watch=progress.watch, finish=finish)
+    _finish(report, out, as_json=as_json, has_tool_form=bool(play.environment.dialogue.tool_form))
+
+
+def _finish(report: dict[str, Any], out: Path, *, as_json: bool, has_tool_form: bool) -> None:
     if as_json:
         emit(report)
     else:
-        show(report, out)
+        show(report, out, has_tool_form=has_tool_form)
     if report["stopped"]:
         raise typer.Exit(130 if report["stopped"] == "interrupted" else 3)
+    if lost_to_calls(report):
+        if as_json:
+            warn(report, has_tool_form=has_tool_form)
+        raise typer.Exit(1)
 
 
 def _cluster(engine: str, address: str | None) -> Cluster | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from dataset_builders.collection.filters import TrajectoryFilter, threshold_of
 from dataset_builders.collection.folder import STATE
-from dataset_builders.collection.store import read_trajectory
+from dataset_builders.collection.serialization import read_trajectory
 from dataset_builders.environments import HELD_IN
 from dataset_builders.errors import ConfigError, DataError
 from dataset_builders.rollouts.episode import Trajectory

@@ -237,6 +237,7 @@ class TrajectoryFilter:
 
     Attributes:
         cut_turns: Turns cut at the token limit in all trajectories counted.
+        call_counts: Tool calls and their faults in all trajectories counted; see `Trajectory`.
         counts: "played", "kept" and the number dropped for each reason; "played" is the
             sum of all others.
 
@@ -250,6 +251,7 @@ class TrajectoryFilter:
         self.min_reward = min_reward
         self.counts: Counter[str] = Counter(played=0, kept=0)
         self.cut_turns = 0
+        self.call_counts: Counter[str] = Counter()
         named = {text.partition("=")[0].strip() for text in filters}
         always = [] if ALWAYS in named else [ALWAYS]
         self._further: Mapping[str, Filter] = parse_filters([*always, *filters])
@@ -272,5 +274,6 @@ class TrajectoryFilter:
         reason = self.reason(trajectory)
         self.counts["played"] += 1
         self.cut_turns += trajectory.cut_turns
+        self.call_counts.update(trajectory.call_counts)
         self.counts[reason or "kept"] += 1
         return not reason

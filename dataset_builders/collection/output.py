@@ -9,6 +9,9 @@ A folder holds, for every AgentInstruct task that was collected into it:
 - `origins/<task>.jsonl`: of every row the task it came from, its reward and its end;
 - `README.md` and `card/<task>.json`: what was collected, with what, and what it cost.
 
+A dialogue with tools has calls and results, which AgentInstruct's format cannot hold: its parquet
+file has the `messages` format, with `tools`, and there is no `jsonl/<task>.jsonl`.
+
 Files of other names may lie beside these, but data files (`.parquet`, `.json`, `.jsonl`)
 neither in the folder itself nor in `data/`, for a reader would look at them.
 """
@@ -24,20 +27,23 @@ from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from dataset_builders.collection.card import DatasetCard, write_card
 from dataset_builders.collection.folder import table_path
-from dataset_builders.conversation import Conversation, Message, to_row
+from dataset_builders.collection.tables import (
+    agentinstruct_row,
+    agentinstruct_schema,
+    messages_row,
+    messages_schema,
+)
+from dataset_builders.conversation import Conversation, Message
 from dataset_builders.environments import EnvironmentSpec, load_environment
 from dataset_builders.errors import StorageError
-from dataset_builders.reasoning import with_tags
 from dataset_builders.rollouts.episode import Trajectory
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
 SOURCE = "collected"
 """Source of every collected conversation."""
 
-_SPEAKERS = {"user": "human", "assistant": "gpt"}
 _BATCH_ROWS = 256
 
 
@@ -74,7 +80,12 @@ def conversations_of(
         parts, numbers = [_finished(trajectory.messages)], [number]
     for place, messages in zip(numbers, parts, strict=True):
         conversation = Conversation.create(
-            messages, id=f"{task}_{place}", source=SOURCE, task=task, model=model
+            messages,
+            id=f"{task}_{place}",
+            source=SOURCE,
+            task=task,
+            model=model,
+            tools=trajectory.tools,
         )
         yield conversation, trajectory.task_id
 
@@ -92,37 +103,6 @@ def _single_turns(messages: tuple[Message, ...]) -> Iterator[tuple[Message, ...]
         opening = messages[: trained[0] - 1]
         for index in trained:
             yield (*opening, *messages[index - 1 : index + 1])
-
-
-def agentinstruct_row(conversation: Conversation) -> dict[str, Any]:
-    """Convert a conversation to an AgentInstruct row: `loss` is null on human turns.
-
-    The format has no field for reasoning, so it is put into the text, in tags.
-    """
-    turns = [
-        {
-            "from": _SPEAKERS[message.role],
-            "loss": message.trained if message.role == "assistant" else None,
-            "value": with_tags(message.content, message.reasoning),
-        }
-        for message in conversation.messages
-    ]
-    return {"conversations": turns, "id": conversation.id}
-
-
-def agentinstruct_schema() -> pa.Schema:
-    """Return the columns of AgentInstruct on the hub, with the features that `datasets` reads."""
-    import pyarrow as pa
-
-    text = {"dtype": "string", "_type": "Value"}
-    turn = {"from": text, "loss": {"dtype": "bool", "_type": "Value"}, "value": text}
-    features = {"conversations": {"feature": turn, "_type": "List"}, "id": text}
-    turns = pa.struct([("from", pa.string()), ("loss", pa.bool_()), ("value", pa.string())])
-    return pa.schema(
-        [("conversations", pa.list_(turns)), ("id", pa.string())],
-        # Same as written by `datasets`, whose import takes longer than everything else here.
-        metadata={"huggingface": json.dumps({"info": {"features": features}})},
-    )
 
 
 class OutputWriter:
@@ -162,12 +142,12 @@ class OutputWriter:
     ) -> None:
         spec = load_environment(environment) if isinstance(environment, str) else environment
         self._environment, task = spec, spec.task
+        self._offers_tools = spec.dialogue.offers_tools
         self.folder, self.task, self.model = Path(folder), task, model
         self.rows = self.trajectories = 0
         # In the order in which they are renamed: the training file last.
-        self._texts = {
-            kind: self.folder / kind / f"{task}.jsonl" for kind in ("jsonl", "messages", "origins")
-        }
+        kinds = ("messages", "origins") if self._offers_tools else ("jsonl", "messages", "origins")
+        self._texts = {kind: self.folder / kind / f"{task}.jsonl" for kind in kinds}
         self._table = table_path(self.folder, task)
         self._open: dict[str, TextIO] = {}
         self._writer: pq.ParquetWriter | None = None
@@ -182,7 +162,7 @@ class OutputWriter:
                 path.parent.mkdir(parents=True, exist_ok=True)
             for kind, path in self._texts.items():
                 self._open[kind] = _part(path).open("w", encoding="utf-8", newline="\n")
-            self._schema = agentinstruct_schema()
+            self._schema = messages_schema() if self._offers_tools else agentinstruct_schema()
             self._writer = pq.ParquetWriter(_part(self._table), self._schema)
         except OSError as error:
             self._discard()
@@ -214,9 +194,11 @@ class OutputWriter:
             for conversation, task_id in conversations_of(
                 number, trajectory, self.model, self._environment
             ):
-                row = agentinstruct_row(conversation)
-                self._line("jsonl", row)
-                self._line("messages", to_row(conversation, model=bool(self.model)))
+                row = messages_row(conversation, model=bool(self.model))
+                self._line("messages", row)
+                if not self._offers_tools:
+                    row = agentinstruct_row(conversation)
+                    self._line("jsonl", row)
                 self._line("origins", _origin(conversation, task_id, trajectory))
                 self._batch.append(row)
                 self.rows += 1

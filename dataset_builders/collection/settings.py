@@ -77,7 +77,7 @@ class CollectConfig:
         costs = self.limits.cost is not None or play.limits.cost is not None
         if costs and play.endpoint and not play.prices.knows(play.endpoint.model):
             raise ConfigError(
-                f"a limit on cost needs the price of {play.endpoint.model}; name it in --prices"
+                f"a limit on cost needs the price of {play.endpoint.model}; name it in `prices`"
             )
 
     def chosen(self) -> list[str]:

@@ -17,11 +17,15 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from dataset_builders.conversation import ToolCall, parse_messages, to_message_row
+from dataset_builders.collection.serialization import (
+    read_reply,
+    read_trajectory,
+    write_reply,
+    write_trajectory,
+)
 from dataset_builders.endpoints.pricing import PriceTable
 from dataset_builders.endpoints.reply import Reply
 from dataset_builders.errors import ConfigError, DataError, StorageError
-from dataset_builders.rollouts.episode import Trajectory
 from dataset_builders.rollouts.ledger import ACT, AttemptResult, Turn, Usage
 
 VERSION = 1
@@ -203,7 +207,7 @@ class SqliteRolloutLog:
         rows = self._db.execute("SELECT key, reply FROM responses WHERE cost IS NULL").fetchall()
         priced = []
         for key, text in rows:
-            reply = _read_reply(text)
+            reply = read_reply(text)
             taken = reply.prompt_tokens, reply.cached_tokens, reply.completion_tokens
             cost = prices.cost(model, *taken) if reply.counted else None
             if cost is not None:
@@ -221,19 +225,19 @@ class SqliteRolloutLog:
             (task_id, attempt, purpose),
         )
         return [
-            Turn(task_id, attempt, number, purpose, json.loads(shown), key, _read_reply(reply))
+            Turn(task_id, attempt, number, purpose, json.loads(shown), key, read_reply(reply))
             for number, shown, key, reply in rows
         ]
 
     async def reply(self, key: str) -> Reply | None:
         """Return the stored reply to a request, or None."""
         row = self._db.execute("SELECT reply FROM responses WHERE key = ?", (key,)).fetchone()
-        return _read_reply(row[0]) if row else None
+        return read_reply(row[0]) if row else None
 
     async def record(self, turn: Turn) -> bool:
         """Store a paid reply and its turn; see `RolloutLog.record`."""
         reply = turn.reply
-        response = turn.key, _dump(_write_reply(reply)), *_tokens(reply)
+        response = turn.key, _dump(write_reply(reply)), *_tokens(reply)
         place = turn.task_id, turn.attempt, turn.purpose, turn.round, _dump(turn.shown), turn.key
         with self._transaction():
             done = self._db.execute(
@@ -272,35 +276,3 @@ def _dump(value: Any) -> str:
 
 def _tokens(reply: Reply) -> tuple[int, int]:
     return reply.prompt_tokens, reply.completion_tokens
-
-
-def _write_reply(reply: Reply) -> dict[str, Any]:
-    values = {name: getattr(reply, name) for name in Reply.__dataclass_fields__}
-    # Left out if empty, as in databases of earlier versions.
-    calls, malformed = values.pop("tool_calls"), values.pop("malformed")
-    if calls:
-        values["tool_calls"] = [asdict(call) for call in calls]
-    return values | ({"malformed": malformed} if malformed else {})
-
-
-def _read_reply(text: str) -> Reply:
-    values = json.loads(text)
-    values["tool_calls"] = tuple(ToolCall(**call) for call in values.get("tool_calls", ()))
-    values["malformed"] = tuple(values.get("malformed", ()))
-    return Reply(**values)
-
-
-def write_trajectory(trajectory: Trajectory) -> dict[str, Any]:
-    """Convert a trajectory to JSON values."""
-    uses_tools = bool(trajectory.tools)
-    messages = [to_message_row(m, uses_tools, uses_tools) for m in trajectory.messages]
-    values = {name: getattr(trajectory, name) for name in Trajectory.__dataclass_fields__}
-    if not uses_tools:  # As in databases of earlier versions.
-        del values["tools"], values["call_counts"]
-    return values | {"messages": messages}
-
-
-def read_trajectory(text: str) -> Trajectory:
-    """Restore a trajectory from `write_trajectory`'s values."""
-    values = json.loads(text)
-    return Trajectory(**{**values, "messages": parse_messages(values["messages"])})

@@ -16,7 +16,7 @@ import gymnasium
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 
-from dataset_builders.errors import ConfigError, EnvironmentFailureError
+from dataset_builders.errors import ConfigError, EnvironmentFailureError, SourceNotFoundError
 
 MAX_CHARACTERS = 1_000_000
 """Maximum text length of the declared spaces, in characters."""
@@ -202,6 +202,8 @@ class TextEnvironment(gymnasium.Env[str, str]):
     def missing(cls, data: str | Path | None = None) -> str:
         """Return why the environment cannot run here, with the remedy, in one line.
 
+        Where a command is the remedy, the line ends in it, for `agenttuning env list`.
+
         Returns:
             "" if nothing is missing.
         """
@@ -228,8 +230,12 @@ class TextEnvironment(gymnasium.Env[str, str]):
         Args:
             data: Folder of the data to set up from.
             say: Called with progress messages.
+
+        Raises:
+            SourceNotFoundError: Something is missing that this cannot set up.
         """
-        del data
+        if missing := cls.missing(data):
+            raise SourceNotFoundError(missing)
         say(f"{cls.name}: nothing to set up")
 
     def reset(

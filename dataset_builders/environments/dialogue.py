@@ -46,6 +46,9 @@ class Dialogue(gymnasium.Wrapper[str, str, str, str]):
         agentinstruct_task: Name of its rows in AgentInstruct, such as "db"; "" if it is not there.
         round_limit: Assistant turns after which the episode is truncated.
         max_new_tokens: Tokens an assistant turn may have, as the benchmark sets it.
+        offers_tools: Whether actions are native tool calls.
+        tool_form: "module:Class" of the same task as a dialogue with tools, which the option
+            `dialogue: tools` plays; "" if there is none.
         prompt_template: Prompt template in Python, as `prompt.yaml` has it: `opening`, a list of
             `{"role", "content"}`, and the texts `first` and `feedback` around observations. Not
             needed with a `prompt.yaml` beside the class; with neither, observations stand alone.
@@ -59,6 +62,8 @@ class Dialogue(gymnasium.Wrapper[str, str, str, str]):
     agentinstruct_task: ClassVar[str] = ""
     round_limit: ClassVar[int]
     max_new_tokens: ClassVar[int] = 128
+    offers_tools: ClassVar[bool] = False
+    tool_form: ClassVar[str] = ""
     single_turn: ClassVar[bool] = False
     prompt_template: ClassVar[Mapping[str, Any] | None] = None
     held_out: ClassVar[bool] = False

@@ -61,6 +61,7 @@ class ToolDialogue(Dialogue):
         ConfigError: The schemas are invalid; see `check_schemas`. Raised by `reset`.
     """
 
+    offers_tools: ClassVar[bool] = True
     max_new_tokens: ClassVar[int] = 512
 
     def __init__(self, env: TextEnvironment, prompt: Prompt) -> None:

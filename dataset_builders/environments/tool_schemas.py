@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dataset_builders.errors import ConfigError
-from dataset_builders.tools import ToolCall
-
-TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-"""Names of tools that endpoints accept."""
+from dataset_builders.tools import TOOL_NAME, ToolCall
 
 UNKNOWN_TOOL = "unknown_tool"
 INVALID_ARGUMENTS = "invalid_arguments"

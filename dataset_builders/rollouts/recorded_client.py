@@ -68,7 +68,7 @@ class RecordedClient(Policy):
         async with lock:
             reply = await self._log.reply(key)
             if reply is None:
-                reply = await self.transport.send(body)
+                reply = await self.transport.send(body, tools=request.tools)
             place = request.task_id, request.attempt, request.round, request.purpose
             await self._log.record(Turn(*place, answered_text(request.messages), key, reply))
         if self._must_count and not reply.counted:

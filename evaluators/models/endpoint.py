@@ -197,7 +197,7 @@ class ServedTask:
     ) -> list[str | None]:
         """See `LanguageModel.chat`."""
         requests = [
-            Request(self._model.chat_body(each, decoding, offered))
+            Request(self._model.chat_body(each, decoding, offered), tools=offered)
             for each, offered in zip(dialogues, tools or [""] * len(dialogues), strict=True)
         ]
         return self._texts(requests, decoding)

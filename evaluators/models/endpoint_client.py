@@ -27,6 +27,7 @@ class Request:
     body: Mapping[str, Any]
     route: str = CHAT
     raw: bool = False
+    tools: str = ""
 
 
 class Refusals:
@@ -75,7 +76,7 @@ async def answer_of(
         EndpointError: The request failed repeatedly, or all of the task are refused.
     """
     try:
-        reply = await client.send(request.body, request.route, raw=request.raw)
+        reply = await client.send(request.body, request.route, raw=request.raw, tools=request.tools)
     except EpisodeEndedError as error:
         if error.reason == CONTEXT_FULL:
             return None

@@ -4,27 +4,17 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import pytest
 
 from dataset_builders.conversation import Message
 from dataset_builders.endpoints.answer import Answer, read_answer, replace_text
-from dataset_builders.environments import HELD_IN, EnvironmentSpec
-from dataset_builders.environments.base import (
-    Isolation,
-    Oracle,
-    OracleStep,
-    ResetResult,
-    StepResult,
-    TextEnvironment,
-)
+from dataset_builders.environments import EnvironmentSpec
 from dataset_builders.environments.dialogue import ROUND_LIMIT
 from dataset_builders.environments.history import MAX_SEGMENTS, trim_history
 from dataset_builders.environments.isolated import IsolatedDialogue
-from dataset_builders.environments.prompts import Prompt
-from dataset_builders.environments.tool_dialogue import ToolDialogue
 from dataset_builders.environments.tool_schemas import check_schemas
 from dataset_builders.errors import ConfigError
 from dataset_builders.rollouts.episode import Trajectory
@@ -32,99 +22,22 @@ from dataset_builders.rollouts.play import play
 from dataset_builders.rollouts.policy import OraclePolicy, ScriptedPolicy
 from dataset_builders.rollouts.validation import validate
 from dataset_builders.tools import ToolCall
+from tests.support.account import (
+    ACCOUNT,
+    CLOSE,
+    PAY,
+    TALKING,
+    AccountDialogue,
+    AccountEnvironment,
+    account,
+    call,
+    calls,
+    tool,
+)
 
-TALKS = "talks"
+__all__ = ["account"]
 
-
-class AccountEnvironment(TextEnvironment):
-    """Task "a-train-N": pay in N coins one by one, then close the account or say "done"."""
-
-    name: ClassVar[str] = "account"
-    idle_action: ClassVar[str] = "look"
-
-    def __init__(self, isolation: Isolation = "inline") -> None:
-        super().__init__()
-        self.isolation = isolation
-        self.coins = self.wanted = 0
-
-    def task_ids(self, split: str) -> tuple[str, ...]:
-        return tuple(f"a-{split}-{number}" for number in (1, 2, 3))
-
-    def oracle(self) -> Oracle:
-        for number in range(self.wanted):
-            seen = yield OracleStep("I pay.", "pay 1")
-            assert seen == f"{number + 1} coins"
-        yield OracleStep("That is all.", "close")
-
-    def _begin(self, task_id: str) -> ResetResult:
-        self.coins, self.wanted = 0, int(task_id.split("-")[2])
-        return ResetResult(f"Pay in {self.wanted}.", f"Pay in {self.wanted}.")
-
-    def _act(self, action: str) -> StepResult:
-        kind, _, number = action.partition(" ")
-        if kind == "pay":
-            self.coins += int(number)
-        if kind == "close" or action == "say done":
-            return StepResult("", "closed", float(self.coins == self.wanted))
-        return StepResult(f"{self.coins} coins", valid=kind != "say")
-
-
-class AccountDialogue(ToolDialogue):
-    """Tools `pay`, `look` and `close`; text is an action for the user only if `talks`."""
-
-    world: ClassVar[type[TextEnvironment]] = AccountEnvironment
-    agentinstruct_task: ClassVar[str] = "account"
-    round_limit: ClassVar[int] = 6
-
-    @classmethod
-    def own_prompt(cls) -> Prompt:
-        return Prompt("own", (Message("system", "You keep accounts."),))
-
-    def schemas(self) -> list[dict[str, Any]]:
-        coins = {"type": "integer", "minimum": 1}
-        pay = {"type": "object", "properties": {"coins": coins}, "required": ["coins"]}
-        return [tool("pay", pay), tool("look", None), tool("close", {"type": "object"})]
-
-    def action_of(self, call: ToolCall | str) -> str | None:
-        if isinstance(call, str):
-            return f"say {call}" if TALKS in self.prompt.pieces else None
-        coins = json.loads(call.arguments).get("coins")
-        return call.name if coins is None else f"{call.name} {coins}"
-
-    def call_of(self, action: str) -> ToolCall | str:
-        kind, _, coins = action.partition(" ")
-        return ToolCall(kind, json.dumps({"coins": int(coins)} if coins else {}))
-
-
-class TalkingDialogue(AccountDialogue):
-    @classmethod
-    def own_prompt(cls) -> Prompt:
-        return Prompt("own", (), {TALKS: ""})
-
-
-def tool(name: str, parameters: Mapping[str, Any] | None) -> dict[str, Any]:
-    function = {"name": name, "description": name} | (
-        {} if parameters is None else {"parameters": parameters}
-    )
-    return {"type": "function", "function": function}
-
-
-def call(name: str, id: str = "", **arguments: Any) -> ToolCall:
-    return ToolCall(name, json.dumps(arguments), id)
-
-
-def calls(*made: ToolCall, text: str = "") -> Answer:
-    return Answer(text, tool_calls=made)
-
-
-ACCOUNT = EnvironmentSpec("account")
-PAY, CLOSE = call("pay", coins=1), call("close")
-
-
-@pytest.fixture(autouse=True)
-def account(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(HELD_IN, "account", f"{__name__}:AccountDialogue")
-    monkeypatch.setitem(HELD_IN, "talking", f"{__name__}:TalkingDialogue")
+pytestmark = pytest.mark.usefixtures("account")
 
 
 def played(
@@ -237,8 +150,7 @@ def test_a_turn_without_a_call_is_asked_for_one() -> None:
 
 
 def test_text_is_an_action_where_the_world_takes_it() -> None:
-    talking = EnvironmentSpec("talking")
-    trajectory = played(calls(PAY), "hello", "done", spec=talking)
+    trajectory = played(calls(PAY), "hello", "done", spec=TALKING)
     assert [message.role for message in trajectory.messages] == [
         *("user", "assistant", "tool"),
         *("assistant", "user", "assistant"),
@@ -267,7 +179,7 @@ def test_the_oracle_calls_tools_and_the_environment_is_valid(isolation: str) -> 
 
 def test_a_process_of_its_own_plays_the_same() -> None:
     turns = [calls(PAY, call("fly")), Answer(malformed=("{",)), calls(CLOSE)]
-    spec = EnvironmentSpec("account", place=f"{__name__}:AccountDialogue")
+    spec = EnvironmentSpec("account", place="tests.support.account:AccountDialogue")
     own = IsolatedDialogue(spec, spec.wording())
     try:
         own.reset(options={"task_id": "a-train-1"})
