@@ -109,6 +109,11 @@ class EnvironmentSpec:
         make = partial(self.dialogue.world, **self.options)
         return guarded(self.reference, "__init__", make) if self.is_own else make()
 
+    @property
+    def as_messages(self) -> bool:
+        """Whether its rows have the `messages` format: AgentInstruct's has no tools or system."""
+        return self.dialogue.offers_tools or self.is_own
+
     def isolation(self, world: TextEnvironment) -> Isolation:
         """Where a world runs: an own one in a process of its own, unless it says otherwise."""
         from dataset_builders.environments.base import TextEnvironment

@@ -31,7 +31,9 @@ def main() -> None:
     pipe: Connection[Any, Any] = Connection(int(sys.argv[1]))
     try:
         spec, prompt = pipe.recv()
-        serve(pipe, _Host(spec.make(prompt)))
+        host = _Host(spec.make(prompt))
+        pipe.send(None)  # Started: from now on the limit of a call counts.
+        serve(pipe, host)
     except (EOFError, OSError):
         pass
     # Game libraries have hung in their own clean-up.
