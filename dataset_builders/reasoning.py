@@ -94,6 +94,24 @@ def said_from(turn: str) -> int:
     return ends[-1] if ends else max(turn.rfind(said), 0)
 
 
+def thought_spans(turn: str) -> list[tuple[int, int]]:
+    """Return where a turn's thoughts stand, marks included, in order.
+
+    Thoughts in channels (gpt-oss) are not listed. One that is never closed reaches to the end; a
+    closing mark before any opening one closes a thought that the prompt has opened.
+    """
+    spans: list[tuple[int, int]] = []
+    position = 0
+    stray = _last_closing(turn)
+    if stray is not None and _OPENING.search(turn, 0, stray.start()) is None:
+        spans, position = [(0, stray.end())], stray.end()
+    while opening := _OPENING.search(turn, position):
+        closing = _CLOSING.search(turn, opening.end())
+        position = closing.end() if closing else len(turn)
+        spans.append((opening.start(), position))
+    return spans
+
+
 def opens_thought(prompt: str) -> bool:
     """Whether a prompt ends with the mark that opens a thought."""
     return _OPENS_PROMPT.search(prompt) is not None

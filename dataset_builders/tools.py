@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dataset_builders.errors import DataError
+
+TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+"""Names of tools that endpoints accept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,12 @@ def parse_tools(raw: object) -> str:
                 f"tools: schema {index}: function name: found {name!r:.40}, expected text"
             )
     return _to_json(list(schemas), "tools") if schemas else ""
+
+
+def tool_names(tools: str) -> list[str]:
+    """Return the names of the functions in JSON text of `parse_tools`."""
+    schemas = json.loads(tools) if tools else []
+    return [schema.get("function", schema)["name"] for schema in schemas]
 
 
 def parse_tool_calls(raw: object) -> tuple[ToolCall, ...]:

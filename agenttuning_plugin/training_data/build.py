@@ -13,9 +13,8 @@ from agenttuning_plugin.reports.rows import MIX
 from agenttuning_plugin.training_data.built_mix import BuiltMix
 from dataset_builders.errors import AgentTuningError, ConfigError, StorageError
 from dataset_builders.mixing.mixes import mix
-from dataset_builders.mixing.order import MixOrder
 from dataset_builders.mixing.planning import Plan
-from dataset_builders.mixing.preparation import Encoding, check_sources, prepare, prepare_messages
+from dataset_builders.mixing.preparation import Encoding, check_settings, prepare, prepare_messages
 from dataset_builders.mixing.unit_conversion import UNITS
 from dataset_builders.sources.inputs import resolve_source
 
@@ -68,8 +67,7 @@ def build_to_disk(
         raise ConfigError(f"{out}: exists already, expected a new folder")
     if plan.unit not in UNITS:
         raise ConfigError(f"eta_unit: found {plan.unit!r}, expected one of {', '.join(UNITS)}")
-    check_sources(agent, general, plan)
-    MixOrder(1, 1, plan.eta, seed, num_examples, plan.block, plan.mode)
+    check_settings(agent, general, plan, num_examples)
     with storage_errors(out), scratch_beside(out) as scratch:
         sources = {
             "agent": [resolve_source(path) for path in agent if plan.needs_agent],

@@ -115,7 +115,7 @@ def _path(nodes: list[Mapping[str, Any]], leaf: int) -> tuple[int, ...]:
 def _links(node: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
     links = node.get("semantic_parents")
     for link in links if isinstance(links, list) else ():
-        if isinstance(link, Mapping):
+        if isinstance(link, Mapping) and type(link.get("node")) is int:
             yield link.get("type"), link.get("node")
 
 
@@ -198,8 +198,13 @@ def _cut_nodes(trace: Mapping[str, Any]) -> set[Any]:
 
 
 def _calls_of(trace: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the model calls that gave a node."""
     calls = trace.get("calls")
-    return [call for call in calls if isinstance(call, Mapping)] if isinstance(calls, list) else []
+    return [
+        call
+        for call in (calls if isinstance(calls, list) else ())
+        if isinstance(call, Mapping) and type(call.get("node")) is int
+    ]
 
 
 def reward_of(rewards: Any) -> float | None:

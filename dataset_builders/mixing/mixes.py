@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from dataset_builders.encoding.lengths import LengthPolicy
 from dataset_builders.errors import ConfigError
 from dataset_builders.mixing.eta_schedule import Mode, QuotaStage
-from dataset_builders.mixing.order import BLOCK, MixOrder, mix_datasets
+from dataset_builders.mixing.order import BLOCK, mix_datasets
 from dataset_builders.mixing.planning import MixSchedule, Plan, make_order
 from dataset_builders.mixing.pools import GPT4_SHARE
 from dataset_builders.mixing.preparation import (
     EncodedSources,
     Encoding,
-    check_sources,
+    check_settings,
     prepare,
     prepare_messages,
 )
@@ -112,8 +112,7 @@ def build_mix(
         agent,
         general,
     )
-    check_sources(agent, general, plan)
-    MixOrder(1, 1, plan.eta, seed, num_examples, plan.block)
+    check_settings(agent, general, plan, num_examples)
     if tokenizer is None:
         prepared = prepare_messages(agent, general, plan=plan)
     else:

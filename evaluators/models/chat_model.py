@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dataset_builders.conversation import Message
 from dataset_builders.encoding.coding import Coder
 from dataset_builders.endpoints.answer import Answer, read_answer
-from dataset_builders.errors import MaskError
+from dataset_builders.errors import ConfigError, MaskError
 from dataset_builders.masks.chat import ChatRenderer
 from dataset_builders.reasoning import mark_tokens, opens_thought
 from evaluators.models.interface import Decoding, Values
@@ -73,8 +73,15 @@ class LocalModel:
         # As in `model.generate`; but a hand-written config may list an ordinary word.
         self._end_ids += [i for i in tokens.end_ids if i in added]
 
-    def chat(self, dialogues: Sequence[Sequence[Message]], decoding: Decoding) -> list[str | None]:
+    def chat(
+        self,
+        dialogues: Sequence[Sequence[Message]],
+        decoding: Decoding,
+        tools: Sequence[str] | None = None,
+    ) -> list[str | None]:
         """See `LanguageModel.chat`."""
+        if any(tools or ()):
+            raise ConfigError("tools: a model in this process cannot be offered tools yet")
         return self._answer([self.prompt_ids(dialogue) for dialogue in dialogues], decoding)
 
     def continue_text(self, prompts: Sequence[str], decoding: Decoding) -> list[str | None]:

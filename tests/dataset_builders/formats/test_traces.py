@@ -343,7 +343,7 @@ def mutated(rng: Random) -> dict[str, Any]:
     return episode
 
 
-@settings(max_examples=30, deadline=None, database=None)
+@settings(max_examples=40, deadline=None, database=None)
 @given(st.integers(0, 2**64))
 def test_every_branch_of_a_damaged_trace_is_accounted_for(
     tmp_path_factory: pytest.TempPathFactory, seed: int
