@@ -57,8 +57,7 @@ def split_reasoning(text: str, *, opened: bool = False) -> tuple[str, str]:
         model reached no answer. A text that closes reasoning it did not open is reasoning up to
         that point: some templates open it in the prompt.
     """
-    if opened and not _OPENING.match(text.lstrip()):
-        text = f"<think>{text}"
+    text = with_opening(text, opened)
     thoughts: list[str] = []
     said, left = text, ""
     # A mark may be at the beginning only after the text before it has been removed.
@@ -68,6 +67,11 @@ def split_reasoning(text: str, *, opened: bool = False) -> tuple[str, str]:
         said = left if said == left else said.strip()
         thoughts += found
     return said, "\n\n".join(filter(None, thoughts))
+
+
+def with_opening(text: str, opened: bool) -> str:
+    """Return a turn with the opening mark of a thought that its prompt has opened."""
+    return f"<think>{text}" if opened and not _OPENING.match(text.lstrip()) else text
 
 
 def spoken(turn: str) -> str:
