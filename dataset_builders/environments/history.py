@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import groupby
 
 from dataset_builders.conversation import Message
+from dataset_builders.encoding.history_cut import omit
 
 MAX_SEGMENTS = 3500
 _LETTERS_PER_SEGMENT = 7
@@ -60,10 +60,4 @@ def trim_history(
         kept -= 1
     if kept < len(messages) and messages[kept].role == "user":
         kept += 1
-    omitted = kept - head
-    if not omitted:
-        return tuple(messages)
-    notice = f"\n\n[NOTICE] {omitted} messages are omitted."
-    last = messages[head - 1]
-    noted = replace(last, content=last.content + notice)
-    return *messages[: head - 1], noted, *messages[kept:]
+    return omit(messages, head, kept)

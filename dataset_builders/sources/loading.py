@@ -1,4 +1,4 @@
-"""Source specifications, and reading a source with its format's builder."""
+"""Read a source with its format's builder."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from pydantic import BeforeValidator, Field
+from typing import Any
 
 from dataset_builders.cleaning.provenance import attributed
 from dataset_builders.cleaning.steps import Cleaner, Cleaning
@@ -29,12 +27,13 @@ from dataset_builders.readers.building import (
 from dataset_builders.readers.files import Located, content_fingerprint, locate
 from dataset_builders.readers.records import stem_of
 from dataset_builders.readers.report import SourceReport
-from dataset_builders.settings import settings
-
-Format = Literal[
-    "agentinstruct", "sharegpt", "messages", "prompt_completion", "alpaca", "adp", "atif"
-]
-"""Name of a format."""
+from dataset_builders.sources.row_steps import (
+    changed_settings,
+    check_row_steps,
+    stream_row_steps,
+)
+from dataset_builders.sources.spec import Format as Format
+from dataset_builders.sources.spec import SourceSpec as SourceSpec
 
 SCHEMA_VERSION = 3
 """Increased when a builder's conversations for the same files change."""
@@ -61,67 +60,6 @@ _DEFAULT_DATA_FILES = {
     agentinstruct.HUB_ID: agentinstruct.DATA_FILES,
     sharegpt.HUB_ID: sharegpt.DATA_FILES,
 }
-
-
-def _no_steps(clean: Any) -> Any:
-    return Cleaning.none() if clean is False else clean
-
-
-def _unknown(model: Any) -> Any:
-    return "" if model is None else model
-
-
-@settings
-class SourceSpec:
-    """A source of conversations and which of them to take."""
-
-    path: str = Field(
-        min_length=1, description="File, folder or hub dataset id. `~` is the home folder."
-    )
-    format: Format | None = Field(
-        default=None, description="Format of the records; default: detected from the first ones."
-    )
-    splits: tuple[str, ...] = Field(
-        default=(),
-        description="Splits to read, such as `[db, os]`; default: all except evaluation splits, "
-        "such as `test`.",
-    )
-    data_files: tuple[str, ...] = Field(
-        default=(), description="Glob patterns inside a folder or hub dataset."
-    )
-    revision: str | None = Field(
-        default=None, description="Branch, tag or commit of a hub dataset."
-    )
-    limit: int | None = Field(
-        default=None, ge=1, description="Maximum conversations, from the start; default: all."
-    )
-    weight: float | None = Field(
-        default=None,
-        gt=0,
-        description="Weight within agent or general data, relative to the other sources; default: "
-        "proportional to the number of rows.",
-    )
-    reconstruct_loss: bool = Field(
-        default=False,
-        description="Restore the `loss` flags that a copy of AgentInstruct lost.",
-    )
-    calls_as_text: bool = Field(
-        default=False,
-        description="Convert tool calls to text, for chat templates without tool support.",
-    )
-    clean: Annotated[Cleaning | None, BeforeValidator(_no_steps)] = Field(
-        default=None,
-        description="Cleaning steps, for `sharegpt` only; default: all; `false`: none.",
-    )
-    model: Annotated[str, BeforeValidator(_unknown)] = Field(
-        default="",
-        description="Author model of conversations whose record names none, such as `gpt-4`.",
-    )
-
-    @property
-    def label(self) -> str:
-        """Name of the source in reports and messages."""
-        return f"{self.format or 'unknown'}:{self.path}"
 
 
 @dataclass(frozen=True)
@@ -168,6 +106,8 @@ class ResolvedSource:
             "model": spec.model,
             "content": content_fingerprint(self.files),
         }
+        if steps := changed_settings(spec):  # Else the fingerprint of before there were any.
+            parts["row_steps"] = steps
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -203,6 +143,7 @@ def stream_source(
         on_progress=on_progress,
     )
     named = attributed(result.conversations, spec.model, result.report)
+    named = stream_row_steps(named, spec, result.report.changed)
     if spec.calls_as_text:
         named = stream_calls_as_text(named, result.report.changed)
     return result._replace(conversations=_at_least_one(named, result.report))
@@ -260,6 +201,7 @@ def _check(spec: SourceSpec) -> None:
         )
     if spec.reconstruct_loss and spec.format != "agentinstruct":
         raise ConfigError(f"{spec.label}: reconstruct_loss: only for the format agentinstruct")
+    check_row_steps(spec)
 
 
 def located(spec: SourceSpec) -> Located:
