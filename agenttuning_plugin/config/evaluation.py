@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from dataset_builders.environments import EnvironmentSpec, load_environment
 from dataset_builders.errors import ConfigError
 from evaluators.models.judge_settings import JudgeSettings
-from evaluators.tasks.registry import BENCHMARKS, LM_EVAL, check_options, is_benchmark
+from evaluators.tasks.registry import BENCHMARKS, LM_EVAL, check_options, is_benchmark, select
 from evaluators.training.schedule import Cadence
 
 
@@ -17,7 +17,11 @@ class AgentTaskConfig(Cadence):
     """Plays tasks of an environment with the model in training."""
 
     type: Literal["agent_task"]
-    environment: str = Field(default="database", description="Name of the environment.")
+    environment: str = Field(
+        default="database",
+        description="Held-in environment, or one of your own: `module:Class`, or `./file.py:Class` "
+        "relative to the recipe's folder.",
+    )
     split: str = Field(default="test", description="Split of the tasks.")
     num_tasks: int = Field(
         default=32, ge=1, description="Number of tasks, the first ones of the split."
@@ -50,7 +54,8 @@ class AgentTaskConfig(Cadence):
     @property
     def key(self) -> str:
         """Prefix of its figures."""
-        return self.environment if self.split == "test" else f"{self.environment}_{self.split}"
+        name = load_environment(self.environment).name
+        return name if self.split == "test" else f"{name}_{self.split}"
 
     def spec(self) -> EnvironmentSpec:
         """The environment as it is to be played.
@@ -98,7 +103,8 @@ class ReplayConfig(Cadence):
     @field_validator("environment")
     @classmethod
     def _is_known(cls, value: str) -> str:
-        return load_environment(value).name
+        load_environment(value)
+        return value
 
     @property
     def key(self) -> str:
@@ -112,7 +118,7 @@ class BenchmarkConfig(Cadence):
     type: Literal["benchmark"]
     name: str = Field(
         description="Name of the task, such as `mmlu` or `science_world`; `lm_eval/TASK` is any "
-        "task of lm_eval."
+        "task of lm_eval, `module:Class` or `./file.py:Class` an environment of your own."
     )
 
     @field_validator("name")
@@ -120,7 +126,7 @@ class BenchmarkConfig(Cadence):
     def _is_known(cls, value: str) -> str:
         if not is_benchmark(value):
             known = [benchmark.name for benchmark in BENCHMARKS]
-            raise ValueError(f"expected one of {', '.join(known)}, {LM_EVAL}TASK")
+            raise ValueError(f"expected one of {', '.join(known)}, {LM_EVAL}TASK, module:Class")
         return value
 
     limit: int | None = Field(
@@ -148,7 +154,8 @@ class BenchmarkConfig(Cadence):
     @property
     def key(self) -> str:
         """Prefix of its figures."""
-        return self.name.replace("/", "_")
+        (benchmark,) = select([self.name])
+        return benchmark.key
 
 
 EvaluatorConfig = Annotated[

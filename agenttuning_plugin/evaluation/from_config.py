@@ -105,11 +105,12 @@ def make_evaluator(config: Config, holdout: Dataset | None) -> Evaluator:
 
 def _replay(config: ReplayConfig) -> ReplayEvaluator:
     number = config.num_trajectories
+    spec = load_environment(config.environment)
     if config.data is None:
-        played = oracle_trajectories(load_environment(config.environment), number)
-        return ReplayEvaluator(played, max_length=config.max_length)
+        played = oracle_trajectories(spec, number)
+        return ReplayEvaluator(played, max_length=config.max_length, environments=[spec])
     read = load_source(resolve_evaluation_source(config.data)).conversations
-    return ReplayEvaluator(read, limit=number, max_length=config.max_length)
+    return ReplayEvaluator(read, limit=number, max_length=config.max_length, environments=[spec])
 
 
 def _benchmark(config: BenchmarkConfig) -> Evaluator:

@@ -45,19 +45,26 @@ def trim_history(
 
     Args:
         messages: The dialogue: perhaps system messages, then user and assistant in turn,
-            ending with the user.
+            ending with the user or with results of tools, which stay with their calls.
         max_segments: Upper bound, exclusive, of the segments shown.
     """
     roles = [message.role for message in messages]
     # AgentBench has no system messages; its first message is the user's.
     head = roles.index("user") + 1 if "user" in roles else 1
-    segments = sum(count_segments(message.content) for message in messages[:head])
+    segments = sum(_segments(message) for message in messages[:head])
     kept = len(messages)
     while kept > head:
-        segments += count_segments(messages[kept - 1].content)
+        segments += _segments(messages[kept - 1])
         if segments >= max_segments:
             break
         kept -= 1
     if kept < len(messages) and messages[kept].role == "user":
         kept += 1
+    while kept < len(messages) and messages[kept].role == "tool":
+        kept += 1
     return omit(messages, head, kept)
+
+
+def _segments(message: Message) -> int:
+    calls = (f"{call.name} {call.arguments}" for call in message.tool_calls)
+    return count_segments(message.content) + sum(map(count_segments, calls))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from dataset_builders.conversation import Message
+from dataset_builders.endpoints.answer import Answer
 from dataset_builders.environments.base import OracleStep
 from dataset_builders.environments.dialogue import Dialogue
 from dataset_builders.environments.prompts import Prompt
@@ -81,7 +82,22 @@ class IsolatedDialogue(Dialogue):
 
     def write(self, move: OracleStep) -> str:
         """See `Dialogue.write`."""
-        return str(self._call("write", move))
+        turn: str = self._call("write", move)
+        return turn
+
+    def tools(self) -> str:
+        """See `Dialogue.tools`."""
+        return str(self._call("tools"))
+
+    def assistant_message(self, said: Answer) -> Message:
+        """See `Dialogue.assistant_message`."""
+        message: Message = self._call("assistant_message", said)
+        return message
+
+    def observation_messages(self, observation: str) -> tuple[Message, ...]:
+        """See `Dialogue.observation_messages`."""
+        messages: tuple[Message, ...] = self._call("observation_messages", observation)
+        return messages
 
     def opening(self) -> tuple[Message, ...]:
         """See `Dialogue.opening`."""

@@ -158,8 +158,8 @@ def _side_record(side: Side, sha256: str) -> dict[str, Any]:
         counts = {"records": report.get("read"), "records_kept": report.get("kept")}
         options = _plain(asdict(source.spec))
         del options["path"]  # recorded in `where` instead: a copy elsewhere gives the same stream
-        for name, default in DEFAULTS.items():
-            if options[name] == default:  # As in manifests of before there were these steps.
+        for name, default in (*DEFAULTS.items(), ("min_reward", None)):
+            if options[name] == default:  # As in manifests of before there were these settings.
                 del options[name]
         facts["sources"].append({**options, "fingerprint": source.fingerprint, **counts})
     return facts

@@ -14,13 +14,25 @@ from dataset_builders.cleaning.provenance import attributed
 from dataset_builders.cleaning.steps import Cleaner, Cleaning
 from dataset_builders.conversation import Conversation
 from dataset_builders.errors import ConfigError, DataError
-from dataset_builders.formats import adp, agentinstruct, atif, completions, messages, sharegpt
+from dataset_builders.formats import (
+    adp,
+    agentinstruct,
+    atif,
+    completions,
+    harbor,
+    messages,
+    openai_log,
+    sharegpt,
+    verifiers,
+)
 from dataset_builders.formats.calls_as_text import stream_calls_as_text
+from dataset_builders.formats.rewards import with_min_reward
 from dataset_builders.readers.building import (
     BuildResult,
     Converted,
     LoadResult,
     Progress,
+    RecordReader,
     build_from_files,
     collect,
 )
@@ -46,8 +58,14 @@ CONVERTERS: dict[str, Callable[..., Converted]] = {
     "alpaca": completions.convert_alpaca,
     "adp": adp.convert,
     "atif": atif.convert,
+    "verifiers": verifiers.convert,
+    "harbor": harbor.convert,
+    "openai_log": openai_log.convert,
 }
 """What makes a conversation of a record, by format."""
+
+# Formats of which one stored record, or one folder, holds several conversations.
+_READERS: dict[str, RecordReader] = {"verifiers": verifiers.read, "harbor": harbor.read}
 
 # As fingerprints name the formats since their first version.
 _FINGERPRINT_NAMES = {
@@ -75,7 +93,7 @@ class ResolvedSource:
     files: Located
 
     def __post_init__(self) -> None:
-        _check(self.spec)
+        _check(self.spec, self.files)
 
     @classmethod
     def of(cls, spec: SourceSpec | ResolvedSource) -> ResolvedSource:
@@ -95,7 +113,7 @@ class ResolvedSource:
         """See the function `fingerprint`."""
         spec = self.spec
         assert spec.format is not None
-        parts = {
+        parts: dict[str, Any] = {
             "schema": SCHEMA_VERSION,
             "format": spec.format,
             "builder": "dataset_builders.formats."
@@ -108,6 +126,8 @@ class ResolvedSource:
         }
         if steps := changed_settings(spec):  # Else the fingerprint of before there were any.
             parts["row_steps"] = steps
+        if spec.min_reward is not None:
+            parts["min_reward"] = spec.min_reward
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -133,14 +153,18 @@ def stream_source(
     options = _format_options(spec)
     if spec.format == "sharegpt":
         options["cleaner"] = Cleaner(spec.clean or Cleaning())
-    if spec.format == "atif":
+    if spec.format in ("atif", "harbor"):
         options["model"] = atif.trajectory_model()
+    convert: Callable[..., Converted] = partial(CONVERTERS[str(spec.format)], **options)
+    if spec.min_reward is not None:
+        convert = partial(with_min_reward, convert=convert, minimum=spec.min_reward)
     result = build_from_files(
         resolved.files,
-        partial(CONVERTERS[str(spec.format)], **options),
+        convert,
         label=spec.label,
         limit=spec.limit,
         on_progress=on_progress,
+        read=_READERS.get(str(spec.format)),
     )
     named = attributed(result.conversations, spec.model, result.report)
     named = stream_row_steps(named, spec, result.report.changed)
@@ -190,7 +214,7 @@ def fingerprint(source: SourceSpec | ResolvedSource) -> str:
     return ResolvedSource.of(source).fingerprint
 
 
-def _check(spec: SourceSpec) -> None:
+def _check(spec: SourceSpec, found: Located | None = None) -> None:
     if spec.format is None or spec.format not in CONVERTERS:
         raise ConfigError(
             f"{spec.path}: format: found {spec.format!r}, expected one of {', '.join(CONVERTERS)}"
@@ -198,6 +222,11 @@ def _check(spec: SourceSpec) -> None:
     if spec.clean is not None and spec.format != "sharegpt":
         raise ConfigError(
             f"{spec.label}: clean: set for format {spec.format}, expected only for sharegpt"
+        )
+    if spec.format == "harbor" and found is not None and not found.trials:
+        raise ConfigError(
+            f"{spec.label}: found no folder of a trial (config.json and agent/trajectory.json), "
+            "expected a harbor job, or the folder of one trial"
         )
     if spec.reconstruct_loss and spec.format != "agentinstruct":
         raise ConfigError(f"{spec.label}: reconstruct_loss: only for the format agentinstruct")

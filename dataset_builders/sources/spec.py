@@ -1,4 +1,4 @@
-"""Source specifications: which records to take, and what to make of them."""
+"""What names a source of conversations, and which of them to take: a source of a recipe."""
 
 from __future__ import annotations
 
@@ -11,7 +11,16 @@ from dataset_builders.row_options import RowSplit
 from dataset_builders.settings import settings
 
 Format = Literal[
-    "agentinstruct", "sharegpt", "messages", "prompt_completion", "alpaca", "adp", "atif"
+    "agentinstruct",
+    "sharegpt",
+    "messages",
+    "prompt_completion",
+    "alpaca",
+    "adp",
+    "atif",
+    "verifiers",
+    "harbor",
+    "openai_log",
 ]
 """Name of a format."""
 
@@ -53,6 +62,11 @@ class SourceSpec:
         gt=0,
         description="Weight within agent or general data, relative to the other sources; default: "
         "proportional to the number of rows.",
+    )
+    min_reward: float | None = Field(
+        default=None,
+        description="Minimum reward: rows below it, and rows without a reward, are dropped and "
+        "counted; default: all.",
     )
     reconstruct_loss: bool = Field(
         default=False,

@@ -90,6 +90,7 @@ class ReplayEvaluator(Evaluator):
     Args:
         conversations: Trajectories that training does not see; their trained turns are
             the expert's. `task` names the environment, by its own or AgentInstruct's name.
+        environments: Those that `task` may name beside the held-in ones.
         limit: The first so many in `item_order.fixed_order`.
         name: Prefix of the figures in logs.
         max_length: Longest trajectory in tokens, if the model has positions for so many; a
@@ -111,8 +112,10 @@ class ReplayEvaluator(Evaluator):
         limit: int | None = None,
         name: str = "replay",
         max_length: int = 4096,
+        environments: Sequence[EnvironmentSpec] = (),
     ) -> None:
         self.name = name
+        self._environments = {each.name: each for each in environments if each.is_own}
         usable = [conversation for conversation in conversations if conversation.num_trained]
         if not usable:
             raise ConfigError(f"{name}: found no trajectory with a trained turn, expected some")
@@ -150,8 +153,12 @@ class ReplayEvaluator(Evaluator):
                     rows[item] = row
             scores = tokens.score([row.input_ids.tolist() for row in rows.values()]) if rows else []
             for (item, row), score in zip(rows.items(), scores, strict=True):
-                has_action = _reader_of(self._conversations[item].task)
+                has_action = self._reader_of(self._conversations[item].task)
                 finished(_record(item, reader.turns(row, score, has_action), row, score))
+
+    def _reader_of(self, task: str) -> Callable[[str], bool] | None:
+        own = self._environments.get(task)
+        return _reader_of(task) if own is None else own.make().has_action
 
 
 def _named(conversations: Sequence[Conversation]) -> dict[str, Conversation]:
