@@ -13,8 +13,8 @@ LOSS_SHARE = 0.05
 LEFT_OUT = {
     "thoughts_left_out": (
         "their reasoning",
-        "if it shows reasoning of the last turn only, one record per turn that ends with it keeps "
-        "it; if it shows none with a call, calls_as_text does",
+        "if it shows reasoning of the last turn only, rows: auto or one record per turn that ends "
+        "with it keeps it; if it shows none with a call, calls_as_text does",
     ),
     "words_left_out": ("the text that accompanies a call", "calls_as_text keeps them"),
 }

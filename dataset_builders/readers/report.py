@@ -21,6 +21,13 @@ MAX_SAMPLES = 3
 UNKNOWN_MODEL = "unknown"
 """Counter of conversations whose author model is unknown."""
 
+_CHOSEN = {
+    "train_on": "turns taken out of training by train_on",
+    "reasoning": "turns whose reasoning was dropped",
+    "reasoning_only": "turns not trained, since they held only reasoning",
+}
+"""Steps in `changed` that repair nothing, and what they count; see `sources.row_steps`."""
+
 _MAX_DETAIL = 300  # characters; a detail may quote a field of any length
 _MAX_NAMES = 256  # tasks, models; rows of unknown origin may each have one of their own
 _MAX_IDS = 2**18  # identifiers that are remembered, some 40 MB
@@ -204,8 +211,12 @@ class SourceReport:
             text += " (stopped at the limit)"
         if self.dropped:
             text += f"; dropped {_counts(self.dropped)}"
-        if self.changed:
-            text += f"; turns repaired: {_counts(self.changed)}"
+        repaired = Counter({n: c for n, c in self.changed.items() if n not in _CHOSEN})
+        if repaired:
+            text += f"; turns repaired: {_counts(repaired)}"
+        for name, words in _CHOSEN.items():
+            if count := self.changed[name]:
+                text += f"; {words}: {count:,}"
         if self.duplicate_ids:
             text += f"; {self.duplicate_ids:,} with the id of another"
         if self.repeated:

@@ -39,6 +39,11 @@ from dataset_builders.readers.building import (
 from dataset_builders.readers.files import Located, content_fingerprint, locate
 from dataset_builders.readers.records import stem_of
 from dataset_builders.readers.report import SourceReport
+from dataset_builders.sources.row_steps import (
+    changed_settings,
+    check_row_steps,
+    stream_row_steps,
+)
 from dataset_builders.sources.spec import Format as Format
 from dataset_builders.sources.spec import SourceSpec as SourceSpec
 
@@ -119,6 +124,8 @@ class ResolvedSource:
             "model": spec.model,
             "content": content_fingerprint(self.files),
         }
+        if steps := changed_settings(spec):  # Else the fingerprint of before there were any.
+            parts["row_steps"] = steps
         if spec.min_reward is not None:
             parts["min_reward"] = spec.min_reward
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -160,6 +167,7 @@ def stream_source(
         read=_READERS.get(str(spec.format)),
     )
     named = attributed(result.conversations, spec.model, result.report)
+    named = stream_row_steps(named, spec, result.report.changed)
     if spec.calls_as_text:
         named = stream_calls_as_text(named, result.report.changed)
     return result._replace(conversations=_at_least_one(named, result.report))
@@ -222,6 +230,7 @@ def _check(spec: SourceSpec, found: Located | None = None) -> None:
         )
     if spec.reconstruct_loss and spec.format != "agentinstruct":
         raise ConfigError(f"{spec.label}: reconstruct_loss: only for the format agentinstruct")
+    check_row_steps(spec)
 
 
 def located(spec: SourceSpec) -> Located:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from dataset_builders.cleaning.steps import Cleaning
+from dataset_builders.row_options import RowSplit
 from dataset_builders.settings import settings
 
 Format = Literal[
@@ -82,6 +83,29 @@ class SourceSpec:
     model: Annotated[str, BeforeValidator(_unknown)] = Field(
         default="",
         description="Author model of conversations whose record names none, such as `gpt-4`.",
+    )
+    train_on: str = Field(
+        default="all",
+        description="Trained turns that the loss covers: `all`, `last`, `calls` (turns with tool "
+        "calls), `final` (turns without), or a function, `module:function` or "
+        "`./file.py:function`, from a conversation to indices of messages.",
+    )
+    reasoning: Literal["train", "mask", "drop"] = Field(
+        default="train",
+        description="Reasoning of the model's turns: `train`; `mask`: context without loss; "
+        "`drop`: removed.",
+    )
+    rows: RowSplit = Field(
+        default="auto",
+        description="Rows of a conversation: `conversation`: one; `per_turn`: one for each "
+        "trained turn; `auto`: one, or as many as the chat template needs to show each trained "
+        "turn what inference shows.",
+    )
+    keep_last_turns: int | None = Field(
+        default=None,
+        ge=1,
+        description="Assistant turns before a trained turn that its row keeps after the opening; "
+        "default: all.",
     )
 
     @property
