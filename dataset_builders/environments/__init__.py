@@ -16,11 +16,10 @@ from importlib import import_module
 from inspect import signature
 from typing import TYPE_CHECKING, Any, get_type_hints
 
+from dataset_builders.environments.class_checks import RESERVED, check_splits, checked_ids
+from dataset_builders.environments.own_code import guarded
 from dataset_builders.environments.references import (
-    RESERVED,
-    checked_ids,
     declared,
-    guarded,
     is_reference,
     load_dialogue,
     portable,
@@ -119,6 +118,11 @@ class EnvironmentSpec:
         make = partial(self.dialogue.world, **self.options)
         return guarded(self.reference, "__init__", make) if self.is_own else make()
 
+    @property
+    def as_messages(self) -> bool:
+        """Whether its rows have the `messages` format: AgentInstruct's has no tools or system."""
+        return self.dialogue.offers_tools or self.is_own
+
     def isolation(self, world: TextEnvironment) -> Isolation:
         """Where a world runs: an own one in a process of its own, unless it says otherwise."""
         from dataset_builders.environments.base import TextEnvironment
@@ -201,6 +205,17 @@ class EnvironmentSpec:
             environment.close()
         return checked_ids(self.reference, f"{self.name}-{split}-", ids)
 
+    def check_splits(self) -> None:
+        """Check the tasks of an environment that is not the paper's; see `check_splits`.
+
+        Raises:
+            DataError: Ids are wrong or repeated, or two splits share a task.
+        """
+        if self.is_own:
+            world = self.world()
+            check_splits(self.reference, world, self.task_ids)
+            world.close()
+
 
 def load_environment(
     name: str, *, prompt: str = "own", agentinstruct: str | None = None, **options: Any
@@ -250,10 +265,11 @@ def _make_world(name: str, **options: Any) -> TextEnvironment:
 
 @cache
 def _options_model(world: Any) -> type:
-    hints = get_type_hints(world.__init__)
-    known = {n: each for n, each in signature(world).parameters.items() if n != "render_mode"}
+    made = getattr(world, "environment_class", world)  # The class behind a `ToolWorld`.
+    hints = get_type_hints(made.__init__)
+    known = {n: each for n, each in signature(made).parameters.items() if n != "render_mode"}
     types = {name: hints.get(name, Any) for name in known}
-    defaults = {name: each.default for name, each in known.items()}
+    defaults = {n: each.default for n, each in known.items() if each.default is not each.empty}
     return closed_options(type("Options", (), {"__annotations__": types, **defaults}))
 
 

@@ -16,7 +16,7 @@ import gymnasium
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 
-from dataset_builders.errors import ConfigError, EnvironmentFailureError
+from dataset_builders.errors import ConfigError, EnvironmentFailureError, SourceNotFoundError
 
 MAX_CHARACTERS = 1_000_000
 """Maximum text length of the declared spaces, in characters."""
@@ -171,6 +171,14 @@ class TextEnvironment(gymnasium.Env[str, str]):
             DataError: A data file is invalid.
         """
 
+    def task_keys(self, task_id: str) -> tuple[str, ...]:
+        """Return what makes a task the same as one of another split, such as its question.
+
+        No key may be a key of tasks in two splits. Without any, only ids are compared.
+        """
+        del task_id
+        return ()
+
     @abstractmethod
     def _begin(self, task_id: str) -> ResetResult:
         """Start a task; an unknown one is a ConfigError."""
@@ -193,6 +201,8 @@ class TextEnvironment(gymnasium.Env[str, str]):
     @classmethod
     def missing(cls, data: str | Path | None = None) -> str:
         """Return why the environment cannot run here, with the remedy, in one line.
+
+        Where a command is the remedy, the line ends in it, for `agenttuning env list`.
 
         Returns:
             "" if nothing is missing.
@@ -220,8 +230,12 @@ class TextEnvironment(gymnasium.Env[str, str]):
         Args:
             data: Folder of the data to set up from.
             say: Called with progress messages.
+
+        Raises:
+            SourceNotFoundError: Something is missing that this cannot set up.
         """
-        del data
+        if missing := cls.missing(data):
+            raise SourceNotFoundError(missing)
         say(f"{cls.name}: nothing to set up")
 
     def reset(
