@@ -22,6 +22,7 @@ from evaluators.models.interface import Decoding
 from tests.support.bigram_models import saying
 from tests.support.call_shapes import IDS, SHAPES, TOOLS, conversation
 from tests.support.every_template import PARTS, find_templates, speaking
+from tests.support.hermes_template import HERMES, MARKS
 
 TEMPLATES = find_templates()
 
@@ -79,22 +80,11 @@ def test_what_a_row_trains_is_read_when_it_is_generated(small_tokenizer: Any, na
     )
 
 
-CHATML = (
-    "{%- if tools %}<|im_start|>system\n{{ tools | tojson }}<|im_end|>\n{% endif %}"
-    "{%- for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
-    "{%- for call in m.tool_calls or [] %}\n<tool_call>\n"
-    "{{ {'name': call.function.name, 'arguments': call.function.arguments} | tojson }}"
-    "\n</tool_call>{% endfor %}<|im_end|>\n{% endfor %}"
-    "{%- if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-
-
 @pytest.fixture
 def hermes(make_tokenizer: Callable[..., Any]) -> Any:
     """A tokenizer of Hermes's spelling, whose tags are special tokens."""
-    tokenizer = make_tokenizer(CHATML)
-    marks = ["<tool_call>", "</tool_call>", "<think>", "</think>"]
-    tokenizer.add_tokens(marks, special_tokens=True)
+    tokenizer = make_tokenizer(HERMES)
+    tokenizer.add_tokens(MARKS, special_tokens=True)
     return tokenizer
 
 
