@@ -10,10 +10,11 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, WrapValidator
 
+from dataset_builders.cleaning.agent_faults import Step
 from dataset_builders.cleaning.provenance import attributed
-from dataset_builders.cleaning.steps import Cleaner, Cleaning
+from dataset_builders.cleaning.steps import Cleaner, Cleaning, validate_steps
 from dataset_builders.conversation import Conversation
 from dataset_builders.errors import ConfigError, DataError
 from dataset_builders.formats import adp, agentinstruct, atif, completions, messages, sharegpt
@@ -63,10 +64,6 @@ _DEFAULT_DATA_FILES = {
 }
 
 
-def _no_steps(clean: Any) -> Any:
-    return Cleaning.none() if clean is False else clean
-
-
 def _unknown(model: Any) -> Any:
     return "" if model is None else model
 
@@ -109,9 +106,11 @@ class SourceSpec:
         default=False,
         description="Convert tool calls to text, for chat templates without tool support.",
     )
-    clean: Annotated[Cleaning | None, BeforeValidator(_no_steps)] = Field(
+    clean: Annotated[Cleaning | tuple[Step, ...] | None, WrapValidator(validate_steps)] = Field(
         default=None,
-        description="Cleaning steps, for `sharegpt` only; default: all; `false`: none.",
+        description="For `sharegpt` the cleaning steps by name, default: all, `false`: none; for "
+        "`agentinstruct` a list of `strip_terminal_sequences`, `remove_earlier_task` and "
+        "`drop_foreign_thoughts`, default: none.",
     )
     model: Annotated[str, BeforeValidator(_unknown)] = Field(
         default="",
@@ -164,7 +163,7 @@ class ResolvedSource:
             + _FINGERPRINT_NAMES.get(spec.format, f"{spec.format}:build"),
             "limit": spec.limit,
             "calls_as_text": spec.calls_as_text,
-            "options": {**_format_options(spec), "clean": asdict(spec.clean or Cleaning())},
+            "options": {**_format_options(spec), "clean": asdict(_chat_steps(spec))},
             "model": spec.model,
             "content": content_fingerprint(self.files),
         }
@@ -192,7 +191,7 @@ def stream_source(
     spec = resolved.spec
     options = _format_options(spec)
     if spec.format == "sharegpt":
-        options["cleaner"] = Cleaner(spec.clean or Cleaning())
+        options["cleaner"] = Cleaner(_chat_steps(spec))
     if spec.format == "atif":
         options["model"] = atif.trajectory_model()
     result = build_from_files(
@@ -213,7 +212,7 @@ def _at_least_one(
 ) -> Iterator[Conversation]:
     yield from conversations
     if not report.kept:
-        raise DataError(_describe_nothing(report))
+        raise DataError(report.nothing_kept())
 
 
 def load_source(
@@ -254,9 +253,14 @@ def _check(spec: SourceSpec) -> None:
         raise ConfigError(
             f"{spec.path}: format: found {spec.format!r}, expected one of {', '.join(CONVERTERS)}"
         )
-    if spec.clean is not None and spec.format != "sharegpt":
+    if isinstance(spec.clean, Cleaning) and spec.format != "sharegpt":
         raise ConfigError(
             f"{spec.label}: clean: set for format {spec.format}, expected only for sharegpt"
+        )
+    if isinstance(spec.clean, tuple) and spec.format != "agentinstruct":
+        raise ConfigError(
+            f"{spec.label}: clean: found a list for format {spec.format}, expected one only for "
+            "agentinstruct"
         )
     if spec.reconstruct_loss and spec.format != "agentinstruct":
         raise ConfigError(f"{spec.label}: reconstruct_loss: only for the format agentinstruct")
@@ -281,17 +285,11 @@ def _format_options(spec: SourceSpec) -> dict[str, Any]:
     if spec.format in ("messages", "prompt_completion", "alpaca"):
         return {"source": stem_of(Path(spec.path)) or messages.SOURCE}
     if spec.format == "agentinstruct":
-        return {"reconstruct": spec.reconstruct_loss}
+        # Absent without steps, so that fingerprints are those of before there were any.
+        steps = {"steps": tuple(sorted(set(spec.clean)))} if isinstance(spec.clean, tuple) else {}
+        return {"reconstruct": spec.reconstruct_loss} | {k: v for k, v in steps.items() if v}
     return {}
 
 
-def _describe_nothing(report: SourceReport) -> str:
-    damage = f"; damage: {'; '.join(report.lost[:3])}" if report.lost else ""
-    if not report.read:
-        return f"{report.source}: found no record{damage}"
-    counts = ", ".join(f"{reason} {count:,}" for reason, count in report.dropped.most_common())
-    commonest = report.dropped.most_common(1)[0][0]
-    return (
-        f"{report.source}: none of {report.read:,} records can be used: {counts}; "
-        f"for example {report.samples[commonest][0]}{damage}"
-    )
+def _chat_steps(spec: SourceSpec) -> Cleaning:
+    return spec.clean if isinstance(spec.clean, Cleaning) else Cleaning()
