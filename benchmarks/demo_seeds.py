@@ -27,7 +27,7 @@ from rich.console import Console
 from agenttuning_plugin.config.shipped import shipped_recipe
 from agenttuning_plugin.demo.assets import quiet_environment
 from agenttuning_plugin.demo.run import prepare
-from agenttuning_plugin.reports.results import compare
+from agenttuning_plugin.reports.compare import compare_run
 from agenttuning_plugin.reports.run_end import SUMMARY
 from evaluators.results.evaluations import read_evaluations
 
@@ -47,9 +47,10 @@ def train(seed: int, folder: Path) -> float:
 def figures(folder: Path) -> dict[str, Any]:
     """The rows of the demo's table: base, result, change and its interval."""
     found = {}
-    for row in compare(read_evaluations(folder)):
-        change = {"low": row.change.low, "high": row.change.high}
-        found[row.label] = {"base": row.base.value, "tuned": row.tuned.value, "change": change}
+    for row in compare_run(read_evaluations(folder)):
+        change = row.change
+        interval = {"low": change.low, "high": change.high}
+        found[row.label] = {"base": change.before, "tuned": change.after, "change": interval}
     return found
 
 

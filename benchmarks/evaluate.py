@@ -63,7 +63,7 @@ class Generate:
         self._local = local_model(subject)  # Renders and encodes the prompt.
 
     def __call__(
-        self, dialogues: Sequence[Sequence[Message]], max_new_tokens: int
+        self, dialogues: Sequence[Sequence[Message]], max_new_tokens: int, tools: Sequence[str]
     ) -> list[str | None]:
         """See `AnswerTurns`."""
         prompts = [self._local.prompt_ids(dialogue) for dialogue in dialogues]
@@ -123,7 +123,7 @@ class Server:
         self._model, self._limit = model, max_new_tokens
 
     def __call__(
-        self, dialogues: Sequence[Sequence[Message]], max_new_tokens: int
+        self, dialogues: Sequence[Sequence[Message]], max_new_tokens: int, tools: Sequence[str]
     ) -> list[str | None]:
         """See `AnswerTurns`."""
         limit = min(max_new_tokens, self._limit)

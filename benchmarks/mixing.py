@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, interleave_datasets
 
-from dataset_builders.mixing.eta_schedule import EtaStage
+from dataset_builders.mixing.eta_schedule import QuotaStage
 from dataset_builders.mixing.order import MixOrder, Pool, mix_datasets
 
 AGENT, GENERAL, ETA, STEPS, BATCH = 1_866, 58_134, 0.2, 2_000, 64
@@ -34,7 +34,7 @@ POOLS = (Pool(np.arange(3_510), 0.2), Pool(np.arange(3_510, GENERAL), 0.8))
 KINDS: dict[str, dict[str, Any]] = {
     "stratified": {},
     "iid": {"mode": "iid"},
-    "stages": {"eta": (EtaStage(0, 0.5), EtaStage(EXAMPLES // 2, 0.1))},
+    "stages": {"eta": (QuotaStage(0, 0.5), QuotaStage(EXAMPLES // 2, 0.1))},
     "nested weights": {"general_pools": POOLS},
 }
 

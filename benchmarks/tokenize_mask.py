@@ -39,11 +39,11 @@ for _name in ("AXOLOTL_DO_NOT_TRACK", "DO_NOT_TRACK", "HF_HUB_OFFLINE"):
     os.environ.setdefault(_name, "1")
 warnings.simplefilter("ignore")
 
-import numpy as np  # noqa: E402  # the variables have to be set before
+# The variables have to be set before.
+from label_agreement import agreement, arrays  # noqa: E402
 
 from agenttuning_plugin.demo.assets import chat_file, model_folder  # noqa: E402
 from dataset_builders.conversation import Conversation, to_row  # noqa: E402
-from dataset_builders.encoding.token_rows import IGNORE_INDEX  # noqa: E402
 from dataset_builders.encoding.tokens import Encoder, encode_dataset  # noqa: E402
 from dataset_builders.masks.chat_templates import load_template  # noqa: E402
 from dataset_builders.sources.loading import SourceSpec, load_source  # noqa: E402
@@ -155,44 +155,6 @@ def measure(contestants: dict[str, Contestant], rounds: int) -> dict[str, list[f
         last = ", ".join(f"{name} {values[-1]:.2f}" for name, values in times.items())
         print(f"round {number + 1} of {rounds}: {last}", file=sys.stderr, flush=True)
     return times
-
-
-def agreement(rows: Any, peer: Any, tokenizer: Any, spelt: set[int], blanks: bool) -> str:
-    """Compare ids and labels with a peer's, row by row.
-
-    Args:
-        rows: Our dataset.
-        peer: The peer's.
-        tokenizer: The tokenizer.
-        spelt: Rows whose own words spell a control token: peers encode it as the token.
-        blanks: Whether the one difference is expected that Llama-2's layout has: the
-            blanks around a turn, which generation has to produce, are trained here.
-    """
-    blank, eos, bracket = tokenizer.convert_tokens_to_ids(["▁", "</s>", "]"])
-    equal = explained = 0
-    for number, (mine, theirs) in enumerate(zip(arrays(rows), arrays(peer), strict=True)):
-        if number in spelt:
-            continue
-        if not np.array_equal(mine[0], theirs[0]):
-            return f"DIFFERENT IDS in row {number}"
-        (unequal,) = np.nonzero(mine[1] != theirs[1])
-        equal += not len(unequal)
-        for at in unequal.tolist():
-            ids = mine[0].tolist()
-            known = ids[at] == blank and (ids[at + 1] == eos or ids[at - 1] == bracket)
-            if not (blanks and known and theirs[1][at] == IGNORE_INDEX):
-                return f"DIFFERENT LABELS in row {number}"
-        explained += bool(len(unequal))
-    words = f"ids identical in {equal + explained} of {len(rows)} rows, labels in {equal}"
-    if explained:
-        words += f", but for the blanks around a turn in {explained}"
-    return words + (f"; {len(spelt)} spell a control token" if spelt else "")
-
-
-def arrays(rows: Any) -> Iterator[tuple[Any, Any]]:
-    """Ids and labels of each row."""
-    for row in rows.select_columns(["input_ids", "labels"]).with_format("numpy"):
-        yield row["input_ids"], row["labels"]
 
 
 def spelling(conversations: list[Conversation], tokenizer: Any) -> set[int]:

@@ -54,6 +54,10 @@ class StorageError(AgentTuningError, OSError):
     """Output cannot be written to its destination."""
 
 
+class DownloadError(AgentTuningError, ConnectionError):
+    """A file cannot be fetched, or is not the published one."""
+
+
 class MissingExtraError(AgentTuningError, ImportError):
     """An optional dependency is not installed; the message has the install command."""
 

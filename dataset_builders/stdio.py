@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
 from dataset_builders.extras import needs_extra
 
@@ -32,6 +32,22 @@ def silenced() -> Iterator[None]:
         for number, descriptor in enumerate(saved, 1):
             os.dup2(descriptor, number)
             os.close(descriptor)
+
+
+@contextmanager
+def quiet_stdout() -> Iterator[None]:
+    """Discard output to stdout, also of child processes; stderr and exceptions pass."""
+    sys.stdout.flush()
+    saved = os.dup(1)
+    with open(os.devnull, "w") as nowhere:  # noqa: PTH123  # not a file
+        os.dup2(nowhere.fileno(), 1)
+        try:
+            # Both: `sys.stdout` may not be the descriptor.
+            with redirect_stdout(nowhere):
+                yield
+        finally:
+            os.dup2(saved, 1)
+            os.close(saved)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The user's cache folder, and atomic writes of text files."""
+"""The user's cache folder, atomic writes of text files, and reads of appended ones."""
 
 from __future__ import annotations
 
@@ -15,6 +15,14 @@ DATA_VARIABLE = "AGENTTUNING_DATA"
 def cache_folder(name: str) -> Path:
     """Return the cache folder of an environment, for data that is built once and reused."""
     return CACHE.expanduser() / "environments" / name
+
+
+def complete_lines(path: Path) -> list[bytes]:
+    """Return the lines of a file that is appended to, without their newlines.
+
+    A last line without a newline is left out: it is being written, or its process was killed.
+    """
+    return path.read_bytes().split(b"\n")[:-1]
 
 
 def replace_text(path: Path, text: str) -> None:

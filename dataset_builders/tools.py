@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dataset_builders.errors import DataError
+
+TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+"""Names of tools that endpoints accept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,12 @@ def parse_tools(raw: object) -> str:
                 f"tools: schema {index}: function name: found {name!r:.40}, expected text"
             )
     return _to_json(list(schemas), "tools") if schemas else ""
+
+
+def tool_names(tools: str) -> list[str]:
+    """Return the names of the functions in JSON text of `parse_tools`."""
+    schemas = json.loads(tools) if tools else []
+    return [schema.get("function", schema)["name"] for schema in schemas]
 
 
 def parse_tool_calls(raw: object) -> tuple[ToolCall, ...]:
@@ -124,3 +135,10 @@ def metadata_text(value: object) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def finite_number(value: object) -> float | None:
+    """Return a finite number as float; None for anything else, true and false included."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None

@@ -38,7 +38,7 @@ loss), `group` (for a mean of means), `turns`, `empty` and `cut` (numbers of the
 of empty ones and of those cut at the token limit), `messages` (the transcript: a list of
 `{"role", "content"}`), `exit_reason`, `prompt` (which prompt template was used)."""
 
-Suite = Literal["held-in", "held-out", "general", "replay"]
+Suite = Literal["held-in", "held-out", "general", "replay", "own"]
 
 Progress = Callable[[int, int], None]
 """Called with the number of finished items and of all items of this process."""

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agenttuning_plugin.cli.collect_options import OPTIONS, options_of_limits, show
+from agenttuning_plugin.cli.collect_options import (
+    OPTIONS,
+    lost_to_calls,
+    options_of_limits,
+    show,
+    warn,
+)
 from agenttuning_plugin.cli.common import Json, emit, naming_options, parse_options
+from agenttuning_plugin.cli.request_options import json_fields
 from agenttuning_plugin.console import errors
-from agenttuning_plugin.evaluation.request_options import json_fields
 from dataset_builders.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,7 +30,12 @@ _CLUSTER = "Cluster"
 
 @naming_options(OPTIONS)
 def collect(
-    env: Annotated[str, typer.Option(help="Held-in environment, such as database.")],
+    env: Annotated[
+        str,
+        typer.Option(
+            help="Held-in environment, such as database, or module:Class, ./file.py:Class."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Output folder; an existing collection is resumed.")],
     num_tasks: Annotated[
         int | None, typer.Option(min=1, help="Number of training tasks. [default: all]")
@@ -170,7 +181,7 @@ def collect(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Collect rewarded trajectories of a model in a held-in environment.
+    """Collect rewarded trajectories of a model in a held-in environment or one of your own.
 
     If interrupted, the same command resumes; no request is paid for twice.
     """
@@ -191,10 +202,11 @@ def collect(
     if oracle and add_thoughts:
         raise ConfigError("--add-thoughts: found with --oracle, expected a --model to write them")
     named = parse_options(option)
+    environment = load_environment(
+        env, prompt=prompt, agentinstruct=agentinstruct, **({"data": data} | named)
+    )
     play = RolloutConfig(
-        environment=load_environment(
-            env, prompt=prompt, agentinstruct=agentinstruct, **({"data": data} | named)
-        ),
+        environment=environment,
         endpoint=None
         if model is None
         else Endpoint(model, base_url, key_variable, timeout=request_timeout, tries=tries),
@@ -209,7 +221,7 @@ def collect(
         ),
         limits=Limits(episode_steps, episode_tokens, episode_cost, episode_time),
         attempts=attempts,
-        min_reward=threshold_of(env) if min_reward is None else min_reward,
+        min_reward=threshold_of(environment) if min_reward is None else min_reward,
         max_concurrency=max_concurrency,
         prices=read_prices(prices) if prices else PriceTable(),
     )
@@ -230,12 +242,20 @@ def collect(
     finish = ThoughtAdder(play.environment) if add_thoughts else None
     with showing(errors, play.endpoint) as progress:
         report = run(config, watch=progress.watch, finish=finish)
+    _finish(report, out, as_json=as_json, has_tool_form=bool(play.environment.dialogue.tool_form))
+
+
+def _finish(report: dict[str, Any], out: Path, *, as_json: bool, has_tool_form: bool) -> None:
     if as_json:
         emit(report)
     else:
-        show(report, out)
+        show(report, out, has_tool_form=has_tool_form)
     if report["stopped"]:
         raise typer.Exit(130 if report["stopped"] == "interrupted" else 3)
+    if lost_to_calls(report):
+        if as_json:
+            warn(report, has_tool_form=has_tool_form)
+        raise typer.Exit(1)
 
 
 def _cluster(engine: str, address: str | None) -> Cluster | None:

@@ -8,26 +8,16 @@ from typing import Any
 
 from rich.table import Table
 
-from agenttuning_plugin.cli.common import ENVIRONMENT_OPTIONS
 from agenttuning_plugin.console import console, errors, plain
 
 OPTIONS: Mapping[str, str] = {
-    **ENVIRONMENT_OPTIONS,
     "num_tasks or tasks": "--num-tasks or --tasks",
-    "min_reward": "--min-reward",
-    "max_concurrency": "--max-concurrency",
-    "base_url": "--base-url",
-    "attempts": "--attempts",
-    "split": "--split",
-    "seed": "--seed",
-    "model": "--model",
     "environment options": "--option",
     "finish": "--add-thoughts",
     "limit on steps": "--episode-steps",
     "limit on tokens": "--episode-tokens",
     "limit on cost": "--episode-cost",
     "limit on seconds": "--episode-time",
-    "token_field": "--token-field",
     "sampling's temperature": "--temperature",
     "sampling's top_p": "--top-p",
     "sampling's seed": "--sampling-seed",
@@ -36,7 +26,7 @@ OPTIONS: Mapping[str, str] = {
     "sampling's token_field": "--token-field",
     "sampling's extra": "--request",
 }
-"""Command line option by setting; limits are those of an episode."""
+"""Option by setting, where a collection's folder names the setting otherwise; of an episode."""
 
 
 def options_of_limits() -> Mapping[str, str]:
@@ -45,13 +35,19 @@ def options_of_limits() -> Mapping[str, str]:
     return {f"limit on {name}": option for name, option in options.items()}
 
 
-def hints(report: Mapping[str, Any]) -> list[str]:
-    """Return hints about conspicuous counts of a report, one line each."""
+def hints(report: Mapping[str, Any], *, has_tool_form: bool) -> list[str]:
+    """Return hints about conspicuous counts of a report, one line each.
+
+    Args:
+        report: The report.
+        has_tool_form: Whether the environment has the option `dialogue: tools`.
+    """
     found = []
     if called := report["replies_with_tool_calls"]:
+        form = " or collect with --option dialogue=tools," if has_tool_form else ""
         found.append(
             f"{called:,} of {report['requests']:,} replies came with native tool calls, which are "
-            "dropped: serve the model without a tool parser"
+            f"dropped, because the dialogue is text:{form} serve the model without a tool parser"
         )
     if report["done"] and not report["kept"]:
         reasons = report["dropped"]
@@ -63,9 +59,20 @@ def hints(report: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def show(report: dict[str, Any], out: Path) -> None:
+def lost_to_calls(report: Mapping[str, Any]) -> bool:
+    """Whether nothing was kept of a text dialogue whose model called tools."""
+    return bool(report["replies_with_tool_calls"] and report["done"] and not report["kept"])
+
+
+def warn(report: Mapping[str, Any], *, has_tool_form: bool) -> None:
+    """Print `hints` to standard error."""
+    for line in hints(report, has_tool_form=has_tool_form):
+        errors.print(plain(f"warning: {line}"), soft_wrap=True)
+
+
+def show(report: dict[str, Any], out: Path, *, has_tool_form: bool) -> None:
     """Print the result of a session."""
-    from dataset_builders.collection.card import THOUGHTS
+    from dataset_builders.collection.card import CALLS, THOUGHTS
 
     table = Table("", "", title=str(out), show_header=False)
     for name in ("environment", "model", "tasks", "done", "open", "attempts", "kept"):
@@ -74,6 +81,8 @@ def show(report: dict[str, Any], out: Path) -> None:
         table.add_row(f"dropped: {plain(reason)}", str(number))
     if cut := report.get("cut_turns"):
         table.add_row("turns cut at the token limit", f"{cut:,}")
+    for fault, number in report.get("tool_calls", {}).items():
+        table.add_row(CALLS[fault].lower(), f"{number:,}")
     asked = report["requests"] > 0  # An oracle sends no requests: its cost would be noise.
     for name in ("prompt_tokens", "completion_tokens", "requests") if asked else ():
         table.add_row(name.replace("_", " "), f"{report[name]:,}")
@@ -88,8 +97,7 @@ def show(report: dict[str, Any], out: Path) -> None:
     for outcome, number in report.get("thoughts", {}).items():
         table.add_row(THOUGHTS[outcome], str(number))
     console.print(table)
-    for line in hints(report):
-        errors.print(plain(f"warning: {line}"), soft_wrap=True)
+    warn(report, has_tool_form=has_tool_form)
     if report["stopped"]:
         total = report["stopped"] in ("run_token_limit", "run_cost_limit")
         how = "raise the limit to resume" if total else "run the same command to resume"

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import Progress
 
 from agenttuning_plugin.cli.common import (
-    ENVIRONMENT_OPTIONS,
     AgentInstructCopy,
     EnvironmentOptions,
     EnvironmentPrompt,
     Json,
     emit,
-    naming_options,
     parse_options,
 )
 from agenttuning_plugin.console import console, errors, plain
-from dataset_builders.errors import AgentTuningError
+from dataset_builders.errors import AgentTuningError, DownloadError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,26 +54,86 @@ def env_list(data: Data = None, as_json: Json = False) -> None:
         if each.stand_in and not each.missing:
             state = f"[yellow]ready ({each.stand_in} only)[/yellow]"
         tasks = ", ".join(f"{split} {number}" for split, number in each.tasks.items())
-        console.print(
-            f"[bold]{each.name:16}[/bold] {state} {plain(each.missing or tasks)}", soft_wrap=True
-        )
+        text = each.missing or ("evaluation only" if each.held_out else tasks)
+        console.print(f"[bold]{each.name:16}[/bold] {state} {plain(text)}", soft_wrap=True)
+    if command := next((each.command for each in found if each.command), ""):
+        console.print(f"next: {plain(command)}", soft_wrap=True)
+
+
+@env_app.command("new")
+def env_new(
+    name: Annotated[str, typer.Argument(help="Name in snake case, such as support_desk.")],
+    text: Annotated[
+        bool, typer.Option("--text", help="Actions are text instead of tool calls.")
+    ] = False,
+) -> None:
+    """Write NAME.py, a small working environment of your own, and its test, to this folder."""
+    from agenttuning_plugin.cli.new_environment import write_environment
+
+    files, reference = write_environment(name, Path(), text=text)
+    for line in (
+        f"wrote {' and '.join(map(str, files))}; next:",
+        f"agenttuning env validate {reference}",
+        f"agenttuning collect --env {reference} --oracle --out {name}_data",
+        f"agenttuning build --agent {name}_data --general CHAT --out mix",
+    ):
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
 @env_app.command("setup")
 def env_setup(
-    name: Annotated[str, typer.Argument(help="Name from `agenttuning env list`.")],
-    data: Data = None,
+    name: Annotated[
+        str, typer.Argument(help="Name from `agenttuning env list`, or agentinstruct or rewoo.")
+    ],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder of the environment's data; what is fetched is stored there. [default: "
+            "the cache, where every command looks]"
+        ),
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Fetch missing public data without asking.")
+    ] = False,
+    everything: Annotated[
+        bool,
+        typer.Option(
+            "--all", help="Fetch optional files too, such as WebShop's full catalogue (5.7 GB)."
+        ),
+    ] = False,
+    mirror: Annotated[
+        str | None,
+        typer.Option(
+            help="Fetch from URL/<host>/<path> instead of https://<host>/<path>. "
+            "[default: $AGENTTUNING_MIRROR]",
+            metavar="URL",
+        ),
+    ] = None,
 ) -> None:
-    """Perform an environment's one-time setup; may be called again."""
-    from agenttuning_plugin.cli.environment_checks import set_up
+    """Fetch an environment's public data and perform its one-time setup; may be called again.
 
-    set_up(name, data, lambda text: console.print(plain(text), soft_wrap=True))
+    Shows size, licence and addresses first, and asks. Exit code 2 if a file cannot be fetched.
+    """
+    from agenttuning_plugin.cli.data_setup import set_up
+
+    def say(text: str) -> None:
+        console.print(plain(text), soft_wrap=True, highlight=False)
+
+    try:
+        set_up(name, data, say, yes=yes, everything=everything, mirror=mirror)
+    except DownloadError as error:
+        errors.print(f"[bold red]error:[/bold red] {plain(str(error))}", soft_wrap=True)
+        raise typer.Exit(2) from None
 
 
 @env_app.command("validate")
-@naming_options(ENVIRONMENT_OPTIONS)
 def env_validate(
-    name: Annotated[str, typer.Argument(help="Name from `agenttuning env list`, or all.")] = "all",
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="Name from `agenttuning env list`, module:Class, ./file.py:Class, or all."
+        ),
+    ] = "all",
     split: Annotated[
         str | None, typer.Option(help="Split to play. [default: the first of train, dev, test]")
     ] = None,

@@ -1,7 +1,8 @@
-"""Logic of `agenttuning env`: status, setup and validation of environments."""
+"""Logic of `agenttuning env`: status and validation of environments."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -9,9 +10,14 @@ from typing import Any
 
 from dataset_builders.environments import HELD_IN, EnvironmentSpec, load_environment
 from dataset_builders.environments.base import TextEnvironment
+from dataset_builders.environments.references import declared
 from dataset_builders.errors import AgentTuningError, ConfigError
 from dataset_builders.rollouts.episode import Trajectory
 from dataset_builders.rollouts.validation import Validation, validate
+from evaluators.tasks.held_out import HELD_OUT, load_held_out
+
+_COMMAND = re.compile(r"(?:agenttuning|pip|apt-get) \S.*\Z")
+"""The command at the end of a message that says what is missing."""
 
 SPLITS = ("train", "dev", "test")
 ALL = "all"
@@ -26,18 +32,36 @@ class Readiness:
         missing: What is missing, in one line with the remedy; "" if nothing is.
         tasks: Number of tasks by available split.
         stand_in: Placeholder data in place of its data, such as "made-up pages", or "".
+        held_out: Whether it is for evaluation only: it never generates training data.
     """
 
     name: str
     missing: str
     tasks: dict[str, int] = field(default_factory=dict)
     stand_in: str = ""
+    held_out: bool = False
+
+    @property
+    def command(self) -> str:
+        """The command that makes it ready, or brings it nearer to that; "" if there is none."""
+        if self.stand_in and not self.missing:
+            return f"agenttuning env setup {self.name}"
+        found = _COMMAND.search(self.missing)
+        return found[0] if found else ""
 
     def as_json(self) -> dict[str, Any]:
         """Return JSON-ready values."""
-        return {"ready": not self.missing, "missing": self.missing, "tasks": self.tasks} | (
-            {"only": self.stand_in} if self.stand_in else {}
-        )
+        facts: dict[str, Any] = {
+            "ready": not self.missing,
+            "missing": self.missing,
+            "tasks": self.tasks,
+        }
+        further = {
+            "only": self.stand_in,
+            "command": self.command,
+            "evaluation_only": self.held_out,
+        }
+        return facts | {key: value for key, value in further.items() if value}
 
 
 def resolve_environments(
@@ -47,10 +71,10 @@ def resolve_environments(
     agentinstruct: str | None,
     options: Mapping[str, Any],
 ) -> list[EnvironmentSpec]:
-    """Return the environment with a name, or all environments for "all".
+    """Return the environment with a name, or all held-in environments for "all".
 
     Args:
-        name: A registry name, or "all".
+        name: A registry name, a reference, or "all".
         data: Folder of its data; for "all" a folder of such folders.
         prompt: "own" or "published".
         agentinstruct: AgentInstruct copy with the published prompts.
@@ -77,17 +101,31 @@ def data_of(world: type[TextEnvironment], folder: str | None) -> str | None:
 
 
 def environment_status(folder: str | None = None) -> list[Readiness]:
-    """Return the status of every environment.
+    """Return the status of every environment, those of installed packages included.
+
+    Held-in ones come first, held-out ones last.
 
     Args:
         folder: Folder with one folder of data for each environment.
     """
     found = []
-    for name in sorted(HELD_IN):
-        world = load_environment(name).dialogue.world
-        data = data_of(world, folder)
-        found.append(_readiness(load_environment(name, data=data), world.missing(data)))
-    return found
+    for name in [*sorted(HELD_IN), *sorted(declared())]:
+        try:
+            world = load_environment(name).dialogue.world
+            data = data_of(world, folder)
+            found.append(_readiness(load_environment(name, data=data), world.missing(data)))
+        except ConfigError as error:
+            if name in HELD_IN:
+                raise
+            # Another package's mistake must not hide the others.
+            found.append(Readiness(name, str(error)))
+    return found + [_held_out_readiness(name, folder) for name in sorted(HELD_OUT)]
+
+
+def _held_out_readiness(name: str, folder: str | None) -> Readiness:
+    """Return what is missing; tasks are not counted, because some start a program for that."""
+    world = load_held_out(name).dialogue.world
+    return Readiness(name, world.missing(data_of(world, folder)), held_out=True)
 
 
 def _readiness(environment: EnvironmentSpec, missing: str) -> Readiness:
@@ -116,21 +154,6 @@ def _sizes(
     return sizes, problem
 
 
-def set_up(name: str, folder: str | None, say: Callable[[str], None]) -> None:
-    """Perform an environment's one-time setup.
-
-    Args:
-        name: The environment.
-        folder: Folder of its data.
-        say: Called with progress messages.
-
-    Raises:
-        ConfigError: The name is unknown.
-        AgentTuningError: A requirement is missing; the message has the remedy.
-    """
-    load_environment(name).dialogue.world.setup(folder, say)
-
-
 def validate_environment(
     environment: EnvironmentSpec,
     split: str | None,
@@ -148,6 +171,7 @@ def validate_environment(
     Raises:
         AgentTuningError: The split, its data or an optional dependency is missing.
     """
+    environment.check_splits()
     sizes, problem = _sizes(environment, (split,) if split else SPLITS)
     if not sizes:
         raise problem or ConfigError(f"{environment.name}: no split has a task")

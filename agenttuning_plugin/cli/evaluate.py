@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from agenttuning_plugin.cli.common import (
-    ENVIRONMENT_OPTIONS,
     AgentInstructCopy,
     ApiKeyEnv,
     EndOfTurn,
@@ -20,11 +20,11 @@ from agenttuning_plugin.cli.common import (
     Template,
     TemplateVariables,
     emit,
-    naming_options,
+    name_options,
+    options_of,
     parse_options,
 )
-from agenttuning_plugin.console import errors
-from agenttuning_plugin.evaluation.request_options import (
+from agenttuning_plugin.cli.request_options import (
     JudgeFields,
     JudgeTemperature,
     JudgeTokenField,
@@ -34,14 +34,15 @@ from agenttuning_plugin.evaluation.request_options import (
     json_fields,
     judge_settings,
 )
+from agenttuning_plugin.console import errors
 from dataset_builders.errors import ConfigError
 
 _EXTRA = ("replay", "loss")
 _BATCH = 16
 
 
-@naming_options(ENVIRONMENT_OPTIONS)
 def evaluate(
+    context: typer.Context,
     positional: Annotated[str | None, typer.Argument(metavar="MODEL", help="As --model.")] = None,
     model: Annotated[
         str | None,
@@ -52,7 +53,8 @@ def evaluate(
         list[str] | None,
         typer.Option(
             help="held-in, held-out, general, all, a task such as gsm8k, lm_eval/TASK, replay, "
-            "loss; several with commas, repeatable. [default: held-in]"
+            "loss, module:Class or ./file.py:Class of your own environment; several with commas, "
+            "repeatable. [default: held-in]"
         ),
     ] = None,
     limit: Annotated[
@@ -169,6 +171,9 @@ def evaluate(
     except KeyboardInterrupt:
         errors.print("stopped" + (": run the same command to resume" if out else ""))
         raise typer.Exit(130) from None
+    for name, result in panel.results.items():
+        error = name_options(result.error, options_of(context.command), leading=False)
+        panel.results[name] = replace(result, error=error)
     if as_json:
         emit(show_panel(panel, limit).as_json())
     if not (report_failure(panel) if as_json else report(panel, run)):
@@ -192,6 +197,7 @@ def _names(suite: Sequence[str] | None) -> list[str]:
     given = [each for name in listed for each in (SUITES if name == "all" else (name,))]
     groups = ["all", *SUITES, *_EXTRA]
     known = [*groups, *(benchmark.name for benchmark in BENCHMARKS), f"{LM_EVAL}TASK"]
+    known += ["module:Class", "./file.py:Class"]
     names = [name for name in given if name]
     for name in names:
         if name not in groups and not is_benchmark(name):
@@ -215,10 +221,14 @@ def options_by_task(
     """
     from evaluators.tasks.registry import select
 
-    chosen = [task.name for task in select([name for name in names if name not in _EXTRA])]
+    tasks = select([name for name in names if name not in _EXTRA])
+    chosen = [task.name for task in tasks]
+    # A reference contains dots: its options may also begin with the environment's name.
+    by_name = {each: task.name for task in tasks for each in (task.key, task.name)}
     found: dict[str, dict[str, Any]] = {}
     for key, value in parse_options(option).items():
-        task, dot, name = key.partition(".")
+        named = next((each for each in by_name if key.startswith(f"{each}.")), None)
+        task, dot, name = key.partition(".") if named is None else _split(key, named, by_name)
         if not dot and len(chosen) != 1:
             raise ConfigError(
                 f"--option: found {key!r} for {len(chosen)} tasks, expected the task's name "
@@ -229,3 +239,7 @@ def options_by_task(
             raise ConfigError(f"--option: found {key!r}, expected a task of {', '.join(chosen)}")
         found.setdefault(task, {})[name] = value
     return found
+
+
+def _split(key: str, named: str, by_name: Mapping[str, str]) -> tuple[str, str, str]:
+    return by_name[named], ".", key.removeprefix(f"{named}.")

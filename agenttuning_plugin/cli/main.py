@@ -25,8 +25,7 @@ from agenttuning_plugin.cli.common import (
     Template,
     command_of,
     emit,
-    literal_help,
-    name_options,
+    prepare_commands,
 )
 from agenttuning_plugin.console import console, errors, plain
 from dataset_builders.errors import AgentTuningError, ConfigError
@@ -47,8 +46,7 @@ def main() -> None:
     try:
         command_of(app)()
     except AgentTuningError as error:
-        text = plain(name_options(app, sys.argv[1:], str(error)))
-        errors.print(f"[bold red]error:[/bold red] {text}", soft_wrap=True)
+        errors.print(f"[bold red]error:[/bold red] {plain(str(error))}", soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         errors.print("stopped")
@@ -267,4 +265,4 @@ def chat(
         close_subject(subject)
 
 
-literal_help(app)  # After all commands are registered.
+prepare_commands(app)  # After all commands are registered.

@@ -40,6 +40,10 @@ def build(
     general: Annotated[
         list[str] | None, typer.Option(help="General chat: file, folder or hub id; repeatable.")
     ] = None,
+    min_reward: Annotated[
+        float | None,
+        typer.Option(help="Minimum reward of agent data; rows below it or without are dropped."),
+    ] = None,
     eta: Annotated[float, typer.Option(help="Share of agent data, in [0, 1].")] = 0.2,
     eta_unit: Annotated[
         str, typer.Option(help="What eta counts: example (the paper), token or trained_token.")
@@ -79,6 +83,7 @@ def build(
     from agenttuning_plugin.training_data.build import build_to_disk
     from dataset_builders.mixing.planning import Plan
     from dataset_builders.mixing.preparation import Encoding
+    from dataset_builders.sources.loading import SourceSpec
 
     if recipe is not None:
         _nothing_beside_recipe(context)
@@ -95,7 +100,7 @@ def build(
     plan: dict[str, Any] = {"unit": eta_unit, "mode": sampling}
     report = build_to_disk(
         out_folder,
-        agent=agent or [],
+        agent=[SourceSpec(path, min_reward=min_reward) for path in agent or []],
         general=general or [],
         plan=Plan(
             eta=eta,

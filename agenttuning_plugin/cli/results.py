@@ -71,6 +71,7 @@ def compare(
 ) -> None:
     """Compare two evaluations: paired differences, and which tasks changed."""
     from agenttuning_plugin.reports import compare as comparing
+    from agenttuning_plugin.reports.change_table import table
 
     alone = second is None
     one = comparing.pick(first, first_step, last=not alone)
@@ -84,7 +85,7 @@ def compare(
         emit([row.as_json() for row in compared])
         return
     names = ("start", "end") if alone else (first.name or "first", (second or first).name)
-    console.print(comparing.table(compared, *names))
+    console.print(table(compared, *names, flips=True))
     for line in comparing.flips(compared, show) if show else []:
         console.print(plain(line), soft_wrap=True)
     for line in comparing.warnings(compared) + comparing.unpaired(one, two, compared):

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from evaluators.models.judge_settings import JudgeSettings
 from evaluators.tasks.registry import BENCHMARKS, IN_FLIGHT, SUITES, SuiteSettings, check_options
+from evaluators.training.schedule import Cadence
 
 
-class EndpointConfig(BaseModel):
+class EndpointConfig(Cadence):
     """Evaluates on a server that loads the adapter, while training continues."""
-
-    model_config = ConfigDict(extra="forbid")
 
     base_url: str = Field(
         pattern=r"^https?://",
@@ -27,8 +26,6 @@ class EndpointConfig(BaseModel):
     every: int | None = Field(
         default=None, ge=1, description="Optimizer steps between runs; default: no runs in between."
     )
-    at_start: bool = Field(default=True, description="Run before the first step, as the baseline.")
-    at_end: bool = Field(default=True, description="Run after the last step.")
     suites: list[str] = Field(
         default=["held-in"],
         min_length=1,

@@ -6,28 +6,22 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from agenttuning_plugin.config.base import StrictModel
 from dataset_builders.environments import EnvironmentSpec, load_environment
 from dataset_builders.errors import ConfigError
 from evaluators.models.judge_settings import JudgeSettings
-from evaluators.tasks.registry import BENCHMARKS, LM_EVAL, check_options, is_benchmark
+from evaluators.tasks.registry import BENCHMARKS, LM_EVAL, check_options, is_benchmark, select
+from evaluators.training.schedule import Cadence
 
 
-class _Scheduled(StrictModel):
-    every: int | None = Field(
-        default=None,
-        ge=1,
-        description="Optimizer steps between runs; default: that of `evaluation`.",
-    )
-    at_start: bool = Field(default=True, description="Run before the first step, as the baseline.")
-    at_end: bool = Field(default=True, description="Run after the last step.")
-
-
-class AgentTaskConfig(_Scheduled):
+class AgentTaskConfig(Cadence):
     """Plays tasks of an environment with the model in training."""
 
     type: Literal["agent_task"]
-    environment: str = Field(default="database", description="Name of the environment.")
+    environment: str = Field(
+        default="database",
+        description="Held-in environment, or one of your own: `module:Class`, or `./file.py:Class` "
+        "relative to the recipe's folder.",
+    )
     split: str = Field(default="test", description="Split of the tasks.")
     num_tasks: int = Field(
         default=32, ge=1, description="Number of tasks, the first ones of the split."
@@ -60,7 +54,8 @@ class AgentTaskConfig(_Scheduled):
     @property
     def key(self) -> str:
         """Prefix of its figures."""
-        return self.environment if self.split == "test" else f"{self.environment}_{self.split}"
+        name = load_environment(self.environment).name
+        return name if self.split == "test" else f"{name}_{self.split}"
 
     def spec(self) -> EnvironmentSpec:
         """The environment as it is to be played.
@@ -78,7 +73,7 @@ class AgentTaskConfig(_Scheduled):
         )
 
 
-class GeneralLossConfig(_Scheduled):
+class GeneralLossConfig(Cadence):
     """Measures the loss on the general conversations held out of training."""
 
     type: Literal["general_loss"]
@@ -89,7 +84,7 @@ class GeneralLossConfig(_Scheduled):
         return "general"
 
 
-class ReplayConfig(_Scheduled):
+class ReplayConfig(Cadence):
     """Compares the model's predictions with expert trajectories: seconds instead of minutes."""
 
     type: Literal["replay"]
@@ -108,7 +103,8 @@ class ReplayConfig(_Scheduled):
     @field_validator("environment")
     @classmethod
     def _is_known(cls, value: str) -> str:
-        return load_environment(value).name
+        load_environment(value)
+        return value
 
     @property
     def key(self) -> str:
@@ -116,13 +112,13 @@ class ReplayConfig(_Scheduled):
         return "replay"
 
 
-class BenchmarkConfig(_Scheduled):
+class BenchmarkConfig(Cadence):
     """A task of the paper's tables, measured as by `agenttuning evaluate`."""
 
     type: Literal["benchmark"]
     name: str = Field(
         description="Name of the task, such as `mmlu` or `science_world`; `lm_eval/TASK` is any "
-        "task of lm_eval."
+        "task of lm_eval, `module:Class` or `./file.py:Class` an environment of your own."
     )
 
     @field_validator("name")
@@ -130,7 +126,7 @@ class BenchmarkConfig(_Scheduled):
     def _is_known(cls, value: str) -> str:
         if not is_benchmark(value):
             known = [benchmark.name for benchmark in BENCHMARKS]
-            raise ValueError(f"expected one of {', '.join(known)}, {LM_EVAL}TASK")
+            raise ValueError(f"expected one of {', '.join(known)}, {LM_EVAL}TASK, module:Class")
         return value
 
     limit: int | None = Field(
@@ -158,7 +154,8 @@ class BenchmarkConfig(_Scheduled):
     @property
     def key(self) -> str:
         """Prefix of its figures."""
-        return self.name.replace("/", "_")
+        (benchmark,) = select([self.name])
+        return benchmark.key
 
 
 EvaluatorConfig = Annotated[

@@ -22,7 +22,10 @@ from evaluators.training.schedule import EvaluationPolicy
 
 
 class EtaStage(StrictModel):
-    """A share of agent data that applies from a step on."""
+    """A share of agent data that applies from an optimizer step on.
+
+    The order of a mix counts positions instead: see `QuotaStage`.
+    """
 
     from_step: int = Field(
         ge=1,

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from agenttuning_plugin.config.references import resolve_environments
 from dataset_builders.errors import ConfigError, SourceNotFoundError
 
 
@@ -45,7 +46,7 @@ def headline(path: Path) -> str:
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """Read a recipe's YAML.
+    """Read a recipe's YAML; environments' files in it are relative to its folder.
 
     Raises:
         SourceNotFoundError: There is no such file.
@@ -64,6 +65,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}{line}: {problem}") from error
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path}: found {type(loaded).__name__}, expected keys and values")
+    resolve_environments(loaded, path.parent)
     return loaded
 
 

@@ -14,7 +14,8 @@ from rich.progress import Progress
 from agenttuning_plugin.config.shipped import read_recipe, shipped_recipe
 from agenttuning_plugin.console import plain
 from agenttuning_plugin.demo.assets import chat_file, model_folder, quiet_environment
-from agenttuning_plugin.reports.results import Comparison, compare, table, unmeasured
+from agenttuning_plugin.reports.change_table import table
+from agenttuning_plugin.reports.compare import Compared, compare_run, unmeasured
 from agenttuning_plugin.reports.run_end import SUMMARY
 from dataset_builders.collection.conversations import to_conversation, write_jsonl
 from dataset_builders.collection.filters import TrajectoryFilter
@@ -84,7 +85,7 @@ def _select_chats(source: Path, say: Callable[[str], None]) -> None:
     say(f"{len(short)} of them have at most {MAX_CHARACTERS} characters: {target}")
 
 
-def run(console: Console) -> list[Comparison]:
+def run(console: Console) -> list[Compared]:
     """Prepare, train, evaluate base and result, and print the comparison.
 
     Raises:
@@ -99,11 +100,11 @@ def run(console: Console) -> list[Comparison]:
     console.print(f"[bold]3/3[/bold] training: {command}", soft_wrap=True)
     _train(recipe)
     evaluations = read_evaluations(output)
-    comparisons = compare(evaluations)
+    comparisons = compare_run(evaluations)
     if not comparisons:
         raise ConfigError(f"{recipe}: lists no evaluator, so there is nothing to compare")
     console.print()
-    console.print(table(comparisons, "SmolLM2-135M-Instruct, 80 % chat and 20 % agent data"))
+    console.print(table(comparisons, title="SmolLM2-135M-Instruct, 80 % chat and 20 % agent data"))
     for line in unmeasured(evaluations):
         console.print(plain(f"not measured: {line}"), soft_wrap=True)
     console.print(f"adapter: {output.resolve()}", soft_wrap=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dataset_builders.encoding.tokens import Encoder, encode_dataset
+from dataset_builders.environments import EnvironmentSpec
 from dataset_builders.errors import ConfigError
 from dataset_builders.mixing.holdout import split_holdout
 from dataset_builders.mixing.preparation import LENGTH_DEFAULTS
@@ -43,13 +46,16 @@ def loss_evaluator(
     return GeneralLossEvaluator(made.dataset.select(held_out))
 
 
-def replay_evaluator(data: str, subject: EvalTarget, max_length: int) -> Evaluator:
+def replay_evaluator(
+    data: str, subject: EvalTarget, max_length: int, environments: Sequence[EnvironmentSpec] = ()
+) -> Evaluator:
     """Create the replay evaluator on expert trajectories.
 
     Args:
         data: Source of trajectories.
         subject: The model, whose tokenizer encodes them.
         max_length: Maximum tokens of a trajectory.
+        environments: Own environments that the trajectories may be of.
 
     Raises:
         DataError: They cannot be read.
@@ -58,4 +64,4 @@ def replay_evaluator(data: str, subject: EvalTarget, max_length: int) -> Evaluat
     from evaluators.tasks.replay import ReplayEvaluator
 
     read = load_source(resolve_evaluation_source(data)).conversations
-    return ReplayEvaluator(read, max_length=max_length)
+    return ReplayEvaluator(read, max_length=max_length, environments=environments)

@@ -11,8 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers import TrainerCallback
-
 from agenttuning_plugin.config.endpoint import EndpointConfig
 from agenttuning_plugin.evaluation.child_process import SideProcess
 from agenttuning_plugin.evaluation.endpoint_rules import (
@@ -39,7 +37,7 @@ from evaluators.evaluator import RECORDS_FILE, EvalResult
 from evaluators.results.evaluations import replace_record
 from evaluators.results.history import archive
 from evaluators.training.best_checkpoint import best_is_loaded
-from evaluators.training.callback_order import go_last, report_at_end
+from evaluators.training.callback_order import LastStepCallback, go_last, report_at_end
 from evaluators.training.trainer_log import log_figures
 from evaluators.training.trainer_target import tokenizer_of
 
@@ -57,7 +55,7 @@ _SECONDS_TO_COMPARE = 30.0
 _JOB = "agenttuning_plugin.evaluation.endpoint_worker"
 
 
-class EndpointCallback(TrainerCallback):
+class EndpointCallback(LastStepCallback):
     """Saves the adapter periodically and evaluates it on a server, while training continues.
 
     One evaluation runs at a time; later ones wait for it with their adapters on disk.
@@ -144,12 +142,6 @@ class EndpointCallback(TrainerCallback):
             self._measure_result(state)
             if state.is_world_process_zero:
                 self._go_on(state, control)
-
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Save the last step likewise, if the epoch's evaluation ended training."""
-        self.on_epoch_end(args, state, control)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

@@ -25,7 +25,7 @@ from evaluators.tasks.agent_task import AgentTaskEvaluator
 from evaluators.tasks.general_loss import GeneralLossEvaluator
 from evaluators.tasks.registry import SuiteSettings, select
 from evaluators.tasks.replay import ReplayEvaluator, oracle_trajectories
-from evaluators.training.schedule import EvaluationPolicy, Schedule
+from evaluators.training.schedule import Cadence, EvaluationPolicy, Schedule
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -66,10 +66,9 @@ def schedules(
 
 def schedule_of(config: Config, evaluator: Evaluator, policy: EvaluationPolicy) -> Schedule:
     """Return an evaluator's schedule."""
+    when = {name: getattr(config, name) for name in Cadence.model_fields}
     limit = config.limit if isinstance(config, BenchmarkConfig) else None
-    return policy.scheduled(
-        Schedule(evaluator, config.every, config.at_start, config.at_end, limit)
-    )
+    return policy.scheduled(Schedule(evaluator, limit=limit, **when))
 
 
 def unavailable(config: Config, error: Exception) -> EvalResult:
@@ -106,11 +105,12 @@ def make_evaluator(config: Config, holdout: Dataset | None) -> Evaluator:
 
 def _replay(config: ReplayConfig) -> ReplayEvaluator:
     number = config.num_trajectories
+    spec = load_environment(config.environment)
     if config.data is None:
-        played = oracle_trajectories(load_environment(config.environment), number)
-        return ReplayEvaluator(played, max_length=config.max_length)
+        played = oracle_trajectories(spec, number)
+        return ReplayEvaluator(played, max_length=config.max_length, environments=[spec])
     read = load_source(resolve_evaluation_source(config.data)).conversations
-    return ReplayEvaluator(read, limit=number, max_length=config.max_length)
+    return ReplayEvaluator(read, limit=number, max_length=config.max_length, environments=[spec])
 
 
 def _benchmark(config: BenchmarkConfig) -> Evaluator:

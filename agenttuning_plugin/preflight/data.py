@@ -18,7 +18,7 @@ from agenttuning_plugin.config.findings import Finding, guarded
 from agenttuning_plugin.config.recipe import AgentTuningSection
 from dataset_builders.conversation import Conversation
 from dataset_builders.errors import SourceNotFoundError
-from dataset_builders.mixing.eta_schedule import EtaStage
+from dataset_builders.mixing.eta_schedule import QuotaStage
 from dataset_builders.mixing.losses import loss_warnings
 from dataset_builders.mixing.planning import Plan
 from dataset_builders.mixing.pools import weighted_pools
@@ -235,7 +235,7 @@ def _rows(side: Side, tokenizer: Any, encoding: Encoding) -> Iterator[Finding]:
     prepared = prepare(
         given["agent"],
         given["general"],
-        plan=Plan(eta=(EtaStage(0, share),)),
+        plan=Plan(eta=(QuotaStage(0, share),)),
         tokenizer=tokenizer,
         encoding=replace(encoding, holdout=0),
         quiet=True,

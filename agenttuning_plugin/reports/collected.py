@@ -11,7 +11,8 @@ from typing import Any
 
 from dataset_builders.collection.filters import TrajectoryFilter, threshold_of
 from dataset_builders.collection.folder import STATE
-from dataset_builders.collection.store import read_trajectory
+from dataset_builders.collection.serialization import read_trajectory
+from dataset_builders.environments import HELD_IN
 from dataset_builders.errors import ConfigError, DataError
 from dataset_builders.rollouts.episode import Trajectory
 from dataset_builders.rollouts.playing import UNFINISHED
@@ -59,7 +60,8 @@ def _sieve(path: Path) -> TrajectoryFilter:
     """Return the trajectory filter, from the last session's report."""
     report = path.with_suffix(".json")
     if not report.is_file():  # The first session is running, or was killed.
-        return TrajectoryFilter(threshold_of(path.stem), (), UNFINISHED)
+        known = path.stem in HELD_IN
+        return TrajectoryFilter(threshold_of(path.stem) if known else 1.0, (), UNFINISHED)
     try:
         settings = json.loads(report.read_text("utf-8"))["settings"]
         return TrajectoryFilter(settings["min_reward"], settings["filters"], UNFINISHED)

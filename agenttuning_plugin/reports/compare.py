@@ -1,16 +1,11 @@
-"""`agenttuning compare`: paired comparison of two evaluations of the same tasks."""
+"""Paired comparison of two evaluations of the same tasks, or of a run with its start."""
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from rich import box
-from rich.markup import escape
-from rich.table import Table
 
 from dataset_builders.errors import ConfigError
 from evaluators.results.evaluations import read_evaluations
@@ -20,8 +15,9 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 
-_HEADING = 8
-"""Characters of a folder's name per line of the table's header."""
+_WORDS = {"success": "success", "valid_format": "format", "action_match": "actions"}
+_BESIDE = ("valid_format",)
+"""Figures that a run's table shows in addition to an evaluator's main figure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +30,8 @@ class Compared:
         change: Second against first over the tasks that both measured.
         only: Number of tasks measured only by the first and only by the second.
         differs: Settings in which the two differ, such as the prompt template.
+        suite: The evaluator's suite, such as "held-in".
+        percent: Whether the figure is a share.
     """
 
     evaluator: str
@@ -41,6 +39,13 @@ class Compared:
     change: Change
     only: tuple[int, int]
     differs: tuple[str, ...]
+    suite: str
+    percent: bool
+
+    @property
+    def label(self) -> str:
+        """Its name in a table."""
+        return f"{self.evaluator} {_WORDS.get(self.figure, self.figure)}"
 
     def as_json(self) -> dict[str, Any]:
         """Return JSON-ready values."""
@@ -109,6 +114,32 @@ def compare_evaluations(
     return compared
 
 
+def compare_run(evaluations: Sequence[Row]) -> list[Compared]:
+    """Compare each evaluator's baseline, measured at step 0, with its last evaluation."""
+    compared = []
+    for name in dict.fromkeys(row["evaluator"] for row in evaluations):
+        rows = [row for row in evaluations if row["evaluator"] == name and row["metrics"]]
+        if not rows or rows[0]["step"] != 0:
+            continue
+        base, tuned = rows[0], rows[-1]
+        for figure in (_primary(tuned), *_BESIDE):
+            measured = figure in base["metrics"] and figure in tuned["metrics"]
+            if measured and (made := _compare(name, figure, base, tuned)):
+                compared.append(made)
+    return compared
+
+
+def unmeasured(evaluations: Sequence[Row]) -> list[str]:
+    """Return what could not be measured at all, and why, one line each."""
+    measured = {row["evaluator"] for row in evaluations if row["metrics"]}
+    reasons = {
+        row["evaluator"]: row.get("error", "")
+        for row in evaluations
+        if row["evaluator"] not in measured
+    }
+    return [f"{name}: {reason.removeprefix(f'{name}: ')}" for name, reason in reasons.items()]
+
+
 def _primary(row: Row) -> str:
     return str(row.get("primary") or next(iter(row["metrics"]), ""))
 
@@ -136,7 +167,13 @@ def _compare(name: str, figure: str, first: Row, second: Row) -> Compared | None
         )
     )
     only = len(before) - len(common), len(after) - len(common)
-    return Compared(name, figure, change, only, differs)
+    suite = str(second.get("suite", ""))
+    return Compared(name, figure, change, only, differs, suite, _is_share(figure, before, after))
+
+
+def _is_share(figure: str, *records: Mapping[str, Row]) -> bool:
+    values = [record["scores"][figure] for each in records for record in each.values()]
+    return figure != "loss" and all(0.0 <= value <= 1.0 for value in values)
 
 
 def _why_apart(first: Row, second: Row) -> str:
@@ -167,28 +204,6 @@ def _is_macro(row: Row, figure: str) -> bool:
     value = row["metrics"][figure].value
     plain, grouped = (summarise(records, macro=macro)[figure].value for macro in (False, True))
     return bool(abs(grouped - value) < abs(plain - value))
-
-
-def table(compared: Sequence[Compared], first: str, second: str) -> Table:
-    """Format the comparison as a table of 80 columns."""
-    caption = "n: tasks that both measured; [95 % interval]; + better, - worse"
-    made = Table(caption=escape(caption), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    made.add_column("", overflow="fold")  # Names are truncated, never figures.
-    for column in (first, second, "change", "p", "n", "+/-"):
-        heading = "\n".join(textwrap.wrap(column, _HEADING)) or column
-        made.add_column(escape(heading), justify="right", no_wrap=True)
-    for row in compared:
-        change = row.change
-        made.add_row(
-            f"{row.evaluator} {row.figure}",
-            f"{change.before:.3f}",
-            f"{change.after:.3f}",
-            escape(f"{change.value:+.3f} [{change.low:+.2f}, {change.high:+.2f}]"),
-            "<0.001" if change.p_value < 0.001 else f"{change.p_value:.3f}",
-            str(change.n),
-            f"{len(change.better)}/{len(change.worse)}",
-        )
-    return made
 
 
 def warnings(compared: Sequence[Compared]) -> list[str]:

@@ -11,7 +11,8 @@ from typing import Any
 from rich.console import Console
 
 from agenttuning_plugin.console import plain
-from agenttuning_plugin.reports.results import compare, table, unmeasured
+from agenttuning_plugin.reports.change_table import table
+from agenttuning_plugin.reports.compare import compare_run, unmeasured
 from dataset_builders.errors import AgentTuningError
 from evaluators.evaluator import RECORDS_FILE
 from evaluators.results.evaluations import read_evaluations
@@ -41,9 +42,9 @@ def print_run_end(cfg: Any, console: Console) -> None:
 
 def _print_table(folder: Path, console: Console) -> None:
     evaluations = read_evaluations(folder)
-    comparisons = compare(evaluations)
+    comparisons = compare_run(evaluations)
     if comparisons:
-        console.print(table(comparisons, f"{folder}: base and tuned"))
+        console.print(table(comparisons, title=f"{folder}: base and tuned"))
     else:
         console.print(plain(f"{folder}: no evaluator measured both the base and the result"))
     for line in unmeasured(evaluations):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +13,11 @@ from agenttuning_plugin.reports.rows import MIX
 from agenttuning_plugin.training_data.built_mix import BuiltMix
 from dataset_builders.errors import AgentTuningError, ConfigError, StorageError
 from dataset_builders.mixing.mixes import mix
-from dataset_builders.mixing.order import MixOrder
 from dataset_builders.mixing.planning import Plan
-from dataset_builders.mixing.preparation import Encoding, check_sources, prepare, prepare_messages
+from dataset_builders.mixing.preparation import Encoding, check_settings, prepare, prepare_messages
 from dataset_builders.mixing.unit_conversion import UNITS
 from dataset_builders.sources.inputs import resolve_source
+from dataset_builders.sources.spec import SourceSpec
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -28,8 +28,8 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 def build_to_disk(
     out: Path,
     *,
-    agent: list[str],
-    general: list[str],
+    agent: Sequence[str | SourceSpec],
+    general: Sequence[str | SourceSpec],
     plan: Plan,
     num_examples: int,
     seed: int,
@@ -45,7 +45,7 @@ def build_to_disk(
 
     Args:
         out: Folder to make.
-        agent: Agent data: paths and hub ids.
+        agent: Agent data: paths, hub ids and specs.
         general: General data, likewise.
         plan: What the mix should be like.
         num_examples: Length of the mix.
@@ -68,8 +68,7 @@ def build_to_disk(
         raise ConfigError(f"{out}: exists already, expected a new folder")
     if plan.unit not in UNITS:
         raise ConfigError(f"eta_unit: found {plan.unit!r}, expected one of {', '.join(UNITS)}")
-    check_sources(agent, general, plan)
-    MixOrder(1, 1, plan.eta, seed, num_examples, plan.block, plan.mode)
+    check_settings(agent, general, plan, num_examples)
     with storage_errors(out), scratch_beside(out) as scratch:
         sources = {
             "agent": [resolve_source(path) for path in agent if plan.needs_agent],

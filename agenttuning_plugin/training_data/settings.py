@@ -11,7 +11,7 @@ from agenttuning_plugin.config.recipe import AgentTuningSection
 from dataset_builders.encoding.lengths import LengthPolicy
 from dataset_builders.errors import ConfigError
 from dataset_builders.manifest.records import Batch
-from dataset_builders.mixing.eta_schedule import EtaStage
+from dataset_builders.mixing.eta_schedule import QuotaStage
 from dataset_builders.mixing.order import BLOCK
 from dataset_builders.mixing.packing import WINDOW
 from dataset_builders.mixing.planning import Plan
@@ -96,8 +96,8 @@ def holdout_of(section: AgentTuningSection) -> int:
 def plan_of(section: AgentTuningSection, settings: RunSettings) -> Plan:
     """Return the section's plan of a mix; stages of eta begin at the examples of their steps."""
     batch = settings.batch.size
-    stages = [EtaStage(0, section.eta)]
-    stages += [EtaStage(stage.from_step * batch, stage.eta) for stage in section.eta_stages]
+    stages = [QuotaStage(0, section.eta)]
+    stages += [QuotaStage(stage.from_step * batch, stage.eta) for stage in section.eta_stages]
     return Plan(
         eta=tuple(stages) if section.eta_stages else section.eta,
         unit=section.eta_unit,

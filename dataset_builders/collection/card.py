@@ -12,6 +12,16 @@ from dataset_builders.storage import replace_text
 
 _CARDS = "card"
 
+CALLS = {
+    "calls": "Tool calls",
+    "malformed_call": "Tool calls that could not be read",
+    "unknown_tool": "Calls of unknown tools",
+    "invalid_arguments": "Calls with invalid arguments",
+    "no_call": "Turns without a tool call",
+    "call_after_end": "Calls after the end, not executed",
+}
+"""Labels of `Trajectory.call_counts`."""
+
 THOUGHTS = {
     "had_thought": "Turns that had a thought",
     "left_bare": "Turns left without a thought",
@@ -35,6 +45,7 @@ class DatasetCard:
             judged by its last attempt.
         attempts: Attempts that ended, or None where that is not known.
         cut_turns: Turns of all tasks that were cut at the token limit, or None.
+        call_counts: Tool calls of all tasks and their faults; empty for dialogues without tools.
         prompt_tokens: Tokens that the model read, or None where that is not known.
         completion_tokens: Tokens that it wrote, or None.
         cost: What the requests cost in US dollars, or None where prices are not known.
@@ -51,11 +62,23 @@ class DatasetCard:
     counts: Mapping[str, int] = field(default_factory=dict)
     attempts: int | None = None
     cut_turns: int | None = None
+    call_counts: Mapping[str, int] = field(default_factory=dict)
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cost: float | None = None
     thoughts: Mapping[str, int] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+_TEXT = (
+    "in AgentInstruct's shape, one split a task. `loss` is true on the "
+    "turns to train, false on acknowledgements and demonstrations, null on human turns. "
+    "`jsonl/` holds the same rows, `messages/` the same conversations as role and content,"
+)
+_TOOLS = (
+    "as `messages`, with `tools` in the OpenAI format if there are any, one split a task. `train` "
+    "is true on the turns to train. `messages/` holds the same rows,"
+)
 
 
 def write_card(folder: Path, task: str, card: DatasetCard, rows: int) -> None:
@@ -75,6 +98,8 @@ def write_card(folder: Path, task: str, card: DatasetCard, rows: int) -> None:
     # Not asdict: it cannot copy a Counter.
     content = {each.name: getattr(card, each.name) for each in fields(card)}
     content |= {name: dict(content[name]) for name in ("counts", "settings", "thoughts")}
+    if calls := content.pop("call_counts"):
+        content["call_counts"] = dict(calls)
     content |= {"task": task, "rows": rows}
     replace_text(cards / f"{task}.json", json.dumps(content, ensure_ascii=False, indent=1) + "\n")
     entries = [json.loads(path.read_text("utf-8")) for path in sorted(cards.glob("*.json"))]
@@ -91,14 +116,16 @@ def _readme(entries: Sequence[Mapping[str, Any]]) -> str:
         "",
         "# Collected agent trajectories",
         "",
-        f"{total} conversations in AgentInstruct's shape, one split a task. `loss` is true on the "
-        "turns to train, false on acknowledgements and demonstrations, null on human turns. "
-        "`jsonl/` holds the same rows, `messages/` the same conversations as role and content, "
+        f"{total} conversations {_TOOLS if _with_tools(entries) else _TEXT} "
         "`origins/` the task and reward of each row.",
     ]
     for entry in entries:
         lines += ["", *_section(entry)]
     return "\n".join(lines) + "\n"
+
+
+def _with_tools(entries: Sequence[Mapping[str, Any]]) -> bool:
+    return any(entry.get("call_counts") or "Reference" in entry["settings"] for entry in entries)
 
 
 def _section(entry: Mapping[str, Any]) -> list[str]:
@@ -115,6 +142,7 @@ def _section(entry: Mapping[str, Any]) -> list[str]:
         "Trajectories kept": counts.get("kept"),
         **{f"Dropped: {reason}": number for reason, number in sorted(dropped.items())},
         "Turns cut at the token limit": entry.get("cut_turns"),
+        **{CALLS[key]: n for key, n in entry.get("call_counts", {}).items()},
         "Rows": entry["rows"],
         "Tokens read": entry["prompt_tokens"],
         "Tokens written": entry["completion_tokens"],

@@ -72,7 +72,7 @@ async def collect(
 ) -> dict[str, Any]:
     """Same as `run`, on a running event loop."""
     config.check()
-    check_folder(config.out)
+    check_folder(config.out, as_messages=config.play.environment.as_messages)
     sieve = _sieve(config)
     tasks = config.chosen()
     wording = config.play.environment.wording()
@@ -203,6 +203,7 @@ def _report(
     config: CollectConfig, tally: CollectionProgress, engine: CollectionEngine, wording: Prompt
 ) -> dict[str, Any]:
     spent = tally.spent
+    calls = {"tool_calls": dict(tally.sieve.call_counts)} if tally.sieve.call_counts else {}
     return {
         "environment": config.play.environment.name,
         "model": config.model,
@@ -219,6 +220,7 @@ def _report(
         "completion_tokens": spent.completion_tokens,
         "requests": spent.requests,
         "replies_with_tool_calls": spent.with_calls,
+        **calls,
         "cost": spent.cost,
         "cost_per_kept": tally.cost_per_kept,
         # A limit reached with the very last reply has stopped nothing.
@@ -241,7 +243,7 @@ def _export(
 ) -> None:
     sieve, name = _sieve(config), config.play.environment.name
     asked = config.play.endpoint is not None  # An oracle uses no tokens: 0 would be noise.
-    with OutputWriter(config.out, name, config.model) as output:
+    with OutputWriter(config.out, config.play.environment, config.model) as output:
         for place, ending in store.endings():
             if sieve.keeps(ending.trajectory):
                 output.add(place, ending.trajectory)
@@ -253,6 +255,7 @@ def _export(
             filters=sieve.names,
             counts=sieve.counts,
             cut_turns=sieve.cut_turns if asked else None,
+            call_counts=sieve.call_counts,
             attempts=report["attempts"],
             prompt_tokens=report["prompt_tokens"] if asked else None,
             completion_tokens=report["completion_tokens"] if asked else None,
@@ -266,6 +269,8 @@ def _export(
 def _facts(config: CollectConfig) -> dict[str, Any]:
     stand_in = config.play.environment.stand_in()
     facts: dict[str, Any] = {"Data": f"{stand_in}, for trying things out only"} if stand_in else {}
+    if config.play.environment.is_own:
+        facts["Reference"] = config.play.environment.reference
     if config.play.endpoint is None:
         return facts
     return facts | {

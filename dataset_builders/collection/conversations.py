@@ -24,6 +24,7 @@ def to_conversation(trajectory: Trajectory) -> Conversation:
         id=trajectory.task_id,
         source=SOURCE,
         task=trajectory.environment,
+        tools=trajectory.tools,
     )
 
 

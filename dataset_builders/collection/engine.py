@@ -6,6 +6,7 @@ same engine.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
@@ -107,8 +108,9 @@ class CollectionEngine(RolloutEngine):
         wording: Prompt | None = None,
         answers: int = 0,
     ) -> None:
+        environment = play.environment
         super().__init__(
-            play.environment,
+            environment,
             ledger,
             OraclePolicy(),
             most=self._endpoint_most,
@@ -124,6 +126,7 @@ class CollectionEngine(RolloutEngine):
         self._answers = answers
         self._suspended = False
         self._parking = Parking()
+        self._in_processes = environment.isolation(environment.world()) == "process"
         self._transport: EndpointClient | None = None
 
     @property
@@ -161,7 +164,11 @@ class CollectionEngine(RolloutEngine):
         await self._play_parked()
 
     def _endpoint_most(self) -> int:
-        return self._play.max_concurrency if self._transport is None else self.limit.limit
+        if self._transport is not None:
+            return self.limit.limit
+        most = self._play.max_concurrency
+        # An oracle never waits: more processes than cores only take longer to start.
+        return min(most, os.cpu_count() or 1) if self._in_processes else most
 
     async def _play_task(self, task_id: str, attempt: int, index: int) -> None:
         try:

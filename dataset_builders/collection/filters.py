@@ -13,8 +13,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from dataset_builders.conversation import Message
 from dataset_builders.endpoints.reply import CONTEXT_FULL
-from dataset_builders.environments import load_environment
+from dataset_builders.environments import EnvironmentSpec, load_environment
 from dataset_builders.environments.dialogue import BAD_FORMAT, ROUND_LIMIT
 from dataset_builders.errors import ConfigError
 from dataset_builders.reasoning import THOUGHT_LABEL
@@ -48,13 +49,14 @@ _REFUSAL = re.compile(
 )
 
 
-def threshold_of(environment: str) -> float:
-    """Return the paper's reward threshold for trajectories of this environment.
+def threshold_of(environment: str | EnvironmentSpec) -> float:
+    """Return the reward threshold for trajectories of this environment, the paper's if it has one.
 
     Raises:
         ConfigError: The environment is unknown.
     """
-    return load_environment(environment).dialogue.world.success_score
+    spec = load_environment(environment) if isinstance(environment, str) else environment
+    return spec.dialogue.world.success_score
 
 
 def reward_filter(min_reward: float) -> Filter:
@@ -81,10 +83,15 @@ def can_be_trained(trajectory: Trajectory) -> str:
     """Drop what no builder accepts: no trained turn, an empty turn, invalid Unicode."""
     if not any(message.trained for message in trajectory.messages):
         return NOTHING_TRAINED
-    if not all(message.content.strip() for message in trajectory.messages):
+    if any(_is_empty(message) for message in trajectory.messages):
         return EMPTY_TURN
     broken = any(_SURROGATE.search(message.content) for message in trajectory.messages)
     return LONE_SURROGATE if broken else ""
+
+
+def _is_empty(message: Message) -> bool:
+    # A tool may return nothing, and a call needs no text.
+    return not (message.content.strip() or message.tool_calls or message.role == "tool")
 
 
 def thought_of(turn: str) -> str:
@@ -230,6 +237,7 @@ class TrajectoryFilter:
 
     Attributes:
         cut_turns: Turns cut at the token limit in all trajectories counted.
+        call_counts: Tool calls and their faults in all trajectories counted; see `Trajectory`.
         counts: "played", "kept" and the number dropped for each reason; "played" is the
             sum of all others.
 
@@ -243,6 +251,7 @@ class TrajectoryFilter:
         self.min_reward = min_reward
         self.counts: Counter[str] = Counter(played=0, kept=0)
         self.cut_turns = 0
+        self.call_counts: Counter[str] = Counter()
         named = {text.partition("=")[0].strip() for text in filters}
         always = [] if ALWAYS in named else [ALWAYS]
         self._further: Mapping[str, Filter] = parse_filters([*always, *filters])
@@ -265,5 +274,6 @@ class TrajectoryFilter:
         reason = self.reason(trajectory)
         self.counts["played"] += 1
         self.cut_turns += trajectory.cut_turns
+        self.call_counts.update(trajectory.call_counts)
         self.counts[reason or "kept"] += 1
         return not reason

@@ -9,6 +9,10 @@ A folder holds, for every AgentInstruct task that was collected into it:
 - `origins/<task>.jsonl`: of every row the task it came from, its reward and its end;
 - `README.md` and `card/<task>.json`: what was collected, with what, and what it cost.
 
+A dialogue with tools has calls and results, which AgentInstruct's format cannot hold: its parquet
+file has the `messages` format, with `tools`, and there is no `jsonl/<task>.jsonl`. Likewise that of
+an environment that is not the paper's, whose dialogue may begin with a system turn.
+
 Files of other names may lie beside these, but data files (`.parquet`, `.json`, `.jsonl`)
 neither in the folder itself nor in `data/`, for a reader would look at them.
 """
@@ -24,25 +28,31 @@ from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from dataset_builders.collection.card import DatasetCard, write_card
 from dataset_builders.collection.folder import table_path
-from dataset_builders.conversation import Conversation, Message, to_row
-from dataset_builders.environments import load_environment
+from dataset_builders.collection.tables import (
+    agentinstruct_row,
+    agentinstruct_schema,
+    messages_row,
+    messages_schema,
+)
+from dataset_builders.conversation import Conversation, Message
+from dataset_builders.environments import EnvironmentSpec, load_environment
 from dataset_builders.errors import StorageError
-from dataset_builders.reasoning import with_tags
 from dataset_builders.rollouts.episode import Trajectory
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
 SOURCE = "collected"
 """Source of every collected conversation."""
 
-_SPEAKERS = {"user": "human", "assistant": "gpt"}
 _BATCH_ROWS = 256
 
 
 def conversations_of(
-    number: int, trajectory: Trajectory, model: str = ""
+    number: int,
+    trajectory: Trajectory,
+    model: str = "",
+    environment: EnvironmentSpec | None = None,
 ) -> Iterator[tuple[Conversation, str]]:
     """Convert a kept trajectory to conversations, in AgentInstruct's form.
 
@@ -54,6 +64,7 @@ def conversations_of(
             is made of it.
         trajectory: Its last turns are left out where they are not the assistant's.
         model: What acted.
+        environment: What was played; by default the held-in one that the trajectory names.
 
     Yields:
         A conversation with an identifier such as "db_17", and the task's identifier.
@@ -61,8 +72,8 @@ def conversations_of(
     Raises:
         DataError: The trajectory has no assistant turn.
     """
-    dialogue = load_environment(trajectory.environment).dialogue
-    task = dialogue.agentinstruct_task
+    spec = environment or load_environment(trajectory.environment)
+    dialogue, task = spec.dialogue, spec.task
     if dialogue.single_turn:
         parts = list(_single_turns(trajectory.messages))
         numbers = [number * dialogue.round_limit + index for index in range(len(parts))]
@@ -70,7 +81,12 @@ def conversations_of(
         parts, numbers = [_finished(trajectory.messages)], [number]
     for place, messages in zip(numbers, parts, strict=True):
         conversation = Conversation.create(
-            messages, id=f"{task}_{place}", source=SOURCE, task=task, model=model
+            messages,
+            id=f"{task}_{place}",
+            source=SOURCE,
+            task=task,
+            model=model,
+            tools=trajectory.tools,
         )
         yield conversation, trajectory.task_id
 
@@ -90,37 +106,6 @@ def _single_turns(messages: tuple[Message, ...]) -> Iterator[tuple[Message, ...]
             yield (*opening, *messages[index - 1 : index + 1])
 
 
-def agentinstruct_row(conversation: Conversation) -> dict[str, Any]:
-    """Convert a conversation to an AgentInstruct row: `loss` is null on human turns.
-
-    The format has no field for reasoning, so it is put into the text, in tags.
-    """
-    turns = [
-        {
-            "from": _SPEAKERS[message.role],
-            "loss": message.trained if message.role == "assistant" else None,
-            "value": with_tags(message.content, message.reasoning),
-        }
-        for message in conversation.messages
-    ]
-    return {"conversations": turns, "id": conversation.id}
-
-
-def agentinstruct_schema() -> pa.Schema:
-    """Return the columns of AgentInstruct on the hub, with the features that `datasets` reads."""
-    import pyarrow as pa
-
-    text = {"dtype": "string", "_type": "Value"}
-    turn = {"from": text, "loss": {"dtype": "bool", "_type": "Value"}, "value": text}
-    features = {"conversations": {"feature": turn, "_type": "List"}, "id": text}
-    turns = pa.struct([("from", pa.string()), ("loss", pa.bool_()), ("value", pa.string())])
-    return pa.schema(
-        [("conversations", pa.list_(turns)), ("id", pa.string())],
-        # Same as written by `datasets`, whose import takes longer than everything else here.
-        metadata={"huggingface": json.dumps({"info": {"features": features}})},
-    )
-
-
 class OutputWriter:
     """Writes kept trajectories as a stream; memory does not grow with their number.
 
@@ -138,7 +123,7 @@ class OutputWriter:
     Args:
         folder: Folder of the collection; made if need be. One writer of an environment at
             a time.
-        environment: Name of the environment.
+        environment: The environment, or the name of a held-in one.
         model: What acts; a column of `messages`, and left out of AgentInstruct's shape.
 
     Attributes:
@@ -150,14 +135,20 @@ class OutputWriter:
         StorageError: The folder cannot be written.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], environment: str, model: str = "") -> None:
-        task = load_environment(environment).dialogue.agentinstruct_task
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        environment: str | EnvironmentSpec,
+        model: str = "",
+    ) -> None:
+        spec = load_environment(environment) if isinstance(environment, str) else environment
+        self._environment, task = spec, spec.task
+        self._as_messages = spec.as_messages
         self.folder, self.task, self.model = Path(folder), task, model
         self.rows = self.trajectories = 0
         # In the order in which they are renamed: the training file last.
-        self._texts = {
-            kind: self.folder / kind / f"{task}.jsonl" for kind in ("jsonl", "messages", "origins")
-        }
+        kinds = ("messages", "origins") if self._as_messages else ("jsonl", "messages", "origins")
+        self._texts = {kind: self.folder / kind / f"{task}.jsonl" for kind in kinds}
         self._table = table_path(self.folder, task)
         self._open: dict[str, TextIO] = {}
         self._writer: pq.ParquetWriter | None = None
@@ -172,7 +163,7 @@ class OutputWriter:
                 path.parent.mkdir(parents=True, exist_ok=True)
             for kind, path in self._texts.items():
                 self._open[kind] = _part(path).open("w", encoding="utf-8", newline="\n")
-            self._schema = agentinstruct_schema()
+            self._schema = messages_schema() if self._as_messages else agentinstruct_schema()
             self._writer = pq.ParquetWriter(_part(self._table), self._schema)
         except OSError as error:
             self._discard()
@@ -201,10 +192,14 @@ class OutputWriter:
             StorageError: The disk is full, or the folder has gone.
         """
         try:
-            for conversation, task_id in conversations_of(number, trajectory, self.model):
-                row = agentinstruct_row(conversation)
-                self._line("jsonl", row)
-                self._line("messages", to_row(conversation, model=bool(self.model)))
+            for conversation, task_id in conversations_of(
+                number, trajectory, self.model, self._environment
+            ):
+                row = messages_row(conversation, model=bool(self.model))
+                self._line("messages", row)
+                if not self._as_messages:
+                    row = agentinstruct_row(conversation)
+                    self._line("jsonl", row)
                 self._line("origins", _origin(conversation, task_id, trajectory))
                 self._batch.append(row)
                 self.rows += 1

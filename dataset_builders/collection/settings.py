@@ -60,6 +60,11 @@ class CollectConfig:
         play = self.play
         if play.endpoint is not None:
             play.endpoint.check()
+        if play.environment.dialogue.held_out:
+            raise ConfigError(
+                f"{play.environment.reference}: declared held out (held_out = True), expected an "
+                "environment whose training split may become data"
+            )
         if self.split != TRAIN:
             raise ConfigError(
                 f"split {self.split!r} is for evaluation; only {TRAIN!r} may be collected"
@@ -72,7 +77,7 @@ class CollectConfig:
         costs = self.limits.cost is not None or play.limits.cost is not None
         if costs and play.endpoint and not play.prices.knows(play.endpoint.model):
             raise ConfigError(
-                f"a limit on cost needs the price of {play.endpoint.model}; name it in --prices"
+                f"a limit on cost needs the price of {play.endpoint.model}; name it in `prices`"
             )
 
     def chosen(self) -> list[str]:
@@ -83,6 +88,7 @@ class CollectConfig:
                 tasks than wanted, or only made-up ones.
         """
         self.play.environment.check_real()
+        self.play.environment.check_splits()
         known = self.play.environment.task_ids(self.split)
         if self.tasks is None:
             number = len(known) if self.num_tasks is None else self.num_tasks
@@ -122,6 +128,8 @@ class CollectConfig:
         if play.endpoint:
             sampling = asdict(play.sampling).items()
             settings |= {f"sampling's {name}": _plain(value) for name, value in sampling}
+        if spec.is_own:
+            settings["reference"] = spec.reference
         return settings
 
 

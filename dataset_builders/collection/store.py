@@ -17,11 +17,15 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from dataset_builders.conversation import parse_messages, to_message_row
+from dataset_builders.collection.serialization import (
+    read_reply,
+    read_trajectory,
+    write_reply,
+    write_trajectory,
+)
 from dataset_builders.endpoints.pricing import PriceTable
 from dataset_builders.endpoints.reply import Reply
 from dataset_builders.errors import ConfigError, DataError, StorageError
-from dataset_builders.rollouts.episode import Trajectory
 from dataset_builders.rollouts.ledger import ACT, AttemptResult, Turn, Usage
 
 VERSION = 1
@@ -203,7 +207,7 @@ class SqliteRolloutLog:
         rows = self._db.execute("SELECT key, reply FROM responses WHERE cost IS NULL").fetchall()
         priced = []
         for key, text in rows:
-            reply = _read_reply(text)
+            reply = read_reply(text)
             taken = reply.prompt_tokens, reply.cached_tokens, reply.completion_tokens
             cost = prices.cost(model, *taken) if reply.counted else None
             if cost is not None:
@@ -221,20 +225,19 @@ class SqliteRolloutLog:
             (task_id, attempt, purpose),
         )
         return [
-            Turn(task_id, attempt, number, purpose, json.loads(shown), key, _read_reply(reply))
+            Turn(task_id, attempt, number, purpose, json.loads(shown), key, read_reply(reply))
             for number, shown, key, reply in rows
         ]
 
     async def reply(self, key: str) -> Reply | None:
         """Return the stored reply to a request, or None."""
         row = self._db.execute("SELECT reply FROM responses WHERE key = ?", (key,)).fetchone()
-        return _read_reply(row[0]) if row else None
+        return read_reply(row[0]) if row else None
 
     async def record(self, turn: Turn) -> bool:
         """Store a paid reply and its turn; see `RolloutLog.record`."""
         reply = turn.reply
-        values = {name: getattr(reply, name) for name in Reply.__dataclass_fields__}
-        response = turn.key, _dump(values), reply.prompt_tokens, reply.completion_tokens
+        response = turn.key, _dump(write_reply(reply)), *_tokens(reply)
         place = turn.task_id, turn.attempt, turn.purpose, turn.round, _dump(turn.shown), turn.key
         with self._transaction():
             done = self._db.execute(
@@ -271,18 +274,5 @@ def _dump(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-def _read_reply(text: str) -> Reply:
-    return Reply(**json.loads(text))
-
-
-def write_trajectory(trajectory: Trajectory) -> dict[str, Any]:
-    """Convert a trajectory to JSON values."""
-    messages = [to_message_row(message) for message in trajectory.messages]
-    names = (name for name in Trajectory.__dataclass_fields__ if name != "messages")
-    return {**{name: getattr(trajectory, name) for name in names}, "messages": messages}
-
-
-def read_trajectory(text: str) -> Trajectory:
-    """Restore a trajectory from `write_trajectory`'s values."""
-    values = json.loads(text)
-    return Trajectory(**{**values, "messages": parse_messages(values["messages"])})
+def _tokens(reply: Reply) -> tuple[int, int]:
+    return reply.prompt_tokens, reply.completion_tokens

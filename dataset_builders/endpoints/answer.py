@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataset_builders.reasoning import split_reasoning
+from dataset_builders.tools import ToolCall
 
 
 class Answer(str):
@@ -13,8 +14,10 @@ class Answer(str):
         refused: Why the server rejected the request, as "<exit reason>: <message>"; "" if it did
             not. The text is then "" and not a turn of the model.
         prompt_tokens: Tokens of the prompt as counted by the server; 0 if unknown.
-        calls: Native tool calls next to the text, which are dropped.
+        calls: Native tool calls next to the text, which are dropped: the dialogue offers no tools.
         reasoning: The model's reasoning without the marks; "" if there is none.
+        tool_calls: Well-formed calls of the turn, where the dialogue offers tools.
+        malformed: Calls whose JSON cannot be read, each as the model spelled it.
     """
 
     cut: bool
@@ -22,6 +25,8 @@ class Answer(str):
     prompt_tokens: int
     calls: int
     reasoning: str
+    tool_calls: tuple[ToolCall, ...]
+    malformed: tuple[str, ...]
 
     def __new__(
         cls,
@@ -32,12 +37,15 @@ class Answer(str):
         prompt_tokens: int = 0,
         calls: int = 0,
         reasoning: str = "",
+        tool_calls: tuple[ToolCall, ...] = (),
+        malformed: tuple[str, ...] = (),
     ) -> Answer:
         """Make one; reasoning within the text stays there, see `read_answer`."""
         answer = super().__new__(cls, text)
         answer.cut, answer.refused, answer.prompt_tokens = cut, refused, prompt_tokens
         answer.calls = calls
         answer.reasoning = reasoning
+        answer.tool_calls, answer.malformed = tool_calls, malformed
         return answer
 
 
@@ -64,6 +72,8 @@ def replace_text(answer: Answer, text: str, reasoning: str | None = None) -> Ans
         prompt_tokens=answer.prompt_tokens,
         calls=answer.calls,
         reasoning=answer.reasoning if reasoning is None else reasoning,
+        tool_calls=answer.tool_calls,
+        malformed=answer.malformed,
     )
 
 

@@ -19,6 +19,7 @@ from dataset_builders.endpoints.retrying import Trail
 from dataset_builders.endpoints.system_message import SystemFallback
 from dataset_builders.errors import EndpointError
 from dataset_builders.finish_reason import BrokenResponseError, FinishWatch
+from dataset_builders.tools import tool_names
 
 CHAT = "/chat/completions"
 COMPLETIONS = "/completions"
@@ -69,6 +70,7 @@ class EndpointClient:
         self._system = SystemFallback()
         self._finish = FinishWatch()
         self._answered_at = 0.0  # 0: never
+        self._took_tools = False
 
     async def __aenter__(self) -> EndpointClient:
         return self
@@ -80,7 +82,9 @@ class EndpointClient:
         """Close the connections."""
         await self._connection.close()
 
-    async def send(self, body: Mapping[str, Any], route: str = CHAT, *, raw: bool = False) -> Reply:
+    async def send(
+        self, body: Mapping[str, Any], route: str = CHAT, *, raw: bool = False, tools: str = ""
+    ) -> Reply:
         """Send a request until it is answered or fails for good.
 
         Args:
@@ -88,6 +92,8 @@ class EndpointClient:
             route: Path behind the endpoint's address.
             raw: Whether the reply's text is the whole body of the response, for fields that
                 a `Reply` does not have, such as `logprobs`.
+            tools: JSON text of the tools that the request offers, whose calls are read; calls of a
+                request that offers none are counted and dropped.
 
         Raises:
             EpisodeEndedError: This request gets no reply; others may.
@@ -101,10 +107,11 @@ class EndpointClient:
                 # Not `chat.completions.create`: building its objects takes as long as the rest,
                 # and what broken answers hold would be raised as errors of many kinds.
                 text = await self._connection.post(route, body=body, cast_to=str)
-            reply = read_reply(text, self.endpoint.model, self._prices, token_limit(body))
+            reply = read_reply(text, self.endpoint.model, self._prices, token_limit(body), tools)
             return replace(reply, text=text) if raw else reply
 
         trail = Trail(self.endpoint, parks=self._parks)
+        offered = tool_names(tools)
         while True:
             async with self.limit.slot() as slot:
                 self._may_send()
@@ -114,12 +121,18 @@ class EndpointClient:
                     self._finish.check(reply.finish_reason, request_key(body, 0))
                 except _failures() as error:
                     proven = self.proven or self.answers > 0
-                    failure = judge(error, proven=proven, secret=self.endpoint.key)
+                    failure = judge(
+                        error,
+                        proven=proven,
+                        secret=self.endpoint.key,
+                        tools=() if self._took_tools else offered,
+                    )
                     trail.note(failure, self._answered_at)
                     self._slow_down(failure, slot, alone=trail.alone)
                 else:
                     self._answered_at = time.monotonic()
                     self.answers += 1
+                    self._took_tools = self._took_tools or bool(offered)
                     self.limit.succeeded()
                     seconds = self._answered_at - sent
                     return replace(reply, seconds=seconds, tries=trail.tries + 1)

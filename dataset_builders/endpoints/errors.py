@@ -5,7 +5,7 @@ docs/guides/collect.md has these rules as a table.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from socket import gaierror
 from typing import Literal
@@ -93,7 +93,9 @@ def ends_episode(reply: Reply) -> str:
     return CONTEXT_FULL if reply.finish_reason == CONTEXT_FULL else ""
 
 
-def judge(error: Exception, *, proven: bool, secret: str = "") -> Failure:
+def judge(
+    error: Exception, *, proven: bool, secret: str = "", tools: Sequence[str] = ()
+) -> Failure:
     """Classify a failed request: by status, then codes, then retry hints, then wording.
 
     Args:
@@ -101,6 +103,8 @@ def judge(error: Exception, *, proven: bool, secret: str = "") -> Failure:
         proven: Whether the endpoint has answered such a request before: if so, a rejection is the
             episode's fault, otherwise the settings'.
         secret: The API key; removed from messages, since some endpoints repeat it.
+        tools: Names of the tools that the request offered, if the endpoint has answered no request
+            with tools so far: they are the same in every request.
     """
     status = getattr(error, "status_code", None)
     body = getattr(error, "body", None)
@@ -124,6 +128,9 @@ def judge(error: Exception, *, proven: bool, secret: str = "") -> Failure:
             limited=status == 429,
             wait=refusal.wait,
         )
+    if (tool := refusal.of_tools(tools)) is not None:
+        what = f"the tool {tool!r}" if tool else "tools"
+        return Failure("run", BAD_REQUEST, f"the endpoint refuses {what}: {message}")
     if refusal.context_full:
         return Failure("episode", CONTEXT_FULL, message)
     if refusal.filtered:

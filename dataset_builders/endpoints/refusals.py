@@ -7,7 +7,7 @@ payment method, and a wrong setting may be "too long" or "must be <=" something.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -58,6 +58,14 @@ _CONTEXT = re.compile(
 _CONTENT = re.compile(
     r"content.{0,3}(?:filter|policy|management)|moderation|flagged|safety system", _I
 )
+
+_TOOLS = re.compile(
+    r"\btools?\b.{0,60}(?:schema|parameter|support|choice|parser|invalid)"
+    r"|(?:not support|unsupported|invalid).{0,40}(?:\btools?\b|function)"
+    r"|function.{0,60}(?:schema|parameter)",
+    _I,
+)
+_TOOL_INDEX = re.compile(r"\b(?:tools|functions)\W{1,3}(\d+)")
 
 _WAIT = re.compile(r"(?:try again|retry)\W{1,3}(?:in|after)\W{1,3}((?:[\d.]+ ?[a-z]+ ?){1,4})", _I)
 _SPAN = re.compile(r"([\d.]+) ?(ms|milli|h|m|s)", _I)
@@ -119,6 +127,24 @@ class Refusal:
     def filtered(self) -> bool:
         """Whether a content filter rejected it."""
         return self.status in (400, 403, 422) and _CONTENT.search(self.text) is not None
+
+    def of_tools(self, names: Sequence[str]) -> str | None:
+        """Return the tool that the endpoint rejects, "" if it names none; None if it is not that.
+
+        Args:
+            names: Names of the tools that the request offered.
+        """
+        named = str(_error_of(self.body).get("param") or "")
+        field = re.split(r"[.\[]", named)[0]
+        if self.status not in (400, 422) or not names or field in _OF_LENGTH:
+            return None
+        if field not in ("tools", "functions", "tool_choice") and not _TOOLS.search(self.text):
+            return None
+        index = _TOOL_INDEX.search(f"{named} {self.text}")
+        if index and int(index[1]) < len(names):
+            return names[int(index[1])]
+        said = (name for name in names if re.search(rf"(?<![\w-]){name}(?![\w-])", self.text))
+        return next(said, "")
 
     @property
     def wait(self) -> float | None:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dataset_builders.endpoints.answer import Answer
+from dataset_builders.finish_reason import is_cut
+from dataset_builders.tools import ToolCall
+
 CONTEXT_FULL = "context_full"
 """`finish_reason` of a turn truncated by the model's context."""
 
@@ -24,9 +28,12 @@ class Reply:
         seconds: From sending to the last byte, of the try that succeeded.
         tries: Requests sent until this one succeeded, itself included.
         counted: Whether the endpoint said how many tokens it used.
-        calls: Native tool calls that came with the text and were dropped.
+        calls: Native tool calls that came with the text and were dropped, because the request
+            offered no tools.
         reasoning: The model's reasoning, from marks in the text or from the
             server's own field; "" if there is none.
+        tool_calls: Well-formed calls of the turn, where the request offered tools.
+        malformed: Calls whose JSON cannot be read, each as the model spelled it.
     """
 
     text: str
@@ -41,3 +48,31 @@ class Reply:
     counted: bool = True
     calls: int = 0
     reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    malformed: tuple[str, ...] = ()
+
+    def answer(self) -> Answer:
+        """Return the turn as an `Answer`."""
+        return Answer(
+            self.text,
+            cut=is_cut(self.finish_reason),
+            prompt_tokens=self.prompt_tokens,
+            calls=self.calls,
+            reasoning=self.reasoning,
+            tool_calls=self.tool_calls,
+            malformed=self.malformed,
+        )
+
+
+def reply_of(turn: str) -> Reply:
+    """Return a turn that no server wrote, such as an oracle's, as a reply."""
+    if not isinstance(turn, Answer):
+        return Reply(turn)
+    return Reply(
+        str(turn),
+        "length" if turn.cut else "stop",
+        calls=turn.calls,
+        reasoning=turn.reasoning,
+        tool_calls=turn.tool_calls,
+        malformed=turn.malformed,
+    )

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dataset_builders.conversation import Message
+from dataset_builders.conversation import Message, ToolCall
 from dataset_builders.endpoints.answer import read_answer
 from dataset_builders.endpoints.pricing import PriceTable
 from dataset_builders.endpoints.reply import CONTEXT_FULL, Reply
+from dataset_builders.endpoints.tool_calls import count_calls, native_calls
 from dataset_builders.errors import ConfigError
 from dataset_builders.finish_reason import (
     UNSAID,
@@ -57,17 +58,29 @@ class Sampling:
             )
 
     def request(
-        self, model: str, messages: Sequence[Message], max_tokens: int, attempt: int
+        self,
+        model: str,
+        messages: Sequence[Message],
+        max_tokens: int,
+        attempt: int,
+        tools: str = "",
     ) -> dict[str, Any]:
-        """Return the request's JSON body."""
+        """Return the request's JSON body.
+
+        Args:
+            model: Name of the model.
+            messages: The dialogue.
+            max_tokens: Maximum tokens of the turn.
+            attempt: Attempt at the task, from 0.
+            tools: JSON text of the tools that the model may call; "" for none.
+        """
         body: dict[str, Any] = {
             "model": model,
-            "messages": [
-                {"role": message.role, "content": plain_unicode(message.content)}
-                for message in messages
-            ],
+            "messages": [request_message(message) for message in messages],
             self.token_field: self.max_tokens or max_tokens,
         }
+        if tools:
+            body["tools"] = json.loads(tools)
         if self.temperature is not None:
             body["temperature"] = self.temperature
         if self.top_p is not None:
@@ -77,6 +90,25 @@ class Sampling:
         if self.stop:
             body["stop"] = list(self.stop)
         return {**body, **self.extra}
+
+
+def request_message(message: Message) -> dict[str, Any]:
+    """Return a message as JSON values of the OpenAI chat format."""
+    row: dict[str, Any] = {"role": message.role, "content": plain_unicode(message.content)}
+    if message.tool_calls:
+        row["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": plain_unicode(call.arguments)},
+            }
+            for call in message.tool_calls
+        ]
+    if message.role == "tool":
+        row["tool_call_id"] = message.tool_call_id
+        if message.name:
+            row["name"] = message.name
+    return row
 
 
 def plain_unicode(text: str) -> str:
@@ -97,11 +129,11 @@ def request_key(body: Mapping[str, Any], attempt: int) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def read_reply(text: str, model: str, prices: PriceTable, limit: int = 0) -> Reply:
+def read_reply(text: str, model: str, prices: PriceTable, limit: int = 0, tools: str = "") -> Reply:
     """Parse an endpoint's response to a chat or text completion.
 
-    Null content is valid: a model that calls tools that were not offered, or that has used all its
-    tokens for hidden thoughts, has no text. A refusal is its text. Thoughts are separated, whether
+    Null content is valid: a model that calls tools, or that has used all its tokens for hidden
+    thoughts, has no text. A refusal is its text. Thoughts are separated, whether
     they are in the text or in the server's own field.
 
     Args:
@@ -110,6 +142,7 @@ def read_reply(text: str, model: str, prices: PriceTable, limit: int = 0) -> Rep
         prices: Prices of requests.
         limit: Token limit of the request; 0 if unknown. A turn truncated before it has
             `finish_reason` "context_full".
+        tools: JSON text of the tools that the request offered; if "", calls are only counted.
 
     Raises:
         BrokenResponseError: It is no JSON, has no choice with a turn, tells of an error, or
@@ -135,6 +168,8 @@ def read_reply(text: str, model: str, prices: PriceTable, limit: int = 0) -> Rep
     counted = read + written > 0
     # Some endpoints count hidden thoughts only in the total, not in `completion_tokens`.
     spent = max(written, _number(usage.get("total_tokens")) - read)
+    message = _fields(choice.get("message"))
+    calls, malformed = native_calls(message) if tools else ((), ())
     answer = read_answer(plain_unicode(_text(said)), plain_unicode(_reasoning(choice)))
     return Reply(
         text=str(answer),
@@ -146,7 +181,9 @@ def read_reply(text: str, model: str, prices: PriceTable, limit: int = 0) -> Rep
         completion_tokens=written,
         cost=prices.cost(model, read, cached, written) if counted else None,
         counted=counted,
-        calls=_calls(choice),
+        calls=0 if tools else count_calls(message),
+        tool_calls=tuple(_plain_call(call) for call in calls),
+        malformed=tuple(map(plain_unicode, malformed)),
     )
 
 
@@ -157,12 +194,8 @@ def _said(choice: Any) -> Any:
     return message.get("content") or message.get("refusal") or ""
 
 
-def _calls(choice: Mapping[str, Any]) -> int:
-    """Count the native tool calls of a turn: environments parse text, so these are dropped."""
-    message = _fields(choice.get("message"))
-    calls = message.get("tool_calls")
-    count = len(calls) if isinstance(calls, list) else int(bool(calls))
-    return count + bool(message.get("function_call"))  # The deprecated field with one call.
+def _plain_call(call: ToolCall) -> ToolCall:
+    return replace(call, arguments=plain_unicode(call.arguments), id=plain_unicode(call.id))
 
 
 def _reasoning(choice: Any) -> str:

@@ -16,12 +16,21 @@ from importlib import import_module
 from inspect import signature
 from typing import TYPE_CHECKING, Any, get_type_hints
 
+from dataset_builders.environments.class_checks import RESERVED, check_splits, checked_ids
+from dataset_builders.environments.own_code import guarded
+from dataset_builders.environments.references import (
+    declared,
+    is_reference,
+    load_dialogue,
+    portable,
+    resolve,
+)
 from dataset_builders.errors import ConfigError
 from dataset_builders.settings import options as closed_options
 from dataset_builders.settings import read_settings
 
 if TYPE_CHECKING:
-    from dataset_builders.environments.base import TextEnvironment
+    from dataset_builders.environments.base import Isolation, TextEnvironment
     from dataset_builders.environments.dialogue import Dialogue
     from dataset_builders.environments.prompts import Prompt
 
@@ -41,12 +50,11 @@ class EnvironmentSpec:
     """Which environment to play, and how; a picklable value.
 
     Attributes:
-        name: A key of `HELD_IN`, or any name if `place` is given.
+        name: A key of `HELD_IN`, or the environment's own name if `place` is given.
         prompt: "own" or "published".
         agentinstruct: File, folder or hub id of the AgentInstruct copy with the published prompts.
         options: Arguments of the environment's class, such as `data`.
-        place: "module:Class" of a dialogue that is not one of `HELD_IN`: this layer makes
-            no training data from it.
+        place: "module:Class" or "/path/file.py:Class" of a dialogue that is not in `HELD_IN`.
     """
 
     name: str
@@ -58,7 +66,22 @@ class EnvironmentSpec:
     @property
     def dialogue(self) -> type[Dialogue]:
         """The environment's dialogue class."""
-        return _load(self.place or HELD_IN[self.name])
+        return load_dialogue(self.place) if self.is_own else _load(self.place or HELD_IN[self.name])
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is none of the paper's: found by a reference."""
+        return bool(self.place) and self.name not in RESERVED
+
+    @property
+    def reference(self) -> str:
+        """How records name it: its name, or its reference without the folder of its file."""
+        return portable(self.place) if self.is_own else self.name
+
+    @property
+    def task(self) -> str:
+        """AgentInstruct's name of the task, such as "db"; an own environment's name."""
+        return self.name if self.is_own else self.dialogue.agentinstruct_task
 
     @property
     def options_model(self) -> type:
@@ -83,7 +106,21 @@ class EnvironmentSpec:
             ConfigError: It has no such option, or a value cannot be.
         """
         self.check_options()
-        return self.dialogue.world(**self.options)
+        make = partial(self.dialogue.world, **self.options)
+        return guarded(self.reference, "__init__", make) if self.is_own else make()
+
+    @property
+    def as_messages(self) -> bool:
+        """Whether its rows have the `messages` format: AgentInstruct's has no tools or system."""
+        return self.dialogue.offers_tools or self.is_own
+
+    def isolation(self, world: TextEnvironment) -> Isolation:
+        """Where a world runs: an own one in a process of its own, unless it says otherwise."""
+        from dataset_builders.environments.base import TextEnvironment
+
+        owners = (world, *type(world).__mro__)
+        says = next(each for each in owners if "isolation" in vars(each))
+        return "process" if self.is_own and says is TextEnvironment else world.isolation
 
     def check_options(self) -> None:
         """Check names and types of the options; starts nothing.
@@ -119,10 +156,10 @@ class EnvironmentSpec:
             isolate: Run an environment whose `isolation` is "process" in its own process.
         """
         prompt, world = wording or self.wording(), self.world()
-        if isolate and world.isolation == "process":
+        if isolate and self.isolation(world) == "process":
             from dataset_builders.environments.isolated import IsolatedDialogue
 
-            return IsolatedDialogue(self, prompt)
+            return IsolatedDialogue(self, prompt, time_limit=self.dialogue.call_limit)
         return self.dialogue(world, prompt)
 
     def stand_in(self) -> str:
@@ -147,9 +184,23 @@ class EnvironmentSpec:
         """Return the task ids of a split; see `TextEnvironment.task_ids`."""
         environment = self.world()
         try:
-            return environment.task_ids(split)
+            if not self.is_own:
+                return environment.task_ids(split)
+            ids = guarded(self.reference, "task_ids", lambda: environment.task_ids(split))
         finally:
             environment.close()
+        return checked_ids(self.reference, f"{self.name}-{split}-", ids)
+
+    def check_splits(self) -> None:
+        """Check the tasks of an environment that is not the paper's; see `check_splits`.
+
+        Raises:
+            DataError: Ids are wrong or repeated, or two splits share a task.
+        """
+        if self.is_own:
+            world = self.world()
+            check_splits(self.reference, world, self.task_ids)
+            world.close()
 
 
 def load_environment(
@@ -158,18 +209,27 @@ def load_environment(
     """Look up an environment by name.
 
     Args:
-        name: A key of `HELD_IN`, such as "database".
+        name: A key of `HELD_IN`, such as "database", or a reference; see `references`.
         prompt: "own" for the built-in prompt template, "published" for AgentInstruct's.
         agentinstruct: File, folder or hub id of the user's AgentInstruct copy.
         options: Arguments of the environment's class; None selects the default.
 
     Raises:
-        ConfigError: No environment has this name; the message lists the known ones.
+        ConfigError: No environment has this name, and the message lists the known ones; or a
+            reference leads to none.
     """
-    if name not in HELD_IN:
-        raise ConfigError(f"environment {name!r} is unknown; known: {', '.join(sorted(HELD_IN))}")
     given = {key: value for key, value in options.items() if value is not None}
-    return EnvironmentSpec(name, prompt, agentinstruct, given)
+    if name in HELD_IN:
+        return EnvironmentSpec(name, prompt, agentinstruct, given)
+    if not is_reference(name):
+        known = ", ".join([*sorted(HELD_IN), *sorted(declared())])
+        raise ConfigError(
+            f"environment {name!r} is unknown; known: {known}, module:Class, ./file.py:Class"
+        )
+    if prompt != "own":
+        raise ConfigError(f"{name}: prompt: found {prompt!r}, expected 'own': it has no other")
+    place = resolve(name)
+    return EnvironmentSpec(load_dialogue(place).world.name, prompt, agentinstruct, given, place)
 
 
 def register_environments() -> None:
@@ -191,10 +251,11 @@ def _make_world(name: str, **options: Any) -> TextEnvironment:
 
 @cache
 def _options_model(world: Any) -> type:
-    hints = get_type_hints(world.__init__)
-    known = {n: each for n, each in signature(world).parameters.items() if n != "render_mode"}
+    made = getattr(world, "environment_class", world)  # The class behind a `ToolWorld`.
+    hints = get_type_hints(made.__init__)
+    known = {n: each for n, each in signature(made).parameters.items() if n != "render_mode"}
     types = {name: hints.get(name, Any) for name in known}
-    defaults = {name: each.default for name, each in known.items()}
+    defaults = {n: each.default for n, each in known.items() if each.default is not each.empty}
     return closed_options(type("Options", (), {"__annotations__": types, **defaults}))
 
 

@@ -10,13 +10,13 @@ from abc import abstractmethod
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, SupportsFloat, TypeVar
 
 import gymnasium
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 
-from dataset_builders.errors import ConfigError, EnvironmentFailureError
+from dataset_builders.errors import ConfigError, EnvironmentFailureError, SourceNotFoundError
 
 MAX_CHARACTERS = 1_000_000
 """Maximum text length of the declared spaces, in characters."""
@@ -99,6 +99,22 @@ def require_episode(episode: _Episode | None) -> _Episode:
     return episode
 
 
+def check_score(name: str, score: object) -> None:
+    """Check an episode's score.
+
+    Raises:
+        EnvironmentFailureError: It is not a number in [0, 1].
+    """
+    if not isinstance(score, SupportsFloat) or not 0.0 <= float(score) <= 1.0:
+        raise EnvironmentFailureError(f"{name}: score: found {score!r:.60}, expected 0 to 1")
+
+
+def _check_text(name: str, observation: object) -> None:
+    if not isinstance(observation, str):
+        found = type(observation).__name__
+        raise EnvironmentFailureError(f"{name}: observation: found {found}, expected text")
+
+
 class TextEnvironment(gymnasium.Env[str, str]):
     """A task environment whose observations and actions are text.
 
@@ -155,6 +171,14 @@ class TextEnvironment(gymnasium.Env[str, str]):
             DataError: A data file is invalid.
         """
 
+    def task_keys(self, task_id: str) -> tuple[str, ...]:
+        """Return what makes a task the same as one of another split, such as its question.
+
+        No key may be a key of tasks in two splits. Without any, only ids are compared.
+        """
+        del task_id
+        return ()
+
     @abstractmethod
     def _begin(self, task_id: str) -> ResetResult:
         """Start a task; an unknown one is a ConfigError."""
@@ -177,6 +201,8 @@ class TextEnvironment(gymnasium.Env[str, str]):
     @classmethod
     def missing(cls, data: str | Path | None = None) -> str:
         """Return why the environment cannot run here, with the remedy, in one line.
+
+        Where a command is the remedy, the line ends in it, for `agenttuning env list`.
 
         Returns:
             "" if nothing is missing.
@@ -204,8 +230,12 @@ class TextEnvironment(gymnasium.Env[str, str]):
         Args:
             data: Folder of the data to set up from.
             say: Called with progress messages.
+
+        Raises:
+            SourceNotFoundError: Something is missing that this cannot set up.
         """
-        del data
+        if missing := cls.missing(data):
+            raise SourceNotFoundError(missing)
         say(f"{cls.name}: nothing to set up")
 
     def reset(
@@ -226,6 +256,7 @@ class TextEnvironment(gymnasium.Env[str, str]):
         task_id = self._choose(options or {})
         self.close()
         start = self._begin(task_id)
+        _check_text(self.name, start.observation)
         self._task_id, self._instruction, self._running = task_id, start.instruction, True
         return start.observation, self._info(StepResult(info=start.info))
 
@@ -238,11 +269,15 @@ class TextEnvironment(gymnasium.Env[str, str]):
 
         Raises:
             gymnasium.error.ResetNeeded: No episode is running.
+            EnvironmentFailureError: The observation is no text, or the score is not in [0, 1].
         """
         if not self._running:
             raise ResetNeeded("no episode is running; call reset")
         outcome = self._act(action)
         over = bool(outcome.exit_reason)
+        _check_text(self.name, outcome.observation)
+        if over:
+            check_score(self.name, outcome.score)
         if over:
             self.close()
         return outcome.observation, outcome.score if over else 0.0, over, False, self._info(outcome)

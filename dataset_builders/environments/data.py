@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from dataset_builders.downloads.sources import holds, source_of
 from dataset_builders.errors import SourceNotFoundError
 from dataset_builders.storage import DATA_VARIABLE, cache_folder
 
@@ -36,14 +37,16 @@ def find_data(
         places = [Path(root) / each for each in dict.fromkeys((*names, name))] if root else []
         places.append(cache_folder(name))
     for place in places:
-        if all(_holds(place, need) for need in needs):
+        if all(holds(place, need) for need in needs):
             return place
-    lacking = [need for need in needs if not _holds(places[-1], need)]
+    lacking = [need for need in needs if not holds(places[-1], need)]
     raise SourceNotFoundError(
         f"{name}: no {', '.join(lacking)} in {' or '.join(map(str, places))}: put {what} there, "
         f"or name its folder (`data`, or {DATA_VARIABLE} for a folder of such folders)"
+        f"{setup_hint(name)}"
     )
 
 
-def _holds(folder: Path, pattern: str) -> bool:
-    return next(folder.glob(pattern), None) is not None
+def setup_hint(name: str) -> str:
+    """Return the end of a message that names the command which fetches missing data, or ""."""
+    return f"; or run: agenttuning env setup {name}" if source_of(name) else ""

@@ -10,12 +10,13 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import gymnasium
 
 from dataset_builders.conversation import Message
+from dataset_builders.endpoints.answer import Answer
 from dataset_builders.environments.base import OracleStep, TextEnvironment
 from dataset_builders.environments.history import trim_history
 from dataset_builders.environments.prompts import Prompt, own_prompt
@@ -42,18 +43,31 @@ class Dialogue(gymnasium.Wrapper[str, str, str, str]):
 
     Attributes:
         world: Class of the environment.
-        agentinstruct_task: Name of its rows in AgentInstruct, such as "db".
+        agentinstruct_task: Name of its rows in AgentInstruct, such as "db"; "" if it is not there.
         round_limit: Assistant turns after which the episode is truncated.
         max_new_tokens: Tokens an assistant turn may have, as the benchmark sets it.
+        offers_tools: Whether actions are native tool calls.
+        tool_form: "module:Class" of the same task as a dialogue with tools, which the option
+            `dialogue: tools` plays; "" if there is none.
+        prompt_template: Prompt template in Python, as `prompt.yaml` has it: `opening`, a list of
+            `{"role", "content"}`, and the texts `first` and `feedback` around observations. Not
+            needed with a `prompt.yaml` beside the class; with neither, observations stand alone.
+        held_out: Whether it is for evaluation only, so that no training data is made of it.
+        call_limit: Seconds that a call may take where it runs in a process of its own.
         single_turn: Whether the model is shown nothing of its former turns, so that each
             turn is a conversation of its own in AgentInstruct.
     """
 
     world: ClassVar[type[TextEnvironment]]
-    agentinstruct_task: ClassVar[str]
+    agentinstruct_task: ClassVar[str] = ""
     round_limit: ClassVar[int]
     max_new_tokens: ClassVar[int] = 128
+    offers_tools: ClassVar[bool] = False
+    tool_form: ClassVar[str] = ""
     single_turn: ClassVar[bool] = False
+    prompt_template: ClassVar[Mapping[str, Any] | None] = None
+    held_out: ClassVar[bool] = False
+    call_limit: ClassVar[float] = 120.0
 
     env: TextEnvironment
 
@@ -95,6 +109,21 @@ class Dialogue(gymnasium.Wrapper[str, str, str, str]):
         """Return an assistant turn as the conversation stores it: whole unless overridden."""
         return turn
 
+    def tools(self) -> str:
+        """Return the tools that the policy may call, as JSON text in the OpenAI format.
+
+        "" if actions are written as text. Valid after `reset`.
+        """
+        return ""
+
+    def assistant_message(self, said: Answer) -> Message:
+        """Return the message that stores an assistant turn; called before `step`."""
+        return Message("assistant", self.kept(said), trained=True, reasoning=said.reasoning or None)
+
+    def observation_messages(self, observation: str) -> tuple[Message, ...]:
+        """Return the messages that follow a turn; called with the observation of `step`."""
+        return (Message("user", observation),)
+
     def has_thought(self, turn: str) -> bool:
         """Whether a turn contains words beyond those that `write` needs for its action.
 
@@ -117,8 +146,12 @@ class Dialogue(gymnasium.Wrapper[str, str, str, str]):
 
     @classmethod
     def own_prompt(cls) -> Prompt:
-        """Load the built-in prompt template: `prompt.yaml` beside the class."""
-        return own_prompt(cls.__module__.rpartition(".")[0])
+        """Load the built-in prompt template: `prompt_template`, or `prompt.yaml` beside the class.
+
+        Raises:
+            ConfigError: It has another form.
+        """
+        return own_prompt(cls.__module__, cls.prompt_template)
 
     @classmethod
     def published_pieces(cls, rows: Sequence[Sequence[Message]]) -> dict[str, str]:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import groupby
 
 from dataset_builders.conversation import Message
+from dataset_builders.encoding.history_cut import omit
 
 MAX_SEGMENTS = 3500
 _LETTERS_PER_SEGMENT = 7
@@ -45,25 +45,26 @@ def trim_history(
 
     Args:
         messages: The dialogue: perhaps system messages, then user and assistant in turn,
-            ending with the user.
+            ending with the user or with results of tools, which stay with their calls.
         max_segments: Upper bound, exclusive, of the segments shown.
     """
     roles = [message.role for message in messages]
     # AgentBench has no system messages; its first message is the user's.
     head = roles.index("user") + 1 if "user" in roles else 1
-    segments = sum(count_segments(message.content) for message in messages[:head])
+    segments = sum(_segments(message) for message in messages[:head])
     kept = len(messages)
     while kept > head:
-        segments += count_segments(messages[kept - 1].content)
+        segments += _segments(messages[kept - 1])
         if segments >= max_segments:
             break
         kept -= 1
     if kept < len(messages) and messages[kept].role == "user":
         kept += 1
-    omitted = kept - head
-    if not omitted:
-        return tuple(messages)
-    notice = f"\n\n[NOTICE] {omitted} messages are omitted."
-    last = messages[head - 1]
-    noted = replace(last, content=last.content + notice)
-    return *messages[: head - 1], noted, *messages[kept:]
+    while kept < len(messages) and messages[kept].role == "tool":
+        kept += 1
+    return omit(messages, head, kept)
+
+
+def _segments(message: Message) -> int:
+    calls = (f"{call.name} {call.arguments}" for call in message.tool_calls)
+    return count_segments(message.content) + sum(map(count_segments, calls))

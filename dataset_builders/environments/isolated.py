@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from dataset_builders.conversation import Message
+from dataset_builders.endpoints.answer import Answer
 from dataset_builders.environments.base import OracleStep
 from dataset_builders.environments.dialogue import Dialogue
 from dataset_builders.environments.prompts import Prompt
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from dataset_builders.environments import EnvironmentSpec
 
 TIME_LIMIT = 120.0
-"""Time limit of a call in seconds; the first one starts the process and loads libraries."""
+"""Time limit of a call in seconds, and of starting the process."""
 
 MAX_EPISODES = 50
 """Episodes per process: TextWorld's planner leaks memory with every game it loads."""
@@ -81,7 +82,22 @@ class IsolatedDialogue(Dialogue):
 
     def write(self, move: OracleStep) -> str:
         """See `Dialogue.write`."""
-        return str(self._call("write", move))
+        turn: str = self._call("write", move)
+        return turn
+
+    def tools(self) -> str:
+        """See `Dialogue.tools`."""
+        return str(self._call("tools"))
+
+    def assistant_message(self, said: Answer) -> Message:
+        """See `Dialogue.assistant_message`."""
+        message: Message = self._call("assistant_message", said)
+        return message
+
+    def observation_messages(self, observation: str) -> tuple[Message, ...]:
+        """See `Dialogue.observation_messages`."""
+        messages: tuple[Message, ...] = self._call("observation_messages", observation)
+        return messages
 
     def opening(self) -> tuple[Message, ...]:
         """See `Dialogue.opening`."""
@@ -188,6 +204,7 @@ class _Child:
             start_new_session=True,
         )
         theirs.close()
+        self.started = False
         with suppress(OSError):  # If it died immediately, the first call reports it.
             self.pipe.send((spec, prompt))
 
@@ -195,6 +212,11 @@ class _Child:
         self, method: str, arguments: tuple[Any, ...], settings: dict[str, Any], limit: float
     ) -> Any:
         try:
+            if not self.started:
+                if not self.pipe.poll(TIME_LIMIT):
+                    raise _LostError(f"not started within {TIME_LIMIT:g} s; its process is killed")
+                self.pipe.recv()
+                self.started = True
             self.pipe.send((method, arguments, settings))
             if not self.pipe.poll(limit):
                 raise _LostError(f"no answer within {limit:g} s; its process is killed")

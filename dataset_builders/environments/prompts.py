@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
+from pathlib import Path
+from typing import Any, cast
 
 import yaml
 
-from dataset_builders.conversation import Message
+from dataset_builders.conversation import ROLES, Message, Role
 from dataset_builders.errors import ConfigError, DataError
 from dataset_builders.sources.loading import SourceSpec, load_source
 
@@ -58,16 +61,51 @@ class Prompt:
         return f"{self.name}:{digest[:8]}"
 
 
-def own_prompt(package: str) -> Prompt:
+def own_prompt(module: str, template: Mapping[str, Any] | None = None) -> Prompt:
     """Load the built-in prompt template.
 
     Args:
-        package: The environment's package, which holds `prompt.yaml`.
+        module: The dialogue's module; `prompt.yaml` is read beside it.
+        template: The template in Python instead, with the keys of `prompt.yaml`.
+
+    Returns:
+        The template; if there is none, one without opening whose observations stand alone.
+
+    Raises:
+        ConfigError: It has another form.
     """
-    text = resources.files(package).joinpath("prompt.yaml").read_text("utf-8")
-    content = yaml.safe_load(text)
-    opening = tuple(Message(turn["role"], turn["content"]) for turn in content.pop("opening"))
-    return Prompt(OWN, opening, content)
+    where = f"{module}: prompt_template"
+    if template is None:
+        package = module.rpartition(".")[0]
+        # A module outside of a package may be any file.
+        beside = Path(str(getattr(sys.modules.get(module), "__file__", ""))).parent
+        path = (resources.files(package) if package else beside).joinpath("prompt.yaml")
+        if not path.is_file():
+            return Prompt(OWN, ())
+        where = str(path)
+        template = yaml.safe_load(path.read_text("utf-8"))
+    try:
+        pieces = dict(template)
+        opening = tuple(
+            Message(_role(turn["role"]), _text(turn["content"]))
+            for turn in pieces.pop("opening", ())
+        )
+        return Prompt(OWN, opening, {name: _text(text) for name, text in pieces.items()})
+    except (TypeError, ValueError, KeyError) as error:
+        expected = "a list `opening` of {role, content}, and texts by name such as first, feedback"
+        raise ConfigError(f"{where}: expected {expected}: {error}") from error
+
+
+def _role(value: object) -> Role:
+    if value not in ROLES:
+        raise TypeError(f"role: found {value!r:.60}, expected one of {', '.join(ROLES)}")
+    return cast(Role, value)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"found {value!r:.60}, expected text")
+    return value
 
 
 def published_prompt(task: str, agentinstruct: str, pieces: Pieces) -> Prompt:

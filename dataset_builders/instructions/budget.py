@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
-from dataset_builders.endpoints.errors import EpisodeEndedError
+from dataset_builders.endpoints.errors import EpisodeEndedError, UnprovenError
 from dataset_builders.endpoints.reply import Reply
+from dataset_builders.instructions.refused_requests import ended
 from dataset_builders.rollouts.ledger import Usage
 
 TOKEN_LIMIT = "token_limit"
@@ -53,12 +54,16 @@ Outcome = Reply | EpisodeEndedError | BudgetSpentError
 async def together(requests: Iterable[Coroutine[Any, Any, Reply]]) -> list[Outcome]:
     """Await all replies or exceptions, in the order of the requests.
 
+    A request that stays undecided counts as ended: the next ones show whether the endpoint works.
+
     Raises:
         Exception: Any other failure, after the other requests, which are paid for, have returned.
     """
     results = await asyncio.gather(*requests, return_exceptions=True)
     outcomes: list[Outcome] = []
     for result in results:
+        if isinstance(result, UnprovenError):
+            result = ended(result)
         if not isinstance(result, Reply | EpisodeEndedError | BudgetSpentError):
             raise result
         outcomes.append(result)

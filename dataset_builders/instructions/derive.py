@@ -131,17 +131,21 @@ async def construct(
     Returns:
         The trajectory as replayed, or None if it is dropped: no usable
         thoughts in `ATTEMPTS` replies, or no reward.
+
+    Raises:
+        UnprovenError: A request stays undecided; nothing is counted.
     """
     dialogue = environment.make()
+    turns, failure, rejected = None, "", Counter[str]()
     try:
-        turns = await _turns(model, dialogue, solution, report)
+        turns = await _turns(model, dialogue, solution, rejected)
     except EpisodeEndedError as error:
-        report.drop(NO_THOUGHTS, solution.task_id, error.reason)
-        return None
+        failure = error.reason
     finally:
         dialogue.close()
+    report.rejected.update(rejected)
     if turns is None:
-        report.drop(NO_THOUGHTS, solution.task_id)
+        report.drop(NO_THOUGHTS, solution.task_id, failure)
         return None
     played = play(environment, [solution.task_id], ScriptedPolicy(turns), batch_size=1)[0]
     if not played.success:
@@ -151,7 +155,7 @@ async def construct(
 
 
 async def _turns(
-    model: Policy, dialogue: Dialogue, solution: Trajectory, report: DerivationReport
+    model: Policy, dialogue: Dialogue, solution: Trajectory, rejected: Counter[str]
 ) -> list[str] | None:
     bare = [
         replace(message, content=dialogue.with_thought(message.content, "..."))
@@ -172,7 +176,7 @@ async def _turns(
         if not reason:
             pairs = zip(acts, thoughts, strict=True)
             return [dialogue.with_thought(act, tidy(thought)) for act, thought in pairs]
-        report.rejected[reason] += 1
+        rejected[reason] += 1
     return None
 
 

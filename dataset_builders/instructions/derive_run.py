@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 from dataset_builders.collection.card import DatasetCard
 from dataset_builders.collection.output import OutputWriter
 from dataset_builders.collection.store import SqliteRolloutLog
+from dataset_builders.endpoints.errors import UnprovenError
 from dataset_builders.environments import load_environment
 from dataset_builders.environments.database.pairs import FILE
 from dataset_builders.instructions.budget import BudgetSpentError
@@ -31,7 +34,8 @@ TEMPLATE = "template"
 """Model name recorded when thoughts are the oracle's fixed sentences."""
 
 NOT_REACHED = "not_reached"
-_CHUNK = 16
+_WINDOW = 16
+"""Records whose thoughts are requested at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,7 @@ class DeriveSettings:
 
 
 Item = tuple[dict[str, Any], Trajectory]
+_Work = tuple[Item, asyncio.Task[Trajectory | None]]
 
 
 async def derive(
@@ -118,10 +123,11 @@ class _Run:
         else:
             with OutputWriter(self._settings.out / TRAJECTORIES, "database", model) as output:
                 prompt = ""
-                async for record, trajectory in self._built(client):
-                    prompt = trajectory.prompt
-                    output.add(len(self._kept), trajectory)
-                    self._keep(record)
+                async with aclosing(self._built(client)) as items:
+                    async for record, trajectory in items:
+                        prompt = trajectory.prompt
+                        output.add(len(self._kept), trajectory)
+                        self._keep(record)
                 output.finish(self._card(model, prompt, store))
         if rest := len(self._records) - self.report.records.total():
             self.report.records[NOT_REACHED] = rest
@@ -147,42 +153,54 @@ class _Run:
             if solution is not None:
                 yield record, solution
 
-    async def _built(self, client: Policy | None) -> AsyncIterator[Item]:
+    async def _built(self, client: Policy | None) -> AsyncGenerator[Item]:
+        """Yield records with their trajectories in the file's order, deferred ones last."""
         if client is None:
             async for item in self._sound():
                 yield item
             return
-        chunk: list[Item] = []
-        async for item in self._sound():
-            chunk.append(item)
-            if len(chunk) == self._wanted():
-                for built in await self._construct(client, chunk):
-                    yield built
-                chunk = []
-                if self.report.stopped:
-                    return
-        for built in await self._construct(client, chunk):
-            yield built
+        sound, window, deferred = self._sound(), deque[_Work](), list[Item]()
+        more = True
+        try:
+            while more or window:
+                while more and not self.report.stopped and len(window) < self._room():
+                    following = await anext(sound, None)
+                    if following is None:
+                        more = False
+                    else:
+                        window.append(self._begin(client, following))
+                if not window:
+                    break
+                item, work = window.popleft()
+                try:
+                    built = await self._result(work)
+                except UnprovenError:
+                    deferred.append(item)  # Others may be answered.
+                    continue
+                if built is not None:
+                    yield item[0], built
+        finally:
+            await asyncio.gather(*(work for _, work in window), return_exceptions=True)
+        for item in deferred:
+            if self.report.stopped:
+                return
+            built = await self._result(self._begin(client, item)[1])
+            if built is not None:
+                yield item[0], built
 
-    def _wanted(self) -> int:
+    def _room(self) -> int:
         wanted = self._settings.num_tasks
-        return _CHUNK if wanted is None else max(1, min(_CHUNK, wanted - len(self._kept)))
+        return _WINDOW if wanted is None else max(1, min(_WINDOW, wanted - len(self._kept)))
 
-    async def _construct(self, client: Policy, chunk: Iterable[Item]) -> list[Item]:
-        items = list(chunk)
-        results = await asyncio.gather(
-            *(construct(client, self._environment, item[1], self.report) for item in items),
-            return_exceptions=True,
-        )
-        built = []
-        for (record, _), result in zip(items, results, strict=True):
-            if isinstance(result, BudgetSpentError):
-                self.report.stopped = result.reason
-            elif isinstance(result, BaseException):
-                raise result
-            elif result is not None:
-                built.append((record, result))
-        return built
+    def _begin(self, client: Policy, item: Item) -> _Work:
+        return item, asyncio.create_task(construct(client, self._environment, item[1], self.report))
+
+    async def _result(self, work: asyncio.Task[Trajectory | None]) -> Trajectory | None:
+        try:
+            return await work
+        except BudgetSpentError as error:
+            self.report.stopped = error.reason
+            return None
 
     def _card(self, model: str, prompt: str, store: SqliteRolloutLog | None) -> DatasetCard:
         spent = store.spent() if store else None

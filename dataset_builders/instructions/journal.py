@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from dataset_builders.errors import StorageError
+from dataset_builders.storage import complete_lines
 
 
 class Journal:
@@ -34,16 +35,14 @@ class Journal:
         whole = 0
         if not path.exists():
             return whole
-        for line in path.read_bytes().splitlines(keepends=True):
+        for line in complete_lines(path):
             try:
                 entry = json.loads(line)
                 verdict = (str(entry["proposal"]), str(entry["reason"]))
             except (ValueError, KeyError, TypeError):
                 break
-            if not line.endswith(b"\n"):
-                break
             self._verdicts[verdict[0]] = verdict[1]
-            whole += len(line)
+            whole += len(line) + 1
         return whole
 
     def verdict(self, digest: str) -> str | None:

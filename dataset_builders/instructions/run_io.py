@@ -22,7 +22,6 @@ from dataset_builders.errors import ConfigError
 from dataset_builders.instructions.budget import budget
 from dataset_builders.instructions.files import write_json
 from dataset_builders.instructions.refused_requests import PatientModel
-from dataset_builders.rollouts.policy import Policy
 from dataset_builders.rollouts.recorded_client import RecordedClient
 
 REPORT = "report.json"
@@ -63,7 +62,7 @@ class Writer:
 @asynccontextmanager
 async def asking(
     writer: Writer, out: Path, settings: Mapping[str, Any]
-) -> AsyncIterator[tuple[Policy, SqliteRolloutLog]]:
+) -> AsyncIterator[tuple[PatientModel, SqliteRolloutLog]]:
     """Open a run's store and its client.
 
     Args:

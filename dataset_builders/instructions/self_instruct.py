@@ -96,4 +96,6 @@ async def run_self_instruct(
     decisive["seeds"] = digest(list(seeds))
     async with asking(writer, out, decisive) as (client, store):
         report = await self_instruct(client, kind, seeds, guard, settings, out, on_progress)
+        if client.undecided is not None:
+            raise client.undecided
         return account(out, report, store)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dataset_builders.errors import DataError
-from dataset_builders.mixing.eta_schedule import EtaStage
+from dataset_builders.mixing.eta_schedule import QuotaStage
 from dataset_builders.mixing.order import MixOrder, Pool
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def order_of(
     order = MixOrder(
         num_agent=record["num_agent"],
         num_general=record["num_general"],
-        eta=tuple(EtaStage(start, share) for start, share in record["stages"]),
+        eta=tuple(QuotaStage(start, share) for start, share in record["stages"]),
         seed=record["seed"],
         num_examples=record["num_examples"],
         block=record["block"],

@@ -137,6 +137,7 @@ class _Marker:
         self._lead, self._open, self._close, self._point = unused_characters(text, 4)
         self._parts: list[Part] = []
         self._points: list[tuple[int, str]] = []  # message, and its words from the mark on
+        self._names: set[int] = set()  # parts that are a function's name
 
     def rows(self, others: bool) -> list[Row]:
         trained = set(self._dialogue.trained)
@@ -160,6 +161,8 @@ class _Marker:
             if match[2] == self._point:
                 message, rest = self._points[number]
                 others.append((message, length, _end_of(text, length, rest)))
+            elif number in spans and number in self._names:
+                continue  # Some templates repeat the name with the call's result.
             elif match[2] == self._open:
                 if number in opened:
                     return None
@@ -211,6 +214,7 @@ class _Marker:
         before = len(self._parts)
         changed = {**function, "arguments": self._walk(index, function["arguments"])}
         if len(self._parts) == before:
+            self._names.add(before)
             changed = {**function, "name": self._walk(index, function["name"])}
         return {**call, "function": changed}
 

@@ -27,8 +27,10 @@ Mode = Literal["stratified", "iid"]
 MODES: tuple[str, ...] = get_args(Mode)
 
 
-class EtaStage(NamedTuple):
+class QuotaStage(NamedTuple):
     """A share that applies from a position up to the next stage.
+
+    A recipe's `EtaStage` begins at an optimizer step instead; `plan_of` converts it.
 
     Attributes:
         start: First position, from 0.
@@ -54,7 +56,7 @@ class QuotaSchedule:
         mode: How quotas are set.
     """
 
-    stages: tuple[EtaStage, ...]
+    stages: tuple[QuotaStage, ...]
     length: int
     block: int
     seed: int
@@ -108,7 +110,7 @@ class QuotaSchedule:
         return np.floor(_expected(self.stages, borders) + 0.5).astype(np.int64)
 
 
-def _expected(stages: Sequence[EtaStage], borders: Index) -> Reals:
+def _expected(stages: Sequence[QuotaStage], borders: Index) -> Reals:
     """Return the expected number of first-part positions before each position.
 
     In doubles, each step one multiplication or addition, which all machines round identically.
@@ -121,7 +123,9 @@ def _expected(stages: Sequence[EtaStage], borders: Index) -> Reals:
 
 
 @lru_cache(maxsize=64)
-def _drawn(stages: tuple[EtaStage, ...], length: int, block: int, seed: int, stream: int) -> Index:
+def _drawn(
+    stages: tuple[QuotaStage, ...], length: int, block: int, seed: int, stream: int
+) -> Index:
     """Return firsts before each block with binomial quotas; one more entry than blocks."""
     blocks = np.arange(-(-length // block), dtype=np.int64)
     start = blocks * block

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from dataset_builders.encoding.lengths import LengthPolicy
 from dataset_builders.errors import ConfigError
-from dataset_builders.mixing.eta_schedule import EtaStage, Mode
-from dataset_builders.mixing.order import BLOCK, MixOrder, mix_datasets
+from dataset_builders.mixing.eta_schedule import Mode, QuotaStage
+from dataset_builders.mixing.order import BLOCK, mix_datasets
 from dataset_builders.mixing.planning import MixSchedule, Plan, make_order
 from dataset_builders.mixing.pools import GPT4_SHARE
 from dataset_builders.mixing.preparation import (
     EncodedSources,
     Encoding,
-    check_sources,
+    check_settings,
     prepare,
     prepare_messages,
 )
@@ -112,8 +112,7 @@ def build_mix(
         agent,
         general,
     )
-    check_sources(agent, general, plan)
-    MixOrder(1, 1, plan.eta, seed, num_examples, plan.block)
+    check_settings(agent, general, plan, num_examples)
     if tokenizer is None:
         prepared = prepare_messages(agent, general, plan=plan)
     else:
@@ -140,12 +139,12 @@ def with_source_weights(plan: Plan, agent: Source | None, general: Source | None
     )
 
 
-def _eta(eta: Any) -> float | tuple[EtaStage, ...]:
+def _eta(eta: Any) -> float | tuple[QuotaStage, ...]:
     if isinstance(eta, Real) and not isinstance(eta, bool):
         return float(eta)
     try:
         if isinstance(eta, Sequence) and not isinstance(eta, str):
-            return tuple(EtaStage(int(start), float(share)) for start, share in eta)
+            return tuple(QuotaStage(int(start), float(share)) for start, share in eta)
     except (TypeError, ValueError):
         pass
     raise ConfigError(

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset_builders.errors import ConfigError
-from dataset_builders.mixing.eta_schedule import MODES, EtaStage, Mode, QuotaSchedule
+from dataset_builders.mixing.eta_schedule import MODES, Mode, QuotaSchedule, QuotaStage
 from dataset_builders.mixing.permutation import Index, keys, permute
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 BLOCK = 64
 """Default number of positions within which the agent share is exact: the paper's batch size."""
 
-Eta = float | tuple[EtaStage, ...]
+Eta = float | tuple[QuotaStage, ...]
 """A share of agent examples, or stages of it over positions."""
 
 _CHUNK = 1 << 15  # positions per chunk: fits the processor's cache
@@ -88,25 +88,13 @@ class MixOrder:
     general_pools: tuple[Pool, ...] = ()
 
     def __post_init__(self) -> None:
-        check_eta(self.stages)
-        if self.num_examples < 1:
-            raise ConfigError(f"num_examples: found {self.num_examples}, expected at least 1")
-        if self.block < 1:
-            raise ConfigError(f"block: found {self.block}, expected at least 1")
-        if self.mode not in MODES:
-            raise ConfigError(f"mode: found {self.mode!r}, expected one of {', '.join(MODES)}")
-        shares = [stage.share for stage in self.stages]
-        if max(shares) > 0 and self.num_agent < 1:
-            raise ConfigError(
-                f"eta is {max(shares)}, but there is no agent data (eta 0 needs none)"
-            )
-        if min(shares) < 1 and self.num_general < 1:
-            raise ConfigError(
-                f"eta is {min(shares)}, but there is no general data (eta 1 needs none)"
-            )
+        check_mix(
+            *(self.num_agent, self.num_general, self.eta),
+            *(self.num_examples, self.block, self.mode),
+        )
 
     @property
-    def stages(self) -> tuple[EtaStage, ...]:
+    def stages(self) -> tuple[QuotaStage, ...]:
         """Return eta as stages over positions, a single one if it is a number."""
         return as_stages(self.eta)
 
@@ -228,14 +216,45 @@ def _passes(rows: Index | None, source: _Source, ranks: Index, seed: int, stream
     return found if rows is None else rows[found]
 
 
-def as_stages(eta: Eta) -> tuple[EtaStage, ...]:
+def as_stages(eta: Eta) -> tuple[QuotaStage, ...]:
     """Return a share as stages; a number is one stage from position 0."""
     if isinstance(eta, tuple):
-        return tuple(EtaStage(int(start), float(share)) for start, share in eta)
-    return (EtaStage(0, float(eta)),)
+        return tuple(QuotaStage(int(start), float(share)) for start, share in eta)
+    return (QuotaStage(0, float(eta)),)
 
 
-def check_eta(stages: Sequence[EtaStage]) -> None:
+def check_mix(
+    num_agent: int, num_general: int, eta: Eta, num_examples: int, block: int, mode: str
+) -> None:
+    """Check the settings of a mix; nothing is computed.
+
+    Args:
+        num_agent: Rows of the agent source; before they are counted, whether there is one.
+        num_general: The same of the general source.
+        eta: See `MixOrder`, like the others.
+        num_examples: Length of the mix.
+        block: Number of positions in which the share is held.
+        mode: How positions are drawn.
+
+    Raises:
+        ConfigError: A number is out of range, or a source that eta needs is empty.
+    """
+    stages = as_stages(eta)
+    check_eta(stages)
+    if num_examples < 1:
+        raise ConfigError(f"num_examples: found {num_examples}, expected at least 1")
+    if block < 1:
+        raise ConfigError(f"block: found {block}, expected at least 1")
+    if mode not in MODES:
+        raise ConfigError(f"mode: found {mode!r}, expected one of {', '.join(MODES)}")
+    shares = [stage.share for stage in stages]
+    if max(shares) > 0 and num_agent < 1:
+        raise ConfigError(f"eta is {max(shares)}, but there is no agent data (eta 0 needs none)")
+    if min(shares) < 1 and num_general < 1:
+        raise ConfigError(f"eta is {min(shares)}, but there is no general data (eta 1 needs none)")
+
+
+def check_eta(stages: Sequence[QuotaStage]) -> None:
     """Check the stages of eta.
 
     Raises:

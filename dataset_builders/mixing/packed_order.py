@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from dataset_builders.errors import ConfigError
-from dataset_builders.mixing.eta_schedule import EtaStage
+from dataset_builders.mixing.eta_schedule import QuotaStage
 from dataset_builders.mixing.order import MixOrder, as_stages
 from dataset_builders.mixing.packing import WINDOW, Bins, pack_exactly, pack_to_fill
 from dataset_builders.mixing.permutation import Index
@@ -85,7 +85,7 @@ def pack_plan(
             # As many examples as the rows before hold: the border lies within a window, and
             # as many of the new stage come before it as of the old one after it.
             start = max(1, round(len(found.bins.positions) / block)) * block
-            plan = replace(plan, eta=(*as_stages(plan.eta), EtaStage(start, share)))
+            plan = replace(plan, eta=(*as_stages(plan.eta), QuotaStage(start, share)))
             counts = _Counts(
                 agent if plan.needs_agent else None, general if plan.needs_general else None
             )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dataset_builders.errors import ConfigError
-from dataset_builders.mixing.eta_schedule import EtaStage, Mode
+from dataset_builders.mixing.eta_schedule import Mode, QuotaStage
 from dataset_builders.mixing.order import BLOCK, Eta, MixOrder, Pool, as_stages
 from dataset_builders.mixing.permutation import Index
 from dataset_builders.mixing.pools import GPT4_SHARE, model_pools, weighted_pools
@@ -114,7 +114,7 @@ def make_order(
     agent_pools = _agent_pools(plan, agent)
     general_pools, notes = _general_pools(plan, general)
 
-    def make(stages: tuple[EtaStage, ...]) -> MixOrder:
+    def make(stages: tuple[QuotaStage, ...]) -> MixOrder:
         return MixOrder(
             num_agent=_size(agent),
             num_general=_size(general),

@@ -19,7 +19,7 @@ from dataset_builders.encoding.tokens import Encoder, LengthPolicy, TokenReport,
 from dataset_builders.errors import ConfigError
 from dataset_builders.mixing.holdout import split_holdout
 from dataset_builders.mixing.losses import loss_warnings
-from dataset_builders.mixing.order import MixOrder
+from dataset_builders.mixing.order import check_mix
 from dataset_builders.mixing.planning import Plan
 from dataset_builders.mixing.token_sources import token_source
 from dataset_builders.readers.report import SourceReport
@@ -114,7 +114,7 @@ def prepare(
         DataError: A source cannot be read, or no row of it is usable.
         SourceNotFoundError: A path or hub id does not exist.
     """
-    check_sources(agent, general, plan)
+    check_settings(agent, general, plan)
     report: dict[str, Any] = {}
     encode = _Encode(tokenizer, encoding, folder, processes, report, on_progress)
     agent_rows = general_rows = holdout = agent_index = general_index = None
@@ -143,7 +143,7 @@ def prepare_messages(
         DataError: A source cannot be read, or no record of it is usable.
         SourceNotFoundError: A path or hub id does not exist.
     """
-    check_sources(agent, general, plan)
+    check_settings(agent, general, plan)
     report: dict[str, Any] = {}
     agent_talks = _messages(agent, "agent", report) if plan.needs_agent else []
     general_talks = _messages(general, "general", report) if plan.needs_general else []
@@ -157,13 +157,16 @@ def prepare_messages(
     return EncodedSources(agent_rows, general_rows, None, agent_index, general_index, report)
 
 
-def check_sources(agent: Source | None, general: Source | None, plan: Plan) -> None:
-    """Raise before anything is read if a source is missing.
+def check_settings(
+    agent: Source | None, general: Source | None, plan: Plan, num_examples: int = 1
+) -> None:
+    """Check the settings of a mix before anything is read.
 
     Raises:
-        ConfigError: eta is outside of [0, 1], or a source that it needs is missing.
+        ConfigError: A number is out of range, or a source that eta needs is missing.
     """
-    MixOrder(int(not is_empty(agent)), int(not is_empty(general)), plan.eta, 0, 1, plan.block)
+    sides = not is_empty(agent), not is_empty(general)
+    check_mix(*sides, plan.eta, num_examples, plan.block, plan.mode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +215,7 @@ class _Encode:
             max_length=self.encoding.max_length,
             policy=self.encoding.policy or LENGTH_DEFAULTS[what],
             end_of_turn=self.encoding.end_of_turn,
+            rows="auto",
         )
 
     def _encoded(self, what: Side, number: int) -> None:
@@ -236,8 +240,28 @@ def _messages(source: Source | None, what: str, report: dict[str, Any]) -> list[
         raise ConfigError(f"there is no {what} data")
     conversations, reports = read_source(source, what, None)
     found = list(conversations)
+    for conversation in found:
+        _check_shown_as_messages(conversation, what)
     report[what] = {"sources": _accounts(reports)}
     return found
+
+
+def _check_shown_as_messages(conversation: Conversation, what: str) -> None:
+    """Reject options that need a chat template, where rows remain messages."""
+    options = conversation.options
+    if options is None:
+        return
+    settings = {
+        "reasoning: mask": options.mask_reasoning,
+        "rows: per_turn": options.rows == "per_turn",
+        "keep_last_turns": options.keep_last_turns is not None,
+    }
+    for setting, is_set in settings.items():
+        if is_set:
+            raise ConfigError(
+                f"{what}: {setting}: found without a tokenizer, expected one: rows of messages "
+                "cannot express it"
+            )
 
 
 def _as_rows(

@@ -14,7 +14,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from dataset_builders.errors import ConfigError
-from dataset_builders.mixing.eta_schedule import EtaStage
+from dataset_builders.mixing.eta_schedule import QuotaStage
 from dataset_builders.mixing.order import MixOrder, check_eta
 from dataset_builders.mixing.permutation import Index
 
@@ -27,10 +27,10 @@ _ROUNDS = 12
 
 
 def solve_example_rates(
-    wanted: tuple[EtaStage, ...],
-    make: Callable[[tuple[EtaStage, ...]], MixOrder],
+    wanted: tuple[QuotaStage, ...],
+    make: Callable[[tuple[QuotaStage, ...]], MixOrder],
     counts: Index,
-) -> tuple[EtaStage, ...]:
+) -> tuple[QuotaStage, ...]:
     """Solve for the shares of examples that give the wanted shares of tokens.
 
     Solved on the rows that the order draws, stage by stage, not on means over the sources:
@@ -48,7 +48,7 @@ def solve_example_rates(
         ConfigError: A wanted share is outside of [0, 1], or all rows of a side count 0.
     """
     check_eta(wanted)
-    found: tuple[EtaStage, ...] = ()
+    found: tuple[QuotaStage, ...] = ()
     for number, stage in enumerate(wanted):
         length = make((*found, stage)).num_examples
         if stage.share in (0.0, 1.0) or stage.start >= length:
@@ -60,15 +60,15 @@ def solve_example_rates(
 
 
 def _solve(
-    stage: EtaStage,
+    stage: QuotaStage,
     end: int,
-    before: tuple[EtaStage, ...],
-    make: Callable[[tuple[EtaStage, ...]], MixOrder],
+    before: tuple[QuotaStage, ...],
+    make: Callable[[tuple[QuotaStage, ...]], MixOrder],
     counts: Index,
-) -> EtaStage:
+) -> QuotaStage:
     rate, best, best_error = stage.share, stage.share, np.inf
     for _ in range(_ROUNDS):
-        order = make((*before, EtaStage(stage.start, rate)))
+        order = make((*before, QuotaStage(stage.start, rate)))
         drawn = order.slice(stage.start, min(end, order.num_examples))
         agent = drawn < order.num_agent
         means = [
@@ -83,7 +83,7 @@ def _solve(
             break
         there, others = stage.share * means[1], (1 - stage.share) * means[0]
         rate = there / (there + others)
-    return EtaStage(stage.start, best)
+    return QuotaStage(stage.start, best)
 
 
 def _mean(counts: Index, drawn: Index, all_rows: slice, what: str) -> float:

@@ -6,12 +6,13 @@ Collection, evaluation and oracles all use it; see `engine`.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from dataset_builders.conversation import Message
-from dataset_builders.endpoints.answer import Answer, read_answer
+from dataset_builders.endpoints.answer import read_answer
 from dataset_builders.endpoints.reply import CONTEXT_FULL, Reply
 from dataset_builders.environments.dialogue import Dialogue
 from dataset_builders.errors import (
@@ -20,7 +21,6 @@ from dataset_builders.errors import (
     MissingExtraError,
     SourceNotFoundError,
 )
-from dataset_builders.finish_reason import is_cut
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -42,8 +42,9 @@ class Trajectory:
         task_id: The task.
         environment: Name of the environment.
         split: Split of the task, or "" if the environment failed before returning it.
-        messages: All turns; exactly the policy's own are trained on. The environment's
-            reaction to the last action is left out, as in AgentInstruct.
+        messages: All turns; exactly the policy's own are trained on, but for those with a tool call
+            that could not be read. The environment's reaction to the last action is left out, as
+            in AgentInstruct; results of tools are not.
         reward: The benchmark's score in [0, 1].
         exit_reason: The dialogue's, such as "answered", "bad_format" or "round_limit", or
             one of "context_full" and "environment_error", or one of the collector's.
@@ -57,6 +58,10 @@ class Trajectory:
         cut_turns: Turns that were cut at the token limit, and whose cut end the messages
             hold: an environment may keep a turn only up to a point.
         dropped_calls: Turns that came with native tool calls, which were not requested.
+        tools: JSON text of the tools that the policy could call, in the OpenAI format; "" if the
+            dialogue is text.
+        call_counts: Tool calls ("calls") and what was wrong with some; see
+            `tool_dialogue.CALL_FAULTS`.
     """
 
     task_id: str
@@ -73,6 +78,8 @@ class Trajectory:
     error: str = ""
     cut_turns: int = 0
     dropped_calls: int = 0
+    tools: str = ""
+    call_counts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)
@@ -86,6 +93,8 @@ class Episode:
         messages: The dialogue so far, whole.
         exit_reason: "" while the episode is in play.
         ended_itself: Whether the environment ended the episode and can play another one.
+        tools: Tools that the policy may call; see `Dialogue.tools`.
+        call_counts: See `Trajectory`.
     """
 
     index: int
@@ -104,6 +113,8 @@ class Episode:
     cut_turns: int = 0
     dropped_calls: int = 0
     ended_itself: bool = False
+    tools: str = ""
+    call_counts: Counter[str] = field(default_factory=Counter)
     _oracle: Generator[str, str, None] | None = None
 
     def start(self, dialogue: Dialogue) -> None:
@@ -112,6 +123,7 @@ class Episode:
         observation, info = dialogue.reset(options={"task_id": self.task_id})
         self.split, self.prompt = str(info["split"]), dialogue.prompt.label
         self.details = {name: str(info[name]) for name in _DETAILS if name in info}
+        self.tools = dialogue.tools()
         self.messages = [*dialogue.opening(), Message("user", observation)]
 
     def shown(self) -> tuple[Message, ...]:
@@ -133,26 +145,19 @@ class Episode:
             )
             self._end(float(reward), CONTEXT_FULL, bool(info["success"]))
             return
-        said = read_answer(
-            Answer(
-                reply.text,
-                cut=is_cut(reply.finish_reason),
-                calls=reply.calls,
-                reasoning=reply.reasoning,
-            )
-        )
-        thoughts = said.reasoning or None
-        kept = self.dialogue.kept(said)
-        self.messages.append(Message("assistant", kept, trained=True, reasoning=thoughts))
+        said = read_answer(reply.answer())
+        self.messages.append(self.dialogue.assistant_message(said))
         self.num_rounds += 1
         self.cut_turns += said.cut and self._keeps_end_of(said)
         self.dropped_calls += reply.calls > 0
         observation, reward, terminated, truncated, info = self.dialogue.step(said)
         self.valid_rounds += bool(info["valid_format"])
-        if terminated or truncated:
+        self.call_counts.update(info.get("call_counts", {}))
+        over = terminated or truncated
+        if not over or (self.tools and observation):
+            self.messages.extend(self.dialogue.observation_messages(observation))
+        if over:
             self._end(float(reward), str(info["exit_reason"]), bool(info["success"]))
-        else:
-            self.messages.append(Message("user", observation))
 
     def _end(self, reward: float, exit_reason: str, success: bool) -> None:
         self.reward, self.exit_reason, self.success = reward, exit_reason, success
@@ -217,6 +222,8 @@ class Episode:
             error=self.error,
             cut_turns=self.cut_turns,
             dropped_calls=self.dropped_calls,
+            tools=self.tools,
+            call_counts=dict(self.call_counts),
         )
 
 

@@ -26,7 +26,7 @@ class Turn:
         attempt: Attempt at the task, from 0.
         round: Turn within the attempt, from 0.
         purpose: "act", or another purpose of the request, such as "thought".
-        shown: The last message shown to the model.
+        shown: What the turn answers; see `answered.answered_text`.
         key: Key of the request; see `requests.request_key`.
         reply: The model's reply.
     """

@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 from dataset_builders.conversation import Message
 from dataset_builders.endpoints.answer import Answer
 from dataset_builders.endpoints.errors import EpisodeEndedError
-from dataset_builders.endpoints.reply import CONTEXT_FULL, Reply
+from dataset_builders.endpoints.reply import CONTEXT_FULL, Reply, reply_of
 from dataset_builders.rollouts.policy import Policy, TurnRequest
 from dataset_builders.rollouts.threads import WorkerPool, in_caller_thread
 
-AnswerTurns = Callable[[Sequence[Sequence[Message]], int], Sequence[str | None]]
+AnswerTurns = Callable[[Sequence[Sequence[Message]], int, Sequence[str]], Sequence[str | None]]
 """Writes the next assistant turn of each dialogue with a token limit, in order; None if a turn does
-not fit the context. An `Answer` has more information on a turn."""
+not fit the context. The last argument has the tools of each dialogue, as in `TurnRequest`. An
+`Answer` has more information on a turn."""
 
 _NOTICEABLE = 0.1
 """Minimum seconds of a batch for overlapping environments to matter."""
@@ -115,7 +116,8 @@ class ConcurrentPolicy(Policy):
 
 def _answer_all(answer: AnswerTurns, requests: Sequence[TurnRequest]) -> list[Reply | Exception]:
     dialogues = [request.messages for request in requests]
-    turns = answer(dialogues, max(request.max_tokens for request in requests))
+    tools = [request.tools for request in requests]
+    turns = answer(dialogues, max(request.max_tokens for request in requests), tools)
     if len(turns) != len(dialogues):
         raise ValueError(f"policy: {len(turns)} turns for {len(dialogues)} dialogues")
     return [_reply(turn) for turn in turns]
@@ -124,13 +126,6 @@ def _answer_all(answer: AnswerTurns, requests: Sequence[TurnRequest]) -> list[Re
 def _reply(turn: str | None) -> Reply | Exception:
     if turn is None:
         return Reply("", CONTEXT_FULL)
-    if not isinstance(turn, Answer):
-        return Reply(turn)
-    if turn.refused:
+    if isinstance(turn, Answer) and turn.refused:
         return EpisodeEndedError(turn.refused.partition(":")[0], turn.refused)
-    return Reply(
-        str(turn),
-        "length" if turn.cut else "stop",
-        calls=turn.calls,
-        reasoning=turn.reasoning,
-    )
+    return reply_of(turn)

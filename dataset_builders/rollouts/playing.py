@@ -12,6 +12,7 @@ from dataset_builders.endpoints.errors import OF_ENDPOINT, EpisodeEndedError, en
 from dataset_builders.endpoints.reply import Reply
 from dataset_builders.environments import EnvironmentSpec
 from dataset_builders.errors import EnvironmentFailureError
+from dataset_builders.rollouts.answered import answered, answered_text, with_text
 from dataset_builders.rollouts.episode import ENVIRONMENT_ERROR, Episode
 from dataset_builders.rollouts.ledger import AttemptResult, EpisodeLog, Turn, Usage
 from dataset_builders.rollouts.limits import (
@@ -109,6 +110,7 @@ async def play_episode(
             episode.num_rounds,
             index=episode.index,
             oracle=oracle,
+            tools=episode.tools,
         )
         try:
             reply = await policy.next_turn(request)
@@ -146,15 +148,16 @@ async def _replay(episode: Episode, seat: Seat, turns: Sequence[Turn]) -> None:
     for turn in turns:
         if episode.exit_reason == ENVIRONMENT_ERROR:
             return
-        fresh = (await _shielded(episode, seat, episode.shown) or episode.messages)[-1]
-        if episode.exit_reason or not agree(turn.shown, fresh.content):
+        shown = await _shielded(episode, seat, episode.shown) or episode.messages
+        if episode.exit_reason or not agree(turn.shown, answered_text(shown)):
             episode.fail(REPLAY_DIVERGED)
             return
         if reason := ends_episode(turn.reply):  # It was paid for, but never played.
             episode.fail(reason)
             return
-        if fresh is episode.messages[-1]:  # Otherwise it did not fit the context.
-            episode.messages[-1] = Message(fresh.role, turn.shown)
+        if shown[-1] is episode.messages[-1]:  # Otherwise it did not fit the context.
+            recorded = with_text(answered(shown), turn.shown)
+            episode.messages[-len(recorded) :] = recorded
         await _shielded(episode, seat, episode.act, turn.reply)
 
 

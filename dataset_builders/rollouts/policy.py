@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from dataset_builders.conversation import Message
-from dataset_builders.endpoints.reply import CONTEXT_FULL, Reply
+from dataset_builders.endpoints.reply import CONTEXT_FULL, Reply, reply_of
 from dataset_builders.errors import EnvironmentFailureError
 from dataset_builders.rollouts.ledger import ACT
 
@@ -22,7 +22,7 @@ class TurnRequest:
     """A dialogue that needs its next assistant turn, and its place in the run.
 
     Attributes:
-        messages: The dialogue as shown to the model, ending in a user turn.
+        messages: The dialogue as shown to the model, ending in a user turn or a tool's result.
         max_tokens: Maximum tokens of the turn.
         task_id: The task it belongs to.
         attempt: Attempt at the task, from 0; another attempt is another request.
@@ -30,6 +30,8 @@ class TurnRequest:
         purpose: Purpose of the request.
         index: Number of the episode, in the order in which episodes began.
         oracle: Calls the environment's own oracle, in the environment's thread.
+        tools: JSON text of the tools that the model may call, in the OpenAI format; "" if the
+            dialogue is text.
     """
 
     messages: Sequence[Message]
@@ -40,6 +42,7 @@ class TurnRequest:
     purpose: str = ACT
     index: int = 0
     oracle: Callable[[], Awaitable[str]] = _no_oracle
+    tools: str = ""
 
 
 class Policy(Protocol):
@@ -69,7 +72,7 @@ class OraclePolicy(Policy):
         """See `Policy.next_turn`."""
         # An episode that never waits would block the event loop.
         await asyncio.sleep(0)
-        return Reply(await request.oracle(), cost=0.0)
+        return replace(reply_of(await request.oracle()), cost=0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ class ScriptedPolicy(Policy):
 
     Attributes:
         replies: Turns of an episode, repeated from the start when exhausted; None is one that does
-            not fit the context.
+            not fit the context. An `Answer` may call tools.
     """
 
     replies: Sequence[str | None]
@@ -87,4 +90,4 @@ class ScriptedPolicy(Policy):
         """See `Policy.next_turn`."""
         await asyncio.sleep(0)
         text = self.replies[request.round % len(self.replies)]
-        return Reply("", CONTEXT_FULL) if text is None else Reply(text, cost=0.0)
+        return Reply("", CONTEXT_FULL) if text is None else replace(reply_of(text), cost=0.0)

@@ -10,6 +10,7 @@ from dataset_builders.endpoints.errors import EpisodeEndedError, ends_episode
 from dataset_builders.endpoints.reply import Reply
 from dataset_builders.endpoints.requests import Sampling, request_key
 from dataset_builders.errors import EndpointError
+from dataset_builders.rollouts.answered import answered_text
 from dataset_builders.rollouts.ledger import ReplyLog, Turn
 from dataset_builders.rollouts.policy import Policy, TurnRequest
 
@@ -59,7 +60,7 @@ class RecordedClient(Policy):
         """
         endpoint = self.transport.endpoint
         body = self._sampling.request(
-            endpoint.model, request.messages, request.max_tokens, request.attempt
+            endpoint.model, request.messages, request.max_tokens, request.attempt, request.tools
         )
         key = request_key(body, request.attempt)
         # Two tasks may send the same request at the same time; only one pays.
@@ -67,9 +68,9 @@ class RecordedClient(Policy):
         async with lock:
             reply = await self._log.reply(key)
             if reply is None:
-                reply = await self.transport.send(body)
+                reply = await self.transport.send(body, tools=request.tools)
             place = request.task_id, request.attempt, request.round, request.purpose
-            await self._log.record(Turn(*place, request.messages[-1].content, key, reply))
+            await self._log.record(Turn(*place, answered_text(request.messages), key, reply))
         if self._must_count and not reply.counted:
             raise EndpointError(
                 f"{endpoint}: the endpoint does not report its token usage, "

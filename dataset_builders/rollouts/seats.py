@@ -105,7 +105,7 @@ class Seats:
     def take(self) -> Seat:
         """Return a free environment, or a new one."""
         if self._threaded is None:
-            self._threaded = self._spec.world().isolation != "inline"
+            self._threaded = self._spec.isolation(self._spec.world()) != "inline"
         return self._free.pop() if self._free else Seat(self._dialogue, self._threaded)
 
     async def give(self, seat: Seat, *, sound: bool) -> None:

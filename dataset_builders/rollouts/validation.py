@@ -120,7 +120,7 @@ def _fault(shown: Sequence[Message]) -> str:
     roles = [message.role for message in shown]
     if "user" not in roles:
         return "the model is shown no user message"
-    if roles[-1] != "user":
+    if roles[-1] not in ("user", "tool"):
         return f"the model is shown a dialogue that ends with a message of role {roles[-1]}"
     return ""
 

@@ -20,7 +20,7 @@ def _no_bubblewrap() -> str:
     """Return why bubblewrap cannot be used here, or ""."""
     absent = [name for name in _PROGRAMS if not shutil.which(name)]
     if absent:
-        return f"no {', '.join(absent)} (as root: apt-get install bubblewrap debootstrap)"
+        return f"no {', '.join(absent)}"
     if os.geteuid() != 0:
         return "bubblewrap sandboxes need root"
     if not filter_program():
@@ -44,7 +44,12 @@ def missing() -> str:
         return f"sandbox: no root file system in {place}: run agenttuning env setup os"
     if docker.engine_answers():
         return "sandbox: Docker has no image for it: run agenttuning env setup os"
-    return f"sandbox: {reason}; and no Docker engine answers"
+    return _no_engine(reason)
+
+
+def _no_engine(reason: str) -> str:
+    install = "; as root: apt-get install bubblewrap debootstrap" * reason.startswith("no ")
+    return f"sandbox: {reason}, and no Docker engine answers{install}"
 
 
 def setup(say: Callable[[str], None]) -> None:
@@ -61,7 +66,7 @@ def setup(say: Callable[[str], None]) -> None:
     elif docker.engine_answers():
         docker.build_image(say)
     else:
-        raise MissingExtraError(f"sandbox: {reason}; and no Docker engine answers")
+        raise MissingExtraError(_no_engine(reason))
 
 
 def open_sandbox(limits: Limits | None = None) -> Sandbox:

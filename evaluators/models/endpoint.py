@@ -97,9 +97,14 @@ class EndpointModel:
         """
         return ServedTask(self, self._endpoint, context_length)
 
-    def chat(self, dialogues: Sequence[Sequence[Message]], decoding: Decoding) -> list[str | None]:
+    def chat(
+        self,
+        dialogues: Sequence[Sequence[Message]],
+        decoding: Decoding,
+        tools: Sequence[str] | None = None,
+    ) -> list[str | None]:
         """See `LanguageModel.chat`."""
-        return self.for_task().chat(dialogues, decoding)
+        return self.for_task().chat(dialogues, decoding, tools)
 
     def continue_text(self, prompts: Sequence[str], decoding: Decoding) -> list[str | None]:
         """See `LanguageModel.continue_text`."""
@@ -121,7 +126,9 @@ class EndpointModel:
 
         self._loop.close(last)
 
-    def chat_body(self, dialogue: Sequence[Message], decoding: Decoding) -> dict[str, Any]:
+    def chat_body(
+        self, dialogue: Sequence[Message], decoding: Decoding, tools: str = ""
+    ) -> dict[str, Any]:
         """Return the request for the next turn of a dialogue."""
         own = self._sampling
         temperature = decoding.temperature if own.temperature is None else own.temperature
@@ -133,7 +140,7 @@ class EndpointModel:
             token_field=own.token_field,
             extra=own.extra,
         )
-        body = sampling.request(self._endpoint.model, dialogue, decoding.max_new_tokens, 0)
+        body = sampling.request(self._endpoint.model, dialogue, decoding.max_new_tokens, 0, tools)
         return {**self._fixed, **body}
 
     def ask(
@@ -182,9 +189,17 @@ class ServedTask:
     def __str__(self) -> str:
         return str(self._endpoint)
 
-    def chat(self, dialogues: Sequence[Sequence[Message]], decoding: Decoding) -> list[str | None]:
+    def chat(
+        self,
+        dialogues: Sequence[Sequence[Message]],
+        decoding: Decoding,
+        tools: Sequence[str] | None = None,
+    ) -> list[str | None]:
         """See `LanguageModel.chat`."""
-        requests = [Request(self._model.chat_body(each, decoding)) for each in dialogues]
+        requests = [
+            Request(self._model.chat_body(each, decoding, offered), tools=offered)
+            for each, offered in zip(dialogues, tools or [""] * len(dialogues), strict=True)
+        ]
         return self._texts(requests, decoding)
 
     def continue_text(self, prompts: Sequence[str], decoding: Decoding) -> list[str | None]:

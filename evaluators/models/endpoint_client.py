@@ -13,7 +13,7 @@ from dataset_builders.endpoints.endpoint import Endpoint
 from dataset_builders.endpoints.errors import ENDPOINT_ERROR, EpisodeEndedError
 from dataset_builders.endpoints.reply import CONTEXT_FULL
 from dataset_builders.errors import ConfigError, EndpointError
-from dataset_builders.finish_reason import is_cut, is_filter
+from dataset_builders.finish_reason import is_filter
 from evaluators.stats.intervals import log_sum
 
 _HOPELESS = 16
@@ -27,6 +27,7 @@ class Request:
     body: Mapping[str, Any]
     route: str = CHAT
     raw: bool = False
+    tools: str = ""
 
 
 class Refusals:
@@ -75,7 +76,7 @@ async def answer_of(
         EndpointError: The request failed repeatedly, or all of the task are refused.
     """
     try:
-        reply = await client.send(request.body, request.route, raw=request.raw)
+        reply = await client.send(request.body, request.route, raw=request.raw, tools=request.tools)
     except EpisodeEndedError as error:
         if error.reason == CONTEXT_FULL:
             return None
@@ -89,13 +90,7 @@ async def answer_of(
         return None
     if room is not None and reply.prompt_tokens > room:
         return None
-    return Answer(
-        reply.text,
-        cut=is_cut(reply.finish_reason),
-        prompt_tokens=reply.prompt_tokens,
-        calls=reply.calls,
-        reasoning=reply.reasoning,
-    )
+    return reply.answer()
 
 
 def letter_values(text: str, candidates: list[str], endpoint: Endpoint) -> list[float]:

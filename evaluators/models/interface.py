@@ -51,18 +51,25 @@ class Values(tuple[float, ...]):
 class LanguageModel(Protocol):
     """A model that answers: in this process or behind a server."""
 
-    def chat(self, dialogues: Sequence[Sequence[Message]], decoding: Decoding) -> list[str | None]:
+    def chat(
+        self,
+        dialogues: Sequence[Sequence[Message]],
+        decoding: Decoding,
+        tools: Sequence[str] | None = None,
+    ) -> list[str | None]:
         """Generate the next assistant turn of every dialogue.
 
         Args:
             dialogues: Messages so far of each, the last one not the model's.
             decoding: How.
+            tools: For each dialogue JSON text of the tools that the model may call, in the OpenAI
+                format, or "" for none; None if no dialogue offers tools.
 
         Returns:
             One turn per dialogue, blanks around it removed; None where the context has no
             room for one. An `Answer` says more: what the model thought, which is no part of
-            the text, whether the turn was cut at the token limit, and whether a server
-            refused the request.
+            the text, whether the turn was cut at the token limit, its tool calls, and whether a
+            server refused the request.
 
         Raises:
             EndpointError: The server does not answer.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from dataset_builders.errors import ConfigError, DataError
+from dataset_builders.storage import complete_lines
 
 
 class Journal:
@@ -57,14 +58,12 @@ class Journal:
         return self._file
 
     def _read(self) -> None:
-        content = self.path.read_bytes()
-        whole, _, rest = content.rpartition(b"\n")
-        if rest:
-            os.truncate(self.path, len(whole) + 1 if whole else 0)
-        if not whole:
+        lines = complete_lines(self.path)
+        if not lines:
             self.path.unlink()
             return
-        rows = [self._row(number, line) for number, line in enumerate(whole.split(b"\n"), 1)]
+        os.truncate(self.path, sum(len(line) + 1 for line in lines))
+        rows = [read_record(self.path, number, line) for number, line in enumerate(lines, 1)]
         if rows[0] != self._heading:
             differs = sorted(
                 key
@@ -77,11 +76,28 @@ class Journal:
             )
         self.finished = {row["item"]: row for row in rows[1:] if not row.get("error")}
 
-    def _row(self, number: int, line: bytes) -> dict[str, Any]:
-        try:
-            row = json.loads(line.decode("utf-8", "surrogatepass"))
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{self.path}:{number}: not a record: {error}") from error
-        if not isinstance(row, dict) or (number > 1 and "item" not in row):
-            raise DataError(f"{self.path}:{number}: found no item, expected a record of one")
-        return row
+
+def read_transcript(path: Path) -> list[dict[str, Any]]:
+    """Return the last record of every item: a failed one may have been measured again.
+
+    Raises:
+        DataError: A line is damaged.
+    """
+    lines = complete_lines(path)[1:]  # without the heading
+    rows = (read_record(path, number, line) for number, line in enumerate(lines, 2))
+    return list({row["item"]: row for row in rows}.values())
+
+
+def read_record(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    """Parse a line of a transcript; the first one is the heading, which has no item.
+
+    Raises:
+        DataError: It is damaged.
+    """
+    try:
+        row = json.loads(line.decode("utf-8", "surrogatepass"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}:{number}: not a transcript: {error}") from error
+    if not isinstance(row, dict) or (number > 1 and "item" not in row):
+        raise DataError(f"{path}:{number}: not a transcript: found no item, expected a record")
+    return row

@@ -32,7 +32,7 @@ class AgentTaskEvaluator(Evaluator):
     every turn could be parsed as an action).
 
     Args:
-        environment: The environment, or its registry name, such as "database".
+        environment: The environment, its registry name, such as "database", or a reference.
         split: Split to play, by default the one that no training data comes from.
         num_tasks: Number of tasks, the first of the split in `item_order.fixed_order`; all of them
             by default.
@@ -40,7 +40,8 @@ class AgentTaskEvaluator(Evaluator):
             server as many of them as it sustains, independently of each other.
         max_new_tokens: Longest turn in tokens; by default what the benchmark sets. A lower
             limit saves time, mostly on models that do not know when to stop.
-        suite: Which of the paper's groups the figures belong to.
+        suite: Which of the paper's groups the figures belong to; by default "held-in", and "own"
+            for an environment that is not the paper's.
         primary: The paper's figure: "success" or "reward".
         keep_order: Whether the split's own order stays, which mixes the kinds of its tasks
             already; else it is `item_order.fixed_order`.
@@ -60,7 +61,7 @@ class AgentTaskEvaluator(Evaluator):
         num_tasks: int | None = None,
         batch_size: int = 16,
         max_new_tokens: int | None = None,
-        suite: Suite = "held-in",
+        suite: Suite | None = None,
         primary: str = "success",
         keep_order: bool = False,
         oracle: bool = False,
@@ -69,7 +70,8 @@ class AgentTaskEvaluator(Evaluator):
             environment = load_environment(environment)
         name = environment.name
         self.name = name if split == "test" else f"{name}_{split}"
-        self.suite, self.primary = suite, primary
+        self.suite = suite or ("own" if environment.is_own else "held-in")
+        self.primary = primary
         self._environment = environment
         tasks = environment.task_ids(split)
         if num_tasks is not None and not 1 <= num_tasks <= len(tasks):
@@ -133,6 +135,8 @@ class AgentTaskEvaluator(Evaluator):
         facts = {key: str(value) for key, value in self._environment.options.items()}
         if self._environment.name == "database" and not {"tasks", "data"} & facts.keys():
             facts["tasks"] = "generated"
+        if self._environment.is_own:
+            facts["environment"] = self._environment.reference
         facts["prompt"] = self._environment.wording().label
         if stand_in := self._environment.stand_in():
             facts["data"] = stand_in  # rather than the folder that lacks the real ones
@@ -155,9 +159,13 @@ def answer_turns(
     """
     how = decoding or Decoding(0)
 
-    def answer(dialogues: Sequence[Sequence[Message]], most: int) -> list[str | None]:
-        limit = min(most, max_new_tokens or most)
-        return model.chat(dialogues, replace(how, max_new_tokens=limit))
+    def answer(
+        dialogues: Sequence[Sequence[Message]], most: int, tools: Sequence[str]
+    ) -> list[str | None]:
+        limited = replace(how, max_new_tokens=min(most, max_new_tokens or most))
+        if any(tools):
+            return model.chat(dialogues, limited, tools)
+        return model.chat(dialogues, limited)
 
     return answer
 

@@ -93,6 +93,32 @@ def held_in_evaluator(name: str, settings: SuiteSettings) -> Evaluator:
     )
 
 
+def own_evaluator(name: str, settings: SuiteSettings) -> Evaluator:
+    """Create the evaluator of an environment that is not the paper's.
+
+    Args:
+        name: A reference; see `dataset_builders.environments.references`.
+        settings: The user's; the prompt template is the environment's own.
+
+    Raises:
+        SourceNotFoundError: Its data is missing.
+        ConfigError: A setting is unknown.
+    """
+    options = settings.environment_options(name)
+    if folder := _folder_of(name, settings):
+        options = {"data": folder} | options
+    spec = load_environment(name, **options)
+    if missing := spec.dialogue.world.missing(spec.options.get("data")):
+        raise SourceNotFoundError(f"{spec.name}: {missing}")
+    return AgentTaskEvaluator(
+        spec,
+        split=settings.options_of(name).split,
+        batch_size=settings.batch_size,
+        max_new_tokens=settings.max_new_tokens,
+        oracle=settings.oracle,
+    )
+
+
 def _spec(name: str, settings: SuiteSettings, options: dict[str, Any]) -> EnvironmentSpec:
     data = options.get("data") or _folder_of(name, settings)
     return load_environment(
@@ -108,7 +134,7 @@ def _folder_of(name: str, settings: SuiteSettings) -> str | None:
     if settings.data is None:
         return None
     world = load_environment(name).dialogue.world
-    places = [Path(settings.data) / each for each in (*world.data_names, name)]
+    places = [Path(settings.data) / each for each in (*world.data_names, world.name)]
     return next((str(place) for place in places if place.is_dir()), None)
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from dataset_builders.environments import HELD_IN, EnvironmentSpec
+from dataset_builders.environments import HELD_IN, EnvironmentSpec, load_environment
+from dataset_builders.environments.references import is_reference
 from dataset_builders.errors import ConfigError
 from dataset_builders.settings import fields_of, options, read_settings, settings, suggestion
 from evaluators.models.judge_settings import JudgeSettings
@@ -72,10 +73,10 @@ class SuiteSettings:
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """One task of the paper's main table.
+    """One task of the paper's main table, or one that a reference leads to.
 
     Attributes:
-        name: Name of the task in recipes and on the command line.
+        name: Name of the task in recipes and on the command line; or the reference.
         title: Title in the paper's table.
         suite: Group in the paper.
         place: "module:function" that makes the evaluator of `(name, SuiteSettings)`. It
@@ -96,15 +97,26 @@ class Benchmark:
     @property
     def key(self) -> str:
         """Name of its figures and transcripts."""
-        return self.name.replace("/", "_")
+        return self._environment.name if self._is_own else self.name.replace("/", "_")
+
+    @property
+    def _is_own(self) -> bool:
+        return self.suite == OWN
+
+    @property
+    def _environment(self) -> EnvironmentSpec:
+        return load_environment(self.name)
 
     @property
     def options_model(self) -> type:
         """Settings class of its options: its own and its environment's."""
-        if (place := (HELD_IN | HELD_OUT).get(self.name)) is None:
+        if self._is_own:
+            environment = self._environment
+        elif (place := (HELD_IN | HELD_OUT).get(self.name)) is not None:
+            environment = EnvironmentSpec(self.name, place=place)
+        else:
             return self.own_options
-        environment = EnvironmentSpec(self.name, place=place).options_model
-        return options(type("Options", (self.own_options, environment), {}))
+        return options(type("Options", (self.own_options, environment.options_model), {}))
 
     def read_options(self, given: Mapping[str, Any]) -> Any:
         """Options by name as an object of `options_model`; None stands for a default.
@@ -164,37 +176,54 @@ IN_FLIGHT = 64
 
 SUITES: tuple[Suite, ...] = ("held-in", "held-out", "general")
 
+OWN: Suite = "own"
+"""Suite of environments that are not the paper's; there is no Overall of it."""
 
 LM_EVAL = "lm_eval/"
 """Prefix of the name of a task or group of lm_eval, such as `lm_eval/arc_easy`."""
 
 
 def is_benchmark(name: str) -> bool:
-    """Whether it names a benchmark of the table or a task of lm_eval, which may not exist."""
+    """Whether it is in the table, or names a task of lm_eval or an environment by reference.
+
+    These may not exist.
+    """
     known = any(benchmark.name == name for benchmark in BENCHMARKS)
-    return known or (name.startswith(LM_EVAL) and name != LM_EVAL)
+    return known or (name.startswith(LM_EVAL) and name != LM_EVAL) or is_reference(name)
 
 
 def select(names: list[str]) -> list[Benchmark]:
     """Return benchmarks by names of suites or benchmarks, in the table's order.
 
-    Tasks of lm_eval follow in the order of their names.
+    Tasks of lm_eval and environments by reference follow in the order of their names.
 
     Raises:
-        ConfigError: A name is neither; the message lists the known ones.
+        ConfigError: A name is neither, and the message lists the known ones; a reference leads to
+            no environment, or two lead to environments of one name.
     """
     for name in names:
         if name not in SUITES and not is_benchmark(name):
             known = [*SUITES, *sorted(benchmark.name for benchmark in BENCHMARKS)]
             raise ConfigError(
-                f"suite {name!r} is unknown; known: {', '.join(known)}, {LM_EVAL}TASK"
+                f"suite {name!r} is unknown; known: {', '.join(known)}, {LM_EVAL}TASK, "
+                "module:Class, ./file.py:Class"
             )
-    place = "evaluators.tasks.general.lm_eval_tasks:make"
-    return [b for b in BENCHMARKS if b.name in names or b.suite in names] + [
-        Benchmark(name, name.removeprefix(LM_EVAL), "general", place, "its first metric", 1.0)
-        for name in dict.fromkeys(names)
-        if name.startswith(LM_EVAL)
-    ]
+    chosen = [b for b in BENCHMARKS if b.name in names or b.suite in names]
+    tables = {*SUITES, *(b.name for b in chosen)}
+    chosen += [_beyond(name) for name in dict.fromkeys(names) if name not in tables]
+    keys = [b.key for b in chosen]
+    if repeated := [b.name for b in chosen if keys.count(b.key) > 1]:
+        raise ConfigError(f"{', '.join(repeated)}: lead to one name, expected one for each")
+    return chosen
+
+
+def _beyond(name: str) -> Benchmark:
+    if name.startswith(LM_EVAL):
+        place = "evaluators.tasks.general.lm_eval_tasks:make"
+        title = name.removeprefix(LM_EVAL)
+        return Benchmark(name, title, "general", place, "its first metric", 1.0)
+    place = "evaluators.tasks.held_in:own_evaluator"
+    return Benchmark(name, load_environment(name).name, OWN, place, "success rate")
 
 
 def check_options(

@@ -11,8 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers import TrainerCallback
-
 from dataset_builders.errors import ClusterError, ConfigError, EvaluatorError
 from evaluators.evaluator import EvalResult, EvalTarget
 from evaluators.results.evaluations import write_record
@@ -25,7 +23,7 @@ from evaluators.training.best_checkpoint import (
     best_is_loaded,
     go_before_early_stopping,
 )
-from evaluators.training.callback_order import go_last, report_at_end
+from evaluators.training.callback_order import LastStepCallback, go_last, report_at_end
 from evaluators.training.floors import BEST_KEY, BestStep
 from evaluators.training.schedule import EvaluationPolicy, Schedule, check_policy
 from evaluators.training.scheduled_run import NO_TIME, Plan, ScheduledRun, StepResults, failed
@@ -42,7 +40,7 @@ __all__ = ["EvaluationPolicy", "EvaluatorCallback", "Schedule"]
 LOG = logging.getLogger(__name__)
 
 
-class EvaluatorCallback(TrainerCallback):
+class EvaluatorCallback(LastStepCallback):
     """Runs evaluators before, during and after training.
 
     Add it to a trainer with `EvaluatorCallback.install(trainer, schedules)`. Figures go to the
@@ -175,12 +173,6 @@ class EvaluatorCallback(TrainerCallback):
         report_at_end(self._trainer, self, control)
         if args.load_best_model_at_end and control.should_training_stop:
             self._run([s for s in self._schedules if s.at_end], state, control)
-
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Measure the last step likewise, if the epoch's evaluation ended training."""
-        self.on_epoch_end(args, state, control)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

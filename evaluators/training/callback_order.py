@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback
 
 if TYPE_CHECKING:
-    from transformers import Trainer, TrainerCallback, TrainerControl
+    from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
+
+
+class LastStepCallback(TrainerCallback):
+    """A callback whose `on_epoch_end` handles the last step, before its model may be replaced."""
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Handle the last step likewise, if the epoch's evaluation ended training."""
+        self.on_epoch_end(args, state, control)
 
 
 def report_at_end(trainer: Trainer, callback: TrainerCallback, control: TrainerControl) -> None:
@@ -32,4 +44,4 @@ def go_last(trainer: Trainer, callback: TrainerCallback) -> None:
 
 def _is_ours(callback: TrainerCallback) -> bool:
     package = type(callback).__module__.partition(".")[0]
-    return package in (__package__, "agenttuning_plugin")
+    return package in ("evaluators", "agenttuning_plugin")

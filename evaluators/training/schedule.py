@@ -3,38 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from typing import Any
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation, ValidationError
 
 from dataset_builders.errors import ConfigError
-from dataset_builders.settings import settings
+from dataset_builders.settings import problems_of, settings
 from evaluators.evaluator import EvalResult, Evaluator
 from evaluators.stats.paired import LOWER_IS_BETTER
 from evaluators.training.floors import BestCheckpoint, ScoreFloor
 
 
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """When an evaluator runs.
+class Cadence(BaseModel):
+    """When an evaluator runs."""
 
-    Attributes:
+    model_config = ConfigDict(extra="forbid")
+
+    every: int | None = Field(
+        default=None,
+        ge=1,
+        description="Optimizer steps between runs; default: that of `evaluation`.",
+    )
+    at_start: bool = Field(default=True, description="Run before the first step, as the baseline.")
+    at_end: bool = Field(default=True, description="Run after the last step.")
+
+
+class Schedule(Cadence):
+    """An evaluator and when it runs.
+
+    Args:
         evaluator: What runs.
-        every: Optimizer steps between runs; None for no runs in between.
-        at_start: Whether it runs before the first step, as the baseline.
-        at_end: Whether it runs after the last step.
-        limit: Maximum number of items, the first ones; all by default.
+        when: `every`, `at_start` and `at_end`, see `Cadence`, and `limit`: the maximum number of
+            items, the first ones; all by default.
+
+    Raises:
+        ConfigError: One of them is unknown or out of range.
     """
 
-    evaluator: Evaluator
-    every: int | None = None
-    at_start: bool = True
-    at_end: bool = True
+    evaluator: SkipValidation[Evaluator]
     limit: int | None = None
 
-    def __post_init__(self) -> None:
-        if self.every is not None and self.every < 1:
-            raise ConfigError(f"every: found {self.every}, expected at least 1 step")
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+
+    def __init__(self, evaluator: Evaluator, **when: Any) -> None:
+        values: dict[str, Any] = {"evaluator": evaluator, **when}
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ConfigError(problems_of(type(self), error)) from None
 
     def runs_from(self, step: int, steps: int, beside: int | None = None) -> int:
         """Count the runs at a step and later.
@@ -104,7 +120,7 @@ class EvaluationPolicy:
     def scheduled(self, schedule: Schedule) -> Schedule:
         """A schedule with this policy's cadence, where it names none of its own."""
         every = self.every_generative if schedule.evaluator.generates else self.every
-        return replace(schedule, every=schedule.every or every)
+        return schedule.model_copy(update={"every": schedule.every or every})
 
     def check(
         self,

@@ -7,7 +7,7 @@ from tests.support.template_shapes import REWRITTEN, SHAPES
 WORDS_AND_CALLS = ("words and a call", "words and calls", "reasoning, words and a call")
 CALLS = (
     *("tools", "two calls", "parallel calls", "untrained call", "result first"),
-    *("reasoning and calls", *WORDS_AND_CALLS),
+    *("calls without texts", "reasoning and calls", *WORDS_AND_CALLS),
 )
 REASONING = ("reasoning", "reasoning and calls", "reasoning, words and a call")
 

@@ -56,6 +56,10 @@ REWRITTEN = {
         gpt("<think>\nmuse2\n</think>\n\nsay2"),
     ),
     "tools": (user("Who?"), gpt("", True, CALL), RESULT, gpt("Ann."), user("And?"), gpt("So.")),
+    "calls without texts": (
+        *(user("Who?"), gpt("", True, ToolCall("seek", '{"n": 31}', "abcdefghi")), RESULT),
+        *(gpt("", True, ToolCall("seek", "{}", "ihgfedcba")), OTHER, gpt("Ann.")),
+    ),
     "words and a call": (user("Who?"), gpt("See.", True, CALL), RESULT, gpt("Ann.")),
     "two calls": (
         user("Who?"),

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,8 +12,9 @@ from agenttuning_plugin.reports.collected import collected_records
 from agenttuning_plugin.reports.endpoint_files import FOLDER, PREFIX
 from dataset_builders.collection.folder import STATE
 from dataset_builders.conversation import REASONING_FIELD
-from dataset_builders.errors import DataError, SourceNotFoundError
+from dataset_builders.errors import SourceNotFoundError
 from evaluators.results.evaluations import TRANSCRIPTS
+from evaluators.results.transcripts import read_transcript
 from evaluators.tasks.turns import split_turn
 
 _SPENT = {"item", "scores", "error", "messages", "failures", "exit_reason"}
@@ -85,7 +85,7 @@ def _sources(folder: Path) -> list[_Source]:
         for file in place.rglob("*.jsonl"):
             step = _step(place.parent if prefix else file.parent)
             label = str(file.relative_to(folder))
-            found.append(_Source(label, prefix + file.stem, step, partial(_records, file)))
+            found.append(_Source(label, prefix + file.stem, step, partial(read_transcript, file)))
     for name, records in collected_records(folder).items():
         label = f"{STATE}/{name}.sqlite"
         found.append(_Source(label, name, None, lambda rows=records: rows))  # type: ignore[misc]
@@ -95,23 +95,6 @@ def _sources(folder: Path) -> list[_Source]:
 def _step(place: Path) -> int | None:
     head, _, number = place.name.partition("-")
     return int(number) if head == "step" and number.isdecimal() else None
-
-
-def _records(file: Path) -> Iterator[dict[str, Any]]:
-    """Return the last record of every item: a failed one may have been measured again."""
-    found: dict[str, dict[str, Any]] = {}
-    lines = file.read_bytes().split(b"\n")
-    for number, line in enumerate(lines, 1):
-        if number == 1 or (number == len(lines) and not line):  # the heading, and the end
-            continue
-        try:
-            row = json.loads(line.decode("utf-8", "surrogatepass"))
-            found[row["item"]] = row
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            if number == len(lines):  # being written, or truncated by a kill
-                continue
-            raise DataError(f"{file}:{number}: not a transcript: {error}") from error
-    yield from found.values()
 
 
 def _episode(source: _Source, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from dataset_builders.environments.data import find_data
+from dataset_builders.environments.data import find_data, setup_hint
 from dataset_builders.errors import ConfigError, DataError, SourceNotFoundError
 from dataset_builders.storage import DATA_VARIABLE
 
@@ -208,6 +208,7 @@ def _listed(games: Games, split: str, *, needed: bool = True) -> tuple[str, ...]
             names = " or ".join(_LISTS[split])
             raise SourceNotFoundError(
                 f"{NAME}: no {names} in {games.folder}: put AgentBench's list of games there"
+                f"{setup_hint(NAME)}"
             )
         return ()
     kinds = _parse(file.read_text("utf-8"), str(file))

@@ -27,7 +27,8 @@ from dataset_builders.environments.database.answers import answer_matches
 from dataset_builders.environments.database.engine import Sqlite
 from dataset_builders.environments.database.generated import GeneratedSource
 from dataset_builders.environments.database.mariadb import MariaDB
-from dataset_builders.environments.database.mariadb_server import load_client, missing_programs
+from dataset_builders.environments.database.mariadb_client import load_client
+from dataset_builders.environments.database.mariadb_server import missing_programs
 from dataset_builders.environments.database.pairs import FILE, PairSource
 from dataset_builders.environments.database.problems import Problem, ProblemSource
 from dataset_builders.environments.database.scoring import (

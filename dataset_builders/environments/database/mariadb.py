@@ -12,13 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dataset_builders.environments.database.mariadb_server import (
-    MariaDBServer,
-    connect,
-    load_client,
-    shared_server,
-    telling_loss,
-)
+from dataset_builders.environments.database.mariadb_client import connect, load_client, telling_loss
+from dataset_builders.environments.database.mariadb_server import MariaDBServer, shared_server
 from dataset_builders.environments.database.scoring import exact_hash
 from dataset_builders.environments.database.server_url import parse_url
 from dataset_builders.environments.database.tables import (

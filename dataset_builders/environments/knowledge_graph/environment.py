@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,6 +25,7 @@ from dataset_builders.environments.knowledge_graph.facts import (
     facts_digest,
     load_facts,
 )
+from dataset_builders.environments.knowledge_graph.fb15k import convert
 from dataset_builders.environments.knowledge_graph.graph import Graph, engine_missing, load_graph
 from dataset_builders.environments.knowledge_graph.ontology import (
     GraphOntology,
@@ -41,7 +43,13 @@ from dataset_builders.environments.knowledge_graph.thoughts import (
     thought_before,
 )
 from dataset_builders.environments.knowledge_graph.tools import Toolbox
-from dataset_builders.errors import ConfigError, DataError, EnvironmentFailureError
+from dataset_builders.errors import (
+    ConfigError,
+    DataError,
+    EnvironmentFailureError,
+    MissingExtraError,
+)
+from dataset_builders.storage import cache_folder
 
 FINAL_ANSWER = "Final Answer: #"
 NO_VARIABLE = "no_variable"
@@ -141,6 +149,15 @@ class KnowledgeGraphEnvironment(TextEnvironment):
         """See `TextEnvironment.missing`; a missing slice is reported by `task_ids`."""
         del data
         return engine_missing()
+
+    @classmethod
+    def setup(cls, data: str | Path | None, say: Callable[[str], None]) -> None:
+        """Convert fetched files of FB15k-237 to a slice; see `TextEnvironment.setup`."""
+        convert(Path(data) if data is not None else cache_folder(cls.name), say)
+        folder = find_data(cls.name, data, cls.data_names, (TRIPLES, LABELS), _WHAT)
+        say(f"{cls.name}: {len(load_facts(folder).labels):,} named entities in {folder}")
+        if missing := cls.missing(data):
+            raise MissingExtraError(missing)
 
     def _begin(self, task_id: str) -> ResetResult:
         split, rest = _parts(self.name, task_id)

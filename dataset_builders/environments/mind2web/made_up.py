@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +48,14 @@ def write(folder: Path) -> None:
             ranks |= make_ranks(record)
     (folder / "ranks.json").write_text(json.dumps(ranks), "utf-8")
     (folder / MARK).write_text("Made up by `agenttuning env setup mind2web`; no real pages.\n")
+
+
+def remove(folder: Path) -> None:
+    """Remove the placeholder data, which real data of the same names are to replace."""
+    if is_made_up(folder):
+        shutil.rmtree(folder / "data", ignore_errors=True)
+        (folder / "ranks.json").unlink(missing_ok=True)
+        (folder / MARK).unlink()
 
 
 def is_made_up(folder: Path) -> bool:

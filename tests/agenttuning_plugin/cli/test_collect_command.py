@@ -162,3 +162,33 @@ def test_an_oracle_is_not_said_to_cost(tmp_path: Path) -> None:
     found = collect("--oracle", "--num-tasks", 2, "--out", tmp_path / "out")
     assert "kept" in found.stdout
     assert "cost" not in found.stdout
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_text_dialogue_whose_model_calls_tools_says_so_and_fails(
+    tmp_path: Path, as_json: bool
+) -> None:
+    function = {"name": "execute_sql", "arguments": '{"query": "SELECT 1"}'}
+    call = {"id": "1", "type": "function", "function": function}
+    endpoint = Endpoint(lambda messages: {"content": None, "tool_calls": [dict(call)]})
+    with serving(endpoint):
+        result = collect(
+            *("--model", "m", "--base-url", endpoint.url, "--num-tasks", 3),
+            *("--out", tmp_path / "out", *(["--json"] if as_json else [])),
+        )
+    assert result.exit_code == 1
+    said = " ".join(result.stderr.split())
+    assert "warning: 3 of 3 replies came with native tool calls, which are dropped" in said
+    assert "because the dialogue is text: " in said
+    assert "serve the model without a tool parser" in said
+
+
+def test_a_reply_with_calls_is_no_failure_where_something_is_kept(tmp_path: Path) -> None:
+    endpoint = Endpoint(lambda messages: {"content": ANSWER, "tool_calls": [{"id": "1"}]})
+    with serving(endpoint):
+        result = collect(
+            *("--model", "m", "--base-url", endpoint.url, "--num-tasks", 2),
+            *("--out", tmp_path / "out", "--min-reward", 0),
+        )
+    assert result.exit_code == 0
+    assert "came with native tool calls, which are dropped" in " ".join(result.stderr.split())

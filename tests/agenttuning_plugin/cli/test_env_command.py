@@ -93,7 +93,7 @@ def one_line(err: str) -> str:
 def test_list_counts_tasks_or_says_what_is_missing(run: Run, tmp_path: Path) -> None:
     code, out, _ = run("env", "list")
     assert code == 0
-    database, folders = out.splitlines()
+    database, folders = out.splitlines()[:2]
     assert database.split() == ["database", "ready", "train", "2000,", "dev", "100,", "test", "200"]
     assert "missing" in folders
     assert "put the tasks there" in folders

@@ -12,7 +12,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from agenttuning_plugin.cli.main import app
-from agenttuning_plugin.reports import compare as comparing
+from agenttuning_plugin.reports.change_table import table as change_table
 from agenttuning_plugin.reports.compare import compare_evaluations, pick
 from agenttuning_plugin.reports.failures import read_rates, table
 from dataset_builders.errors import ConfigError
@@ -145,7 +145,9 @@ def test_figures_are_not_cut_in_80_columns(tmp_path: Path) -> None:
     write_record(tmp_path, 0, evaluation("endpoint_knowledge_graph", [0.0, 1.0] * 60))
     rows = pick(tmp_path, None)
     console = Console(width=80, record=True)
-    console.print(comparing.table(compare_evaluations(rows, rows), "a" * 30, "results-of-step-900"))
+    console.print(
+        change_table(compare_evaluations(rows, rows), "a" * 30, "results-of-step-900", flips=True)
+    )
     shown = console.export_text()
     assert "\u2026" not in shown
     assert all(len(line) <= 80 for line in shown.split("\n"))

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from agenttuning_plugin.reports.mix.page import render_page, show
 from agenttuning_plugin.training_data.built_mix import BuiltMix, write_report
-from dataset_builders.mixing.eta_schedule import EtaStage
+from dataset_builders.mixing.eta_schedule import QuotaStage
 from dataset_builders.mixing.planning import Plan
 
 MakeRun = Callable[..., tuple[Any, BuiltMix]]
@@ -287,7 +287,7 @@ def browse(browser: str, page: Path, folder: Path, *options: str) -> str:
 
 
 def test_the_page_opens_in_a_browser(browser: str, make_run: MakeRun, tmp_path: Path) -> None:
-    plan = Plan(eta=(EtaStage(0, 0.1), EtaStage(400, 0.5)), block=8)
+    plan = Plan(eta=(QuotaStage(0, 0.1), QuotaStage(400, 0.5)), block=8)
     _, report = full(make_run, plan=plan, num_examples=800, said=EVIL)
     write_report(tmp_path, report, EVIL, "report")
     dumped = Page(browse(browser, tmp_path / "report.html", tmp_path, "--dump-dom"))

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from agenttuning_plugin.reports.results import compare, table, unmeasured
+from agenttuning_plugin.reports.change_table import table
+from agenttuning_plugin.reports.compare import compare_run, unmeasured
 from dataset_builders.errors import DataError, SourceNotFoundError
 from evaluators.evaluator import EvalResult
 from evaluators.results.evaluations import read_evaluations, write_record
@@ -49,9 +50,9 @@ def test_first_and_last_are_set_side_by_side(tmp_path: Path) -> None:
     ):
         for result in results:
             write_record(tmp_path, step, result)
-    rows = {row.label: row for row in compare(read_evaluations(tmp_path))}
+    rows = {row.label: row for row in compare_run(read_evaluations(tmp_path))}
     success = rows["database success"]
-    assert (success.base.value, success.tuned.value) == (0.0, 7 / 8)
+    assert (success.change.before, success.change.after) == (0.0, 7 / 8)
     assert success.change.value == 7 / 8
     assert success.change.p_value == 2 / 2**7
     # Each conversation rose by a tenth of a nat a token: the change is certain, though
@@ -61,7 +62,7 @@ def test_first_and_last_are_set_side_by_side(tmp_path: Path) -> None:
     assert change.stderr == pytest.approx(0.0, abs=1e-12)
 
     console = Console(width=80, record=True)
-    console.print(table(list(rows.values()), "title"))
+    console.print(table(list(rows.values()), title="title"))
     shown = console.export_text()
     assert "87.5%   +87.5 pts [+" in shown
     assert "0.016" in shown
@@ -84,12 +85,12 @@ def test_a_single_item_has_no_spread_and_the_file_stays_json(tmp_path: Path) -> 
 def test_a_model_that_diverged_can_be_read_and_compared(tmp_path: Path) -> None:
     write_record(tmp_path, 0, loss([10.0, 20.0]))
     write_record(tmp_path, 5, loss([math.nan, math.nan]))
-    (row,) = compare(read_evaluations(tmp_path))
-    assert math.isnan(row.tuned.value)
+    (row,) = compare_run(read_evaluations(tmp_path))
+    assert math.isnan(row.change.after)
     # No number is no evidence of a change.
     assert math.isnan(row.change.p_value)
     console = Console(width=80, record=True)
-    console.print(table([row], "title"))
+    console.print(table([row], title="title"))
     assert "<.001" not in console.export_text()
 
 

@@ -26,7 +26,7 @@ from dataset_builders.manifest.store import (
     write_manifest,
 )
 from dataset_builders.manifest.surveys import survey_rows, trained_ranges
-from dataset_builders.mixing.eta_schedule import EtaStage
+from dataset_builders.mixing.eta_schedule import QuotaStage
 from dataset_builders.mixing.order import MixOrder, Pool
 from dataset_builders.mixing.planning import Plan
 
@@ -67,9 +67,10 @@ def test_an_order_comes_back_from_json(
         Pool(np.flatnonzero(values == label), weight)
         for label, weight in zip(sorted(set(labels)), weights, strict=False)
     )
+    stages = tuple(QuotaStage(i * 17, share) for i, share in enumerate(shares))
     order = MixOrder(
-        len(labels), len(labels), tuple(EtaStage(i * 17, share) for i, share in enumerate(shares)),
-        seed, 60, block, mode, agent_pools=pools, general_pools=pools[:1],
+        len(labels), len(labels), stages, seed, 60, block, mode,
+        agent_pools=pools, general_pools=pools[:1],
     )  # fmt: skip
     record = json.loads(json.dumps(order_record(order, index, index)))
     again = order_of(record, index, index)
@@ -104,7 +105,7 @@ def test_another_index_or_another_draw_is_told(make_run: MakeRun) -> None:
     [
         Plan(eta=0.25, block=8),
         Plan(eta=0.25, block=8, mode="iid"),
-        Plan(eta=(EtaStage(0, 0.1), EtaStage(40, 0.6)), block=8),
+        Plan(eta=(QuotaStage(0, 0.1), QuotaStage(40, 0.6)), block=8),
         Plan(eta=0.3, block=8, task_weights={"os": 1, "db": 2.5, "alfworld": 0}),
         Plan(eta=0.3, unit="trained_token", block=8),
         Plan(eta=1.0, block=8),

@@ -111,6 +111,9 @@ def test_a_cut_end_that_the_environment_leaves_out_is_no_fault() -> None:
     class Keeps:
         """As the knowledge graph's dialogue: nothing behind a made-up observation."""
 
+        assistant_message = Dialogue.assistant_message
+        observation_messages = Dialogue.observation_messages
+
         def kept(self, turn: str) -> str:
             return turn.split("Observation:")[0].replace("\\_", "_")
 

@@ -14,7 +14,8 @@ import pytest
 
 from dataset_builders.collection.card import DatasetCard
 from dataset_builders.collection.filters import TrajectoryFilter
-from dataset_builders.collection.output import OutputWriter, agentinstruct_schema
+from dataset_builders.collection.output import OutputWriter
+from dataset_builders.collection.tables import agentinstruct_schema
 from dataset_builders.conversation import Conversation, Message, from_row
 from dataset_builders.environments import load_environment
 from dataset_builders.errors import DataError, StorageError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,32 +18,14 @@ from dataset_builders.environments.webshop.environment import WebShopEnvironment
 from dataset_builders.rollouts.play import play
 from dataset_builders.rollouts.policy import OraclePolicy, ScriptedPolicy
 from dataset_builders.rollouts.validation import validate
-from tests.support.webshop_samples import KINDS, product, write_catalogue, write_small_catalogue
+from tests.support.webshop_samples import KINDS, product, write_catalogue
 
-pytestmark = pytest.mark.skipif(
-    find_spec("rapidfuzz") is None, reason="the extra webshop is not installed: no rapidfuzz"
-)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("home")
-        patch.setenv("HOME", str(folder))
-        patch.delenv("AGENTTUNING_DATA", raising=False)
-        yield folder
-
-
-@pytest.fixture(scope="module")
-def catalogue(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_small_catalogue(tmp_path_factory.mktemp("webshop"))
-
-
-@pytest.fixture
-def world(catalogue: Path) -> Iterator[WebShopEnvironment]:
-    environment = WebShopEnvironment(catalogue)
-    yield environment
-    environment.close()
+pytestmark = [
+    pytest.mark.skipif(
+        find_spec("rapidfuzz") is None, reason="the extra webshop is not installed: no rapidfuzz"
+    ),
+    pytest.mark.usefixtures("home"),
+]
 
 
 @pytest.fixture

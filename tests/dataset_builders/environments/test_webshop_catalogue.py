@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,33 +29,14 @@ from tests.support.webshop_samples import (
     KINDS,
     product,
     write_catalogue,
-    write_small_catalogue,
 )
 
-pytestmark = pytest.mark.skipif(
-    find_spec("rapidfuzz") is None, reason="the extra webshop is not installed: no rapidfuzz"
-)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("home")
-        patch.setenv("HOME", str(folder))
-        patch.delenv("AGENTTUNING_DATA", raising=False)
-        yield folder
-
-
-@pytest.fixture(scope="module")
-def catalogue(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_small_catalogue(tmp_path_factory.mktemp("webshop"))
-
-
-@pytest.fixture
-def world(catalogue: Path) -> Iterator[WebShopEnvironment]:
-    environment = WebShopEnvironment(catalogue)
-    yield environment
-    environment.close()
+pytestmark = [
+    pytest.mark.skipif(
+        find_spec("rapidfuzz") is None, reason="the extra webshop is not installed: no rapidfuzz"
+    ),
+    pytest.mark.usefixtures("home"),
+]
 
 
 def test_splits_share_no_product(world: WebShopEnvironment) -> None:

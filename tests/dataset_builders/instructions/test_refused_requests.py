@@ -52,9 +52,11 @@ def refusing(
     return endpoint
 
 
-def derived(server: Endpoint, folder: Path, records: list[Any]) -> dict[str, Any]:
+def derived(
+    server: Endpoint, folder: Path, records: list[Any], num_tasks: int | None = None
+) -> dict[str, Any]:
     settings = DeriveSettings(
-        write(folder / "p.jsonl", records), folder / "out", writer=writer(server)
+        write(folder / "p.jsonl", records), folder / "out", num_tasks, writer=writer(server)
     )
     return asyncio.run(derive(settings, GUARD))
 
@@ -120,3 +122,53 @@ def test_an_endpoint_that_fails_for_good_midway_stops_the_run(tmp_path: Path) ->
     server = refusing(lambda messages: next(texts), lambda n, asked: odd(500) if n else None)
     with serving(server), pytest.raises(EndpointError, match="3 different requests"):
         make(writer(server), SETTINGS, tmp_path)
+
+
+@pytest.mark.parametrize("status", [400, 500, 503])
+@pytest.mark.parametrize("wanted", [1, 2, 4])
+def test_a_first_record_that_fails_alone_waits_for_others(
+    status: int, wanted: int, tmp_path: Path
+) -> None:
+    """Also where it alone is in flight, and by a status that may be an outage."""
+    words = SOUND[0]["question"]
+    server = refusing(thoughts, lambda n, asked: odd(status) if words in asked else None)
+    with serving(server):
+        report = derived(server, tmp_path, SOUND, wanted)
+    assert report["records"][KEPT] == min(wanted, 3)
+    assert report["records"].total() == 4
+    assert report["stopped"] == ("enough" if wanted < 4 else "")
+
+
+def test_a_record_that_failed_alone_is_kept_once_the_endpoint_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dataset_builders.instructions.derive_run._WINDOW", 1)
+    words = SOUND[0]["question"]
+    failures = iter([odd(503)] * 4)
+    server = refusing(thoughts, lambda n, asked: next(failures, None) if words in asked else None)
+    with serving(server):
+        report = derived(server, tmp_path, SOUND)
+    assert report["records"] == {KEPT: 4}
+    assert report["spent"]["requests"] == 4
+
+
+@pytest.mark.parametrize("status", [400, 503])
+def test_self_instruct_goes_on_after_a_request_that_fails_alone(
+    status: int, tmp_path: Path
+) -> None:
+    texts = iter([MAXIMUM, RENAME, ADD])
+    # After a 400 the client moves the system message, which makes another request.
+    refused = 2 if status == 400 else 1
+    server = refusing(
+        lambda messages: next(texts), lambda n, asked: odd(status) if n < refused else None
+    )
+    with serving(server):
+        report = make(writer(server), replace(SETTINGS, concurrency=1), tmp_path)
+    assert report["proposals"] == {"kept": 3}
+    assert report["unusable"] == {"bad_request" if status == 400 else "endpoint_error": 1}
+
+
+def test_a_short_run_without_any_answer_is_an_error(tmp_path: Path) -> None:
+    server = Endpoint(lambda messages: MAXIMUM, lambda number: odd(503))
+    with serving(server), pytest.raises(EndpointError, match="odd"):
+        make(writer(server), replace(SETTINGS, concurrency=1, max_requests=2), tmp_path)

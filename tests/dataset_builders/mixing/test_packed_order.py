@@ -11,7 +11,7 @@ import pytest
 
 from dataset_builders.encoding.row_index import make_index
 from dataset_builders.errors import ConfigError
-from dataset_builders.mixing.eta_schedule import EtaStage
+from dataset_builders.mixing.eta_schedule import QuotaStage
 from dataset_builders.mixing.mix_report import repeat_rate
 from dataset_builders.mixing.packed_order import Packing, bins_of, pack_plan
 from dataset_builders.mixing.planning import Plan, make_order
@@ -60,11 +60,11 @@ def test_late_stages_have_their_share(unit: Any, mode: Any) -> None:
 
 
 def test_a_stage_beyond_the_end_is_never_reached() -> None:
-    stages = (EtaStage(0, 0.2), EtaStage(6400, 0.5))
+    stages = (QuotaStage(0, 0.2), QuotaStage(6400, 0.5))
     for mode in ("stratified", "iid"):
         plan = Plan(stages, "token", mode)  # type: ignore[arg-type]
         order = make_order(plan, AGENT, GENERAL, seed=0, num_examples=640).order
-        assert order.stages[1] == EtaStage(6400, 0.5)
+        assert order.stages[1] == QuotaStage(6400, 0.5)
         assert len(order.indices()) == 640
 
 

@@ -14,7 +14,7 @@ from dataset_builders.mixing.order import MixOrder
 from dataset_builders.mixing.planning import Plan
 from dataset_builders.mixing.preparation import (
     Encoding,
-    check_sources,
+    check_settings,
     prepare,
     prepare_messages,
 )
@@ -150,7 +150,7 @@ def test_settings_are_checked_before_anything_is_read(agent: Path, chat: Path) -
         with pytest.raises(ConfigError, match=words):
             build_mix(*sources, **({"num_examples": 3} | options))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="no agent data"):
-        check_sources([], chat, Plan(0.2))
+        check_settings([], chat, Plan(0.2))
 
 
 def test_the_longest_row_is_the_tokenizers_limit_unless_given(

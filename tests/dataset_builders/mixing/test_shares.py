@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dataset_builders.encoding.row_index import make_index
 from dataset_builders.errors import ConfigError
-from dataset_builders.mixing.eta_schedule import EtaStage, QuotaSchedule
+from dataset_builders.mixing.eta_schedule import QuotaSchedule, QuotaStage
 from dataset_builders.mixing.order import MixOrder, Pool
 from dataset_builders.mixing.planning import Plan, make_order
 from dataset_builders.mixing.pools import model_pools, weighted_pools
@@ -30,7 +30,7 @@ def staged_orders(draw: Any) -> MixOrder:
     return MixOrder(
         draw(st.integers(3, 60)),
         draw(st.integers(3, 60)),
-        tuple(map(EtaStage, [0, *starts], shares)),
+        tuple(map(QuotaStage, [0, *starts], shares)),
         draw(st.integers(-(2**65), 2**65)),
         draw(st.integers(1, 1200)),
         draw(st.integers(1, 100)),
@@ -177,7 +177,7 @@ def test_eta_in_tokens_is_met_within_a_percent(unit: Any, eta: float) -> None:
 
 def test_stages_in_tokens_are_each_met() -> None:
     agent, general = index(250, 1), index(1100, 2)
-    stages = EtaStage(0, 0.5), EtaStage(6400, 0.0), EtaStage(12_800, 0.1)
+    stages = QuotaStage(0, 0.5), QuotaStage(6400, 0.0), QuotaStage(12_800, 0.1)
     order = make_order(
         Plan(stages, "trained_token"), agent, general, seed=3, num_examples=25_600
     ).order
@@ -204,12 +204,12 @@ def test_tokens_of_rows_that_are_not_encoded_cannot_be_counted() -> None:
     "stages",
     [
         (),
-        (EtaStage(1, 0.2),),
-        (EtaStage(0, 0.2), EtaStage(0, 0.3)),
-        (EtaStage(0, 0.1), EtaStage(9, 0), EtaStage(5, 0)),
+        (QuotaStage(1, 0.2),),
+        (QuotaStage(0, 0.2), QuotaStage(0, 0.3)),
+        (QuotaStage(0, 0.1), QuotaStage(9, 0), QuotaStage(5, 0)),
     ],
 )
-def test_stages_out_of_order_are_refused(stages: tuple[EtaStage, ...]) -> None:
+def test_stages_out_of_order_are_refused(stages: tuple[QuotaStage, ...]) -> None:
     with pytest.raises(ConfigError, match="eta: found stages from"):
         solve_example_rates(
             stages, lambda found: MixOrder(1, 1, found, 0, 10), np.ones(2, np.int64)
@@ -217,6 +217,6 @@ def test_stages_out_of_order_are_refused(stages: tuple[EtaStage, ...]) -> None:
 
 
 def test_a_far_position_costs_no_more_than_a_near_one() -> None:
-    split = QuotaSchedule((EtaStage(0, 0.2),), 10**15, 64, 0, 0)
+    split = QuotaSchedule((QuotaStage(0, 0.2),), 10**15, 64, 0, 0)
     chosen, rank = split.assign(np.array([0, 10**15 - 1, 10**14 + 17]))
     assert rank[1] == pytest.approx(10**15 * (0.2 if chosen[1] else 0.8), abs=2)

@@ -30,7 +30,7 @@ class Answering:
         self._lock = threading.Lock()
 
     def complete(
-        self, dialogues: Sequence[Sequence[Message]], max_new_tokens: int
+        self, dialogues: Sequence[Sequence[Message]], max_new_tokens: int, tools: Sequence[str]
     ) -> list[str | None]:
         with self._lock:
             self._now += len(dialogues)
@@ -97,7 +97,7 @@ def test_no_more_are_in_play_than_are_borne() -> None:
 def test_what_the_policy_raises_ends_all() -> None:
     class Dead(Answering):
         def complete(
-            self, dialogues: Sequence[Sequence[Message]], max_new_tokens: int
+            self, dialogues: Sequence[Sequence[Message]], max_new_tokens: int, tools: Sequence[str]
         ) -> list[str | None]:
             raise EndpointError("down")
 
@@ -178,12 +178,12 @@ def test_more_begin_as_soon_as_more_are_sustained() -> None:
         together = threading.Barrier(3, timeout=60)
 
         def complete(
-            self, dialogues: Sequence[Sequence[Message]], max_new_tokens: int
+            self, dialogues: Sequence[Sequence[Message]], max_new_tokens: int, tools: Sequence[str]
         ) -> list[str | None]:
             self.most += 1
             if sum(message.trained for message in dialogues[0]):
                 self.together.wait()
-                return super().complete(dialogues, max_new_tokens)
+                return super().complete(dialogues, max_new_tokens, tools)
             return ["Hm.\nAction: Operation\n```sql\nSELECT 1\n```"]
 
     policy = Meeting()

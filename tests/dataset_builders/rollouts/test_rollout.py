@@ -124,7 +124,7 @@ class RecordingPolicy:
         self.sizes: list[int] = []
 
     def complete(
-        self, dialogues: Sequence[Sequence[Message]], max_new_tokens: int
+        self, dialogues: Sequence[Sequence[Message]], max_new_tokens: int, tools: Sequence[str]
     ) -> Sequence[str | None]:
         assert max_new_tokens == 8
         assert all(dialogue[-1].role == "user" for dialogue in dialogues)
@@ -241,14 +241,14 @@ def test_what_the_user_must_mend_is_raised(task: str, error: type[Exception]) ->
 
 class BrokenPolicy:
     def complete(
-        self, dialogues: Sequence[Sequence[Message]], max_new_tokens: int
+        self, dialogues: Sequence[Sequence[Message]], max_new_tokens: int, tools: Sequence[str]
     ) -> Sequence[str | None]:
         raise RuntimeError("out of memory")
 
 
 class ForgetfulPolicy:
     def complete(
-        self, dialogues: Sequence[Sequence[Message]], max_new_tokens: int
+        self, dialogues: Sequence[Sequence[Message]], max_new_tokens: int, tools: Sequence[str]
     ) -> Sequence[str | None]:
         return []
 

@@ -90,7 +90,9 @@ class Model:
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
 
-    def __call__(self, dialogues: Sequence[Sequence[Message]], most: int) -> list[str | None]:
+    def __call__(
+        self, dialogues: Sequence[Sequence[Message]], most: int, tools: Sequence[str]
+    ) -> list[str | None]:
         assert most == 9
         self.batches.append([dialogue[-1].content for dialogue in dialogues])
         return [

@@ -67,7 +67,7 @@ class SlowPolicy:
         self.sizes: list[int] = []
 
     def complete(
-        self, dialogues: Sequence[Sequence[Message]], max_new_tokens: int
+        self, dialogues: Sequence[Sequence[Message]], max_new_tokens: int, tools: Sequence[str]
     ) -> Sequence[str | None]:
         self.sizes.append(len(dialogues))
         if len(self.sizes) == 2:

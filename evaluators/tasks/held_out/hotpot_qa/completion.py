@@ -35,9 +35,10 @@ class TextCompletion:
         self._limit = max_new_tokens
 
     def __call__(
-        self, dialogues: Sequence[Sequence[Message]], max_new_tokens: int
+        self, dialogues: Sequence[Sequence[Message]], max_new_tokens: int, tools: Sequence[str]
     ) -> list[str | None]:
         """Write the next turns, see `AnswerTurns`; None where a prompt has grown past `CONTEXT`."""
+        del tools  # The task offers none.
         decoding = Decoding(min(max_new_tokens, self._limit or max_new_tokens), stop=("\n",))
         steps = [1 + sum(message.trained for message in dialogue) for dialogue in dialogues]
         prompts = [_prompt(d, step) for d, step in zip(dialogues, steps, strict=True)]

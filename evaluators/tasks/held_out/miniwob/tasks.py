@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from functools import cache
 
-from dataset_builders.errors import ConfigError
+from evaluators.tasks.held_out.task_ids import split_task_id
 
 TASKS: tuple[str, ...] = (
     "choose-list",
@@ -60,7 +59,6 @@ TASKS: tuple[str, ...] = (
 EPISODES = 10
 
 _PREFIX = "miniwob-test-"
-_TASK_ID = re.compile(re.escape(_PREFIX) + r"(.+)-(\d+)")
 
 
 @cache
@@ -75,10 +73,4 @@ def task_and_seed(task_id: str) -> tuple[str, int]:
     Raises:
         ConfigError: It is not one of `task_ids`.
     """
-    found = _TASK_ID.fullmatch(task_id)
-    if found is None or task_id not in task_ids():
-        raise ConfigError(
-            f"task {task_id!r} is unknown; expected one of miniwob's test split, "
-            f"such as {task_ids()[0]}"
-        )
-    return found.group(1), int(found.group(2))
+    return split_task_id(task_id, _PREFIX, task_ids())

@@ -47,12 +47,15 @@ def fit_context(answer: AnswerTurns) -> AnswerTurns:
     turn is None where not even the task and last turn fit.
     """
 
-    def fitting(dialogues: Sequence[Sequence[Message]], max_new_tokens: int) -> list[str | None]:
+    def fitting(
+        dialogues: Sequence[Sequence[Message]], max_new_tokens: int, tools: Sequence[str]
+    ) -> list[str | None]:
         shown = [tuple(dialogue) for dialogue in dialogues]
-        turns = list(answer(shown, max_new_tokens))
+        turns = list(answer(shown, max_new_tokens, tools))
         while shorter := _shorter(shown, turns):
             places, asked = list(shorter), list(shorter.values())
-            for place, turn in zip(places, answer(asked, max_new_tokens), strict=True):
+            again = answer(asked, max_new_tokens, [tools[place] for place in places])
+            for place, turn in zip(places, again, strict=True):
                 shown[place], turns[place] = shorter[place], turn
         return turns
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import random
-import re
 from functools import cache
 from itertools import zip_longest
 
-from dataset_builders.errors import ConfigError
+from evaluators.tasks.held_out.task_ids import split_task_id
 
 TEST_VARIATIONS: dict[str, tuple[int, int]] = {
     "boil": (21, 9),
@@ -51,7 +50,6 @@ TASKS = tuple(TEST_VARIATIONS)
 
 _MOST, _FEWER, _SEED = 10, {15: 9, 25: 5}, 1
 _PREFIX = "science_world-test-"
-_TASK_ID = re.compile(re.escape(_PREFIX) + r"(.+)-(\d+)")
 
 
 def selected(task: int) -> list[int]:
@@ -81,10 +79,4 @@ def task_and_variation(task_id: str) -> tuple[str, int]:
     Raises:
         ConfigError: It is not one of `task_ids`.
     """
-    found = _TASK_ID.fullmatch(task_id)
-    if found is None or task_id not in task_ids():
-        raise ConfigError(
-            f"task {task_id!r} is unknown; expected one of science_world's test split, "
-            f"such as {task_ids()[0]}"
-        )
-    return found.group(1), int(found.group(2))
+    return split_task_id(task_id, _PREFIX, task_ids())

@@ -41,7 +41,7 @@ def missing() -> str:
         also = f", and {sites}" if sites else ""
         return (
             "web_arena: needs BrowserGym in an environment of its own "
-            f"(pip install browsergym-webarena; docs/tasks/held-out/web-arena.md){also}"
+            f"(docs/tasks/held-out/web-arena.md){also}: pip install browsergym-webarena"
         )
     return f"web_arena: needs the {sites}" if sites else ""
 

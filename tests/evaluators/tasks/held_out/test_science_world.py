@@ -137,7 +137,7 @@ def test_a_small_context_is_shown_less_and_none_only_the_rest() -> None:
     long, short = _dialogue(20, 5), _dialogue(0, 1)
     hopeless = [*short[:-1], Message("user", "a word " * 40)]
     answer = fit_context(answer_turns(Short()))  # type: ignore[arg-type]
-    assert answer([long, hopeless, short], 9) == ["Action: wait", None, "Action: wait"]
+    assert answer([long, hopeless, short], 9, [""] * 3) == ["Action: wait", None, "Action: wait"]
 
 
 def test_turns_are_thoughts_or_actions() -> None:

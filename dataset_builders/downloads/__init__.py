@@ -1,0 +1,1 @@
+"""Fetch the public data of environments: sources, checked downloads, archives, records."""
