@@ -45,6 +45,10 @@ HELD_IN: dict[str, str] = {
 """Environment name to "module:Class" of its dialogue class, which names the environment class."""
 
 
+TOOLS = "tools"
+"""Value of the option `dialogue` for actions as native tool calls."""
+
+
 @dataclass(frozen=True, slots=True)
 class EnvironmentSpec:
     """Which environment to play, and how; a picklable value.
@@ -65,8 +69,13 @@ class EnvironmentSpec:
 
     @property
     def dialogue(self) -> type[Dialogue]:
-        """The environment's dialogue class."""
-        return load_dialogue(self.place) if self.is_own else _load(self.place or HELD_IN[self.name])
+        """The environment's dialogue class; its form with tools if the option `dialogue` is so."""
+        if self.is_own:
+            return load_dialogue(self.place)
+        dialogue = _load(self.place or HELD_IN[self.name])
+        if self.options.get("dialogue") == TOOLS and dialogue.tool_form:
+            return _load(dialogue.tool_form)
+        return dialogue
 
     @property
     def is_own(self) -> bool:
@@ -144,6 +153,11 @@ class EnvironmentSpec:
         if self.prompt == prompts.OWN or self.agentinstruct is None:
             return self.dialogue.own_prompt()
         cls = self.dialogue
+        if cls.offers_tools:
+            raise ConfigError(
+                f"{self.name}: prompt: published: AgentInstruct has no tool calls; expected own, "
+                "or the option dialogue: text"
+            )
         return prompts.published_prompt(
             cls.agentinstruct_task, self.agentinstruct, cls.published_pieces
         )
