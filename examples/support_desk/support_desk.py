@@ -6,7 +6,6 @@ break a rule. An episode is scored by the state that it leaves.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -23,6 +22,14 @@ You work at the support desk of a shop. Handle the customer's message by these r
 - Cancel an order only while it is processing.
 - Where a rule forbids what the customer wants, change nothing.
 Then close the ticket as solved or refused, and answer the customer in one sentence."""
+
+
+def describe(order: Mapping[str, Any]) -> str:
+    """Return an order as a line, such as "A0021, delivered 12 days ago: kettle, mug"."""
+    goods = (item["item"] + " (final sale)" * item["final_sale"] for item in order["items"])
+    days = order.get("days_since_delivery")
+    when = f" {days} days ago" if days else ""
+    return f"{order['order']}, {order['status']}{when}: {', '.join(goods)}"
 
 
 class SupportDesk(ToolEnvironment):
@@ -52,7 +59,7 @@ class SupportDesk(ToolEnvironment):
             email: Address of the customer.
         """
         found = [order for order in self.orders.values() if order["email"] == email]
-        return json.dumps(found) if found else f"No orders of {email}."
+        return "\n".join(map(describe, found)) or f"No orders of {email}."
 
     @tool
     def refund_item(self, order: str, item: str) -> str:
@@ -90,23 +97,21 @@ class SupportDesk(ToolEnvironment):
         return f"Ticket closed as {outcome}."
 
     def score(self) -> float:
-        refunds, cancelled, outcome = self._expected()
+        task = self.task
+        if task["refusal"]:
+            return float((self.refunded, self.cancelled, self.outcome) == (set(), set(), "refused"))
+        refunds = {tuple(task["refund"])} if task["refund"] else set()
+        cancelled = {task["cancel"]} if task["cancel"] else set()
         done = (self.refunded, self.cancelled, self.outcome)
-        return float(done == (refunds, cancelled, outcome))
+        return float(done == (refunds, cancelled, "solved"))
 
     def solution(self) -> Iterator[Any]:
-        refunds, cancelled, outcome = self._expected()
-        yield "find_orders", {"email": self.task["email"]}
-        for order, item in refunds:
+        task = self.task
+        yield "find_orders", {"email": task["email"]}
+        if task["refund"] and not task["refusal"]:
+            order, item = task["refund"]
             yield "refund_item", {"order": order, "item": item}
-        for order in cancelled:
-            yield "cancel_order", {"order": order}
-        yield "close_ticket", {"outcome": outcome}
-        refusal = self.task["solution"]["refusal"]
-        yield f"I am sorry. {refusal}" if refusal else "Done, as you asked."
-
-    def _expected(self) -> tuple[set[tuple[str, str]], set[str], str]:
-        solution = self.task["solution"]
-        if solution["refusal"]:
-            return set(), set(), "refused"
-        return {tuple(pair) for pair in solution["refund"]}, set(solution["cancel"]), "solved"
+        if task["cancel"] and not task["refusal"]:
+            yield "cancel_order", {"order": task["cancel"]}
+        yield "close_ticket", {"outcome": "refused" if task["refusal"] else "solved"}
+        yield f"I am sorry. {task['refusal']}" if task["refusal"] else "Done, as you asked."

@@ -21,7 +21,7 @@ class Case:
     """A kind of task.
 
     Attributes:
-        action: What the customer wants: "refund" or "cancel".
+        action: What the customer wants: "refund", "cancel", or "both" of two orders.
         refusal: The rule that forbids it, or "" where nothing does.
         status: Status of the order.
         days: Range of days since the delivery.
@@ -45,12 +45,16 @@ CASES = (
     Case("cancel", status="processing"),
     Case("refund", damaged=True, days=(32, 85)),
     Case("cancel", "The order is no longer processing.", status="shipped"),
+    Case("both"),
     Case("refund", "The item was a final sale.", final_sale=True),
     Case("refund", damaged=True, final_sale=True),
     Case("refund", "The order was delivered more than 90 days ago.", damaged=True, days=(95, 200)),
+    Case("cancel", status="processing"),
     Case("refund", "The order is not delivered yet.", status="shipped"),
+    Case("refund"),
     Case("cancel", "The order belongs to another address.", status="processing", stranger=True),
 )
+"""Seven that may be done, and six that a rule forbids."""
 
 MESSAGES = {
     "refund": (
@@ -62,6 +66,11 @@ MESSAGES = {
         "The {item} from order {order} arrived broken. I want a refund.",
         "Hello, my {item} in {order} was damaged on arrival. Please refund it.",
         "Order {order}: the {item} came with a crack. Refund it, please.",
+    ),
+    "both": (
+        "Please refund the {item} from order {order}, and cancel order {second}.",
+        "Two things: money back for the {item} in {order}, and stop order {second}.",
+        "I want to return the {item} of {order}. Also cancel {second} for me.",
     ),
     "cancel": (
         "Please cancel my order {order}.",
@@ -89,7 +98,7 @@ def make_task(number: int) -> dict[str, Any]:
     second = {
         "order": f"A{number:03}{rng.randrange(5, 10)}",
         "email": customer,
-        "status": rng.choice(("processing", "shipped")),
+        "status": "processing" if case.action == "both" else rng.choice(("processing", "shipped")),
         "items": [{"item": name, "price": ITEMS[name], "final_sale": False} for name in names[2:4]],
     }
     orders = [asked, second]
@@ -98,11 +107,9 @@ def make_task(number: int) -> dict[str, Any]:
     return {
         "id": f"{number:03}",
         "email": customer,
-        "message": message.format(item=item["item"], order=asked["order"]),
+        "message": message.format(item=item["item"], order=asked["order"], second=second["order"]),
         "orders": orders,
-        "solution": {
-            "refund": [(asked["order"], item["item"])] if case.action == "refund" else [],
-            "cancel": [asked["order"]] if case.action == "cancel" else [],
-            "refusal": case.refusal,
-        },
+        "refund": [asked["order"], item["item"]] if case.action != "cancel" else [],
+        "cancel": {"refund": "", "cancel": asked["order"], "both": second["order"]}[case.action],
+        "refusal": case.refusal,
     }
