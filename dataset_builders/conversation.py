@@ -8,13 +8,14 @@ dataset it takes the ecosystem's format: a `messages` column of `role`, `content
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from dataset_builders.errors import DataError
+from dataset_builders.row_options import RowOptions
 from dataset_builders.tools import ToolCall as ToolCall
+from dataset_builders.tools import finite_number, parse_tool_calls, parse_tools
 from dataset_builders.tools import metadata_text as metadata_text
-from dataset_builders.tools import parse_tool_calls, parse_tools
 
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[str, ...] = get_args(Role)
@@ -67,6 +68,8 @@ class Conversation:
         where: The record it was read from, such as "db.jsonl:812", or "". Not compared:
             a conversation stays the same wherever a copy of it lies.
         entry: Number of its source among those of one side of a mix, from 0. Not compared.
+        options: How its rows are made, if its source says so. Not compared.
+        reward: Score of the rollout that it records, if known. Not compared.
     """
 
     id: str
@@ -77,6 +80,8 @@ class Conversation:
     model: str = ""
     where: str = field(default="", compare=False)
     entry: int = field(default=0, compare=False)
+    options: RowOptions | None = field(default=None, compare=False, repr=False)
+    reward: float | None = field(default=None, compare=False)
 
     @classmethod
     def create(
@@ -101,15 +106,7 @@ class Conversation:
             raise DataError("messages: found none, expected at least one")
         for index, message in enumerate(checked):
             _check_message(index, message)
-        return cls(
-            id=id,
-            source=source,
-            task=task,
-            messages=checked,
-            tools=tools,
-            model=model,
-            where=where,
-        )
+        return cls(id, source, task, checked, tools, model, where)
 
     @property
     def num_trained(self) -> int:
@@ -194,6 +191,7 @@ def to_row(
     tools: bool = False,
     model: bool = False,
     reasoning: bool = False,
+    reward: bool = False,
 ) -> dict[str, Any]:
     """Convert a conversation to a dataset row.
 
@@ -208,6 +206,7 @@ def to_row(
         model: Whether the row carries `model`.
         reasoning: Whether every message carries `reasoning_content`; else those that have
             reasoning do.
+        reward: Whether the row carries `reward`, a number or null.
 
     Returns:
         A row with `id`, `source`, `task` and `messages`.
@@ -225,6 +224,8 @@ def to_row(
         row["tools"] = conversation.tools
     if model:
         row["model"] = conversation.model
+    if reward:
+        row["reward"] = conversation.reward
     return row
 
 
@@ -262,7 +263,7 @@ def from_row(row: Mapping[str, Any], *, source: str = "") -> Conversation:
     """
     if "messages" not in row:
         raise DataError(f"messages: missing, found only {', '.join(map(repr, row)) or 'nothing'}")
-    return Conversation.create(
+    conversation = Conversation.create(
         parse_messages(row["messages"]),
         id=metadata_text(row.get("id")),
         source=metadata_text(row.get("source")) or source,
@@ -270,6 +271,7 @@ def from_row(row: Mapping[str, Any], *, source: str = "") -> Conversation:
         tools=parse_tools(row.get("tools")),
         model=metadata_text(row.get("model")),
     )
+    return replace(conversation, reward=finite_number(row.get("reward")))
 
 
 def uses_tools(conversations: Iterable[Conversation]) -> bool:
@@ -283,7 +285,7 @@ def uses_tools(conversations: Iterable[Conversation]) -> bool:
 
 def optional_columns(conversations: Sequence[Conversation]) -> dict[str, bool]:
     """Return which optional columns of `to_row` the conversations need, by argument name."""
-    return {
+    columns = {
         "tool_calls": uses_tools(conversations),
         "names": any(
             message.name for conversation in conversations for message in conversation.messages
@@ -292,3 +294,5 @@ def optional_columns(conversations: Sequence[Conversation]) -> dict[str, bool]:
         "model": any(conversation.model for conversation in conversations),
         "reasoning": any(m.reasoning is not None for c in conversations for m in c.messages),
     }
+    rewarded = any(conversation.reward is not None for conversation in conversations)
+    return columns | ({"reward": True} if rewarded else {})

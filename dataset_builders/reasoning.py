@@ -15,16 +15,18 @@ import re
 from collections.abc import Iterable
 
 _TAG = r"(?:seed:|mm:)?think(?:ing)?|thoughts?|reasoning"
-_OPEN = (
+OPENING_MARK = (
     rf"<(?:{_TAG})>|\[THINK\]|<\|START_THINKING\|>|<\|begin_of_thought\|>|◁think▷|"
     r"<\|channel>(?:thought|analysis)\b"
 )
-_CLOSE = rf"</(?:{_TAG})>|\[/THINK\]|<\|END_THINKING\|>|<\|end_of_thought\|>|◁/think▷|<channel\|>"
+CLOSING_MARK = (
+    rf"</(?:{_TAG})>|\[/THINK\]|<\|END_THINKING\|>|<\|end_of_thought\|>|◁/think▷|<channel\|>"
+)
 # In the middle of a line it is a mention of the mark: `use the <think> tag`.
-_OPENING = re.compile(rf"^[^\S\n]*(?:{_OPEN})", re.IGNORECASE | re.MULTILINE)
-_CLOSING = re.compile(_CLOSE, re.IGNORECASE)
-_MARK = re.compile(rf"{_OPEN}|{_CLOSE}", re.IGNORECASE)
-_OPENS_PROMPT = re.compile(rf"(?:{_OPEN})\s*\Z", re.IGNORECASE)
+_OPENING = re.compile(rf"^[^\S\n]*(?:{OPENING_MARK})", re.IGNORECASE | re.MULTILINE)
+_CLOSING = re.compile(CLOSING_MARK, re.IGNORECASE)
+_MARK = re.compile(rf"{OPENING_MARK}|{CLOSING_MARK}", re.IGNORECASE)
+_OPENS_PROMPT = re.compile(rf"(?:{OPENING_MARK})\s*\Z", re.IGNORECASE)
 
 _CHANNEL = re.compile(
     r"<\|channel\|>\s*(?P<name>\w+)(?P<to>[^<]*)(?:<\|constrain\|>[^<]*)?<\|message\|>"
@@ -57,8 +59,7 @@ def split_reasoning(text: str, *, opened: bool = False) -> tuple[str, str]:
         model reached no answer. A text that closes reasoning it did not open is reasoning up to
         that point: some templates open it in the prompt.
     """
-    if opened and not _OPENING.match(text.lstrip()):
-        text = f"<think>{text}"
+    text = with_opening(text, opened)
     thoughts: list[str] = []
     said, left = text, ""
     # A mark may be at the beginning only after the text before it has been removed.
@@ -70,9 +71,19 @@ def split_reasoning(text: str, *, opened: bool = False) -> tuple[str, str]:
     return said, "\n\n".join(filter(None, thoughts))
 
 
+def with_opening(text: str, opened: bool) -> str:
+    """Return a turn with the opening mark of a thought that its prompt has opened."""
+    return f"<think>{text}" if opened and not _OPENING.match(text.lstrip()) else text
+
+
 def spoken(turn: str) -> str:
     """Return a turn without its reasoning; unchanged if it has no reasoning mark."""
     return split_reasoning(turn)[0] if _has_marks(turn) else turn
+
+
+def begins_with_thought(turn: str) -> bool:
+    """Whether a turn begins with the mark that opens a thought."""
+    return _OPENING.match(turn.lstrip()) is not None
 
 
 def with_tags(said: str, reasoning: str | None) -> str:

@@ -15,8 +15,8 @@ from agenttuning_plugin.cli.collect_options import (
     warn,
 )
 from agenttuning_plugin.cli.common import Json, emit, naming_options, parse_options
+from agenttuning_plugin.cli.request_options import json_fields
 from agenttuning_plugin.console import errors
-from agenttuning_plugin.evaluation.request_options import json_fields
 from dataset_builders.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -8,26 +8,16 @@ from typing import Any
 
 from rich.table import Table
 
-from agenttuning_plugin.cli.common import ENVIRONMENT_OPTIONS
 from agenttuning_plugin.console import console, errors, plain
 
 OPTIONS: Mapping[str, str] = {
-    **ENVIRONMENT_OPTIONS,
     "num_tasks or tasks": "--num-tasks or --tasks",
-    "min_reward": "--min-reward",
-    "max_concurrency": "--max-concurrency",
-    "base_url": "--base-url",
-    "attempts": "--attempts",
-    "split": "--split",
-    "seed": "--seed",
-    "model": "--model",
     "environment options": "--option",
     "finish": "--add-thoughts",
     "limit on steps": "--episode-steps",
     "limit on tokens": "--episode-tokens",
     "limit on cost": "--episode-cost",
     "limit on seconds": "--episode-time",
-    "token_field": "--token-field",
     "sampling's temperature": "--temperature",
     "sampling's top_p": "--top-p",
     "sampling's seed": "--sampling-seed",
@@ -36,7 +26,7 @@ OPTIONS: Mapping[str, str] = {
     "sampling's token_field": "--token-field",
     "sampling's extra": "--request",
 }
-"""Command line option by setting; limits are those of an episode."""
+"""Option by setting, where a collection's folder names the setting otherwise; of an episode."""
 
 
 def options_of_limits() -> Mapping[str, str]:

@@ -12,11 +12,12 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 import yaml
+from typer.core import TyperCommand
 from typer.main import get_command
 from typer.models import ParameterInfo
 
 from agenttuning_plugin.console import plain
-from dataset_builders.errors import ConfigError
+from dataset_builders.errors import AgentTuningError, ConfigError
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Template = Annotated[
@@ -37,6 +38,34 @@ EndOfTurn = Annotated[
     list[str] | None,
     typer.Option(
         help="Additional end-of-turn token besides eos, as eot_tokens in a recipe; repeatable."
+    ),
+]
+
+# In `build` these four are for agent data; a recipe sets them for each source.
+TrainOn = Annotated[
+    str,
+    typer.Option(
+        help="Agent turns that the loss covers: all, last, calls, final, or your own function, "
+        "module:function or ./file.py:function."
+    ),
+]
+Reasoning = Annotated[
+    str, typer.Option(help="Reasoning in agent turns: train, mask (no loss) or drop.")
+]
+RowsOf = Annotated[
+    str,
+    typer.Option(
+        "--rows",
+        help="Rows of an agent conversation: auto (as inference shows the turns), conversation or "
+        "per_turn.",
+    ),
+]
+KeepLastTurns = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Assistant turns before a trained turn that its row keeps. [default: all]",
+        show_default=False,
     ),
 ]
 
@@ -83,53 +112,63 @@ def parse_options(given: Sequence[str] | None) -> dict[str, Any]:
     return parsed
 
 
-ENVIRONMENT_OPTIONS: Mapping[str, str] = {
-    "prompt": "--prompt",
-    "agentinstruct": "--agentinstruct",
-    "num_tasks": "--num-tasks",
-}
-"""Option by setting, for the commands that play an environment."""
+class NamedCommand(TyperCommand):
+    """A command whose errors name its options where lower layers name settings."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command.
+
+        Raises:
+            AgentTuningError: As raised within; see `name_options`.
+        """
+        try:
+            return super().invoke(ctx)
+        except AgentTuningError as error:
+            text = name_options(
+                str(error), options_of(self), leading=isinstance(error, ConfigError)
+            )
+            if text == str(error):
+                raise
+            raise type(error)(text) from error
+
+
+def options_of(command: Any) -> dict[str, str]:
+    """Return a command's options, such as "--num-tasks", by the name of the setting."""
+    return {each.name: each.opts[0] for each in command.params if each.opts[0].startswith("--")}
+
+
+def name_options(text: str, options: Mapping[str, str], *, leading: bool) -> str:
+    """Replace names of settings in a message by options of the command line.
+
+    Args:
+        text: The message, such as "name another `out`" or "num_tasks: found 0".
+        options: Option by setting.
+        leading: Also replace a setting without backquotes: one that the message begins with, after
+            a path or not, or ends with in brackets.
+    """
+    text = re.sub(r"`(\w+)`", lambda at: options.get(at[1], at[0]), text)
+    names = "|".join(map(re.escape, sorted(options, key=len, reverse=True)))
+    if not leading or not names:
+        return text
+    setting = rf"^((?:\S+: )?)({names})(?=: )|(?<=\()({names})(?=\)$)"
+    return re.sub(setting, lambda at: (at[1] or "") + options[at[2] or at[3]], text)
 
 
 @contextmanager
 def naming_options(options: Mapping[str, str]) -> Iterator[None]:
-    """Replace setting names in errors by the command line options.
-
-    Args:
-        options: Option by the name of the setting, such as "--num-tasks" by "num_tasks".
+    """Replace names of settings in errors by options, where the two have different names.
 
     Raises:
-        ConfigError: As raised within, where it begins with a setting or names one after a
-            path, with the option in its place.
+        ConfigError: As raised within; see `name_options`.
     """
     try:
         yield
     except ConfigError as error:
-        names = "|".join(map(re.escape, sorted(options, key=len, reverse=True)))
-        setting = rf"^((?:\S+: )?)({names})(?=: )|(?<=\()({names})(?=\)$)"
-        text = re.sub(setting, lambda at: (at[1] or "") + options[at[2] or at[3]], str(error))
-        raise type(error)(text) from error
+        raise type(error)(name_options(str(error), options, leading=True)) from error
 
 
-def name_options(app: typer.Typer, argv: Sequence[str], text: str) -> str:
-    """Replace settings in backquotes, as lower layers name them, with options of the command.
-
-    Args:
-        app: The command line.
-        argv: Its arguments; the words of the command come first.
-        text: An error, such as "name another `out`".
-    """
-    command: Any = typer.main.get_command(app)
-    for word in argv:
-        if word not in (commands := getattr(command, "commands", {})):
-            break
-        command = commands[word]
-    options = {each.name: each.opts[0] for each in command.params if each.opts[0].startswith("--")}
-    return re.sub(r"`(\w+)`", lambda at: options.get(at[1], at[0]), text)
-
-
-def literal_help(app: typer.Typer) -> None:
-    """Show help texts literally: rich would parse `[default: all]` as markup.
+def prepare_commands(app: typer.Typer) -> None:
+    """Let errors name options, and show help texts literally: rich would parse `[default: all]`.
 
     Args:
         app: The command line; its sub-commands are included.
@@ -137,6 +176,8 @@ def literal_help(app: typer.Typer) -> None:
     callbacks = [command.callback for command in app.registered_commands]
     if app.registered_callback is not None:
         callbacks.append(app.registered_callback.callback)
+    for command in app.registered_commands:
+        command.cls = NamedCommand
     for callback in callbacks:
         if callback is None:
             continue
@@ -150,7 +191,7 @@ def literal_help(app: typer.Typer) -> None:
                     info.help = plain(info.help.replace(r"\[", "["))
     for group in app.registered_groups:
         if group.typer_instance is not None:
-            literal_help(group.typer_instance)
+            prepare_commands(group.typer_instance)
 
 
 def emit(value: Any) -> None:
@@ -159,7 +200,7 @@ def emit(value: Any) -> None:
 
 
 def command_of(app: typer.Typer) -> Any:
-    """Return the click command of a command line, after `literal_help`.
+    """Return the click command of a command line, after `prepare_commands`.
 
     Restores the help of positional arguments, which typer 0.25 loses with click 8.5.
     """

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from agenttuning_plugin.cli.common import (
-    ENVIRONMENT_OPTIONS,
     AgentInstructCopy,
     ApiKeyEnv,
     EndOfTurn,
@@ -20,11 +20,11 @@ from agenttuning_plugin.cli.common import (
     Template,
     TemplateVariables,
     emit,
-    naming_options,
+    name_options,
+    options_of,
     parse_options,
 )
-from agenttuning_plugin.console import errors
-from agenttuning_plugin.evaluation.request_options import (
+from agenttuning_plugin.cli.request_options import (
     JudgeFields,
     JudgeTemperature,
     JudgeTokenField,
@@ -34,14 +34,15 @@ from agenttuning_plugin.evaluation.request_options import (
     json_fields,
     judge_settings,
 )
+from agenttuning_plugin.console import errors
 from dataset_builders.errors import ConfigError
 
 _EXTRA = ("replay", "loss")
 _BATCH = 16
 
 
-@naming_options(ENVIRONMENT_OPTIONS)
 def evaluate(
+    context: typer.Context,
     positional: Annotated[str | None, typer.Argument(metavar="MODEL", help="As --model.")] = None,
     model: Annotated[
         str | None,
@@ -170,6 +171,9 @@ def evaluate(
     except KeyboardInterrupt:
         errors.print("stopped" + (": run the same command to resume" if out else ""))
         raise typer.Exit(130) from None
+    for name, result in panel.results.items():
+        error = name_options(result.error, options_of(context.command), leading=False)
+        panel.results[name] = replace(result, error=error)
     if as_json:
         emit(show_panel(panel, limit).as_json())
     if not (report_failure(panel) if as_json else report(panel, run)):

@@ -13,7 +13,6 @@ from agenttuning_plugin.cli.common import (
     EnvironmentOptions,
     Json,
     emit,
-    naming_options,
     parse_options,
 )
 from agenttuning_plugin.console import console, errors, plain
@@ -52,18 +51,8 @@ Evaluation = Annotated[
     ),
 ]
 
-_OPTIONS = {
-    "base_url": "--base-url",
-    "max_cost": "--max-cost",
-    "num_tasks": "--num-tasks",
-    "max_requests": "--max-requests",
-    "seeds": "--seeds",
-}
-"""Option by setting."""
-
 
 @instructions_app.command()
-@naming_options(_OPTIONS)
 def derive(
     pairs: Annotated[str, typer.Argument(help="JSON Lines file of questions with SQL and tables.")],
     out: Out,
@@ -117,7 +106,6 @@ def derive(
 
 
 @instructions_app.command()
-@naming_options(_OPTIONS)
 def self_instruct(
     env: Annotated[str, typer.Option(help="Environment: os or database.")],
     model: Annotated[str, typer.Option(help="Model that writes the tasks.")],

@@ -9,7 +9,16 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from agenttuning_plugin.cli.common import EndOfTurn, Json, Template, emit
+from agenttuning_plugin.cli.common import (
+    EndOfTurn,
+    Json,
+    KeepLastTurns,
+    Reasoning,
+    RowsOf,
+    Template,
+    TrainOn,
+    emit,
+)
 from agenttuning_plugin.console import console, errors
 from dataset_builders.errors import ConfigError
 from dataset_builders.mixing.pools import GPT4_SHARE
@@ -40,6 +49,14 @@ def build(
     general: Annotated[
         list[str] | None, typer.Option(help="General chat: file, folder or hub id; repeatable.")
     ] = None,
+    min_reward: Annotated[
+        float | None,
+        typer.Option(help="Minimum reward of agent data; rows below it or without are dropped."),
+    ] = None,
+    train_on: TrainOn = "all",
+    reasoning: Reasoning = "train",
+    rows: RowsOf = "auto",
+    keep_last_turns: KeepLastTurns = None,
     eta: Annotated[float, typer.Option(help="Share of agent data, in [0, 1].")] = 0.2,
     eta_unit: Annotated[
         str, typer.Option(help="What eta counts: example (the paper), token or trained_token.")
@@ -79,6 +96,7 @@ def build(
     from agenttuning_plugin.training_data.build import build_to_disk
     from dataset_builders.mixing.planning import Plan
     from dataset_builders.mixing.preparation import Encoding
+    from dataset_builders.sources.loading import SourceSpec
 
     if recipe is not None:
         _nothing_beside_recipe(context)
@@ -92,10 +110,12 @@ def build(
     options: dict[str, Any] = {"end_of_turn": tuple(end_of_turn or ())}
     if length_policy:
         options["policy"] = length_policy
+    source: dict[str, Any] = {"min_reward": min_reward, "train_on": train_on}
+    source |= {"reasoning": reasoning, "rows": rows, "keep_last_turns": keep_last_turns}
     plan: dict[str, Any] = {"unit": eta_unit, "mode": sampling}
     report = build_to_disk(
         out_folder,
-        agent=agent or [],
+        agent=[SourceSpec(path, **source) for path in agent or []],
         general=general or [],
         plan=Plan(
             eta=eta,

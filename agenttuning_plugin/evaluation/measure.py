@@ -12,7 +12,7 @@ from agenttuning_plugin.console import console, errors, plain, writing
 from agenttuning_plugin.evaluation.model_loading import is_url, open_subject
 from agenttuning_plugin.evaluation.output_dir import resolved, weights_digest
 from agenttuning_plugin.evaluation.progress import with_bars
-from agenttuning_plugin.evaluation.request_options import configured, sampling_heading
+from agenttuning_plugin.evaluation.served_sampling import configured, sampling_heading
 from agenttuning_plugin.evaluation.suite import (
     LazySubject,
     Panel,
@@ -150,7 +150,7 @@ def _loss(run: EvaluationRun, subject: LazySubject) -> Evaluator:
     from agenttuning_plugin.evaluation.conversations import loss_evaluator
 
     if run.general is None:
-        raise ConfigError("loss: --general is missing, expected chat data")
+        raise ConfigError("loss: `general` is missing, expected chat data")
     return loss_evaluator(run.general, subject(), run.num_conversations, run.max_length)
 
 
@@ -158,7 +158,7 @@ def _replay(run: EvaluationRun, subject: LazySubject) -> Evaluator:
     from agenttuning_plugin.evaluation.conversations import replay_evaluator
 
     if run.replay_data is None:
-        raise ConfigError("replay: --replay-data is missing, expected trajectories")
+        raise ConfigError("replay: `replay_data` is missing, expected trajectories")
     own = [load_environment(name) for name in run.suites if is_reference(name)]
     return replay_evaluator(run.replay_data, subject(), run.max_length, own)
 

@@ -103,7 +103,7 @@ def open_subject(
             `load_subject` and `served_subject`, as for other errors.
     """
     if lacks_scheme(place) and not Path(place).exists():
-        raise ConfigError(f"--model: found {place!r}, expected a scheme: http://{place}")
+        raise ConfigError(f"`model`: found {place!r}, expected a scheme: http://{place}")
     if not is_url(place):
         with without_bars() if Path(place).expanduser().is_dir() else nullcontext():
             return load_subject(
@@ -113,17 +113,17 @@ def open_subject(
                 chat_template_kwargs=chat_template_kwargs,
                 end_of_turn=end_of_turn,
             )
-    for option, value, remedy in (
-        ("--adapter", adapter, "load it on the server instead"),
-        ("--chat-template", chat_template, "the server has its own (vLLM: --chat-template FILE)"),
+    for setting, value, remedy in (
+        ("adapter", adapter, "load it on the server instead"),
+        ("chat_template", chat_template, "the server has its own (vLLM: --chat-template FILE)"),
         (
-            "--end-of-turn",
+            "end_of_turn",
             end_of_turn,
             "the server has its own (vLLM: --override-generation-config)",
         ),
     ):
         if value:
-            raise ConfigError(f"{option}: found one with a URL: {remedy}")
+            raise ConfigError(f"`{setting}`: found one with a URL: {remedy}")
     return served_subject(place, model_name, api_key_env, max_concurrency)
 
 
@@ -160,7 +160,7 @@ def served_subject(
         found = served_models(endpoint)
         if len(found) != 1:
             names = ", ".join(found) or "none"
-            raise ConfigError(f"{url}: found models {names}: choose with --model-name")
+            raise ConfigError(f"{url}: found models {names}: choose one with `model_name`")
         endpoint = replace(endpoint, model=found[0])
     server = EndpointModel(endpoint, max_concurrency)
     return EvalTarget(model=None, tokenizer=None, server=server)
@@ -205,7 +205,7 @@ def _resolve(model: str, adapter: str | None) -> tuple[str, str | None]:
             raise SourceNotFoundError(f"{model}: no such folder")
         return (str(place) if place.is_dir() else model), adapter
     if adapter is not None:
-        raise ConfigError(f"{model} is already an adapter, so --adapter {adapter} cannot be added")
+        raise ConfigError(f"{model} is already an adapter, so `adapter` {adapter} cannot be added")
     try:
         config = json.loads((place / _ADAPTER_FILE).read_text("utf-8"))
         base = config.get("base_model_name_or_path")

@@ -47,7 +47,7 @@ def bind_output_dir(path: Path, heading: Mapping[str, Any]) -> None:
     if differing := [key for key in keys if found.get(key) != heading.get(key)]:
         raise CannotMeasureError(
             f"{path}: found results of {found.get('model')!r} ({', '.join(differing)} differ): "
-            "choose another folder with --out"
+            "name another folder with `out`"
         )
 
 

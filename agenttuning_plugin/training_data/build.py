@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from dataset_builders.mixing.planning import Plan
 from dataset_builders.mixing.preparation import Encoding, check_settings, prepare, prepare_messages
 from dataset_builders.mixing.unit_conversion import UNITS
 from dataset_builders.sources.inputs import resolve_source
+from dataset_builders.sources.spec import SourceSpec
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -27,8 +28,8 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 def build_to_disk(
     out: Path,
     *,
-    agent: list[str],
-    general: list[str],
+    agent: Sequence[str | SourceSpec],
+    general: Sequence[str | SourceSpec],
     plan: Plan,
     num_examples: int,
     seed: int,
@@ -44,7 +45,7 @@ def build_to_disk(
 
     Args:
         out: Folder to make.
-        agent: Agent data: paths and hub ids.
+        agent: Agent data: paths, hub ids and specs.
         general: General data, likewise.
         plan: What the mix should be like.
         num_examples: Length of the mix.

@@ -77,7 +77,7 @@ class CollectConfig:
         costs = self.limits.cost is not None or play.limits.cost is not None
         if costs and play.endpoint and not play.prices.knows(play.endpoint.model):
             raise ConfigError(
-                f"a limit on cost needs the price of {play.endpoint.model}; name it in --prices"
+                f"a limit on cost needs the price of {play.endpoint.model}; name it in `prices`"
             )
 
     def chosen(self) -> list[str]:
@@ -88,6 +88,7 @@ class CollectConfig:
                 tasks than wanted, or only made-up ones.
         """
         self.play.environment.check_real()
+        self.play.environment.check_splits()
         known = self.play.environment.task_ids(self.split)
         if self.tasks is None:
             number = len(known) if self.num_tasks is None else self.num_tasks

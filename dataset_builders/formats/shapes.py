@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -72,6 +73,45 @@ def text_of(content: Any, where: str) -> Any:
             "one part without",
         )
     return content[0].get("text")
+
+
+def openai_tools(raw: Any) -> Any:
+    """Return tool schemas in the nested OpenAI shape, `{"type": "function", "function": {...}}`.
+
+    Args:
+        raw: A list of schemas or JSON text of one; a schema may have its name, description and
+            parameters beside `type`, as in the Responses API and in verifiers.
+
+    Raises:
+        RecordDroppedError: It is not JSON, or a schema is not a function's (`bad_tools`).
+    """
+    if raw is None or raw == "":
+        return None
+    if isinstance(raw, str):
+        try:
+            raw = json.loads(raw)
+        except (ValueError, RecursionError) as error:
+            raise RecordDroppedError("bad_tools", f"tools: not JSON ({error})") from error
+    if not isinstance(raw, list):
+        raise RecordDroppedError("bad_tools", f"tools: found {raw!r:.60}, expected a list")
+    return [_nested(index, schema) for index, schema in enumerate(raw)]
+
+
+def _nested(index: int, schema: Any) -> Any:
+    if isinstance(schema, str):
+        try:
+            schema = json.loads(schema)
+        except (ValueError, RecursionError) as error:
+            raise RecordDroppedError("bad_tools", f"tools: schema {index}: not JSON") from error
+    if not isinstance(schema, Mapping) or schema.get("type", "function") != "function":
+        raise RecordDroppedError(
+            "bad_tools", f"tools: schema {index}: found {schema!r:.60}, expected a function"
+        )
+    if "function" in schema:
+        return schema
+    names = ("name", "description", "parameters", "strict")
+    function = {name: schema[name] for name in names if schema.get(name) is not None}
+    return {"type": "function", "function": function}
 
 
 def merge_turns(messages: Iterable[Message]) -> tuple[list[Message], int]:

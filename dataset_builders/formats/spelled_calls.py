@@ -54,6 +54,9 @@ class SpelledTurn:
 class CallSpelling:
     """One way to spell tool calls in a turn.
 
+    Attributes:
+        several: Whether a turn may hold several calls.
+
     Args:
         name: Name, for logs.
         field: The `tool_calls` field of a response template.
@@ -67,6 +70,7 @@ class CallSpelling:
     def __init__(self, name: str, field: Mapping[str, Any], end: str = "") -> None:
         load, self._parse = _response_parser()
         self.name, self._end = name, end
+        self.several = True
         repeated = {**field, "repeats": True}
         spec = load({"start_anchor": "\0", "fields": {_FIELD: repeated}})
         self._spec, self._field = spec, spec.fields[_FIELD]
@@ -100,6 +104,10 @@ class CallSpelling:
             rest = rest[: left.start()]
         return SpelledTurn(rest, tuple(calls), tuple(malformed))
 
+    def start(self, text: str) -> int | None:
+        """Return the index at which the first call of a turn begins; None without one."""
+        return next((start for start, _ in self._spans(text + self._end)), None)
+
     def _spans(self, text: str) -> Iterator[tuple[int, int]]:
         position = 0
         for thought in (*thought_spans(text), (len(text), len(text))):
@@ -119,7 +127,10 @@ class CallSpelling:
             message = self._parse(region, self._spec, prefix="", tools=schemas)
             found = message.get(_FIELD, [])
             each = [call for item in found for call in (item if isinstance(item, list) else [item])]
-            return list(parse_tool_calls(each))
+            calls = parse_tool_calls(each)
+            for call in calls:  # A lone surrogate, as an escape, cannot be stored.
+                f"{call.name}{call.arguments}".encode()
+            return list(calls)
         # The parser raises KeyError and TypeError where JSON is of another shape than expected.
         except (DataError, LookupError, TypeError, ValueError, RecursionError):
             return []

@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping
+from copy import copy
+from dataclasses import replace
 from typing import Any
 
 from dataset_builders.conversation import Conversation, Message, ToolCall
@@ -51,15 +53,7 @@ PROBE_TOOLS = json.dumps(
 )
 # Nine letters or digits, as Mistral's templates require.
 _CALL = ToolCall("qfunction", json.dumps(_ARGUMENTS), "qcallid09")
-PROBE = Conversation.create(
-    (
-        Message("user", "qask"),
-        Message("assistant", "", True, (_CALL,)),
-        Message("tool", "qresult", tool_call_id="qcallid09"),
-        Message("assistant", "qanswer"),
-    ),
-    tools=PROBE_TOOLS,
-)
+_NEXT = replace(_CALL, id="qcallid10")
 
 
 def find_call_spelling(tokenizer: Any, renderer: ChatRenderer) -> CallSpelling | None:
@@ -73,21 +67,39 @@ def find_call_spelling(tokenizer: Any, renderer: ChatRenderer) -> CallSpelling |
         renderer: Its renderer.
 
     Returns:
-        The first spelling that reads a rendered call exactly; None if the template cannot render
-        calls as trained turns, or no spelling reads them.
+        The first spelling that reads a rendered call exactly, with `several` if it also reads two
+        calls of one turn; None if the template cannot render a call as a trained turn, or no
+        spelling reads it.
 
     Raises:
         ConfigError: The installed transformers has no response parser.
     """
+    said, end = _written(renderer, (_CALL,))
+    both, _ = _written(renderer, (_CALL, _NEXT))
+    for spelling in _candidates(tokenizer, end) if said else ():
+        if _num_read(spelling, said) == 1:
+            found = copy(spelling)
+            found.several = _num_read(spelling, both) == 2
+            return found
+    return None
+
+
+def _written(renderer: ChatRenderer, calls: tuple[ToolCall, ...]) -> tuple[str, str]:
+    """Return a turn with the calls as a model has to write it, and its end token; else ""."""
+    messages = (
+        Message("user", "qask"),
+        Message("assistant", "", True, calls),
+        *(Message("tool", "qresult", tool_call_id=c.id, name=c.name) for c in calls),
+        Message("assistant", "qanswer"),
+    )
     try:
-        rendered = renderer.render(PROBE)
+        rendered = renderer.render(Conversation.create(messages, tools=PROBE_TOOLS))
     except MaskError:
-        return None
-    span = rendered.spans[0]
+        return "", ""
+    (span,) = rendered.spans
     turn = rendered.text[span.start : span.end]
     end = max((e for e in renderer.end_tokens if turn.endswith(e)), key=len, default="")
-    said = turn.removesuffix(end)
-    return next((each for each in _candidates(tokenizer, end) if _reads(each, said)), None)
+    return turn.removesuffix(end), end
 
 
 def _candidates(tokenizer: Any, end: str) -> Iterator[CallSpelling]:
@@ -112,9 +124,11 @@ def _of_template(name: str, template: object, end: str) -> Iterator[CallSpelling
                 return
 
 
-def _reads(spelling: CallSpelling, said: str) -> bool:
+def _num_read(spelling: CallSpelling, said: str) -> int:
+    """Return how many probe calls a spelling reads in a turn; 0 if it reads anything else."""
     turn = spelling.read(said, PROBE_TOOLS)
-    if len(turn.calls) != 1 or turn.malformed:
-        return False
-    call = turn.calls[0]
-    return call.name == _CALL.name and json.loads(call.arguments) == _ARGUMENTS
+    if turn.malformed or not all(
+        call.name == _CALL.name and json.loads(call.arguments) == _ARGUMENTS for call in turn.calls
+    ):
+        return 0
+    return len(turn.calls)

@@ -10,6 +10,7 @@ from typing import Any
 
 from dataset_builders.conversation import Message, ToolCall
 from dataset_builders.errors import ConfigError, MaskError
+from dataset_builders.masks.call_ids import has_long_ids, rejects_long_ids, with_short_ids
 from dataset_builders.masks.clock import with_fixed_clock
 from dataset_builders.masks.reasoning import (
     AS_TEXT,
@@ -125,6 +126,8 @@ class ChatTemplate:
         """
         calls = any(message.tool_calls for message in messages)
         as_text = calls and self._arguments_as_text
+        if calls and has_long_ids(messages) and self._rejects_long_ids:
+            messages = with_short_ids(messages)
         rows = [template_message(message, arguments_as_text=as_text) for message in messages]
         return [self._placed(row) if REASONING in row else row for row in rows]
 
@@ -209,6 +212,16 @@ class ChatTemplate:
             return False
 
     @cached_property
+    def _rejects_long_ids(self) -> bool:
+        as_text = self._arguments_as_text
+
+        def render(messages: Sequence[Message]) -> str:
+            rows = [template_message(each, arguments_as_text=as_text) for each in messages]
+            return self.text(rows, CALL_PROBE_TOOLS)
+
+        return rejects_long_ids(render, CALL_PROBE)
+
+    @cached_property
     def _arguments_as_text(self) -> bool:
         """Whether the template wants a call's arguments as JSON text.
 
@@ -228,6 +241,7 @@ class ChatTemplate:
         raise MaskError(
             "the chat template cannot write a tool call: "
             + (refusals[0] if refusals else "it leaves the arguments out or garbles them")
+            + "; calls_as_text: true of the source writes calls as text"
         )
 
 

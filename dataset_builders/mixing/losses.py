@@ -13,15 +13,15 @@ LOSS_SHARE = 0.05
 LEFT_OUT = {
     "thoughts_left_out": (
         "their reasoning",
-        "if it shows reasoning of the last turn only, one record per turn that ends with it keeps "
-        "it; if it shows none with a call, calls_as_text does",
+        "if it shows reasoning of the last turn only, rows: auto or one record per turn that ends "
+        "with it keeps it; if it shows none with a call, calls_as_text does",
     ),
     "words_left_out": ("the text that accompanies a call", "calls_as_text keeps them"),
 }
 """What a template may omit from a turn, by counter name: description and remedy."""
 
-_CLEANED = ("duplicate", "near_duplicate", "page_markup", "language_")
-"""Drop reasons of the cleaning steps, which the user requested."""
+_REQUESTED = ("duplicate", "near_duplicate", "page_markup", "language_", "reward_below_threshold")
+"""Drop reasons of the cleaning steps and of `min_reward`, which the user requested."""
 
 _TOO_LONG = ("too_long", "no_trained_token_left")
 
@@ -46,12 +46,23 @@ def loss_warnings(report: Mapping[str, Any], max_length: int | None = None) -> l
     return lines
 
 
+def row_notes(report: Mapping[str, Any]) -> list[str]:
+    """State per side how many conversations give rows turn by turn, since eta counts rows."""
+    return [
+        f"{side}: {tokens['by_turn']:,} of {tokens['kept']:,} conversations give "
+        f"{tokens['turn_rows']:,} rows, so that each trained turn has the history of inference; "
+        "an example is a row"
+        for side in ("agent", "general")
+        if (tokens := (report.get(side) or {}).get("tokens") or {}).get("by_turn")
+    ]
+
+
 def _of_sources(side: str, sources: list[Mapping[str, Any]]) -> list[str]:
     read = sum(source["read"] for source in sources)
     reasons: dict[str, int] = {}
     for source in sources:
         for reason, number in source["dropped"].items():
-            if not reason.startswith(_CLEANED):
+            if not reason.startswith(_REQUESTED):
                 reasons[reason] = reasons.get(reason, 0) + number
     lost = sum(reasons.values())
     if not read or lost < LOSS_SHARE * read:

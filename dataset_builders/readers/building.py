@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from dataset_builders.conversation import Conversation, Role, metadata_text
 from dataset_builders.readers.files import Located, Record, read_records
-from dataset_builders.readers.json_stream import BadRecord
+from dataset_builders.readers.json_stream import BadRecord, OnLost
 from dataset_builders.readers.report import SourceReport
 from dataset_builders.readers.turn_lists import turn_list
 
@@ -18,6 +18,10 @@ _PROGRESS_EVERY = 1000  # records
 
 Progress = Callable[[int], None]
 """Receives the number of records read so far."""
+
+
+RecordReader = Callable[[Located, OnLost], Generator[Record]]
+"""Yields the records of a source's files; gets what to call for damage that hides records."""
 
 
 class BuildResult(NamedTuple):
@@ -103,6 +107,7 @@ def build_from_files(
     label: str,
     limit: int | None = None,
     on_progress: Progress | None = None,
+    read: RecordReader | None = None,
 ) -> BuildResult:
     """Convert the records of all files lazily and count each.
 
@@ -112,24 +117,29 @@ def build_from_files(
         label: Name of the source in the report.
         limit: Stop after this many kept conversations.
         on_progress: Called every 1,000 records and at the end.
+        read: Yields the records; default: those of each file. A stored record that holds several
+            conversations is several records, with one location.
 
     Returns:
-        The conversations, each with its record location in `where`. Iterating raises DataError if a
-        file as a whole cannot be read.
+        The conversations, each with its record location in `where` if the converter sets none;
+        those of one rollout have the same, and are never split apart. Iterating raises DataError
+        if a file as a whole cannot be read.
     """
     report = SourceReport(label)
-    return BuildResult(_stream(located, convert, report, limit, on_progress), report)
+    report.unread.extend(located.unread_lines())
+    records = (read or every_record)(located, report.lost.append)
+    return BuildResult(_stream(records, convert, report, limit, on_progress), report)
 
 
 def _stream(
-    located: Located,
+    source: Generator[Record],
     convert: Callable[[Record], Converted],
     report: SourceReport,
     limit: int | None,
     on_progress: Progress | None,
 ) -> Iterator[Conversation]:
     # Closed on exit, so that no file stays open when a consumer stops early.
-    with closing(_records(located, report)) as records:
+    with closing(source) as records:
         for record in records:
             if limit is not None and report.kept >= limit:
                 report.limited = True
@@ -144,10 +154,10 @@ def _stream(
     report.check()
 
 
-def _records(located: Located, report: SourceReport) -> Generator[Record]:
-    report.unread.extend(located.unread_lines())
+def every_record(located: Located, on_lost: OnLost) -> Generator[Record]:
+    """Yield the records of all files, in order."""
     for file in located.files:
-        with closing(read_records(file, report.lost.append)) as records:
+        with closing(read_records(file, on_lost)) as records:
             yield from records
 
 
@@ -164,7 +174,7 @@ def _account(
         return None
     report.keep(changes, conversation)
     report.faults.update(faults)
-    return replace(conversation, where=record.where)
+    return replace(conversation, where=conversation.where or record.where)
 
 
 def object_of(record: Record) -> Mapping[str, Any]:

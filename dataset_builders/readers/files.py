@@ -16,6 +16,7 @@ from dataset_builders.readers.records import read_records as read_records
 from dataset_builders.readers.records import split_of as split_of
 from dataset_builders.readers.saved import saved_files
 from dataset_builders.readers.splits import select_splits
+from dataset_builders.readers.trials import files_of, trials_of
 
 _FORMATS = ".parquet, .jsonl or .json files (the last two also with .gz, .zst or .xz)"
 _EXPECTED = f"expected {_FORMATS} in the folder itself or in its data/"
@@ -34,12 +35,14 @@ class Located(NamedTuple):
         unread: Data files of the folder that are skipped: of another format, or copies of a file
             that is read.
         evaluation: Evaluation splits, which are skipped.
+        trials: Folders of harbor's trials; the files are theirs.
     """
 
     root: Path
     files: tuple[Path, ...]
     unread: tuple[Path, ...] = ()
     evaluation: tuple[str, ...] = ()
+    trials: tuple[Path, ...] = ()
 
     def unread_lines(self) -> list[str]:
         """Return one report line per skipped file or split."""
@@ -97,7 +100,11 @@ def locate(
         found = _glob(root, data_files, path)
     else:
         found = _found(root, splits, path, all_splits=all_splits)
-    if found.files[0].suffix == ".arrow" or (not splits and (data_files or all_splits)):
+    if (
+        found.trials
+        or found.files[0].suffix == ".arrow"
+        or (not splits and (data_files or all_splits))
+    ):
         return found
     chosen, evaluation = select_splits(found.files, splits, path)
     unread = [file for file in found.unread if not splits or split_of(file) in splits]
@@ -150,6 +157,9 @@ def _glob(root: Path, patterns: Sequence[str], path: str) -> Located:
 
 
 def _found(root: Path, splits: Sequence[str] | None, path: str, *, all_splits: bool) -> Located:
+    trials = trials_of(root)
+    if trials:
+        return Located(root, tuple(file for t in trials for file in files_of(t)), trials=trials)
     saved = saved_files(root, splits, path, all_splits=all_splits)
     if saved is None:
         return _discover(root, path)

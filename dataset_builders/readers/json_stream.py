@@ -25,7 +25,7 @@ _DECODER = json.JSONDecoder()
 _FIRST_KEYS = ("id", "conversations", "messages", "prompt", "instruction", "schema_version")
 _FIRST_KEY_MAX = 64  # longest record key, in characters, that resuming searches for
 _ITEM_START_MAX = 512  # characters; above the longest match, with every character escaped
-_ITEM_KEYS = ("conversations", "messages", "prompt", "instruction", "steps")
+_ITEM_KEYS = ("conversations", "messages", "prompt", "instruction", "steps", "traces", "request")
 _SEPARATORS = re.compile(r"[ \t\r\n,]*")
 
 # An error this close to the end of the text read so far may only mean that the rest

@@ -42,7 +42,9 @@ _OTHER_ENCODINGS = (
 # ASCII at two bytes a character, the commonest case without a mark.
 _UTF16_UNMARKED = re.compile(rb"(?:[\t\r\n -~]\x00){8}|(?:\x00[\t\r\n -~]){8}")
 # Keys that mark a file with a single object as one record, not as a wrapper around records.
-_RECORD_KEYS = frozenset(("messages", "conversations", "steps", "content", "prompt", "instruction"))
+_RECORD_KEYS = frozenset(
+    ("messages", "conversations", "steps", "content", "prompt", "instruction", "traces", "request")
+)
 
 
 class Record(NamedTuple):

@@ -6,10 +6,11 @@ record that it reads.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from dataset_builders.conversation import Conversation
 from dataset_builders.errors import DataError
@@ -20,12 +21,49 @@ MAX_SAMPLES = 3
 UNKNOWN_MODEL = "unknown"
 """Counter of conversations whose author model is unknown."""
 
+_CHOSEN = {
+    "train_on": "turns taken out of training by train_on",
+    "reasoning": "turns whose reasoning was dropped",
+    "reasoning_only": "turns not trained, since they held only reasoning",
+}
+"""Steps in `changed` that repair nothing, and what they count; see `sources.row_steps`."""
+
 _MAX_DETAIL = 300  # characters; a detail may quote a field of any length
 _MAX_NAMES = 256  # tasks, models; rows of unknown origin may each have one of their own
 _MAX_IDS = 2**18  # identifiers that are remembered, some 40 MB
 
 OTHER = "(other)"
 """Counter of all tasks, or models, beyond the first 256."""
+
+
+class Rewards(NamedTuple):
+    """Number, sum, minimum and maximum of the rewards of the conversations of a source."""
+
+    number: int = 0
+    total: float = 0.0
+    lowest: float = math.inf
+    highest: float = -math.inf
+
+    def with_one(self, reward: float) -> Rewards:
+        """Return these and one more."""
+        return Rewards(
+            self.number + 1,
+            self.total + reward,
+            min(self.lowest, reward),
+            max(self.highest, reward),
+        )
+
+    def to_dict(self) -> dict[str, float]:
+        """Return JSON-ready values: `count`, `mean`, `min`, `max`."""
+        mean = self.total / self.number
+        return {"count": self.number, "mean": mean, "min": self.lowest, "max": self.highest}
+
+    def summary(self) -> str:
+        """Return them as a part of a readable line."""
+        return (
+            f"{self.number:,} with a reward, mean {self.total / self.number:.4g} "
+            f"({self.lowest:.4g} to {self.highest:.4g})"
+        )
 
 
 @dataclass(slots=True)
@@ -51,6 +89,8 @@ class SourceReport:
             `trained_turns`: the numbers of AgentInstruct's dataset card.
         duplicate_ids: Kept conversations whose identifier an earlier one with other
             messages has; among the first 262,144 identifiers, so that memory is bounded.
+        rewards: Of the kept conversations with a reward, their number, sum, minimum and maximum;
+            none if no conversation has one.
         repeated: Kept conversations whose messages and tools an earlier one has, flags
             included; among the first 262,144.
     """
@@ -69,6 +109,7 @@ class SourceReport:
     tasks: dict[str, dict[str, int]] = field(default_factory=dict)
     duplicate_ids: int = 0
     repeated: int = 0
+    rewards: Rewards | None = None
     # Hash of the messages that first had an identifier, by hash of the identifier.
     _ids: dict[int, int] = field(default_factory=dict, repr=False)
     _contents: set[int] = field(default_factory=set, repr=False)
@@ -102,6 +143,8 @@ class SourceReport:
         if conversation is not None:
             self._count_task(conversation)
             self._count_again(conversation)
+            if conversation.reward is not None:
+                self.rewards = (self.rewards or Rewards()).with_one(conversation.reward)
 
     def count_model(self, name: str) -> None:
         """Count a kept conversation by the model that wrote it ("" if unknown)."""
@@ -159,8 +202,7 @@ class SourceReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-ready values, highest counts first."""
-        faults = {"faults": dict(self.faults.most_common())} if self.faults else {}
-        return {
+        found: dict[str, Any] = {
             "source": self.source,
             "read": self.read,
             "kept": self.kept,
@@ -174,8 +216,9 @@ class SourceReport:
             "tasks": {task: dict(counts) for task, counts in self.tasks.items()},
             "duplicate_ids": self.duplicate_ids,
             "repeated": self.repeated,
-            **faults,
         }
+        found |= {"faults": dict(self.faults.most_common())} if self.faults else {}
+        return found | ({"rewards": self.rewards.to_dict()} if self.rewards else {})
 
     def summary(self) -> str:
         """Return the report as one readable line."""
@@ -184,14 +227,20 @@ class SourceReport:
             text += " (stopped at the limit)"
         if self.dropped:
             text += f"; dropped {_counts(self.dropped)}"
-        if self.changed:
-            text += f"; turns repaired: {_counts(self.changed)}"
+        repaired = Counter({n: c for n, c in self.changed.items() if n not in _CHOSEN})
+        if repaired:
+            text += f"; turns repaired: {_counts(repaired)}"
+        for name, words in _CHOSEN.items():
+            if count := self.changed[name]:
+                text += f"; {words}: {count:,}"
         if self.faults:
             text += f"; known faults: {_counts(self.faults)}"
         if self.duplicate_ids:
             text += f"; {self.duplicate_ids:,} with the id of another"
         if self.repeated:
             text += f"; {self.repeated:,} the same as an earlier one"
+        if self.rewards:
+            text += f"; {self.rewards.summary()}"
         if set(self.models) - {UNKNOWN_MODEL}:
             text += f"; written by {_counts(self.models)}"
         if self.lost:

@@ -19,6 +19,7 @@ from dataset_builders.formats.meaning import (
     TURN_FIELDS,
     carried,
 )
+from dataset_builders.formats.openai_log import is_log
 from dataset_builders.readers.files import Located, read_records
 from dataset_builders.readers.json_stream import BadRecord, OnLost
 from dataset_builders.readers.turn_lists import turn_list
@@ -59,11 +60,14 @@ def detect_format(spec: SourceSpec, files: Located | None = None) -> Format:
         DataError: None of the first records has a known shape, or it has one that cannot
             become conversations.
     """
+    source = files or located(spec)
+    if source.trials:
+        return "harbor"
     seen = 0
     chat = False
     causes: list[str] = []
     lost: list[str] = []
-    for where, value in islice(_values(files or located(spec), lost.append), _LOOK_AT):
+    for where, value in islice(_values(source, lost.append), _LOOK_AT):
         seen += 1
         if isinstance(value, BadRecord) and not causes:
             causes.append(f"{where}: {value.detail}")
@@ -80,8 +84,8 @@ def detect_format(spec: SourceSpec, files: Located | None = None) -> Format:
         raise DataError(f"{spec.path}: found no records, expected at least one conversation")
     raise DataError(
         f"{spec.path}: format: none of the first {seen} records has a field messages, "
-        "conversations, prompt and completion, instruction and output, content (ADP) or steps "
-        "(ATIF); expected one, or a format to be named"
+        "conversations, prompt and completion, instruction and output, content (ADP), steps "
+        "(ATIF), traces (verifiers) or request and response; expected one, or a format to be named"
         + "".join(f"; {cause}" for cause in [*causes, *lost[:_TELL]])
     )
 
@@ -95,6 +99,10 @@ def _values(source: Located, on_lost: OnLost) -> Iterator[tuple[str, Any]]:
 def _format_of(value: Any, spec: SourceSpec) -> Format | None:
     if not isinstance(value, Mapping) or isinstance(value, BadRecord):
         return None
+    if _is_verifiers(value):
+        return "verifiers"
+    if is_log(value):
+        return "openai_log"
     if "messages" in value:
         return "messages"
     if "conversations" in value:
@@ -114,6 +122,15 @@ def _format_of(value: Any, spec: SourceSpec) -> Format | None:
     ):
         return "adp"
     return None
+
+
+def _is_verifiers(value: Mapping[str, Any]) -> bool:
+    """Whether a record is verifiers' or prime-rl's; a plain prompt and completion is not."""
+    if isinstance(value.get("task"), Mapping) and ("traces" in value or "nodes" in value):
+        return True
+    return {"prompt", "completion", "example_id", "reward"} <= value.keys() or (
+        {"messages", "trace_id", "branch_index"} <= value.keys()
+    )
 
 
 def _format_of_turns(value: Mapping[str, Any]) -> Format | None:

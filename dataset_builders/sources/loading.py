@@ -1,4 +1,4 @@
-"""Source specifications, and reading a source with its format's builder."""
+"""Read a source with its format's builder."""
 
 from __future__ import annotations
 
@@ -8,34 +8,44 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BeforeValidator, Field, WrapValidator
-
-from dataset_builders.cleaning.agent_faults import Step
 from dataset_builders.cleaning.provenance import attributed
-from dataset_builders.cleaning.steps import Cleaner, Cleaning, validate_steps
+from dataset_builders.cleaning.steps import Cleaner, Cleaning
 from dataset_builders.conversation import Conversation
 from dataset_builders.errors import ConfigError, DataError
-from dataset_builders.formats import adp, agentinstruct, atif, completions, messages, sharegpt
+from dataset_builders.formats import (
+    adp,
+    agentinstruct,
+    atif,
+    completions,
+    harbor,
+    messages,
+    openai_log,
+    sharegpt,
+    verifiers,
+)
 from dataset_builders.formats.calls_as_text import stream_calls_as_text
+from dataset_builders.formats.rewards import with_min_reward
 from dataset_builders.readers.building import (
     BuildResult,
     Converted,
     LoadResult,
     Progress,
+    RecordReader,
     build_from_files,
     collect,
 )
 from dataset_builders.readers.files import Located, content_fingerprint, locate
 from dataset_builders.readers.records import stem_of
 from dataset_builders.readers.report import SourceReport
-from dataset_builders.settings import settings
-
-Format = Literal[
-    "agentinstruct", "sharegpt", "messages", "prompt_completion", "alpaca", "adp", "atif"
-]
-"""Name of a format."""
+from dataset_builders.sources.row_steps import (
+    changed_settings,
+    check_row_steps,
+    stream_row_steps,
+)
+from dataset_builders.sources.spec import Format as Format
+from dataset_builders.sources.spec import SourceSpec as SourceSpec
 
 SCHEMA_VERSION = 3
 """Increased when a builder's conversations for the same files change."""
@@ -48,8 +58,14 @@ CONVERTERS: dict[str, Callable[..., Converted]] = {
     "alpaca": completions.convert_alpaca,
     "adp": adp.convert,
     "atif": atif.convert,
+    "verifiers": verifiers.convert,
+    "harbor": harbor.convert,
+    "openai_log": openai_log.convert,
 }
 """What makes a conversation of a record, by format."""
+
+# Formats of which one stored record, or one folder, holds several conversations.
+_READERS: dict[str, RecordReader] = {"verifiers": verifiers.read, "harbor": harbor.read}
 
 # As fingerprints name the formats since their first version.
 _FINGERPRINT_NAMES = {
@@ -62,65 +78,6 @@ _DEFAULT_DATA_FILES = {
     agentinstruct.HUB_ID: agentinstruct.DATA_FILES,
     sharegpt.HUB_ID: sharegpt.DATA_FILES,
 }
-
-
-def _unknown(model: Any) -> Any:
-    return "" if model is None else model
-
-
-@settings
-class SourceSpec:
-    """A source of conversations and which of them to take."""
-
-    path: str = Field(
-        min_length=1, description="File, folder or hub dataset id. `~` is the home folder."
-    )
-    format: Format | None = Field(
-        default=None, description="Format of the records; default: detected from the first ones."
-    )
-    splits: tuple[str, ...] = Field(
-        default=(),
-        description="Splits to read, such as `[db, os]`; default: all except evaluation splits, "
-        "such as `test`.",
-    )
-    data_files: tuple[str, ...] = Field(
-        default=(), description="Glob patterns inside a folder or hub dataset."
-    )
-    revision: str | None = Field(
-        default=None, description="Branch, tag or commit of a hub dataset."
-    )
-    limit: int | None = Field(
-        default=None, ge=1, description="Maximum conversations, from the start; default: all."
-    )
-    weight: float | None = Field(
-        default=None,
-        gt=0,
-        description="Weight within agent or general data, relative to the other sources; default: "
-        "proportional to the number of rows.",
-    )
-    reconstruct_loss: bool = Field(
-        default=False,
-        description="Restore the `loss` flags that a copy of AgentInstruct lost.",
-    )
-    calls_as_text: bool = Field(
-        default=False,
-        description="Convert tool calls to text, for chat templates without tool support.",
-    )
-    clean: Annotated[Cleaning | tuple[Step, ...] | None, WrapValidator(validate_steps)] = Field(
-        default=None,
-        description="For `sharegpt` the cleaning steps by name, default: all, `false`: none; for "
-        "`agentinstruct` a list of `strip_terminal_sequences`, `remove_earlier_task` and "
-        "`drop_foreign_thoughts`, default: none.",
-    )
-    model: Annotated[str, BeforeValidator(_unknown)] = Field(
-        default="",
-        description="Author model of conversations whose record names none, such as `gpt-4`.",
-    )
-
-    @property
-    def label(self) -> str:
-        """Name of the source in reports and messages."""
-        return f"{self.format or 'unknown'}:{self.path}"
 
 
 @dataclass(frozen=True)
@@ -136,7 +93,7 @@ class ResolvedSource:
     files: Located
 
     def __post_init__(self) -> None:
-        _check(self.spec)
+        _check(self.spec, self.files)
 
     @classmethod
     def of(cls, spec: SourceSpec | ResolvedSource) -> ResolvedSource:
@@ -156,7 +113,7 @@ class ResolvedSource:
         """See the function `fingerprint`."""
         spec = self.spec
         assert spec.format is not None
-        parts = {
+        parts: dict[str, Any] = {
             "schema": SCHEMA_VERSION,
             "format": spec.format,
             "builder": "dataset_builders.formats."
@@ -167,6 +124,10 @@ class ResolvedSource:
             "model": spec.model,
             "content": content_fingerprint(self.files),
         }
+        if steps := changed_settings(spec):  # Else the fingerprint of before there were any.
+            parts["row_steps"] = steps
+        if spec.min_reward is not None:
+            parts["min_reward"] = spec.min_reward
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -192,16 +153,21 @@ def stream_source(
     options = _format_options(spec)
     if spec.format == "sharegpt":
         options["cleaner"] = Cleaner(_chat_steps(spec))
-    if spec.format == "atif":
+    if spec.format in ("atif", "harbor"):
         options["model"] = atif.trajectory_model()
+    convert: Callable[..., Converted] = partial(CONVERTERS[str(spec.format)], **options)
+    if spec.min_reward is not None:
+        convert = partial(with_min_reward, convert=convert, minimum=spec.min_reward)
     result = build_from_files(
         resolved.files,
-        partial(CONVERTERS[str(spec.format)], **options),
+        convert,
         label=spec.label,
         limit=spec.limit,
         on_progress=on_progress,
+        read=_READERS.get(str(spec.format)),
     )
     named = attributed(result.conversations, spec.model, result.report)
+    named = stream_row_steps(named, spec, result.report.changed)
     if spec.calls_as_text:
         named = stream_calls_as_text(named, result.report.changed)
     return result._replace(conversations=_at_least_one(named, result.report))
@@ -248,7 +214,7 @@ def fingerprint(source: SourceSpec | ResolvedSource) -> str:
     return ResolvedSource.of(source).fingerprint
 
 
-def _check(spec: SourceSpec) -> None:
+def _check(spec: SourceSpec, found: Located | None = None) -> None:
     if spec.format is None or spec.format not in CONVERTERS:
         raise ConfigError(
             f"{spec.path}: format: found {spec.format!r}, expected one of {', '.join(CONVERTERS)}"
@@ -262,8 +228,14 @@ def _check(spec: SourceSpec) -> None:
             f"{spec.label}: clean: found a list for format {spec.format}, expected one only for "
             "agentinstruct"
         )
+    if spec.format == "harbor" and found is not None and not found.trials:
+        raise ConfigError(
+            f"{spec.label}: found no folder of a trial (config.json and agent/trajectory.json), "
+            "expected a harbor job, or the folder of one trial"
+        )
     if spec.reconstruct_loss and spec.format != "agentinstruct":
         raise ConfigError(f"{spec.label}: reconstruct_loss: only for the format agentinstruct")
+    check_row_steps(spec)
 
 
 def located(spec: SourceSpec) -> Located:

@@ -30,8 +30,8 @@ def to_dataset(
 
     Returns:
         Columns `id`, `source`, `task` and `messages`, a list of `role`, `content` and
-        `train`; the tool fields, `reasoning_content`, `tools` (JSON text) and `model` only
-        if a conversation has any.
+        `train`; the tool fields, `reasoning_content`, `tools` (JSON text), `model` and
+        `reward` only if a conversation has any.
     """
     from datasets import concatenate_datasets
 
@@ -59,7 +59,13 @@ def _part(
 
 
 def _features(
-    *, tool_calls: bool, names: bool, tools: bool, model: bool, reasoning: bool
+    *,
+    tool_calls: bool,
+    names: bool,
+    tools: bool,
+    model: bool,
+    reasoning: bool,
+    reward: bool = False,
 ) -> Features:
     from datasets import Features, List, Value
 
@@ -76,4 +82,5 @@ def _features(
     row: dict[str, Any] = {"id": text, "source": text, "task": text, "messages": List(message)}
     row |= {"tools": text} if tools else {}
     row |= {"model": text} if model else {}
+    row |= {"reward": Value("float64")} if reward else {}
     return Features(row)

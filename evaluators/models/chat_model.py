@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dataset_builders.conversation import Message
 from dataset_builders.encoding.coding import Coder
 from dataset_builders.endpoints.answer import Answer, read_answer
-from dataset_builders.errors import ConfigError, MaskError
+from dataset_builders.errors import MaskError
 from dataset_builders.masks.chat import ChatRenderer
 from dataset_builders.reasoning import mark_tokens, opens_thought
 from evaluators.models.interface import Decoding, Values
 from evaluators.models.letter_tokens import tokens_writing
+from evaluators.models.local_calls import LocalCalls
 from evaluators.stats.intervals import log_sum
 
 if TYPE_CHECKING:
@@ -35,7 +37,8 @@ class LocalModel:
 
     Prompts are rendered and encoded by the same code as training rows. For most templates a model
     therefore gets exactly the prefix it was trained on; turns for which this does not hold are
-    counted in a build's report (`off_prompt`). Call it within
+    counted in a build's report (`off_prompt`). Tools are shown, and calls read, as the chat
+    template writes them; see `LocalCalls`. Call it within
     `evaluators.models.eval_mode.evaluation_mode`.
 
     Args:
@@ -80,15 +83,17 @@ class LocalModel:
         tools: Sequence[str] | None = None,
     ) -> list[str | None]:
         """See `LanguageModel.chat`."""
-        if any(tools or ()):
-            raise ConfigError("tools: a model in this process cannot be offered tools yet")
-        return self._answer([self.prompt_ids(dialogue) for dialogue in dialogues], decoding)
+        offered = tools or [""] * len(dialogues)
+        prompts = [
+            self.prompt_ids(dialogue, each)
+            for dialogue, each in zip(dialogues, offered, strict=True)
+        ]
+        return self._answer(prompts, decoding, offered)
 
     def continue_text(self, prompts: Sequence[str], decoding: Decoding) -> list[str | None]:
         """See `LanguageModel.continue_text`."""
-        return self._answer(
-            [self._tokenizer(_sound(text))["input_ids"] for text in prompts], decoding
-        )
+        rows = [self._tokenizer(_sound(text))["input_ids"] for text in prompts]
+        return self._answer(rows, decoding, [""] * len(rows))
 
     def next_token_logprobs(
         self, dialogues: Sequence[Sequence[Message]], candidates: Sequence[str]
@@ -105,46 +110,64 @@ class LocalModel:
             found.append(None if sums is None else Values(sums, prompt_tokens=len(prompt)))
         return found
 
-    def prompt_ids(self, dialogue: Sequence[Message]) -> list[int]:
-        """Return the ids of the prompt for the next assistant turn."""
+    def prompt_ids(self, dialogue: Sequence[Message], tools: str = "") -> list[int]:
+        """Return the ids of the prompt for the next assistant turn.
+
+        Args:
+            dialogue: Messages so far.
+            tools: JSON text of the tools that the model may call, or "".
+        """
         messages = [_sound_message(message) for message in dialogue]
+        if tools or any(message.tool_calls for message in messages):
+            messages, tools = self._calls.prompt(messages, _sound(tools))
         # As for training rows: control tokens in a dialogue's content stay text.
         try:
-            return self._coder.prompt_ids(self._renderer.render_prompt(messages))
+            return self._coder.prompt_ids(self._renderer.render_prompt(messages, tools))
         except MaskError as error:
             if error.reason == "reasoning":
                 # The template cannot render earlier reasoning, so the model does not see it.
-                return self.prompt_ids([replace(m, reasoning=None) for m in messages])
+                return self.prompt_ids([replace(m, reasoning=None) for m in messages], tools)
             apart = [replace(m, content=self._apart(m.content)) for m in messages]
             if apart == messages:
                 raise
         # The template changed an escaped token, for example by cutting off a thought. A model may
         # write anything, and one turn must not abort an evaluation.
         _log.warning("a dialogue's control tokens are shown with a blank in them")
-        return self._coder.prompt_ids(self._renderer.render_prompt(apart))
+        return self._coder.prompt_ids(self._renderer.render_prompt(apart, tools))
+
+    @cached_property
+    def _calls(self) -> LocalCalls:
+        ends = [self._tokenizer.convert_ids_to_tokens(i) for i in self._end_ids]
+        return LocalCalls(self._tokenizer, ends)
 
     def _apart(self, text: str) -> str:
         for token in sorted(self._renderer.control_tokens, key=len, reverse=True):
             text = text.replace(token, f"{token[0]} {token[1:]}")
         return text
 
-    def _answer(self, prompts: list[list[int]], decoding: Decoding) -> list[str | None]:
+    def _answer(
+        self, prompts: list[list[int]], decoding: Decoding, tools: Sequence[str]
+    ) -> list[str | None]:
         limit = decoding.max_new_tokens
 
-        def generate(rows: list[list[int]]) -> list[str]:
+        def generate(rows: list[list[int]]) -> list[list[int]]:
             stopped = self._stopped(decoding.stop) if decoding.stop else None
-            answers = self._tokens.generate(rows, decoding, self._end_ids, stopped)
-            return [
-                self._said(ids, decoding.stop, len(ids) >= limit, self._in_thought(row))
-                for row, ids in zip(rows, answers, strict=True)
-            ]
+            return self._tokens.generate(rows, decoding, self._end_ids, stopped)
 
-        return self._where_fitting(prompts, limit, generate)
+        written = self._where_fitting(prompts, limit, generate)
+        return [
+            None if ids is None else self._said(ids, decoding, self._in_thought(row), each)
+            for row, ids, each in zip(prompts, written, tools, strict=True)
+        ]
 
-    def _said(self, ids: list[int], stop: Sequence[str], full: bool, opened: bool) -> Answer:
-        text = self._decode(ids)
-        said = _cut(text, stop)
-        return read_answer(Answer(said.strip(), cut=full and said == text), opened=opened)
+    def _said(self, ids: list[int], decoding: Decoding, opened: bool, tools: str) -> Answer:
+        # What marks a call is often a special token.
+        text = str(self._tokenizer.decode(ids)) if tools else self._decode(ids)
+        said = _cut(text, decoding.stop)
+        cut = len(ids) >= decoding.max_new_tokens and said == text
+        if tools:
+            return self._calls.read(said, tools, opened=opened, cut=cut)
+        return read_answer(Answer(said.strip(), cut=cut), opened=opened)
 
     def _where_fitting(
         self, prompts: list[list[int]], room: int, ask: Callable[[list[list[int]]], list[_T]]
@@ -192,7 +215,9 @@ def _sound(text: str) -> str:
 
 def _sound_message(message: Message) -> Message:
     reasoning = message.reasoning and _sound(message.reasoning)
-    return replace(message, content=_sound(message.content), reasoning=reasoning)
+    calls = tuple(replace(c, arguments=_sound(c.arguments)) for c in message.tool_calls)
+    content = _sound(message.content)
+    return replace(message, content=content, reasoning=reasoning, tool_calls=calls)
 
 
 def _cut(text: str, stop: Sequence[str]) -> str:

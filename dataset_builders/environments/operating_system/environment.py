@@ -20,7 +20,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from dataset_builders.cleaning.terminal import plain_text
 from dataset_builders.environments.base import (
@@ -83,6 +83,8 @@ class OperatingSystemEnvironment(TextEnvironment):
         render_mode: Gymnasium's; unused, nothing is rendered.
         silence_seconds: Time without output after which a command is stopped. AgentBench's
             is five; a slow machine may need more.
+        dialogue: "text", or "tools" for tool calls in the format of AgentBench's function-calling
+            version; `EnvironmentSpec` chooses the dialogue by it.
     """
 
     name: ClassVar[str] = "os"
@@ -97,7 +99,9 @@ class OperatingSystemEnvironment(TextEnvironment):
         data: str | Path | None = None,
         render_mode: str | None = None,
         silence_seconds: float = SILENCE_SECONDS,
+        dialogue: Literal["text", "tools"] = "text",
     ) -> None:
+        del dialogue
         super().__init__(data, render_mode)
         if silence_seconds <= 0:
             raise ConfigError(f"os: silence_seconds: found {silence_seconds}, expected more than 0")

@@ -230,7 +230,7 @@ def test_build_takes_the_plan_of_the_mix(
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["--eta-unit", "byte"], ["eta_unit: found 'byte'"]),
+        (["--eta-unit", "byte"], ["--eta-unit: found 'byte'"]),
         (["--eta", "0", "--sampling", "luck"], ["mode: found 'luck'"]),
         (["--task-weight", "db"], ["--task-weight: found 'db', expected TASK=NUMBER"]),
         (["--task-weight", "db=much"], ["--task-weight: found 'db=much'"]),

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from agenttuning_plugin.cli.common import name_options
+from agenttuning_plugin.cli.common import command_of, name_options, options_of
 from agenttuning_plugin.cli.main import app
 
 ROOT = Path(__file__).resolve().parents[3]
-OURS = re.compile(r"(?<![\w-])--(?:out|data|option|prompt|agentinstruct|judge-model|num-tasks)\b")
+OURS = re.compile(
+    r"(?<![\w-])--(?:out|data|option|prompt|agentinstruct|judge-model|num-tasks|adapter|model-name|"
+    r"general|replay-data|prices)\b"
+)
 
 
 @pytest.mark.parametrize(
@@ -21,12 +24,17 @@ OURS = re.compile(r"(?<![\w-])--(?:out|data|option|prompt|agentinstruct|judge-mo
         (["collect", "--env", "os"], "name another `out`", "name another --out"),
         (["env", "validate", "os"], "its folder (`data`)", "its folder (--data)"),
         (["collect"], "`made_up` and `key_variable`", "`made_up` and --key-variable"),
+        (["collect"], "num_tasks: found 0", "--num-tasks: found 0"),
+        (["evaluate"], "a: adapter: found 0 (`limit`)", "a: --adapter: found 0 (--limit)"),
         (["recipe", "list"], "name another `out`", "name another `out`"),
         ([], "name another `out`", "name another `out`"),
     ],
 )
 def test_a_setting_becomes_the_commands_option(argv: list[str], text: str, expected: str) -> None:
-    assert name_options(app, argv, text) == expected
+    command = command_of(app)
+    for word in argv:
+        command = getattr(command, "commands", {}).get(word, command)
+    assert name_options(text, options_of(command), leading=True) == expected
 
 
 def messages(source: str) -> list[str]:
@@ -39,7 +47,9 @@ def messages(source: str) -> list[str]:
 
 def test_lower_layers_name_no_options_of_the_command_line() -> None:
     files = [
-        file for each in ("dataset_builders", "evaluators") for file in (ROOT / each).rglob("*.py")
+        file
+        for each in ("dataset_builders", "evaluators", "agenttuning_plugin/evaluation")
+        for file in (ROOT / each).rglob("*.py")
     ]
     found = [
         (file.name, text)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from agenttuning_plugin.evaluation.request_options import configured, judge_settings
+from agenttuning_plugin.cli.request_options import judge_settings
+from agenttuning_plugin.evaluation.served_sampling import configured
 from dataset_builders.conversation import Message
 from dataset_builders.endpoints.address import check_address, hint, lacks_scheme
 from dataset_builders.endpoints.endpoint import Endpoint as Place

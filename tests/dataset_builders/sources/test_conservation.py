@@ -87,6 +87,48 @@ VALID: dict[str, list[dict[str, Any]]] = {
             "steps": [{"step_id": 1, "source": "user", "message": "q"}, STEP],
         }
     ],
+    "verifiers": [
+        {
+            "example_id": 1,
+            "prompt": [USER],
+            "completion": [
+                {"role": "assistant", "content": "", "tool_calls": [json.dumps(CALL)]},
+                TOOL,
+                {"role": "assistant", "content": "a", "reasoning_content": "r"},
+            ],
+            "reward": 1.0,
+            "error": None,
+            "is_completed": True,
+            "is_truncated": False,
+            "stop_condition": "max_turns_reached",
+            "tool_defs": [{"name": "f", "description": "d", "parameters": {}}],
+            "info": {"oai_tools": json.dumps([SCHEMA])},
+        },
+        {"example_id": 2, "prompt": "q", "completion": "a", "reward": 0, "task": "t", "model": "m"},
+    ],
+    "openai_log": [
+        {
+            "id": "1",
+            "request": {"model": "m", "messages": [USER], "tools": [SCHEMA]},
+            "response": {
+                "model": "m-1",
+                "choices": [{"message": REPLY | {"refusal": None}, "finish_reason": "tool_calls"}],
+            },
+            "metadata": {"task": "t"},
+            "reward": 0.5,
+            "team": "m",
+        },
+        {
+            "id": "batch-2",
+            "custom_id": "2",
+            "request": json.dumps({"body": {"messages": [USER, REPLY, TOOL]}}),
+            "response": {
+                "status_code": 200,
+                "body": {"choices": [{"message": {"role": "assistant", "content": "a"}}]},
+            },
+            "error": None,
+        },
+    ],
 }  # fmt: skip
 
 
@@ -212,7 +254,8 @@ def run(format: Format, folder: Path, examples: int, size: int) -> int:
 
 
 def test_every_format_is_tested() -> None:
-    assert set(VALID) == set(CONVERTERS) == set(get_args(Format))
+    # A job of harbor is a folder: see test_harbor.
+    assert set(VALID) | {"harbor"} == set(CONVERTERS) == set(get_args(Format))
 
 
 @pytest.mark.parametrize("format", VALID)

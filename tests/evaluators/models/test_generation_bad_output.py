@@ -20,6 +20,7 @@ from evaluators.models.target import Decoding  # noqa: E402
 from evaluators.models.token_model import TokenModel  # noqa: E402
 from evaluators.runner import run_evaluator  # noqa: E402
 from evaluators.tasks.agent_task import AgentTaskEvaluator  # noqa: E402
+from tests.support.bigram_models import bigram_model  # noqa: E402
 
 Make = Callable[..., EvalTarget]
 
@@ -29,29 +30,7 @@ def speaker(small_tokenizer: Any) -> Make:
     """Makes real models whose weights let every token be followed by a given one."""
 
     def make(follows: Mapping[str, str], otherwise: str, tokenizer: Any = None) -> EvalTarget:
-        tokenizer = tokenizer or small_tokenizer
-        number = tokenizer.convert_tokens_to_ids
-        config = transformers.LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=512,
-            intermediate_size=16,
-            num_hidden_layers=1,
-            num_attention_heads=8,
-            tie_word_embeddings=False,
-            max_position_embeddings=8192,
-        )
-        model = transformers.LlamaForCausalLM(config).eval()
-        with torch.no_grad():
-            # The layer adds nothing, and a token's vector is a place of its own.
-            model.model.layers[0].self_attn.o_proj.weight.zero_()
-            model.model.layers[0].mlp.down_proj.weight.zero_()
-            model.model.embed_tokens.weight.copy_(torch.eye(len(tokenizer), 512))
-            model.lm_head.weight.zero_()
-            model.lm_head.weight[number(otherwise)] = 1.0
-            for before, after in follows.items():
-                model.lm_head.weight[number(otherwise), number(before)] = 0.0
-                model.lm_head.weight[number(after), number(before)] = 1.0
-        return EvalTarget(model, tokenizer)
+        return bigram_model(tokenizer or small_tokenizer, follows, otherwise)
 
     return make
 

@@ -1,4 +1,4 @@
-"""Command line options for requests to a server: sampling and extra fields."""
+"""Options of requests to a server: sampling and extra fields."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from dataset_builders.errors import ConfigError
 from dataset_builders.settings import read_settings
 
 if TYPE_CHECKING:
-    from dataset_builders.endpoints.requests import Sampling
-    from evaluators.evaluator import EvalTarget
     from evaluators.models.judge_settings import JudgeSettings
 
 _OWN = ("model", "messages", "stream")
@@ -89,29 +87,3 @@ def judge_settings(
     given: dict[str, Any] = {"model": model, "base_url": base_url, "api_key_env": api_key_env}
     given |= {"temperature": temperature or 0.0, "token_field": token_field, "request": fields}
     return read_settings(JudgeSettings, given, "judge")
-
-
-def configured(subject: EvalTarget, sampling: Sampling) -> EvalTarget:
-    """Apply the sampling options to a model.
-
-    Raises:
-        ConfigError: The options apply only to a model on a server, and it is local.
-        EndpointError: The server does not answer.
-    """
-    from dataset_builders.endpoints.requests import Sampling
-    from evaluators.models.endpoint import EndpointModel
-
-    if isinstance(subject.server, EndpointModel):
-        subject.server.configure(sampling)
-    elif sampling != Sampling():
-        raise ConfigError(
-            "--temperature, --token-field, --request: found with a model that is loaded here, "
-            "expected a URL"
-        )
-    return subject
-
-
-def sampling_heading(sampling: Sampling) -> dict[str, Any]:
-    """Return the options that affect the answers, as part of an evaluation's identity."""
-    options = {"temperature": sampling.temperature, "request": dict(sampling.extra) or None}
-    return {key: value for key, value in options.items() if value is not None}

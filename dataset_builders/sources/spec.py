@@ -1,0 +1,113 @@
+"""What names a source of conversations, and which of them to take: a source of a recipe."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, WrapValidator
+
+from dataset_builders.cleaning.agent_faults import Step
+from dataset_builders.cleaning.steps import Cleaning, validate_steps
+from dataset_builders.row_options import RowSplit
+from dataset_builders.settings import settings
+
+Format = Literal[
+    "agentinstruct",
+    "sharegpt",
+    "messages",
+    "prompt_completion",
+    "alpaca",
+    "adp",
+    "atif",
+    "verifiers",
+    "harbor",
+    "openai_log",
+]
+"""Name of a format."""
+
+
+def _unknown(model: Any) -> Any:
+    return "" if model is None else model
+
+
+@settings
+class SourceSpec:
+    """A source of conversations and which of them to take."""
+
+    path: str = Field(
+        min_length=1, description="File, folder or hub dataset id. `~` is the home folder."
+    )
+    format: Format | None = Field(
+        default=None, description="Format of the records; default: detected from the first ones."
+    )
+    splits: tuple[str, ...] = Field(
+        default=(),
+        description="Splits to read, such as `[db, os]`; default: all except evaluation splits, "
+        "such as `test`.",
+    )
+    data_files: tuple[str, ...] = Field(
+        default=(), description="Glob patterns inside a folder or hub dataset."
+    )
+    revision: str | None = Field(
+        default=None, description="Branch, tag or commit of a hub dataset."
+    )
+    limit: int | None = Field(
+        default=None, ge=1, description="Maximum conversations, from the start; default: all."
+    )
+    weight: float | None = Field(
+        default=None,
+        gt=0,
+        description="Weight within agent or general data, relative to the other sources; default: "
+        "proportional to the number of rows.",
+    )
+    min_reward: float | None = Field(
+        default=None,
+        description="Minimum reward: rows below it, and rows without a reward, are dropped and "
+        "counted; default: all.",
+    )
+    reconstruct_loss: bool = Field(
+        default=False,
+        description="Restore the `loss` flags that a copy of AgentInstruct lost.",
+    )
+    calls_as_text: bool = Field(
+        default=False,
+        description="Convert tool calls to text, for chat templates without tool support.",
+    )
+    clean: Annotated[Cleaning | tuple[Step, ...] | None, WrapValidator(validate_steps)] = Field(
+        default=None,
+        description="For `sharegpt` the cleaning steps by name, default: all, `false`: none; for "
+        "`agentinstruct` a list of `strip_terminal_sequences`, `remove_earlier_task` and "
+        "`drop_foreign_thoughts`, default: none.",
+    )
+    model: Annotated[str, BeforeValidator(_unknown)] = Field(
+        default="",
+        description="Author model of conversations whose record names none, such as `gpt-4`.",
+    )
+    train_on: str = Field(
+        default="all",
+        description="Trained turns that the loss covers: `all`, `last`, `calls` (turns with tool "
+        "calls), `final` (turns without), or a function, `module:function` or "
+        "`./file.py:function`, from a conversation to indices of messages.",
+    )
+    reasoning: Literal["train", "mask", "drop"] = Field(
+        default="train",
+        description="Reasoning of the model's turns: `train`; `mask`: context without loss; "
+        "`drop`: removed.",
+    )
+    rows: RowSplit = Field(
+        default="auto",
+        description="Rows of a conversation: `conversation`: one; `per_turn`: one for each "
+        "trained turn; `auto`: one, or as many as the chat template needs to show each trained "
+        "turn what inference shows.",
+    )
+    keep_last_turns: int | None = Field(
+        default=None,
+        ge=1,
+        description="Assistant turns before a trained turn that its row keeps after the opening; "
+        "default: all.",
+    )
+
+    @property
+    def label(self) -> str:
+        """Name of the source in reports and messages."""
+        return f"{self.format or 'unknown'}:{self.path}"
