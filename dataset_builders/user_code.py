@@ -81,6 +81,11 @@ def _load_file(target: str) -> ModuleType:
     # Named by path and content: an edited file is another module.
     digest = hashlib.sha256(str(path).encode() + b"\0" + content).hexdigest()[:16]
     name = f"agenttuning_user_{digest}"
+    return load_file(path, name)
+
+
+def load_file(path: Path, name: str) -> ModuleType:
+    """Import a Python file as a module of this name, once."""
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)

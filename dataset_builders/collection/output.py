@@ -23,7 +23,6 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from dataset_builders.collection.card import DatasetCard, write_card
@@ -170,14 +169,8 @@ class OutputWriter:
             raise StorageError(f"{self.folder}: cannot be written: {error}") from error
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Remove files that were not finished."""
-        del kind, error, trace
         self._discard()
 
     def add(self, number: int, trajectory: Trajectory) -> None:

@@ -6,7 +6,6 @@ A reference is `package.module:Class`, `./file.py:Class`, or the name of an entr
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from functools import cache
 from hashlib import blake2b
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING
 from dataset_builders.environments.own_code import guarded
 from dataset_builders.errors import ConfigError
 from dataset_builders.settings import suggestion
+from dataset_builders.user_code import load_file
 
 if TYPE_CHECKING:
     from dataset_builders.environments.dialogue import Dialogue
@@ -116,14 +116,4 @@ def _import(target: str) -> ModuleType:
         return sys.modules[name]
     if (folder := str(path.parent)) not in sys.path:
         sys.path.append(folder)  # For modules beside it; last, so that it hides none.
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
+    return load_file(path, name)

@@ -46,6 +46,17 @@ def loss_warnings(report: Mapping[str, Any], max_length: int | None = None) -> l
     return lines
 
 
+def row_notes(report: Mapping[str, Any]) -> list[str]:
+    """State per side how many conversations give rows turn by turn, since eta counts rows."""
+    return [
+        f"{side}: {tokens['by_turn']:,} of {tokens['kept']:,} conversations give "
+        f"{tokens['turn_rows']:,} rows, so that each trained turn has the history of inference; "
+        "an example is a row"
+        for side in ("agent", "general")
+        if (tokens := (report.get(side) or {}).get("tokens") or {}).get("by_turn")
+    ]
+
+
 def _of_sources(side: str, sources: list[Mapping[str, Any]]) -> list[str]:
     read = sum(source["read"] for source in sources)
     reasons: dict[str, int] = {}

@@ -21,6 +21,7 @@ from dataset_builders.row_options import RowOptions
 from tests.support.every_template import PARTS, find_templates, speaking
 from tests.support.template_outcomes import UNENDED
 from tests.support.template_shapes import REWRITTEN, SHAPES, TOOLS
+from tests.support.thinking_template import DROPS_REASONING
 
 pytest.importorskip("transformers")
 
@@ -92,21 +93,6 @@ def turns_of(row: View) -> Iterator[tuple[int, str]]:
         yield index, row.rendered.text[: span.end]
 
 
-# Reasoning before the last user turn is not shown, as by Qwen3's and SmolLM3's templates.
-DROPS = """\
-{%- set ns = namespace(last=-1) %}
-{%- for m in messages %}{% if m.role == 'user' %}{% set ns.last = loop.index0 %}{% endif %}{% endfor %}
-{%- for m in messages %}<|im_start|>{{ m.role }}
-{% if m.reasoning_content and loop.index0 > ns.last %}<think>
-{{ m.reasoning_content }}
-</think>
-
-{% endif %}{{ m.content }}<|im_end|>
-{% endfor %}
-{%- if add_generation_prompt %}<|im_start|>assistant
-{% endif %}"""  # noqa: E501
-
-
 def turn(content: str, reasoning: str | None = None, trained: bool = True) -> Message:
     return Message("assistant", content, trained, reasoning=reasoning)
 
@@ -158,7 +144,7 @@ def texts(tokenizer: Any, rows: list[TokenRow]) -> list[tuple[str, list[str]]]:
 @pytest.fixture(scope="module")
 def drops(small_tokenizer: Any) -> Any:
     tokenizer = copy.deepcopy(small_tokenizer)
-    tokenizer.chat_template = DROPS
+    tokenizer.chat_template = DROPS_REASONING
     return tokenizer
 
 
