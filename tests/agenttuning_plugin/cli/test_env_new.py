@@ -84,6 +84,12 @@ def test_a_name_that_cannot_be_one_is_one_line(
     assert not list(folder.iterdir())
 
 
+def test_the_guide_shows_it_whole(run: Run, folder: Path) -> None:
+    run("env", "new", "support")
+    guide = (ROOT / "docs/guides/custom-environment.md").read_text("utf-8")
+    assert f"```python\n{(folder / 'support.py').read_text()}```\n" in guide
+
+
 def test_a_text_environment_becomes_rows(run: Run, folder: Path) -> None:
     run("env", "new", "number_game", "--text")
     given = ["--env", "./number_game.py:NumberGame", "--oracle", "--out", "data"]
