@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,13 +21,15 @@ from dataset_builders.sources.inputs import resolve_source
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from dataset_builders.sources.spec import SourceSpec
+
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def build_to_disk(
     out: Path,
     *,
-    agent: list[str],
+    agent: Sequence[str | SourceSpec],
     general: list[str],
     plan: Plan,
     num_examples: int,
@@ -44,7 +46,7 @@ def build_to_disk(
 
     Args:
         out: Folder to make.
-        agent: Agent data: paths and hub ids.
+        agent: Agent data: paths, hub ids or specs.
         general: General data, likewise.
         plan: What the mix should be like.
         num_examples: Length of the mix.
