@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from agenttuning_plugin.trainers.axolotl import AgentTuningPlugin as AgentTuningPlugin
     from agenttuning_plugin.training_data.run import TrainingRun as TrainingRun
     from agenttuning_plugin.training_data.trainer_checks import sft_defaults as sft_defaults
+    from dataset_builders.environments.base import TextEnvironment as TextEnvironment
+    from dataset_builders.environments.dialogue import Dialogue as Dialogue
+    from dataset_builders.environments.tool_environment import ToolEnvironment as ToolEnvironment
+    from dataset_builders.environments.tool_functions import tool as tool
     from dataset_builders.errors import AgentTuningError as AgentTuningError
     from dataset_builders.mixing.mixes import build_mix as build_mix
     from dataset_builders.sources.loading import SourceSpec as SourceSpec

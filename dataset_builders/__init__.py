@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from dataset_builders.conversation import Conversation as Conversation
     from dataset_builders.conversation import Message as Message
     from dataset_builders.conversation import ToolCall as ToolCall
+    from dataset_builders.environments.base import TextEnvironment as TextEnvironment
+    from dataset_builders.environments.dialogue import Dialogue as Dialogue
+    from dataset_builders.environments.tool_environment import ToolEnvironment as ToolEnvironment
+    from dataset_builders.environments.tool_functions import tool as tool
     from dataset_builders.errors import AgentTuningError as AgentTuningError
     from dataset_builders.errors import ConfigError as ConfigError
     from dataset_builders.errors import DataError as DataError

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from dataset_builders.errors import DataError
+from dataset_builders.row_options import RowOptions
 from dataset_builders.tools import ToolCall as ToolCall
 from dataset_builders.tools import finite_number, parse_tool_calls, parse_tools
 from dataset_builders.tools import metadata_text as metadata_text
@@ -67,6 +68,7 @@ class Conversation:
         where: The record it was read from, such as "db.jsonl:812", or "". Not compared:
             a conversation stays the same wherever a copy of it lies.
         entry: Number of its source among those of one side of a mix, from 0. Not compared.
+        options: How its rows are made, if its source says so. Not compared.
         reward: Score of the rollout that it records, if known. Not compared.
     """
 
@@ -78,6 +80,7 @@ class Conversation:
     model: str = ""
     where: str = field(default="", compare=False)
     entry: int = field(default=0, compare=False)
+    options: RowOptions | None = field(default=None, compare=False, repr=False)
     reward: float | None = field(default=None, compare=False)
 
     @classmethod

@@ -15,16 +15,18 @@ import re
 from collections.abc import Iterable
 
 _TAG = r"(?:seed:|mm:)?think(?:ing)?|thoughts?|reasoning"
-_OPEN = (
+OPENING_MARK = (
     rf"<(?:{_TAG})>|\[THINK\]|<\|START_THINKING\|>|<\|begin_of_thought\|>|◁think▷|"
     r"<\|channel>(?:thought|analysis)\b"
 )
-_CLOSE = rf"</(?:{_TAG})>|\[/THINK\]|<\|END_THINKING\|>|<\|end_of_thought\|>|◁/think▷|<channel\|>"
+CLOSING_MARK = (
+    rf"</(?:{_TAG})>|\[/THINK\]|<\|END_THINKING\|>|<\|end_of_thought\|>|◁/think▷|<channel\|>"
+)
 # In the middle of a line it is a mention of the mark: `use the <think> tag`.
-_OPENING = re.compile(rf"^[^\S\n]*(?:{_OPEN})", re.IGNORECASE | re.MULTILINE)
-_CLOSING = re.compile(_CLOSE, re.IGNORECASE)
-_MARK = re.compile(rf"{_OPEN}|{_CLOSE}", re.IGNORECASE)
-_OPENS_PROMPT = re.compile(rf"(?:{_OPEN})\s*\Z", re.IGNORECASE)
+_OPENING = re.compile(rf"^[^\S\n]*(?:{OPENING_MARK})", re.IGNORECASE | re.MULTILINE)
+_CLOSING = re.compile(CLOSING_MARK, re.IGNORECASE)
+_MARK = re.compile(rf"{OPENING_MARK}|{CLOSING_MARK}", re.IGNORECASE)
+_OPENS_PROMPT = re.compile(rf"(?:{OPENING_MARK})\s*\Z", re.IGNORECASE)
 
 _CHANNEL = re.compile(
     r"<\|channel\|>\s*(?P<name>\w+)(?P<to>[^<]*)(?:<\|constrain\|>[^<]*)?<\|message\|>"
@@ -77,6 +79,11 @@ def with_opening(text: str, opened: bool) -> str:
 def spoken(turn: str) -> str:
     """Return a turn without its reasoning; unchanged if it has no reasoning mark."""
     return split_reasoning(turn)[0] if _has_marks(turn) else turn
+
+
+def begins_with_thought(turn: str) -> bool:
+    """Whether a turn begins with the mark that opens a thought."""
+    return _OPENING.match(turn.lstrip()) is not None
 
 
 def with_tags(said: str, reasoning: str | None) -> str:

@@ -114,6 +114,8 @@ ROOMS = {
         "finish_reason",
         "reasoning",
         "tools",
+        "user_code",
+        "row_options",
         "conversation",
         "readers",
         "cleaning",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -57,6 +58,26 @@ def env_list(data: Data = None, as_json: Json = False) -> None:
         console.print(f"[bold]{each.name:16}[/bold] {state} {plain(text)}", soft_wrap=True)
     if command := next((each.command for each in found if each.command), ""):
         console.print(f"next: {plain(command)}", soft_wrap=True)
+
+
+@env_app.command("new")
+def env_new(
+    name: Annotated[str, typer.Argument(help="Name in snake case, such as support_desk.")],
+    text: Annotated[
+        bool, typer.Option("--text", help="Actions are text instead of tool calls.")
+    ] = False,
+) -> None:
+    """Write NAME.py, a small working environment of your own, and its test, to this folder."""
+    from agenttuning_plugin.cli.new_environment import write_environment
+
+    files, reference = write_environment(name, Path(), text=text)
+    for line in (
+        f"wrote {' and '.join(map(str, files))}; next:",
+        f"agenttuning env validate {reference}",
+        f"agenttuning collect --env {reference} --oracle --out {name}_data",
+        f"agenttuning build --agent {name}_data --general CHAT --out mix",
+    ):
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
 @env_app.command("setup")

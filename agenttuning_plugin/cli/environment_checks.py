@@ -171,6 +171,7 @@ def validate_environment(
     Raises:
         AgentTuningError: The split, its data or an optional dependency is missing.
     """
+    environment.check_splits()
     sizes, problem = _sizes(environment, (split,) if split else SPLITS)
     if not sizes:
         raise problem or ConfigError(f"{environment.name}: no split has a task")

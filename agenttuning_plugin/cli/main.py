@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,8 +21,12 @@ from agenttuning_plugin.cli.common import (
     ApiKeyEnv,
     EndOfTurn,
     Json,
+    KeepLastTurns,
     ModelName,
+    Reasoning,
+    RowsOf,
     Template,
+    TrainOn,
     command_of,
     emit,
     prepare_commands,
@@ -158,29 +162,38 @@ def inspect(
     data: Annotated[str, typer.Argument(help="File, folder or hub id.")],
     tokenizer: Annotated[str, typer.Option(help="Folder or hub id of the tokenizer.")],
     index: Annotated[int, typer.Option(min=0, help="Conversation to show, from 0.")] = 0,
+    train_on: TrainOn = "all",
+    reasoning: Reasoning = "train",
+    rows: RowsOf = "auto",
+    keep_last_turns: KeepLastTurns = None,
     chat_template: Template = None,
     end_of_turn: EndOfTurn = None,
     as_json: Json = False,
 ) -> None:
     """Show a conversation as the model sees it, with trained text in green."""
     from agenttuning_plugin.evaluation.model_loading import load_tokenizer
-    from agenttuning_plugin.reports.mask import inspect as look_at
-    from agenttuning_plugin.reports.mask import show
+    from agenttuning_plugin.reports.mask import inspect_rows, show
     from dataset_builders.sources.inputs import resolve_source
-    from dataset_builders.sources.loading import load_source
+    from dataset_builders.sources.loading import SourceSpec, load_source
 
+    options: dict[str, Any] = {"train_on": train_on, "reasoning": reasoning, "rows": rows}
+    spec = SourceSpec(data, keep_last_turns=keep_last_turns, **options)
     loaded = load_tokenizer(tokenizer, chat_template)
-    conversations = load_source(resolve_source(data)).conversations
+    conversations = load_source(resolve_source(spec)).conversations
     if index >= len(conversations):
         raise ConfigError(f"--index: found {index}, expected at most {len(conversations) - 1}")
-    found = look_at(conversations[index], loaded, end_of_turn or ())
-    for line in found.warnings():
-        errors.print(f"warning: {line}", markup=False, soft_wrap=True, style="yellow")
+    found = inspect_rows(conversations[index], loaded, end_of_turn or ())
+    for row in found:
+        for line in row.warnings():
+            errors.print(f"warning: {line}", markup=False, soft_wrap=True, style="yellow")
     if as_json:
-        emit(found.as_json())
+        first, *more = [row.as_json() for row in found]
+        emit({"id": first["id"], "rows": [first, *more]} if more else first)
         return
-    console.print(show(found.rendered, colour=console.is_terminal))
-    console.print(f"\n[dim]{plain(found.summary())}[/dim]")
+    for number, row in enumerate(found, 1):
+        console.print(show(row.rendered, colour=console.is_terminal))
+        which = f"row {number} of {len(found)}, " if len(found) > 1 else ""
+        console.print(f"\n[dim]{which}{plain(row.summary())}[/dim]")
 
 
 @app.command()

@@ -9,7 +9,16 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from agenttuning_plugin.cli.common import EndOfTurn, Json, Template, emit
+from agenttuning_plugin.cli.common import (
+    EndOfTurn,
+    Json,
+    KeepLastTurns,
+    Reasoning,
+    RowsOf,
+    Template,
+    TrainOn,
+    emit,
+)
 from agenttuning_plugin.console import console, errors
 from dataset_builders.errors import ConfigError
 from dataset_builders.mixing.pools import GPT4_SHARE
@@ -44,6 +53,10 @@ def build(
         float | None,
         typer.Option(help="Minimum reward of agent data; rows below it or without are dropped."),
     ] = None,
+    train_on: TrainOn = "all",
+    reasoning: Reasoning = "train",
+    rows: RowsOf = "auto",
+    keep_last_turns: KeepLastTurns = None,
     eta: Annotated[float, typer.Option(help="Share of agent data, in [0, 1].")] = 0.2,
     eta_unit: Annotated[
         str, typer.Option(help="What eta counts: example (the paper), token or trained_token.")
@@ -97,10 +110,12 @@ def build(
     options: dict[str, Any] = {"end_of_turn": tuple(end_of_turn or ())}
     if length_policy:
         options["policy"] = length_policy
+    source: dict[str, Any] = {"min_reward": min_reward, "train_on": train_on}
+    source |= {"reasoning": reasoning, "rows": rows, "keep_last_turns": keep_last_turns}
     plan: dict[str, Any] = {"unit": eta_unit, "mode": sampling}
     report = build_to_disk(
         out_folder,
-        agent=[SourceSpec(path, min_reward=min_reward) for path in agent or []],
+        agent=[SourceSpec(path, **source) for path in agent or []],
         general=general or [],
         plan=Plan(
             eta=eta,

@@ -40,6 +40,7 @@ def loss_evaluator(
         max_length=max_length,
         policy=LENGTH_DEFAULTS["general"],
         end_of_turn=subject.end_of_turn,
+        rows="auto",
     )
     made = encode_dataset(conversations, encoder, what=general)
     _, held_out = split_holdout(made.dataset, made.index, num_conversations)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rich.text import Text
@@ -12,10 +12,12 @@ from dataset_builders.conversation import Conversation
 from dataset_builders.encoding.coding import Coder
 from dataset_builders.encoding.engines import HuggingFaceEngine
 from dataset_builders.encoding.token_rows import TokenReport, TokenRow
+from dataset_builders.encoding.turn_rows import TurnRows, View
 from dataset_builders.errors import MaskError
 from dataset_builders.masks.chat import ChatRenderer
 from dataset_builders.masks.spans import Rendered
 from dataset_builders.mixing.losses import left_out_warnings
+from dataset_builders.row_options import RowOptions
 
 TRAINED_STYLE = "bold green"
 LITERAL_STYLE = "red underline"
@@ -23,10 +25,10 @@ LITERAL_STYLE = "red underline"
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """A conversation as the model sees it.
+    """A row as the model sees it.
 
     Attributes:
-        conversation: The conversation.
+        conversation: The messages that it shows.
         rendered: Its rendering, with spans located by two methods.
         row: Its tokens.
     """
@@ -71,7 +73,16 @@ class Inspection:
 def inspect(
     conversation: Conversation, tokenizer: Any, end_of_turn: Iterable[str] = ()
 ) -> Inspection:
-    """Render and encode a conversation, as a build does.
+    """Render and encode a conversation as one row; see `inspect_rows`."""
+    options = replace(conversation.options or RowOptions(), rows="conversation")
+    (row,) = inspect_rows(replace(conversation, options=options), tokenizer, end_of_turn)
+    return row
+
+
+def inspect_rows(
+    conversation: Conversation, tokenizer: Any, end_of_turn: Iterable[str] = ()
+) -> list[Inspection]:
+    """Render and encode a conversation's rows, as a build does.
 
     Args:
         conversation: The conversation.
@@ -83,11 +94,18 @@ def inspect(
         MaskError: The conversation would be dropped; states why.
         CertificationError: Two methods of locating the trained turns disagree.
     """
-    rendered = ChatRenderer(tokenizer, end_of_turn).render(conversation, certify=True)
-    (coded,) = Coder(tokenizer).encode([rendered], HuggingFaceEngine(tokenizer))
-    if isinstance(coded, MaskError):
-        raise coded
-    return Inspection(conversation, rendered, coded.row)
+    renderer = ChatRenderer(tokenizer, end_of_turn)
+    if conversation.num_trained:
+        views = TurnRows(renderer, RowOptions()).of(conversation, certify=True).rows
+    else:
+        views = [View(conversation, renderer.render(conversation, certify=True))]
+    coded = Coder(tokenizer).encode([v.rendered for v in views], HuggingFaceEngine(tokenizer))
+    found = []
+    for view, item in zip(views, coded, strict=True):
+        if isinstance(item, MaskError):
+            raise item
+        found.append(Inspection(view.conversation, view.rendered, item.row))
+    return found
 
 
 def show(rendered: Rendered, *, colour: bool = True) -> Text:

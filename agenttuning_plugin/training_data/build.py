@@ -17,11 +17,10 @@ from dataset_builders.mixing.planning import Plan
 from dataset_builders.mixing.preparation import Encoding, check_settings, prepare, prepare_messages
 from dataset_builders.mixing.unit_conversion import UNITS
 from dataset_builders.sources.inputs import resolve_source
+from dataset_builders.sources.spec import SourceSpec
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-    from dataset_builders.sources.spec import SourceSpec
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -30,7 +29,7 @@ def build_to_disk(
     out: Path,
     *,
     agent: Sequence[str | SourceSpec],
-    general: list[str],
+    general: Sequence[str | SourceSpec],
     plan: Plan,
     num_examples: int,
     seed: int,
@@ -46,7 +45,7 @@ def build_to_disk(
 
     Args:
         out: Folder to make.
-        agent: Agent data: paths, hub ids or specs.
+        agent: Agent data: paths, hub ids and specs.
         general: General data, likewise.
         plan: What the mix should be like.
         num_examples: Length of the mix.

@@ -16,7 +16,7 @@ from agenttuning_plugin.reports.mix.stats import figures
 from agenttuning_plugin.reports.rows import AGENT, GENERAL, folder_of
 from dataset_builders.manifest.records import Batch, Record, Side, make_record
 from dataset_builders.manifest.store import write_manifest
-from dataset_builders.mixing.losses import loss_warnings
+from dataset_builders.mixing.losses import loss_warnings, row_notes
 from dataset_builders.mixing.mix_report import describe_mix
 from dataset_builders.mixing.packed_order import Packing
 from dataset_builders.mixing.planning import MixSchedule, Plan
@@ -117,7 +117,7 @@ class BuiltMix:
             **({"packing": dict(self.packing_facts)} if self.packing_facts else {}),
             **({"loss": self.loss} if self.loss else {}),
             "warnings": self.warnings,
-            "notes": list(self.planned.notes),
+            "notes": [*self.planned.notes, *row_notes(prepared.report)],
             "figures": figures(self.planned, self.plan, agent, general, limit),
             "rows": sample_rows(prepared, order, self.tokenizer),
             "manifest": {

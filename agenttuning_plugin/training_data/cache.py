@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from dataset_builders.masks.chat import ChatRenderer
 from dataset_builders.mixing.preparation import EncodedSources, Encoding
 from dataset_builders.sources.loading import ResolvedSource
 
@@ -39,7 +40,11 @@ def cache_key(
     tokenizer: Any,
     encoding: Encoding,
 ) -> str:
-    """Hash everything that the encoded rows depend on, 32 hexadecimal digits."""
+    """Hash everything that the encoded rows depend on, 32 hexadecimal digits.
+
+    Raises:
+        ConfigError: The tokenizer cannot be used, see `ChatRenderer`.
+    """
     parts = {
         "version": ENCODER_VERSION,
         "agent": [source.fingerprint for source in agent],
@@ -49,6 +54,8 @@ def cache_key(
         "special": [tokenizer.bos_token, tokenizer.eos_token],
         "encoding": asdict(encoding),
     }
+    if ChatRenderer(tokenizer, encoding.end_of_turn).rewrites_history:
+        parts["rows"] = "auto"  # Entries of before it was the default hold other rows.
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 

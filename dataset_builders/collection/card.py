@@ -76,8 +76,8 @@ _TEXT = (
     "`jsonl/` holds the same rows, `messages/` the same conversations as role and content,"
 )
 _TOOLS = (
-    "as `messages` with `tools` in the OpenAI format, one split a task. `train` is true on the "
-    "turns to train. `messages/` holds the same rows,"
+    "as `messages`, with `tools` in the OpenAI format if there are any, one split a task. `train` "
+    "is true on the turns to train. `messages/` holds the same rows,"
 )
 
 
@@ -125,7 +125,7 @@ def _readme(entries: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _with_tools(entries: Sequence[Mapping[str, Any]]) -> bool:
-    return any(entry.get("call_counts") for entry in entries)
+    return any(entry.get("call_counts") or "Reference" in entry["settings"] for entry in entries)
 
 
 def _section(entry: Mapping[str, Any]) -> list[str]:

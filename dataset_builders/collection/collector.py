@@ -72,7 +72,7 @@ async def collect(
 ) -> dict[str, Any]:
     """Same as `run`, on a running event loop."""
     config.check()
-    check_folder(config.out, offers_tools=config.play.environment.dialogue.offers_tools)
+    check_folder(config.out, as_messages=config.play.environment.as_messages)
     sieve = _sieve(config)
     tasks = config.chosen()
     wording = config.play.environment.wording()

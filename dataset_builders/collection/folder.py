@@ -26,13 +26,13 @@ def card_path(out: Path, task: str) -> Path:
     return out / "card" / f"{task}.json"
 
 
-def check_folder(out: Path, *, offers_tools: bool = False) -> None:
+def check_folder(out: Path, *, as_messages: bool = False) -> None:
     """Check for data that were not collected: a reader of the folder would mix them in.
 
     Args:
         out: Folder of the collection.
-        offers_tools: Whether dialogues with tools will be collected into it; their files have
-            another format, and a folder is read in one.
+        as_messages: Whether rows in the `messages` format will be collected into it, as of
+            dialogues with tools; a folder is read in one format.
 
     Raises:
         ConfigError: There are such data, or data of the other format; names the first file.
@@ -46,17 +46,19 @@ def check_folder(out: Path, *, offers_tools: bool = False) -> None:
                 "as training data with the rest; move it, or name another `out`"
             )
     for path in sorted(own):
-        if path.is_file() and _has_tools(path) != offers_tools:
-            found, expected = ("text", "tool calls") if offers_tools else ("tool calls", "text")
+        if path.is_file() and _has_messages(path) != as_messages:
+            kinds = ("AgentInstruct's format", "`messages`, as of tools and own environments")
+            found, expected = kinds if as_messages else reversed(kinds)
             raise ConfigError(
-                f"{path}: found dialogues with {found}, expected {expected}; name another `out`"
+                f"{path}: found dialogues with rows in {found}, expected {expected}; name another "
+                "`out`"
             )
 
 
-def _has_tools(path: Path) -> bool:
+def _has_messages(path: Path) -> bool:
     import pyarrow.parquet as pq
 
-    return "tools" in pq.read_schema(path).names
+    return "messages" in pq.read_schema(path).names
 
 
 def _tasks(out: Path) -> set[str]:

@@ -10,7 +10,8 @@ A folder holds, for every AgentInstruct task that was collected into it:
 - `README.md` and `card/<task>.json`: what was collected, with what, and what it cost.
 
 A dialogue with tools has calls and results, which AgentInstruct's format cannot hold: its parquet
-file has the `messages` format, with `tools`, and there is no `jsonl/<task>.jsonl`.
+file has the `messages` format, with `tools`, and there is no `jsonl/<task>.jsonl`. Likewise that of
+an environment that is not the paper's, whose dialogue may begin with a system turn.
 
 Files of other names may lie beside these, but data files (`.parquet`, `.json`, `.jsonl`)
 neither in the folder itself nor in `data/`, for a reader would look at them.
@@ -22,7 +23,6 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from dataset_builders.collection.card import DatasetCard, write_card
@@ -142,11 +142,11 @@ class OutputWriter:
     ) -> None:
         spec = load_environment(environment) if isinstance(environment, str) else environment
         self._environment, task = spec, spec.task
-        self._offers_tools = spec.dialogue.offers_tools
+        self._as_messages = spec.as_messages
         self.folder, self.task, self.model = Path(folder), task, model
         self.rows = self.trajectories = 0
         # In the order in which they are renamed: the training file last.
-        kinds = ("messages", "origins") if self._offers_tools else ("jsonl", "messages", "origins")
+        kinds = ("messages", "origins") if self._as_messages else ("jsonl", "messages", "origins")
         self._texts = {kind: self.folder / kind / f"{task}.jsonl" for kind in kinds}
         self._table = table_path(self.folder, task)
         self._open: dict[str, TextIO] = {}
@@ -162,21 +162,15 @@ class OutputWriter:
                 path.parent.mkdir(parents=True, exist_ok=True)
             for kind, path in self._texts.items():
                 self._open[kind] = _part(path).open("w", encoding="utf-8", newline="\n")
-            self._schema = messages_schema() if self._offers_tools else agentinstruct_schema()
+            self._schema = messages_schema() if self._as_messages else agentinstruct_schema()
             self._writer = pq.ParquetWriter(_part(self._table), self._schema)
         except OSError as error:
             self._discard()
             raise StorageError(f"{self.folder}: cannot be written: {error}") from error
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Remove files that were not finished."""
-        del kind, error, trace
         self._discard()
 
     def add(self, number: int, trajectory: Trajectory) -> None:
@@ -196,7 +190,7 @@ class OutputWriter:
             ):
                 row = messages_row(conversation, model=bool(self.model))
                 self._line("messages", row)
-                if not self._offers_tools:
+                if not self._as_messages:
                     row = agentinstruct_row(conversation)
                     self._line("jsonl", row)
                 self._line("origins", _origin(conversation, task_id, trajectory))

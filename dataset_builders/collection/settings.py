@@ -88,6 +88,7 @@ class CollectConfig:
                 tasks than wanted, or only made-up ones.
         """
         self.play.environment.check_real()
+        self.play.environment.check_splits()
         known = self.play.environment.task_ids(self.split)
         if self.tasks is None:
             number = len(known) if self.num_tasks is None else self.num_tasks

@@ -7,8 +7,7 @@ several processes, and the data are the same.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -24,18 +23,22 @@ from dataset_builders.encoding.engines import (
     check_engine_name,
     choose_engine,
 )
-from dataset_builders.encoding.lengths import LENGTH_POLICIES, LengthPolicy, shorten, split
+from dataset_builders.encoding.fitting import Fitter
+from dataset_builders.encoding.lengths import LENGTH_POLICIES, LengthPolicy
 from dataset_builders.encoding.parallel import in_order
-from dataset_builders.encoding.token_rows import Origin, TokenReport, TokenRow, label_of
-from dataset_builders.errors import ConfigError, DataError, MaskError
+from dataset_builders.encoding.row_account import Account
+from dataset_builders.encoding.token_rows import TokenReport, TokenRow
+from dataset_builders.encoding.turn_rows import TurnRows, Views
+from dataset_builders.errors import ConfigError, MaskError
 from dataset_builders.masks.chat import ChatRenderer
 from dataset_builders.masks.spans import Rendered
+from dataset_builders.row_options import ROW_SPLITS, RowOptions, RowSplit
 
 _CERTIFIED = 32
 _CONFIRMED = 2
 
-_MaybeRendered = Rendered | MaskError | None
-"""A rendering, or why there is none; nothing if no turn is trained."""
+_MaybeRendered = Views | MaskError | None
+"""The rows of a conversation, or why there is none; nothing if no turn is trained."""
 
 
 class Encoder:
@@ -52,10 +55,12 @@ class Encoder:
         end_of_turn: Additional end-of-turn tokens besides eos, see `ChatRenderer`.
         engine: "auto" takes tiktoken where it gives the tokenizer's own ids, see
             `choose_engine`.
+        rows: How many rows a conversation gives whose source does not say so, see
+            `RowOptions.rows`.
 
     Raises:
         ConfigError: The tokenizer cannot be used (see `ChatRenderer`), `max_length` is
-            below 1, or the policy or the engine is unknown.
+            below 1, or the policy, the engine or `rows` is unknown.
     """
 
     def __init__(
@@ -66,18 +71,22 @@ class Encoder:
         policy: LengthPolicy = "drop",
         end_of_turn: Iterable[str] = (),
         engine: EngineName = "auto",
+        rows: RowSplit = "conversation",
     ) -> None:
         if max_length < 1:
             raise ConfigError(f"max_length: found {max_length}, expected at least 1 token")
         if policy not in LENGTH_POLICIES:
             expected = ", ".join(LENGTH_POLICIES)
             raise ConfigError(f"length policy: found {policy!r}, expected one of {expected}")
+        if rows not in ROW_SPLITS:
+            expected = ", ".join(ROW_SPLITS)
+            raise ConfigError(f"rows: found {rows!r}, expected one of {expected}")
         check_engine_name(engine)
         self.renderer = ChatRenderer(tokenizer, end_of_turn)
         self._tokenizer = tokenizer
         self._coder = Coder(tokenizer)
-        self._max_length = max_length
-        self._policy = policy
+        self._turn_rows = TurnRows(self.renderer, RowOptions(rows))
+        self._fitter = Fitter(max_length, policy, self._measure)
         self._engine_name = engine
         self._chosen: tuple[Engine, str] | None = None
         # The first chunk, rendered to choose the engine on it.
@@ -151,40 +160,25 @@ class Encoder:
         report = TokenReport(
             read=len(chunk.conversations), engine=engine.name, engine_reason=reason
         )
-        used = [item for item in rendered if isinstance(item, Rendered)]
-        found = self._coder.encode(used, engine)
+        found = self._coder.encode(_renderings(rendered), engine)
         if engine.name != HuggingFaceEngine.name:
             self._coder.confirm([item for item in found if isinstance(item, Coded)][-_CONFIRMED:])
         coded = iter(found)
-        rows: list[Coded] = []
-        origins: list[Origin] = []
+        account = Account(self.renderer, self._coder, self._fitter, engine, report)
         for conversation, result in zip(chunk.conversations, rendered, strict=True):
-            item = next(coded) if isinstance(result, Rendered) else result
-            if item is None:
+            if result is None:
                 report.drop("no_trained_turn", conversation, "no turn is marked as trained")
-            elif isinstance(item, MaskError):
-                report.drop(item.reason, conversation, str(item))
-            elif kept := self._fit(item, conversation, report):
-                report.kept += 1
-                report.leave_out(conversation, item.rendered.left_out)
-                if self.renderer.writes_reasoning_as_text:
-                    report.reasoning_as_text += sum(
-                        bool(m.reasoning) for m in conversation.messages
-                    )
-                if item.rendered.certified:
-                    report.certified += 1
-                    report.off_prompt += self._off_prompt(conversation, item, engine)
-                first = 1 if self._policy == "split" and kept[0] is not item else 0
-                origins += (Origin.of(conversation, first + n) for n in range(len(kept)))
-                rows += kept
-        return lay_out(rows, origins, report)
+            elif isinstance(result, MaskError):
+                report.drop(result.reason, conversation, str(result))
+            else:
+                items = list(islice(coded, len(result.rows)))
+                account.add(conversation, result, items)
+        return lay_out(account.rows, account.origins, report)
 
     def _choose(self, rendered: Sequence[_MaybeRendered]) -> tuple[Engine, str]:
         """Choose the engine, on the first conversations that are encoded."""
         if self._chosen is None:
-            texts = [
-                item.text for item in rendered if isinstance(item, Rendered) and not item.literals
-            ]
+            texts = [item.text for item in _renderings(rendered) if not item.literals]
             self._chosen = choose_engine(
                 self._tokenizer, self._coder.spec, self._engine_name, texts
             )
@@ -201,65 +195,20 @@ class Encoder:
         if not conversation.num_trained:
             return None
         try:
-            return self.renderer.render(conversation, certify)
+            return self._turn_rows.of(conversation, certify)
         except MaskError as error:
             return error
 
-    def _off_prompt(self, conversation: Conversation, coded: Coded, engine: Engine) -> int:
-        """Count trained turns whose row does not begin with the ids of their prompt."""
-        messages, prompts = conversation.messages, []
-        for end in (number for number, message in enumerate(messages) if message.trained):
-            try:
-                prompts.append(self.renderer.render_prompt(messages[:end], conversation.tools))
-            except MaskError:  # There is no prompt before the turn.
-                continue
-        off = self._coder.off_prompt(coded.row, prompts, engine)
-        return off + conversation.num_trained - len(prompts)
-
-    def _fit(self, coded: Coded, conversation: Conversation, report: TokenReport) -> list[Coded]:
-        """Apply the length policy to a conversation; no rows if it is dropped."""
-        length = len(coded.row.input_ids)
-        report.trained_turns += conversation.num_trained
-        report.count_length(length)
-        if length <= self._max_length:
-            return [coded]
-        detail = f"found {length} tokens, expected at most {self._max_length}"
-        if self._policy == "raise":
-            raise DataError(f"{label_of(conversation)}: {detail}")
-        if self._policy == "truncate":
-            return self._truncate(coded, conversation, detail, report)
-        rows: list[Coded] = []
-        if self._policy == "split":
-            rows, removed = split(conversation, coded.ends, self._max_length, self._measure)
-            if rows:
-                report.split += 1
-                report.pieces += len(rows)
-                report.turns_removed += removed
-        elif self._policy == "shorten" and (
-            found := shorten(conversation, coded.ends, self._max_length, self._measure)
-        ):
-            rows = [found[0]]
-            report.shortened += 1
-            report.turns_removed += found[1]
-        if not rows:
-            report.drop("too_long", conversation, detail)
-        return rows
-
     def _measure(self, conversation: Conversation) -> tuple[Coded, int] | None:
         """Encode a part of a conversation and count its tokens."""
-        rendered = self._render(conversation)
-        if not isinstance(rendered, Rendered):
+        try:
+            rendered = self.renderer.render(conversation)
+        except MaskError:
             return None
-        (coded,) = self._coder.encode([rendered], self._choose([rendered])[0])
+        assert self._chosen is not None
+        (coded,) = self._coder.encode([rendered], self._chosen[0])
         return None if isinstance(coded, MaskError) else (coded, len(coded.row.input_ids))
 
-    def _truncate(
-        self, coded: Coded, conversation: Conversation, detail: str, report: TokenReport
-    ) -> list[Coded]:
-        end = self._max_length
-        row = TokenRow(coded.row.input_ids[:end], coded.row.labels[:end])
-        if not row.num_trained:
-            report.drop("no_trained_token_left", conversation, detail)
-            return []
-        report.truncated += 1
-        return [replace(coded, row=row)]
+
+def _renderings(rendered: Sequence[_MaybeRendered]) -> list[Rendered]:
+    return [row.rendered for item in rendered if isinstance(item, Views) for row in item.rows]

@@ -58,14 +58,14 @@ def steps(messages: Sequence[Message]) -> list[Exchange]:
     for index, message in enumerate(messages):
         if message.role == "assistant" and call is not None:
             starts.add(index)
-        call = _call_of(messages, index) if message.role == "tool" else None
+        call = call_of(messages, index) if message.role == "tool" else None
         if call is not None:
             held.update(range(call + 1, index + 1))
     first = leading_system(messages)
     return _cut(messages, [first, *sorted(starts - held - {first})])
 
 
-def _call_of(messages: Sequence[Message], result: int) -> int | None:
+def call_of(messages: Sequence[Message], result: int) -> int | None:
     """Return the index of the turn that made a result's call; None if there is no such call."""
     wanted, nearest = messages[result].tool_call_id, None
     for number in range(result - 1, -1, -1):
@@ -180,6 +180,44 @@ def shorten(
         if found is not None and found[1] <= max_length:
             return found[0], sum(part.trained for part in parts[first:start])
     return None
+
+
+def keep_latest(
+    conversation: Conversation, max_length: int, encode: Encode[Row], opening: bool
+) -> tuple[Row, int] | None:
+    """Remove the oldest turns after the beginning, as few as needed, whichever are trained.
+
+    For rows in which few turns are trained: `split` and `shorten` know the lengths at the ends of
+    trained turns alone.
+
+    Args:
+        conversation: The conversation; its options tell the opening.
+        max_length: Longest row in tokens.
+        encode: Encodes what is left.
+        opening: Whether the beginning is the opening, and what follows is cut at `steps`, as for
+            an agent; else it is the system turn, and the rest is cut at `exchanges`.
+
+    Returns:
+        As `shorten`.
+    """
+    messages = conversation.messages
+    head = leading_system(messages)
+    if opening and conversation.options is not None:
+        acting = [i for i, message in enumerate(messages) if message.role == "assistant"]
+        head = acting[min(conversation.options.opening_turns, len(acting) - 1)]
+    parts = steps(messages) if opening else exchanges(messages)
+    starts = [part.start for part in parts if part.start > head]
+    low, high, best = 0, len(starts) - 1, None
+    while low <= high:  # The first start from which the rest fits.
+        middle = (low + high) // 2
+        left = messages[:head] + messages[starts[middle] :]
+        found = encode(replace(conversation, messages=left))
+        if found is not None and found[1] <= max_length:
+            removed = sum(message.trained for message in messages[head : starts[middle]])
+            best, high = (found[0], removed), middle - 1
+        else:
+            low = middle + 1
+    return best
 
 
 def _costs(parts: Sequence[Exchange], ends: Sequence[int]) -> list[int]:

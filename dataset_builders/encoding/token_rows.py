@@ -96,7 +96,8 @@ class TokenReport:
     """Counts of kept and dropped conversations and of their tokens.
 
     `read == kept + sum(dropped.values())` counts conversations, and
-    `rows == kept - split + pieces` rows: a conversation gives one row, unless it was split.
+    `rows == kept - split + pieces - by_turn + turn_rows` rows: a conversation gives one row,
+    unless it was too long and split, or its turns need rows of their own.
     Lengths row by row are in the index that `encode_dataset` returns.
 
     Attributes:
@@ -107,7 +108,14 @@ class TokenReport:
         trained_tokens: Those of them that the loss covers.
         split: Conversations kept that were too long and were split at turns.
         pieces: Rows that these gave.
-        shortened: Conversations kept whose oldest turns after the instruction went.
+        by_turn: Conversations kept of which rows were made turn by turn (`rows`), since one row
+            would show turns unlike inference.
+        turn_rows: Rows that these gave.
+        turns_refused: Trained turns of these that the chat template rejects at the end of a row.
+        history_cut: Rows whose history was cut by `keep_last_turns`.
+        reasoning_masked: Trained turns of rows whose reasoning is context without loss.
+        shortened: Conversations kept whose oldest turns after the instruction went; of those made
+            turn by turn, rows.
         turns_removed: Trained turns that splitting and shortening left out of
             conversations kept, since they did not fit.
         truncated: Rows whose end was cut off (policy "truncate").
@@ -139,6 +147,11 @@ class TokenReport:
     trained_tokens: int = 0
     split: int = 0
     pieces: int = 0
+    by_turn: int = 0
+    turn_rows: int = 0
+    turns_refused: int = 0
+    history_cut: int = 0
+    reasoning_masked: int = 0
     shortened: int = 0
     turns_removed: int = 0
     truncated: int = 0
@@ -169,6 +182,12 @@ class TokenReport:
             setattr(self, name, getattr(self, name) + 1)
             said = (message.reasoning if kind == "reasoning" else None) or message.content
             self._sample(name, conversation, f"message {index}: {said.strip()[:60]!r}")
+
+    def lose(self, reason: str, conversation: Conversation, turns: int, detail: str) -> None:
+        """Count trained turns of a conversation that is kept, but in no row."""
+        name = "turns_refused" if reason == "turns_refused" else "turns_removed"
+        setattr(self, name, getattr(self, name) + turns)
+        self._sample(reason, conversation, detail)
 
     def _sample(self, reason: str, conversation: Conversation, detail: str) -> None:
         samples = self.samples.setdefault(reason, [])
@@ -203,6 +222,15 @@ class TokenReport:
         if self.rows != self.kept:
             line += f", {self.rows} rows"
         line += f", {self.tokens} tokens, {share:.1%} trained"
+        if self.by_turn:
+            line += f", {self.by_turn} conversations as {self.turn_rows} rows by turn"
+            line += " (an example is a row)"
+        if self.history_cut:
+            line += f", {self.history_cut} rows with a cut history"
+        if self.turns_refused:
+            line += f", {self.turns_refused} turns refused by the template"
+        if self.reasoning_masked:
+            line += f", reasoning of {self.reasoning_masked} turns masked"
         if self.split:
             line += f", {self.split} split into {self.pieces}"
         for name in ("shortened", "turns_removed", "truncated"):

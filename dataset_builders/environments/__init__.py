@@ -16,11 +16,10 @@ from importlib import import_module
 from inspect import signature
 from typing import TYPE_CHECKING, Any, get_type_hints
 
+from dataset_builders.environments.class_checks import RESERVED, check_splits, checked_ids
+from dataset_builders.environments.own_code import guarded
 from dataset_builders.environments.references import (
-    RESERVED,
-    checked_ids,
     declared,
-    guarded,
     is_reference,
     load_dialogue,
     portable,
@@ -46,6 +45,10 @@ HELD_IN: dict[str, str] = {
 """Environment name to "module:Class" of its dialogue class, which names the environment class."""
 
 
+TOOLS = "tools"
+"""Value of the option `dialogue` for actions as native tool calls."""
+
+
 @dataclass(frozen=True, slots=True)
 class EnvironmentSpec:
     """Which environment to play, and how; a picklable value.
@@ -66,8 +69,13 @@ class EnvironmentSpec:
 
     @property
     def dialogue(self) -> type[Dialogue]:
-        """The environment's dialogue class."""
-        return load_dialogue(self.place) if self.is_own else _load(self.place or HELD_IN[self.name])
+        """The environment's dialogue class; its form with tools if the option `dialogue` is so."""
+        if self.is_own:
+            return load_dialogue(self.place)
+        dialogue = _load(self.place or HELD_IN[self.name])
+        if self.options.get("dialogue") == TOOLS and dialogue.tool_form:
+            return _load(dialogue.tool_form)
+        return dialogue
 
     @property
     def is_own(self) -> bool:
@@ -110,6 +118,11 @@ class EnvironmentSpec:
         make = partial(self.dialogue.world, **self.options)
         return guarded(self.reference, "__init__", make) if self.is_own else make()
 
+    @property
+    def as_messages(self) -> bool:
+        """Whether its rows have the `messages` format: AgentInstruct's has no tools or system."""
+        return self.dialogue.offers_tools or self.is_own
+
     def isolation(self, world: TextEnvironment) -> Isolation:
         """Where a world runs: an own one in a process of its own, unless it says otherwise."""
         from dataset_builders.environments.base import TextEnvironment
@@ -140,6 +153,11 @@ class EnvironmentSpec:
         if self.prompt == prompts.OWN or self.agentinstruct is None:
             return self.dialogue.own_prompt()
         cls = self.dialogue
+        if cls.offers_tools:
+            raise ConfigError(
+                f"{self.name}: prompt: published: AgentInstruct has no tool calls; expected own, "
+                "or the option dialogue: text"
+            )
         return prompts.published_prompt(
             cls.agentinstruct_task, self.agentinstruct, cls.published_pieces
         )
@@ -186,6 +204,17 @@ class EnvironmentSpec:
         finally:
             environment.close()
         return checked_ids(self.reference, f"{self.name}-{split}-", ids)
+
+    def check_splits(self) -> None:
+        """Check the tasks of an environment that is not the paper's; see `check_splits`.
+
+        Raises:
+            DataError: Ids are wrong or repeated, or two splits share a task.
+        """
+        if self.is_own:
+            world = self.world()
+            check_splits(self.reference, world, self.task_ids)
+            world.close()
 
 
 def load_environment(
@@ -236,10 +265,11 @@ def _make_world(name: str, **options: Any) -> TextEnvironment:
 
 @cache
 def _options_model(world: Any) -> type:
-    hints = get_type_hints(world.__init__)
-    known = {n: each for n, each in signature(world).parameters.items() if n != "render_mode"}
+    made = getattr(world, "environment_class", world)  # The class behind a `ToolWorld`.
+    hints = get_type_hints(made.__init__)
+    known = {n: each for n, each in signature(made).parameters.items() if n != "render_mode"}
     types = {name: hints.get(name, Any) for name in known}
-    defaults = {name: each.default for name, each in known.items()}
+    defaults = {n: each.default for n, each in known.items() if each.default is not each.empty}
     return closed_options(type("Options", (), {"__annotations__": types, **defaults}))
 
 

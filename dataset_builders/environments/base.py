@@ -171,6 +171,14 @@ class TextEnvironment(gymnasium.Env[str, str]):
             DataError: A data file is invalid.
         """
 
+    def task_keys(self, task_id: str) -> tuple[str, ...]:
+        """Return what makes a task the same as one of another split, such as its question.
+
+        No key may be a key of tasks in two splits. Without any, only ids are compared.
+        """
+        del task_id
+        return ()
+
     @abstractmethod
     def _begin(self, task_id: str) -> ResetResult:
         """Start a task; an unknown one is a ConfigError."""

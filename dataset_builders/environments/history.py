@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import groupby
 
 from dataset_builders.conversation import Message
+from dataset_builders.encoding.history_cut import omit
 
 MAX_SEGMENTS = 3500
 _LETTERS_PER_SEGMENT = 7
@@ -62,13 +62,7 @@ def trim_history(
         kept += 1
     while kept < len(messages) and messages[kept].role == "tool":
         kept += 1
-    omitted = kept - head
-    if not omitted:
-        return tuple(messages)
-    notice = f"\n\n[NOTICE] {omitted} messages are omitted."
-    last = messages[head - 1]
-    noted = replace(last, content=last.content + notice)
-    return *messages[: head - 1], noted, *messages[kept:]
+    return omit(messages, head, kept)
 
 
 def _segments(message: Message) -> int:

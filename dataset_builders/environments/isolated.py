@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dataset_builders.environments import EnvironmentSpec
 
 TIME_LIMIT = 120.0
-"""Time limit of a call in seconds; the first one starts the process and loads libraries."""
+"""Time limit of a call in seconds, and of starting the process."""
 
 MAX_EPISODES = 50
 """Episodes per process: TextWorld's planner leaks memory with every game it loads."""
@@ -204,6 +204,7 @@ class _Child:
             start_new_session=True,
         )
         theirs.close()
+        self.started = False
         with suppress(OSError):  # If it died immediately, the first call reports it.
             self.pipe.send((spec, prompt))
 
@@ -211,6 +212,11 @@ class _Child:
         self, method: str, arguments: tuple[Any, ...], settings: dict[str, Any], limit: float
     ) -> Any:
         try:
+            if not self.started:
+                if not self.pipe.poll(TIME_LIMIT):
+                    raise _LostError(f"not started within {TIME_LIMIT:g} s; its process is killed")
+                self.pipe.recv()
+                self.started = True
             self.pipe.send((method, arguments, settings))
             if not self.pipe.poll(limit):
                 raise _LostError(f"no answer within {limit:g} s; its process is killed")

@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from dataset_builders.environments.dialogue import Dialogue
+from dataset_builders.environments.own_code import described
 from dataset_builders.errors import AgentTuningError, EnvironmentFailureError
 
 _STDIN = 0
@@ -30,7 +31,9 @@ def main() -> None:
     pipe: Connection[Any, Any] = Connection(int(sys.argv[1]))
     try:
         spec, prompt = pipe.recv()
-        serve(pipe, _Host(spec.make(prompt)))
+        host = _Host(spec.make(prompt))
+        pipe.send(None)  # Started: from now on the limit of a call counts.
+        serve(pipe, host)
     except (EOFError, OSError):
         pass
     # Game libraries have hung in their own clean-up.
@@ -102,4 +105,4 @@ def _tellable(error: Exception) -> Exception:
     """Return an error that the parent can unpickle: ours unchanged, others by their name."""
     if isinstance(error, AgentTuningError):
         return type(error)(str(error))
-    return EnvironmentFailureError(f"{type(error).__name__}: {error}")
+    return EnvironmentFailureError(described(error))

@@ -6,12 +6,7 @@ A reference is `package.module:Class`, `./file.py:Class`, or the name of an entr
 
 from __future__ import annotations
 
-import importlib.util
-import re
 import sys
-import traceback
-from collections import Counter
-from collections.abc import Callable, Sequence
 from functools import cache
 from hashlib import blake2b
 from importlib import import_module
@@ -19,12 +14,13 @@ from importlib.metadata import entry_points
 from inspect import isclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 from dataset_builders.environments.adapters import adapted, wrapped
-from dataset_builders.errors import AgentTuningError, ConfigError
+from dataset_builders.environments.own_code import guarded
+from dataset_builders.errors import ConfigError
 from dataset_builders.settings import suggestion
-from dataset_builders.stdio import quiet_stdout
+from dataset_builders.user_code import load_file
 
 if TYPE_CHECKING:
     from dataset_builders.environments.dialogue import Dialogue
@@ -32,19 +28,7 @@ if TYPE_CHECKING:
 GROUP = "agenttuning.environments"
 """Group of the entry points, such as `support = "support_desk.environment:SupportDesk"`."""
 
-RESERVED = frozenset(
-    {
-        *("alfworld", "webshop", "mind2web", "knowledge_graph", "os", "database"),
-        *("science_world", "miniwob", "web_arena", "hotpot_qa", "rewoo", "card_game"),
-        *("mmlu", "human_eval", "gsm8k", "mt_bench"),
-        *("db", "kg", "general", "loss", "replay", "all"),
-    }
-)
-"""Names of the paper's tasks, of AgentInstruct's and of other figures: taken."""
-
 _FILE = ".py"
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-_T = TypeVar("_T")
 
 
 def declared() -> dict[str, str]:
@@ -102,12 +86,20 @@ def load_dialogue(place: str) -> type[Dialogue]:
         raise ConfigError(f"{target}: found no {name!r}{suggestion(name, classes, 0.5)}")
     if _is_gym(found):
         return wrapped(place, found)
+    from dataset_builders.environments.tool_environment import ToolEnvironment
+
+    if isclass(found) and issubclass(found, ToolEnvironment):
+        from dataset_builders.environments.tool_world import tool_dialogue
+
+        found = tool_dialogue(found, place)
+    from dataset_builders.environments.class_checks import check_dialogue
+
     check_dialogue(place, found)
     checked: type[Dialogue] = found
     return checked
 
 
-def _is_gym(found: Any) -> bool:
+def _is_gym(found: object) -> bool:
     """Whether a class is a Gymnasium environment, and neither a world nor a dialogue."""
     import gymnasium
 
@@ -126,34 +118,6 @@ def import_quietly(target: str) -> ModuleType:
     return guarded(target, "import", lambda: _import(target))
 
 
-def guarded(place: str, what: str, call: Callable[[], _T]) -> _T:
-    """Run code of an environment's author; an exception becomes one line, output is discarded.
-
-    Args:
-        place: The reference, for the error.
-        what: What is run, such as "__init__".
-        call: Runs it.
-
-    Raises:
-        ConfigError: The code raised.
-    """
-    try:
-        with quiet_stdout():
-            return call()
-    except AgentTuningError:
-        raise
-    except ModuleNotFoundError as error:
-        hint = "" if error.name and place.startswith(error.name) else f" (imported by {place})"
-        raise ConfigError(f"no module named {error.name!r}{hint}") from error
-    except SyntaxError as error:
-        raise ConfigError(f"{error.filename}:{error.lineno}: {error.msg}") from error
-    except (Exception, SystemExit) as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        at = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-        text = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ConfigError(f"{place}: {what} raised {text[:300]}{at}") from error
-
-
 def _import(target: str) -> ModuleType:
     if not target.endswith(_FILE):
         return import_module(target)
@@ -167,83 +131,4 @@ def _import(target: str) -> ModuleType:
         return sys.modules[name]
     if (folder := str(path.parent)) not in sys.path:
         sys.path.append(folder)  # For modules beside it; last, so that it hides none.
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
-
-
-def check_dialogue(place: str, found: Any) -> None:
-    """Check that a class is a complete dialogue.
-
-    Raises:
-        ConfigError: It is something else, lacks a member, or its name is taken.
-    """
-    from dataset_builders.environments.base import TextEnvironment
-    from dataset_builders.environments.dialogue import Dialogue
-
-    if not isclass(found) or not issubclass(found, Dialogue):
-        hint = ""
-        if isclass(found) and issubclass(found, TextEnvironment):
-            hint = "; a world: name the Dialogue class that has it as `world`"
-        what = f"class {found.__name__}" if isclass(found) else type(found).__name__
-        raise ConfigError(f"{place}: found {what}, expected a subclass of Dialogue{hint}")
-    world = getattr(found, "world", None)
-    if not isclass(world) or not issubclass(world, TextEnvironment):
-        raise ConfigError(
-            f"{place}: world: found {world!r}, expected a subclass of TextEnvironment"
-        )
-    lacking = [name for name in ("round_limit",) if not hasattr(found, name)]
-    lacking += [name for name in ("name", "idle_action") if not hasattr(world, name)]
-    for owner, names in ((found, ("read", "write")), (world, ("task_ids", "_begin", "_act"))):
-        lacking += [
-            name for name in names if getattr(getattr(owner, name), "__isabstractmethod__", False)
-        ]
-    if lacking:
-        raise ConfigError(f"{place}: lacks {', '.join(lacking)}")
-    check_name(place, world.name)
-
-
-def check_name(place: str, name: object) -> None:
-    """Check an environment's name.
-
-    Raises:
-        ConfigError: It is no identifier, or is the name of one of the paper's tasks.
-    """
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise ConfigError(
-            f"{place}: name: found {name!r}, expected letters, digits and _ (task ids are "
-            "<name>-<split>-<rest>)"
-        )
-    if name in RESERVED:
-        raise ConfigError(f"{place}: name: found {name!r}, which is taken; choose another")
-
-
-def checked_ids(place: str, beginning: str, ids: Any) -> tuple[str, ...]:
-    """Check the task ids of a split.
-
-    Args:
-        place: The reference, for errors.
-        beginning: How each begins: "<name>-<split>-".
-        ids: What the environment returned.
-
-    Raises:
-        ConfigError: It is no sequence of texts that begin so, or an id repeats.
-    """
-    where = f"{place}: task_ids"
-    if isinstance(ids, str) or not isinstance(ids, Sequence):
-        raise ConfigError(f"{where}: found {type(ids).__name__}, expected a sequence of texts")
-    for each in ids:
-        if not isinstance(each, str) or not each.startswith(beginning):
-            raise ConfigError(f"{where}: found {each!r:.60}, expected text, {beginning}<rest>")
-    repeated = [each for each, number in Counter(ids).items() if number > 1]
-    if repeated:
-        raise ConfigError(f"{where}: {repeated[0]!r} is there twice, expected ids to be unique")
-    return tuple(ids)
+    return load_file(path, name)

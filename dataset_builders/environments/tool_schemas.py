@@ -15,6 +15,19 @@ INVALID_ARGUMENTS = "invalid_arguments"
 Schemas = Sequence[Mapping[str, Any]]
 
 
+def function_schema(name: str, description: str, **properties: Any) -> dict[str, Any]:
+    """Return a tool's schema in the OpenAI format; all arguments are required.
+
+    Args:
+        name: Name of the tool.
+        description: What it does.
+        properties: JSON Schema of each argument.
+    """
+    parameters = {"type": "object", "properties": properties, "required": list(properties)}
+    function = {"name": name, "description": description, "parameters": parameters}
+    return {"type": "function", "function": function}
+
+
 def check_schemas(schemas: Schemas, where: str) -> None:
     """Check the schemas of an environment's tools.
 

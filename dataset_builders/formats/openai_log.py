@@ -13,7 +13,6 @@ without `model` keeps the response's. A reward may be given as `reward`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -24,6 +23,7 @@ from dataset_builders.formats.dialects import plain_turns
 from dataset_builders.formats.rewards import number_of
 from dataset_builders.formats.rollout_ends import check_no_error
 from dataset_builders.formats.shapes import from_raw, openai_tools
+from dataset_builders.readers.arrow_rows import parsed_json
 from dataset_builders.readers.building import Converted, RecordDroppedError, object_of
 from dataset_builders.readers.files import Record
 from dataset_builders.readers.turn_lists import turn_list
@@ -79,7 +79,7 @@ def convert(record: Record) -> Converted:
 
 def _answer(value: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """Return the message of a response, and the response."""
-    outer = _parsed(value)
+    outer = parsed_json(value)
     status = outer.get("status_code") if isinstance(outer, Mapping) else None
     response = _body(value)
     if not isinstance(response, Mapping):
@@ -110,19 +110,10 @@ def _answer(value: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
 
 
 def _body(value: Any) -> Any:
-    value = _parsed(value)
+    value = parsed_json(value)
     if isinstance(value, Mapping) and "body" in value:
-        return _parsed(value["body"])
+        return parsed_json(value["body"])
     return value
-
-
-def _parsed(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
-        return value
 
 
 def _parameters(row: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -104,6 +104,10 @@ class CallSpelling:
             rest = rest[: left.start()]
         return SpelledTurn(rest, tuple(calls), tuple(malformed))
 
+    def start(self, text: str) -> int | None:
+        """Return the index at which the first call of a turn begins; None without one."""
+        return next((start for start, _ in self._spans(text + self._end)), None)
+
     def _spans(self, text: str) -> Iterator[tuple[int, int]]:
         position = 0
         for thought in (*thought_spans(text), (len(text), len(text))):

@@ -15,6 +15,7 @@ from dataset_builders.manifest.surveys import survey_rows
 from dataset_builders.mixing.order import MixOrder
 from dataset_builders.mixing.planning import Plan
 from dataset_builders.sources.loading import ResolvedSource
+from dataset_builders.sources.row_steps import DEFAULTS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -157,6 +158,9 @@ def _side_record(side: Side, sha256: str) -> dict[str, Any]:
         counts = {"records": report.get("read"), "records_kept": report.get("kept")}
         options = _plain(asdict(source.spec))
         del options["path"]  # recorded in `where` instead: a copy elsewhere gives the same stream
+        for name, default in (*DEFAULTS.items(), ("min_reward", None)):
+            if options[name] == default:  # As in manifests of before there were these settings.
+                del options[name]
         facts["sources"].append({**options, "fingerprint": source.fingerprint, **counts})
     return facts
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from dataset_builders.conversation import Conversation, Message
@@ -23,8 +24,10 @@ from dataset_builders.masks.certification import check_spans, find_twice
 from dataset_builders.masks.chat_templates import ChatTemplate, check_tokenizer, parse_tools
 from dataset_builders.masks.completeness import TemplateCompleteness
 from dataset_builders.masks.control_tokens import ControlTokens, EscapedTokens, RestoredText
+from dataset_builders.masks.history import rewrites_history
 from dataset_builders.masks.marking import missing_words
 from dataset_builders.masks.reasoning import AS_TEXT
+from dataset_builders.masks.reasoning_mask import mask_reasoning
 from dataset_builders.masks.spans import Dialogue, Rendered, Span, Way
 from dataset_builders.masks.turns import TurnFinder
 
@@ -82,6 +85,23 @@ class ChatRenderer:
         """Whether reasoning is rendered as `<think>` text because the template does not read it."""
         return self._template.reasoning_form == AS_TEXT
 
+    @cached_property
+    def rewrites_history(self) -> bool:
+        """Whether the template may render a past turn differently from the current one.
+
+        Determined with conversations of several kinds, see `history.PROBES`.
+        """
+        return rewrites_history(self)
+
+    def text_until(self, conversation: Conversation, index: int) -> str:
+        """Return the rendering of a conversation that ends with a given message.
+
+        Raises:
+            MaskError: The template rejects it.
+        """
+        rows = self._template.rows(conversation.messages[: index + 1])
+        return self._template.text(rows, parse_tools(conversation.tools))
+
     def prompt(self, messages: Sequence[Message], tools: str = "") -> str:
         """Return the text up to where the assistant's next turn begins.
 
@@ -136,10 +156,12 @@ class ChatRenderer:
         except CertificationError as error:
             label = conversation.where or conversation.id or "conversation"
             raise CertificationError(f"{self._name}: {label}: {error}") from error
-        if disguise is None:
-            return rendered
-        spans = tuple(map(lifted.move, rendered.spans))
-        return replace(rendered, text=text, spans=spans, literals=lifted.literals)
+        if disguise is not None:
+            spans = tuple(map(lifted.move, rendered.spans))
+            rendered = replace(rendered, text=text, spans=spans, literals=lifted.literals)
+        if conversation.options is not None and conversation.options.mask_reasoning:
+            rendered = mask_reasoning(rendered, messages)
+        return rendered
 
     def _lift(
         self, disguise: EscapedTokens, text: str, prompt: bool = False

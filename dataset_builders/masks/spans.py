@@ -42,6 +42,7 @@ class Rendered:
             Counted where the rendering is certified, else 0.
         left_out: Message and kind ("reasoning", "words" or "call") of each part of a trained
             turn that the template does not show, so that it is not trained.
+        reasoning_masked: Trained turns whose reasoning, shown, is outside of their span.
     """
 
     text: str
@@ -51,6 +52,7 @@ class Rendered:
     certified: bool = False
     off_prompt: int = 0
     left_out: tuple[tuple[int, str], ...] = ()
+    reasoning_masked: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,9 +55,10 @@ def split_holdout(rows: Dataset, index: pa.Table, size: int) -> tuple[list[int],
 
 
 def _conversations(index: pa.Table) -> list[object]:
-    """Return a conversation key per row; the row's own number where unknown."""
-    entries, places = index["entry"].to_pylist(), index["where"].to_pylist()
-    return [
-        (entry, place) if place else number
-        for number, (entry, place) in enumerate(zip(entries, places, strict=True))
-    ]
+    """Return a conversation key per row; the number of its first row where no record is known."""
+    columns = (index[name].to_pylist() for name in ("entry", "where", "part"))
+    keys: list[object] = []
+    for number, (entry, place, part) in enumerate(zip(*columns, strict=True)):
+        later = part > 1 and keys  # The rows of a conversation follow each other.
+        keys.append((entry, place) if place else keys[-1] if later else number)
+    return keys

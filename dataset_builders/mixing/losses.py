@@ -13,8 +13,8 @@ LOSS_SHARE = 0.05
 LEFT_OUT = {
     "thoughts_left_out": (
         "their reasoning",
-        "if it shows reasoning of the last turn only, one record per turn that ends with it keeps "
-        "it; if it shows none with a call, calls_as_text does",
+        "if it shows reasoning of the last turn only, rows: auto or one record per turn that ends "
+        "with it keeps it; if it shows none with a call, calls_as_text does",
     ),
     "words_left_out": ("the text that accompanies a call", "calls_as_text keeps them"),
 }
@@ -44,6 +44,17 @@ def loss_warnings(report: Mapping[str, Any], max_length: int | None = None) -> l
         lines += _of_sources(side, part.get("sources", []))
         lines += _of_rows(side, part.get("tokens") or {}, max_length)
     return lines
+
+
+def row_notes(report: Mapping[str, Any]) -> list[str]:
+    """State per side how many conversations give rows turn by turn, since eta counts rows."""
+    return [
+        f"{side}: {tokens['by_turn']:,} of {tokens['kept']:,} conversations give "
+        f"{tokens['turn_rows']:,} rows, so that each trained turn has the history of inference; "
+        "an example is a row"
+        for side in ("agent", "general")
+        if (tokens := (report.get(side) or {}).get("tokens") or {}).get("by_turn")
+    ]
 
 
 def _of_sources(side: str, sources: list[Mapping[str, Any]]) -> list[str]:

@@ -215,6 +215,7 @@ class _Encode:
             max_length=self.encoding.max_length,
             policy=self.encoding.policy or LENGTH_DEFAULTS[what],
             end_of_turn=self.encoding.end_of_turn,
+            rows="auto",
         )
 
     def _encoded(self, what: Side, number: int) -> None:
@@ -239,8 +240,28 @@ def _messages(source: Source | None, what: str, report: dict[str, Any]) -> list[
         raise ConfigError(f"there is no {what} data")
     conversations, reports = read_source(source, what, None)
     found = list(conversations)
+    for conversation in found:
+        _check_shown_as_messages(conversation, what)
     report[what] = {"sources": _accounts(reports)}
     return found
+
+
+def _check_shown_as_messages(conversation: Conversation, what: str) -> None:
+    """Reject options that need a chat template, where rows remain messages."""
+    options = conversation.options
+    if options is None:
+        return
+    settings = {
+        "reasoning: mask": options.mask_reasoning,
+        "rows: per_turn": options.rows == "per_turn",
+        "keep_last_turns": options.keep_last_turns is not None,
+    }
+    for setting, is_set in settings.items():
+        if is_set:
+            raise ConfigError(
+                f"{what}: {setting}: found without a tokenizer, expected one: rows of messages "
+                "cannot express it"
+            )
 
 
 def _as_rows(

@@ -38,7 +38,7 @@ def _reader(kind: Any) -> Read:
     import pyarrow as pa
 
     if getattr(kind, "extension_name", "") == "arrow.json":
-        return _parsed
+        return parsed_json
     if pa.types.is_struct(kind):
         fields = [kind.field(number) for number in range(kind.num_fields)]
         readers = {field.name: _reader(field.type) for field in fields}
@@ -59,7 +59,7 @@ def _reader(kind: Any) -> Read:
     return without_nulls
 
 
-def _parsed(value: Any) -> Any:
+def parsed_json(value: Any) -> Any:
     """Decode a JSON column's value: text in a file, already decoded in a `datasets.Dataset`."""
     if not isinstance(value, str):
         return value

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, WrapValidator
 
-from dataset_builders.cleaning.steps import Cleaning
+from dataset_builders.cleaning.agent_faults import Step
+from dataset_builders.cleaning.steps import Cleaning, validate_steps
+from dataset_builders.row_options import RowSplit
 from dataset_builders.settings import settings
 
 Format = Literal[
@@ -22,10 +24,6 @@ Format = Literal[
     "openai_log",
 ]
 """Name of a format."""
-
-
-def _no_steps(clean: Any) -> Any:
-    return Cleaning.none() if clean is False else clean
 
 
 def _unknown(model: Any) -> Any:
@@ -75,13 +73,38 @@ class SourceSpec:
         default=False,
         description="Convert tool calls to text, for chat templates without tool support.",
     )
-    clean: Annotated[Cleaning | None, BeforeValidator(_no_steps)] = Field(
+    clean: Annotated[Cleaning | tuple[Step, ...] | None, WrapValidator(validate_steps)] = Field(
         default=None,
-        description="Cleaning steps, for `sharegpt` only; default: all; `false`: none.",
+        description="For `sharegpt` the cleaning steps by name, default: all, `false`: none; for "
+        "`agentinstruct` a list of `strip_terminal_sequences`, `remove_earlier_task` and "
+        "`drop_foreign_thoughts`, default: none.",
     )
     model: Annotated[str, BeforeValidator(_unknown)] = Field(
         default="",
         description="Author model of conversations whose record names none, such as `gpt-4`.",
+    )
+    train_on: str = Field(
+        default="all",
+        description="Trained turns that the loss covers: `all`, `last`, `calls` (turns with tool "
+        "calls), `final` (turns without), or a function, `module:function` or "
+        "`./file.py:function`, from a conversation to indices of messages.",
+    )
+    reasoning: Literal["train", "mask", "drop"] = Field(
+        default="train",
+        description="Reasoning of the model's turns: `train`; `mask`: context without loss; "
+        "`drop`: removed.",
+    )
+    rows: RowSplit = Field(
+        default="auto",
+        description="Rows of a conversation: `conversation`: one; `per_turn`: one for each "
+        "trained turn; `auto`: one, or as many as the chat template needs to show each trained "
+        "turn what inference shows.",
+    )
+    keep_last_turns: int | None = Field(
+        default=None,
+        ge=1,
+        description="Assistant turns before a trained turn that its row keeps after the opening; "
+        "default: all.",
     )
 
     @property

@@ -27,6 +27,7 @@ class LocalCalls:
 
     Attributes:
         as_text: Whether they are text.
+        spelling: How calls are written.
 
     Args:
         tokenizer: The tokenizer.
@@ -39,7 +40,7 @@ class LocalCalls:
     def __init__(self, tokenizer: Any, end_tokens: Sequence[str]) -> None:
         found = find_call_spelling(tokenizer, ChatRenderer(tokenizer, end_tokens))
         self.as_text = found is None
-        self._spelling = hermes_spelling() if found is None else found
+        self.spelling = hermes_spelling() if found is None else found
         special = {t.content for t in tokenizer.added_tokens_decoder.values() if t.special}
         self._dropped = sorted(special - mark_tokens(special), key=len, reverse=True)
         name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
@@ -50,14 +51,17 @@ class LocalCalls:
                 name,
             )
         else:
-            _log.info("%s: tool calls are read as %s", name, self._spelling.name)
+            _log.info("%s: tool calls are read as %s", name, self.spelling.name)
+
+    def row(self, conversation: Conversation) -> Conversation:
+        """Return a conversation as it is rendered for training or scoring."""
+        return calls_as_text(conversation) if self.as_text else conversation
 
     def prompt(self, messages: Sequence[Message], tools: str) -> tuple[list[Message], str]:
         """Return the messages and tools to render in a prompt."""
         if self.as_text:
-            shown = calls_as_text(Conversation.create(messages, tools=tools))
-            return list(shown.messages), ""
-        if self._spelling.several:
+            return list(self.row(Conversation.create(messages, tools=tools)).messages), ""
+        if self.spelling.several:
             return list(messages), tools
         return _one_call_a_turn(messages), tools
 
@@ -70,7 +74,7 @@ class LocalCalls:
             opened: Whether the prompt ended within a thought.
             cut: Whether the turn was truncated at the token limit.
         """
-        turn = self._spelling.read(with_opening(text, opened), tools)
+        turn = self.spelling.read(with_opening(text, opened), tools)
         said = turn.text
         for token in self._dropped:
             said = said.replace(token, "")

@@ -75,12 +75,9 @@ def held_in_evaluator(name: str, settings: SuiteSettings) -> Evaluator:
     """
     options = settings.environment_options(name)
     spec = _spec(name, settings, options)
-    if (
-        name == "database"
-        and not options
-        and _plays(_spec(name, settings, {"tasks": "agentbench"}))
-    ):
-        spec = _spec(name, settings, {"tasks": "agentbench"})
+    if name == "database" and not options.keys() - {"dialogue"}:
+        agentbench = _spec(name, settings, options | {"tasks": "agentbench"})
+        spec = agentbench if _plays(agentbench) else spec
     spec.check_real()
     if missing := spec.dialogue.world.missing(spec.options.get("data")):
         raise SourceNotFoundError(missing if missing.startswith(name) else f"{name}: {missing}")

@@ -8,27 +8,26 @@ docs/tasks/replay.md shows how well it predicts rollouts.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from dataset_builders.conversation import Conversation
+from dataset_builders.conversation import Conversation, Message, uses_tools
 from dataset_builders.encoding.encoder import Encoder
-from dataset_builders.encoding.token_rows import IGNORE_INDEX, Ints, TokenReport, TokenRow
+from dataset_builders.encoding.token_rows import IGNORE_INDEX, TokenReport, TokenRow
 from dataset_builders.environments import HELD_IN, EnvironmentSpec
 from dataset_builders.environments.dialogue import Dialogue
 from dataset_builders.errors import ConfigError
-from dataset_builders.reasoning import spoken
 from dataset_builders.rollouts.play import play
 from dataset_builders.rollouts.policy import OraclePolicy
 from evaluators.evaluator import EvalTarget, Evaluator, Record
+from evaluators.models.local_calls import LocalCalls
 from evaluators.models.logprobs import TokenScores
 from evaluators.models.model_info import num_positions
 from evaluators.tasks.item_order import fixed_order
-from evaluators.tasks.turns import action_start
+from evaluators.tasks.replayed_turns import ReplayedTurn, TurnReader
 
 _BATCH = 8
 """Trajectories per progress report; the token model batches by length."""
@@ -53,28 +52,12 @@ def oracle_trajectories(
         raise ConfigError(f"{environment.name}: split: found 'train', expected one for evaluation")
     tasks = fixed_order(environment.task_ids(split))[:num_tasks]
     return [
-        Conversation.create(t.messages, id=t.task_id, source="oracle", task=environment.name)
+        Conversation.create(
+            t.messages, id=t.task_id, source="oracle", task=environment.name, tools=t.tools
+        )
         for t in play(environment, tasks, OraclePolicy())
         if t.success
     ]
-
-
-@dataclass(frozen=True, slots=True)
-class ReplayedTurn:
-    """One expert turn, with the model's token-by-token predictions.
-
-    Attributes:
-        logprob: Sum over the action's tokens, in nats.
-        tokens: Number of the action's tokens; all of the turn's if it has no action.
-        agrees: Whether greedy decoding gives each of them.
-        parsable: Whether the greedy tokens, each given the expert's prefix, can be parsed as an
-            action; None if the environment is unknown.
-    """
-
-    logprob: float
-    tokens: int
-    agrees: bool
-    parsable: bool | None
 
 
 class ReplayEvaluator(Evaluator):
@@ -86,6 +69,10 @@ class ReplayEvaluator(Evaluator):
     parse as an action), `first_divergence` (share of the turns before the first whose
     action is not reproduced; 1 where all are) and `turn_logprob` (mean log-likelihood of a
     trained token, thoughts included).
+
+    The action of a turn that calls tools is its calls, as the chat template writes them; a turn
+    without calls in such a trajectory is an action as a whole. Its `parsable` says that each call
+    in the greedy tokens can be read, and that there is one where the expert calls a tool.
 
     Args:
         conversations: Trajectories that training does not see; their trained turns are
@@ -130,7 +117,7 @@ class ReplayEvaluator(Evaluator):
 
     def about(self) -> dict[str, str]:
         """Return number and digest of the trajectories."""
-        texts = [[(m.role, m.content) for m in c.messages] for c in self._conversations.values()]
+        texts = [[_identity(m) for m in c.messages] for c in self._conversations.values()]
         digest = blake2b(repr(texts).encode("utf-8", "replace"), digest_size=4).hexdigest()
         return {"data": f"{len(texts)} trajectories, {digest}"}
 
@@ -140,25 +127,45 @@ class ReplayEvaluator(Evaluator):
         """Measure trajectories; see `Evaluator.measure`."""
         length = min(self._max_length, num_positions(subject.model) or self._max_length)
         encoder = Encoder(subject.tokenizer, max_length=length, end_of_turn=subject.end_of_turn)
-        reader = _Reader(subject.tokenizer)
+        reader = TurnReader(subject.tokenizer)
         tokens = subject.tokens()
+        conversations = {item: self._conversations[item] for item in items}
+        calls = None
+        if any(map(_has_tools, conversations.values())):
+            calls = LocalCalls(
+                subject.tokenizer, (subject.tokenizer.eos_token, *subject.end_of_turn)
+            )
         for start in range(0, len(items), _BATCH):
             rows: dict[str, TokenRow] = {}
             for item in items[start : start + _BATCH]:
                 report = TokenReport()
-                row = next(encoder.encode([self._conversations[item]], report), None)
+                talk = conversations[item]
+                row = next(encoder.encode([calls.row(talk) if calls else talk], report), None)
                 if row is None:
                     finished({"item": item, "scores": {}, "error": report.summary()})
                 else:
                     rows[item] = row
             scores = tokens.score([row.input_ids.tolist() for row in rows.values()]) if rows else []
             for (item, row), score in zip(rows.items(), scores, strict=True):
-                has_action = self._reader_of(self._conversations[item].task)
-                finished(_record(item, reader.turns(row, score, has_action), row, score))
+                talk = conversations[item]
+                if calls and _has_tools(talk):
+                    turns = reader.turns_with_tools(row, score, calls.spelling, talk.tools)
+                else:
+                    turns = reader.turns(row, score, self._reader_of(talk.task))
+                finished(_record(item, turns, row, score))
 
     def _reader_of(self, task: str) -> Callable[[str], bool] | None:
         own = self._environments.get(task)
         return _reader_of(task) if own is None else own.make().has_action
+
+
+def _has_tools(conversation: Conversation) -> bool:
+    return bool(conversation.tools) or uses_tools([conversation])
+
+
+def _identity(message: Message) -> tuple[object, ...]:
+    calls = (message.tool_calls,) if message.tool_calls else ()
+    return (message.role, message.content, *calls)
 
 
 def _named(conversations: Sequence[Conversation]) -> dict[str, Conversation]:
@@ -167,69 +174,6 @@ def _named(conversations: Sequence[Conversation]) -> dict[str, Conversation]:
     if len(set(names)) < len(names) or not all(names):
         names = [f"trajectory-{number:05}" for number in range(len(names))]
     return dict(zip(names, conversations, strict=True))
-
-
-class _Reader:
-    """Splits a row into the expert's turns."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
-        self._special = set(tokenizer.all_special_ids)
-
-    def turns(
-        self, row: TokenRow, score: TokenScores, has_action: Callable[[str], bool] | None
-    ) -> list[ReplayedTurn]:
-        """Return the trained turns, in order."""
-        return [
-            self._turn(row.input_ids, score, start, end, has_action)
-            for start, end in _runs(row.labels)
-            if start > 0
-        ]
-
-    def _turn(
-        self,
-        ids: Ints,
-        score: TokenScores,
-        start: int,
-        end: int,
-        has_action: Callable[[str], bool] | None,
-    ) -> ReplayedTurn:
-        expert, greedy = ids[start:end], score.likeliest[start - 1 : end - 1]
-        first = start + self._action(expert.tolist())
-        place = slice(first - 1, end - 1)
-        parsable = None
-        if has_action is not None:
-            parsable = has_action(spoken(self._text(greedy.tolist())))
-        return ReplayedTurn(
-            float(score.logprobs[place].sum(dtype=np.float64)),
-            end - first,
-            bool((score.likeliest[place] == ids[first:end]).all()),
-            parsable,
-        )
-
-    def _action(self, ids: list[int]) -> int:
-        """Return the index of the token in which the turn's action begins."""
-        begins = action_start(self._text(ids))
-        if not begins:
-            return 0
-        # The first token that ends after the action's start. Prefixes only grow, except for
-        # incomplete characters, so bisection would work; turns are short.
-        for number in range(len(ids)):
-            if len(self._tokenizer.decode(ids[: number + 1])) > begins:
-                return number
-        return 0
-
-    def _text(self, ids: list[int]) -> str:
-        while ids and ids[-1] in self._special:
-            ids = ids[:-1]
-        return str(self._tokenizer.decode(ids))
-
-
-def _runs(labels: Ints) -> list[tuple[int, int]]:
-    """Half-open ranges of trained tokens: a turn each, for something masked lies between."""
-    trained = np.concatenate(([False], labels != IGNORE_INDEX, [False]))
-    edges = np.flatnonzero(trained[1:] != trained[:-1])
-    return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
 
 
 def _record(item: str, turns: list[ReplayedTurn], row: TokenRow, score: TokenScores) -> Record:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from tests.support.axolotl_fixtures import (  # noqa: F401  # pytest finds them 
     pytest_collection_modifyitems,
     trl_recipe,
 )
+from tests.support.endpoint import ANSWER, Endpoint, serving
 
 TASKS = ["os", "db", "alfworld"]
 
@@ -100,3 +102,18 @@ def make_run(small_tokenizer: Any) -> Callable[..., tuple[Any, BuiltMix]]:
         return rows, run
 
     return make
+
+
+@pytest.fixture
+def no_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No data of the user, and a terminal of 120 columns."""
+    monkeypatch.delenv("AGENTTUNING_DATA", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("COLUMNS", "120")
+
+
+@pytest.fixture
+def server() -> Iterator[Endpoint]:
+    """An endpoint that answers every question alike."""
+    with serving(Endpoint(reply=lambda messages: ANSWER)) as endpoint:
+        yield endpoint

@@ -57,3 +57,58 @@ def write_guess(folder: Path, old: str = "", new: str = "", name: str = "guess")
     path = folder / f"{name}.py"
     path.write_text(GUESS.replace(old, new) if old else GUESS, "utf-8")
     return f"{path}:Guess"
+
+
+DESK = '''"""Pay what is asked, in calls."""
+
+from dataset_builders import ToolEnvironment, tool
+
+TASKS = {
+    "train": [{"id": "a", "price": 3}, {"id": "b", "price": 5}],
+    "test": [{"id": "c", "price": 7}],
+}
+
+
+class Desk(ToolEnvironment):
+    name = "desk"
+    round_limit = 4
+
+    def __init__(self, price: int = 0):
+        self.fixed = price
+
+    def tasks(self, split):
+        return TASKS.get(split, [])
+
+    def reset(self, task):
+        self.price, self.paid = self.fixed or task["price"], 0
+        system = {"role": "system", "content": "Pay."}
+        user = {"role": "user", "content": f"{self.price}, please."}
+        return [system, user]
+
+    @tool
+    def pay(self, amount: int) -> str:
+        """Pay an amount."""
+        self.paid += amount
+        return f"Paid {self.paid}."
+
+    @tool
+    def look(self) -> str:
+        """See what is paid."""
+        return str(self.paid)
+
+    def score(self):
+        return float(self.paid == self.price)
+
+    def solution(self):
+        seen = yield "pay", {"amount": self.price}
+        assert seen == f"Paid {self.price}."
+        yield "Here you are."
+'''
+
+
+def write_desk(folder: Path, old: str = "", new: str = "") -> str:
+    """Write an environment of tools, changed in one place; returns its absolute reference."""
+    assert not old or DESK.count(old) == 1, old
+    path = folder / "desk.py"
+    path.write_text(DESK.replace(old, new) if old else DESK, "utf-8")
+    return f"{path}:Desk"

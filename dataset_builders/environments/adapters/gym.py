@@ -17,7 +17,7 @@ from gymnasium import spaces
 from dataset_builders.environments.adapters.seeded import FIRST_SEED, SeededWorld, named_class
 from dataset_builders.environments.base import Oracle, OracleStep, ResetResult, StepResult
 from dataset_builders.environments.dialogue import Dialogue
-from dataset_builders.environments.references import guarded
+from dataset_builders.environments.own_code import guarded
 from dataset_builders.errors import ConfigError, EnvironmentFailureError
 
 _ACTION = re.compile(r"Action:\s*(.*)\Z", re.DOTALL)

@@ -7,8 +7,8 @@ from abc import abstractmethod
 from typing import Any, ClassVar
 
 from dataset_builders.environments.base import ResetResult, TextEnvironment
+from dataset_builders.environments.class_checks import check_name
 from dataset_builders.environments.dialogue import Dialogue
-from dataset_builders.environments.references import check_name
 from dataset_builders.errors import ConfigError
 
 FIRST_SEED: dict[str, int] = {"train": 0, "dev": 1_000_000, "test": 2_000_000}

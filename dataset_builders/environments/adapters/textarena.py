@@ -19,7 +19,8 @@ from dataset_builders.environments.base import (
     StepResult,
 )
 from dataset_builders.environments.dialogue import Dialogue
-from dataset_builders.environments.references import guarded, import_quietly, resolve
+from dataset_builders.environments.own_code import guarded
+from dataset_builders.environments.references import import_quietly, resolve
 from dataset_builders.errors import ConfigError, EnvironmentFailureError
 from dataset_builders.extras import needs_extra
 from dataset_builders.settings import suggestion

@@ -36,6 +36,9 @@ class DatabaseDialogue(Dialogue):
     world: ClassVar[type[TextEnvironment]] = DatabaseEnvironment
     agentinstruct_task: ClassVar[str] = "db"
     round_limit: ClassVar[int] = MAX_OPERATIONS + 1
+    tool_form: ClassVar[str] = (
+        "dataset_builders.environments.database.tool_dialogue:DatabaseToolDialogue"
+    )
 
     env: DatabaseEnvironment
 

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from dataset_builders.environments.base import (
     Oracle,
@@ -76,6 +76,8 @@ class DatabaseEnvironment(TextEnvironment):
             private one is started. The password may come from the environment variable
             `AGENTTUNING_MARIADB_PASSWORD` instead.
         render_mode: Gymnasium's; nothing is ever drawn.
+        dialogue: "text", or "tools" for tool calls in the format of AgentBench's function-calling
+            version; `EnvironmentSpec` chooses the dialogue by it.
 
     Raises:
         ConfigError: A setting is unknown, or two do not go together.
@@ -92,7 +94,9 @@ class DatabaseEnvironment(TextEnvironment):
         backend: str = "sqlite",
         url: str | None = None,
         render_mode: str | None = None,
+        dialogue: Literal["text", "tools"] = "text",
     ) -> None:
+        del dialogue
         super().__init__(data, render_mode)
         self._episode: _Episode | None = None
         self._source = _source(tasks, data)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from dataset_builders.conversation import Message
@@ -18,6 +18,7 @@ from dataset_builders.environments.operating_system.environment import (
     OUTPUT_CHARS,
     OperatingSystemEnvironment,
 )
+from dataset_builders.environments.prompts import Prompt
 
 _ACT = re.compile(r"Act:\s*(.+)")
 _BLOCK = re.compile(r"```bash\n(.*?)\n```", re.DOTALL)
@@ -33,6 +34,9 @@ class OperatingSystemDialogue(Dialogue):
     world: ClassVar[type[TextEnvironment]] = OperatingSystemEnvironment
     agentinstruct_task: ClassVar[str] = "os"
     round_limit: ClassVar[int] = 8
+    tool_form: ClassVar[str] = (
+        "dataset_builders.environments.operating_system.tool_dialogue:OperatingSystemToolDialogue"
+    )
 
     def read(self, said: str) -> str | None:
         """Parse a turn by AgentBench's rule.
@@ -65,11 +69,7 @@ class OperatingSystemDialogue(Dialogue):
 
     def feedback(self, observation: str, info: dict[str, Any]) -> str:
         """Format an output: truncated, empty, or unchanged."""
-        if not observation and "empty" in self.prompt.pieces:
-            return self.prompt.fill("empty")
-        if info.get("truncated"):
-            observation += self.prompt.pieces.get("truncated", "")
-        return self.prompt.fill("feedback", observation=observation)
+        return shell_feedback(self.prompt, observation, info)
 
     @classmethod
     def published_pieces(cls, rows: Sequence[Sequence[Message]]) -> dict[str, str]:
@@ -90,6 +90,15 @@ class OperatingSystemDialogue(Dialogue):
         if others:
             pieces["empty"] = others.most_common(1)[0][0]
         return pieces
+
+
+def shell_feedback(prompt: Prompt, observation: str, info: Mapping[str, Any]) -> str:
+    """Format a script's output with the pieces `empty`, `truncated` and `feedback`."""
+    if not observation and "empty" in prompt.pieces:
+        return prompt.fill("empty")
+    if info.get("truncated"):
+        observation += prompt.pieces.get("truncated", "")
+    return prompt.fill("feedback", observation=observation)
 
 
 def _lead(texts: Sequence[str]) -> str:

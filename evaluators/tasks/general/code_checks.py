@@ -6,7 +6,6 @@ import json
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from dataset_builders.sandbox.base import Limits, Sandbox, SandboxError
@@ -57,12 +56,7 @@ class CodeChecker:
     def __enter__(self) -> CodeChecker:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._close()
 
     def check(self, code: str, entry_point: str, test: str, helpers: str = "") -> Checked:

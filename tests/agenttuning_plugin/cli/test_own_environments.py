@@ -71,7 +71,8 @@ def test_it_is_a_suite_and_options_begin_with_its_name(
     assert code == 1
     assert "option 'tops' is unknown; known: top, split" in json.loads(out)["tasks"][-1]["reason"]
     code, _, err = run("evaluate", "--oracle", "--suite", "./guess.py:Ges")
-    assert (code, one_line(err)) == (1, f"error: {tmp_path}/guess.py: found no 'Ges'")
+    assert code == 1
+    assert one_line(err) == f"error: {tmp_path}/guess.py: found no 'Ges', did you mean Guess?"
     write_guess(tmp_path, name="other")
     code, _, err = run("evaluate", "--oracle", "--suite", "./guess.py:Guess,./other.py:Guess")
     assert code == 1

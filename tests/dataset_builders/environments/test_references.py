@@ -8,14 +8,9 @@ from pathlib import Path
 import pytest
 
 from dataset_builders.environments import HELD_IN, load_environment
-from dataset_builders.environments.references import (
-    RESERVED,
-    declared,
-    is_reference,
-    portable,
-    resolve,
-)
-from dataset_builders.errors import ConfigError
+from dataset_builders.environments.class_checks import RESERVED
+from dataset_builders.environments.references import declared, is_reference, portable, resolve
+from dataset_builders.errors import ConfigError, DataError
 from dataset_builders.rollouts.play import play
 from dataset_builders.rollouts.policy import OraclePolicy
 from evaluators.tasks.held_out import HELD_OUT
@@ -130,7 +125,7 @@ def test_what_is_not_an_environment_is_one_line(
     [
         ("./nowhere.py:Guess", "nowhere.py: no such file"),
         ("no.such.module:Guess", "no module named 'no'"),
-        ("json:loads", "found function, expected a subclass of Dialogue"),
+        ("json:loads", "found function, expected a subclass of ToolEnvironment or Dialogue"),
         ("json:", "expected module:Class or ./file.py:Class"),
         (":Guess", "expected module:Class or ./file.py:Class"),
         ("guess", "'guess' is unknown; known: .*module:Class, ./file.py:Class"),
@@ -159,7 +154,7 @@ def test_it_has_only_its_own_prompt(tmp_path: Path) -> None:
 def test_task_ids_are_checked(tmp_path: Path, returned: str, message: str) -> None:
     line = '        return [f"guess-{split}-{STARTS[split] + n}" for n in range(6)]'
     spec = load_environment(write_guess(tmp_path, line, f"        return {returned}"))
-    with pytest.raises(ConfigError, match=message.replace("TASK", "Guess")):
+    with pytest.raises((ConfigError, DataError), match=message.replace("TASK", "Guess")):
         spec.task_ids("train")
 
 

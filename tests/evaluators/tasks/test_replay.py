@@ -30,11 +30,10 @@ from evaluators.models.token_model import TokenScores  # noqa: E402
 from evaluators.runner import run_evaluator  # noqa: E402
 from evaluators.tasks.replay import (  # noqa: E402
     ReplayEvaluator,
-    _Reader,
     _reader_of,
-    _runs,
     oracle_trajectories,
 )
+from evaluators.tasks.replayed_turns import TurnReader, trained_ranges  # noqa: E402
 from evaluators.tasks.turns import action_start  # noqa: E402
 
 
@@ -144,7 +143,7 @@ def test_a_limit_takes_the_same_ones_and_ids_that_repeat_are_numbered() -> None:
 
 
 def test_a_turn_begins_its_action_at_its_label(smollm2_tokenizer: Any) -> None:
-    reader = _Reader(smollm2_tokenizer)
+    reader = TurnReader(smollm2_tokenizer)
     for thought in ("Ünïcode thought 🙂 of it.", "Short.", ""):
         text = f"{thought}\nAction: Operation\n```sql\nSELECT 1\n```"
         ids = smollm2_tokenizer(text)["input_ids"]
@@ -194,7 +193,7 @@ def test_what_is_parsed_are_the_tokens_in_the_places_of_the_experts(
     row = next(Encoder(subject.tokenizer, max_length=4096).encode(trajectories[:1], TokenReport()))
     ids = row.input_ids[1:]
     heard: list[str] = []
-    turns = _Reader(subject.tokenizer).turns(
+    turns = TurnReader(subject.tokenizer).turns(
         row, TokenScores(np.zeros(len(ids), np.float32), ids), lambda text: not heard.append(text)
     )
     assert all(turn.agrees and turn.parsable for turn in turns)
@@ -214,8 +213,8 @@ def test_what_the_oracle_does_not_solve_is_no_experts(monkeypatch: pytest.Monkey
 
 def test_runs_of_trained_tokens() -> None:
     labels = np.array([-100, 1, 2, -100, -100, 3, -100, 4], dtype=np.int32)
-    assert _runs(labels) == [(1, 3), (5, 6), (7, 8)]
-    assert _runs(np.array([-100], dtype=np.int32)) == []
+    assert trained_ranges(labels) == [(1, 3), (5, 6), (7, 8)]
+    assert trained_ranges(np.array([-100], dtype=np.int32)) == []
 
 
 def test_ranks_read_a_share_each(subject: EvalTarget, trajectories: list[Conversation]) -> None:
