@@ -20,7 +20,7 @@ from dataset_builders.environments.base import (
     StepResult,
 )
 from dataset_builders.environments.dialogue import Dialogue
-from dataset_builders.environments.own_code import guarded
+from dataset_builders.environments.own_code import described
 from dataset_builders.errors import ConfigError, EnvironmentFailureError
 from dataset_builders.extras import needs_extra
 from dataset_builders.settings import suggestion
@@ -61,11 +61,14 @@ class ReasoningWorld(SeededWorld):
             with needs_extra(EXTRA):
                 from reasoning_gym import create_dataset
             settings = {**self.config, "seed": FIRST_SEED[split], "size": self.size}
-            self._made[split] = guarded(
-                f"reasoning_gym:{self.dataset}",
-                f"create_dataset({self.config})",
-                lambda: create_dataset(self.dataset, **settings),
-            )
+            try:
+                self._made[split] = create_dataset(self.dataset, **settings)
+            # The package checks its settings by assertions.
+            except Exception as error:
+                raise ConfigError(
+                    f"reasoning_gym:{self.dataset}: create_dataset({self.config}) raised "
+                    f"{described(error)}"
+                ) from error
         return self._made[split]
 
     def _act(self, action: str) -> StepResult:
