@@ -10,7 +10,7 @@ VLLM ?= 1
 # Processes that tests are run in.
 WORKERS ?= 2
 # Sources of the code that is checked.
-CODE := agenttuning_plugin dataset_builders evaluators recipes benchmarks tests
+CODE := agenttuning_plugin dataset_builders evaluators recipes examples benchmarks tests
 
 export AXOLOTL_DO_NOT_TRACK := 1
 export DO_NOT_TRACK := 1

@@ -241,6 +241,7 @@ class ChatTemplate:
         raise MaskError(
             "the chat template cannot write a tool call: "
             + (refusals[0] if refusals else "it leaves the arguments out or garbles them")
+            + "; calls_as_text: true of the source writes calls as text"
         )
 
 

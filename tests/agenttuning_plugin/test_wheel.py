@@ -55,6 +55,8 @@ def test_recipes_are_reachable_after_installation(unpacked: Path, tmp_path: Path
         )
         return done.stdout
 
+    assert "./support.py:Support" in run("env", "new", "support")
+    assert "./guess.py:Guess" in run("env", "new", "guess", "--text")
     assert "agentlm-13b.yaml" in run("recipe", "list")
     run("recipe", "copy", "agentlm-13b")
     copied = (tmp_path / "agentlm-13b.yaml").read_bytes()

@@ -13,12 +13,15 @@ pytest.importorskip("torch", reason="pip install 'agenttuning-plugin[eval]'")
 pytest.importorskip("transformers.utils.chat_parsing")
 
 from dataset_builders.conversation import Conversation, Message, ToolCall
+from dataset_builders.encoding.encoder import Encoder
+from dataset_builders.encoding.token_rows import IGNORE_INDEX, TokenReport
 from dataset_builders.endpoints.answer import Answer
 from dataset_builders.formats.calls_as_text import calls_as_text
 from dataset_builders.masks.chat import ChatRenderer
 from evaluators.models.chat_model import LocalModel
 from evaluators.models.eval_mode import evaluation_mode
 from evaluators.models.interface import Decoding
+from evaluators.models.local_calls import LocalCalls
 from tests.support.bigram_models import saying
 from tests.support.call_shapes import IDS, SHAPES, TOOLS, conversation
 from tests.support.every_template import PARTS, find_templates, speaking
@@ -191,3 +194,21 @@ def test_ids_of_any_length_under_mistrals_template(small_tokenizer: Any) -> None
     text = rendered("call_0_0", "call_0_1")
     assert "call_0" not in text
     assert text == rendered("call_0_0", "call_0_1")
+
+
+@pytest.mark.parametrize("fixture", ["llama2_tokenizer", "smollm2_tokenizer"])
+def test_real_tokenizers_give_back_what_they_encode(
+    fixture: str, request: pytest.FixtureRequest
+) -> None:
+    """A tokenizer may change blanks when it decodes: calls as text survive it."""
+    tokenizer = request.getfixturevalue(fixture)
+    calls = LocalCalls(tokenizer, (tokenizer.eos_token,))
+    assert calls.as_text
+    encoder = Encoder(tokenizer, max_length=4096)
+    for shape, said in SHAPES.items():
+        (row,) = encoder.encode([calls.row(conversation(said))], TokenReport())
+        ids = row.input_ids[row.labels != IGNORE_INDEX].tolist()
+        text = tokenizer.decode(ids[:-1])
+        answer = calls.read(text, TOOLS, opened=False, cut=False)
+        assert contents(answer.tool_calls) == contents(said.tool_calls), shape
+        assert (answer.malformed, str(answer)) == ((), said.content)
