@@ -68,7 +68,8 @@ class _Quiet:
         saved = os.dup(1)
         self._restore.callback(os.close, saved)
         self._restore.callback(os.dup2, saved, 1)
-        nowhere = self._restore.enter_context(Path(os.devnull).open("w"))
+        nowhere = Path(os.devnull).open("w")  # noqa: SIM115  # closed by `end`
+        self._restore.callback(nowhere.close)
         os.dup2(nowhere.fileno(), 1)
         # Both: `sys.stdout` may not be the descriptor.
         self._restore.enter_context(redirect_stdout(nowhere))

@@ -20,10 +20,10 @@ from dataset_builders.environments.base import (
     StepResult,
 )
 from dataset_builders.environments.dialogue import Dialogue
-from dataset_builders.environments.own_code import described
 from dataset_builders.errors import ConfigError, EnvironmentFailureError
 from dataset_builders.extras import needs_extra
 from dataset_builders.settings import suggestion
+from dataset_builders.user_code import one_line
 
 EXTRA = "reasoning-gym"
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
@@ -67,7 +67,7 @@ class ReasoningWorld(SeededWorld):
             except Exception as error:
                 raise ConfigError(
                     f"reasoning_gym:{self.dataset}: create_dataset({self.config}) raised "
-                    f"{described(error)}"
+                    f"{one_line(error)}"
                 ) from error
         return self._made[split]
 
