@@ -118,7 +118,7 @@ async def add_thoughts(
     for index, message in enumerate(messages):
         if not message.trained:
             continue
-        turn = _turn_of(message)
+        turn = turn_of(message)
         if dialogue.parse(turn) is None:
             report.turns["no_action"] += 1
         elif message.reasoning or dialogue.has_thought(turn):
@@ -185,7 +185,7 @@ def _outcomes(trajectory: Trajectory, asked: Collection[int], dialogue: Dialogue
     for index, message in enumerate(trajectory.messages):
         if not message.trained:
             continue
-        turn = _turn_of(message)
+        turn = turn_of(message)
         if dialogue.parse(turn) is None:
             yield "no_action"
         elif not (message.reasoning or dialogue.has_thought(turn)):
@@ -194,7 +194,7 @@ def _outcomes(trajectory: Trajectory, asked: Collection[int], dialogue: Dialogue
             yield "written" if index in asked else "had_thought"
 
 
-def _turn_of(message: Message) -> str:
+def turn_of(message: Message) -> str:
     """Return an assistant turn as a dialogue parses it."""
     calls = message.tool_calls
     return Answer(message.content, tool_calls=calls) if calls else message.content
