@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from pathlib import Path
+from threading import Lock
 
 from dataset_builders.extras import needs_extra
 
@@ -36,18 +38,47 @@ def silenced() -> Iterator[None]:
 
 @contextmanager
 def quiet_stdout() -> Iterator[None]:
-    """Discard output to stdout, also of child processes; stderr and exceptions pass."""
-    sys.stdout.flush()
-    saved = os.dup(1)
-    with open(os.devnull, "w") as nowhere:  # noqa: PTH123  # not a file
+    """Discard output to stdout, also of child processes; stderr and exceptions pass.
+
+    Threads may be in it at once: the first one discards, and the last one restores.
+    """
+    with _QUIET.lock:
+        _QUIET.inside += 1
+        if _QUIET.inside == 1:
+            _QUIET.begin()
+    try:
+        yield
+    finally:
+        with _QUIET.lock:
+            _QUIET.inside -= 1
+            if not _QUIET.inside:
+                _QUIET.end()
+
+
+class _Quiet:
+    """What `quiet_stdout` replaced, and how many are inside."""
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.inside = 0
+        self._restore = ExitStack()
+
+    def begin(self) -> None:
+        sys.stdout.flush()
+        saved = os.dup(1)
+        self._restore.callback(os.close, saved)
+        self._restore.callback(os.dup2, saved, 1)
+        nowhere = Path(os.devnull).open("w")  # noqa: SIM115  # closed by `end`
+        self._restore.callback(nowhere.close)
         os.dup2(nowhere.fileno(), 1)
-        try:
-            # Both: `sys.stdout` may not be the descriptor.
-            with redirect_stdout(nowhere):
-                yield
-        finally:
-            os.dup2(saved, 1)
-            os.close(saved)
+        # Both: `sys.stdout` may not be the descriptor.
+        self._restore.enter_context(redirect_stdout(nowhere))
+
+    def end(self) -> None:
+        self._restore.close()
+
+
+_QUIET = _Quiet()
 
 
 @contextmanager

@@ -197,6 +197,25 @@ def os_replay() -> Claims:
     )
 
 
+def agentinstruct_faults() -> Claims:
+    page, found = "docs/guides/data.md", load("agentinstruct_faults.json")
+    rows = {name: split["rows"] for name, split in found["splits"].items()}
+    shell, read = found["splits"]["os"], found["mind2web"]
+    card = sum(split["card"] for split in found["splits"].values())
+    clean = [n for n, split in found["splits"].items() if set(split) == {"rows", "card"}]
+    assert clean == ["db", "alfworld", "webshop", "kg"]
+    yield page, f"{shell['terminal_sequences']} turns of {rows['os']} `os` rows"
+    yield page, f"{shell['earlier_task']} of {rows['os']} `os` rows"
+    yield page, f"{found['splits']['mind2web']['foreign_thought']} of {rows['mind2web']} `mind2web`"
+    yield page, f"The copy has {sum(rows.values())} of the {card:,} rows"
+    own, foreign, unclear = (read["read"][kind] for kind in ("own", "foreign", "unclear"))
+    yield page, f"the {read['rows']} rows: {foreign} are about another task, {own} about their own"
+    yield page, f"{unclear} is unclear. The rule finds the {foreign} and none of the others"
+    assert read["flagged"] == {"foreign": foreign, "unclear": 0, "own": 0}
+    swapped = read["swapped"]
+    yield page, f"Of {swapped['pairs']} answers swapped between tasks it finds {swapped['flagged']}"
+
+
 SOURCES: dict[str, Callable[[], Claims]] = {
     "demo_seeds.json": demo_seeds,
     "packing.txt": packing,
@@ -210,6 +229,7 @@ SOURCES: dict[str, Callable[[], Claims]] = {
     "mixing.json": mixing,
     "collect.txt": collect,
     "os_replay.txt": os_replay,
+    "agentinstruct_faults.json": agentinstruct_faults,
 }
 
 

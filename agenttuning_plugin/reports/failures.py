@@ -11,6 +11,8 @@ from rich import box
 from rich.table import Table
 
 from agenttuning_plugin.reports.collected import collected_records
+from dataset_builders.environments.tool_dialogue import MALFORMED_CALL
+from dataset_builders.environments.tool_schemas import INVALID_ARGUMENTS, UNKNOWN_TOOL
 from dataset_builders.errors import SourceNotFoundError
 from evaluators.evaluator import RECORDS_FILE
 from evaluators.results.evaluations import read_evaluations
@@ -23,6 +25,7 @@ from evaluators.tasks.failure_modes import (
     MODES,
     REFUSAL,
     SHORT_REPETITION,
+    TOOL_MODES,
     failure_rates,
 )
 
@@ -33,6 +36,9 @@ _HEADINGS = {
     REFUSAL: "refusal",
     CALL_ERROR: "call\nerror",
     CALL_REPETITION: "call\nrepeat",
+    MALFORMED_CALL: "unread\ncall",
+    UNKNOWN_TOOL: "unknown\ntool",
+    INVALID_ARGUMENTS: "wrong\nargs",
 }
 """Column titles short enough for 80 columns."""
 
@@ -94,11 +100,13 @@ def table(rows: Sequence[Rates]) -> Table:
         pad_edge=False,
     )
     made.add_column("task", overflow="fold")  # Never truncated: names identify the rows.
-    for column in ("step", "n", *(_HEADINGS[mode] for mode in MODES)):
+    tools = any(TOOL_MODES[0] in row.rates for row in rows)
+    modes = (*MODES, *(TOOL_MODES if tools else ()))
+    for column in ("step", "n", *(_HEADINGS[mode] for mode in modes)):
         made.add_column(column, justify="right")
     for row in rows:
         n = next(iter(row.rates.values())).n
-        shares = (row.rates.get(mode) for mode in MODES)
+        shares = (row.rates.get(mode) for mode in modes)
         cells = ("" if share is None else f"{100 * share.value:.0f}" for share in shares)
         made.add_row(row.evaluator, str(row.step), str(n), *cells)
     return made

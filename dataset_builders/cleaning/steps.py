@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 
+from dataset_builders.cleaning.agent_faults import Step
 from dataset_builders.cleaning.language import LanguageFilter
 from dataset_builders.cleaning.page_text import (
     clean_characters,
@@ -75,6 +76,17 @@ class Cleaning:
         """Return settings with every step off: conversations are kept unchanged or rejected."""
         settings: dict[str, Any] = dict.fromkeys((field.name for field in fields(cls)), False)
         return cls(**{**settings, "language": None, "near_duplicates": None})
+
+
+_CHAT_STEPS: TypeAdapter[Cleaning | None] = TypeAdapter(Cleaning | None)
+_AGENT_STEPS = TypeAdapter(tuple[Step, ...])
+
+
+def validate_steps(clean: Any, _handler: Any) -> Any:
+    """Validate a source's `clean` by the kind of value, so that an error is about one kind only."""
+    if isinstance(clean, list | tuple):
+        return _AGENT_STEPS.validate_python(clean)
+    return _CHAT_STEPS.validate_python(Cleaning.none() if clean is False else clean)
 
 
 def remove_share_banners(turns: list[Turn]) -> list[Turn]:

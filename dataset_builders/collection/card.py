@@ -11,6 +11,7 @@ from typing import Any
 from dataset_builders.storage import replace_text
 
 _CARDS = "card"
+MESSAGES = "messages"
 
 CALLS = {
     "calls": "Tool calls",
@@ -75,13 +76,15 @@ _TEXT = (
     "turns to train, false on acknowledgements and demonstrations, null on human turns. "
     "`jsonl/` holds the same rows, `messages/` the same conversations as role and content,"
 )
-_TOOLS = (
+_MESSAGES = (
     "as `messages`, with `tools` in the OpenAI format if there are any, one split a task. `train` "
     "is true on the turns to train. `messages/` holds the same rows,"
 )
 
 
-def write_card(folder: Path, task: str, card: DatasetCard, rows: int) -> None:
+def write_card(
+    folder: Path, task: str, card: DatasetCard, rows: int, *, as_messages: bool = False
+) -> None:
     """Write `card/<task>.json`, and the README of all tasks in the folder.
 
     Args:
@@ -89,6 +92,7 @@ def write_card(folder: Path, task: str, card: DatasetCard, rows: int) -> None:
         task: AgentInstruct's name of the task, such as "db".
         card: Its card.
         rows: Number of its rows.
+        as_messages: Whether they are in the `messages` format, not in AgentInstruct's.
 
     Raises:
         OSError: The folder cannot be written.
@@ -100,7 +104,7 @@ def write_card(folder: Path, task: str, card: DatasetCard, rows: int) -> None:
     content |= {name: dict(content[name]) for name in ("counts", "settings", "thoughts")}
     if calls := content.pop("call_counts"):
         content["call_counts"] = dict(calls)
-    content |= {"task": task, "rows": rows}
+    content |= {"task": task, "rows": rows} | ({"format": MESSAGES} if as_messages else {})
     replace_text(cards / f"{task}.json", json.dumps(content, ensure_ascii=False, indent=1) + "\n")
     entries = [json.loads(path.read_text("utf-8")) for path in sorted(cards.glob("*.json"))]
     replace_text(folder / "README.md", _readme(entries))
@@ -116,7 +120,7 @@ def _readme(entries: Sequence[Mapping[str, Any]]) -> str:
         "",
         "# Collected agent trajectories",
         "",
-        f"{total} conversations {_TOOLS if _with_tools(entries) else _TEXT} "
+        f"{total} conversations {_MESSAGES if _has_messages(entries) else _TEXT} "
         "`origins/` the task and reward of each row.",
     ]
     for entry in entries:
@@ -124,8 +128,8 @@ def _readme(entries: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _with_tools(entries: Sequence[Mapping[str, Any]]) -> bool:
-    return any(entry.get("call_counts") or "Reference" in entry["settings"] for entry in entries)
+def _has_messages(entries: Sequence[Mapping[str, Any]]) -> bool:
+    return any(entry.get("format") == MESSAGES for entry in entries)
 
 
 def _section(entry: Mapping[str, Any]) -> list[str]:

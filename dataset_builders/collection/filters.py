@@ -110,6 +110,12 @@ def _turns(trajectory: Trajectory) -> list[str]:
     return [message.content for message in trajectory.messages if message.trained]
 
 
+def _whole(message: Message) -> str:
+    """Return a turn's text and calls."""
+    calls = (f"{call.name}({call.arguments})" for call in message.tool_calls)
+    return "\n".join((message.content, *calls))
+
+
 def _max_rounds(number: int) -> Filter:
     return lambda trajectory: "too_many_rounds" if trajectory.num_rounds > number else ""
 
@@ -120,7 +126,7 @@ def _min_rounds(number: int) -> Filter:
 
 def _max_characters(number: int) -> Filter:
     def apply(trajectory: Trajectory) -> str:
-        length = sum(len(message.content) for message in trajectory.messages)
+        length = sum(len(_whole(message)) for message in trajectory.messages)
         return "too_long" if length > number else ""
 
     return apply
@@ -136,7 +142,8 @@ def _all_valid_format(number: int) -> Filter:
 
 def _no_repetition(number: int) -> Filter:
     def apply(trajectory: Trajectory) -> str:
-        runs = (len(list(run)) for _, run in groupby(map(str.strip, _turns(trajectory))))
+        turns = (_whole(message).strip() for message in trajectory.messages if message.trained)
+        runs = (len(list(run)) for _, run in groupby(turns))
         return "repetition" if max(runs, default=0) >= number else ""
 
     return apply

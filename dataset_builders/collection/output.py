@@ -222,7 +222,7 @@ class OutputWriter:
             for path in (*self._texts.values(), self._table):
                 _part(path).replace(path)
             self._open, self._writer = {}, None
-            write_card(self.folder, self.task, card, self.rows)
+            write_card(*(self.folder, self.task, card, self.rows), as_messages=self._as_messages)
         except OSError as error:
             raise StorageError(f"{self.folder}: cannot be written: {error}") from error
 

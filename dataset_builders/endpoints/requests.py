@@ -12,7 +12,7 @@ from dataset_builders.conversation import Message, ToolCall
 from dataset_builders.endpoints.answer import read_answer
 from dataset_builders.endpoints.pricing import PriceTable
 from dataset_builders.endpoints.reply import CONTEXT_FULL, Reply
-from dataset_builders.endpoints.tool_calls import count_calls, native_calls
+from dataset_builders.endpoints.tool_calls import count_calls, read_calls
 from dataset_builders.errors import ConfigError
 from dataset_builders.finish_reason import (
     UNSAID,
@@ -21,6 +21,7 @@ from dataset_builders.finish_reason import (
     check_finish,
     cut_by_context,
 )
+from dataset_builders.formats.spelled_calls import SpelledTurn
 
 TOKEN_FIELDS = ("max_tokens", "max_completion_tokens")
 
@@ -169,8 +170,10 @@ def read_reply(text: str, model: str, prices: PriceTable, limit: int = 0, tools:
     # Some endpoints count hidden thoughts only in the total, not in `completion_tokens`.
     spent = max(written, _number(usage.get("total_tokens")) - read)
     message = _fields(choice.get("message"))
-    calls, malformed = native_calls(message) if tools else ((), ())
-    answer = read_answer(plain_unicode(_text(said)), plain_unicode(_reasoning(choice)))
+    turn = SpelledTurn(plain_unicode(_text(said)))
+    if tools:
+        turn = read_calls(message, turn.text, tools)
+    answer = read_answer(turn.text, plain_unicode(_reasoning(choice)))
     return Reply(
         text=str(answer),
         reasoning=answer.reasoning,
@@ -182,8 +185,8 @@ def read_reply(text: str, model: str, prices: PriceTable, limit: int = 0, tools:
         cost=prices.cost(model, read, cached, written) if counted else None,
         counted=counted,
         calls=0 if tools else count_calls(message),
-        tool_calls=tuple(_plain_call(call) for call in calls),
-        malformed=tuple(map(plain_unicode, malformed)),
+        tool_calls=tuple(_plain_call(call) for call in turn.calls),
+        malformed=tuple(map(plain_unicode, turn.malformed)),
     )
 
 

@@ -7,10 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dataset_builders.errors import DataError
+from dataset_builders.formats.spelled_calls import SpelledTurn, read_spelled_calls
 from dataset_builders.tools import TOOL_NAME, ToolCall, parse_tool_calls
-
-Calls = tuple[tuple[ToolCall, ...], tuple[str, ...]]
-"""Calls that could be read, and the text of those that could not."""
 
 
 def count_calls(message: Mapping[str, Any]) -> int:
@@ -18,7 +16,30 @@ def count_calls(message: Mapping[str, Any]) -> int:
     return sum(1 for _ in _raw_calls(message))
 
 
-def native_calls(message: Mapping[str, Any]) -> Calls:
+def read_calls(message: Mapping[str, Any], text: str, tools: str) -> SpelledTurn:
+    """Read the calls of a turn: the native ones or, without any, those spelled in its text.
+
+    A server without a tool parser returns calls as the model spelled them.
+
+    Args:
+        message: The `message` of a choice.
+        text: Its text.
+        tools: JSON text of the tools that the request offered.
+
+    Raises:
+        ConfigError: The text may spell a call, and no transformers that reads it is installed.
+    """
+    turn = native_calls(message, text)
+    if turn.calls or turn.malformed:
+        return turn
+    turn = read_spelled_calls(text, tools)
+    named = [call for call in turn.calls if TOOL_NAME.fullmatch(call.name)]
+    odd = (call for call in turn.calls if not TOOL_NAME.fullmatch(call.name))
+    spelled = (_spelled({"name": call.name, "arguments": call.arguments}) for call in odd)
+    return SpelledTurn(turn.text, tuple(named), (*turn.malformed, *spelled))
+
+
+def native_calls(message: Mapping[str, Any], text: str = "") -> SpelledTurn:
     """Read the native calls of a turn.
 
     Arguments may be JSON text, as OpenAI has them, or an object; absent or empty ones are none. The
@@ -26,10 +47,11 @@ def native_calls(message: Mapping[str, Any]) -> Calls:
 
     Args:
         message: The `message` of a choice.
+        text: Its text.
 
     Returns:
-        Calls in their order. A call without a valid name, or whose arguments are no JSON object, is
-        malformed.
+        The text, and calls in their order. A call without a valid name, or whose arguments are no
+        JSON object, is malformed.
     """
     calls: list[ToolCall] = []
     malformed: list[str] = []
@@ -43,7 +65,7 @@ def native_calls(message: Mapping[str, Any]) -> Calls:
             calls.append(call)
         else:  # An endpoint would refuse the history.
             malformed.append(_spelled(raw))
-    return tuple(calls), tuple(malformed)
+    return SpelledTurn(text, tuple(calls), tuple(malformed))
 
 
 def _raw_calls(message: Mapping[str, Any]) -> Iterator[Any]:

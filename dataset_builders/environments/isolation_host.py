@@ -18,8 +18,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from dataset_builders.environments.dialogue import Dialogue
-from dataset_builders.environments.own_code import described
 from dataset_builders.errors import AgentTuningError, EnvironmentFailureError
+from dataset_builders.user_code import one_line
 
 _STDIN = 0
 
@@ -105,4 +105,4 @@ def _tellable(error: Exception) -> Exception:
     """Return an error that the parent can unpickle: ours unchanged, others by their name."""
     if isinstance(error, AgentTuningError):
         return type(error)(str(error))
-    return EnvironmentFailureError(described(error))
+    return EnvironmentFailureError(one_line(error))

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Callable
-from pathlib import Path
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from dataset_builders.errors import AgentTuningError, ConfigError
 from dataset_builders.stdio import quiet_stdout
+from dataset_builders.user_code import one_line
 
 _T = TypeVar("_T")
+
+
+TIME_LIMIT = 120.0
+"""Seconds that an import, a constructor or a list of tasks may take in the main thread."""
 
 
 def guarded(place: str, what: str, call: Callable[[], _T]) -> _T:
@@ -22,11 +29,13 @@ def guarded(place: str, what: str, call: Callable[[], _T]) -> _T:
         call: Runs it.
 
     Raises:
-        ConfigError: The code raised.
+        ConfigError: The code raised, or took longer than the limit.
     """
     try:
-        with quiet_stdout():
+        with quiet_stdout(), _alarm():
             return call()
+    except _HangError:
+        raise ConfigError(f"{place}: {what}: no end within {TIME_LIMIT:g} s") from None
     except AgentTuningError:
         raise
     except ModuleNotFoundError as error:
@@ -35,11 +44,33 @@ def guarded(place: str, what: str, call: Callable[[], _T]) -> _T:
     except SyntaxError as error:
         raise ConfigError(f"{error.filename}:{error.lineno}: {error.msg}") from error
     except (Exception, SystemExit) as error:
-        raise ConfigError(f"{place}: {what} raised {described(error)}") from error
+        raise ConfigError(f"{place}: {what} raised {one_line(error)}") from error
 
 
-def described(error: BaseException) -> str:
-    """Return an exception's type, text and place, in one line."""
-    frames = traceback.extract_tb(error.__traceback__)
-    at = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300] + at
+class _HangError(BaseException):
+    """Not an `Exception`, so that the code's own handlers do not catch it."""
+
+
+@contextmanager
+def _alarm() -> Iterator[None]:
+    """Raise `_HangError` at the limit; in other threads their callers have limits."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ring(number: int, frame: object) -> None:
+        raise _HangError
+
+    begun = time.monotonic()
+    handler = signal.signal(signal.SIGALRM, ring)
+    # Another timer, such as pytest-timeout's, goes on afterwards.
+    left, interval = signal.setitimer(signal.ITIMER_REAL, TIME_LIMIT)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+        if left:
+            signal.setitimer(
+                signal.ITIMER_REAL, max(left - (time.monotonic() - begun), 1e-3), interval
+            )

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from dataset_builders.environments.adapters import adapted, wrapped
 from dataset_builders.environments.own_code import guarded
 from dataset_builders.errors import ConfigError
 from dataset_builders.settings import suggestion
@@ -73,6 +74,8 @@ def load_dialogue(place: str) -> type[Dialogue]:
     Raises:
         ConfigError: It cannot be imported, or is not an environment; in one line.
     """
+    if (dialogue := adapted(place)) is not None:
+        return dialogue
     target, colon, name = place.rpartition(":")
     if not colon or not target or not name:
         raise ConfigError(f"environment {place!r}: expected module:Class or ./file.py:Class")
@@ -81,6 +84,8 @@ def load_dialogue(place: str) -> type[Dialogue]:
     if found is None:
         classes = [each for each, value in vars(module).items() if isclass(value)]
         raise ConfigError(f"{target}: found no {name!r}{suggestion(name, classes, 0.5)}")
+    if _is_gym(found):
+        return wrapped(place, found)
     from dataset_builders.environments.tool_environment import ToolEnvironment
 
     if isclass(found) and issubclass(found, ToolEnvironment):
@@ -90,8 +95,18 @@ def load_dialogue(place: str) -> type[Dialogue]:
     from dataset_builders.environments.class_checks import check_dialogue
 
     check_dialogue(place, found)
-    dialogue: type[Dialogue] = found
-    return dialogue
+    checked: type[Dialogue] = found
+    return checked
+
+
+def _is_gym(found: object) -> bool:
+    """Whether a class is a Gymnasium environment, and neither a world nor a dialogue."""
+    import gymnasium
+
+    from dataset_builders.environments.base import TextEnvironment
+
+    own = (TextEnvironment, gymnasium.Wrapper)
+    return isclass(found) and issubclass(found, gymnasium.Env) and not issubclass(found, own)
 
 
 def import_quietly(target: str) -> ModuleType:

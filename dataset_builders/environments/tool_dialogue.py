@@ -7,10 +7,10 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 from dataset_builders.conversation import Message
-from dataset_builders.endpoints.answer import Answer
+from dataset_builders.endpoints.answer import Answer, replace_text
 from dataset_builders.environments.base import OracleStep, TextEnvironment
 from dataset_builders.environments.dialogue import ROUND_LIMIT, Dialogue
 from dataset_builders.environments.prompts import Prompt
@@ -95,7 +95,7 @@ class ToolDialogue(Dialogue):
 
     def parse(self, turn: str) -> str | None:
         """Return the action of a turn's first call or, without one, of its text."""
-        if isinstance(turn, Answer) and turn.tool_calls:
+        if _has_calls(turn):
             return self.action_of(turn.tool_calls[0])
         return super().parse(turn)
 
@@ -107,6 +107,14 @@ class ToolDialogue(Dialogue):
         """Return a step as a turn: an `Answer` with the thought as text and the call."""
         call = self.call_of(move.action)
         return call if isinstance(call, str) else Answer(move.thought, tool_calls=(call,))
+
+    def has_thought(self, turn: str) -> bool:
+        """Whether a turn has text beside its calls; see `Dialogue.has_thought`."""
+        return bool(turn.strip()) if _has_calls(turn) else super().has_thought(turn)
+
+    def with_thought(self, turn: str, thought: str) -> str:
+        """Return the turn with this text and the same calls; one without a call is unchanged."""
+        return replace_text(turn, thought) if _has_calls(turn) else turn
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -202,6 +210,10 @@ class _Turn:
     reward: float = 0.0
     over: bool = False
     valid: bool = True
+
+
+def _has_calls(turn: str) -> TypeGuard[Answer]:
+    return isinstance(turn, Answer) and bool(turn.tool_calls)
 
 
 def _with_ids(calls: Sequence[ToolCall], round_number: int) -> tuple[ToolCall, ...]:

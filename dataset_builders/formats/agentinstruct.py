@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dataset_builders.cleaning import agent_faults
 from dataset_builders.conversation import Conversation, Message, Role
 from dataset_builders.formats.loss_rule import reconstruct_loss
 from dataset_builders.formats.meaning import check_row, check_turn
@@ -37,14 +38,17 @@ _ROLES: dict[str, Role] = {"human": "user", "gpt": "assistant"}
 _ID = re.compile(r"([A-Za-z0-9]+)_\d+")
 
 
-def convert(record: Record, *, reconstruct: bool = False) -> Converted:
-    """Convert a record to a conversation; texts stay verbatim.
+def convert(
+    record: Record, *, reconstruct: bool = False, steps: Sequence[agent_faults.Step] = ()
+) -> Converted:
+    """Convert a record to a conversation; texts stay verbatim unless a step alters them.
 
     Args:
         record: The record.
         reconstruct: Whether to restore the `loss` flags of conversations that have none,
             see `loss_rule`; else they are dropped. `changes` counts the gpt turns whose
             flag was restored, as `reconstructed_loss`.
+        steps: Known faults to repair or drop; see `agent_faults`. All are counted.
 
     Raises:
         RecordDroppedError: It cannot be used.
@@ -60,10 +64,6 @@ def convert(record: Record, *, reconstruct: bool = False) -> Converted:
     prefix = _ID.fullmatch(id_)
     task = prefix[1] if prefix else record.task_hint
     flags, changes = _flags(raw, turns, task, reconstruct)
-    messages = [
-        Message(turn.role, turn.content, trained=flag)
-        for turn, flag in zip(turns, flags, strict=True)
-    ]
     check_alternation(turns)
     if turns[-1].role == "user":
         raise RecordDroppedError(
@@ -74,7 +74,11 @@ def convert(record: Record, *, reconstruct: bool = False) -> Converted:
         raise RecordDroppedError(
             "no_trained_turn", "loss: false on every gpt turn, expected a true"
         )
-    return Converted(Conversation.create(messages, id=id_, source=SOURCE, task=task), changes)
+    faults = agent_faults.find(turns)
+    turns, repairs = agent_faults.repair(turns, flags, steps)
+    messages = [Message(turn.role, turn.content, trained=flags[turn.position]) for turn in turns]
+    conversation = Conversation.create(messages, id=id_, source=SOURCE, task=task)
+    return Converted(conversation, {**changes, **repairs}, faults)
 
 
 def _flags(

@@ -119,9 +119,10 @@ def convert(record: Record, *, model: type[Trajectory]) -> Converted:
     if isinstance(value, BadRecord):
         raise RecordDroppedError(*value)
     try:
-        found, changes = atif.convert(Record(record.where, value, ""), model=model)
+        converted = atif.convert(Record(record.where, value, ""), model=model)
     except RecordDroppedError as error:
         raise RecordDroppedError(error.reason, f"{place}: {error.detail}") from error
+    found = converted.conversation
     name = metadata_text(part.result.get("trial_name")) or part.trial.name
     source = part.result.get("source") or part.result.get("task_name")
     conversation = replace(
@@ -132,7 +133,7 @@ def convert(record: Record, *, model: type[Trajectory]) -> Converted:
         model=found.model or _model_of(part.result),
         reward=_reward_of(part),
     )
-    return Converted(conversation, changes)
+    return converted._replace(conversation=conversation)
 
 
 def _check_result(result: Any) -> None:

@@ -24,7 +24,7 @@ from dataset_builders.instructions import templates
 from dataset_builders.instructions.guard import EvaluationGuard
 from dataset_builders.instructions.proposals import sections
 from dataset_builders.instructions.similarity import words
-from dataset_builders.instructions.thoughts import rejection, tidy
+from dataset_builders.instructions.thoughts import rejection, tidy, turn_of
 from dataset_builders.instructions.verification import verify
 from dataset_builders.rollouts.episode import Trajectory
 from dataset_builders.rollouts.play import play
@@ -46,6 +46,7 @@ _REFERENCE = re.compile(
     re.IGNORECASE,
 )
 # Quoted texts and numbers of a result's rows, as Python formats them.
+_SHOWN = ("user", "tool")  # Roles of what an environment returns.
 _CELL = re.compile(r"'([^']*)'|\"([^\"]*)\"|(-?\d+(?:\.\d+)?)")
 
 
@@ -158,12 +159,12 @@ async def _turns(
     model: Policy, dialogue: Dialogue, solution: Trajectory, rejected: Counter[str]
 ) -> list[str] | None:
     bare = [
-        replace(message, content=dialogue.with_thought(message.content, "..."))
+        replace(message, content=str(dialogue.with_thought(turn_of(message), "...")))
         if message.trained
         else message
         for message in solution.messages
     ]
-    acts = [message.content for message in bare if message.trained]
+    acts = [turn_of(message) for message in bare if message.trained]
     question = templates.dialogue(
         "derivation", transcript=templates.transcript(bare), number=str(len(acts))
     )
@@ -191,7 +192,7 @@ def _rejection(thoughts: Sequence[str], messages: Sequence[Message], form: Dialo
     if len(thoughts) != len(acts):
         return "wrong_number"
     for index, thought in zip(acts, thoughts, strict=True):
-        if reason := rejection(thought, messages[index].content, form):
+        if reason := rejection(thought, turn_of(messages[index]), form):
             return reason
         if _REFERENCE.search(thought):
             return "mentions_reference"
@@ -205,7 +206,7 @@ def _foretells(thought: str, before: Sequence[Message], after: Sequence[Message]
     seen = _joined("\n".join(message.content for message in before))
     said = _joined(thought)
     for message in after:
-        for cell in _CELL.findall(message.content) if message.role == "user" else ():
+        for cell in _CELL.findall(message.content) if message.role in _SHOWN else ():
             value = _joined("".join(cell))
             if value.strip() and value in said and value not in seen:
                 return True

@@ -121,7 +121,9 @@ class _Run:
             async for record, _ in self._sound():
                 self._keep(record)
         else:
-            with OutputWriter(self._settings.out / TRAJECTORIES, "database", model) as output:
+            with OutputWriter(
+                self._settings.out / TRAJECTORIES, self._environment, model
+            ) as output:
                 prompt = ""
                 async with aclosing(self._built(client)) as items:
                     async for record, trajectory in items:

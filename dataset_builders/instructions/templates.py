@@ -43,8 +43,13 @@ def dialogue(name: str, **values: str) -> tuple[Message, ...]:
 
 def transcript(messages: Sequence[Message]) -> str:
     """Format a dialogue as text, one block per turn."""
-    names = {"user": "ENVIRONMENT", "assistant": "AGENT"}
+    names = {"user": "ENVIRONMENT", "assistant": "AGENT", "tool": "RESULT"}
     return "\n\n".join(
-        f"[{names.get(message.role, message.role.upper())}]\n{message.content}"
+        f"[{names.get(message.role, message.role.upper())}]\n{_with_calls(message)}"
         for message in messages
     )
+
+
+def _with_calls(message: Message) -> str:
+    calls = (f"{call.name}({call.arguments})" for call in message.tool_calls)
+    return "\n".join(filter(None, (message.content, *calls)))

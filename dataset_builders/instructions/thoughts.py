@@ -16,6 +16,7 @@ from typing import Protocol
 from dataset_builders.collection.filters import refuses
 from dataset_builders.collection.store import SqliteRolloutLog
 from dataset_builders.conversation import Message
+from dataset_builders.endpoints.answer import Answer
 from dataset_builders.endpoints.errors import EpisodeEndedError
 from dataset_builders.environments import EnvironmentSpec
 from dataset_builders.environments.dialogue import Dialogue
@@ -117,7 +118,7 @@ async def add_thoughts(
     for index, message in enumerate(messages):
         if not message.trained:
             continue
-        turn = message.content
+        turn = turn_of(message)
         if dialogue.parse(turn) is None:
             report.turns["no_action"] += 1
         elif message.reasoning or dialogue.has_thought(turn):
@@ -125,7 +126,7 @@ async def add_thoughts(
         else:
             rewritten = await _write(model, trajectory, dialogue, messages[:index], turn, report)
             report.turns["written" if rewritten else "left_bare"] += 1
-            messages[index] = replace(message, content=rewritten or turn)
+            messages[index] = replace(message, content=str(rewritten or turn))
     if messages == list(trajectory.messages):
         return trajectory
     return replace(trajectory, messages=tuple(messages))
@@ -182,12 +183,21 @@ class ThoughtAdder:
 
 def _outcomes(trajectory: Trajectory, asked: Collection[int], dialogue: Dialogue) -> Iterator[str]:
     for index, message in enumerate(trajectory.messages):
-        if message.trained and dialogue.parse(message.content) is None:
+        if not message.trained:
+            continue
+        turn = turn_of(message)
+        if dialogue.parse(turn) is None:
             yield "no_action"
-        elif message.trained and not (message.reasoning or dialogue.has_thought(message.content)):
+        elif not (message.reasoning or dialogue.has_thought(turn)):
             yield "left_bare"
-        elif message.trained:
+        else:
             yield "written" if index in asked else "had_thought"
+
+
+def turn_of(message: Message) -> str:
+    """Return an assistant turn as a dialogue parses it."""
+    calls = message.tool_calls
+    return Answer(message.content, tool_calls=calls) if calls else message.content
 
 
 async def _write(

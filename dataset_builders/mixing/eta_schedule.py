@@ -15,12 +15,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from math import lgamma, log, log1p
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from dataset_builders.errors import ConfigError
 from dataset_builders.mixing.permutation import Index, Reals, keys, permute, uniforms
 
 Mode = Literal["stratified", "iid"]
@@ -39,6 +41,32 @@ class QuotaStage(NamedTuple):
 
     start: int
     share: float
+
+
+Eta = float | tuple[QuotaStage, ...]
+"""A share of agent examples, or stages of it over positions."""
+
+
+def as_stages(eta: Eta) -> tuple[QuotaStage, ...]:
+    """Return a share as stages; a number is one stage from position 0."""
+    if isinstance(eta, tuple):
+        return tuple(QuotaStage(int(start), float(share)) for start, share in eta)
+    return (QuotaStage(0, float(eta)),)
+
+
+def check_eta(stages: Sequence[QuotaStage]) -> None:
+    """Check the stages of eta.
+
+    Raises:
+        ConfigError: A share is outside of [0, 1], there is no stage, the first does not
+            begin at 0, or starts do not ascend.
+    """
+    for stage in stages:
+        if not 0 <= stage.share <= 1:
+            raise ConfigError(f"eta: found {stage.share}, expected a probability in [0, 1]")
+    starts = [stage.start for stage in stages]
+    if not starts or starts[0] != 0 or any(b <= a for a, b in pairwise(starts)):
+        raise ConfigError(f"eta: found stages from {starts}, expected ascending starts from 0")
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,14 +19,21 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from dataset_builders.errors import ConfigError
-from dataset_builders.mixing.eta_schedule import MODES, Mode, QuotaSchedule, QuotaStage
+from dataset_builders.mixing.eta_schedule import (
+    MODES,
+    Eta,
+    Mode,
+    QuotaSchedule,
+    QuotaStage,
+    as_stages,
+    check_eta,
+)
 from dataset_builders.mixing.permutation import Index, keys, permute
 
 if TYPE_CHECKING:
@@ -34,9 +41,6 @@ if TYPE_CHECKING:
 
 BLOCK = 64
 """Default number of positions within which the agent share is exact: the paper's batch size."""
-
-Eta = float | tuple[QuotaStage, ...]
-"""A share of agent examples, or stages of it over positions."""
 
 _CHUNK = 1 << 15  # positions per chunk: fits the processor's cache
 
@@ -216,13 +220,6 @@ def _passes(rows: Index | None, source: _Source, ranks: Index, seed: int, stream
     return found if rows is None else rows[found]
 
 
-def as_stages(eta: Eta) -> tuple[QuotaStage, ...]:
-    """Return a share as stages; a number is one stage from position 0."""
-    if isinstance(eta, tuple):
-        return tuple(QuotaStage(int(start), float(share)) for start, share in eta)
-    return (QuotaStage(0, float(eta)),)
-
-
 def check_mix(
     num_agent: int, num_general: int, eta: Eta, num_examples: int, block: int, mode: str
 ) -> None:
@@ -252,21 +249,6 @@ def check_mix(
         raise ConfigError(f"eta is {max(shares)}, but there is no agent data (eta 0 needs none)")
     if min(shares) < 1 and num_general < 1:
         raise ConfigError(f"eta is {min(shares)}, but there is no general data (eta 1 needs none)")
-
-
-def check_eta(stages: Sequence[QuotaStage]) -> None:
-    """Check the stages of eta.
-
-    Raises:
-        ConfigError: A share is outside of [0, 1], there is no stage, the first does not
-            begin at 0, or starts do not ascend.
-    """
-    for stage in stages:
-        if not 0 <= stage.share <= 1:
-            raise ConfigError(f"eta: found {stage.share}, expected a probability in [0, 1]")
-    starts = [stage.start for stage in stages]
-    if not starts or starts[0] != 0 or any(b <= a for a, b in pairwise(starts)):
-        raise ConfigError(f"eta: found stages from {starts}, expected ascending starts from 0")
 
 
 def mix_datasets(

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from dataset_builders.errors import ConfigError
-from dataset_builders.mixing.eta_schedule import QuotaStage
-from dataset_builders.mixing.order import MixOrder, as_stages
+from dataset_builders.mixing.eta_schedule import QuotaStage, as_stages
+from dataset_builders.mixing.order import MixOrder
 from dataset_builders.mixing.packing import WINDOW, Bins, pack_exactly, pack_to_fill
 from dataset_builders.mixing.permutation import Index
 from dataset_builders.mixing.planning import MixSchedule, Plan, counts_of, make_order

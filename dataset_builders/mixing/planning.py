@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dataset_builders.errors import ConfigError
-from dataset_builders.mixing.eta_schedule import Mode, QuotaStage
-from dataset_builders.mixing.order import BLOCK, Eta, MixOrder, Pool, as_stages
+from dataset_builders.mixing.eta_schedule import Eta, Mode, QuotaStage, as_stages
+from dataset_builders.mixing.order import BLOCK, MixOrder, Pool
 from dataset_builders.mixing.permutation import Index
 from dataset_builders.mixing.pools import GPT4_SHARE, model_pools, weighted_pools
 from dataset_builders.mixing.unit_conversion import UNITS, Unit, solve_example_rates

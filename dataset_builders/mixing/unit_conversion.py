@@ -14,8 +14,8 @@ from typing import Literal, get_args
 import numpy as np
 
 from dataset_builders.errors import ConfigError
-from dataset_builders.mixing.eta_schedule import QuotaStage
-from dataset_builders.mixing.order import MixOrder, check_eta
+from dataset_builders.mixing.eta_schedule import QuotaStage, check_eta
+from dataset_builders.mixing.order import MixOrder
 from dataset_builders.mixing.permutation import Index
 
 Unit = Literal["example", "token", "trained_token"]

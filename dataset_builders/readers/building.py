@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from dataset_builders.conversation import Conversation, Role, metadata_text
@@ -61,10 +62,12 @@ class Converted(NamedTuple):
     Attributes:
         conversation: The conversation built from it.
         changes: Turns that each repair step removed or altered.
+        faults: Known faults of its source that it has, by name; counted also if unrepaired.
     """
 
     conversation: Conversation
     changes: Mapping[str, int]
+    faults: Mapping[str, int] = MappingProxyType({})
 
 
 class Turn(NamedTuple):
@@ -165,11 +168,12 @@ def _account(
     try:
         if isinstance(record.value, BadRecord):
             raise RecordDroppedError(*record.value)
-        conversation, changes = convert(record)
+        conversation, changes, faults = convert(record)
     except RecordDroppedError as dropped:
         report.drop(dropped.reason, record.where, dropped.detail)
         return None
     report.keep(changes, conversation)
+    report.faults.update(faults)
     return replace(conversation, where=conversation.where or record.where)
 
 

@@ -76,6 +76,8 @@ class SourceReport:
         kept: Records that became a conversation.
         dropped: Records left out, by reason.
         changed: Turns removed or altered in kept conversations, by repair step.
+        faults: Known faults of the source in kept conversations, by name, whether repaired or not;
+            only formats that know some count them.
         models: Conversations kept, by the model that wrote them; "unknown" where no
             record and no setting tells.
         samples: Up to three dropped records per reason, as "file:record: detail".
@@ -98,6 +100,7 @@ class SourceReport:
     kept: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     changed: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
     models: Counter[str] = field(default_factory=Counter)
     samples: dict[str, list[str]] = field(default_factory=dict)
     lost: list[str] = field(default_factory=list)
@@ -185,6 +188,18 @@ class SourceReport:
                 f"{dropped:,} dropped: {self.read - self.kept - dropped:+,} unaccounted for"
             )
 
+    def nothing_kept(self) -> str:
+        """Describe in one line why no record could be used."""
+        damage = f"; damage: {'; '.join(self.lost[:3])}" if self.lost else ""
+        if not self.read:
+            return f"{self.source}: found no record{damage}"
+        counts = ", ".join(f"{reason} {count:,}" for reason, count in self.dropped.most_common())
+        commonest = self.dropped.most_common(1)[0][0]
+        return (
+            f"{self.source}: none of {self.read:,} records can be used: {counts}; "
+            f"for example {self.samples[commonest][0]}{damage}"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-ready values, highest counts first."""
         found: dict[str, Any] = {
@@ -202,6 +217,7 @@ class SourceReport:
             "duplicate_ids": self.duplicate_ids,
             "repeated": self.repeated,
         }
+        found |= {"faults": dict(self.faults.most_common())} if self.faults else {}
         return found | ({"rewards": self.rewards.to_dict()} if self.rewards else {})
 
     def summary(self) -> str:
@@ -217,6 +233,8 @@ class SourceReport:
         for name, words in _CHOSEN.items():
             if count := self.changed[name]:
                 text += f"; {words}: {count:,}"
+        if self.faults:
+            text += f"; known faults: {_counts(self.faults)}"
         if self.duplicate_ids:
             text += f"; {self.duplicate_ids:,} with the id of another"
         if self.repeated:

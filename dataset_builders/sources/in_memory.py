@@ -82,7 +82,7 @@ def read_rows(rows: Iterable[Any], what: str) -> Iterator[Conversation]:
         convert = _converter(columns or list(row), where)
         value = read(dict(row)) if columns else dict(row)
         try:
-            conversation, _ = convert(Record(where, value, ""), source=what)
+            conversation = convert(Record(where, value, ""), source=what).conversation
         except RecordDroppedError as error:
             raise DataError(f"{where}: {error.detail}") from error
         yield replace(conversation, where=where)

@@ -120,7 +120,7 @@ class ResolvedSource:
             + _FINGERPRINT_NAMES.get(spec.format, f"{spec.format}:build"),
             "limit": spec.limit,
             "calls_as_text": spec.calls_as_text,
-            "options": {**_format_options(spec), "clean": asdict(spec.clean or Cleaning())},
+            "options": {**_format_options(spec), "clean": asdict(_chat_steps(spec))},
             "model": spec.model,
             "content": content_fingerprint(self.files),
         }
@@ -152,7 +152,7 @@ def stream_source(
     spec = resolved.spec
     options = _format_options(spec)
     if spec.format == "sharegpt":
-        options["cleaner"] = Cleaner(spec.clean or Cleaning())
+        options["cleaner"] = Cleaner(_chat_steps(spec))
     if spec.format in ("atif", "harbor"):
         options["model"] = atif.trajectory_model()
     convert: Callable[..., Converted] = partial(CONVERTERS[str(spec.format)], **options)
@@ -178,7 +178,7 @@ def _at_least_one(
 ) -> Iterator[Conversation]:
     yield from conversations
     if not report.kept:
-        raise DataError(_describe_nothing(report))
+        raise DataError(report.nothing_kept())
 
 
 def load_source(
@@ -219,9 +219,14 @@ def _check(spec: SourceSpec, found: Located | None = None) -> None:
         raise ConfigError(
             f"{spec.path}: format: found {spec.format!r}, expected one of {', '.join(CONVERTERS)}"
         )
-    if spec.clean is not None and spec.format != "sharegpt":
+    if isinstance(spec.clean, Cleaning) and spec.format != "sharegpt":
         raise ConfigError(
             f"{spec.label}: clean: set for format {spec.format}, expected only for sharegpt"
+        )
+    if isinstance(spec.clean, tuple) and spec.format != "agentinstruct":
+        raise ConfigError(
+            f"{spec.label}: clean: found a list for format {spec.format}, expected one only for "
+            "agentinstruct"
         )
     if spec.format == "harbor" and found is not None and not found.trials:
         raise ConfigError(
@@ -252,17 +257,11 @@ def _format_options(spec: SourceSpec) -> dict[str, Any]:
     if spec.format in ("messages", "prompt_completion", "alpaca"):
         return {"source": stem_of(Path(spec.path)) or messages.SOURCE}
     if spec.format == "agentinstruct":
-        return {"reconstruct": spec.reconstruct_loss}
+        # Absent without steps, so that fingerprints are those of before there were any.
+        steps = {"steps": tuple(sorted(set(spec.clean)))} if isinstance(spec.clean, tuple) else {}
+        return {"reconstruct": spec.reconstruct_loss} | {k: v for k, v in steps.items() if v}
     return {}
 
 
-def _describe_nothing(report: SourceReport) -> str:
-    damage = f"; damage: {'; '.join(report.lost[:3])}" if report.lost else ""
-    if not report.read:
-        return f"{report.source}: found no record{damage}"
-    counts = ", ".join(f"{reason} {count:,}" for reason, count in report.dropped.most_common())
-    commonest = report.dropped.most_common(1)[0][0]
-    return (
-        f"{report.source}: none of {report.read:,} records can be used: {counts}; "
-        f"for example {report.samples[commonest][0]}{damage}"
-    )
+def _chat_steps(spec: SourceSpec) -> Cleaning:
+    return spec.clean if isinstance(spec.clean, Cleaning) else Cleaning()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, WrapValidator
 
-from dataset_builders.cleaning.steps import Cleaning
+from dataset_builders.cleaning.agent_faults import Step
+from dataset_builders.cleaning.steps import Cleaning, validate_steps
 from dataset_builders.row_options import RowSplit
 from dataset_builders.settings import settings
 
@@ -23,10 +24,6 @@ Format = Literal[
     "openai_log",
 ]
 """Name of a format."""
-
-
-def _no_steps(clean: Any) -> Any:
-    return Cleaning.none() if clean is False else clean
 
 
 def _unknown(model: Any) -> Any:
@@ -76,9 +73,11 @@ class SourceSpec:
         default=False,
         description="Convert tool calls to text, for chat templates without tool support.",
     )
-    clean: Annotated[Cleaning | None, BeforeValidator(_no_steps)] = Field(
+    clean: Annotated[Cleaning | tuple[Step, ...] | None, WrapValidator(validate_steps)] = Field(
         default=None,
-        description="Cleaning steps, for `sharegpt` only; default: all; `false`: none.",
+        description="For `sharegpt` the cleaning steps by name, default: all, `false`: none; for "
+        "`agentinstruct` a list of `strip_terminal_sequences`, `remove_earlier_task` and "
+        "`drop_foreign_thoughts`, default: none.",
     )
     model: Annotated[str, BeforeValidator(_unknown)] = Field(
         default="",

@@ -42,6 +42,7 @@ def answer_warning(records: Sequence[Mapping[str, Any]]) -> str:
     if with_calls := sum(record.get("with_calls", 0) for record in records):
         found.append(
             f"{with_calls:,} of {turns:,} answers came with native tool calls, which are dropped: "
-            "serve the model without a tool parser"
+            "serve the model without a tool parser, or set the option dialogue=tools of a task "
+            "that has it"
         )
     return ", ".join(found)

@@ -21,7 +21,7 @@ from evaluators.models.answer_facts import turn_facts
 from evaluators.models.target import Decoding, EvalTarget, LanguageModel
 from evaluators.tasks.failure_modes import failure_modes, failure_rates
 from evaluators.tasks.item_order import fixed_order
-from evaluators.tasks.turns import message_record
+from evaluators.tasks.turns import transcript_message
 
 
 class AgentTaskEvaluator(Evaluator):
@@ -188,9 +188,10 @@ def record_of(trajectory: Trajectory) -> Record:
         "prompt": trajectory.prompt,
         **trajectory.details,
         **turn_facts(
-            [m.content for m in trajectory.messages if m.trained],
+            [m.content or "call" * bool(m.tool_calls) for m in trajectory.messages if m.trained],
             trajectory.cut_turns,
             trajectory.dropped_calls,
         ),
-        "messages": [message_record(m.role, m.content, m.reasoning) for m in trajectory.messages],
+        **({"call_counts": dict(trajectory.call_counts)} if trajectory.tools else {}),
+        "messages": [transcript_message(message) for message in trajectory.messages],
     }

@@ -14,8 +14,10 @@ from typing import Any
 
 from dataset_builders.collection.filters import refuses
 from dataset_builders.environments.dialogue import BAD_FORMAT
+from dataset_builders.environments.tool_dialogue import MALFORMED_CALL
+from dataset_builders.environments.tool_schemas import INVALID_ARGUMENTS, UNKNOWN_TOOL
 from evaluators.stats.intervals import Metric, proportion
-from evaluators.tasks.turns import action_start, split_turn
+from evaluators.tasks.turns import action_start, calls_text, split_message
 
 INVALID_ACTION = "invalid_action"
 SHORT_REPETITION = "short_term_repetition"
@@ -28,6 +30,9 @@ MODES = (
     INVALID_ACTION, SHORT_REPETITION, LONG_REPETITION, REFUSAL, CALL_ERROR, CALL_REPETITION,
 )  # fmt: skip
 """In the order of the paper's figure."""
+
+TOOL_MODES = (MALFORMED_CALL, UNKNOWN_TOOL, INVALID_ARGUMENTS)
+"""Of dialogues with tools: an episode has a call with this fault."""
 
 CALLING = "knowledge_graph"
 """The environment with function calls as actions; the last two modes apply only to it."""
@@ -62,12 +67,14 @@ def failure_modes(record: Mapping[str, Any], environment: str) -> list[str]:
         environment: Its registry name.
 
     Returns:
-        Names of `MODES`, in their order.
+        Names of `MODES` and `TOOL_MODES`, in their order.
     """
-    turns = _own_turns(record)
-    if not turns:
+    messages = _own_turns(record)
+    if not messages:
         return []
-    actions = [_plain(split_turn(turn)[1] or turn) for turn in turns]
+    turns = [message["content"] for message in messages]
+    actions = [_plain(split_message(message)[1] or message["content"]) for message in messages]
+    faults = record.get("call_counts", {})
     invalid = int(record["rounds"]) - int(record["valid_rounds"])
     missing = sum(_CALL.search(action) is None for action in actions)
     calls = environment == CALLING
@@ -76,11 +83,12 @@ def failure_modes(record: Mapping[str, Any], environment: str) -> list[str]:
         or (min(missing, invalid) if calls else invalid) > _INVALID_SHARE * len(turns),
         SHORT_REPETITION: _longest_run(actions) >= _IN_A_ROW,
         LONG_REPETITION: _has_cycle(actions),
-        REFUSAL: any(_refuses(turn, environment) for turn in turns),
+        REFUSAL: any(_refuses(m["content"], environment) for m in messages if not calls_text(m)),
         CALL_ERROR: calls and invalid > missing,
         CALL_REPETITION: calls and _calls_again(actions),
+        **{mode: bool(faults.get(mode)) for mode in TOOL_MODES},
     }
-    return [mode for mode in MODES if shown[mode]]
+    return [mode for mode in (*MODES, *TOOL_MODES) if shown[mode]]
 
 
 def failure_rates(records: Sequence[Mapping[str, Any]]) -> dict[str, Metric]:
@@ -97,13 +105,14 @@ def failure_rates(records: Sequence[Mapping[str, Any]]) -> dict[str, Metric]:
         return {}
     counts = Counter(mode for record in looked_at for mode in record["failures"])
     calls = any(str(record["item"]).startswith(f"{CALLING}-") for record in looked_at)
-    modes = MODES if calls else MODES[:4]
+    tools = any("call_counts" in record for record in looked_at)
+    modes = (*(MODES if calls else MODES[:4]), *(TOOL_MODES if tools else ()))
     return {f"failure_{mode}": proportion(counts[mode], len(looked_at)) for mode in modes}
 
 
-def _own_turns(record: Mapping[str, Any]) -> list[str]:
+def _own_turns(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the model's turns, without those of a demonstration."""
-    said = [m["content"] for m in record.get("messages") or () if m["role"] == "assistant"]
+    said = [message for message in record.get("messages") or () if message["role"] == "assistant"]
     return said[len(said) - int(record.get("rounds", 0)) :]
 
 

@@ -1,11 +1,14 @@
-"""Split an agent's turn into thought and action."""
+"""Messages of transcripts, and an agent's turn as thought and action."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
-from dataset_builders.conversation import REASONING_FIELD
+from dataset_builders.conversation import REASONING_FIELD, Message
 from dataset_builders.endpoints.answer import Answer
+from dataset_builders.endpoints.requests import request_message
 from dataset_builders.reasoning import THOUGHT_LABEL, said_from
 
 # Start of the action, in the formats of the paper's agent tasks: `Act: bash`,
@@ -33,6 +36,24 @@ def message_record(role: str, content: str, reasoning: str | None = None) -> dic
     row = {"role": role, "content": str(content)}
     thoughts = reasoning or (content.reasoning if isinstance(content, Answer) else "")
     return row | {REASONING_FIELD: thoughts} if thoughts else row
+
+
+def transcript_message(message: Message) -> dict[str, Any]:
+    """Return a message as JSON values of a transcript; tool calls in the OpenAI format."""
+    row: dict[str, Any] = message_record(message.role, message.content, message.reasoning)
+    return request_message(message) | row
+
+
+def calls_text(message: Mapping[str, Any]) -> str:
+    """Return the tool calls of a transcript's message, one per line, as `name(arguments)`."""
+    calls = (call["function"] for call in message.get("tool_calls") or ())
+    return "\n".join(f"{call['name']}({call['arguments']})" for call in calls)
+
+
+def split_message(message: Mapping[str, Any]) -> tuple[str, str]:
+    """Split an assistant turn's message into thought and action, which are its calls, if any."""
+    calls, text = calls_text(message), str(message.get("content"))
+    return (THOUGHT_LABEL.sub("", text).strip(), calls) if calls else split_turn(text)
 
 
 def split_turn(text: str) -> tuple[str, str]:

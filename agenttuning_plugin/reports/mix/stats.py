@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dataset_builders.encoding.row_index import is_encoded
-from dataset_builders.mixing.order import as_stages
+from dataset_builders.mixing.eta_schedule import as_stages
 from dataset_builders.mixing.permutation import Index
 from dataset_builders.mixing.planning import MixSchedule, Plan
 

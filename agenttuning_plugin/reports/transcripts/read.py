@@ -15,7 +15,7 @@ from dataset_builders.conversation import REASONING_FIELD
 from dataset_builders.errors import SourceNotFoundError
 from evaluators.results.evaluations import TRANSCRIPTS
 from evaluators.results.transcripts import read_transcript
-from evaluators.tasks.turns import split_turn
+from evaluators.tasks.turns import split_message
 
 _SPENT = {"item", "scores", "error", "messages", "failures", "exit_reason"}
 
@@ -124,7 +124,7 @@ def _turn(message: Mapping[str, Any]) -> dict[str, str]:
     role, text = str(message.get("role")), str(message.get("content"))
     if role != "assistant":
         return {"role": role, "text": text}
-    thought, action = split_turn(text)
+    thought, action = split_message(message)
     reasoning = str(message.get(REASONING_FIELD) or "")
     thought = "\n\n".join(filter(None, (reasoning, thought)))
     return {"role": role, "thought": thought, "action": action}

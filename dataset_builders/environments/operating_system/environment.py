@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from dataset_builders.cleaning.terminal import plain_text
 from dataset_builders.environments.base import (
     Isolation,
     Oracle,
@@ -58,21 +59,8 @@ COMMAND_SECONDS = 60.0
 SCRIPT_SECONDS = 120.0
 
 _WHAT = "AgentBench's data/os_interaction (dev.json, 1 to 7, train_0317)"
-_CONTROL = re.compile(
-    r"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?"  # Titles and links.
-    r"|\x1b[PX^_].*?(?:\x1b\\|\Z)"  # Strings for the terminal.
-    r"|\x1b\[[0-?]*[ -/]*[@-~]?"  # Colors and movements.
-    r"|\x1b[ -/]*[0-~]?"
-    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f]",
-    re.DOTALL,
-)
 _COUNTS_PROCESSES = re.compile(r"(?!.*grep).*\bps\b", re.DOTALL)
 _OPENS_SHELL = re.compile(r"(?:^|[;&|\n])\s*(?:sudo\s+)?su(?:\s+-l?)?(?:\s+[\w-]+)?\s*\Z")
-
-
-def plain_text(text: str) -> str:
-    """Remove terminal control sequences; line breaks and tabs stay."""
-    return _CONTROL.sub("", text.replace("\r\n", "\n"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests.support.endpoint import Endpoint, Messages, serving
 
 Run = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).parents[3]
@@ -96,3 +100,40 @@ def test_a_text_environment_becomes_rows(run: Run, folder: Path) -> None:
     code, out, err = run("collect", *given, "--num-tasks", 6, "--json")
     assert code == 0, err
     assert json.loads(out)["kept"] == 6
+
+
+def settler(messages: Messages) -> dict[str, Any]:
+    """Look the order up, settle it by the rules, and say so; for one order wrongly."""
+    order = int(messages[1]["content"].split()[-1].rstrip("."))
+    results = [message["content"] for message in messages if message["role"] == "tool"]
+    if not results:
+        call = {"name": "find_order", "arguments": json.dumps({"order": order})}
+    elif len(results) == 1:
+        price, days = (int(text) for text in re.findall(r"(\d+) (?:EUR|days)", results[0]))
+        refund = price if days <= 30 or order == 1003 else 0
+        call = {"name": "settle", "arguments": {"order": order, "refund": refund}}
+    else:
+        return {"content": "Done."}
+    return {"content": None, "tool_calls": [{"type": "function", "function": call}]}
+
+
+def test_a_model_behind_an_endpoint_plays_it(run: Run, folder: Path) -> None:
+    pytest.importorskip("openai")
+    run("env", "new", "support")
+    (folder / "tasks.txt").write_text("".join(f"support-train-order-{n}\n" for n in range(2, 6)))
+    with serving(Endpoint(settler)) as server:
+        code, out, err = run(
+            *("collect", "--env", "./support.py:Support", "--out", "data", "--tasks", "tasks.txt"),
+            *("--model", "m", "--base-url", server.url, "--max-concurrency", 2, "--json"),
+        )
+        sent = server.requests[0]
+    assert code == 0, err
+    report = json.loads(out)
+    assert (report["done"], report["kept"]) == (4, 3)
+    assert report["dropped"] == {"reward_below_threshold": 1}
+    assert report["tool_calls"] == {"calls": 8}
+    assert [each["function"]["name"] for each in sent["tools"]] == ["find_order", "settle"]
+    lines = (folder / "data/messages/support.jsonl").read_text().splitlines()
+    rows = list(map(json.loads, lines))
+    assert [len(row["messages"]) for row in rows] == [7, 7, 7]
+    assert all(json.loads(row["tools"]) == sent["tools"] for row in rows)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -16,7 +18,7 @@ from dataset_builders.collection.filters import (
     thought_of,
     threshold_of,
 )
-from dataset_builders.conversation import Message
+from dataset_builders.conversation import Message, ToolCall
 from dataset_builders.endpoints.reply import Reply
 from dataset_builders.environments.dialogue import Dialogue
 from dataset_builders.errors import ConfigError
@@ -191,3 +193,18 @@ def test_every_trajectory_is_counted_once(ends: list[tuple[float, str]]) -> None
     kept = [sieve.keeps(played(ACT, reward=reward, exit_reason=end)) for reward, end in ends]
     assert sieve.counts["kept"] == sum(kept) == sum(reward >= 0.5 for reward, _ in ends)
     assert sieve.counts.total() == 2 * sieve.counts["played"] == 2 * len(ends)
+
+
+def test_calls_are_part_of_a_turn() -> None:
+    def calling(*statements: str) -> Trajectory:
+        turns = [ToolCall("execute_sql", json.dumps({"query": each})) for each in statements]
+        messages = [Message("assistant", "", True, (turn,)) for turn in turns]
+        results = [Message("tool", "", tool_call_id="1") for _ in turns]
+        pairs = [m for pair in zip(messages, results, strict=True) for m in pair]
+        return replace(played("x"), messages=(Message("user", "Go."), *pairs), tools="[]")
+
+    sieve = TrajectoryFilter(1, ["no_repetition", "max_characters=150"])
+    assert sieve.reason(calling("SELECT 1", "SELECT 2", "SELECT 3")) == ""
+    assert sieve.reason(calling(*["SELECT 1"] * 3)) == "repetition"
+    assert sieve.reason(calling("SELECT 1" * 20)) == "too_long"
+    assert TrajectoryFilter(1, ["has_thought"]).reason(calling("SELECT 1")) == "no_thought"

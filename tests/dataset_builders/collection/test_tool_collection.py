@@ -6,7 +6,6 @@ import json
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from dataset_builders.endpoints.endpoint import Endpoint as Model
 from dataset_builders.environments import load_environment
 from dataset_builders.errors import ConfigError, EndpointError
 from dataset_builders.rollouts.episode import Trajectory
-from dataset_builders.rollouts.limits import Limits
 from dataset_builders.sources.inputs import resolve_source
 from dataset_builders.sources.loading import SourceSpec, load_source
 from tests.support.account import ACCOUNT, account
@@ -153,28 +151,30 @@ def test_every_mistake_is_answered_and_counted(tmp_path: Path) -> None:
         assert not open_ids
 
 
-def test_a_resumed_run_replays_calls_and_pays_nothing_twice(tmp_path: Path) -> None:
-    limited = config(tmp_path, "", tasks=["a-train-3"], limits=Limits(tokens=1))
-    with serving(Endpoint(payer)) as server:
-
-        def at(config: CollectConfig) -> CollectConfig:
-            return replace(
-                config, play=replace(config.play, endpoint=Model("m", server.url, back_off=0.01))
-            )
-
-        sessions = [run(at(limited))]
-        assert sessions[0]["open"] == 1
-        paid = sessions[0]["requests"]
-        assert 0 < paid < 4
-        sessions.append(run(at(replace(limited, limits=Limits()))))
-        assert server.counts.total() == 4
-        assert max(server.counts.values()) == 1
-    (trajectory,) = trajectories(tmp_path)
-    assert trajectory.reward == 1.0
-    whole = tmp_path / "whole"
-    with serving(Endpoint(payer)) as server:
-        run(config(whole, server.url, tasks=["a-train-3"]))
-    assert trajectories(whole) == [trajectory]
+@pytest.mark.parametrize(
+    ("play", "task", "paid"),
+    [
+        *((payer, "a-train-3", paid) for paid in (1, 2, 3)),
+        *((wrong_then_right, "a-train-1", paid) for paid in (1, 2, 3, 4)),
+    ],
+)
+def test_a_resumed_run_replays_calls_and_pays_nothing_twice(
+    tmp_path: Path, play: Callable[[Messages], dict[str, Any]], task: str, paid: int
+) -> None:
+    """The endpoint dies after some replies: those with errors, and one with ten results, too."""
+    dead = [True]
+    server = Endpoint(play, lambda n: Fault(401, body=b"{}") if dead[0] and n >= paid else None)
+    with serving(server):
+        with pytest.raises(EndpointError):
+            run(config(tmp_path, server.url, tasks=[task]))
+        dead[0] = False
+        whole = 4 if play is payer else 5
+        before = server.counts.total()
+        run(config(tmp_path, server.url, tasks=[task]))
+        assert server.counts.total() - before == whole - paid
+        (trajectory,) = trajectories(tmp_path)
+        run(config(tmp_path / "whole", server.url, tasks=[task]))
+    assert trajectories(tmp_path / "whole") == [trajectory]
 
 
 def test_recorded_calls_are_in_the_database(tmp_path: Path) -> None:

@@ -247,7 +247,7 @@ def test_masked_reasoning_is_context_without_loss(
     tokenizer = make_tokenizer() if as_text else drops
     rows, report = encode(tokenizer, replace(TALK, options=MASKED))
     unmasked, _ = encode(tokenizer, TALK, rows="auto")
-    assert report.reasoning_masked == 4
+    assert (report.reasoning_masked, report.off_prompt) == (4, 0)
     for row, other in zip(rows, unmasked, strict=True):
         assert np.array_equal(row.input_ids, other.input_ids)
         kept = row.labels != IGNORE_INDEX

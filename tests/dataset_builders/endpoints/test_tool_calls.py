@@ -116,6 +116,37 @@ def test_a_reply_with_reasoning_only_has_no_call() -> None:
     assert reply.reasoning == "I should pay."
 
 
+SPELLED = '<tool_call>\n{"name": "pay", "arguments": {"coins": 1}}\n</tool_call>'
+
+
+@pytest.mark.parametrize(
+    ("content", "text", "count", "malformed"),
+    [
+        (SPELLED, "", 1, 0),
+        (f"I pay.\n{SPELLED}\nAnd again.\n{SPELLED}", "I pay.\n\nAnd again.", 2, 0),
+        (f"<think>\nPerhaps {SPELLED}?\n</think>\n\n{SPELLED}", "", 1, 0),
+        ('[TOOL_CALLS] [{"name": "pay", "arguments": {"coins": 1}}]', "", 1, 0),
+        ('<tool_call>\n{"name": "pay", "arguments": {"coins": \n</tool_call>', "", 0, 1),
+        ('<tool_call>{"name": "pay me", "arguments": {}}</tool_call>', "", 0, 1),
+        ("The tool pay takes coins.", "The tool pay takes coins.", 0, 0),
+    ],
+)
+def test_calls_spelled_in_the_text_are_read(
+    content: str, text: str, count: int, malformed: int
+) -> None:
+    pytest.importorskip("transformers")
+    reply = ask(said(content=content))
+    assert " ".join(reply.text.split()) == " ".join(text.split())
+    assert reply.tool_calls == (ToolCall("pay", '{"coins": 1}'),) * count
+    assert len(reply.malformed) == malformed
+    assert ("Perhaps" in reply.reasoning) == ("Perhaps" in content)
+
+
+def test_native_calls_win_over_text_that_repeats_them() -> None:
+    reply = ask(said(content=SPELLED, tool_calls=[native('{"coins": 1}', id="c1")]))
+    assert (reply.text, reply.tool_calls) == (SPELLED, (PAY,))
+
+
 def test_calls_of_a_text_dialogue_are_counted_and_dropped() -> None:
     reply = ask(said(content="x", tool_calls=[native("{}"), native("{")]), tools="")
     assert (reply.calls, reply.tool_calls, reply.malformed) == (2, (), ())

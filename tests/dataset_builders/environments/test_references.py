@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pickle
+import signal
 from pathlib import Path
 
 import pytest
 
-from dataset_builders.environments import HELD_IN, load_environment
+from dataset_builders.environments import HELD_IN, load_environment, own_code
 from dataset_builders.environments.class_checks import RESERVED
 from dataset_builders.environments.references import declared, is_reference, portable, resolve
 from dataset_builders.errors import ConfigError, DataError
@@ -190,6 +191,27 @@ def test_a_wrong_result_is_the_environments_error(
     (played,) = play(spec, ["guess-test-23"], OraclePolicy())
     assert (played.exit_reason, played.reward) == ("environment_error", 0.0)
     assert error in played.error
+
+
+@pytest.mark.parametrize(
+    ("old", "what"),
+    [
+        ("STARTS = {", "import"),
+        ("        self.top = top", "__init__"),
+        ('        return [f"guess', "task_ids"),
+    ],
+)
+def test_code_that_hangs_in_this_process_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, what: str
+) -> None:
+    monkeypatch.setattr(own_code, "TIME_LIMIT", 0.2)
+    indent = old[: len(old) - len(old.lstrip())]
+    hang = f"{indent}try:\n{indent}    import time; time.sleep(600)\n{indent}except Exception: 1\n"
+    place = write_guess(tmp_path, old, hang + old)
+    before = signal.getsignal(signal.SIGALRM)
+    with pytest.raises(ConfigError, match=f"{what}: no end within 0.2 s"):
+        load_environment(place).task_ids("train")
+    assert signal.getsignal(signal.SIGALRM) is before
 
 
 # Prompt templates

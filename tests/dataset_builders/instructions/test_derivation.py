@@ -116,6 +116,33 @@ def test_constructed_trajectories_earn_their_reward(serve: Serve, tmp_path: Path
     assert len(endpoint.requests) == 4
 
 
+def test_constructed_trajectories_may_call_tools(serve: Serve, tmp_path: Path) -> None:
+    def reply(messages: Messages) -> str:
+        assert "execute_sql({" in messages[-1]["content"]
+        return "### Thought 1\nStep one.\n### Thought 2\nStep two."
+
+    writer, _ = serve(reply)
+    options = {"dialogue": "tools"}
+    given = write(tmp_path / "p.jsonl", SOUND)
+    out = tmp_path / "out"
+    assert run(DeriveSettings(given, out, writer=writer, options=options))["records"] == {KEPT: 4}
+    rows = load_source(SourceSpec(str(out / "trajectories"), "messages")).conversations
+    for row, record in zip(rows, SOUND, strict=True):
+        first, result, last = row.messages[-3:]
+        assert (first.content, result.role, last.content) == ("Step one.", "tool", "Step two.")
+        assert json.loads(first.tool_calls[0].arguments) == {"query": record["sql"]}
+        assert last.tool_calls[0].name == "commit_final_answer"
+        assert row.tools
+
+
+@pytest.mark.parametrize("options", [{}, {"dialogue": "tools"}])
+def test_the_same_records_are_sound(tmp_path: Path, options: dict[str, str]) -> None:
+    records = [*SOUND, *(record for _, record in UNSOUND)]
+    given = write(tmp_path / "p.jsonl", records)
+    settings = DeriveSettings(given, tmp_path / "out", options=options)
+    assert run(settings)["records"][KEPT] == len(SOUND)
+
+
 @pytest.mark.parametrize(
     ("reply", "reason"),
     [

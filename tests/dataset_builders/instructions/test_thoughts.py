@@ -171,3 +171,43 @@ def test_real_turns_keep_their_action(name: str, shared: Path) -> None:
     for act in acts:
         assert form.parse(act) is not None
         assert rejection("I look at what is there.", act, form) == ""
+
+
+def test_calls_of_tools_get_thoughts_as_their_text(serve: Serve, tmp_path: Path) -> None:
+    tools = load_environment("database", dialogue="tools")
+    (played,) = play(tools, ["database-train-0000"], OraclePolicy())
+    bare = replace(
+        played,
+        messages=tuple(replace(m, content="" if m.trained else m.content) for m in played.messages),
+    )
+    replies = iter(["I ask the table.", "Now I know."])
+    writer, endpoint = serve(lambda messages: next(replies))
+    report = ThoughtReport()
+
+    async def run() -> Trajectory:
+        async with asking(writer, tmp_path, {}) as (client, _):
+            return await ThoughtAdder(tools, report)(client, bare)
+
+    told = asyncio.run(run())
+    assert report.turns == {"written": 2}
+    turns = [each for each in told.messages if each.trained]
+    assert [each.content for each in turns] == ["I ask the table.", "Now I know."]
+    calls = [each.tool_calls for each in played.messages if each.trained]
+    assert [each.tool_calls for each in turns] == calls
+    (first, second) = (request["messages"][-1]["content"] for request in endpoint.requests)
+    assert "[AGENT]\nI ask the table.\nexecute_sql({" in second
+    assert ["[RESULT]" in text for text in (first, second)] == [False, True]
+
+
+@pytest.mark.parametrize("name", ["database", "os"])
+def test_every_form_with_tools_takes_a_thought(name: str) -> None:
+    form = EnvironmentSpec(name, options={"dialogue": "tools"}).make()
+    for action in (
+        ('Answer\n["1"]',) if name == "database" else ("finish", "answer\n1", MOVES[name])
+    ):
+        bare = form.write(OracleStep("", action))
+        assert not form.has_thought(bare)
+        told = form.with_thought(bare, "I see a way.")
+        assert told == "I see a way."
+        assert form.has_thought(told)
+        assert form.parse(told) == form.parse(bare) == action
