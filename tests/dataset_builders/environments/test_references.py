@@ -52,7 +52,7 @@ def test_error_output_is_capped_and_explains_a_death(tmp_path: Path) -> None:
     line = "        if int(action) == self.number:"
     noise = (
         "        import os, sys\n        print('x\\n' * 1_500_000, file=sys.stderr, flush=True)\n"
-        "        if action == '13':\n            print('out of luck', file=sys.stderr, flush=True)\n"
+        "        if action == '13':\n            print('no luck', file=sys.stderr, flush=True)\n"
         "            os._exit(9)\n"
     )
     dialogue = load_environment(write_guess(tmp_path, line, noise + line)).make(isolate=True)
@@ -64,7 +64,7 @@ def test_error_output_is_capped_and_explains_a_death(tmp_path: Path) -> None:
             child = dialogue._child
             assert child is not None
             assert os.fstat(child.noise.fileno()).st_size == 0
-        with pytest.raises(EnvironmentFailureError, match="exit code 9: out of luck"):
+        with pytest.raises(EnvironmentFailureError, match="exit code 9: no luck"):
             dialogue.step("13.")
     finally:
         dialogue.close()
