@@ -73,6 +73,11 @@ def test_it_is_a_suite_and_options_begin_with_its_name(
     code, _, err = run("evaluate", "--oracle", "--suite", "./guess.py:Ges")
     assert code == 1
     assert one_line(err) == f"error: {tmp_path}/guess.py: found no 'Ges', did you mean Guess?"
+    write_guess(tmp_path, '{"train": 1,', '{"training": 1,', "partial")
+    given = ["--oracle", "--suite", "database,./partial.py:Guess", "--limit", 1, "--json"]
+    code, out, _ = run("evaluate", *given, "--option", "guess.split=train")
+    assert code == 1  # Although the other task was measured.
+    assert "task_ids raised KeyError: 'train'" in json.loads(out)["tasks"][-1]["reason"]
     write_guess(tmp_path, name="other")
     code, _, err = run("evaluate", "--oracle", "--suite", "./guess.py:Guess,./other.py:Guess")
     assert code == 1
