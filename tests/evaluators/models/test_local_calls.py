@@ -146,6 +146,7 @@ def test_a_template_without_tools_is_offered_them_as_text(
     make_tokenizer: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     tokenizer = make_tokenizer()
+    tokenizer.name_or_path = "without-tools"  # The line is written once for each.
     with caplog.at_level(logging.WARNING):
         said = answer_of(tokenizer, (), f"So.\n<tool_call>\n{CALL}\n</tool_call>")
     assert (said, contents(said.tool_calls)) == ("So.", [("seek", {"text": "Ann"})])
