@@ -26,6 +26,7 @@ class OptionGroup:
 
     Attributes:
         model: Class of the settings; descriptions of fields are the options' help.
+        only: Fields that are options; by default all.
         skip: Fields that the command sets itself.
         names: Parameter of the command by field, where they have different names.
         defaults: Default by field, where it is another one on the command line.
@@ -33,6 +34,7 @@ class OptionGroup:
     """
 
     model: Any
+    only: Sequence[str] = ()
     skip: Sequence[str] = ()
     names: Mapping[str, str] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -43,7 +45,7 @@ class OptionGroup:
         """Parameter of the command by field."""
         return {
             name: self.names.get(name, name)
-            for name in fields_of(self.model)
+            for name in self.only or fields_of(self.model)
             if name not in self.skip
         }
 

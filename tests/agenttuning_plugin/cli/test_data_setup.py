@@ -10,6 +10,7 @@ import lzma
 import os
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -392,3 +393,34 @@ def test_a_terminal_is_asked(
     assert "Fetch? [y/N]" in text
     assert bool(server.requests) == (answer == "y")
     assert ("HTTP 404 (not found)" in text) == (answer == "y")
+
+
+def test_a_killed_setup_is_continued(run: Run, server: FileServer, shared: Path) -> None:
+    source = source_of("database")
+    assert source is not None
+    for each in source.files:
+        content = (shared / "data/dbbench" / each.path).read_bytes()
+        server.files[at(each.urls[0])] = content
+    server.pace = 0.01
+    command = [sys.executable, "-m", "agenttuning_plugin", "env", "setup", "database", "--yes"]
+    child = subprocess.Popen([*command, "--mirror", server.url], stdout=subprocess.DEVNULL)
+    part = cache_folder("database") / ".standard.jsonl.part"
+    until = time.monotonic() + 60
+    while not (part.exists() and part.stat().st_size > 50_000):
+        assert child.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    child.kill()
+    child.wait()
+    assert not json.loads((part.parent / RECORD).read_text())["complete"]
+    server.pace, server.requests = 0.0, []
+    code, out, err = run("env", "setup", "database", "--yes", "--mirror", server.url)
+    assert code == 0, err
+    assert out.count("SHA-256 as listed") == 2
+    first, second = (asked for _, asked in server.requests)
+    assert int(first.removeprefix("bytes=").rstrip("-")) > 50_000
+    assert second == ""
+    code, out, err = run(
+        "env", "validate", "database", "--option", "tasks=agentbench", "--num-tasks", 2
+    )
+    assert code == 0, out + err
