@@ -16,9 +16,9 @@ class RowOptions:
 
     Attributes:
         rows: "conversation": one row. "per_turn": one row for each trained turn, which ends with
-            it. "auto": as few rows as show each trained turn what inference shows: one, unless
-            the chat template renders a past turn differently from the current one (Qwen3's drops
-            reasoning before the last user turn), or `keep_last_turns` cuts the history.
+            it. "auto": one, unless that shows a trained turn unlike inference, because the chat
+            template renders past turns differently (Qwen3's drops reasoning before the last user
+            turn) or `keep_last_turns` cuts the history; then as few as show every turn right.
         mask_reasoning: Whether reasoning is context without loss.
         keep_last_turns: Number of assistant turns before the trained one that its row keeps after
             the opening; none: all.

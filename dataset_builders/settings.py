@@ -142,6 +142,31 @@ def fields_of(model: Any) -> dict[str, FieldInfo]:
     return found
 
 
+def field_of(model: Any, name: str, **changes: Any) -> Any:
+    """Return a field of the same meaning in another model: its default, bounds and description.
+
+    Args:
+        model: Model that defines the field.
+        name: Name of the field there.
+        changes: Arguments of pydantic's `Field` that differ.
+    """
+    info = fields_of(model)[name]
+    kept = {
+        key: getattr(each, key)
+        for each in info.metadata
+        for key in ("ge", "gt", "le", "lt", "min_length")
+        if getattr(each, key, None) is not None
+    }
+    default = (
+        {"default_factory": info.default_factory}
+        if info.default_factory
+        else {"default": info.default}
+    )
+    if "default" in changes:
+        default = {}
+    return Field(**{"description": info.description, **kept, **default, **changes})
+
+
 def keys_beside(model: Any, place: Sequence[str | int]) -> list[str]:
     """Return the valid keys at the location of an error.
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import AbstractContextManager, ExitStack, contextmanager, redirect_stdout
 
 from dataset_builders.extras import needs_extra
 
@@ -34,20 +35,44 @@ def silenced() -> Iterator[None]:
             os.close(descriptor)
 
 
-@contextmanager
-def quiet_stdout() -> Iterator[None]:
-    """Discard output to stdout, also of child processes; stderr and exceptions pass."""
-    sys.stdout.flush()
-    saved = os.dup(1)
-    with open(os.devnull, "w") as nowhere:  # noqa: PTH123  # not a file
-        os.dup2(nowhere.fileno(), 1)
-        try:
+class _Quiet:
+    """Redirection of stdout that overlapping users in several threads share."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._undo = ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._users += 1
+            if self._users > 1:
+                return
+            sys.stdout.flush()
+            saved = os.dup(1)
+            self._undo.callback(os.close, saved)
+            self._undo.callback(os.dup2, saved, 1)
+            nowhere = self._undo.enter_context(open(os.devnull, "w"))  # noqa: PTH123
+            os.dup2(nowhere.fileno(), 1)
             # Both: `sys.stdout` may not be the descriptor.
-            with redirect_stdout(nowhere):
-                yield
-        finally:
-            os.dup2(saved, 1)
-            os.close(saved)
+            self._undo.enter_context(redirect_stdout(nowhere))
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                self._undo.close()
+
+
+_QUIET = _Quiet()
+
+
+def quiet_stdout() -> AbstractContextManager[None]:
+    """Discard output to stdout, also of child processes; stderr and exceptions pass.
+
+    For the whole process: it may be entered by several threads at a time.
+    """
+    return _QUIET
 
 
 @contextmanager

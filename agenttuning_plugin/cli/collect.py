@@ -15,20 +15,52 @@ from agenttuning_plugin.cli.collect_options import (
     warn,
 )
 from agenttuning_plugin.cli.common import Json, emit, naming_options, parse_options
-from agenttuning_plugin.cli.request_options import json_fields
+from agenttuning_plugin.cli.model_options import OptionGroup, with_options
 from agenttuning_plugin.console import errors
+from dataset_builders.endpoints.endpoint import Endpoint
+from dataset_builders.endpoints.requests import Sampling
 from dataset_builders.errors import ConfigError
+from dataset_builders.rollouts.limits import Limits
 
 if TYPE_CHECKING:
     from dataset_builders.collection.ray_cluster import Cluster
 
-_EPISODE = "Limits of an episode"
-_RUN = "Limits of the run"
 _MODEL = "Model"
 _CLUSTER = "Cluster"
 
 
+_ENDPOINT = OptionGroup(
+    Endpoint,
+    skip=("patience", "back_off"),
+    names={"timeout": "request_timeout"},
+    defaults={"model": None},
+    panel=_MODEL,
+)
+_SAMPLING = OptionGroup(
+    Sampling,
+    names={"seed": "sampling_seed", "max_tokens": "max_new_tokens", "extra": "request"},
+    panel=_MODEL,
+)
+_OF_EPISODE = OptionGroup(
+    Limits,
+    names={
+        "steps": "episode_steps",
+        "tokens": "episode_tokens",
+        "cost": "episode_cost",
+        "seconds": "episode_time",
+    },
+    panel="Limits of an episode",
+)
+_OF_RUN = OptionGroup(
+    Limits,
+    skip=("steps",),
+    names={"tokens": "max_tokens", "cost": "max_cost", "seconds": "max_time"},
+    panel="Limits of the run, over all sessions; the time is this session's",
+)
+
+
 @naming_options(OPTIONS)
+@with_options(_ENDPOINT, _SAMPLING, _OF_EPISODE, _OF_RUN)
 def collect(
     env: Annotated[
         str,
@@ -58,60 +90,6 @@ def collect(
         bool,
         typer.Option("--oracle", help="Play with the environment's oracle instead of a model."),
     ] = False,
-    model: Annotated[
-        str | None, typer.Option(help="Name of the model.", rich_help_panel=_MODEL)
-    ] = None,
-    base_url: Annotated[
-        str | None,
-        typer.Option(
-            help="Base URL of the endpoint. [default: OPENAI_BASE_URL, or OpenAI's]",
-            rich_help_panel=_MODEL,
-        ),
-    ] = None,
-    key_variable: Annotated[
-        str, typer.Option(help="Environment variable with the API key.", rich_help_panel=_MODEL)
-    ] = "OPENAI_API_KEY",
-    temperature: Annotated[
-        float | None, typer.Option(min=0, help="[default: its own]", rich_help_panel=_MODEL)
-    ] = None,
-    top_p: Annotated[
-        float | None, typer.Option(min=0, max=1, help="[default: its own]", rich_help_panel=_MODEL)
-    ] = None,
-    sampling_seed: Annotated[
-        int | None,
-        typer.Option(help="Sampling seed; attempt k uses seed + k.", rich_help_panel=_MODEL),
-    ] = None,
-    max_new_tokens: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Maximum tokens of a turn. [default: the benchmark's]",
-            rich_help_panel=_MODEL,
-        ),
-    ] = None,
-    token_field: Annotated[
-        str,
-        typer.Option(
-            help="Name of the token limit: max_tokens or max_completion_tokens.",
-            rich_help_panel=_MODEL,
-        ),
-    ] = "max_tokens",
-    stop: Annotated[
-        list[str] | None,
-        typer.Option(help="Stop sequence; repeatable.", rich_help_panel=_MODEL),
-    ] = None,
-    request: Annotated[
-        list[str] | None,
-        typer.Option(help="Extra request field, as name=JSON; repeatable.", rich_help_panel=_MODEL),
-    ] = None,
-    request_timeout: Annotated[
-        float,
-        typer.Option(min=0.1, help="Timeout of a request in seconds.", rich_help_panel=_MODEL),
-    ] = 600.0,
-    tries: Annotated[
-        int,
-        typer.Option(min=1, help="Maximum tries of a failing request.", rich_help_panel=_MODEL),
-    ] = 8,
     max_concurrency: Annotated[
         int,
         typer.Option(
@@ -141,31 +119,6 @@ def collect(
             "--add-thoughts", help="Let the model add thoughts to kept turns that lack one."
         ),
     ] = False,
-    episode_steps: Annotated[
-        int | None, typer.Option(help="Maximum turns of an episode.", rich_help_panel=_EPISODE)
-    ] = None,
-    episode_tokens: Annotated[
-        int | None,
-        typer.Option(
-            help="Maximum prompt and completion tokens of an episode.", rich_help_panel=_EPISODE
-        ),
-    ] = None,
-    episode_cost: Annotated[
-        float | None, typer.Option(help="By --prices.", rich_help_panel=_EPISODE)
-    ] = None,
-    episode_time: Annotated[
-        float | None, typer.Option(help="Seconds.", rich_help_panel=_EPISODE)
-    ] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(help="Maximum tokens over all sessions.", rich_help_panel=_RUN)
-    ] = None,
-    max_cost: Annotated[
-        float | None,
-        typer.Option(help="Maximum cost over all sessions, by --prices.", rich_help_panel=_RUN),
-    ] = None,
-    max_time: Annotated[
-        float | None, typer.Option(help="Maximum seconds of this session.", rich_help_panel=_RUN)
-    ] = None,
     prices: Annotated[
         Path | None, typer.Option(help="Price table, YAML or JSON; see docs/guides/collect.md.")
     ] = None,
@@ -180,6 +133,7 @@ def collect(
         ),
     ] = None,
     as_json: Json = False,
+    **given: Any,
 ) -> None:
     """Collect rewarded trajectories of a model in a held-in environment or one of your own.
 
@@ -190,14 +144,11 @@ def collect(
     from dataset_builders.collection.engine import RolloutConfig
     from dataset_builders.collection.filters import threshold_of
     from dataset_builders.collection.settings import CollectConfig, read_task_file
-    from dataset_builders.endpoints.endpoint import Endpoint
     from dataset_builders.endpoints.pricing import PriceTable, read_prices
-    from dataset_builders.endpoints.requests import Sampling
     from dataset_builders.environments import load_environment
     from dataset_builders.instructions.thoughts import ThoughtAdder
-    from dataset_builders.rollouts.limits import Limits
 
-    if oracle == (model is not None):
+    if oracle == (given["model"] is not None):
         raise ConfigError("expected exactly one of --model and --oracle")
     if oracle and add_thoughts:
         raise ConfigError("--add-thoughts: found with --oracle, expected a --model to write them")
@@ -207,26 +158,16 @@ def collect(
     )
     play = RolloutConfig(
         environment=environment,
-        endpoint=None
-        if model is None
-        else Endpoint(model, base_url, key_variable, timeout=request_timeout, tries=tries),
-        sampling=Sampling(
-            temperature=temperature,
-            top_p=top_p,
-            seed=sampling_seed,
-            max_tokens=max_new_tokens,
-            stop=tuple(stop or ()),
-            token_field=token_field,
-            extra=json_fields(request),
-        ),
-        limits=Limits(episode_steps, episode_tokens, episode_cost, episode_time),
+        endpoint=None if oracle else Endpoint(**_ENDPOINT.values(given)),
+        sampling=Sampling(**_SAMPLING.values(given)),
+        limits=Limits(**_OF_EPISODE.values(given)),
         attempts=attempts,
         min_reward=threshold_of(environment) if min_reward is None else min_reward,
         max_concurrency=max_concurrency,
         prices=read_prices(prices) if prices else PriceTable(),
     )
     with naming_options(options_of_limits()):
-        most = Limits(None, max_tokens, max_cost, max_time)
+        most = Limits(**_OF_RUN.values(given))
     config = CollectConfig(
         play=play,
         out=out,

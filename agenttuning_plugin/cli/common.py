@@ -41,34 +41,6 @@ EndOfTurn = Annotated[
     ),
 ]
 
-# In `build` these four are for agent data; a recipe sets them for each source.
-TrainOn = Annotated[
-    str,
-    typer.Option(
-        help="Agent turns that the loss covers: all, last, calls, final, or your own function, "
-        "module:function or ./file.py:function."
-    ),
-]
-Reasoning = Annotated[
-    str, typer.Option(help="Reasoning in agent turns: train, mask (no loss) or drop.")
-]
-RowsOf = Annotated[
-    str,
-    typer.Option(
-        "--rows",
-        help="Rows of an agent conversation: auto (as inference shows the turns), conversation or "
-        "per_turn.",
-    ),
-]
-KeepLastTurns = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Assistant turns before a trained turn that its row keeps. [default: all]",
-        show_default=False,
-    ),
-]
-
 ModelName = Annotated[
     str | None, typer.Option(help="Model name on the server. [default: its only model]")
 ]

@@ -122,7 +122,9 @@ def env_setup(
     try:
         set_up(name, data, say, yes=yes, everything=everything, mirror=mirror)
     except DownloadError as error:
-        errors.print(f"[bold red]error:[/bold red] {plain(str(error))}", soft_wrap=True)
+        errors.print(
+            f"[bold red]error:[/bold red] {plain(str(error))}", soft_wrap=True, highlight=False
+        )
         raise typer.Exit(2) from None
 
 

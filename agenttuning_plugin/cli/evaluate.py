@@ -4,51 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from agenttuning_plugin.cli.common import (
-    AgentInstructCopy,
-    ApiKeyEnv,
-    EndOfTurn,
     EnvironmentOptions,
-    EnvironmentPrompt,
     Json,
-    ModelName,
-    Template,
-    TemplateVariables,
     emit,
     name_options,
     options_of,
     parse_options,
 )
-from agenttuning_plugin.cli.request_options import (
-    JudgeFields,
-    JudgeTemperature,
-    JudgeTokenField,
-    RequestFields,
-    Temperature,
-    TokenField,
-    json_fields,
-    judge_settings,
-)
+from agenttuning_plugin.cli.model_options import OptionGroup, with_options
+from agenttuning_plugin.config.evaluation_run import EvaluationRun, is_url
 from agenttuning_plugin.console import errors
 from dataset_builders.errors import ConfigError
+from dataset_builders.settings import fields_of, read_settings
+from evaluators.models.judge_settings import JudgeSettings
+from evaluators.tasks.registry import IN_FLIGHT, SuiteSettings
 
 _EXTRA = ("replay", "loss")
 _BATCH = 16
 
 
+_RUN = OptionGroup(EvaluationRun, skip=("suites", "tasks"), defaults={"model": None})
+_TASKS = OptionGroup(
+    SuiteSettings, skip=("judge", "options", "seed"), defaults={"batch_size": None}
+)
+_JUDGE = OptionGroup(
+    JudgeSettings,
+    names={name: f"judge_{name}" for name in fields_of(JudgeSettings)},
+    defaults={"model": None},
+)
+
+
+@with_options(_RUN, _TASKS, _JUDGE)
 def evaluate(
     context: typer.Context,
     positional: Annotated[str | None, typer.Argument(metavar="MODEL", help="As --model.")] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="Folder or hub id of a model or adapter, or URL of a server (…/v1)."),
-    ] = None,
-    adapter: Annotated[str | None, typer.Option(help="LoRA adapter to apply to the model.")] = None,
     suite: Annotated[
         list[str] | None,
         typer.Option(
@@ -57,125 +51,34 @@ def evaluate(
             "repeatable. [default: held-in]"
         ),
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Maximum items per task, the same ones every time.")
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Output folder for results and transcripts; an existing evaluation is resumed."
-        ),
-    ] = None,
-    data: Annotated[str | None, typer.Option(help="Folder with one data folder per task.")] = None,
-    prompt: EnvironmentPrompt = "own",
-    agentinstruct: AgentInstructCopy = None,
     option: EnvironmentOptions = None,
-    general: Annotated[
-        str | None, typer.Option(help="Chat data for the suite loss: file, folder or hub id.")
-    ] = None,
-    num_conversations: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            help="Number of conversations for the suite loss, selected like `holdout` in a recipe.",
-        ),
-    ] = 64,
-    max_length: Annotated[
-        int,
-        typer.Option(
-            min=1, help="Maximum tokens of a conversation for loss and replay, as in the recipe."
-        ),
-    ] = 4096,
-    replay_data: Annotated[
-        str | None,
-        typer.Option(help="Expert trajectories for the suite replay: file, folder or hub id."),
-    ] = None,
-    judge_model: Annotated[str | None, typer.Option(help="Judge model (MT-Bench, ReWOO).")] = None,
-    judge_base_url: Annotated[str | None, typer.Option(help="Base URL of the judge model.")] = None,
-    judge_api_key_env: Annotated[
-        str, typer.Option(help="Environment variable with the judge's API key.")
-    ] = "OPENAI_API_KEY",
-    judge_temperature: JudgeTemperature = None,
-    judge_token_field: JudgeTokenField = "max_tokens",
-    judge_request: JudgeFields = None,
-    temperature: Temperature = None,
-    token_field: TokenField = "max_tokens",
-    request: RequestFields = None,
-    model_name: ModelName = None,
-    api_key_env: ApiKeyEnv = "OPENAI_API_KEY",
-    oracle: Annotated[
-        bool,
-        typer.Option("--oracle", help="Play with the environments' oracles instead of a model."),
-    ] = False,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Maximum concurrent episodes. [default: 16; on a server up to 64]"
-        ),
-    ] = None,
-    max_new_tokens: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Maximum tokens of an answer, if below the tasks' own; for trials."
-        ),
-    ] = None,
-    step: Annotated[int | None, typer.Option(min=0, help="Training step of the model.")] = None,
-    chat_template: Template = None,
-    chat_template_kwargs: TemplateVariables = None,
-    end_of_turn: EndOfTurn = None,
     as_json: Json = False,
+    **given: Any,
 ) -> None:
     """Evaluate a model on held-in and held-out agent tasks and general benchmarks."""
-    from agenttuning_plugin.evaluation.measure import EvaluationRun, measure, report, report_failure
-    from agenttuning_plugin.evaluation.model_loading import is_url
+    from agenttuning_plugin.evaluation.measure import measure, report, report_failure
     from agenttuning_plugin.evaluation.table import show_panel
-    from evaluators.tasks.registry import IN_FLIGHT, SuiteSettings
 
-    place = _one_model(positional, model, oracle)
-    names = _names(suite)
-    run = EvaluationRun(
-        model=place,
-        suites=tuple(names),
-        tasks=SuiteSettings(
-            data=data,
-            prompt=prompt,
-            agentinstruct=agentinstruct,
-            batch_size=batch_size or (IN_FLIGHT if is_url(place) else _BATCH),
-            max_new_tokens=max_new_tokens,
-            judge=judge_settings(
-                *(judge_model, judge_base_url, judge_api_key_env),
-                *(judge_temperature, judge_token_field, judge_request),
-            ),
-            options=options_by_task(option, names),
-            oracle=oracle,
-        ),
-        adapter=adapter,
-        limit=limit,
-        out=None if out is None else str(out),
-        step=step,
-        model_name=model_name,
-        api_key_env=api_key_env,
-        temperature=temperature,
-        token_field=token_field,
-        request=json_fields(request),
-        chat_template=chat_template,
-        chat_template_kwargs=json_fields(chat_template_kwargs, "--chat-template-kwargs"),
-        end_of_turn=tuple(end_of_turn or ()),
-        general=general,
-        num_conversations=num_conversations,
-        max_length=max_length,
-        replay_data=replay_data,
-    )
+    names, settings = _names(suite), _RUN.values(given)
+    settings["model"] = _one_model(positional, settings["model"], given["oracle"])
+    judge = _JUDGE.values(given)
+    tasks = _TASKS.values(given) | {
+        "judge": read_settings(JudgeSettings, judge, "judge") if judge["model"] else None,
+        "options": options_by_task(option, names),
+    }
+    if tasks["batch_size"] is None:
+        tasks["batch_size"] = IN_FLIGHT if is_url(settings["model"]) else _BATCH
+    run = EvaluationRun(suites=tuple(names), tasks=SuiteSettings(**tasks), **settings)
     try:
         panel = measure(run)
     except KeyboardInterrupt:
-        errors.print("stopped" + (": run the same command to resume" if out else ""))
+        errors.print("stopped" + (": run the same command to resume" if run.out else ""))
         raise typer.Exit(130) from None
     for name, result in panel.results.items():
         error = name_options(result.error, options_of(context.command), leading=False)
         panel.results[name] = replace(result, error=error)
     if as_json:
-        emit(show_panel(panel, limit).as_json())
+        emit(show_panel(panel, run.limit).as_json())
     if not (report_failure(panel) if as_json else report(panel, run)):
         raise typer.Exit(1)
 

@@ -21,18 +21,18 @@ from agenttuning_plugin.cli.common import (
     ApiKeyEnv,
     EndOfTurn,
     Json,
-    KeepLastTurns,
     ModelName,
-    Reasoning,
-    RowsOf,
     Template,
-    TrainOn,
     command_of,
     emit,
     prepare_commands,
 )
+from agenttuning_plugin.cli.model_options import OptionGroup, with_options
 from agenttuning_plugin.console import console, errors, plain
 from dataset_builders.errors import AgentTuningError, ConfigError
+from dataset_builders.sources.spec import SourceSpec
+
+_ROWS = OptionGroup(SourceSpec, only=("train_on", "reasoning", "rows", "keep_last_turns"))
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -158,26 +158,23 @@ def recipe_copy(
 
 
 @app.command()
+@with_options(_ROWS)
 def inspect(
     data: Annotated[str, typer.Argument(help="File, folder or hub id.")],
     tokenizer: Annotated[str, typer.Option(help="Folder or hub id of the tokenizer.")],
     index: Annotated[int, typer.Option(min=0, help="Conversation to show, from 0.")] = 0,
-    train_on: TrainOn = "all",
-    reasoning: Reasoning = "train",
-    rows: RowsOf = "auto",
-    keep_last_turns: KeepLastTurns = None,
     chat_template: Template = None,
     end_of_turn: EndOfTurn = None,
     as_json: Json = False,
+    **given: Any,
 ) -> None:
     """Show a conversation as the model sees it, with trained text in green."""
     from agenttuning_plugin.evaluation.model_loading import load_tokenizer
     from agenttuning_plugin.reports.mask import inspect_rows, show
     from dataset_builders.sources.inputs import resolve_source
-    from dataset_builders.sources.loading import SourceSpec, load_source
+    from dataset_builders.sources.loading import load_source
 
-    options: dict[str, Any] = {"train_on": train_on, "reasoning": reasoning, "rows": rows}
-    spec = SourceSpec(data, keep_last_turns=keep_last_turns, **options)
+    spec = SourceSpec(data, **_ROWS.values(given))
     loaded = load_tokenizer(tokenizer, chat_template)
     conversations = load_source(resolve_source(spec)).conversations
     if index >= len(conversations):

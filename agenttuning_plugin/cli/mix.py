@@ -12,16 +12,14 @@ from rich.text import Text
 from agenttuning_plugin.cli.common import (
     EndOfTurn,
     Json,
-    KeepLastTurns,
-    Reasoning,
-    RowsOf,
     Template,
-    TrainOn,
     emit,
 )
+from agenttuning_plugin.cli.model_options import OptionGroup, with_options
 from agenttuning_plugin.console import console, errors
 from dataset_builders.errors import ConfigError
 from dataset_builders.mixing.pools import GPT4_SHARE
+from dataset_builders.sources.spec import SourceSpec
 
 if TYPE_CHECKING:
     from agenttuning_plugin.reports.explain import Example
@@ -30,6 +28,14 @@ if TYPE_CHECKING:
 _SHOWN = 160  # characters shown of a span
 
 
+_AGENT = OptionGroup(
+    SourceSpec,
+    only=("min_reward", "train_on", "reasoning", "rows", "keep_last_turns"),
+    panel="Agent data",
+)
+
+
+@with_options(_AGENT)
 def build(
     context: typer.Context,
     out_folder: Annotated[Path, typer.Option("--out", help="Output folder; must not exist.")],
@@ -49,14 +55,6 @@ def build(
     general: Annotated[
         list[str] | None, typer.Option(help="General chat: file, folder or hub id; repeatable.")
     ] = None,
-    min_reward: Annotated[
-        float | None,
-        typer.Option(help="Minimum reward of agent data; rows below it or without are dropped."),
-    ] = None,
-    train_on: TrainOn = "all",
-    reasoning: Reasoning = "train",
-    rows: RowsOf = "auto",
-    keep_last_turns: KeepLastTurns = None,
     eta: Annotated[float, typer.Option(help="Share of agent data, in [0, 1].")] = 0.2,
     eta_unit: Annotated[
         str, typer.Option(help="What eta counts: example (the paper), token or trained_token.")
@@ -90,13 +88,13 @@ def build(
     chat_template: Template = None,
     end_of_turn: EndOfTurn = None,
     as_json: Json = False,
+    **given: Any,
 ) -> None:
     """Mix agent and general data into a dataset on disk, with its manifest and report."""
     from agenttuning_plugin.trainers.axolotl_build import build_recipe
     from agenttuning_plugin.training_data.build import build_to_disk
     from dataset_builders.mixing.planning import Plan
     from dataset_builders.mixing.preparation import Encoding
-    from dataset_builders.sources.loading import SourceSpec
 
     if recipe is not None:
         _nothing_beside_recipe(context)
@@ -110,8 +108,7 @@ def build(
     options: dict[str, Any] = {"end_of_turn": tuple(end_of_turn or ())}
     if length_policy:
         options["policy"] = length_policy
-    source: dict[str, Any] = {"min_reward": min_reward, "train_on": train_on}
-    source |= {"reasoning": reasoning, "rows": rows, "keep_last_turns": keep_last_turns}
+    source = _AGENT.values(given)
     plan: dict[str, Any] = {"unit": eta_unit, "mode": sampling}
     report = build_to_disk(
         out_folder,

@@ -6,9 +6,20 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from agenttuning_plugin.config.evaluation_run import EvaluationRun
+from dataset_builders.settings import field_of
 from evaluators.models.judge_settings import JudgeSettings
-from evaluators.tasks.registry import BENCHMARKS, IN_FLIGHT, SUITES, SuiteSettings, check_options
+from evaluators.tasks.registry import (
+    BENCHMARKS,
+    IN_FLIGHT,
+    SUITES,
+    SuiteSettings,
+    check_options,
+    is_benchmark,
+)
 from evaluators.training.schedule import Cadence
+
+_SHARED = ("data", "prompt", "agentinstruct", "max_new_tokens", "options")
 
 
 class EndpointConfig(Cadence):
@@ -31,36 +42,20 @@ class EndpointConfig(Cadence):
         min_length=1,
         description="Suites and tasks, as for `agenttuning evaluate --suite`.",
     )
-    limit: int | None = Field(
-        default=None, ge=1, description="Maximum items per task, the first ones; default: all."
-    )
-    data: str | None = Field(default=None, description="Folder with one data folder per task.")
-    prompt: Literal["own", "published"] = Field(
-        default="own",
-        description="Prompt template of the held-in environments: `own` (built in) or `published` "
-        "(from AgentInstruct).",
-    )
-    agentinstruct: str | None = Field(
-        default=None, description="AgentInstruct copy with the published prompts."
-    )
-    options: dict[str, dict[str, Any]] = Field(
-        default_factory=dict,
-        description="Options by task, such as `{database: {backend: mariadb}}`.",
-    )
-    judge_model: str | None = Field(default=None, description="Judge model (MT-Bench, ReWOO).")
-    judge_base_url: str | None = Field(default=None, description="Base URL of the judge model.")
-    judge_api_key_env: str = Field(
-        default="OPENAI_API_KEY", description="Environment variable with the judge's API key."
-    )
-    api_key_env: str = Field(
-        default="OPENAI_API_KEY", description="Environment variable with the server's API key."
-    )
-    max_new_tokens: int | None = Field(
-        default=None, ge=1, description="Maximum tokens of an answer, if below the tasks' own."
-    )
-    batch_size: int | None = Field(
+    limit: int | None = field_of(EvaluationRun, "limit")
+    data: str | None = field_of(SuiteSettings, "data")
+    prompt: Literal["own", "published"] = field_of(SuiteSettings, "prompt")
+    agentinstruct: str | None = field_of(SuiteSettings, "agentinstruct")
+    options: dict[str, dict[str, Any]] = field_of(SuiteSettings, "options")
+    judge_model: str | None = field_of(JudgeSettings, "model", default=None)
+    judge_base_url: str | None = field_of(JudgeSettings, "base_url")
+    judge_api_key_env: str = field_of(JudgeSettings, "api_key_env")
+    api_key_env: str = field_of(EvaluationRun, "api_key_env")
+    max_new_tokens: int | None = field_of(SuiteSettings, "max_new_tokens")
+    batch_size: int | None = field_of(
+        SuiteSettings,
+        "batch_size",
         default=None,
-        ge=1,
         description="Maximum concurrent episodes; default: as many as the server sustains.",
     )
     wait: float = Field(
@@ -74,26 +69,21 @@ class EndpointConfig(Cadence):
 
     def task_settings(self) -> SuiteSettings:
         """Settings of the suites' tasks."""
-        judge = self.judge_model and JudgeSettings(
-            self.judge_model, self.judge_base_url, self.judge_api_key_env
-        )
-        return SuiteSettings(
-            data=self.data,
-            prompt=self.prompt,
-            agentinstruct=self.agentinstruct,
-            batch_size=self.batch_size or IN_FLIGHT,
-            max_new_tokens=self.max_new_tokens,
-            judge=judge or None,
-            options=self.options,
-        )
+        shared = {name: getattr(self, name) for name in _SHARED}
+        if self.judge_model:
+            shared["judge"] = JudgeSettings(
+                self.judge_model, self.judge_base_url, self.judge_api_key_env
+            )
+        return SuiteSettings(batch_size=self.batch_size or IN_FLIGHT, **shared)
 
     @field_validator("suites", mode="before")
     @classmethod
     def _known(cls, value: Any) -> Any:
         names = [value] if isinstance(value, str) else value
-        known = [*SUITES, *(benchmark.name for benchmark in BENCHMARKS)]
-        if isinstance(names, list) and (wrong := [name for name in names if name not in known]):
-            raise ValueError(f"found {wrong[0]!r}, expected any of {', '.join(known)}")
+        for name in names if isinstance(names, list) else ():
+            if name not in SUITES and not is_benchmark(str(name)):
+                known = [*SUITES, *(benchmark.name for benchmark in BENCHMARKS)]
+                raise ValueError(f"found {name!r}, expected any of {', '.join(known)}")
         return names
 
     @model_validator(mode="after")

@@ -6,10 +6,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from agenttuning_plugin.config.evaluation_run import EvaluationRun
 from dataset_builders.environments import EnvironmentSpec, load_environment
 from dataset_builders.errors import ConfigError
+from dataset_builders.settings import field_of
 from evaluators.models.judge_settings import JudgeSettings
-from evaluators.tasks.registry import BENCHMARKS, LM_EVAL, check_options, is_benchmark, select
+from evaluators.tasks.registry import (
+    BENCHMARKS,
+    LM_EVAL,
+    SuiteSettings,
+    check_options,
+    is_benchmark,
+    select,
+)
 from evaluators.training.schedule import Cadence
 
 
@@ -26,18 +35,12 @@ class AgentTaskConfig(Cadence):
     num_tasks: int = Field(
         default=32, ge=1, description="Number of tasks, the first ones of the split."
     )
-    batch_size: int = Field(default=16, ge=1, description="Concurrent episodes.")
+    batch_size: int = field_of(SuiteSettings, "batch_size", description="Concurrent episodes.")
     max_new_tokens: int | None = Field(
         default=None, ge=1, description="Maximum tokens of a turn; default: the benchmark's."
     )
-    prompt: Literal["own", "published"] = Field(
-        default="own",
-        description="Prompt template: `own` (built in) or `published` (from an AgentInstruct "
-        "copy).",
-    )
-    agentinstruct: str | None = Field(
-        default=None, description="AgentInstruct copy: file, folder or hub id."
-    )
+    prompt: Literal["own", "published"] = field_of(SuiteSettings, "prompt")
+    agentinstruct: str | None = field_of(SuiteSettings, "agentinstruct")
     data: str | None = Field(
         default=None, description="Folder of the environment's data, if it needs one."
     )
@@ -129,16 +132,12 @@ class BenchmarkConfig(Cadence):
             raise ValueError(f"expected one of {', '.join(known)}, {LM_EVAL}TASK, module:Class")
         return value
 
-    limit: int | None = Field(
-        default=None, ge=1, description="Maximum items, the same ones every time; default: all."
+    limit: int | None = field_of(EvaluationRun, "limit")
+    data: str | None = field_of(SuiteSettings, "data")
+    batch_size: int = field_of(
+        SuiteSettings, "batch_size", description="Concurrent episodes or prompts."
     )
-    data: str | None = Field(default=None, description="Folder with one data folder per task.")
-    batch_size: int = Field(default=16, ge=1, description="Concurrent episodes or prompts.")
-    max_new_tokens: int | None = Field(
-        default=None,
-        ge=1,
-        description="Maximum tokens of an answer, if below the task's own; for trials.",
-    )
+    max_new_tokens: int | None = field_of(SuiteSettings, "max_new_tokens")
     options: dict[str, Any] = Field(default_factory=dict, description="Options of the task.")
     judge: JudgeSettings | None = Field(
         default=None,

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from agenttuning_plugin.evaluation.measure import EvaluationRun, measure, report
+from agenttuning_plugin.config.evaluation_run import EvaluationRun
+from agenttuning_plugin.evaluation.measure import measure, report
 from agenttuning_plugin.evaluation.server import RouteError, Server, load_hint
 from dataset_builders.errors import AgentTuningError, EndpointError
 from dataset_builders.settings import from_json, settings

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agenttuning_plugin.config.evaluation_run import is_url
 from dataset_builders.endpoints.address import lacks_scheme
 from dataset_builders.errors import ConfigError, SourceNotFoundError
 from dataset_builders.extras import needs_extra
@@ -68,11 +69,6 @@ def load_subject(
     from evaluators.evaluator import EvalTarget
 
     return EvalTarget(model=loaded.to(device).eval(), tokenizer=tokenizer, end_of_turn=end_of_turn)
-
-
-def is_url(place: str) -> bool:
-    """Whether a model is given as a server's URL."""
-    return place.startswith(("http://", "https://"))
 
 
 def open_subject(

@@ -140,13 +140,13 @@ def suite_tasks(names: Sequence[str], settings: SuiteSettings) -> list[Task]:
     Raises:
         ConfigError: A name is neither.
     """
-    from evaluators.tasks.registry import select
+    from evaluators.tasks.registry import OWN, select
 
     chosen = select(list(names))
     return [
         Task(
             *(b.key, b.title, b.suite, partial(b.evaluator, settings), b.scale),
-            configured=b.name in settings.options,
+            configured=b.name in settings.options or b.suite == OWN,
         )
         for b in chosen
     ]

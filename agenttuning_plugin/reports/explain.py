@@ -29,7 +29,7 @@ class Example:
         side: "agent" or "general".
         row: Number of the row within its side.
         exposure: How often the row had occurred so far, including this time.
-        part: Part of a conversation that was split, from 0.
+        part: Number of the row where its conversation gives several, else 0.
         id: Identifier within the source.
         source: Name of the source.
         task: Task within the source, or "".

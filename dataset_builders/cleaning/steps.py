@@ -84,8 +84,8 @@ _AGENT_STEPS = TypeAdapter(tuple[Step, ...])
 
 def validate_steps(clean: Any, _handler: Any) -> Any:
     """Validate a source's `clean` by the kind of value, so that an error is about one kind only."""
-    if isinstance(clean, list | tuple):
-        return _AGENT_STEPS.validate_python(clean)
+    if isinstance(clean, str | list | tuple):
+        return _AGENT_STEPS.validate_python((clean,) if isinstance(clean, str) else clean)
     return _CHAT_STEPS.validate_python(Cleaning.none() if clean is False else clean)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -23,6 +24,8 @@ from dataset_builders.downloads.sources import RECORD, Source, SourceFile, mirro
 from dataset_builders.errors import DownloadError, StorageError
 
 Say = Callable[[str], None]
+
+_COMMIT = re.compile(r"/(?:resolve/)?[0-9a-f]{40}/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +110,7 @@ def carry_out(
         patience: When to give up; see `fetch.Patience`.
 
     Raises:
-        DownloadError: A file cannot be fetched, or is not the published one; one line.
+        DownloadError: A file cannot be fetched, or is not the listed one; one line.
         StorageError: The folder cannot be written.
     """
     try:
@@ -140,7 +143,7 @@ def is_unfinished(source: Source, folder: Path) -> bool:
 
 
 def check_files(source: Source, folder: Path, say: Say) -> None:
-    """Compare fetched files with their recorded or published sums, and report differences.
+    """Compare fetched files with their recorded or listed sums, and report differences.
 
     A different file is kept: the user may have edited it, or put another version there.
     """
@@ -151,7 +154,7 @@ def check_files(source: Source, folder: Path, say: Say) -> None:
         if each.unpack or expected is None or not path.is_file():
             continue
         if sha256_of(path) != expected:
-            whose = RECORD if origin else "the published one"
+            whose = RECORD if origin else "the listed one"
             say(f"{source.name}: {path}: SHA-256 differs from {whose}; the file is kept")
 
 
@@ -172,12 +175,12 @@ def _fetch_one(
         number = unpack(target, plan.folder, file.unpack) if file.unpack else 0
     except DownloadError as error:
         raise DownloadError(f"{plan.source.name}: {error}") from error
-    published = file.sha256 is not None or bool(origin and origin.published)
-    record.add(file.path, Origin(url, digest, size, plan.source.licence, published, number))
+    listed = file.sha256 is not None or bool(origin and origin.listed)
+    record.add(file.path, Origin(url, digest, size, plan.source.licence, listed, number))
     if file.unpack:
         target.unlink()
     if expected:
-        outcome = "SHA-256 as " + ("published" if file.sha256 else f"recorded in {RECORD}")
+        outcome = "SHA-256 as " + ("listed" if file.sha256 else f"recorded in {RECORD}")
     else:
         outcome = f"no checksum is known; SHA-256 {digest} recorded now in {RECORD}"
     extracted = f", {number:,} files extracted" if number else ""
@@ -206,5 +209,8 @@ def _sized(file: SourceFile) -> SourceFile:
 
 
 def _place(file: SourceFile) -> str:
-    """Return the address up to the repository or host, for one line per place."""
-    return file.urls[0] if file.unpack else file.urls[0].rsplit("/", 1)[0].partition("?")[0]
+    """Return the address up to a commit, or without the file, for one line per place."""
+    url = file.urls[0]
+    if _COMMIT.search(url):
+        return _COMMIT.split(url)[0]
+    return url if file.unpack else url.partition("?")[0].rpartition("/")[0]

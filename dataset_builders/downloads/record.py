@@ -21,7 +21,7 @@ class Origin:
         sha256: Of the file as fetched, in hexadecimal.
         size: In bytes.
         licence: As its source states it.
-        published: Whether the sum was known before the file was fetched; else it was recorded then.
+        listed: Whether the sum was known before the file was fetched; else it was recorded then.
         files: For an archive, the number of extracted files; else 0.
     """
 
@@ -29,7 +29,7 @@ class Origin:
     sha256: str
     size: int
     licence: str
-    published: bool
+    listed: bool
     files: int = 0
 
 

@@ -83,15 +83,17 @@ class Coder:
                     f"{item.rendered.text[:60]!r}...: set engine to huggingface"
                 )
 
-    def off_prompt(self, row: TokenRow, prompts: Sequence[Rendered], engine: Engine) -> int:
+    def off_prompt(
+        self, row: TokenRow, prompts: Sequence[Rendered], engine: Engine, masked: bool = False
+    ) -> int:
         """Count the prompts that the row does not continue with a trained turn.
 
         Ids are compared, not characters: a tokenizer may split the end of a prompt differently when
-        an answer follows.
+        an answer follows. `masked`: see `TokenRow.has_turn_behind`.
         """
         coded = self.encode(prompts, engine)
         return sum(
-            isinstance(item, MaskError) or not row.has_turn_behind(item.row.input_ids)
+            isinstance(item, MaskError) or not row.has_turn_behind(item.row.input_ids, masked)
             for item in coded
         )
 

@@ -144,5 +144,6 @@ class Account:
                 prompts.append(self._renderer.render_prompt(messages[:end], conversation.tools))
             except MaskError:  # There is no prompt before the turn.
                 continue
-        off = self._coder.off_prompt(coded.row, prompts, self._engine)
+        masked = coded.rendered.reasoning_masked > 0
+        off = self._coder.off_prompt(coded.row, prompts, self._engine, masked)
         return off + conversation.num_trained - len(prompts)

@@ -20,8 +20,8 @@ NUMBERS = ("tokens", "trained_tokens", "part", "entry")
 INDEX: tuple[str, ...] = (*TEXTS, *NUMBERS)
 """Columns of an index, one row for each row of a data set: `id`, `source`, `task`, `model`
 and `where` (file and record) as text; as int32 `tokens` and `trained_tokens` (-1 where rows
-are not encoded), `part` (of a conversation that was split, from 0) and `entry` (number of the
-source within its side, from 0)."""
+are not encoded), `part` (number of the row where a conversation gives several, else 0) and
+`entry` (number of the source within its side, from 0)."""
 
 
 def index_schema() -> Any:

@@ -46,12 +46,18 @@ class TokenRow:
         """Number of tokens that the loss covers."""
         return int(np.count_nonzero(self.labels != IGNORE_INDEX))
 
-    def has_turn_behind(self, prompt: Ints) -> bool:
-        """Whether the row begins with a prompt's ids, followed by a trained turn."""
+    def has_turn_behind(self, prompt: Ints, masked: bool = False) -> bool:
+        """Whether the row begins with a prompt's ids, followed by a trained turn.
+
+        Args:
+            prompt: (P,) int32.
+            masked: Whether the turn may begin with reasoning that is not trained.
+        """
         end = len(prompt)
         return (
             0 < end < len(self.input_ids)
-            and self.labels[end - 1] == IGNORE_INDEX != self.labels[end]
+            and self.labels[end - 1] == IGNORE_INDEX
+            and (masked or self.labels[end] != IGNORE_INDEX)
             and np.array_equal(self.input_ids[:end], prompt)
         )
 
@@ -66,7 +72,8 @@ class Origin(NamedTuple):
         model: Name of the model that wrote the assistant's turns, or "".
         where: The record it was read from, or "".
         entry: Number of the source within its side of a mix, from 0.
-        part: 0, or from 1 on the number of the piece where the conversation was split.
+        part: 0, or from 1 on the number of the row where the conversation gives several: pieces of
+            one that was too long, or rows by turn.
     """
 
     id: str

@@ -3,7 +3,7 @@
 Most chat templates write a past turn as they wrote it when it was the current one. Then one row
 holds a whole conversation, and every trained turn in it follows exactly the text that it is
 generated from. Where a template rewrites the past, or a harness cuts it (`keep_last_turns`), a turn
-needs a row that ends with it. Turns whose rows begin alike share one.
+needs a row that ends with it. Turns that a longer row shows as well share that row.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataset_builders.conversation import Conversation, Message
 from dataset_builders.encoding.history_cut import keep_last_turns
 from dataset_builders.errors import MaskError
 from dataset_builders.masks.chat import ChatRenderer
-from dataset_builders.masks.history import rewritten_turns
+from dataset_builders.masks.history import follows_prompt, rewritten_turns
 from dataset_builders.masks.spans import Rendered
 from dataset_builders.row_options import RowOptions
 
@@ -115,8 +115,50 @@ class TurnRows:
         if not views:
             raise refused[0][1]
         if options.rows == "auto":
-            views = _joined(views)
+            views = self._joined(views, certify)
         return Views(views, True, tuple(refused))
+
+    def _joined(self, views: list[View], certify: bool) -> list[View]:
+        """Join rows whose turns may stand in a longer row as well; keeps the order."""
+        rows: list[View] = []
+        while views:
+            longest = views.pop()
+            row, joined = self._join(longest, views, certify)
+            rows.append(row)
+            views = [view for view in views if all(view is not other for other in joined)]
+        return rows[::-1]
+
+    def _join(
+        self, longest: View, views: Sequence[View], certify: bool
+    ) -> tuple[View, Sequence[View]]:
+        """Train further turns in a row, and return it with the rows that it replaces."""
+        others = [view for view in views if _is_within(longest, view)]
+        trained = [*map(_turn_of, others), _turn_of(longest)]
+        conversation = _with_trained(longest.conversation, set(trained))
+        try:
+            rendered = self._renderer.render(conversation, certify)
+        except MaskError:
+            return longest, ()
+        joined: list[View] = []
+        off_prompt = longest.rendered.off_prompt
+        for index, span, view in zip(trained[:-1], rendered.spans[:-1], others, strict=True):
+            if view.rendered.text.startswith(rendered.text[: span.end]):
+                off_prompt += view.rendered.off_prompt
+                joined.append(view)
+            elif _left_out(rendered, index) <= _left_out(view.rendered, index) and (
+                follows_prompt(self._renderer, conversation, index, rendered.text, span)
+            ):
+                joined.append(view)
+        kept = {_turn_of(view) for view in (*joined, longest)}
+        spans = zip(trained, rendered.spans, strict=True)
+        rendered = replace(
+            rendered,
+            spans=tuple(span for index, span in spans if index in kept),
+            off_prompt=off_prompt,
+            left_out=tuple(item for item in rendered.left_out if item[0] in kept),
+            reasoning_masked=sum(v.rendered.reasoning_masked for v in (*joined, longest)),
+        )
+        return View(_with_trained(conversation, kept), rendered, longest.cut), joined
 
 
 def _cuts(conversation: Conversation, last: int, options: RowOptions) -> bool:
@@ -140,46 +182,28 @@ def _shown_until(conversation: Conversation, index: int, options: RowOptions) ->
     return replace(conversation, messages=(*context, conversation.messages[index]))
 
 
-def _joined(views: list[View]) -> list[View]:
-    """Join rows whose turns stand in a longer row just as in their own; keeps the order."""
-    rows: list[View] = []
-    while views:
-        longest = views[-1]
-        within = [view for view in views if view is longest or _begins(longest, view)]
-        views = [view for view in views if all(view is not other for other in within)]
-        rows.append(_merged(longest, within))
-    return rows[::-1]
+def _with_trained(conversation: Conversation, trained: set[int]) -> Conversation:
+    messages = tuple(
+        replace(message, trained=index in trained)
+        for index, message in enumerate(conversation.messages)
+    )
+    return replace(conversation, messages=messages)
 
 
-def _begins(longest: View, view: View) -> bool:
-    """Whether a row begins with another row's messages and text, up to the end of its turn."""
-    (span,) = view.rendered.spans
+def _is_within(longest: View, view: View) -> bool:
+    """Whether a row's messages begin with those of another row."""
     messages, others = view.conversation.messages, longest.conversation.messages
     last = len(messages) - 1
     return (
-        last < len(others)
+        last < len(others) - 1
         and others[:last] == messages[:last]
         and others[last] == replace(messages[last], trained=others[last].trained)
-        and longest.rendered.text.startswith(view.rendered.text[: span.end])
     )
 
 
-def _merged(longest: View, within: Sequence[View]) -> View:
-    if len(within) == 1:
-        return longest
-    trained = {len(view.conversation.messages) - 1 for view in within}
-    messages = tuple(
-        replace(message, trained=index in trained)
-        for index, message in enumerate(longest.conversation.messages)
-    )
-    parts = [view.rendered for view in within]
-    rendered = replace(
-        longest.rendered,
-        spans=tuple(span for part in parts for span in part.spans),
-        way="sentinels" if any(part.way == "sentinels" for part in parts) else "marks",
-        certified=all(part.certified for part in parts),
-        off_prompt=sum(part.off_prompt for part in parts),
-        left_out=tuple(item for part in parts for item in part.left_out),
-        reasoning_masked=sum(part.reasoning_masked for part in parts),
-    )
-    return View(replace(longest.conversation, messages=messages), rendered, longest.cut)
+def _turn_of(view: View) -> int:
+    return len(view.conversation.messages) - 1
+
+
+def _left_out(rendered: Rendered, index: int) -> set[str]:
+    return {kind for message, kind in rendered.left_out if message == index}

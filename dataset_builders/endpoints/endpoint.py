@@ -4,39 +4,51 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from typing import Any
+
+from pydantic import Field
 
 from dataset_builders.endpoints.address import check_address
 from dataset_builders.errors import ConfigError
 from dataset_builders.extras import needs_extra, require_modules
+from dataset_builders.settings import settings
 
 _OPENAI = "https://api.openai.com/v1"
 
 
-@dataclass(frozen=True, slots=True)
+@settings
 class Endpoint:
     """A model endpoint, with its timeouts and retries.
 
-    Attributes:
-        model: Name of the model.
-        base_url: Such as "http://127.0.0.1:8000/v1"; if None, that of the variable
-            OPENAI_BASE_URL, or OpenAI's.
-        key_variable: Environment variable with the API key. It may be unset if `base_url` is given
-            and the server needs none.
-        timeout: Seconds from sending a request to the last byte of its response.
-        tries: Maximum tries of a request; a 429 does not count.
-        patience: Seconds without any answer after which the endpoint is held to be down.
-        back_off: Seconds before the first retry; doubles with each, up to a minute.
+    The API key may be unset if `base_url` is given and the server needs none.
     """
 
-    model: str
-    base_url: str | None = None
-    key_variable: str = "OPENAI_API_KEY"
-    timeout: float = 600.0
-    tries: int = 8
-    patience: float = 3600.0
-    back_off: float = 0.5
+    model: str = Field(description="Name of the model.")
+    base_url: str | None = Field(
+        default=None,
+        description="Base URL of the endpoint. [default: OPENAI_BASE_URL, or OpenAI's]",
+    )
+    key_variable: str = Field(
+        default="OPENAI_API_KEY", description="Environment variable with the API key."
+    )
+    timeout: float = Field(
+        default=600.0,
+        gt=0,
+        description="Timeout of a request in seconds, to the last byte of its response.",
+    )
+    tries: int = Field(
+        default=8, ge=1, description="Maximum tries of a failing request; a 429 does not count."
+    )
+    patience: float = Field(
+        default=3600.0,
+        ge=0,
+        description="Seconds without any answer after which the endpoint is held to be down.",
+    )
+    back_off: float = Field(
+        default=0.5,
+        ge=0,
+        description="Seconds before the first retry; doubles with each, up to a minute.",
+    )
 
     def __str__(self) -> str:
         return f"{self.model} at {self.address}"

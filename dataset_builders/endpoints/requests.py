@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
+
+from pydantic import Field
 
 from dataset_builders.conversation import Message, ToolCall
 from dataset_builders.endpoints.answer import read_answer
@@ -22,35 +24,35 @@ from dataset_builders.finish_reason import (
     cut_by_context,
 )
 from dataset_builders.formats.spelled_calls import SpelledTurn
+from dataset_builders.settings import settings
 
 TOKEN_FIELDS = ("max_tokens", "max_completion_tokens")
 
 
-@dataclass(frozen=True, slots=True)
+@settings
 class Sampling:
-    """Sampling settings; all of them affect the generated data.
+    """Sampling settings; all of them affect the generated data."""
 
-    Attributes:
-        temperature: The endpoint's default if None.
-        top_p: The endpoint's default if None.
-        seed: Sampling seed; attempt k uses seed + k. None sends no seed.
-        max_tokens: Maximum tokens of a turn; the benchmark's limit if None.
-        stop: Stop sequences.
-        token_field: Name of the token limit field; OpenAI's newer models require
-            "max_completion_tokens".
-        extra: Extra fields of the request, such as `{"reasoning_effort": "low"}`.
-
-    Raises:
-        ConfigError: `token_field` is another one.
-    """
-
-    temperature: float | None = None
-    top_p: float | None = None
-    seed: int | None = None
-    max_tokens: int | None = None
-    stop: tuple[str, ...] = ()
-    token_field: str = TOKEN_FIELDS[0]
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    temperature: float | None = Field(
+        default=None, ge=0, description="Sampling temperature. [default: its own]"
+    )
+    top_p: float | None = Field(
+        default=None, ge=0, le=1, description="Nucleus sampling threshold. [default: its own]"
+    )
+    seed: int | None = Field(
+        default=None, description="Sampling seed; attempt k uses seed + k. [default: none is sent]"
+    )
+    max_tokens: int | None = Field(
+        default=None, ge=1, description="Maximum tokens of a turn. [default: the benchmark's]"
+    )
+    stop: tuple[str, ...] = Field(default=(), description="Stop sequence; repeatable.")
+    token_field: str = Field(
+        default=TOKEN_FIELDS[0],
+        description="Name of the token limit: max_tokens or max_completion_tokens.",
+    )
+    extra: Mapping[str, Any] = Field(
+        default_factory=dict, description="Extra request field, as name=JSON; repeatable."
+    )
 
     def __post_init__(self) -> None:
         if self.token_field not in TOKEN_FIELDS:

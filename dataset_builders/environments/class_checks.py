@@ -125,11 +125,15 @@ def check_splits(
             if error.__cause__ is None or isinstance(error.__cause__, KeyError):
                 continue  # There is no such split.
             raise
-        for task_id in ids:
-            for key in guarded(place, "task_keys", partial(world.task_keys, task_id)):
-                other = seen.setdefault(key, task_id)
-                if other.split("-")[1] != split:
-                    raise DataError(
-                        f"{place}: {other} and {task_id} are one task by their {key:.60}, "
-                        "expected no task in two splits"
-                    )
+        keys = guarded(place, "task_keys", partial(_keys_of, world, ids))
+        for task_id, key in keys:
+            other = seen.setdefault(key, task_id)
+            if other.split("-")[1] != split:
+                raise DataError(
+                    f"{place}: {other} and {task_id} are one task by their {key:.60}, "
+                    "expected no task in two splits"
+                )
+
+
+def _keys_of(world: TextEnvironment, ids: Sequence[str]) -> list[tuple[str, str]]:
+    return [(task_id, key) for task_id in ids for key in world.task_keys(task_id)]

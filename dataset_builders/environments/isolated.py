@@ -31,6 +31,9 @@ TIME_LIMIT = 120.0
 MAX_EPISODES = 50
 """Episodes per process: TextWorld's planner leaks memory with every game it loads."""
 
+MAX_NOISE = 1_000_000
+"""Bytes of the child's error output that are kept; its last line explains how it died."""
+
 _GRACE = 2.0
 _PREFIX = "agenttuning-of-"
 _TOLD = ("world", "agentinstruct_task", "round_limit", "max_new_tokens")
@@ -42,7 +45,8 @@ class IsolatedDialogue(Dialogue):
 
     The child is started by the first call that needs it. It ends with `close`, and with this
     process however that ends, `kill -9` included (see `isolation_host`). Its output is discarded;
-    its temporary files are deleted with it. An object may be used by one thread at a time.
+    of its error output the last line is shown if it dies. Its temporary files are deleted with it.
+    An object may be used by one thread at a time.
 
     Args:
         spec: The environment to play.
@@ -186,7 +190,8 @@ class _Child:
     def __init__(self, spec: EnvironmentSpec, prompt: Prompt) -> None:
         _sweep()
         self.folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
-        self.noise: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+        # Appended to, so that it can be emptied while the child has it open.
+        self.noise: IO[bytes] = tempfile.TemporaryFile("a+b")  # noqa: SIM115
         self.pipe, theirs = Pipe()
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path),
@@ -223,6 +228,8 @@ class _Child:
             failure, result = self.pipe.recv()
         except (EOFError, OSError):
             raise _LostError(f"its process died ({self._epitaph()})") from None
+        if os.fstat(self.noise.fileno()).st_size > MAX_NOISE:
+            os.ftruncate(self.noise.fileno(), 0)
         if failure is not None:
             raise failure
         return result

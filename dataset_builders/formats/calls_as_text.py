@@ -8,7 +8,8 @@ introduced and Qwen's templates follow, the same trajectory works with every tem
 - a call becomes `{"name": ..., "arguments": ...}` in `<tool_call>`, after the turn's text;
 - a result becomes a user turn in `<tool_response>`.
 
-Prompts at inference must use the same text form.
+Prompts at inference must use the same text form: `evaluators.models.local_calls` shows a local
+model tools in it where the chat template has none.
 """
 
 from __future__ import annotations

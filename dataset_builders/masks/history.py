@@ -1,20 +1,20 @@
 """Find out whether a chat template renders a past turn differently from the current one.
 
 Qwen3's template omits reasoning before the last user turn, Mistral's writes the tools before it. A
-row of a whole conversation then shows an earlier turn in a way that inference, where that turn was
-the last one, never shows.
+row of a whole conversation then trains an earlier turn without its reasoning, or after a text that
+is not its prompt.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol
 
 from dataset_builders.conversation import Conversation, Message, ToolCall
 from dataset_builders.errors import CertificationError, MaskError
 from dataset_builders.masks.chat_templates import CALL_PROBE_TOOLS
-from dataset_builders.masks.spans import Rendered
+from dataset_builders.masks.spans import Rendered, Span
 from dataset_builders.tools import parse_tools
 
 
@@ -26,6 +26,9 @@ class Renderer(Protocol):
 
     def text_until(self, conversation: Conversation, index: int) -> str:
         """See `ChatRenderer.text_until`."""
+
+    def prompt(self, messages: Sequence[Message], tools: str = "") -> str:
+        """See `ChatRenderer.prompt`."""
 
 
 def _said(content: str, reasoning: str | None = None, *calls: ToolCall) -> Message:
@@ -67,7 +70,7 @@ PROBES: tuple[tuple[Message, ...], ...] = (
 
 
 def rewrites_history(renderer: Renderer) -> bool:
-    """Whether any probe has a turn that its own prompt would show differently.
+    """Whether a probe has a turn that a whole row shows unlike inference, see `rewritten_turns`.
 
     Args:
         renderer: The template.
@@ -101,10 +104,11 @@ def _can_end(renderer: Renderer, conversation: Conversation, index: int) -> bool
 def rewritten_turns(
     renderer: Renderer, conversation: Conversation, whole: Rendered
 ) -> Iterator[int]:
-    """Yield the trained turns that a rendering of the whole shows unlike inference.
+    """Yield the trained turns that a rendering shows unlike inference.
 
-    A turn is shown as in inference if a rendering that ends with it begins with the same text, up
-    to the turn's end.
+    A turn is as inference shows it if it stands after its own prompt and the template leaves
+    nothing of it out. If a row that ends with the turn would begin with the same text, a row of
+    its own would not change that.
 
     Args:
         renderer: The template.
@@ -120,5 +124,27 @@ def rewritten_turns(
             alone = renderer.text_until(conversation, index)
         except MaskError:  # Inference cannot show it at all.
             continue
-        if not alone.startswith(whole.text[: span.end]):
+        if alone.startswith(whole.text[: span.end]):
+            continue
+        lost = any(message == index for message, _ in whole.left_out)
+        if lost or not follows_prompt(renderer, conversation, index, whole.text, span):
             yield index
+
+
+def follows_prompt(
+    renderer: Renderer, conversation: Conversation, index: int, text: str, span: Span
+) -> bool:
+    """Whether a trained turn stands after the prompt that inference generates it from.
+
+    Args:
+        renderer: The template.
+        conversation: The conversation.
+        index: The turn.
+        text: A rendering that contains it.
+        span: Its trained text there.
+    """
+    try:
+        prompt = renderer.prompt(conversation.messages[:index], conversation.tools)
+    except MaskError:
+        return False
+    return len(prompt) <= span.start and text.startswith(prompt)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+from pydantic import Field
 
 from dataset_builders.errors import ConfigError
-from dataset_builders.rollouts.ledger import Usage
+from dataset_builders.settings import fields_of, settings
+
+if TYPE_CHECKING:
+    from dataset_builders.rollouts.ledger import Usage
 
 STEP_LIMIT = "step_limit"
 TOKEN_LIMIT = "token_limit"
@@ -13,29 +18,25 @@ COST_LIMIT = "cost_limit"
 TIME_LIMIT = "time_limit"
 
 
-@dataclass(frozen=True, slots=True)
+@settings
 class Limits:
     """Maximum usage of an episode or a run; None for no limit.
 
     They are checked before each request, so the last reply may exceed them.
-
-    Attributes:
-        steps: Turns of the model, in addition to the environment's own limit.
-        tokens: Prompt and completion tokens.
-        cost: In the price table's currency.
-        seconds: Wall time.
     """
 
-    steps: int | None = None
-    tokens: int | None = None
-    cost: float | None = None
-    seconds: float | None = None
+    steps: int | None = Field(
+        default=None, description="Maximum turns, in addition to the environment's own limit."
+    )
+    tokens: int | None = Field(default=None, description="Maximum prompt and completion tokens.")
+    cost: float | None = Field(default=None, description="Maximum cost, by the price table.")
+    seconds: float | None = Field(default=None, description="Maximum seconds.")
 
     def __post_init__(self) -> None:
-        for each in fields(self):
-            value = getattr(self, each.name)
+        for name in fields_of(type(self)):
+            value = getattr(self, name)
             if value is not None and not value > 0:
-                raise ConfigError(f"limit on {each.name}: found {value}, expected more than 0")
+                raise ConfigError(f"limit on {name}: found {value}, expected more than 0")
 
     def reached(self, steps: int, spent: Usage, seconds: float) -> str:
         """Return the name of the first limit that is reached, or ""."""

@@ -97,8 +97,8 @@ class SourceSpec:
     rows: RowSplit = Field(
         default="auto",
         description="Rows of a conversation: `conversation`: one; `per_turn`: one for each "
-        "trained turn; `auto`: one, or as many as the chat template needs to show each trained "
-        "turn what inference shows.",
+        "trained turn; `auto`: one, or as few as show each trained turn after its prompt, with its "
+        "reasoning, where the chat template renders past turns differently.",
     )
     keep_last_turns: int | None = Field(
         default=None,

@@ -14,20 +14,21 @@ from dataset_builders.settings import settings
 class JudgeSettings:
     """The judging model, and how it is sampled."""
 
-    model: str = Field(min_length=1, description="Its name at the endpoint.")
+    model: str = Field(min_length=1, description="Judge model (MT-Bench, ReWOO).")
     base_url: str | None = Field(
-        default=None,
-        description="Address, such as `http://127.0.0.1:8000/v1`; OpenAI's if left out.",
+        default=None, description="Base URL of the judge model.; default: OpenAI's"
     )
     api_key_env: str = Field(
-        default="OPENAI_API_KEY", description="Environment variable that holds its key."
+        default="OPENAI_API_KEY", description="Environment variable with the judge's API key."
     )
-    temperature: float = Field(default=0.0, ge=0, description="Sampling temperature.")
+    temperature: float = Field(default=0.0, ge=0, description="Sampling temperature of the judge.")
     token_field: Literal["max_tokens", "max_completion_tokens"] = Field(
-        default="max_tokens", description="Name of the request's field for the token limit."
+        default="max_tokens",
+        description="Name of the token limit at the judge: max_tokens or max_completion_tokens.",
     )
     request: dict[str, Any] = Field(
-        default_factory=dict, description="Further fields of requests, by name."
+        default_factory=dict,
+        description="Extra request field for the judge, as name=JSON; repeatable.",
     )
 
     def __post_init__(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from dataset_builders.conversation import Conversation, Message
@@ -44,14 +45,7 @@ class LocalCalls:
         special = {t.content for t in tokenizer.added_tokens_decoder.values() if t.special}
         self._dropped = sorted(special - mark_tokens(special), key=len, reverse=True)
         name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
-        if self.as_text:
-            _log.warning(
-                "%s: tools are shown as text, since the chat template writes no calls that can be "
-                "read back; for training rows of the same form set calls_as_text: true",
-                name,
-            )
-        else:
-            _log.info("%s: tool calls are read as %s", name, self.spelling.name)
+        _log_spelling(name, "" if self.as_text else self.spelling.name)
 
     def row(self, conversation: Conversation) -> Conversation:
         """Return a conversation as it is rendered for training or scoring."""
@@ -81,6 +75,19 @@ class LocalCalls:
         return read_answer(
             Answer(said.strip(), cut=cut, tool_calls=turn.calls, malformed=turn.malformed)
         )
+
+
+@cache
+def _log_spelling(tokenizer: str, spelling: str) -> None:
+    """Log once how a tokenizer's calls are written."""
+    if spelling:
+        _log.info("%s: tool calls are read as %s", tokenizer, spelling)
+        return
+    _log.warning(
+        "%s: tools are shown as text, since the chat template writes no calls that can be read "
+        "back; for training rows of the same form set calls_as_text: true",
+        tokenizer,
+    )
 
 
 def _one_call_a_turn(messages: Sequence[Message]) -> list[Message]:

@@ -29,18 +29,23 @@ class _NoOptions:
 class SuiteSettings:
     """Settings of the benchmarks; each takes what concerns it."""
 
-    data: str | None = Field(
-        default=None, description="Folder with a folder of data for each task."
-    )
+    data: str | None = Field(default=None, description="Folder with one data folder per task.")
     prompt: str = Field(
-        default="own", description="Prompt template of the held-in environments: own or published."
+        default="own",
+        description="Prompt template: own (built in) or published (from AgentInstruct).",
     )
     agentinstruct: str | None = Field(
-        default=None, description="AgentInstruct copy that holds the published templates."
+        default=None, description="AgentInstruct copy, for the published prompts."
     )
-    batch_size: int = Field(default=16, ge=1, description="Episodes or prompts at once.")
+    batch_size: int = Field(
+        default=16,
+        ge=1,
+        description="Maximum concurrent episodes. [default: 16; on a server up to 64]",
+    )
     max_new_tokens: int | None = Field(
-        default=None, ge=1, description="Limit on an answer below the task's own, for trials."
+        default=None,
+        ge=1,
+        description="Maximum tokens of an answer, if below the tasks' own; for trials.",
     )
     judge: JudgeSettings | None = Field(
         default=None, description="Judging model of MT-Bench, ReWOO and WebArena."
@@ -53,7 +58,7 @@ class SuiteSettings:
         default=0, description="Seed of what is drawn, such as answers; items keep their order."
     )
     oracle: bool = Field(
-        default=False, description="Let the environments' own oracles play, not the model."
+        default=False, description="Play with the environments' oracles instead of a model."
     )
 
     def options_of(self, name: str) -> Any:

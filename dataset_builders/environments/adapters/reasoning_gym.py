@@ -20,10 +20,10 @@ from dataset_builders.environments.base import (
     StepResult,
 )
 from dataset_builders.environments.dialogue import Dialogue
-from dataset_builders.environments.own_code import guarded
 from dataset_builders.errors import ConfigError, EnvironmentFailureError
 from dataset_builders.extras import needs_extra
 from dataset_builders.settings import suggestion
+from dataset_builders.user_code import one_line
 
 EXTRA = "reasoning-gym"
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
@@ -61,11 +61,14 @@ class ReasoningWorld(SeededWorld):
             with needs_extra(EXTRA):
                 from reasoning_gym import create_dataset
             settings = {**self.config, "seed": FIRST_SEED[split], "size": self.size}
-            self._made[split] = guarded(
-                f"reasoning_gym:{self.dataset}",
-                f"create_dataset({self.config})",
-                lambda: create_dataset(self.dataset, **settings),
-            )
+            try:
+                self._made[split] = create_dataset(self.dataset, **settings)
+            # The package checks its settings by assertions.
+            except Exception as error:
+                raise ConfigError(
+                    f"reasoning_gym:{self.dataset}: create_dataset({self.config}) raised "
+                    f"{one_line(error)}"
+                ) from error
         return self._made[split]
 
     def _act(self, action: str) -> StepResult:

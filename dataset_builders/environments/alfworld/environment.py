@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar
@@ -35,6 +35,8 @@ from dataset_builders.environments.base import (
 from dataset_builders.errors import AgentTuningError, ConfigError
 
 COMPLETED = "completed"
+OLD_COMMAND = "put {o} in/on {r}"
+"""Command of the games of AgentBench's time, as their grammar states it."""
 _TASK = "Your task is to: "
 _MAX_ROOMS = 200
 """Number of training games for the location statistics: more take long to read and add little."""
@@ -131,6 +133,17 @@ class AlfworldEnvironment(TextEnvironment):
         except AgentTuningError as error:
             return str(error)
         return ""
+
+    @classmethod
+    def setup(cls, data: str | Path | None, say: Callable[[str], None]) -> None:
+        """Check the games; see `TextEnvironment.setup`."""
+        super().setup(data, say)
+        games = open_games(data)
+        if OLD_COMMAND not in games.read(split_paths(games, "test")[0]).grammar:
+            say(
+                f"{cls.name}: the games in {games.folder} have no command '{OLD_COMMAND}': they "
+                "are ALFWorld's from 0.4 on, with 'move', and do not match AgentInstruct's rows"
+            )
 
     def _begin(self, task_id: str) -> ResetResult:
         self._game = game = _find_game(open_games(self.data), task_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import lzma
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from dataset_builders.errors import DataError
 FOLDER = "fb15k-237"
 _TRIPLE_FILES = ("valid.txt", "test.txt")
 _NAMES = "entity2wikidata.json"
+_BREAKS = re.compile(r"[\t\r\n]+")
 
 
 def convert(folder: Path, say: Callable[[str], None]) -> None:
@@ -46,9 +48,10 @@ def _triples(files: Iterable[Path]) -> Iterator[tuple[str, ...]]:
         for number, line in enumerate(file.read_text("utf-8").splitlines(), 1):
             fields = tuple(line.split("\t"))
             if len(fields) != 3 or not all(fields):
+                empty = ", one empty" if len(fields) == 3 else ""
                 raise DataError(
-                    f"{file}: line {number}: found {len(fields)} fields, expected head, relation "
-                    "and tail separated by tabs"
+                    f"{file}: line {number}: found {len(fields)} fields{empty}, expected head, "
+                    "relation and tail separated by tabs"
                 )
             yield fields
 
@@ -57,7 +60,7 @@ def _names(file: Path) -> Iterator[tuple[str, str]]:
     try:
         entries = json.loads(file.read_bytes())
         for entity, facts in entries.items():
-            if label := " ".join(str(facts.get("label") or "").split()):
+            if label := _BREAKS.sub(" ", str(facts.get("label") or "")).strip():
                 yield entity, label
     except (ValueError, AttributeError) as error:
         raise DataError(f"{file}: {error}, expected entities with a label") from error

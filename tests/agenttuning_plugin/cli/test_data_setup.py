@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import lzma
+import os
+import subprocess
+import sys
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -109,7 +114,7 @@ def test_webshop_is_fetched_indexed_and_played(
     assert code == 0, err
     assert "licence: code MIT (WebShop); none stated for the products" in out
     assert "address not verified by this project" in out
-    assert out.count("SHA-256 as published") == 2
+    assert out.count("SHA-256 as listed") == 2
     assert status(run, "webshop")["ready"]
     code, out, err = run("env", "validate", "webshop", "--num-tasks", 2)
     assert code == 0, out + err
@@ -146,13 +151,15 @@ def test_a_slice_of_freebase_is_fetched_converted_and_played(
     assert not (folder / "fb15k-237/valid.txt").exists()
 
 
-def games(folder: str = "json_2.1.1") -> bytes:
+def games(grammar: str = 'template :: "put {o} in/on {r}";') -> bytes:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         for split in ("train", "valid_unseen"):
-            game = json.dumps(dict.fromkeys(("pddl_domain", "grammar", "pddl_problem"), "(x)"))
-            archive.writestr(f"{folder}/{split}/look_at-{split}/trial_1/game.tw-pddl", game)
-            archive.writestr(f"{folder}/{split}/look_at-{split}/trial_1/other.txt", "x")
+            texts = dict.fromkeys(("pddl_domain", "pddl_problem"), "(x)") | {"grammar": grammar}
+            game = json.dumps(texts)
+            folder = f"json_2.1.1/{split}/look_at-{split}/trial_1"
+            archive.writestr(f"{folder}/game.tw-pddl", game)
+            archive.writestr(f"{folder}/other.txt", "x")
     return packed.getvalue()
 
 
@@ -346,3 +353,74 @@ def test_setup_says_what_is_missing(run: Run) -> None:
     assert code == 1
     assert "error: alfworld: " in err
     assert "nothing to set up" not in err
+
+
+@pytest.mark.parametrize("old", [True, False])
+def test_games_of_another_grammar_are_named(
+    run: Run, server: FileServer, monkeypatch: pytest.MonkeyPatch, old: bool
+) -> None:
+    place = "dataset_builders.environments.alfworld.environment.missing_packages"
+    monkeypatch.setattr(place, lambda: "")
+    archive = games() if old else games('template :: "move {o} to {r}";')
+    publish(server, monkeypatch, "alfworld", alfworld_files(archive))
+    code, out, err = run("env", "setup", "alfworld", "--yes", "--mirror", server.url)
+    assert code == 0, err
+    assert ("do not match AgentInstruct's rows" in out) is not old
+
+
+@pytest.mark.parametrize(("answer", "code"), [("n", 0), ("y", 2)])
+def test_a_terminal_is_asked(
+    server: FileServer, monkeypatch: pytest.MonkeyPatch, answer: str, code: int
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-m", "agenttuning_plugin", "env", "setup", "database"]
+    child = subprocess.Popen(
+        [*command, "--mirror", server.url], stdin=theirs, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    os.write(ours, f"{answer}\n".encode())
+    shown = b""
+    with contextlib.suppress(OSError):  # The terminal's end.
+        while block := os.read(ours, 4096):
+            shown += block
+    os.close(ours)
+    assert child.wait() == code, shown
+    text = " ".join(shown.decode().split())
+    assert "1.1 MB" in text
+    assert "licence: Apache-2.0 (AgentBench)" in text
+    assert "Fetch? [y/N]" in text
+    assert bool(server.requests) == (answer == "y")
+    assert ("HTTP 404 (not found)" in text) == (answer == "y")
+
+
+def test_a_killed_setup_is_continued(run: Run, server: FileServer, shared: Path) -> None:
+    source = source_of("database")
+    assert source is not None
+    for each in source.files:
+        content = (shared / "data/dbbench" / each.path).read_bytes()
+        server.files[at(each.urls[0])] = content
+    server.pace = 0.01
+    command = [sys.executable, "-m", "agenttuning_plugin", "env", "setup", "database", "--yes"]
+    child = subprocess.Popen([*command, "--mirror", server.url], stdout=subprocess.DEVNULL)
+    part = cache_folder("database") / ".standard.jsonl.part"
+    until = time.monotonic() + 60
+    while not (part.exists() and part.stat().st_size > 50_000):
+        assert child.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    child.kill()
+    child.wait()
+    assert not json.loads((part.parent / RECORD).read_text())["complete"]
+    server.pace, server.requests = 0.0, []
+    code, out, err = run("env", "setup", "database", "--yes", "--mirror", server.url)
+    assert code == 0, err
+    assert out.count("SHA-256 as listed") == 2
+    first, second = (asked for _, asked in server.requests)
+    assert int(first.removeprefix("bytes=").rstrip("-")) > 50_000
+    assert second == ""
+    code, out, err = run(
+        "env", "validate", "database", "--option", "tasks=agentbench", "--num-tasks", 2
+    )
+    assert code == 0, out + err

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.own_environments import write_guess
+from tests.support.own_environments import write_desk, write_guess
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -73,6 +73,11 @@ def test_it_is_a_suite_and_options_begin_with_its_name(
     code, _, err = run("evaluate", "--oracle", "--suite", "./guess.py:Ges")
     assert code == 1
     assert one_line(err) == f"error: {tmp_path}/guess.py: found no 'Ges', did you mean Guess?"
+    write_guess(tmp_path, '{"train": 1,', '{"training": 1,', "partial")
+    given = ["--oracle", "--suite", "database,./partial.py:Guess", "--limit", 1, "--json"]
+    code, out, _ = run("evaluate", *given, "--option", "guess.split=train")
+    assert code == 1  # Although the other task was measured.
+    assert "task_ids raised KeyError: 'train'" in json.loads(out)["tasks"][-1]["reason"]
     write_guess(tmp_path, name="other")
     code, _, err = run("evaluate", "--oracle", "--suite", "./guess.py:Guess,./other.py:Guess")
     assert code == 1
@@ -175,3 +180,36 @@ def test_list_has_installed_ones_and_says_what_is_wrong_with_them(
     assert found["guess"]["tasks"] == {"train": 6, "dev": 6, "test": 6}
     assert found["lost"]["missing"] == "guessing_list: found no 'No'"
     assert found["database"]["ready"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('{"id": "b", "price": 5}', '{"id": "a", "price": 5}', "id 'a' is there twice"),
+        ('{"id": "b", "price": 5}', '{"price": 5}', "task 1: id: found None, expected a text"),
+        ('{"id": "c", "price": 7}', '{"id": "b", "price": 7}', "are one task by their id 'b'"),
+        ('{"id": "c", "price": 7}', '{"id": "c", "price": 5}', "one task by their content"),
+        ("self.fixed = price", "self.fixed = {}[price]", "__init__ raised KeyError: 0 (desk.py:1"),
+        ('"""Pay an amount."""', "", "tool Desk.pay: found no docstring"),
+        ("    def score(", "    def scores(", "lacks score"),
+    ],
+    ids=["twice", "no id", "shared id", "shared content", "init", "no schema", "no score"],
+)
+def test_a_tool_environment_that_is_wrong_is_one_line_in_both_commands(
+    run: Run, tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    place = write_desk(tmp_path, old, new)
+    out = tmp_path / "out"
+    for command in (["env", "validate", place], ["collect", "--env", place, "--oracle"]):
+        code, text, err = run(*command, *(["--out", out] if command[0] == "collect" else []))
+        assert (code, text) == (1, "")
+        assert message in one_line(err)
+    assert not out.exists()
+
+
+def test_a_collection_without_a_report_can_be_viewed(run: Run, tmp_path: Path) -> None:
+    given = ["--env", write_desk(tmp_path), "--oracle", "--out", tmp_path / "out"]
+    assert run("collect", *given)[0] == 0
+    (tmp_path / "out" / "collection" / "desk.json").unlink()  # As if it had been killed.
+    code, out, err = run("view", tmp_path / "out")
+    assert (code, out.split()[0]) == (0, "2"), err

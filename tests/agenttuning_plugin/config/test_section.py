@@ -72,7 +72,7 @@ def test_every_field_is_described(model: type) -> None:
         ),
         (
             {"evaluators": [{"type": "agent_task", "options": {"bakend": "mariadb"}}]},
-            "known: data, tasks, backend, url; did you mean backend?",
+            "known: data, tasks, backend, url, dialogue; did you mean backend?",
         ),
         (
             {"evaluators": [{"type": "agent_task", "data": "a", "options": {"data": "b"}}]},
@@ -84,7 +84,7 @@ def test_every_field_is_described(model: type) -> None:
         ),
         (
             {"evaluators": [{"type": "benchmark", "name": "os", "options": {"splt": "dev"}}]},
-            "known: data, silence_seconds, split; did you mean split?",
+            "known: data, silence_seconds, dialogue, split; did you mean split?",
         ),
         (
             {"evaluators": [{"type": "benchmark", "name": "rewoo", "options": {"data": 3}}]},

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from agenttuning_plugin.cli.request_options import judge_settings
+from agenttuning_plugin.cli.request_options import json_fields
 from agenttuning_plugin.evaluation.served_sampling import configured
 from dataset_builders.conversation import Message
 from dataset_builders.endpoints.address import check_address, hint, lacks_scheme
@@ -18,6 +18,7 @@ from dataset_builders.errors import ConfigError, EndpointError
 from evaluators.evaluator import EvalTarget
 from evaluators.models.endpoint import EndpointModel, served_models
 from evaluators.models.judge import Judge
+from evaluators.models.judge_settings import JudgeSettings
 from evaluators.models.target import Decoding
 from tests.support.endpoint import Endpoint, serving
 from tests.support.json_server import serving_json
@@ -97,12 +98,12 @@ def test_options_for_a_model_that_is_loaded_here_are_refused() -> None:
 def test_the_judge_is_sampled_as_it_is_set() -> None:
     endpoint = Endpoint(lambda messages: "CORRECT")
     with serving(endpoint):
-        given = judge_settings(
+        given = JudgeSettings(
             *("j", endpoint.url, "OPENAI_API_KEY"),
-            *(1.0, "max_completion_tokens", ['reasoning_effort="low"']),
+            *(1.0, "max_completion_tokens", json_fields(['reasoning_effort="low"'])),
         )
         assert Judge(given, "b").ask(ASKED, 16)[0].correct
-        default = judge_settings("j", endpoint.url, "OPENAI_API_KEY", None, "max_tokens", None)
+        default = JudgeSettings("j", endpoint.url)
         Judge(default, "b").ask(ASKED, 16)
     first, second = endpoint.requests
     assert (first["temperature"], first["max_completion_tokens"]) == (1.0, 16)

@@ -146,3 +146,35 @@ def test_errors_of_ours_are_shown_without_traceback(
     err = capfd.readouterr().err
     assert err.startswith("agenttuning: error: agenttuning.eta: found 1.5")
     assert len(err.splitlines()) == 1
+
+
+def test_the_options_of_a_source_pass_through_axolotl(
+    recipe: Path, load: Load, chats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import yaml
+
+    turns = [
+        {"role": role, "content": f"{role}{number}"}
+        for number in range(4)
+        for role in ("user", "assistant")
+    ]
+    chats.write_text("".join(f"{json.dumps({'messages': turns})}\n" for _ in range(4)), "utf-8")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("def pick(conversation):\n    return [5, 7]\n", "utf-8")
+    options = {"train_on": "./mine.py:pick", "rows": "per_turn", "keep_last_turns": 1}
+    settings = yaml.safe_load(recipe.read_text("utf-8"))
+    source = {"path": str(chats), "format": "messages", "reasoning": "drop", **options}
+    settings["agenttuning"] |= {"general": source, "holdout": 0}
+    recipe.write_text(yaml.safe_dump(settings), "utf-8")
+    cfg, meta = load(recipe)
+    assert cfg.agenttuning["general"][0]["keep_last_turns"] == 1
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(cfg.base_model)
+    rows = [tokenizer.decode(row["input_ids"]) for row in meta.train_dataset]
+    trained = {
+        tokenizer.decode([i for i in row["labels"] if i >= 0]).strip() for row in meta.train_dataset
+    }
+    assert {text.removesuffix("</s>").strip() for text in trained} == {"assistant2", "assistant3"}
+    assert any("[NOTICE] 4 messages are omitted." in text for text in rows)
+    assert all("assistant0" not in text for text in rows)

@@ -193,6 +193,11 @@ def test_wrong_steps_are_named(tmp_path: Path, format_: Any, clean: Any, expecte
     assert expected in str(caught.value)
 
 
+def test_one_step_needs_no_list() -> None:
+    spec = SourceSpec("x", "agentinstruct", clean=STEPS[0])  # type: ignore[arg-type]
+    assert spec.clean == STEPS[:1]
+
+
 def test_chat_steps_are_as_before() -> None:
     assert SourceSpec("x", "sharegpt", clean=False).clean == Cleaning.none()  # type: ignore[arg-type]
     assert SourceSpec("x", "sharegpt", clean={"language": None}).clean == Cleaning(language=None)  # type: ignore[arg-type]

@@ -16,7 +16,8 @@ from dataset_builders.encoding.history_cut import keep_last_turns
 from dataset_builders.encoding.token_rows import IGNORE_INDEX, TokenReport, TokenRow
 from dataset_builders.encoding.turn_rows import TurnRows, View
 from dataset_builders.errors import ConfigError, MaskError
-from dataset_builders.masks.chat import ChatRenderer
+from dataset_builders.masks.chat import ChatRenderer, Span
+from dataset_builders.masks.template_variables import set_template_variables
 from dataset_builders.row_options import RowOptions
 from tests.support.every_template import PARTS, find_templates, speaking
 from tests.support.template_outcomes import UNENDED
@@ -27,13 +28,13 @@ pytest.importorskip("transformers")
 
 TEMPLATES = find_templates()
 
-# Drop or add thoughts in the past, end past turns otherwise, or move the tools.
+# Drop thoughts of the past, open or close a thought in the prompt alone, or move the tools.
 REWRITING = {
     *("axolotl/gemma4", "axolotl/gemma4_unified", "axolotl/mistral_v2v3"),
     *("axolotl/mistral_v3_tekken", "axolotl/qwen3", "axolotl/qwen3_5"),
     *("trl/diffusion_gemma", "trl/diffusion_gemma_training", "trl/gemma4", "trl/gemma4_v3"),
-    *("trl/gemma4_v4", "trl/gemma4_v5", "trl/glm4moe_training", "trl/gptoss"),
-    *("trl/gptoss_training", "trl/lfm2_2_5", "trl/lfm2_2_5_v2", "trl/lfm2_2_5_vl"),
+    *("trl/gemma4_v4", "trl/gemma4_v5", "trl/glm4moe_training"),
+    *("trl/lfm2_2_5", "trl/lfm2_2_5_v2", "trl/lfm2_2_5_vl"),
     *("trl/nemotron_3_nano", "trl/nemotron_3_nano_training", "trl/nemotron_3_super"),
     *("trl/nemotron_3_super_training", "trl/nemotron_3_ultra", "trl/nemotron_3_ultra_training"),
     *("trl/nemotron_3_5_lightning", "trl/nemotron_3_5_lightning_training", "trl/qwen3"),
@@ -56,7 +57,7 @@ def test_each_turn_is_trained_as_inference_shows_it(small_tokenizer: Any, name: 
     renderer = ChatRenderer(tokenizer, ends)
     assert renderer.rewrites_history == (name in REWRITING)
     rows = TurnRows(renderer, RowOptions("auto"))
-    for _, conversation in conversations(tokenizer.eos_token):
+    for shape, conversation in conversations(tokenizer.eos_token):
         try:
             whole = renderer.render(conversation)
         except MaskError:
@@ -65,15 +66,27 @@ def test_each_turn_is_trained_as_inference_shows_it(small_tokenizer: Any, name: 
         if name not in REWRITING:  # Unchanged to the bit.
             assert [row.rendered for row in found.rows] == [whole]
             continue
-        shown = {index: text for row in found.rows for index, text in turns_of(row)}
         turns = [index for index, m in enumerate(conversation.messages) if m.trained]
-        assert sorted(shown) == turns
-        assert sum(len(row.rendered.spans) for row in found.rows) == len(turns)
-        for index, text in shown.items():
-            if not renderer.text_until(conversation, index).startswith(text):
-                # Some turn cannot stand at the end of a row, so the conversation is one row.
-                assert not found.by_turn
-                assert any(is_refused(renderer, conversation, turn) for turn in turns)
+        if not found.by_turn and any(is_refused(renderer, conversation, turn) for turn in turns):
+            # Some turn cannot stand at the end of a row, so the conversation is one row.
+            assert [row.rendered for row in found.rows] == [whole]
+            continue
+        shown = [item for row in found.rows for item in turns_of(row)]
+        assert sorted(index for index, _, _ in shown) == turns
+        for index, row, span in shown:
+            assert fits(renderer, conversation, index, row, span), (shape, index)
+
+
+def fits(
+    renderer: ChatRenderer, conversation: Conversation, index: int, row: View, span: Span
+) -> bool:
+    """Whether a turn follows its prompt and is whole, or its own row begins likewise."""
+    text = row.rendered.text
+    if renderer.text_until(conversation, index).startswith(text[: span.end]):
+        return True
+    prompt = renderer.prompt(conversation.messages[:index], conversation.tools)
+    lost = any(message == index for message, _ in row.rendered.left_out)
+    return text[: span.start] == prompt and not lost
 
 
 def is_refused(renderer: ChatRenderer, conversation: Conversation, index: int) -> bool:
@@ -86,11 +99,11 @@ def is_refused(renderer: ChatRenderer, conversation: Conversation, index: int) -
     return False
 
 
-def turns_of(row: View) -> Iterator[tuple[int, str]]:
-    """Index of each trained turn of a row, with the text up to its end."""
+def turns_of(row: View) -> Iterator[tuple[int, View, Span]]:
+    """Index of each trained turn of a row, with the row and the turn's span."""
     trained = (index for index, m in enumerate(row.conversation.messages) if m.trained)
     for index, span in zip(trained, row.rendered.spans, strict=True):
-        yield index, row.rendered.text[: span.end]
+        yield index, row, span
 
 
 def turn(content: str, reasoning: str | None = None, trained: bool = True) -> Message:
@@ -161,6 +174,42 @@ def test_a_dropped_thought_is_trained_in_a_row_of_its_own(drops: Any) -> None:
     assert "1 conversations as 4 rows by turn (an example is a row)" in report.summary()
     whole, before = encode(drops, TALK)
     assert (len(whole), before.thoughts_left_out, before.by_turn) == (1, 3, 0)
+
+
+@pytest.mark.parametrize(
+    ("variables", "reasoning", "count"),
+    [({}, False, 1), ({}, True, 4), ({"enable_thinking": False}, False, 4)],
+)
+def test_only_what_inference_never_shows_is_divided(
+    small_tokenizer: Any, variables: dict[str, Any], reasoning: bool, count: int
+) -> None:
+    if "trl/qwen3" not in TEMPLATES:
+        pytest.skip("trl is not installed")
+    tokenizer, ends = speaking(small_tokenizer, TEMPLATES["trl/qwen3"], parts=False)
+    set_template_variables(tokenizer, variables)
+    messages = tuple(m if reasoning else replace(m, reasoning=None) for m in TALK.messages)
+    conversation = replace(TALK, messages=messages)
+    rows, report = encode(tokenizer, conversation, rows="auto", end_of_turn=ends)
+    assert (len(rows), report.off_prompt, report.thoughts_left_out) == (count, 0, 0)
+    if count == 1:  # Without reasoning, the prompt and the history are inference's.
+        (whole,), _ = encode(tokenizer, conversation, end_of_turn=ends)
+        assert np.array_equal(rows[0].input_ids, whole.input_ids)
+        assert np.array_equal(rows[0].labels, whole.labels)
+
+
+def test_turns_without_reasoning_share_the_last_row(drops: Any) -> None:
+    keep = {4, 8}
+    messages = tuple(
+        m if index in keep else replace(m, reasoning=None) for index, m in enumerate(TALK.messages)
+    )
+    assert [m.reasoning for m in messages if m.reasoning] == ["muse1", "muse3"]
+    rows, report = encode(drops, replace(TALK, messages=messages), rows="auto")
+    assert [spans for _, spans in texts(drops, rows)] == [
+        ["<think>\nmuse1\n</think>\n\nsay1<|im_end|>"],
+        ["<think>\nmuse3\n</think>\n\nsay3<|im_end|>"],
+        ["say2<|im_end|>", "say4<|im_end|>"],
+    ]
+    assert (report.turn_rows, report.thoughts_left_out, report.off_prompt) == (3, 0, 0)
 
 
 def test_the_switch_forces_one_row_or_a_row_per_turn(make_tokenizer: Any) -> None:
@@ -247,7 +296,7 @@ def test_masked_reasoning_is_context_without_loss(
     tokenizer = make_tokenizer() if as_text else drops
     rows, report = encode(tokenizer, replace(TALK, options=MASKED))
     unmasked, _ = encode(tokenizer, TALK, rows="auto")
-    assert report.reasoning_masked == 4
+    assert (report.reasoning_masked, report.off_prompt) == (4, 0)
     for row, other in zip(rows, unmasked, strict=True):
         assert np.array_equal(row.input_ids, other.input_ids)
         kept = row.labels != IGNORE_INDEX

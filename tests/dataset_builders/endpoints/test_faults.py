@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -73,7 +74,7 @@ def ask(
 
     async def run() -> tuple[list[Reply | BaseException], EndpointClient]:
         model = Model("m", endpoint.url, timeout=timeout, tries=tries, patience=patience)
-        model = Model(**{**{n: getattr(model, n) for n in model.__slots__}, "back_off": 0.02})
+        model = replace(model, back_off=0.02)
         async with recorded(model, sampling or Sampling(), Notes()) as client:
             asked = [client.next_turn(turn(f"Hello {n}", f"t-{n}")) for n in range(times)]
             return await asyncio.gather(*asked, return_exceptions=True), client.transport

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import signal
 from pathlib import Path
@@ -10,8 +11,9 @@ import pytest
 
 from dataset_builders.environments import HELD_IN, load_environment, own_code
 from dataset_builders.environments.class_checks import RESERVED
+from dataset_builders.environments.isolated import IsolatedDialogue
 from dataset_builders.environments.references import declared, is_reference, portable, resolve
-from dataset_builders.errors import ConfigError, DataError
+from dataset_builders.errors import ConfigError, DataError, EnvironmentFailureError
 from dataset_builders.rollouts.play import play
 from dataset_builders.rollouts.policy import OraclePolicy
 from evaluators.tasks.held_out import HELD_OUT
@@ -42,6 +44,28 @@ def test_a_file_is_an_environment_that_any_process_can_play(
         assert dialogue.step("I say 20.")[0] == "lower"
         assert dialogue.process_id is not None  # type: ignore[attr-defined]
         assert dialogue.step("3.")[1:3] == (1.0, True)
+    finally:
+        dialogue.close()
+
+
+def test_error_output_is_capped_and_explains_a_death(tmp_path: Path) -> None:
+    line = "        if int(action) == self.number:"
+    noise = (
+        "        import os, sys\n        print('x\\n' * 1_500_000, file=sys.stderr, flush=True)\n"
+        "        if action == '13':\n            print('no luck', file=sys.stderr, flush=True)\n"
+        "            os._exit(9)\n"
+    )
+    dialogue = load_environment(write_guess(tmp_path, line, noise + line)).make(isolate=True)
+    assert isinstance(dialogue, IsolatedDialogue)
+    try:
+        dialogue.reset(options={"task_id": "guess-train-3"})
+        for _ in range(2):
+            assert dialogue.step("20.")[0] == "lower"
+            child = dialogue._child
+            assert child is not None
+            assert os.fstat(child.noise.fileno()).st_size == 0
+        with pytest.raises(EnvironmentFailureError, match="exit code 9: no luck"):
+            dialogue.step("13.")
     finally:
         dialogue.close()
 

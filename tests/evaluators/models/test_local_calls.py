@@ -146,6 +146,7 @@ def test_a_template_without_tools_is_offered_them_as_text(
     make_tokenizer: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     tokenizer = make_tokenizer()
+    tokenizer.name_or_path = "without-tools"  # The line is written once for each.
     with caplog.at_level(logging.WARNING):
         said = answer_of(tokenizer, (), f"So.\n<tool_call>\n{CALL}\n</tool_call>")
     assert (said, contents(said.tool_calls)) == ("So.", [("seek", {"text": "Ann"})])
@@ -162,6 +163,22 @@ def test_tools_as_text_are_shown_as_in_training_rows(make_tokenizer: Callable[..
     prompt = tokenizer.decode(local.prompt_ids(row.messages[:-1], TOOLS))
     assert trained.startswith(prompt)
     assert "<tool_response>" in prompt
+
+
+def test_the_models_own_end_tokens_end_a_call(small_tokenizer: Any) -> None:
+    """Llama 3.1 ends a call with another token than a turn, which only its config names."""
+    tokenizer, _ = tokenizer_of(small_tokenizer, "trl/llama3_1")
+    tokenizer.add_tokens(["<|eom_id|>", "<|python_tag|>"], special_tokens=True)
+    call = '{"name": "seek", "parameters": {"text": "Ann"}}'
+    subject = saying(tokenizer, f"<|python_tag|>{call}", "<|eom_id|>")
+    ends = ["<|eot_id|>", "<|eom_id|>"]
+    subject.model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids(ends)
+    with evaluation_mode(subject):
+        local = LocalModel(subject.tokens(), tokenizer)
+        (said,) = local.chat([[Message("user", "Who?")]], Decoding(20), [TOOLS])
+    assert isinstance(said, Answer)
+    assert (said, said.cut) == ("", False)
+    assert contents(said.tool_calls) == [("seek", {"text": "Ann"})]
 
 
 def test_several_calls_under_a_template_of_one_call_a_turn(small_tokenizer: Any) -> None:

@@ -46,7 +46,7 @@ def test_real_files_have_the_listed_sums(
         files = tuple(each for each in plan.files if each.path in wanted)
         carry_out(type(plan)(source, tmp_path, files, {}, 0), said.append)
     assert len(said) == len(listed)
-    assert all("SHA-256 as published" in line for line in said)
+    assert all("SHA-256 as listed" in line for line in said)
     assert make_plan(source, tmp_path, optional=True, mirror=server.url).present == len(listed)
 
 
