@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, redirect_stdout
-from pathlib import Path
-from threading import Lock
+from contextlib import AbstractContextManager, ExitStack, contextmanager, redirect_stdout
 
 from dataset_builders.extras import needs_extra
 
@@ -36,49 +35,44 @@ def silenced() -> Iterator[None]:
             os.close(descriptor)
 
 
-@contextmanager
-def quiet_stdout() -> Iterator[None]:
-    """Discard output to stdout, also of child processes; stderr and exceptions pass.
-
-    Threads may be in it at once: the first one discards, and the last one restores.
-    """
-    with _QUIET.lock:
-        _QUIET.inside += 1
-        if _QUIET.inside == 1:
-            _QUIET.begin()
-    try:
-        yield
-    finally:
-        with _QUIET.lock:
-            _QUIET.inside -= 1
-            if not _QUIET.inside:
-                _QUIET.end()
-
-
 class _Quiet:
-    """What `quiet_stdout` replaced, and how many are inside."""
+    """Redirection of stdout that overlapping users in several threads share."""
 
     def __init__(self) -> None:
-        self.lock = Lock()
-        self.inside = 0
-        self._restore = ExitStack()
+        self._lock = threading.Lock()
+        self._users = 0
+        self._undo = ExitStack()
 
-    def begin(self) -> None:
-        sys.stdout.flush()
-        saved = os.dup(1)
-        self._restore.callback(os.close, saved)
-        self._restore.callback(os.dup2, saved, 1)
-        nowhere = Path(os.devnull).open("w")  # noqa: SIM115  # closed by `end`
-        self._restore.callback(nowhere.close)
-        os.dup2(nowhere.fileno(), 1)
-        # Both: `sys.stdout` may not be the descriptor.
-        self._restore.enter_context(redirect_stdout(nowhere))
+    def __enter__(self) -> None:
+        with self._lock:
+            self._users += 1
+            if self._users > 1:
+                return
+            sys.stdout.flush()
+            saved = os.dup(1)
+            self._undo.callback(os.close, saved)
+            self._undo.callback(os.dup2, saved, 1)
+            nowhere = self._undo.enter_context(open(os.devnull, "w"))  # noqa: PTH123
+            os.dup2(nowhere.fileno(), 1)
+            # Both: `sys.stdout` may not be the descriptor.
+            self._undo.enter_context(redirect_stdout(nowhere))
 
-    def end(self) -> None:
-        self._restore.close()
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                self._undo.close()
 
 
 _QUIET = _Quiet()
+
+
+def quiet_stdout() -> AbstractContextManager[None]:
+    """Discard output to stdout, also of child processes; stderr and exceptions pass.
+
+    For the whole process: it may be entered by several threads at a time.
+    """
+    return _QUIET
 
 
 @contextmanager

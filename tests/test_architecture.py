@@ -264,3 +264,9 @@ def test_held_in_environments_are_the_data_layers_own() -> None:
 
     assert HELD_IN
     assert all(place.startswith("dataset_builders.") for place in HELD_IN.values())
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    # Without packages among the tests, pytest imports each file by its bare name.
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted({name for name in names if names.count(name) > 1}) == []

@@ -197,6 +197,20 @@ def os_replay() -> Claims:
     )
 
 
+def outside() -> Claims:
+    page, name = "docs/tasks/outside.md", "outside.txt"
+    (number,), (solved,) = numbers(name, "datasets:"), numbers(name, "oracle scores 1")[-1:]
+    yield page, f"Of the {number:.0f} datasets of version 0.1.25 the oracle solves two tasks each"
+    yield page, f"in {solved:.0f} (`"
+    for task in ("leg_counting", "chain_sum", "spell_backward", "number_sorting"):
+        assert numbers(name, f"oracle {task}:") == [20, 20]
+    yield page, "give 20 of 20"
+    for task in ("chain_sum", "spell_backward"):
+        won, played, without = numbers(name, f"SmolLM2-135M-Instruct {task}:")
+        assert without == played
+        yield page, f"{won:.0f} of {played:.0f} in `{task}`"
+
+
 def agentinstruct_faults() -> Claims:
     page, found = "docs/guides/data.md", load("agentinstruct_faults.json")
     rows = {name: split["rows"] for name, split in found["splits"].items()}
@@ -229,6 +243,7 @@ SOURCES: dict[str, Callable[[], Claims]] = {
     "mixing.json": mixing,
     "collect.txt": collect,
     "os_replay.txt": os_replay,
+    "outside.txt": outside,
     "agentinstruct_faults.json": agentinstruct_faults,
 }
 

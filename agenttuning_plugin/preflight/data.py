@@ -111,7 +111,8 @@ def _source(
         return
     source = resolve_source(spec)
     spec, files = source.spec, source.files.files
-    side.files += files
+    # Of trials their trajectories: two of them may well have the same reward.
+    side.files += [f for f in files if not source.files.trials or f.match("trajectory*.json")]
     result = stream_source(source)
     start = len(seen)
     for number, conversation in enumerate(result.conversations, 1):

@@ -19,6 +19,7 @@ from dataset_builders.environments.tool_schemas import (
     UNKNOWN_TOOL,
     call_fault,
     check_schemas,
+    shown_schema,
 )
 from dataset_builders.tools import ToolCall, parse_tools
 
@@ -91,7 +92,7 @@ class ToolDialogue(Dialogue):
 
     def tools(self) -> str:
         """See `Dialogue.tools`."""
-        return parse_tools(list(self._schemas))
+        return parse_tools([shown_schema(schema) for schema in self._schemas])
 
     def parse(self, turn: str) -> str | None:
         """Return the action of a turn's first call or, without one, of its text."""

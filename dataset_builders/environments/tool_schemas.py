@@ -73,6 +73,18 @@ def _check_parameters(parameters: object, where: str) -> None:
         raise ConfigError(f"{where}: not a JSON Schema: {error.message}") from None
 
 
+def shown_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a schema as a chat template is to show it.
+
+    Servers parse schemas and render what they have parsed: vLLM in this order of fields, and null
+    for an absent field. With all fields, in this order, a server's prompt is the training row's.
+    """
+    function = dict(schema["function"])
+    parameters = function.pop("parameters", None) or {"type": "object", "properties": {}}
+    first = {"name": function.pop("name"), "description": function.pop("description", "")}
+    return {"type": "function", "function": first | {"parameters": parameters} | function}
+
+
 def call_fault(call: ToolCall, schemas: Schemas) -> tuple[str, str]:
     """Return what is wrong with a call: `UNKNOWN_TOOL` or `INVALID_ARGUMENTS`, and a sentence.
 

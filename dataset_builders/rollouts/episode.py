@@ -146,9 +146,10 @@ class Episode:
             self._end(float(reward), CONTEXT_FULL, bool(info["success"]))
             return
         said = read_answer(reply.answer())
-        self.messages.append(self.dialogue.assistant_message(said))
+        message = self.dialogue.assistant_message(said)
+        self.messages.append(message)
         self.num_rounds += 1
-        self.cut_turns += said.cut and self._keeps_end_of(said)
+        self.cut_turns += said.cut and message.trained and self._keeps_end_of(said)
         self.dropped_calls += reply.calls > 0
         observation, reward, terminated, truncated, info = self.dialogue.step(said)
         self.valid_rounds += bool(info["valid_format"])

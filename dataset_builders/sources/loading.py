@@ -64,8 +64,12 @@ CONVERTERS: dict[str, Callable[..., Converted]] = {
 }
 """What makes a conversation of a record, by format."""
 
-# Formats of which one stored record, or one folder, holds several conversations.
-_READERS: dict[str, RecordReader] = {"verifiers": verifiers.read, "harbor": harbor.read}
+# Formats of which one record, or one folder, holds several conversations, or two records one.
+_READERS: dict[str, RecordReader] = {
+    "verifiers": verifiers.read,
+    "harbor": harbor.read,
+    "openai_log": openai_log.read,
+}
 
 # As fingerprints name the formats since their first version.
 _FINGERPRINT_NAMES = {

@@ -1,52 +1,46 @@
-"""Output that is discarded, and restored."""
+"""Output of other code is kept off stdout, in several threads at a time."""
 
 from __future__ import annotations
 
-import os
+import subprocess
 import sys
-from threading import Event, Thread
+from threading import Barrier, Thread
 
 import pytest
 
 from dataset_builders.stdio import quiet_stdout
 
 
-def test_output_is_discarded_and_restored(capfd: pytest.CaptureFixture[str]) -> None:
-    def fail() -> None:
-        with quiet_stdout():
-            print("lost")
-            os.write(1, b"lost")
-            raise ValueError("x")
-
-    with pytest.raises(ValueError, match="x"):
-        fail()
-    print("shown")
-    os.write(1, b"shown\n")
-    sys.stdout.flush()
-    assert capfd.readouterr().out.split() == ["shown", "shown"]
-
-
-def test_threads_that_overlap_restore_it(capfd: pytest.CaptureFixture[str]) -> None:
-    first_in, second_in, first_out = Event(), Event(), Event()
+def test_overlapping_users_leave_stdout_as_it_was(capfd: pytest.CaptureFixture[str]) -> None:
+    inside, first_left = Barrier(2), Barrier(2)
 
     def first() -> None:
         with quiet_stdout():
-            first_in.set()
-            assert second_in.wait(10)
-        first_out.set()
+            inside.wait(10)
+            print("noise of the first")
+        first_left.wait(10)
 
     def second() -> None:
-        assert first_in.wait(10)
         with quiet_stdout():
-            second_in.set()
-            assert first_out.wait(10)
-            print("lost")
+            inside.wait(10)
+            first_left.wait(10)
+            print("noise of the second")
+            subprocess.run([sys.executable, "-c", "print('noise of a child')"], check=True)
 
+    stdout = sys.stdout
     threads = [Thread(target=each) for each in (first, second)]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join(10)
-    print("shown")
-    sys.stdout.flush()
-    assert capfd.readouterr().out == "shown\n"
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sys.stdout is stdout
+    print("heard")
+    subprocess.run([sys.executable, "-c", "print('of a child')"], check=True)
+    assert capfd.readouterr().out.split() == ["heard", "of", "a", "child"]
+
+
+def test_it_ends_with_an_exception_too(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(KeyError), quiet_stdout(), quiet_stdout():
+        raise KeyError(print("noise"))
+    print("heard")
+    assert capfd.readouterr().out == "heard\n"

@@ -29,8 +29,8 @@ def vllm_python() -> Path | None:
 
 
 @contextmanager
-def serving_vllm(python: Path, model: Path, log: Path) -> Iterator[str]:
-    """Serve a model as `base`, with LoRA adapters; yields its address."""
+def serving_vllm(python: Path, model: Path, log: Path, *flags: str) -> Iterator[str]:
+    """Serve a model as `base`, with LoRA adapters and further flags; yields its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -38,7 +38,7 @@ def serving_vllm(python: Path, model: Path, log: Path) -> Iterator[str]:
     command += ["--served-model-name", "base", "--host", "127.0.0.1", "--port", str(port)]
     # float32: answers are then those of the same weights in this process.
     command += ["--dtype", "float32", "--max-model-len", "4096"]
-    command += ["--enable-lora", "--max-lora-rank", "16"]
+    command += ["--enable-lora", "--max-lora-rank", "16", *flags]
     variables = {
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
         "VLLM_CPU_KVCACHE_SPACE": "1",

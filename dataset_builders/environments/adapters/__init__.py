@@ -2,9 +2,11 @@
 
 - `reasoning_gym:TASK`: a procedural dataset of the package reasoning-gym, one turn a task;
 - `textarena:GAME`: a game of the package textarena, alone or against a scripted opponent;
+- `verifiers:ID`: a taskset of the package verifiers, with its tools and rewards;
 - `gym:ID`: an environment registered with Gymnasium whose observations and actions are text.
 
-None of them has tasks of its own: a task is a seed, and each split has a range of seeds.
+But for verifiers' they have no tasks of their own: a task is a seed, and each split has a range
+of seeds.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ ADAPTERS: dict[str, str] = {
     "gym": "dataset_builders.environments.adapters.gym",
     "reasoning_gym": "dataset_builders.environments.adapters.reasoning_gym",
     "textarena": "dataset_builders.environments.adapters.textarena",
+    "verifiers": "dataset_builders.environments.adapters.verifiers",
 }
 """Module of each adapter, by what stands before the colon; its `dialogue_class` makes a class."""
 

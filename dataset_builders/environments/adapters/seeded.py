@@ -6,8 +6,8 @@ import re
 from abc import abstractmethod
 from typing import Any, ClassVar
 
+from dataset_builders.environments.adapters.naming import class_name
 from dataset_builders.environments.base import ResetResult, TextEnvironment
-from dataset_builders.environments.class_checks import check_name
 from dataset_builders.environments.dialogue import Dialogue
 from dataset_builders.errors import ConfigError
 
@@ -70,8 +70,7 @@ def named_class(reference: str, dialogue: type[Dialogue], **world: Any) -> type[
         dialogue: The dialogue; its `world` is subclassed, too.
         world: Class attributes of the world.
     """
-    name = re.sub(r"\W+", "_", reference)
-    check_name(reference, name)
+    name = class_name(reference)
     module = dialogue.__module__
     inner = type(name, (dialogue.world,), {"name": name, "__module__": module, **world})
     made: type[Dialogue] = type(name, (dialogue,), {"world": inner, "__module__": module})

@@ -182,6 +182,14 @@ def test_all_is_found_in_one_run(run_check: Check, tmp_path: Path) -> None:
         assert part in wrong
 
 
+def test_trials_with_the_same_reward_are_not_the_same_data(run_check: Check) -> None:
+    pytest.importorskip("atif")
+    job = Path(__file__).resolve().parents[2] / "assets" / "traces" / "harbor-0.25.0"
+    found = run_check({"agent": str(job)})
+    assert any("harbor, 19 file(s): 6 records read" in line for line in details(found, "warning"))
+    assert not any("the same data" in line for line in details(found, "warning"))
+
+
 def test_sides_swapped_are_warned_of(run_check: Check, recipe: dict[str, Any]) -> None:
     sides = recipe["agenttuning"]
     found = run_check({"agent": sides["general"], "general": sides["agent"]})

@@ -105,6 +105,24 @@ def test_the_oracle_collects_the_same_rows(tmp_path: Path) -> None:
     assert all(row.messages[2].content == "I pay." for row in loaded(tmp_path))
 
 
+def test_calls_in_the_text_of_a_server_without_a_parser_are_played(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+
+    def speller(messages: Messages) -> str:
+        (call,) = payer(messages)["tool_calls"]
+        function = call["function"]
+        arguments = function["arguments"] or "{}"
+        spelled = f'{{"name": "{function["name"]}", "arguments": {arguments}}}'
+        return f"Now this.\n<tool_call>\n{spelled}\n</tool_call>\nThen I wait."
+
+    with serving(Endpoint(speller)) as server:
+        report = run(config(tmp_path, server.url))
+    assert (report["kept"], report["tool_calls"]) == (3, {"calls": 9})
+    turns = [m for row in loaded(tmp_path) for m in row.messages if m.role == "assistant"]
+    assert {" ".join(turn.content.split()) for turn in turns} == {"Now this. Then I wait."}
+    assert all(turn.tool_calls for turn in turns)
+
+
 def wrong_then_right(messages: Messages) -> dict[str, Any]:
     """Make every mistake once, in the order of turns, then do the task."""
     turn = sum(message["role"] == "assistant" for message in messages)

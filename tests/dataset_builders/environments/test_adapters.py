@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from dataset_builders.environments import EnvironmentSpec, load_environment
 from dataset_builders.environments.adapters.seeded import FIRST_SEED
-from dataset_builders.errors import ConfigError, MissingExtraError
+from dataset_builders.errors import ConfigError, EnvironmentFailureError, MissingExtraError
 from dataset_builders.rollouts.validation import validate
 
 DOOR = '''
@@ -127,7 +128,7 @@ def test_tasks_that_are_not_there(door: Path, task: str) -> None:
         dialogue.reset(options={"task_id": task})
 
 
-@pytest.mark.parametrize("package", ["reasoning_gym", "textarena"])
+@pytest.mark.parametrize("package", ["reasoning_gym", "textarena", "verifiers"])
 def test_without_the_package(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
@@ -234,3 +235,100 @@ def test_games_that_cannot_be_played() -> None:
     dialogue = arena("SimpleNegotiation-v0").make()
     with pytest.raises(ConfigError, match=r"not a game for 1 .*its option opponent"):
         dialogue.reset()
+
+
+TASKSET = '''
+import verifiers.v1 as vf
+
+class Data(vf.TaskData):
+    answer: str
+
+class Config(vf.TaskConfig):
+    tools: vf.ToolsetConfig = vf.ToolsetConfig()
+
+class Stock(vf.Toolset[vf.ToolsetConfig]):
+    TOOL_PREFIX = "shop"
+
+    @vf.tool
+    def stock(self, article: str) -> str:
+        """Return how many pieces of an article are in stock."""
+        if article != "A-17":
+            raise ValueError("no such article")
+        return "4"
+
+class ShopTask(vf.Task[Data, vf.State, Config]):
+    @classmethod
+    def toolsets(cls, config):
+        return [Stock(config.tools)] if WITH_TOOLS else []
+
+    @vf.reward(weight=1.0)
+    async def correct(self, trace):
+        return float(self.data.answer in trace.last_reply)
+
+    @vf.reward(weight=0.0)
+    async def asked(self, trace):
+        return float(len(trace.tool_messages))
+
+class ContainerTask(ShopTask):
+    NEEDS_CONTAINER = True
+
+    @vf.reward
+    async def in_the_box(self, runtime):
+        return 1.0
+
+class ShopConfig(vf.TasksetConfig):
+    container: bool = False
+
+class Shop(vf.Taskset[ShopTask, ShopConfig]):
+    def load(self):
+        kind = ContainerTask if self.config.container else ShopTask
+        for number in range(20):
+            yield kind(Data(prompt=f"{number}: how many of A-17?", answer="4", system_prompt="s"))
+
+__all__ = ["Shop"]
+'''
+
+
+def taskset(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tools: bool, **options: object
+) -> EnvironmentSpec:
+    pytest.importorskip("verifiers.v1", reason="extra verifiers is not installed")
+    name = f"shop_{tools}".lower()
+    (folder / f"{name}.py").write_text(TASKSET.replace("WITH_TOOLS", str(tools)))
+    monkeypatch.syspath_prepend(folder)
+    return load_environment(f"verifiers:{name}", **options)
+
+
+def test_a_taskset_of_verifiers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = taskset(tmp_path, monkeypatch, tools=True)
+    assert [len(spec.task_ids(split)) for split in ("train", "dev", "test")] == [16, 2, 2]
+    dialogue = spec.make()
+    first, _ = dialogue.reset(options={"task_id": "verifiers_shop_true-test-19"})
+    assert first == "19: how many of A-17?"
+    assert [(m.role, m.content) for m in dialogue.opening()] == [("system", "s")]
+    assert json.loads(dialogue.tools())[0]["function"]["name"] == "shop_stock"
+    world = dialogue.env
+    wrong = json.dumps({"name": "shop_stock", "arguments": {"article": "B"}})
+    assert "no such article" in world.step(wrong)[0]
+    right = json.dumps({"name": "shop_stock", "arguments": {"article": "A-17"}})
+    assert world.step(right)[0] == "4"
+    _, reward, over, _, info = world.step(json.dumps({"text": "There are 4."}))
+    assert (reward, over, info["exit_reason"]) == (1.0, True, "answered")
+
+
+def test_a_taskset_without_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = taskset(tmp_path, monkeypatch, tools=False, size=10)
+    dialogue = spec.make()
+    dialogue.reset(options={"split": "dev", "index": 0})
+    assert dialogue.tools() == ""
+    assert dialogue.env.step(json.dumps({"text": "It is 5."}))[1:3] == (0.0, True)
+
+
+def test_a_task_that_needs_the_runtime_of_verifiers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = taskset(tmp_path, monkeypatch, tools=True, config={"container": True})
+    with pytest.raises(EnvironmentFailureError, match="a container, its reward in_the_box"):
+        spec.make().reset()
+    with pytest.raises(ConfigError, match=r"verifiers:no_such: looking it up|no_such"):
+        load_environment("verifiers:no_such")

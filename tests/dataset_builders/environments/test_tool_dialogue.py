@@ -62,6 +62,14 @@ def test_a_call_and_its_result_are_messages_of_their_own() -> None:
     assert trajectory.call_counts == {"calls": 2}
 
 
+def test_tools_are_shown_as_servers_render_them() -> None:
+    """Each with all fields in vLLM's order, so that its prompt is the training row's."""
+    tools = json.loads(played(calls(PAY, CLOSE)).tools)
+    assert [list(each) for each in tools] == [["type", "function"]] * 3
+    assert [list(each["function"]) for each in tools] == [["name", "description", "parameters"]] * 3
+    assert tools[1]["function"]["parameters"] == {"type": "object", "properties": {}}
+
+
 def test_the_policy_is_offered_the_tools_and_sees_the_results() -> None:
     class Watching(ScriptedPolicy):
         seen: ClassVar[list[Any]] = []
@@ -139,6 +147,13 @@ def test_a_turn_with_a_malformed_call_executes_nothing_and_is_not_trained_on() -
     assert again.tool_calls[0].id == "call_1_0"
     assert trajectory.call_counts == {"calls": 3, "malformed_call": 1}
     assert (trajectory.reward, trajectory.num_rounds, trajectory.valid_rounds) == (1.0, 3, 2)
+
+
+def test_a_cut_turn_counts_unless_it_is_stored_without_loss() -> None:
+    whole = Answer("I pay", tool_calls=(PAY,), cut=True)
+    assert played(whole, calls(CLOSE)).cut_turns == 1
+    broken = Answer("", malformed=('{"name": "pay", "argu',), cut=True)
+    assert played(broken, calls(PAY), calls(CLOSE)).cut_turns == 0
 
 
 def test_a_turn_without_a_call_is_asked_for_one() -> None:

@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from agenttuning_plugin.cli.main import app
+from agenttuning_plugin.config.evaluation import AgentTaskConfig, BenchmarkConfig
 from dataset_builders.endpoints.answer import Answer
 from dataset_builders.environments import EnvironmentSpec, load_environment
 from dataset_builders.environments.base import OracleStep
 from dataset_builders.environments.database.dialogue import DatabaseDialogue
+from dataset_builders.environments.database.tool_dialogue import DatabaseToolDialogue
 from dataset_builders.environments.dialogue import ROUND_LIMIT
 from dataset_builders.environments.operating_system.dialogue import OperatingSystemDialogue
 from dataset_builders.environments.operating_system.tool_dialogue import (
@@ -27,6 +30,9 @@ from dataset_builders.rollouts.validation import validate
 from dataset_builders.sources.inputs import resolve_source
 from dataset_builders.sources.loading import SourceSpec, load_source
 from dataset_builders.tools import ToolCall, tool_names
+from evaluators.tasks.agent_task import AgentTaskEvaluator
+from evaluators.tasks.held_in import held_in_evaluator
+from evaluators.tasks.registry import SuiteSettings
 from tests.dataset_builders.environments.test_os import TASKS, write_tasks
 from tests.support.boxes import needs_box
 
@@ -179,3 +185,16 @@ def test_the_os_oracle_speaks_it(tmp_path: Path) -> None:
         "finish_action",
         {"thought": "That is done."},
     )
+
+
+def test_recipes_and_benchmarks_take_the_option() -> None:
+    given = {"environment": "database", "options": {"dialogue": "tools"}}
+    config = AgentTaskConfig(type="agent_task", num_tasks=2, **given)  # type: ignore[arg-type]
+    assert config.spec().dialogue is DatabaseToolDialogue
+    assert AgentTaskEvaluator(config.spec(), num_tasks=2).about()["dialogue"] == "tools"
+    BenchmarkConfig(type="benchmark", name="database", options={"dialogue": "tools"})
+    settings = SuiteSettings(options={"database": {"dialogue": "tools", "tasks": "generated"}})
+    evaluator = held_in_evaluator("database", settings)
+    assert evaluator.about()["dialogue"] == "tools"
+    with pytest.raises(ValidationError, match="found 'calls'"):
+        AgentTaskConfig(type="agent_task", environment="database", options={"dialogue": "calls"})

@@ -136,3 +136,38 @@ def test_records_that_are_dropped(tmp_path: Path, changes: dict[str, Any], reaso
     row = LAYOUTS["gateway"] | changes
     with pytest.raises(DataError, match=rf"log.jsonl: none of 1 records can be used: {reason}"):
         load(tmp_path, row, format="openai_log")
+
+
+def test_a_batch_is_joined_with_its_input_file(tmp_path: Path) -> None:
+    def body(text: str) -> dict[str, Any]:
+        return REQUEST | {"messages": [{"role": "user", "content": text}]}
+
+    def line(name: str, **rest: Any) -> str:
+        return json.dumps({"custom_id": name, **rest}) + "\n"
+
+    asked = [line(n, method="POST", url="/v1/x", body=body(f"q{n}")) for n in ("1", "2", "3", "3")]
+    (tmp_path / "input.jsonl").write_text("".join(asked))
+    said = [
+        line("2", id="b2", response={"status_code": 200, "body": ANSWER}, error=None),
+        line("3", id="b3", response={"status_code": 200, "body": ANSWER}, error=None),
+        line("4", id="b4", response={"status_code": 200, "body": ANSWER}, error=None),
+    ]
+    (tmp_path / "output.jsonl").write_text("".join(said))
+    found = load_source(resolve_source(SourceSpec(str(tmp_path))))
+    (one,) = found.conversations
+    assert [m.content for m in one.messages] == ["q2", "a"]
+    assert (one.id, one.where) == ("2", "output.jsonl:1")
+    assert found.report.dropped == {"bad_log": 2, "no_response": 1}
+    assert found.report.samples["bad_log"] == [
+        "output.jsonl:2: custom_id: found in input.jsonl:3 and input.jsonl:4, expected one request",
+        "output.jsonl:3: request: found 'custom_id', 'id', 'response', 'error', expected an object "
+        "with messages",
+    ]
+    (sample,) = found.report.samples["no_response"]
+    assert sample.startswith("input.jsonl:1: custom_id 1: found no response to it")
+
+
+def test_requests_of_a_session_have_one_location(tmp_path: Path) -> None:
+    row = LAYOUTS["gateway"]
+    found = load(tmp_path, row | {"session_id": 7}, row | {"metadata": {"session_id": 7}}, row)
+    assert [c.where for c in found.conversations] == ["session 7", "session 7", "log.jsonl:3"]
