@@ -67,6 +67,12 @@ def support_desk() -> Claims:
     )
     cancelled = solved(lambda case: case["action"] != "refund" and not case["refusal"])
     yield page, f"not learned to cancel: {cancelled[0]} of {cancelled[1]}"
+    played, kept = found["served"]["evaluate"], found["served"]["collect"]
+    yield page, f"{played['identical_dialogues']} of {played['n']} dialogues"
+    yield (
+        page,
+        f"kept {kept['kept']} of {kept['tasks']} trajectories, with {kept['tool_calls']} tool calls",
+    )
 
 
 def demo_seeds() -> Claims:
