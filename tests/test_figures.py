@@ -71,7 +71,8 @@ def support_desk() -> Claims:
     yield page, f"{played['identical_dialogues']} of {played['n']} dialogues"
     yield (
         page,
-        f"kept {kept['kept']} of {kept['tasks']} trajectories, with {kept['tool_calls']} tool calls",
+        f"kept {kept['kept']} of {kept['tasks']} trajectories, with {kept['tool_calls']} tool "
+        "calls",
     )
 
 
@@ -305,9 +306,10 @@ def test_pages_state_the_measured_figures(name: str) -> None:
 def test_a_page_that_names_a_result_has_a_claim_on_it() -> None:
     assert set(SOURCES) <= {path.name for path in RESULTS.iterdir()}
     claimed = {(page, name) for name, claims in SOURCES.items() for page, _ in claims()}
-    for path in [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("recipes/*.md")] + [
-        *ROOT.glob("examples/**/*.md")
-    ]:
+    pages = (
+        path for part in ("docs", "recipes", "examples") for path in ROOT.glob(f"{part}/**/*.md")
+    )
+    for path in [ROOT / "README.md", *pages]:
         page = str(path.relative_to(ROOT))
         for name in re.findall(r"benchmarks/results/([\w.]+)", path.read_text("utf-8")):
             assert (page, name) in claimed
