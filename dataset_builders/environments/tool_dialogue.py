@@ -219,10 +219,15 @@ def _has_calls(turn: str) -> TypeGuard[Answer]:
 
 def _with_ids(calls: Sequence[ToolCall], round_number: int) -> tuple[ToolCall, ...]:
     """Return the calls with an id each: the model's own, if it is one within the turn."""
-    seen: set[str] = set()
+    given = {call.id for call in calls}
+    seen = {""}
     numbered: list[ToolCall] = []
     for index, call in enumerate(calls):
-        name = call.id if call.id and call.id not in seen else f"call_{round_number}_{index}"
+        name = call.id
+        if name in seen:
+            name = f"call_{round_number}_{index}"
+            while name in given:  # The model has used it for another call.
+                name += "_"
         seen.add(name)
         numbered.append(replace(call, id=name))
     return tuple(numbered)

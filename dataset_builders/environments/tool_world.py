@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from typing import Any, ClassVar
 
 from dataset_builders.conversation import ROLES, Message
@@ -98,7 +99,8 @@ class ToolWorld(TextEnvironment):
         tasks = self._tasks_of(split) if task_id.startswith(f"{self.name}-") else {}
         if own_id not in tasks:
             raise ConfigError(f"{self.name}: found no task {task_id!r}")
-        *opening, request = _messages(self._object().reset(tasks[own_id]))
+        # A copy: an episode may change its task, and the next one must begin as this one did.
+        *opening, request = _messages(self._object().reset(deepcopy(tasks[own_id])))
         self.opening = tuple(opening)
         return ResetResult(request.content, request.content)
 
@@ -246,6 +248,10 @@ def _messages(given: object) -> Iterator[Message]:
             raise EnvironmentFailureError(
                 f"reset: message {index}: found {message!r:.80}, expected role system, user or "
                 "assistant, and content as text"
+            )
+        if extra := sorted(set(message) - {"role", "content"}):
+            raise EnvironmentFailureError(
+                f"reset: message {index}: found {extra[0]}, expected role and content only"
             )
         if index == len(listed) - 1 and role != "user":
             raise EnvironmentFailureError(f"reset: found {role} at the end, expected user")

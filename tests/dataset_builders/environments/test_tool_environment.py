@@ -223,6 +223,11 @@ def test_a_user_answers_and_a_state_ends_it(tmp_path: Path) -> None:
         ("return [system, user]", "return [user, system]", "reset: found system at the end"),
         ("return [system, user]", "return [{'role': 'user'}]", "reset: message 0: found {'role'"),
         ("return [system, user]", "raise OSError('no disk')", "OSError: no disk"),
+        (
+            "return [system, user]",
+            "return [system, user, {'role': 'assistant', 'content': '', 'tool_calls': []}, user]",
+            "reset: message 2: found tool_calls, expected role and content only",
+        ),
         ('yield "pay", {"amount": self.price}', "yield 3", "solution: found 3, expected text"),
         ("    def solution(", "    def solve(", "desk: has no solution"),
     ],
@@ -239,6 +244,16 @@ def test_what_breaks_is_an_error_of_the_task(
     (done,) = play(spec, ["desk-train-a"], OraclePolicy())
     assert (done.exit_reason, done.reward) == ("environment_error", 0.0)
     assert re.search(error.replace("{", r"\{"), done.error), done.error
+
+
+def test_an_episode_that_changes_its_task_leaves_the_next_one_alone(tmp_path: Path) -> None:
+    place = write_desk(
+        tmp_path, "return [system, user]", "task['price'] += 1\n        return [system, user]"
+    )
+    dialogue = load_environment(place).make()
+    first, _ = dialogue.reset(options={"task_id": "desk-train-a"})
+    again, _ = dialogue.reset(options={"task_id": "desk-train-a"})
+    assert first == again == "3, please."
 
 
 @pytest.mark.parametrize(
