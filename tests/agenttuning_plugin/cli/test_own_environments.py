@@ -81,6 +81,7 @@ def test_it_is_a_suite_and_options_begin_with_its_name(
     lines = (tmp_path / "out" / "transcripts" / "guess.jsonl").read_text().splitlines()
     heading, *records = map(json.loads, lines)
     assert heading["environment"] == "guess.py:Guess"
+    assert len(heading["code"]) == 16  # Of the file: an evaluation is not resumed with another.
     assert len(records) == 2
     assert all("from 1 to 12" in json.dumps(record) for record in records)
     code, out, _ = run("evaluate", *given, "--option", "guess.tops=12")
