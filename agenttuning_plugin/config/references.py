@@ -36,11 +36,8 @@ def resolve_references(cfg: Mapping[str, Any], folder: Path) -> None:
 
 def _entries(section: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
     for name, keys in _KEYS.items():
-        entries = section.get(name)
-        for entry in entries if isinstance(entries, list) else [entries]:
-            for key in keys if isinstance(entry, dict) else ():
-                yield entry, key
-
-
-def _is_there(place: str) -> bool:
-    return Path(place.rpartition(":")[0]).is_file()
+        given = section.get(name)
+        entries: list[Any] = given if isinstance(given, list) else [given]
+        for entry in entries:
+            if isinstance(entry, dict):
+                yield from ((entry, key) for key in keys)
