@@ -41,3 +41,7 @@ def _entries(section: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], str]]
         for entry in entries:
             if isinstance(entry, dict):
                 yield from ((entry, key) for key in keys)
+
+
+def _is_there(place: str) -> bool:
+    return Path(place.rpartition(":")[0]).is_file()
