@@ -127,12 +127,16 @@ class ToolDialogue(Dialogue):
         return observation, info
 
     def assistant_message(self, said: Answer) -> Message:
-        """Return the message that stores a turn; one that cannot be read becomes text."""
+        """Return the message that stores a turn.
+
+        A turn that cannot be read becomes text; it and an empty one are not trained on.
+        """
         thoughts = said.reasoning or None
         if said.malformed:
             return Message("assistant", _spelled(said), reasoning=thoughts)
         calls = _with_ids(said.tool_calls, self.rounds)
-        return Message("assistant", str(said), True, tool_calls=calls, reasoning=thoughts)
+        trained = bool(calls or said.strip())
+        return Message("assistant", str(said), trained, tool_calls=calls, reasoning=thoughts)
 
     def observation_messages(self, observation: str) -> tuple[Message, ...]:
         """Return the results of the turn's calls, or what the user says to a turn without one."""

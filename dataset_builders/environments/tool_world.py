@@ -112,7 +112,8 @@ class ToolWorld(TextEnvironment):
                 return StepResult("", ANSWERED, environment.score())
             said = str_of("respond", reply)
         else:
-            said = str_of(move["name"], environment.call(move["name"], move["arguments"]))
+            name, arguments = move["name"], _with_integers(move, environment.tools)
+            said = str_of(name, environment.call(name, arguments))
         if environment.finished:
             return StepResult(said, FINISHED, environment.score())
         return StepResult(said)
@@ -218,6 +219,23 @@ def _check_tools(cls: type[ToolEnvironment], place: str) -> None:
         name = schema["function"]["name"]
         if not callable(getattr(cls, name, None)):
             raise ConfigError(f"{place}: tool {name}: found neither a method {name} nor `call`")
+
+
+def _with_integers(move: Mapping[str, Any], schemas: Sequence[Any]) -> dict[str, Any]:
+    """Return a call's arguments, with 3 for 3.0 as an integer: JSON Schema takes both."""
+    functions = (schema["function"] for schema in schemas)
+    function: Mapping[str, Any] = next((f for f in functions if f["name"] == move["name"]), {})
+    properties = (function.get("parameters") or {}).get("properties", {})
+    return {
+        key: int(value)
+        if isinstance(value, float) and _type_of(properties.get(key)) == "integer"
+        else value
+        for key, value in move["arguments"].items()
+    }
+
+
+def _type_of(schema: object) -> object:
+    return schema.get("type") if isinstance(schema, Mapping) else None
 
 
 def _by_id(tasks: object, what: str) -> dict[str, Mapping[str, Any]]:
