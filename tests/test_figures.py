@@ -34,6 +34,48 @@ def numbers(name: str, line: str) -> list[float]:
     raise AssertionError(f"{name} has no line {line!r}")
 
 
+def support_desk() -> Claims:
+    page, found = "examples/support_desk/README.md", load("support_desk.json")
+    success, loss = (found["figures"][n] for n in ("support_desk success", "general loss"))
+    low, high = (100 * success["change"][end] for end in ("low", "high"))
+    gained = 100 * (success["tuned"] - success["base"])
+    yield (
+        page,
+        f"support_desk success ({success['n']}) {success['base']:.1%} {success['tuned']:.1%} "
+        f"{gained:+.1f} pts [{low:+.1f}, {high:+.1f}]",
+    )
+    base, tuned = loss["base"], loss["tuned"]
+    low, high = (100 * loss["change"][end] / base for end in ("low", "high"))
+    yield page, f"{base:.3f} {tuned:.3f} {100 * (tuned - base) / base:+.1f} % "
+    yield page, f"[{low:+.1f}, {high:+.1f}]"
+
+    def solved(chosen: Callable[[Any], bool]) -> tuple[int, int]:
+        cases = [case for case in found["by_case"] if chosen(case)]
+        return sum(case["solved"] for case in cases), sum(case["tasks"] for case in cases)
+
+    def is_marked(case: Any) -> bool:
+        return "days ago" in case["refusal"] or "final sale" in case["refusal"]
+
+    allowed = solved(lambda case: case["action"] == "refund" and not case["refusal"])
+    yield page, f"It solves {allowed[0]} of {allowed[1]} allowed refunds"
+    others = solved(lambda case: case["refusal"] and not is_marked(case))
+    yield page, f"refuses {others[0]} of {others[1]} cases"
+    marked = solved(is_marked)
+    yield (
+        page,
+        f"of {marked[1]} refunds that came too late or were a final sale it refused {marked[0]}",
+    )
+    cancelled = solved(lambda case: case["action"] != "refund" and not case["refusal"])
+    yield page, f"not learned to cancel: {cancelled[0]} of {cancelled[1]}"
+    played, kept = found["served"]["evaluate"], found["served"]["collect"]
+    yield page, f"{played['identical_dialogues']} of {played['n']} dialogues"
+    yield (
+        page,
+        f"kept {kept['kept']} of {kept['tasks']} trajectories, with {kept['tool_calls']} tool "
+        "calls",
+    )
+
+
 def demo_seeds() -> Claims:
     runs = load("demo_seeds.json")["runs"]
     assert [run["seed"] for run in runs] == [42, 1, 2]
@@ -231,6 +273,7 @@ def agentinstruct_faults() -> Claims:
 
 
 SOURCES: dict[str, Callable[[], Claims]] = {
+    "support_desk.json": support_desk,
     "demo_seeds.json": demo_seeds,
     "packing.txt": packing,
     "tokenize_mask.txt": tokenize_mask,
@@ -263,7 +306,10 @@ def test_pages_state_the_measured_figures(name: str) -> None:
 def test_a_page_that_names_a_result_has_a_claim_on_it() -> None:
     assert set(SOURCES) <= {path.name for path in RESULTS.iterdir()}
     claimed = {(page, name) for name, claims in SOURCES.items() for page, _ in claims()}
-    for path in [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("recipes/*.md")]:
+    pages = (
+        path for part in ("docs", "recipes", "examples") for path in ROOT.glob(f"{part}/**/*.md")
+    )
+    for path in [ROOT / "README.md", *pages]:
         page = str(path.relative_to(ROOT))
         for name in re.findall(r"benchmarks/results/([\w.]+)", path.read_text("utf-8")):
             assert (page, name) in claimed

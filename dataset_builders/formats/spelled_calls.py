@@ -32,7 +32,8 @@ _SIGNS = re.compile(
 
 # A mark of some family that is left when the calls have been cut out.
 _LEFT = re.compile(
-    r"^\s*(?:<tool_calls?>|<atem:function_calls>)|\[TOOL_CALLS\]|<\|tool_call(?:_start\|)?>", re.M
+    r"^[ \t]*(?:<tool_calls?>|<atem:function_calls>)|\[TOOL_CALLS\]|<\|tool_call(?:_start\|)?>",
+    re.M,
 )
 
 
@@ -90,10 +91,11 @@ class CallSpelling:
         text += self._end
         schemas = json.loads(tools) if tools else None
         kept, calls, malformed, position = [], [], [], 0
-        for start, end in self._spans(text):
+        for start, end, closed in self._spans(text):
             kept.append(text[position:start])
             position = end
-            found = self._calls(text[start:end], schemas)
+            # Of one that is not closed, arguments may be missing.
+            found = self._calls(text[start:end], schemas) if closed else []
             calls += found
             if not found:
                 malformed.append(text[start:end].strip())
@@ -106,9 +108,10 @@ class CallSpelling:
 
     def start(self, text: str) -> int | None:
         """Return the index at which the first call of a turn begins; None without one."""
-        return next((start for start, _ in self._spans(text + self._end)), None)
+        return next((start for start, _, _ in self._spans(text + self._end)), None)
 
-    def _spans(self, text: str) -> Iterator[tuple[int, int]]:
+    def _spans(self, text: str) -> Iterator[tuple[int, int, bool]]:
+        """Yield start and end of each call, and whether it is closed."""
         position = 0
         for thought in (*thought_spans(text), (len(text), len(text))):
             while position <= thought[0]:
@@ -117,7 +120,7 @@ class CallSpelling:
                     break
                 closed = self._field.close_re.search(text, opened.end())
                 end = closed.end() if closed else len(text)
-                yield opened.start(), end
+                yield opened.start(), end, closed is not None
                 position = max(end, opened.start() + 1)
             position = max(position, thought[1])
 

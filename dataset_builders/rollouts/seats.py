@@ -101,6 +101,7 @@ class Seats:
         self._wording = wording
         self._threaded: bool | None = None
         self._free: list[Seat] = []
+        self._closing: set[asyncio.Task[None]] = set()
 
     def take(self) -> Seat:
         """Return a free environment, or a new one."""
@@ -119,12 +120,15 @@ class Seats:
         if sound:
             self._free.append(seat)
         elif not seat.lost:
-            await seat.close()
+            closing = asyncio.create_task(seat.close())
+            self._closing.add(closing)
+            # An episode that is cancelled here does not leave its environment open: see `close`.
+            await asyncio.shield(closing)
 
     async def close(self) -> None:
-        """Close all free environments."""
+        """Close all free environments, and wait for those that are being closed."""
         free, self._free = self._free, []
-        await asyncio.gather(*(seat.close() for seat in free))
+        await asyncio.gather(*(seat.close() for seat in free), *self._closing)
 
     def _dialogue(self) -> Dialogue:
         return self._spec.make(self._wording, isolate=True)

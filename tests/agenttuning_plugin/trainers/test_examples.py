@@ -35,9 +35,9 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def tiny_recipe(folder: Path, model: Path) -> Path:
-    """The recipe for SmolLM2, for two steps of a tiny model, and with little to measure."""
-    recipe = yaml.safe_load((folder / "smollm2.yaml").read_text("utf-8"))
+def tiny_recipe(folder: Path, model: Path, name: str = "smollm2") -> Path:
+    """A recipe for two steps of a tiny model, and with little to measure."""
+    recipe = yaml.safe_load((folder / f"{name}.yaml").read_text("utf-8"))
     chats = [
         {
             "messages": [
@@ -87,3 +87,15 @@ def test_the_support_desk_from_its_tasks_to_a_tuned_model(
     ]
     agenttuning("view", "out")
     assert list(desk.glob("out/**/*.html"))
+
+
+@pytest.mark.usefixtures("axolotl_process")
+def test_the_recipe_for_a_gpu_passes_the_check(desk: Path, tiny_model_dir: Path) -> None:
+    agenttuning("collect", "--env", REFERENCE, "--oracle", "--num-tasks", "5", "--out", "collected")
+    recipe = tiny_recipe(desk, tiny_model_dir, "recipe")
+    settings = yaml.safe_load(recipe.read_text("utf-8"))
+    # What Qwen's own template does, and what needs a GPU.
+    settings["agenttuning"]["chat_template"] = "chatml-tools"
+    del settings["load_in_4bit"]
+    recipe.write_text(yaml.safe_dump(settings | {"adapter": "lora", "bf16": False}), "utf-8")
+    assert "ok  evaluator" in agenttuning("check", str(recipe))

@@ -103,6 +103,9 @@ def test_ten_calls() -> None:
         '<tool_call>{"arguments": {}}</tool_call>',
         "<tool_call>{}</tool_call>",
         '<tool_call>\n{"name": "seek", "argu',
+        "<tool_call>\n<function=seek>\n<parameter=text>\nAnn\n</parameter>\n<param",
+        "<tool_call>seek\n<arg_key>text</arg_key>\n<arg_value>An",
+        '<atem:invoke name="seek">\n<atem:parameter name="text">An',
         "<tool_call>\nno JSON at all\n</tool_call>",
         '[TOOL_CALLS] [{"name": "seek"',
         "[TOOL_CALLS]",
@@ -158,6 +161,20 @@ def test_a_mark_within_an_argument_is_an_ambiguity() -> None:
     turn = read_spelled_calls(hermes(text="write </tool_call>"))
     assert turn.calls == ()
     assert turn.malformed
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"arguments"' + "\n" * 20_000,
+        "<tool_call>" + " \n" * 10_000,
+        "<tool_call>\n<function=seek>" + "<parameter=a>\n" * 5_000,
+    ],
+    ids=["line breaks", "blanks", "tags"],
+)
+def test_a_degenerate_turn_is_read(text: str) -> None:
+    """Patterns of quadratic time would take minutes; the tests' time limit ends them."""
+    assert read_spelled_calls(text, TOOLS).calls == ()
 
 
 def test_an_older_transformers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
@@ -102,6 +103,8 @@ class CountdownDialogue(Dialogue):
         return move.action
 
     def close(self) -> None:
+        if "slow" in self.env._task_id:
+            time.sleep(0.5)
         CountdownEnvironment.closed += 1
         super().close()
         if "close" in self.env._task_id:
@@ -258,6 +261,13 @@ def test_errors_of_the_policy_propagate() -> None:
         play(COUNTDOWN, numbered("1", "2"), BatchingPolicy(BrokenPolicy().complete))
     with pytest.raises(ValueError, match="0 turns for 2 dialogues"):
         play(COUNTDOWN, numbered("1", "2"), BatchingPolicy(ForgetfulPolicy().complete))
+
+
+def test_a_cancelled_episode_is_closed_when_it_returns() -> None:
+    with pytest.raises(RuntimeError, match="out of memory"):
+        play(COUNTDOWN, numbered("1", "2-slow"), BatchingPolicy(BrokenPolicy().complete))
+    # What the fixture asserts at the end, at once.
+    assert CountdownEnvironment.closed == CountdownEnvironment.made == 2
 
 
 def test_none_ends_the_episode_as_context_full() -> None:
