@@ -122,6 +122,13 @@ def collect(
     prices: Annotated[
         Path | None, typer.Option(help="Price table, YAML or JSON; see docs/guides/collect.md.")
     ] = None,
+    accept_changed_code: Annotated[
+        bool,
+        typer.Option(
+            "--accept-changed-code",
+            help="Resume although the file of your own environment has changed.",
+        ),
+    ] = False,
     engine: Annotated[
         str, typer.Option(help="local or ray (a Ray cluster).", rich_help_panel=_CLUSTER)
     ] = "local",
@@ -178,6 +185,7 @@ def collect(
         filters=tuple(keep or ()),
         limits=most,
         cluster=_cluster(engine, ray_address),
+        accept_changed_code=accept_changed_code,
     )
     config.check()  # Before anything is shown or made.
     finish = ThoughtAdder(play.environment) if add_thoughts else None

@@ -1,34 +1,46 @@
-"""Environments of one's own in a recipe: files are relative to the recipe's folder."""
+"""Code of a user's own in a recipe: its files are relative to the recipe's folder."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from dataset_builders.environments.references import is_relative_file, resolve
 
-_KEYS = ("environment", "name")
+_KEYS: dict[str, tuple[str, ...]] = {
+    "evaluators": ("environment", "name"),
+    "agent": ("train_on",),
+    "general": ("train_on",),
+}
+"""Keys whose value may be a reference, in the entries of a key of the section."""
 
 
-def resolve_environments(cfg: Mapping[str, Any], folder: Path) -> None:
-    """Make relative paths of environments' files absolute, such as `./support.py:Support`.
+def resolve_references(cfg: Mapping[str, Any], folder: Path) -> None:
+    """Make relative paths absolute: of environments (`./support.py:Support`) and turn selectors.
 
     A file that is not in the recipe's folder is looked for in the working folder: Axolotl's
     `--sweep` writes its recipes to a temporary folder.
 
     Args:
-        cfg: A recipe, which need not be valid; its evaluators are changed in place.
+        cfg: A recipe, which need not be valid; its entries are changed in place.
         folder: Folder of its file.
     """
     section = cfg.get("agenttuning")
-    evaluators = section.get("evaluators") if isinstance(section, Mapping) else None
-    for evaluator in evaluators if isinstance(evaluators, list) else ():
-        for key in _KEYS if isinstance(evaluator, dict) else ():
-            value = evaluator.get(key)
-            if isinstance(value, str) and is_relative_file(value):
-                here, there = resolve(value), resolve(value, folder)
-                evaluator[key] = here if _is_there(here) and not _is_there(there) else there
+    for entry, key in _entries(section) if isinstance(section, Mapping) else ():
+        value = entry.get(key)
+        if isinstance(value, str) and is_relative_file(value):
+            here, there = resolve(value), resolve(value, folder)
+            entry[key] = here if _is_there(here) and not _is_there(there) else there
+
+
+def _entries(section: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
+    for name, keys in _KEYS.items():
+        given = section.get(name)
+        entries: list[Any] = given if isinstance(given, list) else [given]
+        for entry in entries:
+            if isinstance(entry, dict):
+                yield from ((entry, key) for key in keys)
 
 
 def _is_there(place: str) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from agenttuning_plugin.config.references import resolve_environments
+from agenttuning_plugin.config.references import resolve_references
 from dataset_builders.errors import ConfigError, SourceNotFoundError
 
 
@@ -65,7 +65,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}{line}: {problem}") from error
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path}: found {type(loaded).__name__}, expected keys and values")
-    resolve_environments(loaded, path.parent)
+    resolve_references(loaded, path.parent)
     return loaded
 
 

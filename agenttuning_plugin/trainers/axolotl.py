@@ -16,7 +16,7 @@ from axolotl.common.datasets import TrainDatasetMeta
 from axolotl.integrations.base import BasePlugin
 
 from agenttuning_plugin.config.overrides import apply_overrides, check_command_line
-from agenttuning_plugin.config.references import resolve_environments
+from agenttuning_plugin.config.references import resolve_references
 from agenttuning_plugin.config.rules import REPLACED_KEYS, check_recipe, section_of, uses_plugin
 from agenttuning_plugin.trainers.axolotl_keys import unknown_keys, unknown_nested_keys
 from agenttuning_plugin.trainers.axolotl_settings import (
@@ -62,7 +62,7 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             return  # a Ray worker registers again, with the recipe that the driver validated
         check_command_line(sys.argv)
         apply_overrides(cfg)
-        resolve_environments(cfg, Path(cfg.get("axolotl_config_path") or "recipe.yaml").parent)
+        resolve_references(cfg, Path(cfg.get("axolotl_config_path") or "recipe.yaml").parent)
         unknown = unknown_keys(cfg, ignored=REPLACED_KEYS)
         check_recipe(cfg, [key.message for key in unknown if key.misspelt])
         for line in [*(key.message for key in unknown), *unknown_nested_keys(cfg)]:

@@ -22,7 +22,7 @@ from dataset_builders.collection.folder import check_folder, state_path
 from dataset_builders.collection.output import OutputWriter
 from dataset_builders.collection.progress import CollectionProgress, WatchedLedger
 from dataset_builders.collection.ray_engine import RayEngine
-from dataset_builders.collection.settings import CollectConfig
+from dataset_builders.collection.settings import CODE, CollectConfig
 from dataset_builders.collection.store import SqliteRolloutLog
 from dataset_builders.environments.prompts import Prompt
 from dataset_builders.errors import AgentTuningError, ConfigError
@@ -81,7 +81,11 @@ async def collect(
         fingerprint = config.fingerprint(wording.label)
         if finish is not None:  # It decides what is finished, such as with thoughts.
             fingerprint |= {"min_reward": config.play.min_reward}
-        store.agree(fingerprint | {"finish": finish.name if finish else None})
+        store.agree(
+            fingerprint | {"finish": finish.name if finish else None},
+            optional={CODE: "accept_changed_code"},
+            accepted=(CODE,) if config.accept_changed_code else (),
+        )
         store.add_tasks(tasks)
         _price(config, store)
         tally = _tally(config, store, sieve)

@@ -10,11 +10,14 @@ from typing import Any
 
 from dataset_builders.collection.engine import RolloutConfig
 from dataset_builders.collection.ray_cluster import Cluster
+from dataset_builders.environments.references import code_digest
 from dataset_builders.errors import ConfigError, SourceNotFoundError
 from dataset_builders.rollouts.limits import Limits
 
 ORACLE = "oracle"
 TRAIN = "train"
+CODE = "environment code"
+"""Name of the digest of an own environment's file in the fingerprint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,7 @@ class CollectConfig:
             where they are reached, no further request is sent, and what is in play stays
             open. Time is that of one session; running episodes continue to their end.
         cluster: The Ray cluster to play on; this process alone plays if None.
+        accept_changed_code: Resume although an own environment's file has changed.
     """
 
     play: RolloutConfig
@@ -44,6 +48,7 @@ class CollectConfig:
     filters: Sequence[str] = ()
     limits: Limits = field(default_factory=Limits)
     cluster: Cluster | None = None
+    accept_changed_code: bool = False
 
     @property
     def model(self) -> str:
@@ -130,6 +135,8 @@ class CollectConfig:
             settings |= {f"sampling's {name}": _plain(value) for name, value in sampling}
         if spec.is_own:
             settings["reference"] = spec.reference
+            if digest := code_digest(spec.place):
+                settings[CODE] = digest
         return settings
 
 

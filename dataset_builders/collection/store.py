@@ -99,11 +99,22 @@ class SqliteRolloutLog:
             # For example a full disk, which must end the run and not look like a bug.
             raise StorageError(f"{self.path}: cannot be written: {error}") from error
 
-    def agree(self, settings: Mapping[str, Any]) -> None:
+    def agree(
+        self,
+        settings: Mapping[str, Any],
+        *,
+        optional: Mapping[str, str] | None = None,
+        accepted: Sequence[str] = (),
+    ) -> None:
         """Store the settings that the data depend on, or compare them with the stored ones.
 
         If nothing was paid for or finished yet, for example after a misspelt model name, settings
         and tasks of that session are discarded.
+
+        Args:
+            settings: The settings by name.
+            optional: Setting that accepts another value, by the name of what it accepts.
+            accepted: Names whose stored value is replaced by another one.
 
         Raises:
             ConfigError: The folder was created with another value; names the setting.
@@ -121,14 +132,20 @@ class SqliteRolloutLog:
         for name in stored or ():
             # Through JSON, like the stored value: a tuple becomes a list.
             given = json.loads(_dump(wanted.get(name)))
-            if given != stored[name]:
+            if given != stored[name] and name not in accepted:
+                switch = (optional or {}).get(name)
                 raise ConfigError(
                     f"{self.path}: {name}: this collection was started with {stored[name]!r}, "
                     f"found {given!r}; give it as before, or another `out`"
+                    + (f", or set `{switch}` to resume all the same" if switch else "")
                 )
         rows = [(name, _dump(value)) for name, value in wanted.items()]
         with self._transaction():
             self._db.executemany("INSERT OR IGNORE INTO settings VALUES (?, ?)", rows)
+            for name in accepted:
+                if name in wanted:
+                    new = (_dump(wanted[name]), name)
+                    self._db.execute("UPDATE settings SET value = ? WHERE name = ?", new)
 
     def add_tasks(self, task_ids: Sequence[str]) -> None:
         """Set the tasks, which must include those of earlier sessions.

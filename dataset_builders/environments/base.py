@@ -10,12 +10,13 @@ from abc import abstractmethod
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, SupportsFloat, TypeVar
+from typing import Any, ClassVar, Literal
 
 import gymnasium
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 
+from dataset_builders.environments.episode_checks import check_score, check_text
 from dataset_builders.errors import ConfigError, EnvironmentFailureError, SourceNotFoundError
 
 MAX_CHARACTERS = 1_000_000
@@ -45,8 +46,6 @@ class OracleStep:
     thought: str
     action: str
 
-
-_Episode = TypeVar("_Episode")
 
 Isolation = Literal["inline", "thread", "process"]
 
@@ -86,33 +85,6 @@ class StepResult:
     score: float = 0.0
     valid: bool = True
     info: dict[str, Any] = field(default_factory=dict)
-
-
-def require_episode(episode: _Episode | None) -> _Episode:
-    """Return the running episode.
-
-    Raises:
-        gymnasium.error.ResetNeeded: No episode has been started.
-    """
-    if episode is None:
-        raise ResetNeeded("no task has been started; call reset")
-    return episode
-
-
-def check_score(name: str, score: object) -> None:
-    """Check an episode's score.
-
-    Raises:
-        EnvironmentFailureError: It is not a number in [0, 1].
-    """
-    if not isinstance(score, SupportsFloat) or not 0.0 <= float(score) <= 1.0:
-        raise EnvironmentFailureError(f"{name}: score: found {score!r:.60}, expected 0 to 1")
-
-
-def _check_text(name: str, observation: object) -> None:
-    if not isinstance(observation, str):
-        found = type(observation).__name__
-        raise EnvironmentFailureError(f"{name}: observation: found {found}, expected text")
 
 
 class TextEnvironment(gymnasium.Env[str, str]):
@@ -256,7 +228,7 @@ class TextEnvironment(gymnasium.Env[str, str]):
         task_id = self._choose(options or {})
         self.close()
         start = self._begin(task_id)
-        _check_text(self.name, start.observation)
+        check_text(self.name, start.observation)
         self._task_id, self._instruction, self._running = task_id, start.instruction, True
         return start.observation, self._info(StepResult(info=start.info))
 
@@ -275,7 +247,7 @@ class TextEnvironment(gymnasium.Env[str, str]):
             raise ResetNeeded("no episode is running; call reset")
         outcome = self._act(action)
         over = bool(outcome.exit_reason)
-        _check_text(self.name, outcome.observation)
+        check_text(self.name, outcome.observation)
         if over:
             check_score(self.name, outcome.score)
         if over:

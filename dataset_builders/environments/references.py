@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from functools import cache
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 from importlib import import_module
 from importlib.metadata import entry_points
 from inspect import isclass
@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from dataset_builders.environments.adapters import adapted, wrapped
+from dataset_builders.environments.adapters import ADAPTERS, adapted, wrapped
 from dataset_builders.environments.own_code import guarded
 from dataset_builders.errors import ConfigError
 from dataset_builders.settings import suggestion
@@ -65,6 +65,19 @@ def portable(place: str) -> str:
     """Return a resolved reference without the folder of its file, for records."""
     target, _, name = place.rpartition(":")
     return f"{Path(target).name}:{name}" if target.endswith(_FILE) else place
+
+
+def code_digest(place: str) -> str:
+    """Return a digest of the file that a resolved reference names, to notice that it has changed.
+
+    Returns:
+        16 hexadecimal digits; "" for an environment of another package, and without a file.
+    """
+    target, _, _ = place.rpartition(":")
+    if target in ADAPTERS:
+        return ""
+    file = target if target.endswith(_FILE) else import_quietly(target).__file__
+    return sha256(Path(file).read_bytes()).hexdigest()[:16] if file else ""
 
 
 @cache

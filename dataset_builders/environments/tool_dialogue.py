@@ -127,12 +127,16 @@ class ToolDialogue(Dialogue):
         return observation, info
 
     def assistant_message(self, said: Answer) -> Message:
-        """Return the message that stores a turn; one that cannot be read becomes text."""
+        """Return the message that stores a turn.
+
+        A turn that cannot be read becomes text; it and an empty one are not trained on.
+        """
         thoughts = said.reasoning or None
         if said.malformed:
             return Message("assistant", _spelled(said), reasoning=thoughts)
         calls = _with_ids(said.tool_calls, self.rounds)
-        return Message("assistant", str(said), True, tool_calls=calls, reasoning=thoughts)
+        trained = bool(calls or said.strip())
+        return Message("assistant", str(said), trained, tool_calls=calls, reasoning=thoughts)
 
     def observation_messages(self, observation: str) -> tuple[Message, ...]:
         """Return the results of the turn's calls, or what the user says to a turn without one."""
@@ -219,10 +223,15 @@ def _has_calls(turn: str) -> TypeGuard[Answer]:
 
 def _with_ids(calls: Sequence[ToolCall], round_number: int) -> tuple[ToolCall, ...]:
     """Return the calls with an id each: the model's own, if it is one within the turn."""
-    seen: set[str] = set()
+    given = {call.id for call in calls}
+    seen = {""}
     numbered: list[ToolCall] = []
     for index, call in enumerate(calls):
-        name = call.id if call.id and call.id not in seen else f"call_{round_number}_{index}"
+        name = call.id
+        if name in seen:
+            name = f"call_{round_number}_{index}"
+            while name in given:  # The model has used it for another call.
+                name += "_"
         seen.add(name)
         numbered.append(replace(call, id=name))
     return tuple(numbered)

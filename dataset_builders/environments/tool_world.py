@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from typing import Any, ClassVar
 
 from dataset_builders.conversation import ROLES, Message
@@ -98,7 +99,8 @@ class ToolWorld(TextEnvironment):
         tasks = self._tasks_of(split) if task_id.startswith(f"{self.name}-") else {}
         if own_id not in tasks:
             raise ConfigError(f"{self.name}: found no task {task_id!r}")
-        *opening, request = _messages(self._object().reset(tasks[own_id]))
+        # A copy: an episode may change its task, and the next one must begin as this one did.
+        *opening, request = _messages(self._object().reset(deepcopy(tasks[own_id])))
         self.opening = tuple(opening)
         return ResetResult(request.content, request.content)
 
@@ -110,7 +112,8 @@ class ToolWorld(TextEnvironment):
                 return StepResult("", ANSWERED, environment.score())
             said = str_of("respond", reply)
         else:
-            said = str_of(move["name"], environment.call(move["name"], move["arguments"]))
+            name, arguments = move["name"], _with_integers(move, environment.tools)
+            said = str_of(name, environment.call(name, arguments))
         if environment.finished:
             return StepResult(said, FINISHED, environment.score())
         return StepResult(said)
@@ -218,6 +221,23 @@ def _check_tools(cls: type[ToolEnvironment], place: str) -> None:
             raise ConfigError(f"{place}: tool {name}: found neither a method {name} nor `call`")
 
 
+def _with_integers(move: Mapping[str, Any], schemas: Sequence[Any]) -> dict[str, Any]:
+    """Return a call's arguments, with 3 for 3.0 as an integer: JSON Schema takes both."""
+    functions = (schema["function"] for schema in schemas)
+    function: Mapping[str, Any] = next((f for f in functions if f["name"] == move["name"]), {})
+    properties = (function.get("parameters") or {}).get("properties", {})
+    return {
+        key: int(value)
+        if isinstance(value, float) and _type_of(properties.get(key)) == "integer"
+        else value
+        for key, value in move["arguments"].items()
+    }
+
+
+def _type_of(schema: object) -> object:
+    return schema.get("type") if isinstance(schema, Mapping) else None
+
+
 def _by_id(tasks: object, what: str) -> dict[str, Mapping[str, Any]]:
     if isinstance(tasks, str) or not isinstance(tasks, Sequence):
         raise DataError(f"{what}: found {type(tasks).__name__}, expected a sequence of tasks")
@@ -246,6 +266,10 @@ def _messages(given: object) -> Iterator[Message]:
             raise EnvironmentFailureError(
                 f"reset: message {index}: found {message!r:.80}, expected role system, user or "
                 "assistant, and content as text"
+            )
+        if extra := sorted(set(message) - {"role", "content"}):
+            raise EnvironmentFailureError(
+                f"reset: message {index}: found {extra[0]}, expected role and content only"
             )
         if index == len(listed) - 1 and role != "user":
             raise EnvironmentFailureError(f"reset: found {role} at the end, expected user")

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from dataset_builders.conversation import Message
 from dataset_builders.environments import EnvironmentSpec, load_environment
+from dataset_builders.environments.references import code_digest
 from dataset_builders.errors import ConfigError
 from dataset_builders.rollouts.episode import Trajectory
 from dataset_builders.rollouts.model_policies import (
@@ -137,6 +138,8 @@ class AgentTaskEvaluator(Evaluator):
             facts["tasks"] = "generated"
         if self._environment.is_own:
             facts["environment"] = self._environment.reference
+            if digest := code_digest(self._environment.place):
+                facts["code"] = digest
         facts["prompt"] = self._environment.wording().label
         if stand_in := self._environment.stand_in():
             facts["data"] = stand_in  # rather than the folder that lacks the real ones

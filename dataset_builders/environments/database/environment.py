@@ -20,7 +20,6 @@ from dataset_builders.environments.base import (
     ResetResult,
     StepResult,
     TextEnvironment,
-    require_episode,
 )
 from dataset_builders.environments.database.agentbench import DATA_NAMES, AgentBenchSource
 from dataset_builders.environments.database.answers import answer_matches
@@ -37,6 +36,7 @@ from dataset_builders.environments.database.scoring import (
 )
 from dataset_builders.environments.database.tables import Backend, Database, StatementError
 from dataset_builders.environments.database.tasks import CHANGE_ANSWER
+from dataset_builders.environments.episode_checks import require_episode
 from dataset_builders.errors import AgentTuningError, ConfigError, DataError, SourceNotFoundError
 
 OPERATION = "Operation"

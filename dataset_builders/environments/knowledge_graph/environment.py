@@ -15,9 +15,9 @@ from dataset_builders.environments.base import (
     ResetResult,
     StepResult,
     TextEnvironment,
-    require_episode,
 )
 from dataset_builders.environments.data import find_data
+from dataset_builders.environments.episode_checks import require_episode
 from dataset_builders.environments.knowledge_graph.endpoint import TIMEOUT, EndpointGraph
 from dataset_builders.environments.knowledge_graph.facts import (
     LABELS,

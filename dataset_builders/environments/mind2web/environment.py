@@ -25,9 +25,9 @@ from dataset_builders.environments.base import (
     ResetResult,
     StepResult,
     TextEnvironment,
-    require_episode,
 )
 from dataset_builders.environments.data import find_data
+from dataset_builders.environments.episode_checks import require_episode
 from dataset_builders.environments.mind2web import made_up
 from dataset_builders.environments.mind2web.dom import Node, parse_page, prune, represent
 from dataset_builders.environments.mind2web.ranks import HINT

@@ -30,9 +30,9 @@ from dataset_builders.environments.base import (
     ResetResult,
     StepResult,
     TextEnvironment,
-    require_episode,
 )
 from dataset_builders.environments.data import find_data
+from dataset_builders.environments.episode_checks import require_episode
 from dataset_builders.environments.operating_system.checks import passes
 from dataset_builders.environments.operating_system.tasks import (
     TRAINING_FILE,

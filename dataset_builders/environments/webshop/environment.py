@@ -23,8 +23,8 @@ from dataset_builders.environments.base import (
     ResetResult,
     StepResult,
     TextEnvironment,
-    require_episode,
 )
+from dataset_builders.environments.episode_checks import require_episode
 from dataset_builders.environments.webshop import pages
 from dataset_builders.environments.webshop.catalogue import Product
 from dataset_builders.environments.webshop.goals import Goal, product_price

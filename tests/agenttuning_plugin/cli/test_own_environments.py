@@ -51,6 +51,22 @@ def test_it_is_validated_collected_evaluated_and_viewed(
     assert (code, out.split()[0]) == (0, "6"), err
 
 
+def test_a_collection_notices_that_the_file_has_changed(run: Run, tmp_path: Path) -> None:
+    given = ["--env", write_guess(tmp_path), "--oracle", "--out", tmp_path / "out", "--json"]
+    code, _, err = run("collect", *given, "--num-tasks", 2)
+    assert code == 0, err
+    write_guess(tmp_path, "round_limit = 4", "round_limit = 5")
+    code, _, err = run("collect", *given)
+    assert code == 1
+    found = one_line(err)
+    assert "environment code: this collection was started with" in found
+    assert found.endswith("or set --accept-changed-code to resume all the same")
+    code, out, err = run("collect", *given, "--accept-changed-code")
+    assert (code, json.loads(out)["session"]["ended"]) == (0, 4), err
+    code, out, err = run("collect", *given)  # What was accepted is the new state.
+    assert (code, json.loads(out)["kept"]) == (0, 6), err
+
+
 def test_it_is_a_suite_and_options_begin_with_its_name(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -65,6 +81,7 @@ def test_it_is_a_suite_and_options_begin_with_its_name(
     lines = (tmp_path / "out" / "transcripts" / "guess.jsonl").read_text().splitlines()
     heading, *records = map(json.loads, lines)
     assert heading["environment"] == "guess.py:Guess"
+    assert len(heading["code"]) == 16  # Of the file: an evaluation is not resumed with another.
     assert len(records) == 2
     assert all("from 1 to 12" in json.dumps(record) for record in records)
     code, out, _ = run("evaluate", *given, "--option", "guess.tops=12")

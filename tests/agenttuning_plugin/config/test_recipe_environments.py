@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agenttuning_plugin import AgentTuningConfig
-from agenttuning_plugin.config.references import resolve_environments
+from agenttuning_plugin.config.references import resolve_references
 from agenttuning_plugin.config.shipped import read_recipe
 from dataset_builders.errors import ConfigError
 from evaluators.tasks.registry import select
@@ -43,6 +43,23 @@ def test_a_file_is_relative_to_the_recipes_folder(
     assert found["agenttuning"]["evaluators"][0]["environment"] == place
 
 
+def test_a_selector_of_turns_is_relative_to_the_recipes_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    (tmp_path / "pick.py").write_text("def first(conversation):\n    return [1]\n")
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        'agenttuning: {agent: {path: a, train_on: "./pick.py:first"}, '
+        'general: [{path: b, train_on: "pick.py:first"}, {path: c, train_on: last}]}'
+    )
+    section = read_recipe(path)["agenttuning"]
+    place = f"{tmp_path}/pick.py:first"
+    assert section["agent"]["train_on"] == section["general"][0]["train_on"] == place
+    assert section["general"][1]["train_on"] == "last"
+
+
 @pytest.mark.parametrize(
     ("evaluator", "message"),
     [
@@ -75,7 +92,7 @@ def test_a_reference_that_is_wrong_is_one_line(
     [{}, *({"agenttuning": each} for each in (3, {"evaluators": 3}, {"evaluators": [3]}))],
 )
 def test_a_recipe_of_another_form_is_left_to_its_checks(tmp_path: Path, cfg: Any) -> None:
-    resolve_environments(cfg, tmp_path)
+    resolve_references(cfg, tmp_path)
 
 
 def test_suites_take_references_beside_the_table(tmp_path: Path) -> None:

@@ -97,6 +97,15 @@ def test_calls_of_one_turn_are_executed_in_order_and_ids_are_unique() -> None:
     assert trajectory.reward == 0.0  # five coins, not three
 
 
+def test_ids_that_a_model_made_up_stay_unique() -> None:
+    made = (call("look", "call_0_1"), call("look"), call("look", "call_0_1"), call("look", "a"))
+    trajectory = played(calls(*made), calls(CLOSE))
+    ids = [each.id for each in trajectory.messages[2].tool_calls]
+    assert ids == ["call_0_1", "call_0_1_", "call_0_2", "a"]
+    results = [m.tool_call_id for m in trajectory.messages if m.role == "tool"]
+    assert results[:4] == ids
+
+
 def test_a_call_after_the_end_is_not_executed() -> None:
     trajectory = played(calls(PAY, CLOSE, PAY))
     last = [(message.role, message.content) for message in trajectory.messages[-3:]]

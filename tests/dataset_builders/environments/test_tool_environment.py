@@ -11,6 +11,7 @@ from typing import Any, Literal
 import pytest
 
 from dataset_builders import ToolEnvironment, tool
+from dataset_builders.endpoints.answer import Answer
 from dataset_builders.environments import load_environment
 from dataset_builders.environments.tool_functions import function_schema, tools_of
 from dataset_builders.environments.tool_schemas import check_schemas
@@ -19,6 +20,7 @@ from dataset_builders.rollouts.episode import Trajectory
 from dataset_builders.rollouts.play import play
 from dataset_builders.rollouts.policy import OraclePolicy, ScriptedPolicy
 from dataset_builders.rollouts.validation import validate
+from dataset_builders.tools import ToolCall
 from tests.support.own_environments import DESK, write_desk
 
 
@@ -179,7 +181,6 @@ def test_the_oracle_plays_calls_and_a_final_text(tmp_path: Path) -> None:
 def test_several_calls_in_a_turn_and_options(tmp_path: Path) -> None:
     from dataset_builders.endpoints.reply import Reply
     from dataset_builders.rollouts.policy import Policy, TurnRequest
-    from dataset_builders.tools import ToolCall
 
     class Caller(Policy):
         async def next_turn(self, request: TurnRequest) -> Reply:
@@ -223,6 +224,11 @@ def test_a_user_answers_and_a_state_ends_it(tmp_path: Path) -> None:
         ("return [system, user]", "return [user, system]", "reset: found system at the end"),
         ("return [system, user]", "return [{'role': 'user'}]", "reset: message 0: found {'role'"),
         ("return [system, user]", "raise OSError('no disk')", "OSError: no disk"),
+        (
+            "return [system, user]",
+            "return [system, user, {'role': 'assistant', 'content': '', 'tool_calls': []}, user]",
+            "reset: message 2: found tool_calls, expected role and content only",
+        ),
         ('yield "pay", {"amount": self.price}', "yield 3", "solution: found 3, expected text"),
         ("    def solution(", "    def solve(", "desk: has no solution"),
     ],
@@ -239,6 +245,34 @@ def test_what_breaks_is_an_error_of_the_task(
     (done,) = play(spec, ["desk-train-a"], OraclePolicy())
     assert (done.exit_reason, done.reward) == ("environment_error", 0.0)
     assert re.search(error.replace("{", r"\{"), done.error), done.error
+
+
+def test_a_whole_float_reaches_an_integer_parameter_as_integer(tmp_path: Path) -> None:
+    turn = Answer("", tool_calls=(ToolCall("pay", '{"amount": 3.0}'),))
+    done = played(write_desk(tmp_path), [turn, "Done."])
+    assert [m.content for m in done.messages if m.role == "tool"] == ["Paid 3."]
+    assert done.reward == 1.0
+
+
+@pytest.mark.parametrize("said", ["", " \n"])
+def test_an_empty_turn_is_answered_and_not_trained_on(tmp_path: Path, said: str) -> None:
+    pay = Answer("", tool_calls=(ToolCall("pay", '{"amount": 3}'),))
+    turns = [Answer(said, reasoning="I pay."), pay, "Done."]
+    done = played(write_desk(tmp_path), turns)
+    spoken = [(m.reasoning, m.trained) for m in done.messages if m.role == "assistant"]
+    assert spoken == [("I pay.", False), (None, True), (None, True)]
+    assert done.messages[3].content == "Error: this turn is empty. Call a tool or write an answer."
+    assert (done.reward, done.valid_rounds, done.num_rounds) == (1.0, 2, 3)
+
+
+def test_an_episode_that_changes_its_task_leaves_the_next_one_alone(tmp_path: Path) -> None:
+    place = write_desk(
+        tmp_path, "return [system, user]", "task['price'] += 1\n        return [system, user]"
+    )
+    dialogue = load_environment(place).make()
+    first, _ = dialogue.reset(options={"task_id": "desk-train-a"})
+    again, _ = dialogue.reset(options={"task_id": "desk-train-a"})
+    assert first == again == "3, please."
 
 
 @pytest.mark.parametrize(

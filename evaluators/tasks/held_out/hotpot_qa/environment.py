@@ -14,8 +14,8 @@ from dataset_builders.environments.base import (
     ResetResult,
     StepResult,
     TextEnvironment,
-    require_episode,
 )
+from dataset_builders.environments.episode_checks import require_episode
 from dataset_builders.errors import ConfigError, DataError, SourceNotFoundError
 from evaluators.tasks.held_out.hotpot_qa.answers import token_f1
 from evaluators.tasks.held_out.hotpot_qa.pages import DistractorStore, Page, PageStore

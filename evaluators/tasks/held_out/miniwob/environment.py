@@ -11,8 +11,8 @@ from dataset_builders.environments.base import (
     ResetResult,
     StepResult,
     TextEnvironment,
-    require_episode,
 )
+from dataset_builders.environments.episode_checks import require_episode
 from dataset_builders.errors import ConfigError, EnvironmentFailureError
 from evaluators.tasks.held_out.miniwob import browser
 from evaluators.tasks.held_out.miniwob.actions import read_command

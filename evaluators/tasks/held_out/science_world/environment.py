@@ -15,8 +15,8 @@ from dataset_builders.environments.base import (
     ResetResult,
     StepResult,
     TextEnvironment,
-    require_episode,
 )
+from dataset_builders.environments.episode_checks import require_episode
 from dataset_builders.errors import ConfigError, EnvironmentFailureError
 from evaluators.tasks.held_out.science_world import demonstrations, simulator
 from evaluators.tasks.held_out.science_world.actions import (

@@ -12,8 +12,8 @@ from dataset_builders.environments.base import (
     ResetResult,
     StepResult,
     TextEnvironment,
-    require_episode,
 )
+from dataset_builders.environments.episode_checks import require_episode
 from dataset_builders.errors import ConfigError, EnvironmentFailureError
 from evaluators.tasks.held_out.web_arena import actions, browser
 from evaluators.tasks.held_out.web_arena.fuzzy import JudgedSame
