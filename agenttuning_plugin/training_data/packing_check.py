@@ -58,7 +58,16 @@ def check_packing(model: Any) -> None:
         leak = leak_of(model)
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"sample_packing: {name} cannot read packed rows: {reason}") from error
+        # Axolotl turns its fused LoRA kernels on by itself, on a CPU too.
+        remedy = (
+            "; without a GPU set lora_mlp_kernel, lora_qkv_kernel, lora_o_kernel and "
+            "lora_embedding_kernel to false"
+            if "not compiled with CUDA" in reason
+            else ""
+        )
+        raise ConfigError(
+            f"sample_packing: {name} cannot read packed rows: {reason}{remedy}"
+        ) from error
     if leak > 1:
         raise ConfigError(
             f"sample_packing: the installed {name} ({attention_of(model)} attention) does not keep "

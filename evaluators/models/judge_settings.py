@@ -16,7 +16,7 @@ class JudgeSettings:
 
     model: str = Field(min_length=1, description="Judge model (MT-Bench, ReWOO).")
     base_url: str | None = Field(
-        default=None, description="Base URL of the judge model.; default: OpenAI's"
+        default=None, description="Base URL of the judge model; default: OpenAI's."
     )
     api_key_env: str = Field(
         default="OPENAI_API_KEY", description="Environment variable with the judge's API key."

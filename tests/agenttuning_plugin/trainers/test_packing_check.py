@@ -107,3 +107,11 @@ def test_training_on_rows_that_leak_ends_before_the_first_step(
     with pytest.raises(ConfigError, match="MambaForCausalLM"):
         trainer.train()
     assert trainer.state.global_step == 0
+
+
+@pytest.mark.skipif(torch.version.cuda is not None, reason="needs a build of torch without CUDA")
+def test_kernels_that_need_a_gpu_are_named_with_the_keys_that_turn_them_off() -> None:
+    model = tiny("Llama")
+    model.register_forward_pre_hook(lambda *_: torch.zeros(1, device="cuda") and None)
+    with pytest.raises(ConfigError, match=r"lora_mlp_kernel.* to false"):
+        check_packing(model)
