@@ -36,7 +36,9 @@ def read_calls(message: Mapping[str, Any], text: str, tools: str) -> SpelledTurn
     named = [call for call in turn.calls if TOOL_NAME.fullmatch(call.name)]
     odd = (call for call in turn.calls if not TOOL_NAME.fullmatch(call.name))
     spelled = (_spelled({"name": call.name, "arguments": call.arguments}) for call in odd)
-    return SpelledTurn(turn.text, tuple(named), (*turn.malformed, *spelled))
+    # Line breaks between spelled calls are no text of the turn.
+    rest = turn.text if turn.text.strip() else ""
+    return SpelledTurn(rest, tuple(named), (*turn.malformed, *spelled))
 
 
 def native_calls(message: Mapping[str, Any], text: str = "") -> SpelledTurn:

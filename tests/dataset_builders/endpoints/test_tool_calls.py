@@ -126,6 +126,7 @@ SPELLED = '<tool_call>\n{"name": "pay", "arguments": {"coins": 1}}\n</tool_call>
         (f"I pay.\n{SPELLED}\nAnd again.\n{SPELLED}", "I pay.\n\nAnd again.", 2, 0),
         (f"<think>\nPerhaps {SPELLED}?\n</think>\n\n{SPELLED}", "", 1, 0),
         ('[TOOL_CALLS] [{"name": "pay", "arguments": {"coins": 1}}]', "", 1, 0),
+        ("\n".join([SPELLED] * 10), "", 10, 0),  # Line breaks between calls are no text.
         ('<tool_call>\n{"name": "pay", "arguments": {"coins": \n</tool_call>', "", 0, 1),
         ('<tool_call>{"name": "pay me", "arguments": {}}</tool_call>', "", 0, 1),
         ("The tool pay takes coins.", "The tool pay takes coins.", 0, 0),
@@ -137,6 +138,7 @@ def test_calls_spelled_in_the_text_are_read(
     pytest.importorskip("transformers")
     reply = ask(said(content=content))
     assert " ".join(reply.text.split()) == " ".join(text.split())
+    assert bool(reply.text) == bool(text)
     assert reply.tool_calls == (ToolCall("pay", '{"coins": 1}'),) * count
     assert len(reply.malformed) == malformed
     assert ("Perhaps" in reply.reasoning) == ("Perhaps" in content)
