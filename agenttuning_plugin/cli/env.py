@@ -75,7 +75,7 @@ def env_new(
         f"wrote {' and '.join(map(str, files))}; next:",
         f"agenttuning env validate {reference}",
         f"agenttuning collect --env {reference} --oracle --out {name}_data",
-        f"agenttuning build --agent {name}_data --general CHAT --out mix",
+        f"agenttuning build --agent {name}_data --general CHAT --num-examples 1000 --out mix",
     ):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
 

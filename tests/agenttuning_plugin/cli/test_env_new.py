@@ -40,7 +40,7 @@ def test_it_is_accepted_as_it_is_and_its_test_passes(
         f"wrote {name}.py and test_{name}.py; next:",
         f"agenttuning env validate {reference}",
         f"agenttuning collect --env {reference} --oracle --out {name}_data",
-        f"agenttuning build --agent {name}_data --general CHAT --out mix",
+        f"agenttuning build --agent {name}_data --general CHAT --num-examples 1000 --out mix",
     ]
     text = (folder / f"{name}.py").read_text()
     assert len(text.splitlines()) < 60
