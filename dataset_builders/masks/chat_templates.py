@@ -287,7 +287,7 @@ def check_tokenizer(tokenizer: Any, name: str) -> None:
     if not getattr(tokenizer, "chat_template", None):
         raise ConfigError(
             f"{name}: the tokenizer has no chat template. Name one: --chat-template, in a recipe "
-            f"agenttuning: {{chat_template: {template_names()[0]}}} or Axolotl's chat_template"
+            "agenttuning: {chat_template: llama-2} or Axolotl's chat_template"
         )
     if not getattr(tokenizer, "is_fast", False):
         raise ConfigError(

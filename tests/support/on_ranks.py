@@ -43,10 +43,15 @@ from evaluators.training.trainer_target import subject_of
 class BrittleEnvironment(DatabaseEnvironment):
     """Breaks at the second task that is played."""
 
+    name = "brittle"
+
+    def task_ids(self, split: str) -> tuple[str, ...]:
+        return tuple(each.replace("database", self.name) for each in super().task_ids(split))
+
     def _begin(self, task_id: str) -> ResetResult:
         if task_id == fixed_order(self.task_ids("test"))[1]:
             raise RuntimeError("the world broke")
-        return super()._begin(task_id)
+        return super()._begin(task_id.replace(self.name, "database"))
 
 
 class BrittleDialogue(DatabaseDialogue):

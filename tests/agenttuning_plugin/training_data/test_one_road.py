@@ -27,7 +27,7 @@ COUNTED: dict[str, tuple[Any, Callable[..., str]]] = {
     "located": (files.locate, lambda path, **_: Path(path).name),
     "detected": (detection.detect_format, lambda spec, *_: Path(spec.path).name),
     "hashed": (files.content_fingerprint, lambda located: located.files[0].name),
-    "parsed": (building._records, lambda located, *_: located.files[0].name),
+    "parsed": (building.every_record, lambda located, *_: located.files[0].name),
     "described": (mix_report.describe_mix, lambda *_: "mix"),
 }
 ONCE = {"agent.jsonl": 1, "general.jsonl": 1}

@@ -111,7 +111,7 @@ def test_an_unusable_tokenizer_is_refused_at_once(make_tokenizer: MakeTokenizer)
     tokenizer.chat_template = None
     with pytest.raises(ConfigError, match=r"no chat template.*chat_template: llama-2"):
         ChatRenderer(tokenizer)
-    with pytest.raises(ConfigError, match="'llama2', expected one of llama-2"):
+    with pytest.raises(ConfigError, match="'llama2', expected one of chatml-tools, llama-2"):
         load_template("llama2")
 
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from dataset_builders.conversation import Message
 from dataset_builders.environments import EnvironmentSpec
-from dataset_builders.environments.base import ResetResult, StepResult, TextEnvironment
+from dataset_builders.environments.base import OracleStep, ResetResult, StepResult, TextEnvironment
 from dataset_builders.environments.dialogue import Dialogue
 from dataset_builders.environments.prompts import Prompt
 from dataset_builders.rollouts.model_policies import BatchingPolicy
@@ -26,6 +26,7 @@ class ScenesEnvironment(TextEnvironment):
 
     name: ClassVar[str] = "scenes"
     idle_action: ClassVar[str] = "wait"
+    isolation = "thread"  # one from elsewhere has processes by default
 
     def task_ids(self, split: str) -> tuple[str, ...]:
         return tuple(f"s-{split}-{scene}" for scene in ("meet", "late", "quick"))
@@ -53,8 +54,11 @@ class ScenesDialogue(Dialogue):
     def own_prompt(cls) -> Prompt:
         return Prompt("own", (Message("user", "Act."), Message("assistant", "Ok.")))
 
-    def parse(self, turn: str) -> str | None:
-        return turn
+    def read(self, said: str) -> str | None:
+        return said
+
+    def write(self, move: OracleStep) -> str:
+        return move.action
 
 
 SCENES = EnvironmentSpec("scenes", place=f"{__name__}:ScenesDialogue")
