@@ -63,7 +63,7 @@ def _alarm() -> Iterator[None]:
 
     begun = time.monotonic()
     handler = signal.signal(signal.SIGALRM, ring)
-    # Another timer, such as pytest-timeout's, goes on afterwards.
+    # Another timer, such as pytest-timeout's, continues afterwards.
     left, interval = signal.setitimer(signal.ITIMER_REAL, TIME_LIMIT)
     try:
         yield
