@@ -16,6 +16,7 @@ from agenttuning_plugin.config.overrides import apply_overrides
 from agenttuning_plugin.config.recipe import AgentTuningSection
 from agenttuning_plugin.config.rules import problems, section_problems
 from agenttuning_plugin.config.shipped import read_recipe
+from agenttuning_plugin.preflight.consistency import check_kernels, check_tool_form
 from agenttuning_plugin.preflight.data import check_data
 from agenttuning_plugin.preflight.endpoint import check_endpoint
 from agenttuning_plugin.trainers.axolotl_recipe import IMPORT, AxolotlCheck, check_plugins
@@ -62,10 +63,14 @@ def _check(cfg: dict[str, Any]) -> Iterator[Finding]:
         yield from axolotl.unknown_keys()
         if all(finding.level == "ok" for finding in plugins):
             yield from axolotl.validate(sound=bool(section) and not rules)
+        if axolotl.validated is not None:
+            yield from check_kernels(axolotl.validated)
     if section:
         tokenizer = yield from _tokenizer(section, axolotl)
         encoding = encoding_of(axolotl.validated, section) if axolotl and tokenizer else None
         yield from check_data(section, tokenizer, encoding)
+        if encoding:
+            yield from guarded("tool calls", lambda: check_tool_form(section, tokenizer, encoding))
         yield from _evaluators(section)
         if section.endpoint:
             yield from check_endpoint(

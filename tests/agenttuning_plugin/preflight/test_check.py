@@ -337,3 +337,30 @@ def test_the_templates_variables_hold_for_check_and_build(
     for text in tokenizer.batch_decode(list(rows["input_ids"])):
         assert "QUIET" in text
         assert "LOUD" not in text
+
+
+def test_calls_as_text_beside_a_template_with_calls_is_named(
+    recipe: dict[str, Any], run_check: Check
+) -> None:
+    section: dict[str, Any] = {
+        "agent": {"path": recipe["agenttuning"]["agent"], "calls_as_text": True}
+    }
+    assert not [each for each in run_check(section) if each.what == "tool calls"]
+    section |= {"chat_template": "chatml-tools"}
+    (warning,) = [each for each in run_check(section) if each.what == "tool calls"]
+    assert warning.level == "warning"
+    assert "calls_as_text: found true, expected false" in warning.detail
+    assert "hermes" in warning.detail
+
+
+def test_kernels_that_need_a_gpu_are_named_where_there_is_none(
+    run_check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    lora = {"adapter": "lora", "lora_r": 4, "lora_alpha": 8, "lora_target_linear": True}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    (warning,) = [each for each in run_check(**lora) if each.what == "device"]
+    assert "lora_mlp_kernel" in warning.detail
+    kernels = {f"lora_{part}_kernel": False for part in ("mlp", "qkv", "o", "embedding")}
+    assert not [each for each in run_check(**lora, **kernels) if each.what == "device"]
