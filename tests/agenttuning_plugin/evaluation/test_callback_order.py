@@ -5,6 +5,10 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+pytest.importorskip("transformers", reason="pip install 'agenttuning-plugin[eval]'")
+
 from transformers import TrainerControl
 from transformers.trainer_callback import CallbackHandler, ProgressCallback
 
