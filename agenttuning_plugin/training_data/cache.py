@@ -13,22 +13,18 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from dataset_builders.masks.chat import ChatRenderer
 from dataset_builders.mixing.preparation import EncodedSources, Encoding
+from dataset_builders.mixing.row_identity import RowIdentity
 from dataset_builders.sources.loading import ResolvedSource
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
-
-ENCODER_VERSION = 2
-"""Raised when the same conversations come to be encoded into other rows."""
 
 _PARTS = ("agent", "general", "holdout")
 _INDICES = ("agent_index", "general_index")
@@ -43,19 +39,11 @@ def cache_key(
     """Hash everything that the encoded rows depend on, 32 hexadecimal digits.
 
     Raises:
-        ConfigError: The tokenizer cannot be used, see `ChatRenderer`.
+        ConfigError: The tokenizer cannot be used, see `RowIdentity.parts`.
     """
-    parts = {
-        "version": ENCODER_VERSION,
-        "agent": [source.fingerprint for source in agent],
-        "general": [source.fingerprint for source in general],
-        "tokenizer": tokenizer.backend_tokenizer.to_str(),
-        "template": tokenizer.chat_template,
-        "special": [tokenizer.bos_token, tokenizer.eos_token],
-        "encoding": asdict(encoding),
-    }
-    if ChatRenderer(tokenizer, encoding.end_of_turn).rewrites_history:
-        parts["rows"] = "auto"  # Entries of before it was the default hold other rows.
+    parts = RowIdentity(tokenizer, encoding).parts
+    parts["agent"] = [source.fingerprint for source in agent]
+    parts["general"] = [source.fingerprint for source in general]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
