@@ -10,6 +10,7 @@ package loads no environment and registers nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib import import_module
@@ -196,14 +197,8 @@ class EnvironmentSpec:
 
     def task_ids(self, split: str) -> tuple[str, ...]:
         """Return the task ids of a split; see `TextEnvironment.task_ids`."""
-        environment = self.world()
-        try:
-            if not self.is_own:
-                return environment.task_ids(split)
-            ids = guarded(self.reference, "task_ids", lambda: environment.task_ids(split))
-        finally:
-            environment.close()
-        return checked_ids(self.reference, f"{self.name}-{split}-", ids)
+        with closing(self.world()) as world:
+            return self._ids_of(world, split)
 
     def check_splits(self) -> None:
         """Check the tasks of an environment that is not the paper's; see `check_splits`.
@@ -212,9 +207,14 @@ class EnvironmentSpec:
             DataError: Ids are wrong or repeated, or two splits share a task.
         """
         if self.is_own:
-            world = self.world()
-            check_splits(self.reference, world, self.task_ids)
-            world.close()
+            with closing(self.world()) as world:  # One, as it may read its tasks from a file.
+                check_splits(self.reference, world, partial(self._ids_of, world))
+
+    def _ids_of(self, world: TextEnvironment, split: str) -> tuple[str, ...]:
+        if not self.is_own:
+            return world.task_ids(split)
+        ids = guarded(self.reference, "task_ids", lambda: world.task_ids(split))
+        return checked_ids(self.reference, f"{self.name}-{split}-", ids)
 
 
 def load_environment(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
+from functools import cache
 from types import MethodType
 from typing import Any, TypeVar, get_type_hints
 
@@ -35,8 +36,11 @@ def tools_of(owner: type) -> list[Callable[..., Any]]:
     return list(found.values())
 
 
+@cache
 def function_schema(method: Callable[..., Any]) -> dict[str, Any]:
-    """Return a method's schema in the OpenAI format.
+    """Return a method's schema in the OpenAI format; the same object each time, not to be changed.
+
+    Cached, because an environment is asked for its tools at every call.
 
     Raises:
         ConfigError: It has no docstring, a parameter without a type hint, or one that JSON has not.
