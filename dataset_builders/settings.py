@@ -151,20 +151,21 @@ def field_of(model: Any, name: str, **changes: Any) -> Any:
         changes: Arguments of pydantic's `Field` that differ.
     """
     info = fields_of(model)[name]
-    kept = {
-        key: getattr(each, key)
-        for each in info.metadata
-        for key in ("ge", "gt", "le", "lt", "min_length")
-        if getattr(each, key, None) is not None
+    kept: dict[str, Any] = {"description": info.description, **bounds_of(info)}
+    if "default" not in changes:
+        kind = "default_factory" if info.default_factory else "default"
+        kept[kind] = getattr(info, kind)
+    return Field(**{**kept, **changes})
+
+
+def bounds_of(field: FieldInfo) -> dict[str, Any]:
+    """Return the bounds of a field, by the names of pydantic's `Field`, such as `ge`."""
+    return {
+        name: value
+        for each in field.metadata
+        for name in ("ge", "gt", "le", "lt", "min_length")
+        if (value := getattr(each, name, None)) is not None
     }
-    default = (
-        {"default_factory": info.default_factory}
-        if info.default_factory
-        else {"default": info.default}
-    )
-    if "default" in changes:
-        default = {}
-    return Field(**{"description": info.description, **kept, **default, **changes})
 
 
 def keys_beside(model: Any, place: Sequence[str | int]) -> list[str]:

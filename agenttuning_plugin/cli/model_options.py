@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from agenttuning_plugin.cli.request_options import json_fields
-from dataset_builders.settings import fields_of
+from dataset_builders.settings import bounds_of, fields_of
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _BOUNDS = {"ge": "min", "le": "max"}
@@ -82,12 +82,7 @@ class OptionGroup:
         return found
 
     def _option(self, parameter: str, info: FieldInfo) -> Any:
-        bounds = {
-            _BOUNDS[kind]: value
-            for each in info.metadata
-            for kind in _BOUNDS
-            if (value := getattr(each, kind, None)) is not None
-        }
+        bounds = {_BOUNDS[k]: value for k, value in bounds_of(info).items() if k in _BOUNDS}
         return typer.Option(
             _flag(parameter), help=info.description, rich_help_panel=self.panel, **bounds
         )

@@ -9,8 +9,6 @@ from agenttuning_plugin.config.findings import Finding
 from agenttuning_plugin.config.recipe import AgentTuningSection
 from dataset_builders.mixing.preparation import Encoding
 
-_KERNELS = tuple(f"lora_{part}_kernel" for part in ("mlp", "qkv", "o", "embedding"))
-
 
 def check_tool_form(
     section: AgentTuningSection, tokenizer: Any, encoding: Encoding
@@ -43,7 +41,9 @@ def check_kernels(cfg: Any) -> Iterator[Finding]:
     """
     import torch
 
-    on = [name for name in _KERNELS if cfg.get(name)]
+    from agenttuning_plugin.training_data.packing_check import FUSED_KERNELS
+
+    on = [name for name in FUSED_KERNELS if cfg.get(name)]
     if on and not torch.cuda.is_available():
         detail = f"{', '.join(on)}: found no GPU, which they need: set them to false to train here"
         yield Finding("device", detail, "warning")

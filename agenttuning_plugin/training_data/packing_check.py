@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 _FIRST, _SECOND = 24, 16
 """Tokens of the two documents."""
 
+FUSED_KERNELS = tuple(f"lora_{part}_kernel" for part in ("mlp", "qkv", "o", "embedding"))
+"""Axolotl's keys of fused LoRA kernels, which need a GPU."""
+
 
 class PackingCheck(TrainerCallback):
     """Callback that rejects packed rows if the model would mix their documents.
@@ -60,8 +63,7 @@ def check_packing(model: Any) -> None:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         # Axolotl turns its fused LoRA kernels on by itself, on a CPU too.
         remedy = (
-            "; without a GPU set lora_mlp_kernel, lora_qkv_kernel, lora_o_kernel and "
-            "lora_embedding_kernel to false"
+            f"; without a GPU set {', '.join(FUSED_KERNELS[:-1])} and {FUSED_KERNELS[-1]} to false"
             if "not compiled with CUDA" in reason
             else ""
         )
