@@ -12,8 +12,9 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "evaluators": ("environment", "name"),
     "agent": ("train_on",),
     "general": ("train_on",),
+    "endpoint": ("suites",),
 }
-"""Keys whose value may be a reference, in the entries of a key of the section."""
+"""Keys whose value may be a reference or a list of them, in the entries of a section's key."""
 
 
 def resolve_references(cfg: Mapping[str, Any], folder: Path) -> None:
@@ -29,9 +30,17 @@ def resolve_references(cfg: Mapping[str, Any], folder: Path) -> None:
     section = cfg.get("agenttuning")
     for entry, key in _entries(section) if isinstance(section, Mapping) else ():
         value = entry.get(key)
-        if isinstance(value, str) and is_relative_file(value):
-            here, there = resolve(value), resolve(value, folder)
-            entry[key] = here if _is_there(here) and not _is_there(there) else there
+        if isinstance(value, list):
+            entry[key] = [_absolute(each, folder) for each in value]
+        elif value is not None:
+            entry[key] = _absolute(value, folder)
+
+
+def _absolute(value: Any, folder: Path) -> Any:
+    if not isinstance(value, str) or not is_relative_file(value):
+        return value
+    here, there = resolve(value), resolve(value, folder)
+    return here if _is_there(here) and not _is_there(there) else there
 
 
 def _entries(section: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,16 @@ def test_a_reference_that_is_wrong_is_one_line(
     [{}, *({"agenttuning": each} for each in (3, {"evaluators": 3}, {"evaluators": [3]}))],
 )
 def test_a_recipe_of_another_form_is_left_to_its_checks(tmp_path: Path, cfg: Any) -> None:
+    before = deepcopy(cfg)
     resolve_references(cfg, tmp_path)
+    assert cfg == before
+
+
+def test_suites_of_an_endpoint_are_relative_to_the_recipes_folder(tmp_path: Path) -> None:
+    place = write_guess(tmp_path)
+    cfg = {"agenttuning": {"endpoint": {"suites": [f"./{Path(place).name}", "database", 3]}}}
+    resolve_references(cfg, tmp_path)
+    assert cfg["agenttuning"]["endpoint"]["suites"] == [place, "database", 3]
 
 
 def test_suites_take_references_beside_the_table(tmp_path: Path) -> None:
