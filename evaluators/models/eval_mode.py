@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from evaluators.models.compiled import uncompiled
+from evaluators.models.four_bit import keep_trainable
 from evaluators.models.prefix_cache import weights_frozen
 from evaluators.models.target import EvalTarget
 
@@ -42,6 +43,7 @@ def evaluation_mode(subject: EvalTarget) -> Iterator[None]:
     use_cache = getattr(model.config, "use_cache", None)
     sides = tokenizer.padding_side, tokenizer.truncation_side
     states = _random_states()
+    keep_trainable(model)
     try:
         model.eval()
         called = (model, None if subject.in_step is None else subject.in_step.module)
