@@ -17,6 +17,7 @@ from agenttuning_plugin.cli import evaluate as cli_evaluate
 from agenttuning_plugin.cli import instructions as cli_instructions
 from agenttuning_plugin.cli import mix as cli_mix
 from agenttuning_plugin.cli import results as cli_view
+from agenttuning_plugin.cli import serve as cli_serve
 from agenttuning_plugin.cli.common import (
     ApiKeyEnv,
     EndOfTurn,
@@ -83,6 +84,7 @@ app.command()(cli_evaluate.evaluate)
 app.command()(cli_view.compare)
 app.command("errors")(cli_view.list_errors)
 app.command()(cli_view.view)
+app.command()(cli_serve.serve)
 
 
 @app.command()
