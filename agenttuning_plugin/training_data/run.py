@@ -159,6 +159,7 @@ class TrainingRun(BuiltMix):
             holdout=self.eval_dataset,
             packed=self.packing is not None,
             end_of_turn=self.end_of_turn,
+            mix=self,
         )
 
     def log_losses(self) -> None:
