@@ -147,6 +147,7 @@ ROOMS = {
     "agenttuning_plugin": (
         "console",
         "config",
+        "estimates",
         "reports",
         "evaluation",
         "training_data",
