@@ -151,6 +151,7 @@ ROOMS = {
         "evaluation",
         "training_data",
         "trainers",
+        "export",
         "preflight",
         "demo",
         "cli",

@@ -1,4 +1,4 @@
-"""Trainer callbacks of a run: packing check, loss normalization, evaluators."""
+"""Trainer callbacks of a run: packing check, loss normalization, evaluators, model card."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ def make_callbacks(
     holdout: Dataset | None,
     packed: bool,
     end_of_turn: Sequence[str] = (),
+    recipe: str = "",
 ) -> list[TrainerCallback]:
     """Create a section's callbacks for a trainer, in the order in which they must run.
 
@@ -28,6 +29,7 @@ def make_callbacks(
         holdout: Rows that `general_loss` is measured on, or none.
         packed: Whether rows are packed.
         end_of_turn: Tokens beside eos that end a turn.
+        recipe: Path of the Axolotl recipe, for the model card; none with another trainer.
 
     Raises:
         AgentTuningError: The trainer cannot normalize its loss as the section says, or an
@@ -36,6 +38,7 @@ def make_callbacks(
     from agenttuning_plugin.evaluation.endpoint_callback import EndpointCallback
     from agenttuning_plugin.evaluation.from_config import schedules
     from agenttuning_plugin.training_data.loss_normalization import LossNormalization
+    from agenttuning_plugin.training_data.model_record import ModelRecord
     from agenttuning_plugin.training_data.packing_check import PackingCheck
     from evaluators.training.callback import EvaluatorCallback
 
@@ -48,4 +51,5 @@ def make_callbacks(
         found, unavailable = schedules(section, holdout)
         policy = section.evaluation
         made.append(EvaluatorCallback(trainer, found, end_of_turn, policy, unavailable))
-    return [*made, *beside]
+    # Last, for a card with all figures.
+    return [*made, *beside, ModelRecord(trainer, section, end_of_turn, recipe)]
