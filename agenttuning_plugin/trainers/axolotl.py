@@ -152,6 +152,7 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             packed=bool(cfg.sample_packing),
             end_of_turn=tuple(cfg.eot_tokens or ()),
             recipe=str(cfg.axolotl_config_path or ""),
+            mix=self._run,
         )
 
     def post_train(self, cfg: Any, model: Any) -> None:
