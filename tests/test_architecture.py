@@ -152,6 +152,7 @@ ROOMS = {
         "evaluation",
         "training_data",
         "trainers",
+        "export",
         "preflight",
         "demo",
         "cli",
