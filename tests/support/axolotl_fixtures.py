@@ -28,6 +28,9 @@ NO_GPU: dict[str, Any] = {
     "deepspeed": None,
     "fsdp_version": None,
     "fsdp_config": None,
+    "quantize_moe_experts": None,
+    "use_ray": None,
+    "ray_num_workers": None,
     "dataloader_num_workers": 0,
     "dataset_num_proc": 1,
 }
@@ -127,38 +130,55 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("prepared")
 
 
+def cpu_recipe(
+    name: str, base: Path, sources: dict[str, dict[str, Any]], folder: Path, **changes: Any
+) -> Path:
+    """Write a copy of a shipped recipe that runs here for two steps.
+
+    Args:
+        name: The recipe.
+        base: Folder of a tiny model.
+        sources: Keys of `agent` and `general` to change.
+        folder: Where it, its output and its encoded data go.
+        changes: Further keys; None: left out.
+    """
+    recipe: dict[str, Any] = yaml.safe_load((RECIPES / f"{name}.yaml").read_text("utf-8"))
+    for part, keys in sources.items():
+        recipe["agenttuning"][part] |= keys
+    recipe["agenttuning"]["holdout"] = 4
+    for evaluator in recipe["agenttuning"].get("evaluators", []):
+        evaluator["every"] = 2
+        if evaluator["type"] == "agent_task":
+            evaluator["num_tasks"] = 2
+    recipe |= NO_GPU | (NO_FUSED_LORA if "adapter" in recipe else {})
+    recipe |= {
+        "base_model": str(base),
+        "output_dir": str(folder / "out"),
+        "dataset_prepared_path": str(folder / "prepared"),
+        "sequence_len": 1024,
+        "max_steps": 2,
+        "micro_batch_size": 1,
+        "gradient_accumulation_steps": 1,
+        "save_steps": 2,
+        "logging_steps": 1,
+    }
+    recipe |= {"eval_steps": 2} if "eval_steps" in recipe else {}
+    recipe |= changes
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({k: v for k, v in recipe.items() if v is not None}))
+    return path
+
+
 @pytest.fixture
 def on_cpu(
     llama_dir: Path, hub_data: dict[str, Path], prepared: Path, tmp_path: Path
 ) -> Callable[..., Path]:
-    """Make a copy of a shipped recipe that runs here for two steps."""
+    """Make a copy of a shipped recipe of Llama-2 that runs here for two steps."""
 
     def write(name: str, **changes: Any) -> Path:
-        recipe: dict[str, Any] = yaml.safe_load((RECIPES / f"{name}.yaml").read_text("utf-8"))
-        for part, path in hub_data.items():
-            recipe["agenttuning"][part] |= {"path": str(path), "limit": LIMIT}
-        recipe["agenttuning"]["holdout"] = 4
-        for evaluator in recipe["agenttuning"].get("evaluators", []):
-            evaluator["every"] = 2
-            if evaluator["type"] == "agent_task":
-                evaluator["num_tasks"] = 2
-        recipe |= NO_GPU | (NO_FUSED_LORA if "adapter" in recipe else {})
-        recipe |= {
-            "base_model": str(llama_dir),
-            "output_dir": str(tmp_path / "out"),
-            "dataset_prepared_path": str(prepared),
-            "sequence_len": 1024,
-            "max_steps": 2,
-            "micro_batch_size": 1,
-            "gradient_accumulation_steps": 1,
-            "save_steps": 2,
-            "logging_steps": 1,
-        }
-        recipe |= {"eval_steps": 2} if "eval_steps" in recipe else {}
-        recipe |= changes
-        path = tmp_path / f"{name}.yaml"
-        path.write_text(yaml.safe_dump({k: v for k, v in recipe.items() if v is not None}))
-        return path
+        sources = {part: {"path": str(path), "limit": LIMIT} for part, path in hub_data.items()}
+        changes = {"dataset_prepared_path": str(prepared), **changes}
+        return cpu_recipe(name, llama_dir, sources, tmp_path, **changes)
 
     return write
 
