@@ -11,6 +11,7 @@ import typer
 
 from agenttuning_plugin import __version__
 from agenttuning_plugin.cli import adopt as cli_adopt
+from agenttuning_plugin.cli import check as cli_check
 from agenttuning_plugin.cli import collect as cli_collect
 from agenttuning_plugin.cli import env as cli_env
 from agenttuning_plugin.cli import evaluate as cli_evaluate
@@ -75,6 +76,7 @@ def options(
     """AgentTuning for Axolotl and TRL: agent skills without loss of general ability."""
 
 
+app.command()(cli_check.check)
 app.command()(cli_collect.collect)
 app.command()(cli_adopt.adopt)
 app.command()(cli_mix.build)
@@ -98,32 +100,6 @@ def demo(
         steps.prepare(console)
     else:
         steps.run(console)
-
-
-@app.command()
-def check(
-    recipe: Annotated[Path, typer.Argument(help="An Axolotl recipe.")], as_json: Json = False
-) -> None:
-    """Report all problems of a recipe; exit code 1 if there is an error."""
-    from agenttuning_plugin.preflight.check import check as run_check
-
-    findings = run_check(recipe)
-    wrong = [finding for finding in findings if finding.level == "error"]
-    if as_json:
-        found = [finding.as_json() for finding in findings]
-        emit({"recipe": str(recipe), "ok": not wrong, "findings": found})
-        raise typer.Exit(1 if wrong else 0)
-    colours = {"ok": "green", "warning": "yellow"}
-    for finding in findings:
-        if colour := colours.get(finding.level):
-            line = f"[{colour}]{finding.level}[/{colour}]  {finding.what}: {plain(finding.detail)}"
-            console.print(line, soft_wrap=True)
-    for finding in wrong:
-        detail = finding.detail.removeprefix(f"{recipe}: ")
-        beginning = "" if detail.startswith(str(recipe)) else f"{recipe}: "
-        line = f"[bold red]error:[/bold red] {plain(beginning + detail)}"
-        errors.print(line, soft_wrap=True)
-    raise typer.Exit(1 if wrong else 0)
 
 
 @recipe_app.command("list")

@@ -63,10 +63,10 @@ its rows when they are encoded and sets the number of steps, exact without sampl
 about 0.2 % short with it. To convert an ordinary Axolotl YAML, see [adopt](../guides/adopt.md).
 
 `agenttuning check recipe.yaml` reports all problems in one run, with the functions that a run
-uses: it validates the recipe with the installed Axolotl, reads and encodes the first
-conversations of each local source, and creates the evaluators. Problems that would stop a run
+uses: it validates the recipe with the installed Axolotl, builds the rows of a sample of each
+source (of everything with `--full`), and creates the evaluators. Problems that would stop a run
 or make it train something else are errors and give exit code 1; warnings do not. `--json` prints
-the findings for scripts.
+[findings and figures](files.md) for scripts.
 
 From Axolotl's own keys the plugin takes `sequence_len`, `excess_length_strategy`,
 `sample_packing`, `eot_tokens`, `max_steps`, the batch sizes, `seed` and

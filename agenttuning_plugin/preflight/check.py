@@ -6,76 +6,103 @@ checked from outside. Everything is checked in one pass, by the functions that t
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+import re
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from agenttuning_plugin.config.evaluation import AgentTaskConfig
 from agenttuning_plugin.config.findings import Finding, errors_in, guarded
 from agenttuning_plugin.config.overrides import apply_overrides
 from agenttuning_plugin.config.recipe import AgentTuningSection
 from agenttuning_plugin.config.rules import problems, section_problems
 from agenttuning_plugin.config.shipped import read_recipe
-from agenttuning_plugin.preflight.consistency import check_kernels, check_tool_form
-from agenttuning_plugin.preflight.data import check_data
+from agenttuning_plugin.preflight.consistency import check_kernels
 from agenttuning_plugin.preflight.endpoint import check_endpoint
+from agenttuning_plugin.preflight.evaluators import check_evaluators
+from agenttuning_plugin.preflight.planned import PlannedRun, check_planned
+from agenttuning_plugin.preflight.report import Report
 from agenttuning_plugin.trainers.axolotl_recipe import IMPORT, AxolotlCheck, check_plugins
-from agenttuning_plugin.trainers.axolotl_settings import encoding_of
+from agenttuning_plugin.trainers.axolotl_settings import run_settings
+from agenttuning_plugin.training_data.settings import RunSettings
 from dataset_builders.errors import AgentTuningError
 from dataset_builders.masks.chat_templates import load_template
 from dataset_builders.masks.template_variables import set_template_variables
 from dataset_builders.stdio import silenced
 
-if TYPE_CHECKING:
-    from agenttuning_plugin.evaluation.from_config import Config
+_LAUNCH = re.compile(r"^#.*--num[-_]processes[ =](\d+)", re.MULTILINE)
 
 
 def check(path: Path) -> list[Finding]:
+    """Check a recipe on a sample of its data; see `recipe_report`."""
+    return recipe_report(path).findings
+
+
+def recipe_report(path: Path, *, full: bool = False, processes: int | None = None) -> Report:
     """Check a recipe.
 
+    Args:
+        path: An Axolotl recipe.
+        full: Whether to read and encode all data, hub data too; the run's cache is used and filled.
+        processes: Processes that training is started with; none: see `launched_processes`.
+
     Returns:
-        All findings, in order; each error states in one line what was found and what was expected.
+        Findings and figures; each error states in one line what was found and what was expected.
     """
+    report = Report(str(path), full)
     with silenced():
         try:
             cfg = read_recipe(path)
             apply_overrides(cfg)
         except AgentTuningError as error:
-            return errors_in("recipe", [" ".join(str(error).split())])
-        return list(_check(cfg))
+            report.add("recipe", errors_in("recipe", [" ".join(str(error).split())]))
+        else:
+            _check(cfg, report, processes or launched_processes(path))
+    return report
 
 
-def _check(cfg: dict[str, Any]) -> Iterator[Finding]:
+def _check(cfg: dict[str, Any], report: Report, processes: int) -> None:
+    section, axolotl = _recipe(cfg, report)
+    if section is None:
+        return
+    tokenizer = settings = None
+    if axolotl is not None and axolotl.validated is not None:
+        report.add("recipe", axolotl.normalize())
+        found: list[Any] = []
+        report.add("data", _tokenizer(section, axolotl, found))
+        tokenizer = next(iter(found), None)
+        settings = _settings(axolotl.validated, section, report.full, processes)
+    check_planned(PlannedRun(section, tokenizer, settings), report)
+    report.add("evaluators", check_evaluators(section))
+    if section.endpoint:
+        kwargs = section.chat_template_kwargs
+        report.add("evaluators", check_endpoint(cfg, section.endpoint, tokenizer, kwargs))
+
+
+def _recipe(
+    cfg: dict[str, Any], report: Report
+) -> tuple[AgentTuningSection | None, AxolotlCheck | None]:
+    """Check the recipe's keys; return its section and what Axolotl makes of it, where valid."""
     plugins = list(check_plugins(cfg))
-    yield from plugins
+    report.add("recipe", plugins)
     section, wrong = section_problems(cfg)
-    yield from errors_in("section", wrong)
+    report.add("recipe", errors_in("section", wrong))
     if section:
-        yield Finding("section", f"agenttuning: eta {section.eta}")
+        report.add("recipe", [Finding("section", f"agenttuning: eta {section.eta}")])
     rules = problems(cfg, section)
-    yield from errors_in("rules", rules)
+    report.add("recipe", errors_in("rules", rules))
     if section and section.chat_template:
         name = section.chat_template
-        yield from guarded("chat template", lambda: _template(name))
-    axolotl = None
-    if not any(finding.what == IMPORT for finding in plugins):
-        axolotl = AxolotlCheck(cfg)
-        yield from axolotl.unknown_keys()
-        if all(finding.level == "ok" for finding in plugins):
-            yield from axolotl.validate(sound=bool(section) and not rules)
-        if axolotl.validated is not None:
-            yield from check_kernels(axolotl.validated)
-    if section:
-        tokenizer = yield from _tokenizer(section, axolotl)
-        encoding = encoding_of(axolotl.validated, section) if axolotl and tokenizer else None
-        yield from check_data(section, tokenizer, encoding)
-        if encoding:
-            yield from guarded("tool calls", lambda: check_tool_form(section, tokenizer, encoding))
-        yield from _evaluators(section)
-        if section.endpoint:
-            yield from check_endpoint(
-                cfg, section.endpoint, tokenizer, section.chat_template_kwargs
-            )
+        report.add("recipe", guarded("chat template", lambda: _template(name)))
+    if any(finding.what == IMPORT for finding in plugins):
+        return section, None
+    axolotl = AxolotlCheck(cfg)
+    report.add("recipe", axolotl.unknown_keys())
+    if all(finding.level == "ok" for finding in plugins):
+        report.add("recipe", axolotl.validate(sound=bool(section) and not rules))
+    if axolotl.validated is not None:
+        report.add("device", check_kernels(axolotl.validated))
+    return section, axolotl
 
 
 def _template(name: str) -> Iterator[Finding]:
@@ -84,49 +111,45 @@ def _template(name: str) -> Iterator[Finding]:
 
 
 def _tokenizer(
-    section: AgentTuningSection, axolotl: AxolotlCheck | None
-) -> Generator[Finding, None, Any]:
-    """Load the run's tokenizer with its template's variables; None if it cannot be loaded."""
-    if axolotl is None or axolotl.validated is None:
-        return None
-    yield from axolotl.normalize()
+    section: AgentTuningSection, axolotl: AxolotlCheck, found: list[Any]
+) -> Iterator[Finding]:
+    """Load the run's tokenizer with its template's variables, into a list."""
     try:
         tokenizer = axolotl.tokenizer()
     except AgentTuningError as error:
         yield Finding("tokenizer", f"{error}; no row was encoded", "warning")
-        return None
+        return
     try:
         set_template_variables(tokenizer, section.chat_template_kwargs)
     except AgentTuningError as error:
         yield Finding("chat template", f"agenttuning.{error}", "error")
-        return None
-    return tokenizer
+        return
+    found.append(tokenizer)
 
 
-def _evaluators(section: AgentTuningSection) -> Iterator[Finding]:
-    """Create each evaluator as in a run: its requirements must be met here."""
-    from evaluators.tasks.general_loss import GeneralLossEvaluator
+def _settings(cfg: Any, section: AgentTuningSection, full: bool, processes: int) -> RunSettings:
+    from axolotl.common.const import DEFAULT_DATASET_PREPARED_PATH
 
-    primary: dict[str, str] = {}
-    for config in section.evaluators:
-        if config.type == "general_loss":
-            primary[config.key] = GeneralLossEvaluator.primary
-            yield Finding("evaluator", f"general_loss, {section.holdout} conversations")
-            continue
-        yield from guarded(f"evaluator {config.key}", lambda: _evaluator(config, primary))  # noqa: B023
-    yield from guarded("evaluation", lambda: _policy(section, primary))
+    cache = Path(cfg.dataset_prepared_path or DEFAULT_DATASET_PREPARED_PATH) if full else None
+    settings = run_settings(cfg, section, cache)
+    # Processes of one tensor- or context-parallel group share their data.
+    shared = (cfg.tensor_parallel_size or 1) * (cfg.context_parallel_size or 1)
+    world = max(settings.batch.world, processes // shared)
+    return replace(settings, batch=replace(settings.batch, world=world))
 
 
-def _evaluator(config: Config, primary: dict[str, str]) -> Iterator[Finding]:
-    from agenttuning_plugin.evaluation.from_config import make_evaluator
+def launched_processes(path: Path) -> int:
+    """Return the number of processes that training is started with.
 
-    primary[config.key] = make_evaluator(config, None).primary
-    detail = config.key
-    if isinstance(config, AgentTaskConfig):
-        detail = f"{config.environment}/{config.split}, {config.num_tasks} tasks"
-    yield Finding("evaluator", detail)
+    It is what the recipe's comments say, as `accelerate launch --num_processes 8`; otherwise one
+    per GPU of this machine.
 
+    Args:
+        path: A recipe or script.
+    """
+    stated = _LAUNCH.search(path.read_text("utf-8", errors="replace"))
+    if stated:
+        return int(stated[1])
+    import torch
 
-def _policy(section: AgentTuningSection, primary: dict[str, str]) -> list[Finding]:
-    section.check_evaluation(primary)
-    return []
+    return max(1, torch.cuda.device_count())

@@ -16,6 +16,7 @@ from typing import Any
 from agenttuning_plugin.config.evaluation import ReplayConfig
 from agenttuning_plugin.config.findings import Finding, guarded
 from agenttuning_plugin.config.recipe import AgentTuningSection
+from agenttuning_plugin.preflight.sample import is_here, local_copy, needed_sides
 from dataset_builders.conversation import Conversation
 from dataset_builders.errors import SourceNotFoundError
 from dataset_builders.mixing.eta_schedule import QuotaStage
@@ -23,12 +24,11 @@ from dataset_builders.mixing.losses import loss_warnings
 from dataset_builders.mixing.planning import Plan
 from dataset_builders.mixing.pools import weighted_pools
 from dataset_builders.mixing.preparation import Encoding, prepare
-from dataset_builders.readers.files import looks_local
 from dataset_builders.sources.inputs import resolve_evaluation_source, resolve_source
 from dataset_builders.sources.loading import SourceSpec, stream_source
 
-SAMPLE = 64
-"""Conversations read per source, and encoded if there is a tokenizer."""
+LOOKED_AT = 64
+"""Conversations of each source whose content is looked at."""
 
 _ACTION = re.compile(r"^\W*(thought|think|action|act|operation)\s*:|<tool_call>", re.I | re.M)
 _MOSTLY = 0.5
@@ -63,39 +63,46 @@ class Side:
 
 
 def check_data(
-    section: AgentTuningSection, tokenizer: Any, encoding: Encoding | None
+    section: AgentTuningSection, agent: Side, general: Side, *, fetch: bool = False
 ) -> Iterator[Finding]:
-    """Read a sample of the sources.
+    """Read the first conversations of each source.
 
     Args:
         section: The recipe's section.
-        tokenizer: The run's tokenizer, or none: then no row is encoded.
-        encoding: Settings of the run's rows, or none, likewise.
+        agent: Receives what was read of the agent data.
+        general: The same of general data.
+        fetch: Whether to fetch hub data that is not in the cache.
     """
-    shares = [section.eta, *(stage.eta for stage in section.eta_stages)]
-    agent, general = Side("agent"), Side("general")
-    if max(shares) > 0:
-        yield from _read(agent, section.agent, all_of_it=bool(section.task_weights))
-    if min(shares) < 1 or section.holdout:
-        yield from _read(general, section.general, at_least=section.holdout + 1)
+    sides = needed_sides(section)
+    if "agent" in sides:
+        yield from _read(agent, section.agent, fetch, all_of_it=bool(section.task_weights))
+    if "general" in sides:
+        yield from _read(general, section.general, fetch, at_least=section.holdout + 1)
     yield from _holdout(general, section.holdout)
     yield from guarded("task weights", lambda: _task_weights(agent, section.task_weights))
     yield from _shared_files(agent, general)
     yield from _replayed(agent, section)
     yield from _swapped(agent, general)
-    for side in (agent, general):
-        if side.sample and tokenizer is not None and encoding is not None:
-            yield from guarded(f"{side.name} rows", lambda: _rows(side, tokenizer, encoding))  # noqa: B023
 
 
 def _read(
-    side: Side, specs: Iterable[SourceSpec], *, at_least: int = 0, all_of_it: bool = False
+    side: Side,
+    specs: Iterable[SourceSpec],
+    fetch: bool,
+    *,
+    at_least: int = 0,
+    all_of_it: bool = False,
 ) -> Iterator[Finding]:
     what = f"{side.name} source"
     seen: set[bytes] = set()
     for spec in specs:
         before = len(side.sample)
-        yield from guarded(what, lambda: _source(side, spec, at_least, all_of_it, seen))  # noqa: B023
+        if not fetch and not is_here(spec):
+            side.remote.append(spec)
+            detail = f"{spec.path}, fetched from the hub when training starts; not read here"
+            yield Finding(what, detail)
+        else:
+            yield from guarded(what, lambda: _source(side, spec, at_least, all_of_it, seen))  # noqa: B023
         if len(side.sample) == before:
             side.complete = False
     side.different = len(seen)
@@ -104,13 +111,8 @@ def _read(
 def _source(
     side: Side, spec: SourceSpec, at_least: int, all_of_it: bool, seen: set[bytes]
 ) -> Iterator[Finding]:
-    if not (looks_local(spec.path) or Path(spec.path).expanduser().exists()):
-        side.remote.append(spec)
-        detail = f"{spec.path}, fetched from the hub when training starts; not read here"
-        yield Finding(f"{side.name} source", detail)
-        return
-    source = resolve_source(spec)
-    spec, files = source.spec, source.files.files
+    source = resolve_source(local_copy(spec))
+    files = source.files.files
     # Of trials their trajectories: two of them may well have the same reward.
     side.files += [f for f in files if not source.files.trials or f.match("trajectory*.json")]
     result = stream_source(source)
@@ -118,13 +120,15 @@ def _source(
     for number, conversation in enumerate(result.conversations, 1):
         side.tasks.append(conversation.task)
         seen.add(_digest(conversation))
-        if number <= SAMPLE:
+        if number <= LOOKED_AT:
             side.sample.append(conversation)
         elif not all_of_it and len(seen) - start >= at_least:
             side.complete = False
             break
     report = result.report
-    detail = f"{spec.path}, {spec.format}, {len(files)} file(s): {report.read:,} records read"
+    detail = (
+        f"{spec.path}, {source.spec.format}, {len(files)} file(s): {report.read:,} records read"
+    )
     lost = sum(report.dropped.values())
     if not lost and not report.lost:
         yield Finding(f"{side.name} source", detail)
@@ -229,8 +233,12 @@ def _swapped(agent: Side, general: Side) -> Iterator[Finding]:
         yield Finding("sides", f"agent may hold general chat: {share}", "warning")
 
 
-def _rows(side: Side, tokenizer: Any, encoding: Encoding) -> Iterator[Finding]:
-    """Encode the sample as in a run; raises if no row of it can be trained on."""
+def check_sample(side: Side, tokenizer: Any, encoding: Encoding) -> Iterator[Finding]:
+    """Encode what was read of one side, where the whole run cannot be built.
+
+    Raises:
+        DataError: No row of it can be trained on.
+    """
     share = 1.0 if side.name == "agent" else 0.0
     given: dict[str, Any] = {"agent": None, "general": None, side.name: side.sample}
     prepared = prepare(

@@ -150,6 +150,7 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
             holdout=self._run.eval_dataset if self._run else None,
             packed=bool(cfg.sample_packing),
             end_of_turn=tuple(cfg.eot_tokens or ()),
+            mix=self._run,
         )
 
     def post_train_unload(self, cfg: Any) -> None:

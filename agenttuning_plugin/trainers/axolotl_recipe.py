@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,24 @@ from dataset_builders.errors import ConfigError
 from dataset_builders.extras import needs_extra
 from dataset_builders.masks.template_variables import set_template_variables
 
+_UNREACHABLE = re.compile(r"couldn't connect|offline mode|LocalEntryNotFound", re.IGNORECASE)
+"""What transformers and the hub client write where there is no network."""
+
 IMPORT = "plugin import"
 """What a plugin that cannot be imported is found under: then Axolotl may be missing too."""
 
 
+def disable_telemetry() -> None:
+    """Turn Axolotl's telemetry off in this process: nothing is trained here.
+
+    Effective before Axolotl is imported for the first time.
+    """
+    os.environ.update(AXOLOTL_DO_NOT_TRACK="1", DO_NOT_TRACK="1")
+
+
 def check_plugins(cfg: dict[str, Any]) -> Iterator[Finding]:
     """Check that the recipe's plugins can be imported."""
+    disable_telemetry()
     names = cfg.get("plugins") or []
     names = [names] if isinstance(names, str) else [str(name) for name in names]
     if PLUGIN not in names:
@@ -66,6 +80,7 @@ class AxolotlCheck:
         Args:
             cfg: The recipe, its overrides applied.
         """
+        disable_telemetry()
         from axolotl.integrations.base import PluginManager
         from axolotl.utils.dict import DictDefault
 
@@ -172,5 +187,7 @@ def read_for_run(path: Path) -> tuple[Any, Any]:
 
 def _line(error: Exception) -> str:
     """Return an error's text in one line, truncated: some libraries write a page."""
+    if _UNREACHABLE.search(str(error)):
+        return "not in the hub's cache, and the hub is not reachable from here"
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 300 else f"{text[:297]}..."

@@ -59,13 +59,13 @@ def encoding_of(cfg: Any, section: AgentTuningSection) -> Encoding:
     )
 
 
-def run_settings(cfg: Any, section: AgentTuningSection, cache: Path) -> RunSettings:
+def run_settings(cfg: Any, section: AgentTuningSection, cache: Path | None) -> RunSettings:
     """Return the settings that the run's data depend on, from Axolotl's own keys.
 
     Args:
         cfg: The recipe, validated.
         section: Its section.
-        cache: Folder of encoded sources.
+        cache: Folder of encoded sources; none: they are held in memory.
     """
     return RunSettings(
         encoding_of(cfg, section),

@@ -41,7 +41,12 @@ def resolve_sources(config: AgentTuningSection, plan: Plan, encoding: Encoding) 
 
 
 def load_encoded(
-    sources: Sources, plan: Plan, tokenizer: Any, encoding: Encoding, cache: Path, processes: int
+    sources: Sources,
+    plan: Plan,
+    tokenizer: Any,
+    encoding: Encoding,
+    cache: Path | None,
+    processes: int,
 ) -> EncodedSources:
     """Read and encode sources, or load their rows from the cache.
 
@@ -50,7 +55,7 @@ def load_encoded(
         plan: The plan of the mix.
         tokenizer: The tokenizer, its chat template in place.
         encoding: Settings of the rows.
-        cache: The trainer's folder of prepared data.
+        cache: The trainer's folder of prepared data; none: rows are held in memory.
         processes: Number of processes that encode.
 
     Raises:
@@ -59,7 +64,7 @@ def load_encoded(
     """
     agent, general = sources["agent"], sources["general"]
 
-    def make(folder: Path) -> EncodedSources:
+    def make(folder: Path | None) -> EncodedSources:
         with _Bars() as progress:
             return prepare(
                 agent,
@@ -73,6 +78,8 @@ def load_encoded(
                 quiet=True,  # The warning also applies to a cached entry.
             )
 
+    if cache is None:
+        return make(None)
     key = cache_key(agent, general, tokenizer, encoding)
     folder = cache / CACHE_FOLDER
     prepared, found = load_or_make(folder, key, make)

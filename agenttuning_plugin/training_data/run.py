@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
 LOG = logging.getLogger("axolotl.agenttuning")
+
+BEFORE_BUILD: ContextVar[
+    Callable[[TrainingRun, AgentTuningSection, RunSettings, Any], tuple[Any, RunSettings]] | None
+] = ContextVar("before_build", default=None)
+"""Called with a run, its section, settings and trainer arguments before its data are built; returns
+the section and settings to build. Set by `agenttuning check SCRIPT`, none in training."""
 
 
 class TrainingRun(BuiltMix):
@@ -92,6 +99,9 @@ class TrainingRun(BuiltMix):
         if config.chat_template:
             tokenizer.chat_template = load_template(config.chat_template)
         set_template_variables(tokenizer, config.chat_template_kwargs)
+        if (before_build := BEFORE_BUILD.get()) is not None:
+            self.tokenizer = tokenizer
+            config, settings = before_build(self, config, settings, args)
         self._build(config, tokenizer, settings)
         if args.max_steps < 1:
             args.max_steps = self.steps
@@ -159,6 +169,7 @@ class TrainingRun(BuiltMix):
             holdout=self.eval_dataset,
             packed=self.packing is not None,
             end_of_turn=self.end_of_turn,
+            mix=self,
         )
 
     def log_losses(self) -> None:

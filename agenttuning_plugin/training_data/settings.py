@@ -32,7 +32,7 @@ class RunSettings:
         batch: How the trainer cuts the stream into steps; with packing, packed rows.
         steps: Optimizer steps; none: the section's `num_examples` or `general_passes` decides.
         seed: Seed of the order, unless the section names one.
-        cache: Folder of encoded sources.
+        cache: Folder of encoded sources; none: they are held in memory and not stored.
         packed_length: Tokens of a packed row, or none without packing.
         window: Examples that are packed together.
     """
@@ -41,7 +41,7 @@ class RunSettings:
     batch: Batch
     steps: int | None
     seed: int
-    cache: Path
+    cache: Path | None
     packed_length: int | None = None
     window: int = WINDOW
 

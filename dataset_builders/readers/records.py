@@ -112,7 +112,7 @@ def read_records(file: Path, on_lost: OnLost | None = None) -> Generator[Record]
         if on_lost is not None:
             on_lost(f"{file.name}: {text}")
 
-    layout = _layout(file)
+    layout = layout_of(file)
     with closing(open_binary(file, lost)) as handle:
         if layout == "object":
             yield Record(f"{file.name}: item 1", _read_object(file, handle), hint)
@@ -124,7 +124,12 @@ def read_records(file: Path, on_lost: OnLost | None = None) -> Generator[Record]
                 yield Record(f"{file.name}:{number}", value, hint)
 
 
-def _layout(file: Path) -> Literal["lines", "array", "object"]:
+def layout_of(file: Path) -> Literal["lines", "array", "object"]:
+    """Return how a JSON file holds its records: one a line, in an array, or a single object.
+
+    Raises:
+        DataError: It begins like none of them.
+    """
     with closing(open_binary(file, lambda _: None)) as handle:
         head = handle.read(_HEAD_BYTES)
     _check_encoding(file, head)

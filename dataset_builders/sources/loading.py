@@ -252,7 +252,7 @@ def located(spec: SourceSpec) -> Located:
     """
     data_files = spec.data_files
     if not data_files and not Path(spec.path).expanduser().exists():
-        data_files = _DEFAULT_DATA_FILES.get(spec.path, ())
+        data_files = default_data_files(spec.path)
     return locate(spec.path, revision=spec.revision, data_files=data_files, splits=spec.splits)
 
 
@@ -269,3 +269,8 @@ def _format_options(spec: SourceSpec) -> dict[str, Any]:
 
 def _chat_steps(spec: SourceSpec) -> Cleaning:
     return spec.clean if isinstance(spec.clean, Cleaning) else Cleaning()
+
+
+def default_data_files(path: str) -> tuple[str, ...]:
+    """Return the files to read of a hub dataset that contains several versions of its data."""
+    return tuple(_DEFAULT_DATA_FILES.get(path, ()))

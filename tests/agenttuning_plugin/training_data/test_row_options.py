@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("transformers", reason="pip install 'agenttuning-plugin[eval]'")
 
 from agenttuning_plugin import AgentTuningConfig
-from agenttuning_plugin.preflight.data import check_data
+from agenttuning_plugin.preflight.data import Side, check_data, check_sample
 from agenttuning_plugin.training_data.cache import cache_key
 from agenttuning_plugin.training_data.run import TrainingRun
 from agenttuning_plugin.training_data.settings import RunSettings
@@ -225,11 +225,14 @@ def test_senseless_settings_are_one_line(
 
 def test_check_counts_as_a_run_does(data: dict[str, str], thinking: Any) -> None:
     config = AgentTuningConfig(agent=data["agent"], general=data["general"], holdout=3)
-    found = [finding.detail for finding in check_data(config, thinking, ENCODING)]
+    agent, general = Side("agent"), Side("general")
+    assert not [each for each in check_data(config, agent, general) if each.level == "error"]
+    found = [finding.detail for finding in check_sample(agent, thinking, ENCODING)]
     assert any("4 conversations as 12 rows by turn (an example is a row)" in line for line in found)
-    agent = {"path": data["agent"], "train_on": "nobody:here"}
-    config = AgentTuningConfig(agent=agent, general=data["general"], holdout=3)
-    errors = [f.detail for f in check_data(config, thinking, ENCODING) if f.level == "error"]
+    spec = {"path": data["agent"], "train_on": "nobody:here"}
+    config = AgentTuningConfig(agent=spec, general=data["general"], holdout=3)
+    sides = Side("agent"), Side("general")
+    errors = [f.detail for f in check_data(config, *sides) if f.level == "error"]
     assert any("nobody cannot be imported" in line for line in errors)
 
 

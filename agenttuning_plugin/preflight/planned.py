@@ -1,0 +1,78 @@
+"""Check the data of a planned run, whichever trainer it is for, and build its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from agenttuning_plugin.config.findings import Finding, guarded
+from agenttuning_plugin.config.recipe import AgentTuningSection
+from agenttuning_plugin.preflight.consistency import check_tool_form
+from agenttuning_plugin.preflight.data import Side, check_data, check_sample
+from agenttuning_plugin.preflight.mix import describe
+from agenttuning_plugin.preflight.report import Report
+from agenttuning_plugin.preflight.sample import can_sample, everything, sampled
+from agenttuning_plugin.preflight.template import check_template
+from agenttuning_plugin.training_data.run import TrainingRun
+from agenttuning_plugin.training_data.settings import RunSettings
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRun:
+    """A run as its recipe or script describes it.
+
+    Attributes:
+        section: The section of settings.
+        tokenizer: The run's tokenizer with its template and variables, or none if it cannot be
+            loaded here: then no row is made.
+        settings: Settings of the rows, or none likewise.
+    """
+
+    section: AgentTuningSection
+    tokenizer: Any = None
+    settings: RunSettings | None = None
+
+
+def check_planned(planned: PlannedRun, report: Report) -> TrainingRun | None:
+    """Check the data of a run and build its rows.
+
+    Args:
+        planned: The run.
+        report: Receives findings and figures.
+
+    Returns:
+        The run, built on all data or on a sample, or none if it could not be built.
+    """
+    section, tokenizer, settings = planned.section, planned.tokenizer, planned.settings
+    agent, general = Side("agent"), Side("general")
+    report.add("data", check_data(section, agent, general, fetch=report.full))
+    if tokenizer is None or settings is None:
+        return None
+    encoding = settings.encoding
+    read = [*agent.sample[:1], *general.sample[:1]]
+    report.add("data", guarded("template", lambda: check_template(tokenizer, encoding, read)))
+    report.add("data", guarded("tool calls", lambda: check_tool_form(section, tokenizer, encoding)))
+    if report.ok and (report.full or can_sample(section)):
+        built: list[TrainingRun] = []
+        report.add("data", guarded("rows", lambda: _rows(planned, report, built)))
+        return built[0] if built else None
+    for side in (agent, general):
+        if side.sample:
+            what = f"{side.name} rows"
+            report.add("data", guarded(what, lambda: check_sample(side, tokenizer, encoding)))  # noqa: B023
+    return None
+
+
+def _rows(planned: PlannedRun, report: Report, built: list[TrainingRun]) -> Iterator[Finding]:
+    """Build the run's rows, from everything or from a sample of each source."""
+    section, settings = planned.section, planned.settings
+    assert settings is not None
+    if report.full:
+        parts = everything(section)
+    else:
+        section, parts = sampled(section)
+        settings = replace(settings, cache=None)
+    run = TrainingRun(section, planned.tokenizer, settings)
+    built.append(run)
+    yield from describe(run, parts, report)
