@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from evaluators.models.compiled import uncompiled
+from evaluators.models.four_bit import keep_trainable
 from evaluators.models.prefix_cache import weights_frozen
 from evaluators.models.target import EvalTarget
 
@@ -44,6 +45,7 @@ def evaluation_mode(subject: EvalTarget) -> Iterator[None]:
     experts = _routing_config(model)
     sides = tokenizer.padding_side, tokenizer.truncation_side
     states = _random_states()
+    keep_trainable(model)
     try:
         model.eval()
         if experts is not None:
