@@ -63,13 +63,14 @@ def plan_upload(folder: Path, repo: str, *, private: bool = False) -> Upload:
         MissingExtraError: huggingface_hub is not installed.
     """
     with needs_extra("eval"):
-        from huggingface_hub import constants, get_token
-        from huggingface_hub.utils import HFValidationError, validate_repo_id
+        from huggingface_hub import constants, get_token, utils
+        from huggingface_hub.errors import HFValidationError
+    rules: Any = utils
     place = folder.expanduser()
     if not place.is_dir():
         raise SourceNotFoundError(f"{folder}: no such folder")
     try:
-        validate_repo_id(repo)
+        rules.validate_repo_id(repo)
     except HFValidationError as error:
         raise ConfigError(f"`repo`: {str(error).splitlines()[0]}") from error
     if constants.HF_HUB_OFFLINE:
