@@ -19,8 +19,7 @@ from agenttuning_plugin.config.rules import problems, section_problems
 from agenttuning_plugin.config.shipped import read_recipe
 from agenttuning_plugin.preflight.consistency import check_kernels
 from agenttuning_plugin.preflight.endpoint import check_endpoint
-from agenttuning_plugin.preflight.evaluators import check_evaluators
-from agenttuning_plugin.preflight.planned import PlannedRun, check_planned
+from agenttuning_plugin.preflight.planned import PlannedRun, check_run
 from agenttuning_plugin.preflight.report import Report
 from agenttuning_plugin.trainers.axolotl_recipe import IMPORT, AxolotlCheck, check_plugins
 from agenttuning_plugin.trainers.axolotl_settings import run_settings
@@ -30,7 +29,7 @@ from dataset_builders.masks.chat_templates import load_template
 from dataset_builders.masks.template_variables import set_template_variables
 from dataset_builders.stdio import silenced
 
-_LAUNCH = re.compile(r"^#.*--num[-_]processes[ =](\d+)", re.MULTILINE)
+_LAUNCH = re.compile(r"--num[-_]processes[ =](\d+)")
 
 
 def check(path: Path) -> list[Finding]:
@@ -72,8 +71,7 @@ def _check(cfg: dict[str, Any], report: Report, processes: int) -> None:
         report.add("data", _tokenizer(section, axolotl, found))
         tokenizer = next(iter(found), None)
         settings = _settings(axolotl.validated, section, report.full, processes)
-    check_planned(PlannedRun(section, tokenizer, settings), report)
-    report.add("evaluators", check_evaluators(section))
+    check_run(PlannedRun(section, tokenizer, settings), report)
     if section.endpoint:
         kwargs = section.chat_template_kwargs
         report.add("evaluators", check_endpoint(cfg, section.endpoint, tokenizer, kwargs))
@@ -141,14 +139,14 @@ def _settings(cfg: Any, section: AgentTuningSection, full: bool, processes: int)
 def launched_processes(path: Path) -> int:
     """Return the number of processes that training is started with.
 
-    It is what the recipe's comments say, as `accelerate launch --num_processes 8`; otherwise one
+    It is what the file's comments say, as `accelerate launch --num_processes 8`; otherwise one
     per GPU of this machine.
 
     Args:
         path: A recipe or script.
     """
-    stated = _LAUNCH.search(path.read_text("utf-8", errors="replace"))
-    if stated:
+    text = path.read_text("utf-8", errors="replace") if path.is_file() else ""
+    if stated := _LAUNCH.search(text):
         return int(stated[1])
     import torch
 

@@ -144,7 +144,7 @@ class AxolotlCheck:
             normalize_config(self.validated)
         except Exception as error:
             # The hub client, transformers and Axolotl raise errors of many libraries.
-            detail = f"base_model: its config cannot be read here: {_line(error)}"
+            detail = f"base_model: its config cannot be read here: {one_line(error)}"
             yield Finding("model", detail, "warning")
 
     def tokenizer(self) -> Any:
@@ -160,7 +160,7 @@ class AxolotlCheck:
         try:
             return load_tokenizer(cfg)
         except Exception as error:
-            raise ConfigError(f"the tokenizer cannot be loaded here: {_line(error)}") from error
+            raise ConfigError(f"the tokenizer cannot be loaded here: {one_line(error)}") from error
 
 
 def read_for_run(path: Path) -> tuple[Any, Any]:
@@ -185,7 +185,7 @@ def read_for_run(path: Path) -> tuple[Any, Any]:
     return axolotl.validated, tokenizer
 
 
-def _line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """Return an error's text in one line, truncated: some libraries write a page."""
     if _UNREACHABLE.search(str(error)):
         return "not in the hub's cache, and the hub is not reachable from here"
