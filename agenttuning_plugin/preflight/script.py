@@ -6,6 +6,7 @@ load a model, whichever comes first, so that nothing is trained or written.
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import runpy
 import sys
@@ -14,13 +15,18 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from agenttuning_plugin.config.findings import Finding
 from agenttuning_plugin.config.recipe import AgentTuningSection
+from agenttuning_plugin.estimates.devices import Device
+from agenttuning_plugin.estimates.recipe_shape import shape_of_arguments
+from agenttuning_plugin.estimates.shape import TrainingShape
+from agenttuning_plugin.preflight.device import Hardware
 from agenttuning_plugin.preflight.planned import PlannedRun, check_run
 from agenttuning_plugin.preflight.report import Report
 from agenttuning_plugin.preflight.sample import Part, can_sample, everything, sampled
+from agenttuning_plugin.preflight.saving import Saving
 from agenttuning_plugin.training_data.run import BEFORE_BUILD, TrainingRun
 from agenttuning_plugin.training_data.settings import RunSettings
 from dataset_builders.errors import AgentTuningError
@@ -75,6 +81,39 @@ class _Script:
         read, self.parts = sampled(section)
         return read, replace(settings, cache=None)
 
+    def hardware(self, device: Device | None) -> Hardware:
+        """Return what the run needs of a device."""
+        given, args, section, settings = self.trainer, self.args, self.section, self.settings
+        assert self.run is not None
+        assert section is not None
+        assert settings is not None
+        model = given.get("model", given.get("pretrained_model_name_or_path"))
+        quantization = given.get("quantization_config")
+        if not isinstance(model, str):
+            model = self.run.tokenizer.name_or_path
+
+        def shape(kind: Literal["cuda", "cpu"]) -> TrainingShape:
+            return shape_of_arguments(
+                args,
+                max_length=settings.encoding.max_length,
+                peft_config=given.get("peft_config"),
+                quantization=quantization,
+                packing=settings.packed_length is not None,
+                section=section.model_dump(),
+                device=kind,
+                world=self.processes,
+            )
+
+        for_gpu = (args.bf16 and not args.use_cpu) or quantization or self.processes > 1
+        return Hardware(str(model), shape, bool(for_gpu), device)
+
+    def saving(self) -> Saving:
+        """Return what the run writes."""
+        args = self.args
+        strategy = str(getattr(args.save_strategy, "value", args.save_strategy))
+        interval = None if strategy == "no" else float(args.save_steps)
+        return Saving(Path(args.output_dir), False, interval, args.save_total_limit)
+
     def stop_at(self, original: Any) -> Callable[..., Any]:
         """Return a function that records its arguments and ends the script."""
         names = inspect.signature(original)
@@ -87,13 +126,16 @@ class _Script:
         return stopped
 
 
-def script_report(path: Path, *, full: bool = False, processes: int = 1) -> Report:
+def script_report(
+    path: Path, *, full: bool = False, processes: int = 1, device: Device | None = None
+) -> Report:
     """Run a script up to its trainer and check the run that it makes.
 
     Args:
         path: A Python script that makes a `TrainingRun` and then a trainer.
         full: Whether to read and encode all data; the run's cache is used and filled.
         processes: Processes that training is started with.
+        device: Device that training will run on; none: the one found here.
 
     Returns:
         Findings and figures.
@@ -107,7 +149,14 @@ def script_report(path: Path, *, full: bool = False, processes: int = 1) -> Repo
         report.add("recipe", _run(path, script))
         if script.section is not None and script.run is not None:
             built = (script.run, script.parts) if script.is_built else None
-            planned = PlannedRun(script.section, script.run.tokenizer, script.settings, built)
+            planned = PlannedRun(
+                script.section,
+                script.run.tokenizer,
+                script.settings,
+                script.hardware(device),
+                script.saving(),
+                built,
+            )
             check_run(planned, report)
     return report
 
@@ -177,11 +226,11 @@ def _stopping(script: _Script) -> Iterator[None]:
         (_BaseAutoModelClass, "from_pretrained"),
     ]
     try:
-        from trl import SFTTrainer
+        trainer = importlib.import_module("trl").SFTTrainer
     except ImportError:
         pass
     else:
-        places.append((SFTTrainer, "__init__"))
+        places.append((trainer, "__init__"))
     with ExitStack() as undo:
         if not torch.cuda.is_available():
             # Otherwise the arguments of a script for a GPU cannot be made on another machine.

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from agenttuning_plugin.config.findings import Finding, errors_in
 from agenttuning_plugin.config.section import AgentTuningConfig
+from agenttuning_plugin.estimates.devices import Device
+from agenttuning_plugin.estimates.shape import Method, TrainingShape
 from agenttuning_plugin.evaluation.model_loading import load_tokenizer
+from agenttuning_plugin.preflight.device import Hardware
 from agenttuning_plugin.preflight.planned import PlannedRun, check_run
 from agenttuning_plugin.preflight.report import Report
 from agenttuning_plugin.training_data.settings import RunSettings, holdout_of
@@ -32,6 +35,8 @@ class GivenSettings:
         steps: Optimizer steps; none: the section's `num_examples` or `general_passes` decides.
         packing: Whether rows are packed.
         processes: Data-parallel processes.
+        method: All weights, LoRA or QLoRA, for the estimates.
+        device: Device that training will run on; none: the one found here.
         seed: Seed of the order, unless the section names one.
     """
 
@@ -42,6 +47,8 @@ class GivenSettings:
     steps: int | None = None
     packing: bool = False
     processes: int = 1
+    method: Method = "full"
+    device: Device | None = None
     seed: int = 42
 
 
@@ -70,7 +77,8 @@ def section_report(path: Path, given: GivenSettings, *, full: bool = False) -> R
             set_template_variables(tokenizer, section.chat_template_kwargs)
         except AgentTuningError as error:
             report.add("data", errors_in("tokenizer", [" ".join(str(error).split())]))
-        check_run(PlannedRun(section, tokenizer, _settings(section, given)), report)
+        settings = _settings(section, given)
+        check_run(PlannedRun(section, tokenizer, settings, _hardware(given)), report)
     return report
 
 
@@ -83,3 +91,16 @@ def _settings(section: AgentTuningConfig, given: GivenSettings) -> RunSettings:
         (CACHE / "prepared").expanduser(),
         given.max_length if given.packing else None,
     )
+
+
+def _hardware(given: GivenSettings) -> Hardware:
+    shape = TrainingShape(
+        method=given.method,
+        micro_batch=given.micro_batch,
+        sequence_len=given.max_length,
+        accumulation=given.accumulation,
+        packed=given.packing,
+        strategy="none" if given.processes < 2 else "ddp",
+        world=given.processes,
+    )
+    return Hardware(given.model, lambda kind: replace(shape, device=kind), False, given.device)

@@ -19,7 +19,9 @@ from dataset_builders.errors import ConfigError
 from dataset_builders.extras import needs_extra
 from dataset_builders.masks.template_variables import set_template_variables
 
-_UNREACHABLE = re.compile(r"couldn't connect|offline mode|LocalEntryNotFound", re.IGNORECASE)
+_UNREACHABLE = re.compile(
+    r"couldn't connect|offline mode|LocalEntryNotFound|from 'https://huggingface.co", re.IGNORECASE
+)
 """What transformers and the hub client write where there is no network."""
 
 IMPORT = "plugin import"
