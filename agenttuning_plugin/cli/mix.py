@@ -188,15 +188,17 @@ def explain(
     """Show which rows and trained spans made up an optimizer step, from the manifest alone."""
     from agenttuning_plugin.reports.explain import explain as find
     from agenttuning_plugin.reports.rows import open_rows
+    from agenttuning_plugin.reports.source_loss import loss_at, loss_line
     from dataset_builders.manifest.store import read_manifest
 
     manifest = read_manifest(run)
     examples = find(manifest, step, rank=rank, batch_size=batch_size)
     rows = open_rows(manifest)
     texts = [rows.pieces(example) if rows else None for example in examples]
+    loss = loss_at(run, step)
     if as_json:
         facts = [_facts(*pair) for pair in zip(examples, texts, strict=True)]
-        emit({"step": step, "rank": rank, "examples": facts})
+        emit({"step": step, "rank": rank, "loss": loss, "examples": facts})
         return
     for example, pieces in zip(examples, texts, strict=True):
         _show(example, pieces)
@@ -204,6 +206,8 @@ def explain(
     console.print(
         f"\nstep {step}: {len(examples)} examples, {agent} of them agent data", style="dim"
     )
+    if loss:
+        console.print(loss_line(loss), style="dim", markup=False, soft_wrap=True)
     if all(pieces is None for pieces in texts):
         console.print("no text: the rows are no longer on this machine", style="dim")
 

@@ -66,6 +66,11 @@ class AgentTuningSection(StrictModel):
         "the "
         "share of the loss (needs `micro_batch_size: 1` without packing).",
     )
+    log_loss_by_source: bool = Field(
+        default=True,
+        description="Log the training loss of agent and general data, of each agent task and of "
+        "each source beside the total, as `loss/agent/os`.",
+    )
     task_weights: dict[str, float] = Field(
         default_factory=dict,
         description="Weight of each task within the agent data, such as `{os: 1, db: 2}`.",

@@ -1,4 +1,4 @@
-"""Output at the end of an Axolotl run: base against result, and the next commands."""
+"""Output at the end of an Axolotl run: base against result, last losses, next commands."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.console import Console
 from agenttuning_plugin.console import plain
 from agenttuning_plugin.reports.change_table import table
 from agenttuning_plugin.reports.compare import compare_run, unmeasured
+from agenttuning_plugin.reports.source_loss import loss_line, read_losses
 from dataset_builders.errors import AgentTuningError
 from evaluators.evaluator import RECORDS_FILE
 from evaluators.results.evaluations import read_evaluations
@@ -36,6 +37,8 @@ def print_run_end(cfg: Any, console: Console) -> None:
             _print_table(folder, console)
         except AgentTuningError as error:  # must not abort the finished run
             console.print(plain(f"no comparison: {error}"), soft_wrap=True)
+    for row in read_losses(folder)[-1:]:
+        console.print(plain(loss_line(row)), soft_wrap=True)
     for line in next_commands(cfg):
         console.print(plain(line), soft_wrap=True)
 

@@ -39,7 +39,8 @@ AXOLOTL_ARGUMENTS: Mapping[str, Any] = MappingProxyType(
 )
 """What Axolotl's training arguments have to be for packed rows."""
 
-_ROWS = "rows"
+ROWS = "rows"
+"""Column of a packed view: the numbers of each packed row's rows, agent rows first."""
 
 Index = npt.NDArray[np.int64]
 
@@ -182,8 +183,8 @@ def packed_dataset(sources: Sequence[Dataset], order: Index, bins: Bins) -> Data
         )
     rows = concatenate_datasets([source.select_columns(list(COLUMNS)) for source in sources])
     members = np.split(order[bins.positions], bins.offsets[1:-1]) if len(bins) else []
-    features = Features({_ROWS: List(Value("int64"))})
-    view = Dataset.from_dict({_ROWS: members}, features=features)
+    features = Features({ROWS: List(Value("int64"))})
+    view = Dataset.from_dict({ROWS: members}, features=features)
     gather = Gather(uuid4().hex)
     view = view.with_transform(gather)
     gather.attach(rows)
@@ -210,7 +211,7 @@ class Gather:
 
     def __call__(self, batch: dict[str, list[list[int]]]) -> dict[str, list[Any]]:
         """Return tokens, labels and lengths of each bin in the batch."""
-        bins = batch[_ROWS]
+        bins = batch[ROWS]
         table = self._rows[[row for members in bins for row in members]]
         ids, borders = _flatten(table["input_ids"])
         labels, _ = _flatten(table["labels"])
