@@ -147,10 +147,13 @@ ROOMS = {
     "agenttuning_plugin": (
         "console",
         "config",
+        "estimates",
         "reports",
         "evaluation",
         "training_data",
         "trainers",
+        "export",
+        "serving",
         "preflight",
         "demo",
         "cli",

@@ -16,8 +16,10 @@ from agenttuning_plugin.cli import collect as cli_collect
 from agenttuning_plugin.cli import env as cli_env
 from agenttuning_plugin.cli import evaluate as cli_evaluate
 from agenttuning_plugin.cli import instructions as cli_instructions
+from agenttuning_plugin.cli import merge as cli_merge
 from agenttuning_plugin.cli import mix as cli_mix
 from agenttuning_plugin.cli import results as cli_view
+from agenttuning_plugin.cli import serve as cli_serve
 from agenttuning_plugin.cli.common import (
     ApiKeyEnv,
     EndOfTurn,
@@ -82,9 +84,11 @@ app.command()(cli_adopt.adopt)
 app.command()(cli_mix.build)
 app.command()(cli_mix.explain)
 app.command()(cli_evaluate.evaluate)
+app.command()(cli_merge.merge)
 app.command()(cli_view.compare)
 app.command("errors")(cli_view.list_errors)
 app.command()(cli_view.view)
+app.command()(cli_serve.serve)
 
 
 @app.command()

@@ -62,7 +62,7 @@ def load_subject(
     except (OSError, ValueError) as error:
         raise SourceNotFoundError(f"{model}: cannot be loaded: {_first_line(error)}") from error
     if adapter is not None:
-        loaded = _with_adapter(loaded, adapter)
+        loaded = with_adapter(loaded, adapter)
     if chat_template is not None:
         tokenizer.chat_template = load_template(chat_template)
     set_template_variables(tokenizer, chat_template_kwargs or {})
@@ -219,7 +219,14 @@ def _tokenizer_place(model: str, adapter: str | None) -> str:
     return model
 
 
-def _with_adapter(model: Any, adapter: str) -> Any:
+def with_adapter(model: Any, adapter: str) -> Any:
+    """Apply an adapter to its base model, whose embeddings are resized to the adapter's tokens.
+
+    Raises:
+        SourceNotFoundError: There is no adapter in the folder.
+        ConfigError: The adapter is of another model.
+        MissingExtraError: peft is not installed.
+    """
     with needs_extra("eval"), silenced():
         from peft import PeftModel, get_peft_model_state_dict
         from peft.utils.save_and_load import load_peft_weights

@@ -1,4 +1,4 @@
-"""Trainer callbacks of a run: packing check, loss normalization, loss by source, evaluators."""
+"""Trainer callbacks of a run: packing check, losses, evaluators, model card."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ def make_callbacks(
     holdout: Dataset | None,
     packed: bool,
     end_of_turn: Sequence[str] = (),
+    recipe: str = "",
     mix: BuiltMix | None = None,
 ) -> list[TrainerCallback]:
     """Create a section's callbacks for a trainer, in the order in which they must run.
@@ -31,6 +32,7 @@ def make_callbacks(
         holdout: Rows that `general_loss` is measured on, or none.
         packed: Whether rows are packed.
         end_of_turn: Tokens beside eos that end a turn.
+        recipe: Path of the Axolotl recipe, for the model card; none with another trainer.
         mix: The rows, for the loss by source; none if they are not known in this process.
 
     Raises:
@@ -40,6 +42,7 @@ def make_callbacks(
     from agenttuning_plugin.evaluation.endpoint_callback import EndpointCallback
     from agenttuning_plugin.evaluation.from_config import schedules
     from agenttuning_plugin.training_data.loss_normalization import LossNormalization
+    from agenttuning_plugin.training_data.model_record import ModelRecord
     from agenttuning_plugin.training_data.packing_check import PackingCheck
     from agenttuning_plugin.training_data.source_loss import SourceLoss
     from agenttuning_plugin.training_data.source_loss_groups import TokenGroups
@@ -56,4 +59,5 @@ def make_callbacks(
         found, unavailable = schedules(section, holdout)
         policy = section.evaluation
         made.append(EvaluatorCallback(trainer, found, end_of_turn, policy, unavailable))
-    return [*made, *beside]
+    # Last, for a card with all figures.
+    return [*made, *beside, ModelRecord(trainer, section, end_of_turn, recipe)]

@@ -1,0 +1,1 @@
+"""Estimate a run's memory and time from its model's configuration."""
