@@ -31,7 +31,7 @@ from dataset_builders.environments import load_environment  # noqa: E402
 from dataset_builders.formats.spelled_calls import declared_spellings, vllm_parser  # noqa: E402
 from evaluators.tasks.replay import oracle_trajectories  # noqa: E402
 from tests.evaluators.tasks.test_local_tools import learn  # noqa: E402
-from tests.support.vllm_server import vllm_python  # noqa: E402
+from tests.support.vllm_server import small_model, vllm_python  # noqa: E402
 
 PYTHON = vllm_python()
 
@@ -52,21 +52,7 @@ def trained(make_tokenizer: Callable[..., Any], tmp_path_factory: pytest.TempPat
     assert PYTHON is not None
     base, run = (tmp_path_factory.mktemp(name) for name in ("base", "trained"))
     tokenizer = make_tokenizer()
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=2,
-        num_attention_heads=2,  # vLLM's kernels for CPUs take no smaller heads than 64.
-        num_key_value_heads=2,
-        max_position_embeddings=4096,
-        tie_word_embeddings=False,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    transformers.LlamaForCausalLM(config).save_pretrained(base)
+    small_model(tokenizer).save_pretrained(base)
     tokenizer.save_pretrained(base)
     model = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     lora = peft.LoraConfig(r=24, lora_alpha=48, target_modules="all-linear", task_type="CAUSAL_LM")
