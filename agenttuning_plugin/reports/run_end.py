@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +63,6 @@ def next_commands(cfg: Any) -> list[str]:
         lines.append(f"compare:         agenttuning compare {out}")
     if (folder / "transcripts").is_dir():
         lines.append(f"read episodes:   agenttuning view {out}")
-    recipe = str(cfg.axolotl_config_path or "")
-    # A sweep's recipe is a temporary file, which is deleted at the end of the run.
-    kept = bool(recipe) and Path(tempfile.gettempdir()) not in Path(recipe).resolve().parents
-    if cfg.adapter and kept:
-        lines.append(
-            f"merge adapter:   axolotl merge-lora {shlex.quote(recipe)} --lora-model-dir {out}"
-        )
+    if cfg.adapter:
+        lines.append(f"merge adapter:   agenttuning merge {out}")
     return lines
