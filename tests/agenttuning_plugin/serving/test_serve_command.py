@@ -133,6 +133,14 @@ def test_a_merged_model_is_served_by_either(make_run: Make, tmp_path: Path) -> N
         serve_command(read_run(run, merged), PLAIN, ServeOptions())
 
 
+def test_a_quantized_base_is_noted(make_run: Make) -> None:  # noqa: F811
+    run, _ = make_run(quantized=True)
+    found = serve_command(read_run(run), TESTED, ServeOptions())
+    assert "trained on a quantized base" in found.notes[0]
+    assert f"agenttuning merge {run}" in found.notes[0]
+    assert flag(found.arguments, "--dtype") == "float32"
+
+
 @pytest.mark.usefixtures("no_data")
 def test_the_command_is_printed_and_a_mistake_is_one_line(
     make_run: Make,  # noqa: F811
