@@ -153,6 +153,7 @@ ROOMS = {
         "training_data",
         "trainers",
         "export",
+        "serving",
         "preflight",
         "demo",
         "cli",

@@ -16,6 +16,7 @@ from transformers import TrainerCallback
 from agenttuning_plugin.training_data.collator import PackedCollator
 from dataset_builders.errors import ConfigError
 from evaluators.models.compiled import original, uncompiled
+from evaluators.models.four_bit import keep_trainable
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -124,6 +125,7 @@ def divides_by_count(model: Any) -> bool:
     device = next(model.parameters()).device
     ids = torch.arange(1, 9, device=device)[None]
     modes = [(module, module.training) for module in model.modules()]
+    keep_trainable(model)
     try:
         model.eval()
         with uncompiled(model), torch.no_grad():

@@ -18,6 +18,7 @@ from transformers import TrainerCallback
 from agenttuning_plugin.training_data.collator import PackedCollator, mark_checked
 from dataset_builders.errors import ConfigError
 from evaluators.models.compiled import original, uncompiled
+from evaluators.models.four_bit import keep_trainable
 
 if TYPE_CHECKING:
     import torch
@@ -99,6 +100,7 @@ def leak_of(model: Any) -> float:
     last = torch.randint(1, size, (_SECOND,), generator=draw)
     batches = [_packed(model, torch.cat([first, last]), device) for first in (*tokens, tokens[0])]
     modes = [(module, module.training) for module in model.modules()]
+    keep_trainable(model)
     try:
         model.eval()
         with uncompiled(model), torch.no_grad(), _precision(model, device):

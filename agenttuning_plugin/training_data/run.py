@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agenttuning_plugin.config.recipe import AgentTuningSection
+from agenttuning_plugin.training_data.adapter_precision import restore_adapter_precision
 from agenttuning_plugin.training_data.built_mix import RUN_REPORT, BuiltMix
 from agenttuning_plugin.training_data.callbacks import make_callbacks
 from agenttuning_plugin.training_data.collator import PackedCollator
@@ -148,11 +149,14 @@ class TrainingRun(BuiltMix):
     def attach(self, trainer: Trainer) -> None:
         """Add evaluators, loss normalization and checks to a trainer; write manifest and report.
 
+        A QLoRA adapter that TRL has cast to bfloat16 is put back into float32.
+
         Raises:
             ConfigError: The trainer would not train on this run's rows as they are and in their
                 order; or see `EvaluatorCallback`.
         """
         check_trainer(trainer, self, self.steps)
+        restore_adapter_precision(trainer)
         if self.packing:
             # Made before the model: only its attention says whether rows are joined.
             trainer.data_collator = PackedCollator.for_model(trainer.model, self.tokenizer)

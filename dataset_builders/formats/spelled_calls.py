@@ -22,6 +22,10 @@ from dataset_builders.reasoning import thought_spans
 from dataset_builders.tools import ToolCall, parse_tool_calls
 
 _FIELD = "tool_calls"
+_VLLM = "vllm"
+
+OWN = "tokenizer"
+"""Name of the spelling that a tokenizer's own response template declares."""
 _PARSER_VERSION = "5.15"
 """First release of transformers whose response parser takes the schemas of the tools."""
 
@@ -146,17 +150,35 @@ def declared_spellings() -> tuple[CallSpelling, ...]:
     Raises:
         ConfigError: The installed transformers has no response parser.
     """
-    import yaml
-
-    source = files("dataset_builders.formats") / "call_spellings.yaml"
     _response_parser()  # Its error is about all of them.
     found = []
-    for name, field in yaml.safe_load(source.read_text("utf-8")).items():
+    for name, field in _declared().items():
         try:
-            found.append(CallSpelling(name, field))
+            found.append(CallSpelling(name, {k: v for k, v in field.items() if k != _VLLM}))
         except ValueError:  # A content parser of a later release.
             continue
     return tuple(found)
+
+
+def vllm_parser(spelling: str) -> str | None:
+    """Return vLLM's `--tool-call-parser` for a spelling, by its name.
+
+    Returns:
+        "hf" for a tokenizer's own response template, which vLLM reads itself; None if the spelling
+        is not declared here.
+    """
+    if spelling == OWN:
+        return "hf"
+    return str(_declared()[spelling][_VLLM]) if spelling in _declared() else None
+
+
+@cache
+def _declared() -> dict[str, dict[str, Any]]:
+    import yaml
+
+    source = files("dataset_builders.formats") / "call_spellings.yaml"
+    found: dict[str, dict[str, Any]] = yaml.safe_load(source.read_text("utf-8"))
+    return found
 
 
 def hermes_spelling() -> CallSpelling:

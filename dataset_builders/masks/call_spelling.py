@@ -16,7 +16,7 @@ from typing import Any
 
 from dataset_builders.conversation import Conversation, Message, ToolCall
 from dataset_builders.errors import MaskError
-from dataset_builders.formats.spelled_calls import CallSpelling, declared_spellings
+from dataset_builders.formats.spelled_calls import OWN, CallSpelling, declared_spellings
 from dataset_builders.masks.chat import ChatRenderer
 
 _ARGUMENTS = {
@@ -103,7 +103,7 @@ def _written(renderer: ChatRenderer, calls: tuple[ToolCall, ...]) -> tuple[str, 
 
 
 def _candidates(tokenizer: Any, end: str) -> Iterator[CallSpelling]:
-    yield from _of_template("tokenizer", getattr(tokenizer, "response_template", None), end)
+    yield from _of_template(OWN, getattr(tokenizer, "response_template", None), end)
     yield from declared_spellings()
     # Importing TRL takes seconds; where it is the trainer it has been imported.
     trl = sys.modules.get("trl.chat_template_utils")

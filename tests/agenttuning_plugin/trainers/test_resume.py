@@ -11,22 +11,16 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import os
-import re
 import shutil
 import signal
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from dataset_builders.mixing.order import MixOrder
-from tests.support.resume_recorder import KILL as KILL_AT
-from tests.support.resume_recorder import RECORD
 from tests.support.resume_settings import (
     BATCH,
     CHECKPOINT,
@@ -42,36 +36,15 @@ from tests.support.resume_settings import (
     STEPS,
     write_chats,
 )
-
-HERE, ROOT = Path(__file__).resolve().parents[2] / "support", Path(__file__).resolve().parents[3]
-
-Line = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Run:
-    """A training run.
-
-    Attributes:
-        lines: What each rank trained on, a micro batch a line.
-        output: Folder of the trained model.
-    """
-
-    lines: tuple[tuple[Line, ...], ...]
-    output: Path
-
-    def batches(self) -> list[tuple[int, int, list[int], str]]:
-        """Micro batches in the order of the mix: of a step, first each rank's first one."""
-        lines = [
-            (line["step"], line["micro"], rank, line)
-            for rank, lines in enumerate(self.lines)
-            for line in lines
-        ]
-        lines.sort(key=lambda line: line[:3])
-        return [
-            (step, micro * len(self.lines) + rank, line["shape"], line["batch"])
-            for step, micro, rank, line in lines
-        ]
+from tests.support.training_runs import (
+    HERE,
+    Line,
+    Run,
+    environment_of,
+    read_record,
+    run_jobs,
+    start,
+)
 
 
 @dataclass(frozen=True)
@@ -111,43 +84,6 @@ TRAINERS = [
 ]
 
 
-def environment_of(record: Path, kill: tuple[int, int] | None) -> dict[str, str]:
-    """What tells the recorder where to write and when to die."""
-    return {RECORD: str(record), KILL_AT: ":".join(map(str, kill or ()))}
-
-
-def start(
-    command: list[str], folder: Path, variables: dict[str, str]
-) -> subprocess.CompletedProcess[str]:
-    """Run a command of one thread a process and without accelerator, to its end."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(HERE)]),
-        "OMP_NUM_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-        "ACCELERATE_USE_CPU": "true",
-        **variables,
-    }
-    return subprocess.run(
-        command,
-        env=environment,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=580,
-        check=False,
-    )
-
-
-def read_record(record: Path) -> tuple[tuple[Line, ...], ...]:
-    files = [record.with_name(f"{record.name}.{rank}") for rank in range(RANKS)]
-    return tuple(
-        tuple(json.loads(line) for line in file.read_text("utf-8").splitlines())
-        for file in files
-        if file.exists()
-    )
-
-
 @pytest.fixture(scope="module")
 def runs(
     request: pytest.FixtureRequest,
@@ -165,11 +101,7 @@ def runs(
         variables = environment_of(folder / run, KILL if run == "killed" else None)
         log = str(folder / f"{run}.log")
         jobs.append({"config": str(config), "log": log, "environment": variables})
-    (folder / "runs.json").write_text(json.dumps(jobs), "utf-8")
-    done = start([sys.executable, str(HERE / f"resume_{name}.py"), "runs.json"], folder, {})
-    assert done.returncode == 0, done.stderr[-3000:]
-    # Axolotl 0.21 logs to standard output, too.
-    codes = [int(line) for line in done.stdout.splitlines() if re.fullmatch(r"-?\d+", line)]
+    codes = run_jobs(f"resume_{name}.py", jobs, folder)
     assert codes == [0, -signal.SIGKILL, 0, 0], "\n".join(
         Path(job["log"]).read_text("utf-8")[-3000:] for job in jobs
     )
@@ -260,7 +192,7 @@ def test_two_ranks_go_on_as_one(runs: Runs, sources: dict[str, str], tmp_path: P
         command = [sys.executable, "-m", *launcher, *PROGRAMS[runs.trainer]]
         done = start(command, tmp_path, environment_of(tmp_path / run, kill))
         assert (done.returncode == 0) == (kill is None), done.stderr[-3000:]
-        return Run(read_record(tmp_path / run), tmp_path / "out")
+        return Run(read_record(tmp_path / run, RANKS), tmp_path / "out")
 
     whole = runs.whole.batches()
     killed = launch("killed", RANKS, (KILL[0], 0))

@@ -1,0 +1,1 @@
+"""Serve a trained model with vLLM or transformers, prompted and stopped as in training."""
