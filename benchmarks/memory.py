@@ -2,8 +2,8 @@
 
 Trains models of real shapes with random weights for two steps, each in a process of its own, and
 compares the peak of resident memory with `agenttuning_plugin.estimates`. What the process holds
-after a first run on a tiny model, so with all libraries loaded, is subtracted. malloc is set to
-give each large tensor pages of its own and to return them when it is freed: else the peak
+before the model, with all libraries loaded and used once on tiny models, is subtracted. malloc is
+set to give each large tensor pages of its own and to return them when it is freed: else the peak
 includes the heap's fragmentation.
 
     python benchmarks/memory.py [NAME...]
@@ -17,14 +17,15 @@ import gc
 import json
 import os
 import platform
-import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from agenttuning_plugin.estimates.activations import with_layers
 from agenttuning_plugin.estimates.known_models import model_config_of
 from agenttuning_plugin.estimates.memory import estimate_memory
 from agenttuning_plugin.estimates.shape import TrainingShape
@@ -37,22 +38,22 @@ LORA, QLORA = {"method": "lora", "rank": 16}, {"method": "qlora", "rank": 16}
 RUNS: list[tuple[str, dict[str, Any]]] = [
     (SMALL, {"sequence_len": 512}),
     (SMALL, {"sequence_len": 512, "attention": "eager"}),
-    (SMALL, {"sequence_len": 512, "micro_batch": 2, "checkpointing": True}),
-    (SMALL, {"sequence_len": 512, "optimizer": "adafactor"}),
     (SMALL, {"sequence_len": 512, "accumulation": 2}),
-    (SMALL, {"sequence_len": 512, "micro_batch": 2, **LORA}),
+    (SMALL, {"sequence_len": 256, "micro_batch": 2, "checkpointing": True}),
+    (SMALL, {"sequence_len": 512, "optimizer": "adafactor"}),
+    (SMALL, {"sequence_len": 256, "micro_batch": 2, **LORA}),
     (SMALL, {"sequence_len": 1024, "checkpointing": True, **LORA}),
-    (SMALL, {"sequence_len": 256, "micro_batch": 2, **QLORA}),
+    (SMALL, {"sequence_len": 128, "micro_batch": 2, **QLORA}),
     (SMALL, {"sequence_len": 512, "checkpointing": True, **QLORA}),
-    (MIDDLE, {"sequence_len": 256}),
-    (MIDDLE, {"sequence_len": 512, "optimizer": "adafactor", "checkpointing": True}),
-    (MIDDLE, {"sequence_len": 512, **LORA}),
-    (MIDDLE, {"sequence_len": 512, "checkpointing": True, **QLORA}),
-    (QWEN, {"sequence_len": 128, "checkpointing": True}),
-    (QWEN, {"sequence_len": 256, "checkpointing": True, **LORA}),
-    (QWEN, {"sequence_len": 256, **QLORA}),
-    (GEMMA, {"sequence_len": 128, "checkpointing": True, **LORA}),
     (SMALL, {"sequence_len": 128, "scored_tokens": 2048, **LORA}),
+    (MIDDLE, {"sequence_len": 256}),
+    (MIDDLE, {"sequence_len": 256, "optimizer": "adafactor", "checkpointing": True}),
+    (MIDDLE, {"sequence_len": 256, **LORA}),
+    (MIDDLE, {"sequence_len": 256, "checkpointing": True, **QLORA}),
+    (QWEN, {"sequence_len": 128, "checkpointing": True}),
+    (QWEN, {"sequence_len": 128, "checkpointing": True, **LORA}),
+    (QWEN, {"sequence_len": 128, **QLORA}),
+    (GEMMA, {"sequence_len": 128, "checkpointing": True, **LORA}),
 ]
 
 
@@ -137,18 +138,23 @@ def _score(model: Any, tokens: int, vocabulary: int) -> None:
     TokenModel(model, pad_id=0).score([ids])
 
 
+def warm_up() -> None:
+    """Train tiny models of every method, so that all code is loaded before anything is measured."""
+    for method in ("full", "lora", "qlora"):
+        for model in (SMALL, GEMMA):
+            tiny = with_layers(model_config_of(model), 1)
+            tiny.vocab_size = 256
+            shape = shape_of_run({"sequence_len": 16, "method": method, "checkpointing": True})
+            _train(_load(tiny, shape), shape, 256)
+
+
 def measure(model: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """Run one row in this process; bytes at the peak and before the model."""
+    """Run one row in this process; bytes at the peak, less those before the model."""
     import torch
 
     shape = shape_of_run(settings)
     config = model_config_of(model)
-    tiny = model_config_of(model)
-    tiny.update({"num_hidden_layers": 1, "hidden_size": 64, "intermediate_size": 64})
-    tiny.layer_types = (getattr(tiny, "layer_types", None) or [])[:1] or None
-    small = shape_of_run(settings | {"sequence_len": 16})
     torch.manual_seed(0)
-    _train(_load(tiny, small), small, 256)
     gc.collect()
     before = _status("VmRSS")
     loaded = _load(config, shape)
@@ -166,19 +172,22 @@ def measure(model: str, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def run(model: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """Measure one row in a process of its own."""
-    environment = {**os.environ, "MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
-    environment |= {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
-    done = subprocess.run(
-        [sys.executable, __file__, "--child", json.dumps([model, settings])],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment,
-    )
-    if done.returncode:
-        sys.exit(f"{title(model, settings)}: {done.stderr[-2000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    """Measure one row in a process of its own, forked from this one with its libraries loaded."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.write(writing, json.dumps(measure(model, settings)).encode())
+        except BaseException:
+            traceback.print_exc()
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        text = pipe.read()
+    os.waitpid(child, 0)
+    if not text:
+        sys.exit(f"{title(model, settings)}: failed, see above")
+    found: dict[str, Any] = json.loads(text)
     return found
 
 
@@ -196,9 +205,11 @@ def predict(model: str, settings: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Measure all rows, or those named; estimate all; write them."""
-    if sys.argv[1:2] == ["--child"]:
-        print(json.dumps(measure(*json.loads(sys.argv[2]))))
-        return
+    conditions = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
+    if not conditions.items() <= os.environ.items():
+        settings = conditions | {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **settings})
+    warm_up()
     stored = json.loads(RESULT.read_text("utf-8"))["rows"] if RESULT.is_file() else {}
     packages = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
     result: dict[str, Any] = {

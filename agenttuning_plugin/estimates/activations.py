@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 from agenttuning_plugin.estimates.fake_model import (
     add_adapters,
@@ -177,6 +178,7 @@ def _prepared(
     autocast = torch.autocast("cpu", getattr(torch, shape.autocast)) if shape.autocast else None
     with (
         fake_tensors(model),
+        nullcontext() if _has_mask(shape) else _no_mask(),
         fused_kernels(model) if shape.device == "cuda" else nullcontext(),
         autocast or nullcontext(),
         nullcontext() if training else torch.no_grad(),
@@ -184,11 +186,29 @@ def _prepared(
         yield model, model_config.get_text_config().vocab_size
 
 
+@contextmanager
+def _no_mask() -> Iterator[None]:
+    """Let transformers leave out the causal mask, as it does where it can look at the data."""
+    from transformers import masking_utils
+
+    answers = {"is_tracing": False, "find_packed_sequence_indices": None}
+    with ExitStack() as stack:
+        for name, answer in answers.items():
+            if hasattr(masking_utils, name):
+                stack.enter_context(patch.object(masking_utils, name, return_value=answer))
+        yield
+
+
+def _has_mask(shape: TrainingShape) -> bool:
+    """Whether attention needs a mask of T x T."""
+    return shape.packed and "flash" not in shape.attention
+
+
 def _mask(shape: TrainingShape) -> dict[str, Any]:
     """Return the mask that keeps packed documents apart where attention takes no boundaries."""
     import torch
 
-    if not shape.packed or "flash" in shape.attention:
+    if not _has_mask(shape):
         return {}
     length = shape.sequence_len
     return {"attention_mask": torch.ones(shape.micro_batch, 1, length, length, dtype=torch.bool)}
