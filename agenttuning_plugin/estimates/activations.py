@@ -89,7 +89,7 @@ def with_layers(model_config: Any, layers: int) -> Any:
 
 
 def trace_training(
-    model_config: Any, shape: TrainingShape, *, keep_outer: bool = False
+    model_config: Any, shape: TrainingShape, *, keep_outer: bool = False, to_layers: bool = True
 ) -> dict[str, int]:
     """Return the bytes alive beside the weights at the peak of a forward and backward pass.
 
@@ -98,6 +98,8 @@ def trace_training(
         shape: The run.
         keep_outer: Whether gradients of embeddings and head are counted after they are made:
             without earlier gradients in memory, theirs stay while the layers' are made.
+        to_layers: Whether to leave out what follows the layers' backward passes: the
+            embedding's, whose peak does not grow with the layers.
     """
     import torch
 
@@ -114,11 +116,24 @@ def trace_training(
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.register_post_accumulate_grad_hook(finished)
+        if to_layers:
+            decoder_blocks(model)[0].register_forward_pre_hook(_stop_at(live), with_kwargs=True)
         ids = torch.zeros(shape.micro_batch, shape.sequence_len, dtype=torch.long)
         with live:
             inputs = {"input_ids": ids, "use_cache": False} | _mask(shape)
             _loss(model, inputs, shape).backward()
         return dict(live.peak)
+
+
+def _stop_at(live: Any) -> Callable[..., None]:
+    """Return a hook of the first layer that stops recording once its backward pass is done."""
+
+    def before(module: Any, args: Any, kwargs: Any) -> None:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        if hidden.requires_grad:
+            hidden.register_hook(lambda gradient: setattr(live, "recording", False))
+
+    return before
 
 
 def trace_scoring(model_config: Any, shape: TrainingShape) -> dict[str, int]:
