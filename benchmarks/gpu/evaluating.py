@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.gpu import models, rows, training
+from benchmarks.gpu.prediction import predict
 from benchmarks.gpu.training import Case, Clock, Save
 from evaluators.results.evaluations import read_evaluations
 
@@ -44,7 +45,7 @@ def measure_evaluators(case: Case, folder: Path, device: str, save: Save) -> Non
     trainer.train()
     total = time.perf_counter() - begun
     found = _shares(case, Path(args.output_dir), total, clock, rows.oracle_turns(folder))
-    save(found | {"peak_bytes": models.peak_bytes()})
+    save(found | {"peak_bytes": models.peak_bytes()} | predict(case, args, device))
 
 
 def _shares(case: Case, folder: Path, total: float, clock: Clock, turns: float) -> dict[str, Any]:

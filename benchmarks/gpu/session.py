@@ -107,7 +107,7 @@ def main() -> None:
         results = run_all(chosen, settings.minutes * 60 - used, folder)
     written = {
         "date": datetime.now(UTC).date().isoformat(),
-        "commit": _output(["git", "rev-parse", "--short", "HEAD"]) or "unknown",
+        "commit": _output(["git", "describe", "--always", "--dirty"]) or "unknown",
         "tiny": settings.tiny,
         "minutes": settings.minutes,
         "seconds": round(time.monotonic() - begun, 1),

@@ -46,7 +46,7 @@ _NOT_OURS = (
     ("Paged optimizers are not supported on CPU", "UserWarning"),  # falls back, as told
 )
 
-_FOLDERS = ("trainers", "preflight")
+_FOLDERS = ("trainers", "preflight", "export")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
