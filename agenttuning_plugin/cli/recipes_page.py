@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from pathlib import Path
 
 from agenttuning_plugin.config.shipped import recipe_folder, recipe_names
@@ -59,6 +60,11 @@ def page() -> str:
     return _HEAD + "".join(row(name) + "\n" for name in sorted(recipe_names(), key=_order)) + _FOOT
 
 
+@cache
+def _estimated(name: str) -> RecipeEstimate:
+    return estimate_recipe(recipe_folder() / name)
+
+
 def _order(name: str) -> tuple[bool, bool, str]:
     """Put the demo first and the paper's recipes last."""
     return (name != DEMO, name.startswith(("agentlm", "trl_sft")), name)
@@ -70,7 +76,7 @@ def row(name: str) -> str:
     Raises:
         ConfigError: Its memory cannot be estimated.
     """
-    found = estimate_recipe(recipe_folder() / name)
+    found = _estimated(name)
     base = str(found.cfg["base_model"]).rpartition("/")[2]
     cells = [f"`{name}`", base, _method(name, found), _hardware(found.header)]
     if name == DEMO:
@@ -134,7 +140,7 @@ def main() -> None:
     for name in recipe_names():
         path = recipe_folder() / name
         if name != DEMO:
-            path.write_text(with_estimates(path.read_text("utf-8"), estimate_recipe(path)), "utf-8")
+            path.write_text(with_estimates(path.read_text("utf-8"), _estimated(name)), "utf-8")
     (recipe_folder() / "README.md").write_text(page(), "utf-8")
 
 
