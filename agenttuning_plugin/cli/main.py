@@ -18,6 +18,7 @@ from agenttuning_plugin.cli import evaluate as cli_evaluate
 from agenttuning_plugin.cli import instructions as cli_instructions
 from agenttuning_plugin.cli import merge as cli_merge
 from agenttuning_plugin.cli import mix as cli_mix
+from agenttuning_plugin.cli import push as cli_push
 from agenttuning_plugin.cli import results as cli_view
 from agenttuning_plugin.cli import serve as cli_serve
 from agenttuning_plugin.cli.common import (
@@ -85,6 +86,7 @@ app.command()(cli_mix.build)
 app.command()(cli_mix.explain)
 app.command()(cli_evaluate.evaluate)
 app.command()(cli_merge.merge)
+app.command()(cli_push.push)
 app.command()(cli_view.compare)
 app.command("errors")(cli_view.list_errors)
 app.command()(cli_view.view)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from rich.progress import Progress
 from agenttuning_plugin.config.shipped import read_recipe, shipped_recipe
 from agenttuning_plugin.console import plain
 from agenttuning_plugin.demo.assets import chat_file, model_folder, quiet_environment
+from agenttuning_plugin.export.merge import merge_run
 from agenttuning_plugin.reports.change_table import table
 from agenttuning_plugin.reports.compare import Compared, compare_run, unmeasured
 from agenttuning_plugin.reports.run_end import SUMMARY
@@ -86,7 +88,7 @@ def _select_chats(source: Path, say: Callable[[str], None]) -> None:
 
 
 def run(console: Console) -> list[Compared]:
-    """Prepare, train, evaluate base and result, and print the comparison.
+    """Prepare, train, evaluate base and result, print the comparison, and merge the adapter.
 
     Raises:
         DemoError: Training failed; its output has been shown.
@@ -108,11 +110,22 @@ def run(console: Console) -> list[Compared]:
     for line in unmeasured(evaluations):
         console.print(plain(f"not measured: {line}"), soft_wrap=True)
     console.print(f"adapter: {output.resolve()}", soft_wrap=True)
+    _merge(output, console)
     program = Path(sys.argv[0]) if Path(sys.argv[0]).name == "agenttuning" else "agenttuning"
     console.print(f"talk to it: {program} chat {output}", soft_wrap=True)
     console.print(f"read its episodes: {program} view {output}", soft_wrap=True)
     console.print(f"the paper's whole panel: {program} evaluate --model {output} --suite all")
     return comparisons
+
+
+def _merge(output: Path, console: Console) -> None:
+    """Merge the adapter in float32, as it was trained: greedy answers stay the same."""
+    merged = output / "merged"
+    shutil.rmtree(merged, ignore_errors=True)  # of an earlier demo
+    report = merge_run(output, merged, dtype="float32")
+    console.print(f"merged model: {report.out.resolve()}", soft_wrap=True)
+    if report.parity is not None:
+        console.print(plain(report.parity.line()), soft_wrap=True, style="dim")
 
 
 def _train(recipe: Path) -> None:

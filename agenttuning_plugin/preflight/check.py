@@ -17,10 +17,16 @@ from agenttuning_plugin.config.overrides import apply_overrides
 from agenttuning_plugin.config.recipe import AgentTuningSection
 from agenttuning_plugin.config.rules import problems, section_problems
 from agenttuning_plugin.config.shipped import read_recipe
+from agenttuning_plugin.estimates.devices import Device
+from agenttuning_plugin.preflight.axolotl_plan import (
+    check_precision,
+    hardware_of,
+    precision_of,
+    saving_of,
+)
 from agenttuning_plugin.preflight.consistency import check_kernels
 from agenttuning_plugin.preflight.endpoint import check_endpoint
-from agenttuning_plugin.preflight.evaluators import check_evaluators
-from agenttuning_plugin.preflight.planned import PlannedRun, check_planned
+from agenttuning_plugin.preflight.planned import PlannedRun, check_run
 from agenttuning_plugin.preflight.report import Report
 from agenttuning_plugin.trainers.axolotl_recipe import IMPORT, AxolotlCheck, check_plugins
 from agenttuning_plugin.trainers.axolotl_settings import run_settings
@@ -30,7 +36,7 @@ from dataset_builders.masks.chat_templates import load_template
 from dataset_builders.masks.template_variables import set_template_variables
 from dataset_builders.stdio import silenced
 
-_LAUNCH = re.compile(r"^#.*--num[-_]processes[ =](\d+)", re.MULTILINE)
+_LAUNCH = re.compile(r"--num[-_]processes[ =](\d+)")
 
 
 def check(path: Path) -> list[Finding]:
@@ -38,13 +44,20 @@ def check(path: Path) -> list[Finding]:
     return recipe_report(path).findings
 
 
-def recipe_report(path: Path, *, full: bool = False, processes: int | None = None) -> Report:
+def recipe_report(
+    path: Path,
+    *,
+    full: bool = False,
+    processes: int | None = None,
+    device: Device | None = None,
+) -> Report:
     """Check a recipe.
 
     Args:
         path: An Axolotl recipe.
         full: Whether to read and encode all data, hub data too; the run's cache is used and filled.
         processes: Processes that training is started with; none: see `launched_processes`.
+        device: Device that training will run on; none: the one found here.
 
     Returns:
         Findings and figures; each error states in one line what was found and what was expected.
@@ -57,26 +70,33 @@ def recipe_report(path: Path, *, full: bool = False, processes: int | None = Non
         except AgentTuningError as error:
             report.add("recipe", errors_in("recipe", [" ".join(str(error).split())]))
         else:
-            _check(cfg, report, processes or launched_processes(path))
+            _check(cfg, report, processes or launched_processes(path), device)
     return report
 
 
-def _check(cfg: dict[str, Any], report: Report, processes: int) -> None:
+def _check(cfg: dict[str, Any], report: Report, processes: int, device: Device | None) -> None:
+    precision = precision_of(cfg)
     section, axolotl = _recipe(cfg, report)
     if section is None:
         return
-    tokenizer = settings = None
+    planned = PlannedRun(section)
     if axolotl is not None and axolotl.validated is not None:
         report.add("recipe", axolotl.normalize())
         found: list[Any] = []
         report.add("data", _tokenizer(section, axolotl, found))
-        tokenizer = next(iter(found), None)
-        settings = _settings(axolotl.validated, section, report.full, processes)
-    check_planned(PlannedRun(section, tokenizer, settings), report)
-    report.add("evaluators", check_evaluators(section))
+        validated = axolotl.validated
+        report.add("device", check_precision(validated, precision))
+        planned = PlannedRun(
+            section,
+            next(iter(found), None),
+            _settings(validated, section, report.full, processes),
+            hardware_of(validated, precision, processes, device),
+            saving_of(validated),
+        )
+    check_run(planned, report)
     if section.endpoint:
         kwargs = section.chat_template_kwargs
-        report.add("evaluators", check_endpoint(cfg, section.endpoint, tokenizer, kwargs))
+        report.add("evaluators", check_endpoint(cfg, section.endpoint, planned.tokenizer, kwargs))
 
 
 def _recipe(
@@ -141,14 +161,14 @@ def _settings(cfg: Any, section: AgentTuningSection, full: bool, processes: int)
 def launched_processes(path: Path) -> int:
     """Return the number of processes that training is started with.
 
-    It is what the recipe's comments say, as `accelerate launch --num_processes 8`; otherwise one
+    It is what the file's comments say, as `accelerate launch --num_processes 8`; otherwise one
     per GPU of this machine.
 
     Args:
         path: A recipe or script.
     """
-    stated = _LAUNCH.search(path.read_text("utf-8", errors="replace"))
-    if stated:
+    text = path.read_text("utf-8", errors="replace") if path.is_file() else ""
+    if stated := _LAUNCH.search(text):
         return int(stated[1])
     import torch
 

@@ -20,7 +20,7 @@ from agenttuning_plugin.preflight.sample import is_here, local_copy, needed_side
 from dataset_builders.conversation import Conversation
 from dataset_builders.errors import SourceNotFoundError
 from dataset_builders.mixing.eta_schedule import QuotaStage
-from dataset_builders.mixing.losses import loss_warnings
+from dataset_builders.mixing.losses import REQUESTED, loss_warnings
 from dataset_builders.mixing.planning import Plan
 from dataset_builders.mixing.pools import weighted_pools
 from dataset_builders.mixing.preparation import Encoding, prepare
@@ -136,7 +136,8 @@ def _source(
     reason, count = report.dropped.most_common(1)[0] if lost else ("damaged", len(report.lost))
     example = report.samples[reason][0] if lost else report.lost[0]
     detail += f", {lost:,} of them dropped, mostly {reason} ({count:,}), for example {example}"
-    yield Finding(f"{side.name} source", detail, "warning")
+    requested = not report.lost and all(why.startswith(REQUESTED) for why in report.dropped)
+    yield Finding(f"{side.name} source", detail, "ok" if requested else "warning")
 
 
 def _digest(conversation: Conversation) -> bytes:
@@ -246,7 +247,7 @@ def check_sample(side: Side, tokenizer: Any, encoding: Encoding) -> Iterator[Fin
         given["general"],
         plan=Plan(eta=(QuotaStage(0, share),)),
         tokenizer=tokenizer,
-        encoding=replace(encoding, holdout=0),
+        encoding=replace(encoding, holdout=0, agent_holdout=0),
         quiet=True,
     )
     for line in loss_warnings(prepared.report, encoding.max_length):

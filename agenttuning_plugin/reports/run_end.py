@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from rich.console import Console
 
 from agenttuning_plugin.console import plain
 from agenttuning_plugin.reports.change_table import table
-from agenttuning_plugin.reports.compare import compare_run, unmeasured
+from agenttuning_plugin.reports.compare import compare_run, recorded_warnings, unmeasured
 from agenttuning_plugin.reports.source_loss import loss_line, read_losses
 from dataset_builders.errors import AgentTuningError
 from evaluators.evaluator import RECORDS_FILE
@@ -50,6 +49,9 @@ def _print_table(folder: Path, console: Console) -> None:
         console.print(table(comparisons, title=f"{folder}: base and tuned"))
     else:
         console.print(plain(f"{folder}: no evaluator measured both the base and the result"))
+    last = {row["evaluator"]: row for row in evaluations}
+    for line in recorded_warnings(last):
+        console.print(plain(f"warning: {line}"), soft_wrap=True)
     for line in unmeasured(evaluations):
         console.print(plain(f"not measured: {line}"), soft_wrap=True)
 
@@ -64,11 +66,6 @@ def next_commands(cfg: Any) -> list[str]:
         lines.append(f"compare:         agenttuning compare {out}")
     if (folder / "transcripts").is_dir():
         lines.append(f"read episodes:   agenttuning view {out}")
-    recipe = str(cfg.axolotl_config_path or "")
-    # A sweep's recipe is a temporary file, which is deleted at the end of the run.
-    kept = bool(recipe) and Path(tempfile.gettempdir()) not in Path(recipe).resolve().parents
-    if cfg.adapter and kept:
-        lines.append(
-            f"merge adapter:   axolotl merge-lora {shlex.quote(recipe)} --lora-model-dir {out}"
-        )
+    if cfg.adapter:
+        lines.append(f"merge adapter:   agenttuning merge {out}")
     return lines

@@ -19,7 +19,9 @@ from dataset_builders.errors import ConfigError
 from dataset_builders.extras import needs_extra
 from dataset_builders.masks.template_variables import set_template_variables
 
-_UNREACHABLE = re.compile(r"couldn't connect|offline mode|LocalEntryNotFound", re.IGNORECASE)
+_UNREACHABLE = re.compile(
+    r"couldn't connect|offline mode|LocalEntryNotFound|from 'https://huggingface.co", re.IGNORECASE
+)
 """What transformers and the hub client write where there is no network."""
 
 IMPORT = "plugin import"
@@ -144,7 +146,7 @@ class AxolotlCheck:
             normalize_config(self.validated)
         except Exception as error:
             # The hub client, transformers and Axolotl raise errors of many libraries.
-            detail = f"base_model: its config cannot be read here: {_line(error)}"
+            detail = f"base_model: its config cannot be read here: {one_line(error)}"
             yield Finding("model", detail, "warning")
 
     def tokenizer(self) -> Any:
@@ -160,7 +162,7 @@ class AxolotlCheck:
         try:
             return load_tokenizer(cfg)
         except Exception as error:
-            raise ConfigError(f"the tokenizer cannot be loaded here: {_line(error)}") from error
+            raise ConfigError(f"the tokenizer cannot be loaded here: {one_line(error)}") from error
 
 
 def read_for_run(path: Path) -> tuple[Any, Any]:
@@ -185,7 +187,7 @@ def read_for_run(path: Path) -> tuple[Any, Any]:
     return axolotl.validated, tokenizer
 
 
-def _line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """Return an error's text in one line, truncated: some libraries write a page."""
     if _UNREACHABLE.search(str(error)):
         return "not in the hub's cache, and the hub is not reachable from here"

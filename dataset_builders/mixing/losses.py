@@ -20,7 +20,7 @@ LEFT_OUT = {
 }
 """What a template may omit from a turn, by counter name: description and remedy."""
 
-_REQUESTED = ("duplicate", "near_duplicate", "page_markup", "language_", "reward_below_threshold")
+REQUESTED = ("duplicate", "near_duplicate", "page_markup", "language_", "reward_below_threshold")
 """Drop reasons of the cleaning steps and of `min_reward`, which the user requested."""
 
 _TOO_LONG = ("too_long", "no_trained_token_left")
@@ -62,7 +62,7 @@ def _of_sources(side: str, sources: list[Mapping[str, Any]]) -> list[str]:
     reasons: dict[str, int] = {}
     for source in sources:
         for reason, number in source["dropped"].items():
-            if not reason.startswith(_REQUESTED):
+            if not reason.startswith(REQUESTED):
                 reasons[reason] = reasons.get(reason, 0) + number
     lost = sum(reasons.values())
     if not read or lost < LOSS_SHARE * read:

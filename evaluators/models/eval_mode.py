@@ -25,9 +25,10 @@ def evaluation_mode(subject: EvalTarget) -> Iterator[None]:
 
     Restored, also after an exception: the training flag of every single module (a plain
     `train()` would switch modules that training keeps in evaluation mode), gradient
-    checkpointing, `config.use_cache`, the tokenizer's padding and truncation sides, and
-    the random states of Python, NumPy and torch, so that training draws the same dropout
-    masks with and without evaluation. Cached computations of the model are dropped.
+    checkpointing, `config.use_cache`, `config.output_router_logits`, the tokenizer's padding
+    and truncation sides, and the random states of Python, NumPy and torch, so that training
+    draws the same dropout masks with and without evaluation. Cached computations of the model
+    are dropped.
     Compiled modules run as they were before compilation, see `uncompiled`.
     """
     import torch
@@ -41,11 +42,14 @@ def evaluation_mode(subject: EvalTarget) -> Iterator[None]:
         if isinstance(flag := getattr(module, name, None), bool)
     ]
     use_cache = getattr(model.config, "use_cache", None)
+    experts = _routing_config(model)
     sides = tokenizer.padding_side, tokenizer.truncation_side
     states = _random_states()
     keep_trainable(model)
     try:
         model.eval()
+        if experts is not None:
+            experts.output_router_logits = False
         called = (model, None if subject.in_step is None else subject.in_step.module)
         with weights_frozen(), uncompiled(*called), torch.no_grad(), subject.autocast():
             yield
@@ -56,8 +60,20 @@ def evaluation_mode(subject: EvalTarget) -> Iterator[None]:
             setattr(module, name, flag)
         if use_cache is not None:
             model.config.use_cache = use_cache
+        if experts is not None:
+            experts.output_router_logits = True
         tokenizer.padding_side, tokenizer.truncation_side = sides
         _restore_random_states(states)
+
+
+def _routing_config(model: Any) -> Any:
+    """Return a mixture of experts' configuration if it asks for the router's loss, or None.
+
+    TRL turns it on for training. With a cache the router's loss fails: it expects a mask of the
+    new tokens alone.
+    """
+    config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else None
+    return config if getattr(config, "output_router_logits", False) else None
 
 
 def _random_states() -> tuple[Any, ...]:

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ NO_GPU: dict[str, Any] = {
     "deepspeed": None,
     "fsdp_version": None,
     "fsdp_config": None,
+    "quantize_moe_experts": None,
+    "use_ray": None,
+    "ray_num_workers": None,
     "dataloader_num_workers": 0,
     "dataset_num_proc": 1,
 }
@@ -42,7 +46,7 @@ _NOT_OURS = (
     ("Paged optimizers are not supported on CPU", "UserWarning"),  # falls back, as told
 )
 
-_FOLDERS = ("trainers", "preflight")
+_FOLDERS = ("trainers", "preflight", "export")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -127,38 +131,55 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("prepared")
 
 
+def cpu_recipe(
+    name: str, base: Path, sources: dict[str, dict[str, Any]], folder: Path, **changes: Any
+) -> Path:
+    """Write a copy of a shipped recipe that runs here for two steps.
+
+    Args:
+        name: The recipe.
+        base: Folder of a tiny model.
+        sources: Keys of `agent` and `general` to change.
+        folder: Where it, its output and its encoded data go.
+        changes: Further keys; None: left out.
+    """
+    recipe: dict[str, Any] = yaml.safe_load((RECIPES / f"{name}.yaml").read_text("utf-8"))
+    for part, keys in sources.items():
+        recipe["agenttuning"][part] |= keys
+    recipe["agenttuning"]["holdout"] = 4
+    for evaluator in recipe["agenttuning"].get("evaluators", []):
+        evaluator["every"] = 2
+        if evaluator["type"] == "agent_task":
+            evaluator["num_tasks"] = 2
+    recipe |= NO_GPU | (NO_FUSED_LORA if "adapter" in recipe else {})
+    recipe |= {
+        "base_model": str(base),
+        "output_dir": str(folder / "out"),
+        "dataset_prepared_path": str(folder / "prepared"),
+        "sequence_len": 1024,
+        "max_steps": 2,
+        "micro_batch_size": 1,
+        "gradient_accumulation_steps": 1,
+        "save_steps": 2,
+        "logging_steps": 1,
+    }
+    recipe |= {"eval_steps": 2} if "eval_steps" in recipe else {}
+    recipe |= changes
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({k: v for k, v in recipe.items() if v is not None}))
+    return path
+
+
 @pytest.fixture
 def on_cpu(
     llama_dir: Path, hub_data: dict[str, Path], prepared: Path, tmp_path: Path
 ) -> Callable[..., Path]:
-    """Make a copy of a shipped recipe that runs here for two steps."""
+    """Make a copy of a shipped recipe of Llama-2 that runs here for two steps."""
 
     def write(name: str, **changes: Any) -> Path:
-        recipe: dict[str, Any] = yaml.safe_load((RECIPES / f"{name}.yaml").read_text("utf-8"))
-        for part, path in hub_data.items():
-            recipe["agenttuning"][part] |= {"path": str(path), "limit": LIMIT}
-        recipe["agenttuning"]["holdout"] = 4
-        for evaluator in recipe["agenttuning"].get("evaluators", []):
-            evaluator["every"] = 2
-            if evaluator["type"] == "agent_task":
-                evaluator["num_tasks"] = 2
-        recipe |= NO_GPU | (NO_FUSED_LORA if "adapter" in recipe else {})
-        recipe |= {
-            "base_model": str(llama_dir),
-            "output_dir": str(tmp_path / "out"),
-            "dataset_prepared_path": str(prepared),
-            "sequence_len": 1024,
-            "max_steps": 2,
-            "micro_batch_size": 1,
-            "gradient_accumulation_steps": 1,
-            "save_steps": 2,
-            "logging_steps": 1,
-        }
-        recipe |= {"eval_steps": 2} if "eval_steps" in recipe else {}
-        recipe |= changes
-        path = tmp_path / f"{name}.yaml"
-        path.write_text(yaml.safe_dump({k: v for k, v in recipe.items() if v is not None}))
-        return path
+        sources = {part: {"path": str(path), "limit": LIMIT} for part, path in hub_data.items()}
+        changes = {"dataset_prepared_path": str(prepared), **changes}
+        return cpu_recipe(name, llama_dir, sources, tmp_path, **changes)
 
     return write
 
@@ -231,41 +252,56 @@ class _Changed(ast.NodeTransformer):
         return node
 
 
+def run_trl_script(
+    name: str,
+    base: Path,
+    sources: dict[str, dict[str, Any]],
+    folder: Path,
+    every: int = 2,
+    **arguments: Any,
+) -> Any:
+    """Run a script of recipes/ up to training, with what has to differ on a CPU.
+
+    Args:
+        name: The script.
+        base: Folder of a tiny model.
+        sources: The section's `agent` and `general`.
+        folder: Where its output and encoded data go.
+        every: Steps between evaluations.
+        arguments: Further arguments of SFTConfig.
+
+    Returns:
+        Its trainer.
+    """
+    pytest.importorskip("trl", reason="pip install 'agenttuning-plugin[trl]'")
+    text, end = (RECIPES / name).read_text("utf-8").split("trainer.train()\n")
+    assert end == "trainer.save_model()\n"
+    agent_task = {"type": "agent_task", "every": every, "num_tasks": 2}
+    evaluators = [agent_task, {"type": "general_loss", "every": every}]
+    arguments = {
+        "max_steps": 2,
+        "gradient_accumulation_steps": 2,
+        "output_dir": str(folder / "out"),
+        "logging_steps": 1,
+        "bf16": False,
+        **arguments,
+    }
+    changes = {
+        "AgentTuningConfig": {**sources, "evaluators": evaluators, "holdout": 4},
+        "SFTConfig": arguments,
+        "BitsAndBytesConfig": {"bnb_4bit_compute_dtype": "float32"},
+        "TrainingRun": {"max_length": 1024, "cache": str(folder / "prepared")},
+    }
+    tree = _Changed(changes, {"MODEL": str(base)}).visit(ast.parse(text))
+    scope: dict[str, Any] = {}
+    exec(compile(ast.fix_missing_locations(tree), name, "exec"), scope)
+    return scope["trainer"]
+
+
 @pytest.fixture
 def trl_recipe(
     llama_dir: Path, hub_data: dict[str, Path], tmp_path: Path, one_thread: None
 ) -> Callable[..., Any]:
-    """Runs recipes/trl_sft.py up to training, with what has to differ on a CPU.
-
-    Gives its trainer; takes other arguments of SFTConfig, and the steps between evaluations.
-    """
-    pytest.importorskip("trl", reason="pip install 'agenttuning-plugin[trl]'")
-    text, end = (RECIPES / "trl_sft.py").read_text("utf-8").split("trainer.train()\n")
-    assert end == "trainer.save_model()\n"
-
-    def make(every: int = 2, **arguments: Any) -> Any:
-        section: dict[str, Any] = {
-            name: {"path": str(path), "limit": LIMIT} for name, path in hub_data.items()
-        }
-        agent_task = {"type": "agent_task", "every": every, "num_tasks": 2}
-        section["evaluators"] = [agent_task, {"type": "general_loss", "every": every}]
-        arguments = {
-            "max_steps": 2,
-            "gradient_accumulation_steps": 2,
-            "output_dir": str(tmp_path / "out"),
-            "logging_steps": 1,
-            "bf16": False,
-            **arguments,
-        }
-        changes = {
-            "AgentTuningConfig": {**section, "holdout": 4},
-            "SFTConfig": arguments,
-            "BitsAndBytesConfig": {"bnb_4bit_compute_dtype": "float32"},
-            "TrainingRun": {"max_length": 1024, "cache": str(tmp_path / "prepared")},
-        }
-        tree = _Changed(changes, {"MODEL": str(llama_dir)}).visit(ast.parse(text))
-        scope: dict[str, Any] = {}
-        exec(compile(ast.fix_missing_locations(tree), "trl_sft.py", "exec"), scope)
-        return scope["trainer"]
-
-    return make
+    """Runs recipes/trl_sft.py up to training; takes what `run_trl_script` does."""
+    sources = {name: {"path": str(path), "limit": LIMIT} for name, path in hub_data.items()}
+    return partial(run_trl_script, "trl_sft.py", llama_dir, sources, tmp_path)

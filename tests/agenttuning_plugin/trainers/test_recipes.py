@@ -69,13 +69,15 @@ def test_every_key_says_why(name: str) -> None:
 @pytest.mark.parametrize("name", YAMLS)
 def test_header_gives_command_hardware_and_expectation(name: str) -> None:
     header = text(name).split("\n\n", 1)[0]
-    for part in ("accelerate launch", "axolotl.cli.train", "Hardware:", "Expected"):
+    launcher = "python -m" if "use_ray" in read(name) else "accelerate launch"
+    for part in (launcher, "axolotl.cli.train", "Hardware:", "Expected"):
         assert part in header
 
 
 def test_every_recipe_is_listed() -> None:
     table = (RECIPES / "README.md").read_text("utf-8")
-    assert {f"{name}.yaml" for name in YAMLS} | {"trl_sft.py"} == set(recipe_names())
+    scripts = {"trl_sft.py", "trl_qwen3_8b.py"}
+    assert {f"{name}.yaml" for name in YAMLS} | scripts == set(recipe_names())
     for name in recipe_names():
         assert f"`{name}`" in table
         assert headline(shipped_recipe(name))
@@ -217,5 +219,5 @@ def test_settings_for_trl_keep_rows_whole_and_in_order() -> None:
         "dataset_kwargs": {"skip_prepare_dataset": True},
     }
     assert wanted.items() <= sft_defaults(packing=True).items()
-    for path in (RECIPES / "trl_sft.py", RECIPES.parent / "README.md"):
+    for path in (*RECIPES.glob("trl_*.py"), RECIPES.parent / "README.md"):
         assert wanted.items() <= _sft_arguments(path.read_text("utf-8")).items()

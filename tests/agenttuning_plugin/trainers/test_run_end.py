@@ -108,10 +108,10 @@ def test_an_adapter_may_be_merged(make_recipe: Callable[..., Path], tmp_path: Pa
     from axolotl.cli.config import load_cfg
 
     cfg = load_cfg(str(make_recipe()))
-    assert not [line for line in next_commands(cfg) if "merge-lora" in line]
-    cfg.adapter, cfg.axolotl_config_path = "lora", "/somewhere/recipe.yaml"
-    (line,) = [line for line in next_commands(cfg) if "merge-lora" in line]
-    assert line.endswith(f"merge-lora /somewhere/recipe.yaml --lora-model-dir {tmp_path / 'out'}")
+    assert not [line for line in next_commands(cfg) if "agenttuning merge" in line]
+    cfg.adapter = "lora"
+    (line,) = [line for line in next_commands(cfg) if "agenttuning merge" in line]
+    assert line.endswith(f"agenttuning merge {tmp_path / 'out'}")
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -15,6 +15,7 @@ from evaluators.models.eval_mode import evaluation_mode  # noqa: E402
 from evaluators.models.target import Decoding  # noqa: E402
 from evaluators.models.token_model import TokenModel  # noqa: E402
 from tests.support.tiny_models import (  # noqa: E402
+    COMMON,
     ENDS,
     TURN,
     VOCABULARY,
@@ -86,3 +87,20 @@ def test_a_batch_is_scored_as_each_row_alone(make: Any) -> None:
             expected = logits.gather(-1, ids[0, 1:, None])[:, 0]
             assert scores.logprobs.tolist() == pytest.approx(expected.tolist(), abs=1e-4)
             assert scores.likeliest.tolist() == logits.argmax(-1).tolist()
+
+
+def test_experts_trained_with_the_routers_loss_say_what_they_say_without() -> None:
+    def experts() -> Any:
+        options = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+        config = transformers.Qwen3MoeConfig(**COMMON, **options, head_dim=8)
+        return transformers.Qwen3MoeForCausalLM(config)
+
+    subject, rows = subject_of(experts), rows_of(3, 3)
+    answers = []
+    for asked in (False, True):
+        subject.model.config.output_router_logits = asked
+        with evaluation_mode(subject):
+            answers.append(TokenModel(subject.model, 0).generate(rows, Decoding(8), ENDS))
+        assert subject.model.config.output_router_logits is asked
+    assert answers[0] == answers[1]
+    assert any(answers[0])
