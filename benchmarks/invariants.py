@@ -76,8 +76,8 @@ def table(results: dict[str, Any]) -> str:
         cells = []
         for kind in KINDS:
             values = [v for name, v in found["differences"].items() if f"-{kind}" in name]
-            difference = f"{max(values):.0e}" if max(values) else "0"
-            cells.append(f"{len(values)} forms: {difference}")
+            largest = f"{max(values):.0e}" if any(values) else "0"
+            cells.append(f"{len(values)} forms: {largest}" if values else "not run")
         lines.append(f"| {trainer} | {found['stack']['transformers']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

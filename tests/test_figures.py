@@ -276,7 +276,8 @@ def agentinstruct_faults() -> Claims:
 
 def invariants() -> Claims:
     page, found = "docs/concepts/invariants.md", load("invariants.json")
-    assert not any(run["missed"] for run in found.values())
+    # The page names this one as open.
+    assert [name for name, run in found.items() if run["missed"]] == ["Axolotl 0.21.0"]
     for line in table(found).splitlines():
         yield page, line
 

@@ -107,7 +107,7 @@ def start(
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=1800,
+        timeout=7200,  # the whole matrix of a trainer on a busy machine
         check=False,
     )
 
