@@ -272,6 +272,12 @@ def agentinstruct_faults() -> Claims:
     yield page, f"Of {swapped['pairs']} answers swapped between tasks it finds {swapped['flagged']}"
 
 
+def memory() -> Claims:
+    for name, row in load("memory.json")["rows"].items():
+        sizes = " | ".join(f"{row[key] / 1e6:,.0f}" for key in ("predicted", "measured"))
+        yield "docs/concepts/memory.md", f"| {name} | {sizes} | {row['ratio']:.3f} |"
+
+
 SOURCES: dict[str, Callable[[], Claims]] = {
     "support_desk.json": support_desk,
     "demo_seeds.json": demo_seeds,
@@ -288,6 +294,7 @@ SOURCES: dict[str, Callable[[], Claims]] = {
     "os_replay.txt": os_replay,
     "outside.txt": outside,
     "agentinstruct_faults.json": agentinstruct_faults,
+    "memory.json": memory,
 }
 
 
