@@ -85,6 +85,8 @@ def _check(cfg: dict[str, Any], report: Report, processes: int, device: Device |
         found: list[Any] = []
         report.add("data", _tokenizer(section, axolotl, found))
         validated = axolotl.validated
+        if validated.use_ray:
+            processes = validated.ray_num_workers or processes
         report.add("device", check_precision(validated, precision))
         planned = PlannedRun(
             section,

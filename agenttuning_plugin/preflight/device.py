@@ -15,7 +15,9 @@ from agenttuning_plugin.estimates.shape import TrainingShape
 from agenttuning_plugin.estimates.speed import estimate_time
 from dataset_builders.errors import ConfigError
 
-GB = 1e9
+GB = 2**30
+"""Bytes of a gigabyte of memory, as drivers and data sheets of GPUs count."""
+
 _FULL = 0.95
 """Share of a device's memory above which an estimate is called close."""
 
@@ -178,9 +180,9 @@ def _parts(found: MemoryEstimate) -> str:
 
 
 def size(number: float) -> str:
-    """Return a number of bytes as text."""
+    """Return a number of bytes as text, in units of 2^30 or 2^20 bytes."""
     if number < 0.95 * GB:
-        return f"{number / 1e6:.0f} MB"
+        return f"{number / 2**20:.0f} MB"
     return f"{number / GB:.1f} GB" if number < 99.5 * GB else f"{number / GB:,.0f} GB"
 
 
