@@ -87,7 +87,9 @@ def _check(cfg: dict[str, Any], report: Report, processes: int, device: Device |
         validated = axolotl.validated
         if validated.use_ray:
             processes = validated.ray_num_workers or processes
-        report.add("device", check_precision(validated, precision))
+        if device is None:  # These are about training on this machine.
+            report.add("device", check_kernels(validated))
+            report.add("device", check_precision(validated, precision))
         planned = PlannedRun(
             section,
             next(iter(found), None),
@@ -122,8 +124,6 @@ def _recipe(
     report.add("recipe", axolotl.unknown_keys())
     if all(finding.level == "ok" for finding in plugins):
         report.add("recipe", axolotl.validate(sound=bool(section) and not rules))
-    if axolotl.validated is not None:
-        report.add("device", check_kernels(axolotl.validated))
     return section, axolotl
 
 

@@ -120,5 +120,5 @@ def test_a_recipe_is_checked_with_what_the_hubs_cache_has(recipe: Path, cached: 
     assert "64 " in findings(report, "steps")[0]  # rows of a step, over all processes
     sizes = {each["side"]: each["records"] for each in facts["sources"]}
     assert sizes == {"agent": 759, "general": 700}
-    assert "each is trained with its end '</s>'" in findings(report, "template")[0]
+    assert "trained with their end '</s>'" in findings(report, "template")[0]
     assert not findings(report, "model")
