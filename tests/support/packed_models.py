@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +21,28 @@ _COMMON = {
     "max_position_embeddings": 512,
     "pad_token_id": 0,
 }
-_OF_STATES = {"mamba_n_groups": 1, "mamba_d_state": 8, "mamba_d_head": 8, "mamba_chunk_size": 8}
+_OF_STATES = {
+    **dict.fromkeys(("state_size", "ssm_state_size", "mamba_d_state"), 8),
+    **dict.fromkeys(("mamba_n_groups", "mamba_ngroups", "n_groups", "num_mem_blocks"), 1),
+    **dict.fromkeys(("mamba_n_heads", "n_mamba_heads", "mamba_num_heads"), 8),
+    **dict.fromkeys(("mamba_d_head", "mamba_head_dim", "mamba_chunk_size", "chunk_size"), 8),
+    **dict.fromkeys(("mamba_d_ssm", "lru_width"), 32),
+    "mamba_dt_rank": 4,
+    "context_length": 64,
+}
+_SPARSE = {  # Qwen4-Exp's index of keys, and its embeddings of n-grams
+    "indexer_n_heads": 2,
+    "indexer_kv_heads": 1,
+    "indexer_head_dim": 8,
+    "indexer_budget": 8,
+    "indexer_compress_ratio": 4,
+    "hc_lowrank": 8,
+    "ple_layer_ids": [1],
+    "ple_embed_dim": 32,
+    "heads_per_ngram": 2,
+    "ngram_vocab_size_base": 100,
+    "eos_token_id": 2,
+}
 _LINEAR = {
     "linear_num_key_heads": 2,
     "linear_num_value_heads": 4,
@@ -44,6 +67,11 @@ PLAIN: dict[str, dict[str, Any]] = {
     "Qwen3": _COMMON,
     "Mistral": {**_COMMON, "sliding_window": 8},
     "Gemma2": _COMMON,
+    "Gemma3Text": {
+        **_COMMON,
+        "sliding_window": 8,
+        "layer_types": ["sliding_attention", "full_attention"],
+    },
     "Phi3": _COMMON,
     "Olmo2": _COMMON,
     "Granite": _COMMON,
@@ -56,75 +84,91 @@ PLAIN: dict[str, dict[str, Any]] = {
 }
 """Attention alone, which heeds positions: packing has to be taken."""
 
-STATEFUL: dict[str, dict[str, Any]] = {
-    "Qwen3Next": {**_COMMON, **_LINEAR, **_EXPERTS, "shared_expert_intermediate_size": 16},
-    "Qwen3_5Text": {**_COMMON, **_LINEAR},
-    "OlmoHybrid": {**_COMMON, **_LINEAR},
-    "Lfm2": {**_COMMON, "layer_types": ["conv", "full_attention"]},
-    "Lfm2Moe": {
-        **_COMMON,
-        **_EXPERTS,
-        "layer_types": ["conv", "full_attention"],
-        "num_dense_layers": 1,
-    },
-    "Mamba": {**_SMALL, "state_size": 8},
-    "FalconMamba": {**_SMALL, "state_size": 8},
-    "Mamba2": {**_SMALL, "state_size": 8, "num_heads": 8, "head_dim": 8, "n_groups": 2},
-    "FalconH1": {**_COMMON, **_OF_STATES, "mamba_d_ssm": 32, "mamba_n_heads": 4},
-    "Bamba": {**_COMMON, **_OF_STATES, "mamba_n_heads": 8, "attn_layer_indices": [1]},
+_ANY = {
+    **_COMMON,
+    **_LINEAR,
+    **_EXPERTS,
+    **_OF_STATES,
+    **_LATENT,
+    **_ROUTED,
+    **_SPARSE,
+    "num_local_experts": 4,
+    "num_experts_per_tok": 1,
+    "num_experts_per_token": 1,
+    "num_expert_group": 1,
+    "linear_head_dim": 8,
+    "linear_num_heads": 4,
+    "shared_expert_intermediate_size": 16,
+    "use_mamba_kernels": False,
+    "attention_window_size": 16,
+    "block_size": 16,
+}
+"""Sizes of a tiny model of any architecture; each configuration takes those that it has."""
+
+_NEEDS: dict[str, dict[str, Any]] = {
+    "Bamba": {"attn_layer_indices": [1]},
+    "FalconH1": {"mamba_n_heads": 4},
     "GraniteMoeHybrid": {
-        **_COMMON,
-        **_OF_STATES,
-        "mamba_n_heads": 8,
         "layer_types": ["mamba", "attention"],
         "num_local_experts": 0,
         "shared_intermediate_size": 32,
     },
-    "Jamba": {
-        **_COMMON,
-        "attn_layer_offset": 1,
-        "attn_layer_period": 2,
-        "num_experts": 2,
-        "mamba_d_state": 8,
-        "mamba_dt_rank": 4,
-        "use_mamba_kernels": False,
-    },
-    "Zamba2": {
-        **_COMMON,
-        "mamba_d_state": 8,
-        "mamba_ngroups": 1,
-        "n_mamba_heads": 8,
-        "chunk_size": 8,
-        "use_mamba_kernels": False,
-        "layers_block_type": ["mamba", "hybrid"],
-        "num_mem_blocks": 1,
-    },
-    "NemotronH": {
-        **_COMMON,
-        "layers_block_type": ["mamba", "attention"],
-        "mamba_num_heads": 8,
-        "mamba_head_dim": 8,
-        "ssm_state_size": 8,
-        "n_groups": 1,
-        "chunk_size": 8,
-        "use_mamba_kernels": False,
-    },
-    "RecurrentGemma": {
-        **_COMMON,
-        "num_hidden_layers": 3,
-        "lru_width": 32,
-        "attention_window_size": 16,
-    },
-    "Rwkv": {**_SMALL, "context_length": 64, "attention_hidden_size": 32},
-    "xLSTM": {**_SMALL, "num_heads": 4, "chunk_size": 8},
-    "MiniMax": {
-        **_COMMON,
-        "layer_types": ["linear_attention", "full_attention"],
-        "num_local_experts": 2,
-        "block_size": 16,
-    },
+    "Jamba": {"attn_layer_offset": 1, "attn_layer_period": 2, "num_experts": 2},
+    "Lfm2": {"layer_types": ["conv", "full_attention"]},
+    "Lfm2Moe": {"layer_types": ["conv", "full_attention"]},
+    "Mamba2": {"num_heads": 8},
+    "RecurrentGemma": {"num_hidden_layers": 3},
+    "Rwkv": {"attention_hidden_size": 32},
+    "xLSTM": {"hidden_size": 32, "embedding_dim": 32, "num_heads": 4},
 }
+"""What an architecture needs beside."""
+
+_STATES = re.compile(r"conv_state|recurrent_state|ssm_state|LightningAttention|rwkv|mLSTM", re.I)
+
+
+def _stateful() -> dict[str, str]:
+    """Text configurations, without `Config`, of all models whose code names a state."""
+    from transformers.models.auto.configuration_auto import (
+        CONFIG_MAPPING_NAMES,
+        model_type_to_module_name,
+    )
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    found = {}
+    models = Path(transformers.__file__).parent / "models"
+    for kind, model in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items():
+        name = CONFIG_MAPPING_NAMES.get(kind, "").removesuffix("Config")
+        # Without an image encoder, if there is such a configuration.
+        if f"{kind}_text" in CONFIG_MAPPING_NAMES or not name:
+            continue
+        for path in (models / model_type_to_module_name(kind)).glob("modeling_*.py"):
+            if _STATES.search(path.read_text("utf-8")):
+                found[name] = model
+    return found
+
+
+STATEFUL = _stateful()
 """A state along the row: packing is taken only where it is not carried over."""
+
+
+def _stateful_config(name: str) -> Any:
+    """A tiny configuration of any stateful architecture: a layer with a state, one without."""
+    kind = getattr(transformers, f"{name}Config")
+    whole = kind()
+    settings = {key: value for key, value in _ANY.items() if key in whole.to_dict()}
+    needs = _NEEDS.get(name, {})
+    for key in ("layer_types", "layers_block_type"):
+        settings.pop(key, None)
+        kinds = list(dict.fromkeys(getattr(whole, key, None) or ()))
+        if kinds and key in getattr(kind, "__dataclass_fields__", ()) and key not in needs:
+            apart = [k for k in kinds if k == "hybrid" or ("attention" in k and "linear" not in k)]
+            states = [k for k in kinds if k not in (*apart, "moe", "mlp")]
+            assert states or "hybrid" in apart, f"{name} needs layer types with a state"
+            # Two hybrid layers, as they share weights.
+            settings[key] = states[:1] + apart[-1:] * (2 if "hybrid" in apart else 1)
+            settings["num_hidden_layers"] = len(settings[key])
+    return kind(**settings | needs)
+
 
 OTHERS: dict[str, dict[str, Any]] = {
     "Falcon": {**_SMALL, "num_attention_heads": 4},
@@ -140,18 +184,21 @@ OTHERS: dict[str, dict[str, Any]] = {
 }
 """Attention that heeds positions in some versions of transformers and not in others."""
 
-ALL = {**PLAIN, **STATEFUL, **OTHERS}
+ALL = [*PLAIN, *STATEFUL, *OTHERS]
 
 
 def tiny(name: str) -> Any:
     """A model with weights so large that what leaks is seen."""
-    kind = getattr(transformers, f"{name.removesuffix('Text')}ForCausalLM", None)
+    model = STATEFUL.get(name, f"{name.removesuffix('Text')}ForCausalLM")
+    kind = getattr(transformers, model, None)
     config = getattr(transformers, f"{name}Config", None)
     if kind is None or config is None:
         pytest.skip(f"the installed transformers has no {name}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        model = kind(config(**ALL[name])).eval()
+        settings = {**PLAIN, **OTHERS}
+        made = _stateful_config(name) if name in STATEFUL else config(**settings[name])
+        model = kind(made).eval()
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.dim() > 1:
