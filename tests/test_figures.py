@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.invariants import table
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks/results"
 
@@ -283,6 +285,13 @@ def serving() -> Claims:
         yield page, f"| {label} | {ways[name]['identical']} of {ways[name]['episodes']} |"
 
 
+def invariants() -> Claims:
+    page, found = "docs/concepts/invariants.md", load("invariants.json")
+    assert not any(run["missed"] for run in found.values())
+    for line in table(found).splitlines():
+        yield page, line
+
+
 SOURCES: dict[str, Callable[[], Claims]] = {
     "support_desk.json": support_desk,
     "demo_seeds.json": demo_seeds,
@@ -300,6 +309,7 @@ SOURCES: dict[str, Callable[[], Claims]] = {
     "outside.txt": outside,
     "agentinstruct_faults.json": agentinstruct_faults,
     "serving.json": serving,
+    "invariants.json": invariants,
 }
 
 
