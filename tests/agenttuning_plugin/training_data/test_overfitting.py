@@ -16,6 +16,7 @@ transformers = pytest.importorskip("transformers")
 from agenttuning_plugin import AgentTuningConfig, TrainingRun, sft_defaults  # noqa: E402
 from agenttuning_plugin.reports.compare import pick, recorded_warnings  # noqa: E402
 from agenttuning_plugin.reports.source_loss import read_losses  # noqa: E402
+from agenttuning_plugin.trainers.axolotl_settings import encoding_of  # noqa: E402
 from agenttuning_plugin.training_data.overfitting import OverfitWatch  # noqa: E402
 from dataset_builders.errors import ConfigError, DataError  # noqa: E402
 from evaluators.results.evaluations import read_evaluations  # noqa: E402
@@ -160,6 +161,12 @@ def test_agent_loss_needs_conversations_that_are_held_out(
         AgentTuningConfig(**wrong)
     with pytest.raises(DataError, match=r"agent_holdout of task 'db' asks for 5 .* found 5"):
         make({**section, "agent_holdout": 5}, tiny_model_dir, tmp_path)
+
+
+def test_axolotls_settings_hold_the_same_rows_out(section: dict[str, Any]) -> None:
+    recipe = SimpleNamespace(sequence_len=128, excess_length_strategy=None, eot_tokens=None)
+    found = encoding_of(recipe, AgentTuningConfig(**section))
+    assert (found.holdout, found.agent_holdout) == (2, 2)
 
 
 def test_rows_without_a_holdout_are_cached_as_before(
