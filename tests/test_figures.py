@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.invariants import table
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks/results"
 
@@ -272,6 +274,13 @@ def agentinstruct_faults() -> Claims:
     yield page, f"Of {swapped['pairs']} answers swapped between tasks it finds {swapped['flagged']}"
 
 
+def invariants() -> Claims:
+    page, found = "docs/concepts/invariants.md", load("invariants.json")
+    assert not any(run["missed"] for run in found.values())
+    for line in table(found).splitlines():
+        yield page, line
+
+
 SOURCES: dict[str, Callable[[], Claims]] = {
     "support_desk.json": support_desk,
     "demo_seeds.json": demo_seeds,
@@ -288,6 +297,7 @@ SOURCES: dict[str, Callable[[], Claims]] = {
     "os_replay.txt": os_replay,
     "outside.txt": outside,
     "agentinstruct_faults.json": agentinstruct_faults,
+    "invariants.json": invariants,
 }
 
 

@@ -11,13 +11,16 @@ from benchmarks.gpu import models
 from benchmarks.gpu.shapes import SHAPES
 
 
-def predict(case: dict[str, Any], args: Any, device: str) -> dict[str, Any]:
+def predict(
+    case: dict[str, Any], args: Any, device: str, section: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Return the predicted peak of a case, and the estimator's description of it.
 
     Args:
         case: The case.
         args: The trainer's arguments.
         device: `cuda` or `cpu`.
+        section: The `agenttuning` section, if evaluators run.
 
     Returns:
         `training_shape`, the fields of the estimator's `TrainingShape`; `predicted_bytes`, without
@@ -33,6 +36,7 @@ def predict(case: dict[str, Any], args: Any, device: str) -> dict[str, Any]:
         peft_config=models.adapter(case["rank"]) if qlora else None,
         quantization=BitsAndBytesConfig(load_in_4bit=True, **nf4) if qlora else None,
         packing=True,
+        section=section,
         device="cuda" if device == "cuda" else "cpu",
     )
     dtype = str(models.weight_type(case, device)).removeprefix("torch.")

@@ -17,6 +17,7 @@ from typing import Any
 
 from benchmarks.gpu.budget import allowance, run_part
 from benchmarks.gpu.cases import ATTENTIONS, Part, parts
+from benchmarks.gpu.report import memory_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -113,6 +114,7 @@ def main() -> None:
         "seconds": round(time.monotonic() - begun, 1),
         **machine,
         "parts": results,
+        "memory_rows": memory_rows({name: r.get("measured") or {} for name, r in results.items()}),
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(written, indent=1) + "\n", "utf-8")
