@@ -88,7 +88,8 @@ def compare(
     console.print(table(compared, *names, flips=True))
     for line in comparing.flips(compared, show) if show else []:
         console.print(plain(line), soft_wrap=True)
-    for line in comparing.warnings(compared) + comparing.unpaired(one, two, compared):
+    lines = comparing.warnings(compared) + comparing.recorded_warnings(two)
+    for line in lines + comparing.unpaired(one, two, compared):
         errors.print(plain(line), soft_wrap=True)
 
 

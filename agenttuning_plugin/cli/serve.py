@@ -11,7 +11,7 @@ from agenttuning_plugin.console import console, errors, plain
 from agenttuning_plugin.serving.command import ServeCommand, ServeOptions, serve_command
 from agenttuning_plugin.serving.process import LOG, check_port, ended, running, wait_until_up
 from agenttuning_plugin.serving.programs import VLLM, find_server
-from agenttuning_plugin.serving.run_folder import TrainedModel, read_run
+from agenttuning_plugin.serving.run_folder import ServedModel, read_run
 
 
 def serve(
@@ -41,7 +41,7 @@ def serve(
         typer.Option(
             min=1,
             help="Maximum tokens of prompt and answer. "
-            "[default: the model's maximum, at most 16384 or the trained length]",
+            "[default: the model's maximum, at most 16384]",
         ),
     ] = None,
     argument: Annotated[
@@ -64,7 +64,7 @@ def serve(
     _run(command, model, program.kind)
 
 
-def _run(command: ServeCommand, model: TrainedModel, kind: str) -> None:
+def _run(command: ServeCommand, model: ServedModel, kind: str) -> None:
     from agenttuning_plugin.evaluation.served_prompts import compare_prompts, prompts_of
     from agenttuning_plugin.evaluation.server import Server
     from agenttuning_plugin.serving.command import FOLDER

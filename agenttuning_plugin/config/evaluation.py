@@ -87,6 +87,23 @@ class GeneralLossConfig(Cadence):
         return "general"
 
 
+class AgentLossConfig(Cadence):
+    """Measures the loss of each agent task on the conversations held out by `agent_holdout`."""
+
+    type: Literal["agent_loss"]
+    patience: int = Field(
+        default=3,
+        ge=1,
+        description="Evaluations in a row in which a task's held-out loss rises before a warning "
+        "says that it is overfitted, unless its training loss has risen too.",
+    )
+
+    @property
+    def key(self) -> str:
+        """Prefix of its figures."""
+        return "agent"
+
+
 class ReplayConfig(Cadence):
     """Compares the model's predictions with expert trajectories: seconds instead of minutes."""
 
@@ -158,6 +175,6 @@ class BenchmarkConfig(Cadence):
 
 
 EvaluatorConfig = Annotated[
-    AgentTaskConfig | GeneralLossConfig | ReplayConfig | BenchmarkConfig,
+    AgentTaskConfig | GeneralLossConfig | AgentLossConfig | ReplayConfig | BenchmarkConfig,
     Field(discriminator="type"),
 ]

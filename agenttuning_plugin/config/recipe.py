@@ -116,6 +116,12 @@ class AgentTuningSection(StrictModel):
         ge=0,
         description="General conversations held out of training, to measure the loss on.",
     )
+    agent_holdout: int = Field(
+        default=0,
+        ge=0,
+        description="Agent conversations of each task held out of training, to measure the loss "
+        "of `agent_loss` on.",
+    )
     processes: int = Field(
         default=1, ge=1, description="Number of encoding processes; the rows do not depend on it."
     )
@@ -158,6 +164,12 @@ class AgentTuningSection(StrictModel):
                 "max_steps instead"
             )
         self.check_evaluation({})
+        if not (self.agent and self.agent_holdout) and any(
+            e.type == "agent_loss" for e in self.evaluators
+        ):
+            raise ValueError(
+                "evaluators: agent_loss needs an agent source and an agent_holdout of at least 1"
+            )
         measures_loss = any(e.type == "general_loss" for e in self.evaluators)
         if measures_loss and not (self.general and self.holdout):
             raise ValueError(

@@ -9,6 +9,7 @@ from pydantic.fields import FieldInfo
 
 from agenttuning_plugin.config.endpoint import EndpointConfig
 from agenttuning_plugin.config.evaluation import (
+    AgentLossConfig,
     AgentTaskConfig,
     BenchmarkConfig,
     GeneralLossConfig,
@@ -31,6 +32,7 @@ _PARTS: tuple[tuple[str, type], ...] = (
     ("`clean` of a source", Cleaning),
     ("An evaluator of `type: agent_task`", AgentTaskConfig),
     ("An evaluator of `type: general_loss`", GeneralLossConfig),
+    ("An evaluator of `type: agent_loss`", AgentLossConfig),
     ("An evaluator of `type: replay`", ReplayConfig),
     ("An evaluator of `type: benchmark`", BenchmarkConfig),
     ("`evaluation`", EvaluationPolicy),

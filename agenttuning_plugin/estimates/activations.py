@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 from agenttuning_plugin.estimates.fake_model import (
     add_adapters,
@@ -88,7 +89,7 @@ def with_layers(model_config: Any, layers: int) -> Any:
 
 
 def trace_training(
-    model_config: Any, shape: TrainingShape, *, keep_outer: bool = False
+    model_config: Any, shape: TrainingShape, *, keep_outer: bool = False, to_layers: bool = True
 ) -> dict[str, int]:
     """Return the bytes alive beside the weights at the peak of a forward and backward pass.
 
@@ -97,6 +98,8 @@ def trace_training(
         shape: The run.
         keep_outer: Whether gradients of embeddings and head are counted after they are made:
             without earlier gradients in memory, theirs stay while the layers' are made.
+        to_layers: Whether to leave out what follows the layers' backward passes: the
+            embedding's, whose peak does not grow with the layers.
     """
     import torch
 
@@ -113,11 +116,24 @@ def trace_training(
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.register_post_accumulate_grad_hook(finished)
+        if to_layers:
+            decoder_blocks(model)[0].register_forward_pre_hook(_stop_at(live), with_kwargs=True)
         ids = torch.zeros(shape.micro_batch, shape.sequence_len, dtype=torch.long)
         with live:
             inputs = {"input_ids": ids, "use_cache": False} | _mask(shape)
             _loss(model, inputs, shape).backward()
         return dict(live.peak)
+
+
+def _stop_at(live: Any) -> Callable[..., None]:
+    """Return a hook of the first layer that stops recording once its backward pass is done."""
+
+    def before(module: Any, args: Any, kwargs: Any) -> None:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        if hidden.requires_grad:
+            hidden.register_hook(lambda gradient: setattr(live, "recording", False))
+
+    return before
 
 
 def trace_scoring(model_config: Any, shape: TrainingShape) -> dict[str, int]:
@@ -177,6 +193,7 @@ def _prepared(
     autocast = torch.autocast("cpu", getattr(torch, shape.autocast)) if shape.autocast else None
     with (
         fake_tensors(model),
+        nullcontext() if _has_mask(shape) else _no_mask(),
         fused_kernels(model) if shape.device == "cuda" else nullcontext(),
         autocast or nullcontext(),
         nullcontext() if training else torch.no_grad(),
@@ -184,11 +201,29 @@ def _prepared(
         yield model, model_config.get_text_config().vocab_size
 
 
+@contextmanager
+def _no_mask() -> Iterator[None]:
+    """Let transformers leave out the causal mask, as it does where it can look at the data."""
+    from transformers import masking_utils
+
+    answers = {"is_tracing": False, "find_packed_sequence_indices": None}
+    with ExitStack() as stack:
+        for name, answer in answers.items():
+            if hasattr(masking_utils, name):
+                stack.enter_context(patch.object(masking_utils, name, return_value=answer))
+        yield
+
+
+def _has_mask(shape: TrainingShape) -> bool:
+    """Whether attention needs a mask of T x T."""
+    return shape.packed and "flash" not in shape.attention
+
+
 def _mask(shape: TrainingShape) -> dict[str, Any]:
     """Return the mask that keeps packed documents apart where attention takes no boundaries."""
     import torch
 
-    if not shape.packed or "flash" in shape.attention:
+    if not _has_mask(shape):
         return {}
     length = shape.sequence_len
     return {"attention_mask": torch.ones(shape.micro_batch, 1, length, length, dtype=torch.bool)}

@@ -24,8 +24,8 @@ def live_memory(known: Iterable[Any], vocabulary: int) -> Any:
         vocabulary: Last dimension of logits, which are counted apart.
 
     Returns:
-        A torch dispatch mode with `peak`, bytes by part at the moment of most bytes, and
-        `claim(tensor, part)`, which counts a tensor as another part.
+        A torch dispatch mode with `peak`, bytes by part at the moment of most bytes while
+        `recording` is true, and `claim(tensor, part)`, which counts a tensor as another part.
     """
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
@@ -38,6 +38,7 @@ def live_memory(known: Iterable[Any], vocabulary: int) -> Any:
             super().__init__()  # type: ignore[no-untyped-call]
             self.now: Counter[str] = Counter()
             self.peak: Counter[str] = Counter()
+            self.recording = True
             self.parts: weakref.WeakKeyDictionary[Any, list[str]] = weakref.WeakKeyDictionary()
             for tensor in known:
                 self.parts[tensor.untyped_storage()] = []
@@ -61,7 +62,7 @@ def live_memory(known: Iterable[Any], vocabulary: int) -> Any:
             size = storage.nbytes()
             self.now[part[0]] += size
             weakref.finalize(storage, self._drop, part, size)
-            if self.now.total() > self.peak.total():
+            if self.recording and self.now.total() > self.peak.total():
                 self.peak = self.now.copy()
 
         def _drop(self, part: list[str], size: int) -> None:

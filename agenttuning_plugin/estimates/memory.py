@@ -120,9 +120,13 @@ def _moments(
     one_pass = shape.accumulation == 1 and shape.strategy == "none"
     training = traced(trace_training, keep_outer=one_pass)
     yield "training", _added(training, buffers, {} if one_pass else gradients)
-    if one_pass and shape.method == "full":
-        last = trace_training(with_layers(model_config, 1), replace(shape, head="fused"))
-        yield "end of the backward pass", _added(last, gradients)
+    if shape.method == "full":
+        last = trace_training(
+            with_layers(model_config, 1), replace(shape, head="fused"), to_layers=False
+        )
+        if one_pass:  # the embedding's gradient is among those traced
+            last["activations"] -= min(last["activations"], found.embedding)
+        yield "end of the backward pass", _added(last, gradients, buffers)
     yield "optimizer step", gradients | {"optimizer step": update_bytes(found, shape)}
     evaluation = [
         traced(trace)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.metadata import version
 from typing import Any, Literal
 
 from agenttuning_plugin.estimates.shape import (
@@ -124,7 +125,14 @@ def shape_of_arguments(
 def _trl_head(args: Any) -> Head:
     if getattr(args, "use_liger_kernel", False):
         return "fused"
-    return "chunked" if "chunked" in str(getattr(args, "loss_type", "")) else "full"
+    loss = getattr(args, "loss_type", None)
+    if loss is None:
+        return "full"
+    from packaging.version import Version  # TRL needs it
+
+    # From 1.15 on TRL's trainer computes every loss from tiles of the logits.
+    tiles = Version(version("trl")) >= Version("1.15")
+    return "chunked" if tiles or "chunked" in loss else "full"
 
 
 def _dtype(cfg: Mapping[str, Any], device: str) -> str:

@@ -30,6 +30,7 @@ class ModelWeights:
         parameters: Number of parameters, adapters excluded.
         block: Bytes of the largest layer that sharding gathers at a time.
         outer: Bytes of what is in no layer: embeddings, last norm, output head.
+        embedding: Bytes of the embedding.
         looked_up: Parameters of an embedding that is not the output head too.
         experts: Elements of experts' weights.
         expert_share: Share of the experts of a layer that a token passes through.
@@ -39,6 +40,7 @@ class ModelWeights:
     parameters: int
     block: int
     outer: int
+    embedding: int
     looked_up: int
     experts: int
     expert_share: float
@@ -96,6 +98,7 @@ def model_weights(model_config: Any, shape: TrainingShape) -> ModelWeights:
         parameters,
         max(blocks, default=0),
         total - sum(blocks),
+        model.get_input_embeddings().weight.nbytes,
         _looked_up(model),
         sum(weight.numel() for weight in experts),
         _expert_share(model_config.get_text_config()),

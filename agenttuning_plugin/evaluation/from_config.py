@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from agenttuning_plugin.config.evaluation import (
+    AgentLossConfig,
     AgentTaskConfig,
     BenchmarkConfig,
     GeneralLossConfig,
@@ -30,16 +32,23 @@ from evaluators.training.schedule import Cadence, EvaluationPolicy, Schedule
 if TYPE_CHECKING:
     from datasets import Dataset
 
-Config = AgentTaskConfig | GeneralLossConfig | ReplayConfig | BenchmarkConfig
+Config = AgentTaskConfig | GeneralLossConfig | AgentLossConfig | ReplayConfig | BenchmarkConfig
 
 LACKING = (SourceNotFoundError, MissingExtraError, EnvironmentFailureError)
 """Errors about missing requirements of this machine; errors in the recipe are always raised."""
 
 
 def schedules(
-    section: AgentTuningSection, holdout: Dataset | None
+    section: AgentTuningSection,
+    holdout: Dataset | None,
+    agent_loss: Callable[[AgentLossConfig], Evaluator] | None = None,
 ) -> tuple[list[Schedule], list[EvalResult]]:
     """Create the evaluators that a section lists.
+
+    Args:
+        section: The recipe's section.
+        holdout: Rows that `general_loss` is measured on, or none.
+        agent_loss: Creates the evaluator of held-out agent rows; none if there are no such rows.
 
     Returns:
         Their schedules, and the evaluators that cannot run here because a program or data is
@@ -54,7 +63,7 @@ def schedules(
     lacking: list[EvalResult] = []
     for config in section.evaluators:
         try:
-            evaluator = make_evaluator(config, holdout)
+            evaluator = make_evaluator(config, holdout, agent_loss)
         except LACKING as error:
             if section.evaluation.strict:
                 raise
@@ -76,12 +85,17 @@ def unavailable(config: Config, error: Exception) -> EvalResult:
     return EvalResult.unmeasured(config.key, str(error))
 
 
-def make_evaluator(config: Config, holdout: Dataset | None) -> Evaluator:
+def make_evaluator(
+    config: Config,
+    holdout: Dataset | None,
+    agent_loss: Callable[[AgentLossConfig], Evaluator] | None = None,
+) -> Evaluator:
     """Create one evaluator.
 
     Args:
         config: Its settings.
         holdout: Rows that `general_loss` is measured on, or none.
+        agent_loss: See `schedules`.
 
     Raises:
         AgentTuningError: It cannot run here, or its settings are invalid.
@@ -98,6 +112,10 @@ def make_evaluator(config: Config, holdout: Dataset | None) -> Evaluator:
         return _replay(config)
     if isinstance(config, BenchmarkConfig):
         return _benchmark(config)
+    if isinstance(config, AgentLossConfig):
+        if agent_loss is None:
+            raise ConfigError("evaluators: agent_loss has no held-out conversation")
+        return agent_loss(config)
     if holdout is None:
         raise ConfigError("evaluators: general_loss has no held-out conversation")
     return GeneralLossEvaluator(holdout)

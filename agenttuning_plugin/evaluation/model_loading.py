@@ -115,7 +115,7 @@ def open_subject(
         (
             "end_of_turn",
             end_of_turn,
-            "the server has its own (vLLM: --override-generation-config)",
+            "the server has its own (vLLM: --generation-config FOLDER)",
         ),
     ):
         if value:

@@ -135,8 +135,8 @@ def compare_prompts(server: Server, prompts: Prompts, tokenizer: Any = None) -> 
         elif not ends:
             raise ConfigError(
                 f"{server.base_url}: {token} ends a turn in the recipe, but the server continues "
-                "after it; set it as an end token there (vLLM: --override-generation-config "
-                f"'{{\"eos_token_id\": [{number}, ...]}}')"
+                "after it; set it as an end token there (vLLM: --generation-config FOLDER, whose "
+                f'generation_config.json has "eos_token_id": [{number}, ...])'
             )
     return unknown
 

@@ -247,7 +247,7 @@ def check_sample(side: Side, tokenizer: Any, encoding: Encoding) -> Iterator[Fin
         given["general"],
         plan=Plan(eta=(QuotaStage(0, share),)),
         tokenizer=tokenizer,
-        encoding=replace(encoding, holdout=0),
+        encoding=replace(encoding, holdout=0, agent_holdout=0),
         quiet=True,
     )
     for line in loss_warnings(prepared.report, encoding.max_length):

@@ -26,9 +26,12 @@ def check_evaluators(section: AgentTuningSection) -> Iterator[Finding]:
 
     primary: dict[str, str] = {}
     for config in section.evaluators:
-        if config.type == "general_loss":
+        if config.type in ("general_loss", "agent_loss"):
             primary[config.key] = GeneralLossEvaluator.primary
-            yield Finding("evaluator", f"general_loss, {section.holdout} conversations")
+            held_out = f"{section.holdout} conversations"
+            if config.type == "agent_loss":
+                held_out = f"{section.agent_holdout} conversations of each task"
+            yield Finding("evaluator", f"{config.type}, {held_out}")
             continue
         yield from guarded(f"evaluator {config.key}", lambda: _evaluator(section, config, primary))  # noqa: B023
     yield from guarded("evaluation", lambda: _policy(section, primary))

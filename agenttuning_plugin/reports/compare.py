@@ -224,6 +224,19 @@ def warnings(compared: Sequence[Compared]) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
+def recorded_warnings(second: Mapping[str, Row]) -> list[str]:
+    """Return the warnings of evaluations, one line each.
+
+    Args:
+        second: Evaluations by evaluator.
+    """
+    return [
+        f"{name}: step {row['step']}: {row['warning']}"
+        for name, row in second.items()
+        if row.get("warning")
+    ]
+
+
 def unpaired(
     first: Mapping[str, Row], second: Mapping[str, Row], compared: Sequence[Compared]
 ) -> list[str]:

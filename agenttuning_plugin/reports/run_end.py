@@ -11,7 +11,7 @@ from rich.console import Console
 
 from agenttuning_plugin.console import plain
 from agenttuning_plugin.reports.change_table import table
-from agenttuning_plugin.reports.compare import compare_run, unmeasured
+from agenttuning_plugin.reports.compare import compare_run, recorded_warnings, unmeasured
 from agenttuning_plugin.reports.source_loss import loss_line, read_losses
 from dataset_builders.errors import AgentTuningError
 from evaluators.evaluator import RECORDS_FILE
@@ -49,6 +49,9 @@ def _print_table(folder: Path, console: Console) -> None:
         console.print(table(comparisons, title=f"{folder}: base and tuned"))
     else:
         console.print(plain(f"{folder}: no evaluator measured both the base and the result"))
+    last = {row["evaluator"]: row for row in evaluations}
+    for line in recorded_warnings(last):
+        console.print(plain(f"warning: {line}"), soft_wrap=True)
     for line in unmeasured(evaluations):
         console.print(plain(f"not measured: {line}"), soft_wrap=True)
 

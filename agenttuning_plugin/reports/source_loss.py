@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,3 +46,20 @@ def loss_line(row: Mapping[str, Any]) -> str:
         for name, each in row["groups"].items()
     ]
     return f"training loss logged at step {row['step']}: {', '.join(parts)}"
+
+
+def loss_between(
+    rows: Sequence[Mapping[str, Any]], group: str, start: int, end: int
+) -> float | None:
+    """Return a group's mean loss per token in the rows logged from a step up to another.
+
+    Args:
+        rows: Rows as in the file.
+        group: Name of the group, such as "agent/os".
+        start: First step; what is logged at a step is known only after that step's evaluations.
+        end: Step after the last.
+    """
+    found = [row["groups"].get(group) for row in rows if start <= row["step"] < end]
+    known = [each for each in found if each and each["loss"] is not None]
+    tokens = sum(each["tokens"] for each in known)
+    return sum(each["loss"] * each["tokens"] for each in known) / tokens if tokens else None

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agenttuning_plugin.reports.model_record import tensor_headers
 from dataset_builders.errors import ConfigError
 
-ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
@@ -49,19 +47,6 @@ class Adapter:
 
     folder: Path
     config: dict[str, Any]
-
-    @property
-    def base(self) -> str:
-        """Folder or hub id of its base model, as recorded by peft.
-
-        Raises:
-            ConfigError: None is recorded.
-        """
-        base = self.config.get("base_model_name_or_path")
-        if not base:
-            place = self.folder / ADAPTER_CONFIG
-            raise ConfigError(f"{place}: base_model_name_or_path: found nothing")
-        return str(base)
 
     @property
     def max_lora_rank(self) -> int:
@@ -113,22 +98,6 @@ class Adapter:
             yield f"full weights of {full[0]}"
 
 
-def read_adapter(folder: Path) -> Adapter:
-    """Read an adapter's config.
-
-    Raises:
-        ConfigError: It is no JSON object.
-    """
-    place = folder / ADAPTER_CONFIG
-    try:
-        config = json.loads(place.read_text("utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{place}: found no JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise ConfigError(f"{place}: found {type(config).__name__}, expected a JSON object")
-    return Adapter(folder, config)
-
-
 def _full_weights(file: Path) -> list[str]:
     """Return the names of tensors in a safetensors file that are no low-rank factors.
 
@@ -137,9 +106,7 @@ def _full_weights(file: Path) -> list[str]:
     if not file.is_file():
         return []
     try:
-        with file.open("rb") as stream:
-            (size,) = struct.unpack("<Q", stream.read(8))
-            header = json.loads(stream.read(size))
-    except (struct.error, ValueError) as error:
+        headers = tensor_headers(file)
+    except ValueError as error:
         raise ConfigError(f"{file}: found no safetensors header: {error}") from error
-    return sorted(name for name in header if name != "__metadata__" and "lora_" not in name)
+    return sorted(name for name in headers if "lora_" not in name)

@@ -12,7 +12,7 @@ from pathlib import Path
 from agenttuning_plugin.console import writing
 from agenttuning_plugin.serving.adapter import Adapter
 from agenttuning_plugin.serving.programs import TRANSFORMERS, ServerProgram
-from agenttuning_plugin.serving.run_folder import GENERATION_CONFIG, TrainedModel, saved_ends
+from agenttuning_plugin.serving.run_folder import GENERATION_CONFIG, ServedModel, saved_ends
 from dataset_builders.errors import ConfigError
 from dataset_builders.storage import replace_text
 
@@ -73,9 +73,7 @@ class ServeOptions:
     extra: tuple[str, ...] = ()
 
 
-def serve_command(
-    model: TrainedModel, server: ServerProgram, options: ServeOptions
-) -> ServeCommand:
+def serve_command(model: ServedModel, server: ServerProgram, options: ServeOptions) -> ServeCommand:
     """Return the command, and write the files it names into the folder `serving` of the model.
 
     Raises:
@@ -86,7 +84,7 @@ def serve_command(
     return make(model, server, options)
 
 
-def _vllm(model: TrainedModel, server: ServerProgram, options: ServeOptions) -> ServeCommand:
+def _vllm(model: ServedModel, server: ServerProgram, options: ServeOptions) -> ServeCommand:
     adapter = model.adapter
     if adapter is not None:
         adapter.refuse_for_vllm(server.version)
@@ -98,7 +96,9 @@ def _vllm(model: TrainedModel, server: ServerProgram, options: ServeOptions) -> 
     flags += ["--served-model-name", name if adapter is None else Path(model.base).name]
     if adapter is not None:
         flags += _lora_flags(adapter, name)
-        flags += ["--tokenizer", model.tokenizer_folder]
+        # Training may have added tokens or changed the token that ends a text.
+        flags += ["--tokenizer", str(model.tokenizer.name_or_path)]
+    flags += ["--revision", model.revision] if model.revision else []
     flags += ["--dtype", dtype] if dtype else []
     flags += ["--max-model-len", str(context)] if context else []
     # vLLM takes end tokens from this file alone; `--override-generation-config` cannot add any.
@@ -114,9 +114,7 @@ def _vllm(model: TrainedModel, server: ServerProgram, options: ServeOptions) -> 
     return ServeCommand(arguments, name, _url(options), variables, tuple(_notes(model)))
 
 
-def _transformers(
-    model: TrainedModel, server: ServerProgram, options: ServeOptions
-) -> ServeCommand:
+def _transformers(model: ServedModel, server: ServerProgram, options: ServeOptions) -> ServeCommand:
     if model.adapter is not None:
         raise ConfigError(
             f"{model.folder}: found an adapter, which `transformers serve` does not load: run "
@@ -147,7 +145,7 @@ def _lora_flags(adapter: Adapter, name: str) -> list[str]:
     ]
 
 
-def _write_files(model: TrainedModel) -> Path:
+def _write_files(model: ServedModel) -> Path:
     """Write the chat template and the end tokens of training; returns their folder."""
     folder = model.folder / FOLDER
     template = model.tokenizer.chat_template
@@ -161,13 +159,13 @@ def _write_files(model: TrainedModel) -> Path:
     return folder
 
 
-def _check_end_tokens(model: TrainedModel) -> None:
+def _check_end_tokens(model: ServedModel) -> None:
     """Reject a model that `transformers serve` would not stop where training ends a turn.
 
     Raises:
         ConfigError: Its generation config lacks an end token.
     """
-    missing = sorted(set(model.end_ids) - set(saved_ends(model.folder)))
+    missing = sorted(set(model.end_ids) - set(saved_ends(model.base)))
     if missing:
         raise ConfigError(
             f"{model.folder / GENERATION_CONFIG}: eos_token_id: lacks {missing}, at which training "
@@ -175,8 +173,8 @@ def _check_end_tokens(model: TrainedModel) -> None:
         )
 
 
-def _notes(model: TrainedModel) -> list[str]:
-    if not model.quantized:
+def _notes(model: ServedModel) -> list[str]:
+    if not model.is_quantized:
         return []
     return [
         "trained on a quantized base, served on the original one: answers differ slightly; "

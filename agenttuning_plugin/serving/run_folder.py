@@ -1,21 +1,20 @@
-"""Read from a run's folder how its model was trained: dtype, template, end tokens, tool calls."""
+"""Read from a run's folder how its model is served: base, template, end tokens, tool calls."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agenttuning_plugin.evaluation.model_loading import load_tokenizer
-from agenttuning_plugin.serving.adapter import ADAPTER_CONFIG, Adapter, read_adapter
-from dataset_builders.errors import ConfigError, SourceNotFoundError
+from agenttuning_plugin.export.output import load_run_tokenizer
+from agenttuning_plugin.export.trained import TrainedModel, find_trained
+from agenttuning_plugin.export.weights import load_config
+from agenttuning_plugin.serving.adapter import Adapter
+from dataset_builders.errors import ConfigError
 from dataset_builders.extras import needs_extra
-from dataset_builders.manifest.store import MANIFEST_FILE
+from dataset_builders.stdio import silenced
 
-CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
-_TOKENIZER_CONFIG = "tokenizer_config.json"
 
 _CONTEXT = 16384
 """Default limit of tokens per request, where the model has more: the cache of one request at a
@@ -23,38 +22,37 @@ context of 131,072 would not fit many GPUs."""
 
 
 @dataclass(frozen=True, slots=True)
-class TrainedModel:
-    """A model to serve, as it was trained.
+class ServedModel:
+    """A trained model, and what a server needs to render and end its turns as in training.
 
     Attributes:
-        folder: Folder of the adapter, or of the whole model.
+        folder: Folder of the adapter or of the whole model, absolute.
         base: Folder or hub id of the weights to load: the adapter's base, or `folder`.
+        revision: Revision of the hub id.
         adapter: The adapter; None for a whole model.
-        tokenizer: Loaded from `folder`, or from `base` if it has none.
-        tokenizer_folder: Folder or hub id that it was loaded from.
+        tokenizer: The run's, with the chat template of training.
         end_of_turn: Tokens besides eos that end a turn.
-        saved_ends: Ids of end tokens in the model's own generation config; empty if the run's
-            manifest states them.
+        saved_ends: Ids of end tokens in the base's generation config.
         dtype: Such as "float32"; None if no config states it.
         context: Tokens of prompt and answer together that the server has to accept; None if the
             config does not state the model's maximum.
-        quantized: Whether the base was quantized in training.
+        is_quantized: Whether the base was quantised in training, and is not here.
     """
 
     folder: Path
     base: str
+    revision: str | None
     adapter: Adapter | None
     tokenizer: Any = field(repr=False)
-    tokenizer_folder: str
     end_of_turn: tuple[str, ...]
     saved_ends: tuple[int, ...]
     dtype: str | None
     context: int | None
-    quantized: bool
+    is_quantized: bool
 
     @property
     def end_ids(self) -> list[int]:
-        """Ids of the tokens at which generation stops, as in evaluation during training.
+        """Ids of the tokens at which an evaluation in this process stops.
 
         Raises:
             ConfigError: The chat template does not end turns, see `ChatRenderer`.
@@ -63,7 +61,8 @@ class TrainedModel:
 
         tokens = ChatRenderer(self.tokenizer, self.end_of_turn).end_tokens
         ids = {int(self.tokenizer.convert_tokens_to_ids(token)) for token in tokens}
-        return sorted(ids | set(self.saved_ends))
+        # As `ChatModel`: a hand-written generation config may list an ordinary word.
+        return sorted(ids | (set(self.saved_ends) & set(self.tokenizer.added_tokens_decoder)))
 
     def tool_parser(self) -> str | None:
         """Return the name of vLLM's parser for the tool calls that the chat template writes.
@@ -83,53 +82,54 @@ class TrainedModel:
         return None if spelling is None else vllm_parser(spelling.name)
 
 
-def read_run(folder: Path, merged: Path | None = None) -> TrainedModel:
+def read_run(place: Path, merged: Path | None = None) -> ServedModel:
     """Read what is needed to serve a run's model.
 
     Args:
-        folder: Output folder of a run, an adapter's folder, or a merged or other model's folder.
+        place: Output folder of a run, one of its checkpoints, an adapter's folder, or the folder of
+            a whole model.
         merged: Folder of the run's merged model, to serve instead.
 
     Raises:
         SourceNotFoundError: A folder is missing or holds no model.
-        ConfigError: A config cannot be read.
+        ConfigError: As `find_trained`; or `merged` holds an adapter.
         MissingExtraError: transformers is not installed.
     """
-    for place in (folder, merged):
-        if place is not None and not place.is_dir():
-            raise SourceNotFoundError(f"{place}: no such folder")
-    served = (merged or folder).absolute()
-    adapter = read_adapter(served) if (served / ADAPTER_CONFIG).is_file() else None
-    if adapter is None and not (served / CONFIG).is_file():
-        raise SourceNotFoundError(
-            f"{served}: found neither {ADAPTER_CONFIG} nor {CONFIG}, expected the output folder of "
-            "a run or a merged model"
-        )
-    if merged is not None and adapter is not None:
+    run = find_trained(place)
+    served = run if merged is None else find_trained(merged)
+    if merged is not None and served.adapter:
         raise ConfigError(f"{merged}: found an adapter, expected a merged model")
-    base = str(served) if adapter is None else _absolute(adapter.base)
-    own = served if (served / _TOKENIZER_CONFIG).is_file() else base
-    run, whole = _json_of(served / CONFIG), _config_of(base)
-    manifest = _json_of(folder / MANIFEST_FILE)
-    encoding = manifest.get("encoding") or {}
-    return TrainedModel(
-        folder=served,
+    base = _absolute(served.base or str(served.folder))
+    with needs_extra("eval"), silenced():
+        import transformers
+
+        _ = transformers.AutoTokenizer, transformers.GenerationConfig
+    config = load_config(base, served.revision)
+    return ServedModel(
+        folder=served.folder.absolute(),
         base=base,
-        adapter=adapter,
-        tokenizer=load_tokenizer(str(own)),
-        tokenizer_folder=str(own),
-        end_of_turn=tuple(encoding.get("end_of_turn") or ()),
-        saved_ends=() if manifest or adapter else saved_ends(served),
-        dtype=_dtype(run) or _dtype(whole),
-        context=_context(whole, encoding.get("max_length")),
-        quantized=bool(run.get("quantization_config")) and adapter is not None,
+        revision=served.revision,
+        adapter=Adapter(served.folder.absolute(), dict(served.adapter)) if served.adapter else None,
+        tokenizer=load_run_tokenizer(served),
+        end_of_turn=run.end_of_turn,
+        saved_ends=saved_ends(base, served.revision),
+        dtype=_dtype(run, config),
+        context=_context(config),
+        is_quantized=bool(served.quantization),
     )
 
 
-def saved_ends(folder: Path) -> tuple[int, ...]:
-    """Return the ids of end tokens in the generation config of a model's folder."""
-    found = _json_of(folder / GENERATION_CONFIG).get("eos_token_id")
-    return tuple(found) if isinstance(found, list) else () if found is None else (found,)
+def saved_ends(model: str, revision: str | None = None) -> tuple[int, ...]:
+    """Return the ids of end tokens in the generation config of a model; empty without one."""
+    from transformers import GenerationConfig
+
+    kind: Any = GenerationConfig
+    try:
+        found = kind.from_pretrained(model, **({"revision": revision} if revision else {}))
+    except (OSError, ValueError):
+        return ()
+    ids = found.eos_token_id
+    return () if ids is None else (ids,) if isinstance(ids, int) else tuple(ids)
 
 
 def _absolute(place: str) -> str:
@@ -138,37 +138,11 @@ def _absolute(place: str) -> str:
     return str(found.absolute()) if found.is_dir() else place
 
 
-def _config_of(model: str) -> dict[str, Any]:
-    """Return the config of a model in a folder or on the hub."""
-    with needs_extra("eval"):
-        from transformers import AutoConfig
-    try:
-        config: dict[str, Any] = AutoConfig.from_pretrained(model).to_dict()
-    except (OSError, ValueError) as error:
-        line = " ".join(str(error).split())[:200]
-        raise SourceNotFoundError(f"{model}: its config cannot be loaded: {line}") from error
-    return config
+def _dtype(run: TrainedModel, config: Any) -> str | None:
+    found = run.dtype or getattr(config.get_text_config(), "dtype", None) or config.dtype
+    return str(found).removeprefix("torch.") if found else None
 
 
-def _dtype(config: dict[str, Any]) -> str | None:
-    for part in (config, config.get("text_config") or {}):
-        found = part.get("dtype") or part.get("torch_dtype")
-        if found:
-            return str(found).removeprefix("torch.")
-    return None
-
-
-def _context(config: dict[str, Any], trained: int | None) -> int | None:
-    text = config.get("text_config") or config
-    most = text.get("max_position_embeddings")
-    return min(int(most), max(_CONTEXT, trained or 0)) if most else None
-
-
-def _json_of(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
-    try:
-        found = json.loads(file.read_text("utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{file}: found no JSON: {error}") from error
-    return found if isinstance(found, dict) else {}
+def _context(config: Any) -> int | None:
+    most = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return min(int(most), _CONTEXT) if most else None

@@ -56,6 +56,7 @@ def encoding_of(cfg: Any, section: AgentTuningSection) -> Encoding:
         policy=cfg.excess_length_strategy or None,
         end_of_turn=tuple(cfg.eot_tokens or ()),
         holdout=holdout_of(section),
+        agent_holdout=section.agent_holdout if section.agent else 0,
     )
 
 

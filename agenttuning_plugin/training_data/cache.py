@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
 
-_PARTS = ("agent", "general", "holdout")
-_INDICES = ("agent_index", "general_index")
+_PARTS = ("agent", "general", "holdout", "agent_holdout")
+_INDICES = ("agent_index", "general_index", "agent_holdout_index")
 
 
 def cache_key(

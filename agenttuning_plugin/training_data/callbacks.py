@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import Trainer, TrainerCallback
 
+    from agenttuning_plugin.config.evaluation import AgentLossConfig
     from agenttuning_plugin.training_data.built_mix import BuiltMix
+    from evaluators.tasks.agent_loss import AgentLossEvaluator
 
 
 def make_callbacks(
@@ -43,20 +45,36 @@ def make_callbacks(
     from agenttuning_plugin.evaluation.from_config import schedules
     from agenttuning_plugin.training_data.loss_normalization import LossNormalization
     from agenttuning_plugin.training_data.model_record import ModelRecord
+    from agenttuning_plugin.training_data.overfitting import OverfitWatch
     from agenttuning_plugin.training_data.packing_check import PackingCheck
     from agenttuning_plugin.training_data.source_loss import SourceLoss
-    from agenttuning_plugin.training_data.source_loss_groups import TokenGroups
+    from agenttuning_plugin.training_data.source_loss_groups import TokenGroups, task_name
+    from dataset_builders.errors import ConfigError
+    from evaluators.tasks.agent_loss import AgentLossEvaluator
     from evaluators.training.callback import EvaluatorCallback
 
     made: list[TrainerCallback] = [PackingCheck()] if packed else []
     made.append(LossNormalization(trainer, section.loss_normalization))
+    losses = None
     if section.log_loss_by_source and mix is not None and mix.batch is not None:
-        made.append(SourceLoss(trainer, TokenGroups(mix), mix.batch))
+        losses = SourceLoss(trainer, TokenGroups(mix), mix.batch)
+        made.append(losses)
+
+    def agent_loss(config: AgentLossConfig) -> AgentLossEvaluator:
+        rows = None if mix is None else mix.prepared.agent_holdout
+        index = None if mix is None else mix.prepared.agent_holdout_index
+        if rows is None or index is None:
+            raise ConfigError("evaluators: agent_loss has no held-out conversation")
+        watch = OverfitWatch(trainer, config.patience, config.key, losses)
+        made.append(watch)
+        tasks = [task_name(task) for task in index["task"].to_pylist()]
+        return AgentLossEvaluator(rows, tasks, config.key, watch)
+
     # The server's prompts are compared first: that takes no time.
     variables, server = section.chat_template_kwargs, section.endpoint
     beside = [EndpointCallback(trainer, server, end_of_turn, variables)] if server else []
     if section.evaluators:
-        found, unavailable = schedules(section, holdout)
+        found, unavailable = schedules(section, holdout, agent_loss)
         policy = section.evaluation
         made.append(EvaluatorCallback(trainer, found, end_of_turn, policy, unavailable))
     # Last, for a card with all figures.

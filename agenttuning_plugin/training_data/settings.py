@@ -68,6 +68,7 @@ def settings_of(
         policy=length_policy,
         end_of_turn=tuple(end_of_turn),
         holdout=holdout_of(section),
+        agent_holdout=section.agent_holdout if section.agent else 0,
     )
     return RunSettings(
         encoding,

@@ -46,7 +46,7 @@ class SourceLoss(TrainerCallback):
     index of the rows has, one log line says so and nothing else is logged.
 
     Attributes:
-        last: The last logged losses, by group.
+        rows: What was logged, as in the file; the same on all processes.
 
     Args:
         trainer: Any Hugging Face Trainer, such as TRL's or Axolotl's, that reads the rows in order.
@@ -58,13 +58,12 @@ class SourceLoss(TrainerCallback):
         self._trainer: Any = trainer
         self._groups, self._batch = groups, batch
         self._capture: LossCapture | None = None
-        self.last: dict[str, float] = {}
+        self.rows: list[dict[str, Any]] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         """Start to capture the losses of tokens; later lines of a resumed run are discarded."""
         self._uninstall()  # A search for the batch size begins again.
-        if state.is_world_process_zero:
-            best_effort_write(partial(_begin_file, self._path, state.global_step), strict=False)
+        self.rows = self._begin(state)
         problem = self._problem()
         if problem:
             self._say(problem)
@@ -84,6 +83,19 @@ class SourceLoss(TrainerCallback):
     @property
     def _path(self) -> Path:
         return Path(self._trainer.args.output_dir or ".") / LOSS_FILE
+
+    def _begin(self, state: Any) -> list[dict[str, Any]]:
+        """Return the rows up to the step of a checkpoint, which remain in the file."""
+        from accelerate.utils import broadcast_object_list
+
+        found: list[Any] = [[]]
+        if state.is_world_process_zero:
+            if state.global_step:
+                rows = read_losses(self._path.parent)
+                found = [[row for row in rows if row["step"] <= state.global_step]]
+            best_effort_write(partial(_begin_file, self._path, found[0]), strict=False)
+        broadcast_object_list(found)
+        return list(found[0])
 
     def _problem(self) -> str:
         """Return why the loss cannot be divided among tokens, as far as settings tell."""
@@ -185,11 +197,11 @@ class SourceLoss(TrainerCallback):
         if "loss" in logs and self._capture is not None:
             step = self._trainer.state.global_step
             groups = self._collect(step)
-            self.last = {name: facts["loss"] for name, facts in groups.items()} or self.last
             logs |= {PREFIX + name: facts["loss"] for name, facts in groups.items()}
+            if groups:
+                self.rows.append({"step": step, "loss": logs["loss"], "groups": groups})
             if groups and self._trainer.is_world_process_zero():
-                row = {"step": step, "loss": logs["loss"], "groups": groups}
-                best_effort_write(partial(_append, self._path, row), strict=False)
+                best_effort_write(partial(_append, self._path, self.rows[-1]), strict=False)
         self._log(logs, *args, **options)
 
     def _collect(self, step: int) -> dict[str, dict[str, float]]:
@@ -228,13 +240,12 @@ class SourceLoss(TrainerCallback):
         return found[:3], found[3:5], int(found[5].max())
 
 
-def _begin_file(path: Path, step: int) -> None:
-    """Keep the lines up to the step of a checkpoint; archive the file of an earlier run."""
-    if step == 0:
+def _begin_file(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Keep the rows of a resumed run; archive the file of an earlier one."""
+    if rows:
+        path.write_text("".join(map(_line, rows)), "utf-8")
+    else:
         archive(path)
-    elif path.exists():
-        kept = [row for row in read_losses(path.parent) if row["step"] <= step]
-        path.write_text("".join(map(_line, kept)), "utf-8")
 
 
 def _append(path: Path, row: dict[str, Any]) -> None:

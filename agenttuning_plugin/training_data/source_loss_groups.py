@@ -123,7 +123,7 @@ def _cells(
 ) -> tuple[Index, list[frozenset[str]]]:
     """Return the cell of each row of a side, and the groups that each cell is part of."""
     pairs = list(
-        zip(index["entry"].to_pylist(), map(_task, index["task"].to_pylist()), strict=True)
+        zip(index["entry"].to_pylist(), map(task_name, index["task"].to_pylist()), strict=True)
     )
     kinds = sorted(set(pairs))
     numbers = {kind: number for number, kind in enumerate(kinds)}
@@ -137,7 +137,7 @@ def _cells(
     return np.array([numbers[pair] for pair in pairs], dtype=np.int64), labels
 
 
-def _task(name: str) -> str:
+def task_name(name: str) -> str:
     """Return a task's name as part of a log key, without characters that trackers split at."""
     return "_".join(name.replace("/", "_").split())
 
@@ -145,7 +145,7 @@ def _task(name: str) -> str:
 def _source_names(entries: Sequence[int], sources: Sequence[ResolvedSource]) -> dict[int, str]:
     """Return a name for each source: its file or data set, with its number if not unique."""
     stems = {
-        entry: _task(PurePosixPath(str(sources[entry].spec.path)).stem)
+        entry: task_name(PurePosixPath(str(sources[entry].spec.path)).stem)
         if entry < len(sources)
         else str(entry)
         for entry in entries

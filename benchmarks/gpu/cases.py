@@ -72,9 +72,9 @@ def parts(tiny: bool, attention: str | None = None) -> list[Part]:
     grid |= {"ranks": [8] if tiny else [16, 64], "checkpointings": [True, False]}
     return [
         Part("qlora-7b", "speed", 105, {**qlora, "shape": llama}),
-        Part("qlora-13b", "speed", 115, {**qlora, "shape": larger}),
+        Part("qlora-13b", "speed", 110, {**qlora, "shape": larger}),
         Part("full-0.6b", "speed", 75, {**full, "length": lengths[1]}),
-        Part("isolation", "isolation", 50, isolation),
+        Part("isolation", "isolation", 45, isolation),
         Part("evaluators", "evaluators", 65, {**full, **evaluated}),
-        Part("memory", "memory", 60, {**qlora, "shape": llama, **grid}),
+        Part("memory", "memory", 70, {**qlora, "shape": llama, **grid}),
     ]

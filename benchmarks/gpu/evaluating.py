@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.gpu import models, rows, training
+from benchmarks.gpu.prediction import predict
 from benchmarks.gpu.training import Case, Clock, Save
 from evaluators.results.evaluations import read_evaluations
 
@@ -26,15 +27,11 @@ def measure_evaluators(case: Case, folder: Path, device: str, save: Save) -> Non
     args = training.make_arguments(case, folder, device)
     args.output_dir = str(folder / "evaluated")
     task = {"type": "agent_task", "environment": "database", "num_tasks": case["tasks"]}
-    run = rows.packed_run(
-        folder,
-        args,
-        case["length"],
-        evaluators=[
-            {**task, "every": every, "max_new_tokens": case["new_tokens"], "batch_size": 32},
-            {"type": "general_loss", "every": every},
-        ],
-    )
+    evaluators = [
+        {**task, "every": every, "max_new_tokens": case["new_tokens"], "batch_size": 32},
+        {"type": "general_loss", "every": every},
+    ]
+    run = rows.packed_run(folder, args, case["length"], evaluators=evaluators)
     model = training.build(case, device)
     models.reset_peak()
     trainer = training.make_trainer("plugin", model, run, args, None)
@@ -44,7 +41,8 @@ def measure_evaluators(case: Case, folder: Path, device: str, save: Save) -> Non
     trainer.train()
     total = time.perf_counter() - begun
     found = _shares(case, Path(args.output_dir), total, clock, rows.oracle_turns(folder))
-    save(found | {"peak_bytes": models.peak_bytes()})
+    predicted = predict(case, args, device, {"evaluators": evaluators})
+    save(found | {"peak_bytes": models.peak_bytes()} | predicted)
 
 
 def _shares(case: Case, folder: Path, total: float, clock: Clock, turns: float) -> dict[str, Any]:

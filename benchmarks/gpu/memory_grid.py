@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu import models, rows, training
-from benchmarks.gpu.prediction import predicted_bytes
-from benchmarks.gpu.shapes import SHAPES
+from benchmarks.gpu.prediction import predict
 from benchmarks.gpu.training import Case, Save
 
 
@@ -32,18 +31,17 @@ def measure_memory(case: Case, folder: Path, device: str, save: Save) -> None:
 
 
 def _row(case: Case, folder: Path, device: str) -> dict[str, Any]:
-    config = SHAPES[case["shape"]].config(case.get("vocabulary"))
-    predicted = predicted_bytes(case, config)
+    args = training.make_arguments(case, folder, device)
+    predicted = predict(case, args, device)
     model = None
     try:
-        args = training.make_arguments(case, folder, device)
         run = rows.packed_run(folder, args, case["length"])
         models.reset_peak()
         model = training.build(case, device)
         once = training.train_once("plugin", model, run, args, None)
-        return {"peak_bytes": once["peak_bytes"], "predicted_bytes": predicted}
+        return {"peak_bytes": once["peak_bytes"], **predicted}
     except Exception as error:  # Such as torch.OutOfMemoryError; the next row is still measured.
-        return {"predicted_bytes": predicted, "reason": models.reason(error)}
+        return {**predicted, "reason": models.reason(error)}
     finally:
         del model
         models.release()

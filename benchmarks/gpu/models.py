@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import nn
 
-LORA_RANK = 64
 SCALE = 0.02  # Standard deviation of the weights, as in most configurations.
 
 
@@ -76,14 +75,22 @@ def _quantize(model: Any, device: str, dtype: torch.dtype) -> None:
     model.requires_grad_(False)
 
 
-def with_adapter(model: Any, rank: int = LORA_RANK) -> Any:
-    """Return the model with LoRA adapters on every linear layer, in bf16 on 4-bit layers."""
-    from peft import LoraConfig, get_peft_model
+def weight_type(case: dict[str, Any], device: str) -> torch.dtype:
+    """Return the type of a case's weights that are not quantised.
 
-    config = LoraConfig(
+    Full fine-tuning has weights and optimizer states in float32 and products in bf16, QLoRA
+    on a GPU everything in bf16.
+    """
+    return torch.bfloat16 if case["method"] == "qlora" and device == "cuda" else torch.float32
+
+
+def adapter(rank: int) -> Any:
+    """Return the settings of LoRA adapters on every linear layer."""
+    from peft import LoraConfig
+
+    return LoraConfig(
         r=rank, lora_alpha=16, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
     )
-    return get_peft_model(model, config)
 
 
 def trained_weights(model: Any) -> int:
@@ -120,11 +127,13 @@ def peak_bytes() -> int | None:
     return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
 
 
-def reset_peak() -> None:
-    """Begin a new measurement of `peak_bytes`."""
+def reset_peak() -> int | None:
+    """Begin a new measurement of `peak_bytes`; return what is allocated; None on a CPU."""
     release()
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
+    if not torch.cuda.is_available():
+        return None
+    torch.cuda.reset_peak_memory_stats()
+    return torch.cuda.memory_allocated()
 
 
 def synchronize() -> None:

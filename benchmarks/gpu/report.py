@@ -75,6 +75,32 @@ def _yes(value: bool) -> str:
     return "yes" if value else "no"
 
 
+def memory_rows(measured: dict[str, Measured]) -> dict[str, dict[str, Any]]:
+    """Return every measured peak with its prediction, as `benchmarks/results/memory.json` has rows.
+
+    Args:
+        measured: What was measured, by the names of the parts.
+    """
+    found = {}
+    for part, one in measured.items():
+        for row in one.get("rows", [one | one.get("plugin", {})]):
+            if not row.get("peak_bytes"):
+                continue
+            shape = row["training_shape"]
+            name = f"{part}: {shape['method']} {shape['micro_batch']} x {shape['sequence_len']}"
+            name += f" rank {shape['rank']}" if shape["method"] != "full" else ""
+            name += " checkpointing" if shape["checkpointing"] else ""
+            predicted, peak = row["predicted_bytes"], row["peak_bytes"]
+            found[name] = {
+                "settings": shape,
+                "predicted": predicted,
+                "parts": row["predicted_parts"],
+                "measured": peak,
+                "ratio": round(predicted / peak, 3),
+            }
+    return found
+
+
 def results(folder: Path = RESULTS) -> list[dict[str, Any]]:
     """Return the committed results, by the names of their files."""
     files = sorted(folder.glob("gpu-*.json"))

@@ -17,6 +17,7 @@ from typing import Any
 
 from benchmarks.gpu.budget import allowance, run_part
 from benchmarks.gpu.cases import ATTENTIONS, Part, parts
+from benchmarks.gpu.report import memory_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -107,12 +108,13 @@ def main() -> None:
         results = run_all(chosen, settings.minutes * 60 - used, folder)
     written = {
         "date": datetime.now(UTC).date().isoformat(),
-        "commit": _output(["git", "rev-parse", "--short", "HEAD"]) or "unknown",
+        "commit": _output(["git", "describe", "--always", "--dirty"]) or "unknown",
         "tiny": settings.tiny,
         "minutes": settings.minutes,
         "seconds": round(time.monotonic() - begun, 1),
         **machine,
         "parts": results,
+        "memory_rows": memory_rows({name: r.get("measured") or {} for name, r in results.items()}),
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(written, indent=1) + "\n", "utf-8")

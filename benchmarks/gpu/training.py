@@ -13,7 +13,7 @@ import torch
 from transformers import TrainerCallback
 
 from benchmarks.gpu import models, rows
-from benchmarks.gpu.prediction import predicted_bytes
+from benchmarks.gpu.prediction import predict
 from benchmarks.gpu.shapes import SHAPES, flops_per_token, peak_flops
 
 SIDES = ("trl", "plugin")
@@ -47,12 +47,15 @@ def build(case: Case, device: str) -> Any:
     model = models.random_model(
         SHAPES[case["shape"]].config(case.get("vocabulary")),
         device,
-        # Full fine-tuning: weights and optimizer states in float32, products in bf16.
-        dtype=torch.bfloat16 if qlora and device == "cuda" else torch.float32,
+        dtype=models.weight_type(case, device),
         attention=case["attention"],
         nf4=qlora,
     )
-    return models.with_adapter(model, case["rank"]) if qlora else model
+    if not qlora:
+        return model
+    from peft import get_peft_model
+
+    return get_peft_model(model, models.adapter(case["rank"]))
 
 
 def make_arguments(case: Case, folder: Path, device: str) -> Any:
@@ -92,13 +95,14 @@ def make_trainer(side: str, model: Any, run: Any, args: Any, plain: Any) -> Any:
 def train_once(side: str, model: Any, run: Any, args: Any, plain: Any) -> dict[str, Any]:
     """Train all steps of one side; times are of the steps after the warm-up."""
     with models.untouched(model):
-        models.reset_peak()
+        before = models.reset_peak()
         trainer = make_trainer(side, model, run, args, plain)
         clock = Clock()
         trainer.add_callback(clock)
         trainer.train()
         losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-        return {"losses": losses, "peak_bytes": models.peak_bytes(), "clock": clock}
+        peak = models.peak_bytes()
+        return {"losses": losses, "peak_bytes": peak, "bytes_before": before, "clock": clock}
 
 
 def same_batches(model: Any, run: Any, args: Any, plain: Any) -> bool:
@@ -126,8 +130,9 @@ def compare_speed(case: Case, folder: Path, device: str, save: Save) -> None:
     run = rows.packed_run(folder, args, case["length"])
     plain = rows.plain_rows(run)
     model = build(case, device)
-    fresh = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
-    found = describe(case, model, plain)
+    # In main memory, so that it is no part of the peak.
+    fresh = {n: p.detach().cpu().clone() for n, p in model.named_parameters() if p.requires_grad}
+    found = describe(case, model, plain) | predict(case, args, device)
     found["built_seconds"] = time.perf_counter() - begun
     found["same_batches"] = same_batches(model, run, args, plain)
     steps: dict[str, list[list[float]]] = {side: [] for side in SIDES}
@@ -175,7 +180,6 @@ def describe(case: Case, model: Any, plain: Any) -> dict[str, Any]:
         "flops_per_token_full_rows": flops_per_token(
             config, context=case["length"], adapter=adapter
         ),
-        "predicted_bytes": predicted_bytes(case, config),
     }
 
 

@@ -123,7 +123,7 @@ def make_record(
         "schema": SCHEMA,
         "versions": _versions(),
         "tokenizer": None if tokenizer is None else _tokenizer_record(tokenizer, encoding),
-        "encoding": None if encoding is None else _plain(asdict(encoding)),
+        "encoding": None if encoding is None else _plain(encoding.to_dict()),
         "wanted": _plain(asdict(plan)),
         "order": order_record(order, _index_of(sides["agent"]), _index_of(sides["general"])),
         "packing": None if packing is None else _plain(dict(packing)),

@@ -1,4 +1,4 @@
-"""Hold general conversations out of training, to measure validation loss on."""
+"""Hold conversations out of training, to measure validation loss on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-def split_holdout(rows: Dataset, index: pa.Table, size: int) -> tuple[list[int], list[int]]:
+def split_holdout(
+    rows: Dataset, index: pa.Table, size: int, what: str = "general: holdout"
+) -> tuple[list[int], list[int]]:
     """Hold conversations out of a dataset.
 
     They are chosen by the hash of their tokens, so the choice survives reordering and most
@@ -25,6 +27,7 @@ def split_holdout(rows: Dataset, index: pa.Table, size: int) -> tuple[list[int],
         rows: Encoded rows.
         index: Where each row came from, see `row_index.INDEX`.
         size: Number of different conversations to hold out; 0 for none.
+        what: Name of the setting in errors.
 
     Returns:
         Numbers of the rows that remain and of those held out, one for each conversation.
@@ -45,13 +48,42 @@ def split_holdout(rows: Dataset, index: pa.Table, size: int) -> tuple[list[int],
     candidates = sorted(digest for digest, found in digests.items() if first[found[0]])
     if len(candidates) <= size:
         raise DataError(
-            f"general: holdout asks for {size} conversations, found {len(candidates)} different "
+            f"{what} asks for {size} conversations, found {len(candidates)} different "
             "ones, and one at least has to remain for training"
         )
     chosen = candidates[:size]
     out = {whose[number] for digest in chosen for number in digests[digest]}
     remaining = [number for number, key in enumerate(whose) if key not in out]
     return remaining, [digests[digest][0] for digest in chosen]
+
+
+def split_task_holdout(rows: Dataset, index: pa.Table, size: int) -> tuple[list[int], list[int]]:
+    """Hold conversations of each task out of an agent dataset, as `split_holdout` does.
+
+    Args:
+        rows: Encoded rows.
+        index: Where each row came from, see `row_index.INDEX`.
+        size: Number of different conversations of each task to hold out; 0 for none.
+
+    Returns:
+        See `split_holdout`; held-out rows in the order of the tasks' names.
+
+    Raises:
+        DataError: Fewer than `size` + 1 different conversations of a task are there.
+    """
+    if size == 0:
+        return list(range(len(rows))), []
+    members: dict[str, list[int]] = {}
+    for number, task in enumerate(index["task"].to_pylist()):
+        members.setdefault(task, []).append(number)
+    kept: list[int] = []
+    out: list[int] = []
+    for task, numbers in sorted(members.items()):
+        what = f"agent: agent_holdout of task {task!r}"
+        remaining, held = split_holdout(rows.select(numbers), index.take(numbers), size, what)
+        kept += [numbers[number] for number in remaining]
+        out += [numbers[number] for number in held]
+    return sorted(kept), out
 
 
 def _conversations(index: pa.Table) -> list[object]:

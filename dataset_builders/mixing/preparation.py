@@ -1,7 +1,6 @@
-"""Prepare sources for mixing: read, encode, and hold out general chat for evaluation.
+"""Prepare sources for mixing: read, encode, and hold conversations out for evaluation.
 
-This is the expensive half of building a mix, which a trainer adapter can cache; `mixes` is the
-other.
+The expensive half of building a mix, which a trainer adapter can cache; `mixes` is the other.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from dataset_builders.conversation import Conversation, optional_columns
 from dataset_builders.encoding.row_index import TEXTS, make_index
 from dataset_builders.encoding.tokens import Encoder, LengthPolicy, TokenReport, encode_dataset
 from dataset_builders.errors import ConfigError
-from dataset_builders.mixing.holdout import split_holdout
+from dataset_builders.mixing.holdout import split_holdout, split_task_holdout
 from dataset_builders.mixing.losses import loss_warnings
 from dataset_builders.mixing.order import check_mix
 from dataset_builders.mixing.planning import Plan
@@ -49,12 +48,21 @@ class Encoding:
         policy: Length policy for longer ones, see `Encoder`; None: `LENGTH_DEFAULTS`.
         end_of_turn: Additional end-of-turn tokens besides eos, see `ChatRenderer`.
         holdout: General conversations kept out of training to measure the loss on.
+        agent_holdout: Agent conversations of each task kept out of training likewise.
     """
 
     max_length: int
     policy: LengthPolicy | None = None
     end_of_turn: tuple[str, ...] = ()
     holdout: int = 0
+    agent_holdout: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings by name, without those that older manifests and caches lack."""
+        found = asdict(self)
+        if not self.agent_holdout:
+            del found["agent_holdout"]
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +70,13 @@ class EncodedSources:
     """Encoded sources.
 
     Attributes:
-        agent: Agent rows, or none if the mix needs none.
+        agent: Agent rows without those held out, or none if the mix needs none.
         general: General rows without those held out, or none.
         holdout: General rows held out, or none.
         agent_index: Where each agent row came from, see `row_index.INDEX`.
         general_index: The same of the general rows.
         report: Counts of records and conversations, JSON-ready.
+        agent_holdout: Agent rows held out, or none; `agent_holdout_index` is their index.
     """
 
     agent: Dataset | None
@@ -76,6 +85,8 @@ class EncodedSources:
     agent_index: pa.Table | None = None
     general_index: pa.Table | None = None
     report: dict[str, Any] = field(default_factory=dict)
+    agent_holdout: Dataset | None = None
+    agent_holdout_index: pa.Table | None = None
 
 
 def prepare(
@@ -118,8 +129,15 @@ def prepare(
     report: dict[str, Any] = {}
     encode = _Encode(tokenizer, encoding, folder, processes, report, on_progress)
     agent_rows = general_rows = holdout = agent_index = general_index = None
+    held_agent: dict[str, Any] = {}
     if plan.needs_agent:
         agent_rows, agent_index = encode(agent, "agent")
+        if encoding.agent_holdout:
+            kept, held = split_task_holdout(agent_rows, agent_index, encoding.agent_holdout)
+            held_agent = {"agent_holdout": agent_rows.select(held)}
+            held_agent["agent_holdout_index"] = agent_index.take(held)
+            agent_rows, agent_index = agent_rows.select(kept), agent_index.take(kept)
+            report["agent_holdout"] = {"rows": len(held)}
     if not is_empty(general) and (plan.needs_general or encoding.holdout):
         rows, index = encode(general, "general")
         kept, held = split_holdout(rows, index, encoding.holdout)
@@ -130,7 +148,8 @@ def prepare(
     if not quiet:
         for line in loss_warnings(report, encoding.max_length):
             LOG.warning("%s", line)
-    return EncodedSources(agent_rows, general_rows, holdout, agent_index, general_index, report)
+    sides = agent_rows, general_rows, holdout, agent_index, general_index
+    return EncodedSources(*sides, report, **held_agent)
 
 
 def prepare_messages(

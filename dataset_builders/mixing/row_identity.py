@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from dataset_builders.masks.chat import ChatRenderer
@@ -37,7 +37,7 @@ class RowIdentity:
             "tokenizer": tokenizer.backend_tokenizer.to_str(),
             "template": tokenizer.chat_template,
             "special": [tokenizer.bos_token, tokenizer.eos_token],
-            "encoding": asdict(self.encoding),
+            "encoding": self.encoding.to_dict(),
         }
         if ChatRenderer(tokenizer, self.encoding.end_of_turn).rewrites_history:
             parts["rows"] = "auto"  # Entries of before it was the default hold other rows.

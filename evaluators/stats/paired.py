@@ -17,8 +17,11 @@ from evaluators.stats.intervals import proportion
 
 Floats = npt.NDArray[np.float64]
 
-LOWER_IS_BETTER = frozenset({"loss"})
-"""Scores for which lower is better."""
+
+def is_loss(score: str) -> bool:
+    """Whether a score is a loss, such as "loss" or "loss_os": lower is better."""
+    return score == "loss" or score.startswith("loss_")
+
 
 _FLIPS = 20_000
 """Sign patterns of a permutation test: all of them up to 14 changed tasks, else a random sample."""
@@ -95,9 +98,9 @@ def paired_change(
     value = float(shares @ difference)
     stderr = _stderr(difference, shares, groups)
     low, high = _newcombe(old, new) if binary else _student(value, stderr, len(items), groups)
-    if score not in LOWER_IS_BETTER and bool(((both >= 0) & (both <= 1)).all()):
+    if not is_loss(score) and bool(((both >= 0) & (both <= 1)).all()):
         low, high = max(-1.0, low), min(1.0, high)  # A share changes by at most 1.
-    gain = -difference if score in LOWER_IS_BETTER else difference
+    gain = -difference if is_loss(score) else difference
     return Change(
         before=float(shares @ old),
         after=float(shares @ new),

@@ -10,7 +10,7 @@ import numpy as np
 
 from dataset_builders.encoding.tokens import IGNORE_INDEX
 from dataset_builders.errors import ConfigError
-from evaluators.evaluator import EvalTarget, Evaluator, Record
+from evaluators.evaluator import EvalTarget, Evaluator, Record, Suite
 from evaluators.models.model_info import num_positions
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class GeneralLossEvaluator(Evaluator):
         ConfigError: There are no rows.
     """
 
-    suite = "general"
+    suite: Suite = "general"
     primary = "loss"
     needs_weights: ClassVar[bool] = True
     generates: ClassVar[bool] = False

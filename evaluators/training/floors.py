@@ -16,7 +16,7 @@ from dataset_builders.settings import settings
 from dataset_builders.storage import replace_text
 from evaluators.evaluator import EvalResult
 from evaluators.results.evaluations import BEST_FILE, evaluation_of
-from evaluators.stats.paired import LOWER_IS_BETTER, Change
+from evaluators.stats.paired import Change, is_loss
 from evaluators.training.baseline import Baseline
 
 BEST_KEY = "eval_agenttuning_best_score"
@@ -48,7 +48,7 @@ class ScoreFloor:
         """Whether the score dropped by more than that."""
         if math.isnan(change.after):
             return not math.isnan(change.before)  # The model has diverged: no test is needed.
-        lost = change.value if figure in LOWER_IS_BETTER else -change.value
+        lost = change.value if is_loss(figure) else -change.value
         return lost > self.by * abs(change.before) and change.p_value < self.p
 
 

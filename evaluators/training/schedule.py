@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, SkipValidation, ValidationErr
 from dataset_builders.errors import ConfigError
 from dataset_builders.settings import problems_of, settings
 from evaluators.evaluator import EvalResult, Evaluator
-from evaluators.stats.paired import LOWER_IS_BETTER
+from evaluators.stats.paired import is_loss
 from evaluators.training.floors import BestCheckpoint, ScoreFloor
 
 
@@ -160,7 +160,7 @@ class EvaluationPolicy:
                     f"evaluation.{where}: found {rule.evaluator!r} with at_start false, expected "
                     "true: a floor is one below the base"
                 )
-        if self.best is not None and (primary or {}).get(self.best.evaluator) in LOWER_IS_BETTER:
+        if self.best is not None and is_loss((primary or {}).get(self.best.evaluator, "")):
             raise ConfigError(
                 f"evaluation.best.evaluator: found {self.best.evaluator!r}, a loss, expected an "
                 "evaluator whose main figure is better the higher it is"

@@ -143,6 +143,24 @@ def test_parts_that_were_not_run_or_did_not_end_are_said_so() -> None:
     assert "not run yet" in report.section([])
 
 
+def test_peaks_of_all_parts_are_rows_beside_their_predictions() -> None:
+    shape = {"method": "qlora", "micro_batch": 2, "sequence_len": 64, "rank": 4}
+    shape["checkpointing"] = True
+    one = {"training_shape": shape, "predicted_bytes": 90, "predicted_parts": {"weights": 90}}
+    full = one | {"training_shape": shape | {"method": "full", "checkpointing": False}}
+    measured = {
+        "speed": full | {"plugin": {"peak_bytes": 120}, "trl": {"peak_bytes": 110}},
+        "memory": {"rows": [one | {"peak_bytes": 100}, one | {"reason": "OutOfMemoryError"}]},
+        "isolation": {"rows": [{"leak": 0.0}]},
+        "failed": {},
+    }
+    found = report.memory_rows(measured)
+    assert {name: (row["measured"], row["ratio"]) for name, row in found.items()} == {
+        "speed: full 2 x 64": (120, 0.75),
+        "memory: qlora 2 x 64 rank 4 checkpointing": (100, 0.9),
+    }
+
+
 @pytest.mark.slow
 def test_all_parts_run_with_tiny_shapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for package in ("trl", "peft", "bitsandbytes"):

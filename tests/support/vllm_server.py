@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -26,6 +27,27 @@ def vllm_python() -> Path | None:
     python = folder / "bin/python"
     installed = any(folder.glob("lib/python*/site-packages/vllm/__init__.py"))
     return python if python.is_file() and installed else None
+
+
+def small_model(tokenizer: Any) -> Any:
+    """A random Llama of 2 layers with heads of 64; vLLM's kernels for CPUs take no smaller ones."""
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=4096,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return transformers.LlamaForCausalLM(config)
 
 
 @contextmanager

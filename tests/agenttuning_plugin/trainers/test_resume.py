@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from agenttuning_plugin.reports.source_loss import read_losses
 from dataset_builders.mixing.order import MixOrder
 from tests.support.resume_settings import (
     BATCH,
@@ -149,6 +150,9 @@ def test_losses_and_weights_are_the_same_to_the_last_bit(runs: Runs) -> None:
 
     assert losses(runs.resumed) == losses(runs.whole)[CHECKPOINT * BATCH // MICRO :]
     assert weights(runs.resumed) == weights(runs.whole)
+    by_source = read_losses(runs.whole.output)
+    assert read_losses(runs.resumed.output) == by_source
+    assert bool(by_source) == (runs.trainer == "axolotl")  # The other has no `TrainingRun`.
 
 
 def weights(run: Run) -> str:
@@ -205,3 +209,12 @@ def test_two_ranks_go_on_as_one(runs: Runs, sources: dict[str, str], tmp_path: P
 
     resumed = launch("resumed", 1)
     assert resumed.batches() == whole[CHECKPOINT * BATCH // MICRO :]
+    assert tokens_by_source(resumed) == tokens_by_source(runs.whole)
+
+
+def tokens_by_source(run: Run) -> list[dict[str, int]]:
+    """Trained tokens by side of each logged step; their losses depend on the ranks' dropout."""
+    return [
+        {name: facts["tokens"] for name, facts in row["groups"].items()}
+        for row in read_losses(run.output)
+    ]

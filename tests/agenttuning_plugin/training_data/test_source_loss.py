@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,7 @@ from agenttuning_plugin.training_data.source_loss import PREFIX  # noqa: E402
 from dataset_builders.encoding.token_rows import IGNORE_INDEX  # noqa: E402
 from tests.support.trainer_settings import checkpointing  # noqa: E402
 
+ROOT = Path(__file__).resolve().parents[3]
 LENGTH, STEPS, BATCH = 96, 4, 4
 KINDS = ["trl", "axolotl"]
 KEYS = {"agent", "agent/os", "agent/db", "general", "general/source/chat", "general/source/more"}
@@ -283,6 +287,39 @@ def test_a_resumed_run_keeps_the_lines_of_its_checkpoint(make: Make, tmp_path: P
     trainer.train()
     assert (tmp_path / "out/loss_by_source.previous-1.jsonl").exists()
     assert len(read_losses(tmp_path / "out")) == STEPS
+
+
+@pytest.mark.slow
+def test_two_processes_log_what_one_does(
+    tiny_model_dir: Path, sources: dict[str, Any], tmp_path: Path
+) -> None:
+    pytest.importorskip("trl", reason="pip install 'agenttuning-plugin[trl]'")
+    script = ROOT / "tests/support/source_loss_ranks.py"
+    config = tmp_path / "config.json"
+    found = {}
+    for world in (1, 2):
+        output = tmp_path / f"out-{world}"
+        settings = {"model": str(tiny_model_dir), "section": sources, "output": str(output)}
+        config.write_text(json.dumps(settings), "utf-8")
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={world}"]
+        done = subprocess.run(
+            [sys.executable, *launcher, str(script), str(config)],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        found[world] = read_losses(output)
+        log = json.loads((tmp_path / f"log-{world}.json").read_text("utf-8"))
+        assert [PREFIX + "agent" in entry for entry in log[:-1]] == [True] * 3
+    assert [row["step"] for row in found[2]] == [1, 2, 3]
+    for one, two in zip(found[1], found[2], strict=True):
+        assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
+        assert one["groups"].keys() == two["groups"].keys()
+        for name, facts in one["groups"].items():
+            assert two["groups"][name] == pytest.approx(facts, rel=1e-5)
 
 
 def test_losses_are_read_and_shown(tmp_path: Path) -> None:

@@ -12,9 +12,6 @@ import pytest
 for _module in ("torch", "transformers", "openai"):
     pytest.importorskip(_module)
 
-import torch  # noqa: E402
-import transformers  # noqa: E402
-
 from dataset_builders.collection.collector import run as collect  # noqa: E402
 from dataset_builders.collection.engine import RolloutConfig  # noqa: E402
 from dataset_builders.collection.settings import CollectConfig  # noqa: E402
@@ -30,7 +27,7 @@ from evaluators.tasks.replay import oracle_trajectories  # noqa: E402
 from tests.evaluators.tasks.test_local_tools import learn  # noqa: E402
 from tests.support.account import ACCOUNT, account  # noqa: E402, F401
 from tests.support.hermes_template import HERMES, MARKS  # noqa: E402
-from tests.support.vllm_server import serving_vllm, vllm_python  # noqa: E402
+from tests.support.vllm_server import serving_vllm, small_model, vllm_python  # noqa: E402
 
 PYTHON = vllm_python()
 
@@ -46,20 +43,7 @@ PARSER = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
 def trained(folder: Path, tokenizer: Any) -> EvalTarget:
     """Save a model that has learned the oracle's turns of the first task."""
     tokenizer.add_tokens(MARKS, special_tokens=False)
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=2,
-        num_attention_heads=2,  # vLLM's kernels for CPUs take no smaller heads than 64.
-        num_key_value_heads=2,
-        max_position_embeddings=4096,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    model = transformers.LlamaForCausalLM(config)
+    model = small_model(tokenizer)
     (trajectory,) = oracle_trajectories(ACCOUNT, 1)
     (row,) = Encoder(tokenizer, max_length=4096).encode([trajectory], TokenReport())
     learn(model, row)

@@ -34,7 +34,7 @@ from evaluators.runner import run_evaluator  # noqa: E402
 from evaluators.tasks.agent_task import AgentTaskEvaluator  # noqa: E402
 from evaluators.tasks.held_in import held_in_evaluator  # noqa: E402
 from evaluators.tasks.registry import SuiteSettings  # noqa: E402
-from tests.support.vllm_server import serving_vllm, vllm_python  # noqa: E402
+from tests.support.vllm_server import serving_vllm, small_model, vllm_python  # noqa: E402
 
 PYTHON = vllm_python()
 
@@ -49,22 +49,8 @@ TASKS, TOKENS = 3, 12
 
 @pytest.fixture(scope="module")
 def model(small_tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random model with heads of a size that vLLM's kernels for CPUs take."""
     folder = tmp_path_factory.mktemp("vllm-model")
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=len(small_tokenizer),
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=4096,
-        bos_token_id=small_tokenizer.bos_token_id,
-        eos_token_id=small_tokenizer.eos_token_id,
-        pad_token_id=small_tokenizer.pad_token_id,
-    )
-    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    small_model(small_tokenizer).save_pretrained(folder)
     small_tokenizer.save_pretrained(folder)
     return folder
 
