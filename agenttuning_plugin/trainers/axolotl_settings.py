@@ -92,5 +92,6 @@ def batch_of(cfg: Any) -> Batch:
     return Batch(
         micro=cfg.micro_batch_size,
         accumulation=cfg.gradient_accumulation_steps,
-        world=max(1, cfg.batch_size // each),
+        # Under Ray only the workers know it: Axolotl fills it in there.
+        world=max(1, (cfg.batch_size or each) // each),
     )
