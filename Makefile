@@ -33,6 +33,8 @@ test-all: .venv/.dev  ## Run all tests.
 # What depends on the releases of trainers and libraries: masks of every template, the mix
 # through both trainers, packing, callbacks, generation and its cache, recipes, resume, check.
 STACK_TESTS := tests/agenttuning_plugin/trainers tests/agenttuning_plugin/preflight \
+  tests/agenttuning_plugin/invariants \
+  tests/agenttuning_plugin/training_data/test_adapter_precision.py \
   tests/agenttuning_plugin/evaluation/test_load_adapter.py \
   tests/agenttuning_plugin/evaluation/test_models.py \
   tests/agenttuning_plugin/training_data/test_cache.py \
@@ -41,7 +43,8 @@ STACK_TESTS := tests/agenttuning_plugin/trainers tests/agenttuning_plugin/prefli
     encoding/test_tokens.py sources mixing/test_preparation.py readers/test_streaming.py \
     test_reasoning.py) \
   $(wildcard tests/evaluators/training/test_callback*.py) \
-  tests/evaluators/tasks/test_evaluators.py $(wildcard tests/evaluators/models/test_generation*.py)
+  tests/evaluators/tasks/test_evaluators.py tests/evaluators/models/test_four_bit.py \
+  $(wildcard tests/evaluators/models/test_generation*.py)
 
 # The stack of .venv is tested by `make test`; these are the two others.
 test-stacks: test-axolotl test-trl  ## Run the tests of STACK_TESTS on Axolotl 0.21 and on TRL 1.16.

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.invariants import table
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks/results"
 
@@ -272,6 +274,24 @@ def agentinstruct_faults() -> Claims:
     yield page, f"Of {swapped['pairs']} answers swapped between tasks it finds {swapped['flagged']}"
 
 
+def serving() -> Claims:
+    page, ways = "docs/guides/serving.md", load("serving.json")["ways"]
+    assert not any(way["differences"] for way in ways.values())
+    for name, label in (
+        ("transformers serve, merged", "merged, `transformers serve`"),
+        ("vLLM, merged", "merged, vLLM"),
+        ("vLLM, base and LoRA", "base and LoRA, vLLM"),
+    ):
+        yield page, f"| {label} | {ways[name]['identical']} of {ways[name]['episodes']} |"
+
+
+def invariants() -> Claims:
+    page, found = "docs/concepts/invariants.md", load("invariants.json")
+    assert not any(run["missed"] for run in found.values())
+    for line in table(found).splitlines():
+        yield page, line
+
+
 SOURCES: dict[str, Callable[[], Claims]] = {
     "support_desk.json": support_desk,
     "demo_seeds.json": demo_seeds,
@@ -288,6 +308,8 @@ SOURCES: dict[str, Callable[[], Claims]] = {
     "os_replay.txt": os_replay,
     "outside.txt": outside,
     "agentinstruct_faults.json": agentinstruct_faults,
+    "serving.json": serving,
+    "invariants.json": invariants,
 }
 
 

@@ -145,11 +145,6 @@ class _Merge:
         with new_folder(self._out, size) as stage, without_bars():
             self._say(self._plan(parameters))
             parity = self._write(stage)
-            if not parity.holds:
-                raise MergeError(
-                    f"{self._out}: {parity.line()}: the merged model is not the trained one, and "
-                    "nothing was written"
-                )
             ends = save_generation_config(self._trained, self._tokenizer, self._config, stage)
             self._tokenizer.save_pretrained(stage)
             write_model_card(self._trained.run, stage, self._facts(parity))
@@ -168,22 +163,41 @@ class _Merge:
                 plain = dequantized(model.unload())
             model = attach_adapter(plain, trained)
         self._say(f"merging into {self._dtype}")
-        model = convert(merge_adapter(model, self._dtype), self._dtype)
+        # On a CPU the model is in float32 anyway, so that the merge is compared before rounding.
+        exact = device == "cpu" and self._dtype != "float32"
+        model = merge_adapter(model, "float32" if exact else self._dtype)
+        if exact:
+            self._check(compare_logits(expected, logits_of(model, rows), "float32", source))
+        model = convert(model, self._dtype)
         with silenced():
             model.save_pretrained(stage)
         del model
         gc.collect()
         self._say("merged model: the same logits, from its files")
         merged = self._load_merged(stage)
-        return compare_logits(expected, logits_of(merged, rows), self._dtype, source)
+        parity = compare_logits(expected, logits_of(merged, rows), self._dtype, source)
+        self._check(parity)
+        return parity
+
+    def _check(self, parity: Parity) -> None:
+        if not parity.holds:
+            raise MergeError(
+                f"{self._out}: {parity.line()}: the merged model is not the trained one, and "
+                "nothing was written"
+            )
 
     def _load_merged(self, stage: Path) -> Any:
         import torch
         from transformers import AutoModelForCausalLM
 
         kind = torch.float32 if self._device == "cpu" else getattr(torch, self._dtype)
-        with silenced():
-            model: Any = AutoModelForCausalLM.from_pretrained(stage, dtype=kind)
+        try:
+            with silenced():
+                model: Any = AutoModelForCausalLM.from_pretrained(stage, dtype=kind)
+        except (RuntimeError, ValueError) as error:
+            # Such as layers that bitsandbytes stores transposed (GPT-2's).
+            line = " ".join(str(error).split())[:200]
+            raise MergeError(f"{self._out}: the merged files cannot be loaded: {line}") from error
         return model.to(self._device).eval()
 
     def _check_tokens(self, model: Any) -> None:

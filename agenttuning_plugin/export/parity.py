@@ -12,10 +12,11 @@ from agenttuning_plugin.reports.rows import AGENT, GENERAL, MIX, open_rows
 from dataset_builders.errors import AgentTuningError
 from dataset_builders.manifest.store import read_manifest
 
-TOLERANCES = {"float32": 1e-3, "float16": 3e-2, "bfloat16": 1.5e-1}
+TOLERANCES = {"float32": 1e-3, "float16": 1e-1, "bfloat16": 5e-1}
 """Largest difference of a logit, in standard deviations of the trained model's logits, by the type
 that the merged weights are rounded to. On SmolLM2-135M with 4-bit weights: 2e-5, 6e-3 and 4e-2;
-with the base before quantisation 2, with embeddings rounded to 4 bits 1."""
+with the base before quantisation 2, with embeddings rounded to 4 bits 1. Random models with linear
+attention reach 0.3 in bfloat16, so on a CPU the merge is also checked before rounding."""
 
 _LONGEST = 512
 _POSITIONS = 64

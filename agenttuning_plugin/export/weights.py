@@ -194,7 +194,8 @@ def check_shapes(trained: TrainedModel, empty: Any) -> None:
     modules = dict(empty.named_modules())
     for name, shape in _adapter_shapes(trained.folder).items():
         layer, _, factor = name.partition(".lora_")
-        place = layer.removeprefix("base_model.model.")
+        # Several parameters of a module, such as a mixture's experts, are wrapped one in another.
+        place = layer.removeprefix("base_model.model.").replace(".base_layer", "")
         if not factor.startswith(("A", "B")):
             continue
         weight = getattr(modules.get(place), "weight", None)

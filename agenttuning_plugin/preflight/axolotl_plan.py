@@ -52,8 +52,8 @@ def check_precision(cfg: Mapping[str, Any], precision: Mapping[str, Any]) -> Ite
     """
     if precision["bf16"] == "auto" and not precision["fp16"] and cfg.get("fp16"):
         detail = (
-            "bf16: auto becomes float16 on this machine, which has no GPU with bf16: to train here "
-            "set bf16: false and fp16: false (float32)"
+            "bf16: auto becomes float16 here, without a bf16 GPU: bf16: false and fp16: false "
+            "train in float32"
         )
         yield Finding("precision", detail, "warning")
 

@@ -43,7 +43,6 @@ def check_template(
     if ways:
         methods = " and ".join(sorted(set(ways)))
         detail = (
-            f"{turns} turns of {len(ways)} conversations located by {methods} and by a second "
-            f"method; each is trained with its end {ends}"
+            f"{turns} turns found by {methods} and a second method; trained with their end {ends}"
         )
         yield Finding("template", detail)

@@ -7,6 +7,7 @@ the same card.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,13 @@ import yaml
 from agenttuning_plugin.reports.card_scores import score_lines, score_results
 from agenttuning_plugin.reports.card_sources import data_lines, hub_id, licence_lines
 from agenttuning_plugin.reports.model_record import read_model_record
+from dataset_builders.errors import AgentTuningError
 from dataset_builders.manifest.store import MANIFEST_FILE
 from dataset_builders.storage import replace_text
 from evaluators.evaluator import RECORDS_FILE
 from evaluators.results.evaluations import read_evaluations
+
+_log = logging.getLogger(__name__)
 
 CARD_FILE = "README.md"
 
@@ -46,6 +50,14 @@ def write_model_card(
     place = (target or run) / CARD_FILE
     replace_text(place, model_card(run, (target or run).resolve().name, merge))
     return place
+
+
+def write_run_card(run: Path) -> None:
+    """Write the card of a run that ends; a fault is logged, so that the model is still saved."""
+    try:
+        write_model_card(run)
+    except (AgentTuningError, OSError, ValueError, KeyError, TypeError) as error:
+        _log.warning("%s: no model card: %s", run, error)
 
 
 def model_card(run: Path, name: str, merge: Mapping[str, Any] | None = None) -> str:

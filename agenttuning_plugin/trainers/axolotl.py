@@ -18,7 +18,7 @@ from axolotl.integrations.base import BasePlugin
 from agenttuning_plugin.config.overrides import apply_overrides, check_command_line
 from agenttuning_plugin.config.references import resolve_references
 from agenttuning_plugin.config.rules import REPLACED_KEYS, check_recipe, section_of, uses_plugin
-from agenttuning_plugin.reports.model_card import write_model_card
+from agenttuning_plugin.reports.model_card import write_run_card
 from agenttuning_plugin.trainers.axolotl_keys import unknown_keys, unknown_nested_keys
 from agenttuning_plugin.trainers.axolotl_settings import (
     fill_in,
@@ -158,7 +158,7 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
     def post_train(self, cfg: Any, model: Any) -> None:
         """Write the model card; Axolotl calls this again after it has written its own."""
         if uses_plugin(cfg) and cfg.local_rank in (None, 0) and Path(cfg.output_dir).is_dir():
-            write_model_card(Path(cfg.output_dir))
+            write_run_card(Path(cfg.output_dir))
 
     def post_train_unload(self, cfg: Any) -> None:
         """Print base against result and the next commands, after everything is saved."""

@@ -6,6 +6,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback
 
 from agenttuning_plugin.config.recipe import AgentTuningSection
-from agenttuning_plugin.reports.model_card import write_model_card
+from agenttuning_plugin.reports.model_card import write_run_card
 from agenttuning_plugin.reports.model_record import base_fingerprint, write_model_record
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class ModelRecord(TrainerCallback):
     ) -> None:
         """Write the card; a trainer that writes its own later extends or is followed by ours."""
         if state.is_world_process_zero:
-            write_model_card(Path(str(args.output_dir)))
+            write_run_card(Path(str(args.output_dir)))
 
 
 def describe_model(model: Any) -> dict[str, Any]:
@@ -84,7 +85,9 @@ def describe_model(model: Any) -> dict[str, Any]:
     revision = getattr(config, "_commit_hash", None)
     adapters = getattr(model, "peft_config", None) or {}
     kinds = [str(getattr(each.peft_type, "value", each.peft_type)) for each in adapters.values()]
-    base = {"name": name, "revision": revision, **base_fingerprint(name, revision)}
+    base = {"name": name, "revision": revision}
+    with suppress(OSError, ValueError, KeyError):  # files of a kind that has no digest
+        base |= base_fingerprint(name, revision)
     return {
         "base": base,
         "adapter": kinds[0] if kinds else None,

@@ -70,6 +70,14 @@ class Run:
         history = json.loads(states[-1].read_text("utf-8"))["log_history"]
         return [entry["loss"] for entry in history if "loss" in entry]
 
+    def weights(self) -> dict[str, Any]:
+        """What was trained, as it was saved at the end."""
+        from safetensors.numpy import load_file
+
+        names = ("adapter_model.safetensors", "model.safetensors")
+        path = next(p for p in (self.output / name for name in names) if p.exists())
+        return dict(load_file(path))
+
     def gradient(self, step: int) -> dict[str, Any]:
         """Gradient of a step, counted from 0, by parameter."""
         from safetensors.numpy import load_file

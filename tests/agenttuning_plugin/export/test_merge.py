@@ -72,6 +72,29 @@ def test_a_merged_model_has_the_logits_of_the_trained_one(make_run: Make, kind: 
     assert not getattr(merged.config, "quantization_config", None)
 
 
+def test_experts_are_merged_and_those_of_a_4_bit_base_are_not_rounded(
+    make_run: Make, small_tokenizer: Any, tmp_path: Path
+) -> None:
+    config = transformers.Qwen3MoeConfig(
+        vocab_size=len(small_tokenizer),
+        hidden_size=64,
+        moe_intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        num_experts=4,
+        num_experts_per_tok=2,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        transformers.Qwen3MoeForCausalLM(config).save_pretrained(tmp_path / "base")
+    run, trained = make_run(tmp_path / "base", quantized=True)  # experts have adapters too
+    report = merge_run(run, dtype="float32", device="cpu")
+    expected = logits(trained)
+    assert (logits(load(report.out)) - expected).abs().max() <= 1e-4 * expected.std()
+
+
 def test_layers_that_were_not_quantised_keep_the_weights_of_the_base(
     make_run: Make, tiny_model_dir: Path
 ) -> None:

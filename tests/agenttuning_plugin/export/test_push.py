@@ -28,6 +28,7 @@ def push(address: str, *arguments: str, **changes: str) -> subprocess.CompletedP
         "TRANSFORMERS_OFFLINE": "0",
         "HF_TOKEN": TOKEN,
         "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_XET": "1",  # the stand-in stores files, not chunks of them
         **changes,
     }
     command = [sys.executable, "-m", "agenttuning_plugin", "push", *arguments]
