@@ -156,7 +156,6 @@ def _settings(cfg: Any, section: AgentTuningSection, full: bool, processes: int)
     settings = run_settings(cfg, section, cache)
     # Processes of one tensor- or context-parallel group share their data.
     shared = (cfg.tensor_parallel_size or 1) * (cfg.context_parallel_size or 1)
-    processes = cfg.ray_num_workers if cfg.use_ray else processes
     world = max(settings.batch.world, processes // shared)
     return replace(settings, batch=replace(settings.batch, world=world))
 
