@@ -274,6 +274,12 @@ def agentinstruct_faults() -> Claims:
     yield page, f"Of {swapped['pairs']} answers swapped between tasks it finds {swapped['flagged']}"
 
 
+def memory() -> Claims:
+    for name, row in load("memory.json")["rows"].items():
+        sizes = " | ".join(f"{row[key] / 1e6:,.0f}" for key in ("predicted", "measured"))
+        yield "docs/concepts/memory.md", f"| {name} | {sizes} | {row['ratio']:.3f} |"
+
+
 def serving() -> Claims:
     page, ways = "docs/guides/serving.md", load("serving.json")["ways"]
     assert not any(way["differences"] for way in ways.values())
@@ -308,6 +314,7 @@ SOURCES: dict[str, Callable[[], Claims]] = {
     "os_replay.txt": os_replay,
     "outside.txt": outside,
     "agentinstruct_faults.json": agentinstruct_faults,
+    "memory.json": memory,
     "serving.json": serving,
     "invariants.json": invariants,
 }
