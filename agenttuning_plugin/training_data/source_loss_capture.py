@@ -72,7 +72,9 @@ class LossCapture:
             self._found = None
 
     def _cross_entropy(self, input: Tensor, target: Tensor, *args: Any, **options: Any) -> Tensor:
-        off = options.get("weight") is None and not options.get("label_smoothing")
+        # Under autocast the two steps choose the type of half-precision scores differently.
+        off = input.dtype in (torch.float32, torch.float64)
+        off = off and options.get("weight") is None and not options.get("label_smoothing")
         used = {key: options[key] for key in ("ignore_index", "reduction") if key in options}
         known = set(options) <= {*used, "weight", "label_smoothing"} and not args
         if not off or not known or not _is_flat(input, target):
