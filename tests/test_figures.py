@@ -298,6 +298,17 @@ def invariants() -> Claims:
         yield page, line
 
 
+def source_loss() -> Claims:
+    page, (nll, chunked) = "docs/guides/loss-by-source.md", load("source_loss.json")["runs"]
+    shares = sorted(100 * run["own_share"] for run in (nll, chunked))
+    yield page, f"take {shares[0]:.2f} to {shares[1]:.2f} % of the time of a step"
+    assert (nll["loss_type"], nll["adapter"]) == ("nll", False)
+    yield page, f"was {nll['ratio']:.2f} (`nll`, full) and {chunked['ratio']:.2f} (`chunked_nll`"
+    ranges = [run["ratio_range"] for run in (nll, chunked)]
+    low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
+    yield page, f"single pairs range from {low:.2f} to {high:.2f}"
+
+
 SOURCES: dict[str, Callable[[], Claims]] = {
     "support_desk.json": support_desk,
     "demo_seeds.json": demo_seeds,
@@ -317,6 +328,7 @@ SOURCES: dict[str, Callable[[], Claims]] = {
     "memory.json": memory,
     "serving.json": serving,
     "invariants.json": invariants,
+    "source_loss.json": source_loss,
 }
 
 
