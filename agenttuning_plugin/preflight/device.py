@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -140,7 +141,10 @@ def _estimate(config: Any, shape: TrainingShape) -> MemoryEstimate:
     """Estimate a run's memory, once per model and shape."""
     key = (str(config.to_json_string()), shape)
     if key not in _FOUND:
-        _FOUND[key] = estimate_memory(config, shape)
+        # Of the model's own code, such as deprecations, which concern nobody here.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            _FOUND[key] = estimate_memory(config, shape)
     return _FOUND[key]
 
 

@@ -92,12 +92,12 @@ def _shares(run: TrainingRun, shares: dict[str, float], sampled: bool) -> Iterat
     stages = "".join(f", {s.eta} from step {s.from_step}" for s in run.config.eta_stages)
     wanted = f"{run.config.eta}{stages} in {run.plan.unit.replace('_', ' ')}s"
     detail = (
-        f"{wanted}; agent data: {shares['examples']:.1%} of examples, {shares['tokens']:.1%} of "
+        f"{wanted}; realised {shares['examples']:.1%} of examples, {shares['tokens']:.1%} of "
         f"tokens, {shares['trained_tokens']:.1%} of trained tokens"
     )
     yield Finding("eta", detail + (" (sample)" if sampled else ""))
     if run.loss:
-        detail = f"agent data have {run.loss['agent_share']:.1%} of it, normalized by "
+        detail = f"{run.loss['agent_share']:.1%} of it is agent data, normalized by "
         yield Finding("loss", detail + run.loss["normalization"])
     for note in run.planned.notes:
         yield Finding("mix", note)

@@ -42,7 +42,6 @@ def check_template(
     ends = " or ".join(map(repr, renderer.end_tokens))
     if ways:
         methods = " and ".join(sorted(set(ways)))
-        detail = (
-            f"{turns} turns found by {methods} and a second method; trained with their end {ends}"
-        )
+        found = f"{turns} turns found by {methods}, confirmed"
+        detail = f"{found}; trained with their end {ends}"
         yield Finding("template", detail)

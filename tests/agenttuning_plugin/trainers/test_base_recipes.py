@@ -201,6 +201,16 @@ def test_recipe_trains_with_axolotl(
     assert_trained(name, trainer)
 
 
+@pytest.mark.parametrize("name", FAST)
+def test_check_accepts_a_local_base(
+    name: str, base_recipe: Callable[..., Path], axolotl_process: None
+) -> None:
+    from agenttuning_plugin.preflight.check import check
+
+    found = check(base_recipe(name))
+    assert not [finding.detail for finding in found if finding.level == "error"]
+
+
 # Ray is Axolotl's way to start processes; the recipe is otherwise that of Qwen3.
 @pytest.mark.parametrize("name", names("qwen3-8b-ray"))
 def test_recipe_trains_with_trl(name: str, base_recipe: Callable[..., Path]) -> None:
