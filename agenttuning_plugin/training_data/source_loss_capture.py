@@ -6,7 +6,7 @@ these two steps, which is what torch itself does, so that the loss and its gradi
 a token's loss is then one number of the log-softmax. The intercepted paths:
 
 - transformers' `ForCausalLMLoss`, and so Axolotl and TRL's `loss_type: nll`: `cross_entropy`;
-- TRL before 1.10, `chunked_nll`: `nll_loss` of each chunk of trained tokens;
+- TRL 1.9 to 1.14, `chunked_nll`: `nll_loss` of each chunk of trained tokens;
 - TRL 1.16: `log_probs` of the model's output.
 
 A fused kernel (Liger, cut cross-entropy) computes no log-softmax; nothing is captured of it.

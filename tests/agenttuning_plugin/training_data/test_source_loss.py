@@ -138,7 +138,7 @@ def weights(trainer: Any) -> dict[str, Any]:
 
 def loss_types() -> list[str]:
     sft_trainer = pytest.importorskip("trl.trainer.sft_trainer")
-    chunked = hasattr(sft_trainer, "_chunked_cross_entropy_loss")  # TRL 1.9
+    chunked = hasattr(sft_trainer, "_chunked_cross_entropy_loss")  # TRL 1.9 to 1.14
     return ["nll", "chunked_nll"] if chunked else ["nll"]
 
 
