@@ -85,6 +85,7 @@ environments: .venv/.dev  ## Get what only some environments need, as far as thi
 pages: .venv/.dev  ## Write the generated pages of the documentation.
 	$(BIN)/python -m agenttuning_plugin.config.reference > docs/reference/recipe.md
 	$(BIN)/python -m agenttuning_plugin.cli.reference > docs/reference/cli.md
+	$(BIN)/python -m agenttuning_plugin.cli.recipes_page
 
 format: .venv/.dev  ## Apply formatting and safe fixes.
 	$(BIN)/ruff check --fix $(CODE)

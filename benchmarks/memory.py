@@ -44,7 +44,7 @@ RUNS: list[tuple[str, dict[str, Any]]] = [
     (SMALL, {"sequence_len": 256, "micro_batch": 2, **LORA}),
     (SMALL, {"sequence_len": 1024, "checkpointing": True, **LORA}),
     (SMALL, {"sequence_len": 128, "micro_batch": 2, **QLORA}),
-    (SMALL, {"sequence_len": 512, "checkpointing": True, **QLORA}),
+    (SMALL, {"sequence_len": 256, "checkpointing": True, **QLORA}),
     (SMALL, {"sequence_len": 128, "scored_tokens": 2048, **LORA}),
     (MIDDLE, {"sequence_len": 256}),
     (MIDDLE, {"sequence_len": 256, "optimizer": "adafactor", "checkpointing": True}),
@@ -99,6 +99,10 @@ def _load(config: Any, shape: TrainingShape) -> Any:
             model = AutoModelForCausalLM.from_pretrained(
                 folder, dtype=torch.float32, quantization_config=quantization, device_map="cpu"
             )
+        for parameter in model.parameters():
+            # A weight that is a view of the mapped file keeps all its pages resident.
+            if not hasattr(parameter, "quant_state"):
+                parameter.data = parameter.data.clone()
     if shape.method != "full":
         model = get_peft_model(model, LoraConfig(r=shape.rank, target_modules="all-linear"))
     return model

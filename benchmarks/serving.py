@@ -153,21 +153,21 @@ def main() -> int:
     parser.add_argument("--max-new-tokens", type=int, default=80)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/serving.json"))
     given = parser.parse_args()
-    start, ways = time.perf_counter(), {}
-    for name, found in measure(given.run, given.limit, given.max_new_tokens):
-        ways[name] = found
-        print(f"{name}: {found['identical']} of {found['episodes']} identical", flush=True)
-    vllm = ".".join(map(str, find_server(VLLM).version))
+    start = time.perf_counter()
     packages = ("torch", "transformers", "peft")
-    facts = {
+    facts: dict[str, Any] = {
         "model": "SmolLM2-135M-Instruct, adapter of recipes/demo.yaml, float32",
         "max_new_tokens": given.max_new_tokens,
         "machine": f"{platform.machine()}, CPU",
-        "versions": {name: version(name) for name in packages} | {"vllm": vllm},
-        "seconds": round(time.perf_counter() - start),
-        "ways": ways,
+        "versions": {name: version(name) for name in packages},
+        "ways": {},
     }
-    given.out.write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
+    facts["versions"]["vllm"] = ".".join(map(str, find_server(VLLM).version))
+    for name, found in measure(given.run, given.limit, given.max_new_tokens):
+        print(f"{name}: {found['identical']} of {found['episodes']} identical", flush=True)
+        facts["ways"][name] = found
+        facts["seconds"] = round(time.perf_counter() - start)
+        given.out.write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
     return 0
 
 

@@ -274,12 +274,40 @@ def agentinstruct_faults() -> Claims:
     yield page, f"Of {swapped['pairs']} answers swapped between tasks it finds {swapped['flagged']}"
 
 
+def memory() -> Claims:
+    for name, row in load("memory.json")["rows"].items():
+        sizes = " | ".join(f"{row[key] / 1e6:,.0f}" for key in ("predicted", "measured"))
+        yield "docs/concepts/memory.md", f"| {name} | {sizes} | {row['ratio']:.3f} |"
+
+
+def serving() -> Claims:
+    page, ways = "docs/guides/serving.md", load("serving.json")["ways"]
+    assert not any(way["differences"] for way in ways.values())
+    for name, label in (
+        ("transformers serve, merged", "merged, `transformers serve`"),
+        ("vLLM, merged", "merged, vLLM"),
+        ("vLLM, base and LoRA", "base and LoRA, vLLM"),
+    ):
+        yield page, f"| {label} | {ways[name]['identical']} of {ways[name]['episodes']} |"
+
+
 def invariants() -> Claims:
     page, found = "docs/concepts/invariants.md", load("invariants.json")
     # The page names this one as open.
     assert [name for name, run in found.items() if run["missed"]] == ["Axolotl 0.21.0"]
     for line in table(found).splitlines():
         yield page, line
+
+
+def source_loss() -> Claims:
+    page, (nll, chunked) = "docs/guides/loss-by-source.md", load("source_loss.json")["runs"]
+    shares = sorted(100 * run["own_share"] for run in (nll, chunked))
+    yield page, f"take {shares[0]:.2f} to {shares[1]:.2f} % of the time of a step"
+    assert (nll["loss_type"], nll["adapter"]) == ("nll", False)
+    yield page, f"was {nll['ratio']:.2f} (`nll`, full) and {chunked['ratio']:.2f} (`chunked_nll`"
+    ranges = [run["ratio_range"] for run in (nll, chunked)]
+    low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
+    yield page, f"single pairs range from {low:.2f} to {high:.2f}"
 
 
 SOURCES: dict[str, Callable[[], Claims]] = {
@@ -298,7 +326,10 @@ SOURCES: dict[str, Callable[[], Claims]] = {
     "os_replay.txt": os_replay,
     "outside.txt": outside,
     "agentinstruct_faults.json": agentinstruct_faults,
+    "memory.json": memory,
+    "serving.json": serving,
     "invariants.json": invariants,
+    "source_loss.json": source_loss,
 }
 
 

@@ -124,7 +124,7 @@ def screen(report: Report) -> Iterator[str]:
         if found:
             yield f"[bold]{group}[/bold]"
         for finding in found:
-            colour, level = _COLOURS[finding.level], f"{finding.level:>9}"
+            colour, level = _COLOURS[finding.level], f"{finding.level:>7}"
             text = plain(f"{finding.what}: {finding.detail}")
             yield f"[{colour}]{level}[/{colour}]  {text}"
     if report.ok:

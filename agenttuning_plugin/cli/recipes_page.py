@@ -83,6 +83,8 @@ def row(name: str) -> str:
         cells += [f"{found.memory.total / 1e9:.0f} GB, estimated", *_demo(found.header)]
     else:
         time = found.time_line().removeprefix("estimate ").rpartition(" on ")[0]
+        if not found.shape.packed:  # rows of a conversation each, most of them shorter
+            time = f"up to {time.rpartition(' to ')[2]}"
         cells += [f"{found.memory.total / 1e9:.0f} GB, estimated", f"{time}, estimated", "not run"]
         cells.append(_expected(name, found.header))
     return f"| {' | '.join(cells)} |"

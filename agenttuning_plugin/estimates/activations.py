@@ -146,7 +146,9 @@ def trace_scoring(model_config: Any, shape: TrainingShape) -> dict[str, int]:
         with live:
             logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
             values = logits.float()
-            values.gather(-1, ids[:, 1:].unsqueeze(-1)).squeeze(-1) - values.logsumexp(-1)
+            values.gather(-1, ids[:, 1:].unsqueeze(-1)).squeeze(-1)
+            # What `logsumexp` does inside, unseen by a dispatch mode.
+            (values - values.amax(-1, keepdim=True)).exp_().sum(-1)
         return dict(live.peak)
 
 

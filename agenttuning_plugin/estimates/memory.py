@@ -28,11 +28,12 @@ from agenttuning_plugin.estimates.weights import (
     update_bytes,
 )
 
-FRAMEWORK = {"cuda": 600 * 2**20, "cpu": 0}
-"""Bytes of the CUDA context with its libraries' workspaces, which torch does not count.
+FRAMEWORK = {"cuda": 600 * 2**20, "cpu": 40 * 2**20}
+"""Bytes that tensors do not account for, beside the loaded libraries.
 
-An assumption: 450 to 600 MB on recent data-centre GPUs. On a CPU what libraries take differs with
-the trainer and is measured beside the estimate (`benchmarks/memory.py`).
+On a GPU the CUDA context with its libraries' workspaces, which torch does not count; an
+assumption. On a CPU small objects and scratch memory of kernels, fitted to
+`benchmarks/results/memory.json`: 7 to 63 MB.
 """
 
 

@@ -81,7 +81,7 @@ def shape_of_arguments(
     device: Literal["cuda", "cpu"] = "cuda",
     world: int | None = None,
 ) -> TrainingShape:
-    """Return the shape of a TRL run.
+    """Return the shape of a TRL run; `TrainingRun.attach` keeps its adapters in float32.
 
     Args:
         args: TRL's SFTConfig, or another `TrainingArguments`.
@@ -108,7 +108,6 @@ def shape_of_arguments(
         rank=getattr(peft_config, "r", 8),
         targets=(targets,) if isinstance(targets, str) else tuple(sorted(targets)),
         dropout=float(getattr(peft_config, "lora_dropout", 0.0)),
-        adapter_dtype="bfloat16" if four_bit else "float32",
         double_quantization=bool(getattr(quantization, "bnb_4bit_use_double_quant", True)),
         checkpointing=bool(args.gradient_checkpointing),
         optimizer=str(getattr(args.optim, "value", args.optim)),

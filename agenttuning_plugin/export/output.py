@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -125,15 +124,13 @@ def save_generation_config(
 
 
 def copy_weights(folder: Path, out: Path) -> None:
-    """Copy the weights and config of a whole model, as hard links where the disk allows it."""
+    """Copy the weights and config of a whole model."""
     for file in sorted(folder.iterdir()):
         wanted = file.suffix in _COPIED or file.name.endswith(".index.json")
         if not file.is_file() or not wanted or file.name == "training_args.bin":
             continue
-        try:
-            os.link(file, out / file.name)
-        except OSError:
-            shutil.copy2(file, out / file.name)
+        # No hard link: a later run in the same folder would write into it.
+        shutil.copy2(file, out / file.name)
     config = json.loads((folder / "config.json").read_text("utf-8"))
     config["use_cache"] = True  # Training turns it off.
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")

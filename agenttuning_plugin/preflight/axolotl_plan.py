@@ -51,10 +51,7 @@ def check_precision(cfg: Mapping[str, Any], precision: Mapping[str, Any]) -> Ite
         precision: From `precision_of`.
     """
     if precision["bf16"] == "auto" and not precision["fp16"] and cfg.get("fp16"):
-        detail = (
-            "bf16: auto becomes float16 on this machine, which has no GPU with bf16: to train here "
-            "set bf16: false and fp16: false (float32)"
-        )
+        detail = "bf16: auto is float16 here (no bf16 GPU); for float32: bf16: false, fp16: false"
         yield Finding("precision", detail, "warning")
 
 

@@ -85,7 +85,11 @@ def _check(cfg: dict[str, Any], report: Report, processes: int, device: Device |
         found: list[Any] = []
         report.add("data", _tokenizer(section, axolotl, found))
         validated = axolotl.validated
-        report.add("device", check_precision(validated, precision))
+        if validated.use_ray:
+            processes = validated.ray_num_workers or processes
+        if device is None:  # These are about training on this machine.
+            report.add("device", check_kernels(validated))
+            report.add("device", check_precision(validated, precision))
         planned = PlannedRun(
             section,
             next(iter(found), None),
@@ -120,8 +124,6 @@ def _recipe(
     report.add("recipe", axolotl.unknown_keys())
     if all(finding.level == "ok" for finding in plugins):
         report.add("recipe", axolotl.validate(sound=bool(section) and not rules))
-    if axolotl.validated is not None:
-        report.add("device", check_kernels(axolotl.validated))
     return section, axolotl
 
 

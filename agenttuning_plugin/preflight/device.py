@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +16,12 @@ from agenttuning_plugin.estimates.shape import TrainingShape
 from agenttuning_plugin.estimates.speed import estimate_time
 from dataset_builders.errors import ConfigError
 
-GB = 1e9
+_LISTED = 4
+"""Parts of the memory that are named; the others are added up."""
+
+GB = 2**30
+"""Bytes of a gigabyte of memory, as drivers and data sheets of GPUs count."""
+
 _FULL = 0.95
 """Share of a device's memory above which an estimate is called close."""
 
@@ -111,7 +117,7 @@ def _hardware(device: Device, for_gpu: bool) -> Finding:
     name = f"{device.name}, {size(device.memory)} of main memory"
     if not for_gpu:
         return Finding("hardware", name)
-    detail = f"no GPU here ({name}), and the run is written for one; --device '24GB' compares"
+    detail = f"no GPU here ({name}); the run is written for one (--device '24GB')"
     return Finding("hardware", detail, "warning")
 
 
@@ -135,7 +141,10 @@ def _estimate(config: Any, shape: TrainingShape) -> MemoryEstimate:
     """Estimate a run's memory, once per model and shape."""
     key = (str(config.to_json_string()), shape)
     if key not in _FOUND:
-        _FOUND[key] = estimate_memory(config, shape)
+        # Of the model's own code, such as deprecations, which concern nobody here.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            _FOUND[key] = estimate_memory(config, shape)
     return _FOUND[key]
 
 
@@ -173,14 +182,16 @@ def _changes(shape: TrainingShape) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _parts(found: MemoryEstimate) -> str:
     ranked = sorted(found.parts.items(), key=lambda item: -item[1])
-    listed = [f"{name} {size / GB:.1f}" for name, size in ranked if size >= 0.05 * GB]
-    return ", ".join(listed or [f"{name} {size / GB:.2f}" for name, size in ranked[:3]])
+    digits = 1 if found.total >= GB else 3
+    listed = [f"{name} {each / GB:.{digits}f}" for name, each in ranked[:_LISTED]]
+    rest = sum(each for _, each in ranked[_LISTED:])
+    return ", ".join([*listed, f"other {rest / GB:.{digits}f}"] if rest else listed)
 
 
 def size(number: float) -> str:
-    """Return a number of bytes as text."""
+    """Return a number of bytes as text, in units of 2^30 or 2^20 bytes."""
     if number < 0.95 * GB:
-        return f"{number / 1e6:.0f} MB"
+        return f"{number / 2**20:.0f} MB"
     return f"{number / GB:.1f} GB" if number < 99.5 * GB else f"{number / GB:,.0f} GB"
 
 

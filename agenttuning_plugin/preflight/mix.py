@@ -56,8 +56,10 @@ def figures_eta(run: TrainingRun) -> Any:
 
 def _rows(run: TrainingRun, found: Report) -> Iterator[Finding]:
     report, limit = run.prepared.report, run.encoding.max_length if run.encoding else None
-    mark = " (sample)" if found.facts["sampled"] else ""
+    parts = [each for each in found.facts["sources"] if not each["whole"]]
+    sampled = {each["side"] for each in parts}
     for side in ("agent", "general"):
+        mark = " (sample)" if side in sampled else ""
         if side in report:
             yield Finding(f"{side} rows", report[side]["tokens"]["summary"] + mark)
     yield from _too_long(run)
@@ -90,12 +92,12 @@ def _shares(run: TrainingRun, shares: dict[str, float], sampled: bool) -> Iterat
     stages = "".join(f", {s.eta} from step {s.from_step}" for s in run.config.eta_stages)
     wanted = f"{run.config.eta}{stages} in {run.plan.unit.replace('_', ' ')}s"
     detail = (
-        f"{wanted}; agent data are {shares['examples']:.1%} of examples, {shares['tokens']:.1%} of "
+        f"{wanted}; realised {shares['examples']:.1%} of examples, {shares['tokens']:.1%} of "
         f"tokens, {shares['trained_tokens']:.1%} of trained tokens"
     )
-    yield Finding("eta", detail + (" (estimated from the sample)" if sampled else ""))
+    yield Finding("eta", detail + (" (sample)" if sampled else ""))
     if run.loss:
-        detail = f"agent data have {run.loss['agent_share']:.1%} of it, normalized by "
+        detail = f"{run.loss['agent_share']:.1%} of it is agent data, normalized by "
         yield Finding("loss", detail + run.loss["normalization"])
     for note in run.planned.notes:
         yield Finding("mix", note)
@@ -156,12 +158,12 @@ def _passes(run: TrainingRun, sources: Sequence[dict[str, Any]]) -> Iterator[Fin
         known = "an unknown number of" if size is None else f"{about}{size:,}"
         often = "unknown" if passes is None else f"{passes:,.1f}"
         detail = f"{often} over {source['path']} ({known} records"
-        detail += ")" if source["whole"] else f", estimated from {source['rows']:,} rows)"
+        detail += ")" if source["whole"] else ", estimated)"
         what = f"{source['side']} passes"
         if source["side"] == "agent" and passes is not None and passes > MANY_PASSES:
             detail += (
-                f", more than {MANY_PASSES} (25 to 50 in the paper): collect more trajectories, or "
-                "set fewer max_steps or a smaller eta"
+                f", above {MANY_PASSES} (paper: 25 to 50): more trajectories, fewer steps or a "
+                "smaller eta"
             )
             yield Finding(what, detail, "warning")
         else:
@@ -174,10 +176,7 @@ def _steps(run: TrainingRun, figures: dict[str, Any]) -> Iterator[Finding]:
     rows = "rows"
     if run.packing:
         fill = figures["fill"]
-        rows = f"packed rows of {run.packing.capacity:,} tokens ({fill:.0%} full)"
-    size = f"{batch.micro} x {batch.accumulation} x {batch.world} processes"
-    detail = (
-        f"{run.steps:,} of {batch.size} {rows}, {size}; {figures['examples']:,} examples, "
-        f"{figures['tokens'] / 1e6:,.1f} M tokens"
-    )
+        rows = f"packed rows of {run.packing.capacity:,} tokens, {fill:.0%} full"
+    size = f"{batch.size} ({batch.micro} x {batch.accumulation} x {batch.world})"
+    detail = f"{run.steps:,} of {size} {rows}: {figures['tokens'] / 1e6:,.1f} M tokens"
     yield Finding("steps", detail)

@@ -56,7 +56,7 @@ def check_saving(saving: Saving, steps: int | None, facts: dict[str, Any]) -> It
         "model": model,
     }
     made = f"{number} of {size(checkpoint)} and " if number else "none; "
-    detail = f"{made}the model of {size(model)} (estimate); {size(free)} free at {saving.folder}"
+    detail = f"{made}a model of {size(model)} (estimate); {size(free)} free"
     if needed > free:
         detail += ": too little; set a smaller save_total_limit or another output_dir"
         yield Finding("checkpoints", detail, "warning")

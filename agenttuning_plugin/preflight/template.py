@@ -42,8 +42,6 @@ def check_template(
     ends = " or ".join(map(repr, renderer.end_tokens))
     if ways:
         methods = " and ".join(sorted(set(ways)))
-        detail = (
-            f"{turns} turns of {len(ways)} conversations located by {methods} and by a second "
-            f"method; each is trained with its end {ends}"
-        )
+        found = f"{turns} turns found by {methods}, confirmed"
+        detail = f"{found}; trained with their end {ends}"
         yield Finding("template", detail)

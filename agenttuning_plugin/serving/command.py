@@ -97,7 +97,7 @@ def _vllm(model: ServedModel, server: ServerProgram, options: ServeOptions) -> S
     if adapter is not None:
         flags += _lora_flags(adapter, name)
         # Training may have added tokens or changed the token that ends a text.
-        flags += ["--tokenizer", str(model.tokenizer.name_or_path)]
+        flags += ["--tokenizer", model.tokenizer_place]
     flags += ["--revision", model.revision] if model.revision else []
     flags += ["--dtype", dtype] if dtype else []
     flags += ["--max-model-len", str(context)] if context else []

@@ -64,6 +64,11 @@ class ServedModel:
         # As `ChatModel`: a hand-written generation config may list an ordinary word.
         return sorted(ids | (set(self.saved_ends) & set(self.tokenizer.added_tokens_decoder)))
 
+    @property
+    def tokenizer_place(self) -> str:
+        """Folder, absolute, or hub id of the tokenizer."""
+        return _absolute(str(self.tokenizer.name_or_path))
+
     def tool_parser(self) -> str | None:
         """Return the name of vLLM's parser for the tool calls that the chat template writes.
 

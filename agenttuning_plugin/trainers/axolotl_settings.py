@@ -92,5 +92,5 @@ def batch_of(cfg: Any) -> Batch:
     return Batch(
         micro=cfg.micro_batch_size,
         accumulation=cfg.gradient_accumulation_steps,
-        world=max(1, cfg.batch_size // each),
+        world=max(1, (cfg.batch_size or each) // each),  # none where a Ray worker sets it
     )

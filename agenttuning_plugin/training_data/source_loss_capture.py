@@ -6,7 +6,7 @@ these two steps, which is what torch itself does, so that the loss and its gradi
 a token's loss is then one number of the log-softmax. The intercepted paths:
 
 - transformers' `ForCausalLMLoss`, and so Axolotl and TRL's `loss_type: nll`: `cross_entropy`;
-- TRL before 1.10, `chunked_nll`: `nll_loss` of each chunk of trained tokens;
+- TRL 1.9 to 1.14, `chunked_nll`: `nll_loss` of each chunk of trained tokens;
 - TRL 1.16: `log_probs` of the model's output.
 
 A fused kernel (Liger, cut cross-entropy) computes no log-softmax; nothing is captured of it.
@@ -72,7 +72,9 @@ class LossCapture:
             self._found = None
 
     def _cross_entropy(self, input: Tensor, target: Tensor, *args: Any, **options: Any) -> Tensor:
-        off = options.get("weight") is None and not options.get("label_smoothing")
+        # Under autocast the two steps choose the type of half-precision scores differently.
+        off = input.dtype in (torch.float32, torch.float64)
+        off = off and options.get("weight") is None and not options.get("label_smoothing")
         used = {key: options[key] for key in ("ignore_index", "reduction") if key in options}
         known = set(options) <= {*used, "weight", "label_smoothing"} and not args
         if not off or not known or not _is_flat(input, target):

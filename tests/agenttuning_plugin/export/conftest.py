@@ -33,6 +33,7 @@ def make_run(
         base: Path | None = None,
         *,
         quantized: bool = False,
+        bits: int = 4,
         dtype: str = "float32",
         added: int = 0,
         **lora: Any,
@@ -40,7 +41,8 @@ def make_run(
         source, options = base or tiny_model_dir, {}
         if quantized:
             pytest.importorskip("bitsandbytes", reason="pip install 'agenttuning-plugin[axolotl]'")
-            options["quantization_config"] = transformers.BitsAndBytesConfig(**NF4)
+            settings = NF4 if bits == 4 else {"load_in_8bit": True}
+            options["quantization_config"] = transformers.BitsAndBytesConfig(**settings)
         model = transformers.AutoModelForCausalLM.from_pretrained(
             source, dtype=getattr(torch, dtype), **options
         )
@@ -48,9 +50,9 @@ def make_run(
             rows = model.get_input_embeddings().num_embeddings + added
             model.resize_token_embeddings(rows, mean_resizing=False)
         torch.manual_seed(1)
-        settings = {"target_modules": "all-linear", "init_lora_weights": False, **lora}
+        lora_settings = {"target_modules": "all-linear", "init_lora_weights": False, **lora}
         trained = peft.get_peft_model(
-            model, peft.LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, **settings)
+            model, peft.LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, **lora_settings)
         )
         run = tmp_path / "run"
         content = describe_model(trained)

@@ -72,6 +72,15 @@ def test_a_merged_model_has_the_logits_of_the_trained_one(make_run: Make, kind: 
     assert not getattr(merged.config, "quantization_config", None)
 
 
+@pytest.mark.filterwarnings("ignore:MatMul8bitLt")
+def test_an_8_bit_base_is_merged_within_what_it_rounds(make_run: Make) -> None:
+    run, trained = make_run(quantized=True, bits=8)
+    report = merge_run(run, device="cpu")
+    assert report.parity is not None
+    expected = logits(trained)
+    assert (logits(load(report.out)) - expected).abs().max() <= 0.1 * expected.std()
+
+
 def test_experts_are_merged_and_those_of_a_4_bit_base_are_not_rounded(
     make_run: Make, small_tokenizer: Any, tmp_path: Path
 ) -> None:

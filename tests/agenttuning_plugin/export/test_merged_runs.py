@@ -104,6 +104,7 @@ def test_a_trl_run_and_its_merged_model_answer_alike(
     assert answered == dialogues(report.out, tmp_path / "merged")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Skipping publisher trust check")
 def test_a_trl_run_on_4_bits_merges_into_what_it_trained_on(
     tiny_model_dir: Path, tmp_path: Path, one_thread: None

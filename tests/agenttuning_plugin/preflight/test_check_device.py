@@ -29,7 +29,7 @@ def found(
 
 def test_a_device_is_named_by_its_memory_and_speed() -> None:
     device = device_of("A100 80GB")
-    assert (device.kind, device.name, device.memory) == ("cuda", "A100", 80_000_000_000)
+    assert (device.kind, device.name, device.memory) == ("cuda", "A100", 80 * 2**30)
     assert device.peak == 312e12
     assert device_of("24 GB").peak is None
     for text in ("A100", "80", "lots"):
@@ -48,7 +48,7 @@ def test_a_run_is_compared_with_the_devices_memory(tiny_model_dir: Path) -> None
 
 def test_a_run_that_does_not_fit_gets_settings_with_which_it_would(tiny_model_dir: Path) -> None:
     _, facts = found(tiny_model_dir, BIG, device_of("80GB"))
-    smaller = (facts["memory"]["total"] - 10e6) / 1e9
+    smaller = (facts["memory"]["total"] - 2**23) / 2**30
     findings, _ = found(tiny_model_dir, BIG, device_of(f"{smaller}GB"))
     fit = findings["fit"]
     assert fit.level == "warning"
@@ -62,7 +62,7 @@ def test_a_run_that_does_not_fit_gets_settings_with_which_it_would(tiny_model_di
 
 
 def test_a_run_written_for_a_gpu_says_so_where_there_is_none(tiny_model_dir: Path) -> None:
-    here = Device("cpu", "CPU, 2 threads", 16_000_000_000, peak=1e10)
+    here = Device("cpu", "CPU, 2 threads", 16 * 2**30, peak=1e10)
     findings, _ = found(tiny_model_dir, BIG, here)
     assert findings["hardware"].level == "warning"
     assert "no GPU here (CPU, 2 threads, 16.0 GB of main memory)" in findings["hardware"].detail

@@ -128,8 +128,8 @@ def test_passes_of_a_sample_are_those_of_all_data(run_check: Check, tmp_path: Pa
     assert [each["records"] for each in report.facts["sources"]] == [40, 90]
     for part, whole in zip(report.facts["sources"], full.facts["sources"], strict=True):
         assert part["passes"] == pytest.approx(whole["passes"], rel=0.06)
-    assert "estimated from 8 rows" in details(report, "agent passes")[0]
-    assert "(estimated from the sample)" in details(report, "eta")[0]
+    assert "(40 records, estimated)" in details(report, "agent passes")[0]
+    assert "(sample)" in details(report, "eta")[0]
 
 
 @pytest.mark.usefixtures("small_samples")
@@ -168,7 +168,7 @@ def test_many_passes_over_agent_data_are_a_warning_with_a_remedy(
     (warning,) = report.of("warning")
     assert warning.what == "agent passes"
     assert warning.detail.startswith("80.0 over ")
-    assert "more than 60 (25 to 50 in the paper): collect more trajectories" in warning.detail
+    assert "above 60 (paper: 25 to 50): more trajectories" in warning.detail
     _, report = run_check(config_of(tmp_path, agent=2, eta=0.5), steps=25)
     assert not report.of("warning")
 

@@ -30,7 +30,6 @@ from dataset_builders.encoding.token_rows import TokenReport  # noqa: E402
 from dataset_builders.environments import load_environment  # noqa: E402
 from dataset_builders.formats.spelled_calls import declared_spellings, vllm_parser  # noqa: E402
 from evaluators.tasks.replay import oracle_trajectories  # noqa: E402
-from tests.evaluators.tasks.test_local_tools import learn  # noqa: E402
 from tests.support.vllm_server import small_model, vllm_python  # noqa: E402
 
 PYTHON = vllm_python()
@@ -46,21 +45,34 @@ pytestmark = [
 EPISODES, TOKENS = 32, 48
 
 
+def train(model: Any, row: Any, steps: int) -> None:
+    """Train on one row."""
+    ids, labels = (torch.tensor(each.tolist()) for each in (row.input_ids, row.labels))
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=3e-3)
+    for _ in range(steps):
+        model(input_ids=ids[None], labels=labels[None]).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
 @pytest.fixture(scope="module")
 def trained(make_tokenizer: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output of a run: an adapter that has learned the oracle's turns of one database task."""
+    """The output of a run: base and adapter are trained on the oracle's turns of a task each."""
     assert PYTHON is not None
     base, run = (tmp_path_factory.mktemp(name) for name in ("base", "trained"))
     tokenizer = make_tokenizer()
-    small_model(tokenizer).save_pretrained(base)
+    model = small_model(tokenizer)
+    oracle = oracle_trajectories(load_environment("database"), 2)
+    first, second = Encoder(tokenizer, max_length=4096).encode(oracle, TokenReport())
+    train(model, first, 150)
+    model.save_pretrained(base)
     tokenizer.save_pretrained(base)
     model = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     lora = peft.LoraConfig(r=24, lora_alpha=48, target_modules="all-linear", task_type="CAUSAL_LM")
     adapted = peft.get_peft_model(model, lora)
     record = describe_model(adapted)
-    (trajectory,) = oracle_trajectories(load_environment("database"), 1)
-    (row,) = Encoder(tokenizer, max_length=4096).encode([trajectory], TokenReport())
-    learn(adapted, row)
+    train(adapted, second, 50)
     adapted.save_pretrained(run)
     tokenizer.save_pretrained(run)
     # A second end token, which neither the tokenizer nor the base's generation config names.

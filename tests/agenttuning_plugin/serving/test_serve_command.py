@@ -45,12 +45,14 @@ def test_an_adapter_is_served_with_template_and_end_tokens_of_training(
     make_run: Make,  # noqa: F811
     tiny_model_dir: Path,
     make_tokenizer: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run, _ = make_run()
+    monkeypatch.chdir(run.parent)  # The command may be run from another folder.
     tokenizer = make_tokenizer(HERMES)
     tokenizer.add_tokens(MARKS, special_tokens=False)
     tokenizer.save_pretrained(run)
-    made = serve_command(read_run(run), TESTED, ServeOptions(port=8100, name="tuned"))
+    made = serve_command(read_run(Path(run.name)), TESTED, ServeOptions(port=8100, name="tuned"))
     found = made.arguments
     assert found[:3] == ("vllm", "serve", str(tiny_model_dir))
     assert flag(found, "--max-lora-rank") == "8"  # The adapter's is 4, which vLLM refuses.

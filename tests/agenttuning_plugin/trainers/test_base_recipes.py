@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -198,6 +201,16 @@ def test_recipe_trains_with_axolotl(
     assert_trained(name, trainer)
 
 
+@pytest.mark.parametrize("name", FAST)
+def test_check_accepts_a_local_base(
+    name: str, base_recipe: Callable[..., Path], axolotl_process: None
+) -> None:
+    from agenttuning_plugin.preflight.check import check
+
+    found = check(base_recipe(name))
+    assert not [finding.detail for finding in found if finding.level == "error"]
+
+
 # Ray is Axolotl's way to start processes; the recipe is otherwise that of Qwen3.
 @pytest.mark.parametrize("name", names("qwen3-8b-ray"))
 def test_recipe_trains_with_trl(name: str, base_recipe: Callable[..., Path]) -> None:
@@ -215,3 +228,49 @@ def test_the_script_for_trl_trains(
     trainer.train()
     trainer.save_model()
     assert_trained("qwen3-8b-qlora", trainer)
+
+
+def test_rays_worker_trains(
+    base_recipe: Callable[..., Path], axolotl_process: None, tmp_path: Path
+) -> None:
+    """Axolotl's function for a worker, with what its driver sends, in this process."""
+    from axolotl.cli.config import load_cfg
+    from axolotl.cli.train import TrainerCliArgs, ray_train_func
+
+    cfg = load_cfg(str(base_recipe("qwen3-8b-ray", use_ray=True, ray_num_workers=1)))
+    assert cfg.use_ray
+    ray_train_func({"cfg": cfg.to_dict(), "cli_args": TrainerCliArgs()})
+    assert_two_steps(tmp_path)
+
+
+def assert_two_steps(folder: Path) -> None:
+    """Losses of both steps are in the trainer's state."""
+    text = (folder / "out/checkpoint-2/trainer_state.json").read_text("utf-8")
+    log = json.loads(text)["log_history"]
+    assert [entry["step"] for entry in log if "loss" in entry] == [1, 2]
+
+
+@pytest.mark.slow
+def test_recipe_trains_in_rays_workers(base_recipe: Callable[..., Path], tmp_path: Path) -> None:
+    pytest.importorskip("axolotl", reason="pip install 'agenttuning-plugin[axolotl]'")
+    pytest.importorskip("ray", reason="pip install 'agenttuning-plugin[ray]'")
+    recipe = base_recipe("qwen3-8b-ray", use_ray=True, ray_num_workers=2)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(RECIPES.parent),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+        "ACCELERATE_USE_CPU": "true",
+    }
+    script = RECIPES.parent / "tests/support/ray_training.py"
+    done = subprocess.run(
+        [sys.executable, str(script), str(recipe)],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert_two_steps(tmp_path)

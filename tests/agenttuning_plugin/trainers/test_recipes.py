@@ -21,6 +21,7 @@ from dataset_builders.errors import ConfigError
 RECIPES = Path(__file__).resolve().parents[3] / "recipes"
 YAMLS = sorted(path.stem for path in RECIPES.glob("*.yaml"))
 AGENTLM = [name for name in YAMLS if name.startswith("agentlm-")]
+CURRENT = [name for name in YAMLS if name not in (*AGENTLM, "demo")]
 FULL = [name for name in AGENTLM if not name.endswith("-qlora")]
 PAPER = {"7b": 5e-5, "13b": 5e-5, "70b": 1e-5}  # learning rates (paper)
 QLORA = {"7b": 2e-4, "13b": 2e-4, "70b": 1e-4}  # scripts of artidoro/qlora
@@ -61,7 +62,7 @@ def test_comments_are_told_from_their_absence() -> None:
     assert keys_without_comment("a: # why\n  b: 1\n  c: 2\nd: 1\n") == ["d: 1"]
 
 
-@pytest.mark.parametrize("name", AGENTLM)
+@pytest.mark.parametrize("name", YAMLS)
 def test_every_key_says_why(name: str) -> None:
     assert keys_without_comment(text(name)) == []
 
@@ -113,31 +114,56 @@ def test_settings_are_the_papers(name: str) -> None:
 
 @pytest.mark.parametrize("name", AGENTLM)
 def test_global_batch_is_the_papers(name: str) -> None:
+    assert global_batch(name) == 64
+
+
+@pytest.mark.parametrize("name", CURRENT)
+def test_recipes_of_current_bases_differ_where_they_say(name: str) -> None:
+    first, recipe = read("qwen3-8b-qlora"), read(name)
+    assert global_batch(name) == (
+        64 if recipe["base_model"].endswith("70B-Instruct") or "fsdp_config" in recipe else 32
+    )
+    for key in (
+        "sequence_len",
+        "max_steps",
+        "warmup_ratio",
+        "lr_scheduler",
+        "weight_decay",
+        "seed",
+    ):
+        assert recipe[key] == first[key], key
+    for key in ("eta", "agent", "general", "holdout"):
+        assert recipe["agenttuning"][key] == first["agenttuning"][key], key
+    if recipe.get("adapter"):
+        for key in ("adapter", "load_in_4bit", "lora_r", "lora_alpha", "learning_rate"):
+            assert recipe[key] == first[key], key
+
+
+def global_batch(name: str) -> int:
+    """Rows of a step, which the recipe's own comment and command must give."""
     recipe = read(name)
     header = re.search(r"--num_processes (\d+)", text(name))
     said = re.search(r"gradient_accumulation_steps: .*# (\d+) x (\d+) x (\d+) GPU", text(name))
-    assert header
+    processes = recipe.get("ray_num_workers") or int(header[1] if header else 0)
     assert said
     sizes = [int(size) for size in said.groups()]
-    assert sizes == [
-        recipe["micro_batch_size"],
-        recipe["gradient_accumulation_steps"],
-        int(header[1]),
-    ]
-    assert sizes[0] * sizes[1] * sizes[2] == 64
+    assert sizes == [recipe["micro_batch_size"], recipe["gradient_accumulation_steps"], processes]
+    return sizes[0] * sizes[1] * sizes[2]
 
 
-@pytest.mark.parametrize("name", AGENTLM)
+@pytest.mark.parametrize("name", [*AGENTLM, *CURRENT])
 def test_sharded_recipes_only_read(name: str) -> None:
     recipe = read(name)
     kinds = {evaluator["type"] for evaluator in recipe["agenttuning"]["evaluators"]}
-    assert ("agent_task" in kinds) == ("fsdp_config" not in recipe)
-    if "fsdp_config" in recipe:
+    zero = (recipe.get("deepspeed") or {}).get("zero_optimization", {})
+    sharded = "fsdp_config" in recipe or zero.get("stage") == 3
+    assert ("agent_task" in kinds) == (not sharded)
+    if sharded:
         assert kinds == {"replay", "general_loss"}
         assert f"agenttuning evaluate --model {recipe['output_dir']}" in text(name)
 
 
-@pytest.mark.parametrize("name", AGENTLM)
+@pytest.mark.parametrize("name", [*AGENTLM, *CURRENT])
 def test_check_accepts(name: str, axolotl_process: None) -> None:
     findings = check(RECIPES / f"{name}.yaml")
     assert not [finding for finding in findings if finding.level == "error"]

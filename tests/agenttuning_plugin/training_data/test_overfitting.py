@@ -16,6 +16,7 @@ transformers = pytest.importorskip("transformers")
 from agenttuning_plugin import AgentTuningConfig, TrainingRun, sft_defaults  # noqa: E402
 from agenttuning_plugin.reports.compare import pick, recorded_warnings  # noqa: E402
 from agenttuning_plugin.reports.source_loss import read_losses  # noqa: E402
+from agenttuning_plugin.trainers.axolotl_settings import encoding_of  # noqa: E402
 from agenttuning_plugin.training_data.overfitting import OverfitWatch  # noqa: E402
 from dataset_builders.errors import ConfigError, DataError  # noqa: E402
 from evaluators.results.evaluations import read_evaluations  # noqa: E402
@@ -53,7 +54,7 @@ def make(section: dict[str, Any], model: Path, tmp_path: Path, **changes: Any) -
     trl = pytest.importorskip("trl", reason="pip install 'agenttuning-plugin[trl]'")
     settings: dict[str, Any] = {
         "output_dir": str(tmp_path / "out"),
-        "max_steps": 56,
+        "max_steps": 48,
         "per_device_train_batch_size": 8,
         "learning_rate": 5e-3,
         "lr_scheduler_type": "constant",
@@ -93,7 +94,7 @@ def test_a_run_that_learns_its_agent_data_by_heart_warns(
     trainer.train()
 
     rows = read_evaluations(tmp_path / "out")
-    assert [row["step"] for row in rows] == [0, 8, 16, 24, 32, 40, 48, 56]
+    assert [row["step"] for row in rows] == [0, 8, 16, 24, 32, 40, 48]
     values = {task: [row["metrics"][f"loss_{task}"].value for row in rows] for task in ("os", "db")}
     logged = [e for e in trainer.state.log_history if "eval_agent_loss_os" in e]
     assert [e["eval_agent_loss_os"] for e in logged] == values["os"]
@@ -103,11 +104,11 @@ def test_a_run_that_learns_its_agent_data_by_heart_warns(
         for number, row in enumerate(rows):
             rising = number >= 2 and found[number - 2] < found[number - 1] < found[number]
             assert (f"overfitting of {task}" in row["warning"]) == rising
-    assert rows[-1]["warning"]
-    assert "rose in 2 evaluations in a row" in rows[-1]["warning"]
-    assert "while its training loss fell from" in rows[-1]["warning"]
-    (line,) = recorded_warnings(pick(tmp_path / "out", None))
-    assert line.startswith("agent: step 56: overfitting of ")
+    warned = [row for row in rows if row["warning"]][-1]
+    assert "rose in 2 evaluations in a row" in warned["warning"]
+    assert "while its training loss fell from" in warned["warning"]
+    (line,) = recorded_warnings(pick(tmp_path / "out", warned["step"]))
+    assert line.startswith(f"agent: step {warned['step']}: overfitting of ")
 
     run, trainer = make(given, tiny_model_dir, tmp_path, **saving)
     run.attach(trainer)
@@ -160,6 +161,12 @@ def test_agent_loss_needs_conversations_that_are_held_out(
         AgentTuningConfig(**wrong)
     with pytest.raises(DataError, match=r"agent_holdout of task 'db' asks for 5 .* found 5"):
         make({**section, "agent_holdout": 5}, tiny_model_dir, tmp_path)
+
+
+def test_axolotls_settings_hold_the_same_rows_out(section: dict[str, Any]) -> None:
+    recipe = SimpleNamespace(sequence_len=128, excess_length_strategy=None, eot_tokens=None)
+    found = encoding_of(recipe, AgentTuningConfig(**section))
+    assert (found.holdout, found.agent_holdout) == (2, 2)
 
 
 def test_rows_without_a_holdout_are_cached_as_before(

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from agenttuning_plugin.reports.source_loss import (  # noqa: E402
     read_losses,
 )
 from agenttuning_plugin.training_data.source_loss import PREFIX  # noqa: E402
+from agenttuning_plugin.training_data.source_loss_capture import LossCapture  # noqa: E402
 from dataset_builders.encoding.token_rows import IGNORE_INDEX  # noqa: E402
 from tests.support.trainer_settings import checkpointing  # noqa: E402
 
@@ -136,7 +138,7 @@ def weights(trainer: Any) -> dict[str, Any]:
 
 def loss_types() -> list[str]:
     sft_trainer = pytest.importorskip("trl.trainer.sft_trainer")
-    chunked = hasattr(sft_trainer, "_chunked_cross_entropy_loss")  # TRL 1.9
+    chunked = hasattr(sft_trainer, "_chunked_cross_entropy_loss")  # TRL 1.9 to 1.14
     return ["nll", "chunked_nll"] if chunked else ["nll"]
 
 
@@ -241,6 +243,39 @@ def test_training_keeps_every_bit(make: Make, kind: str, lora: bool) -> None:
         (losses, with_it), (plain, without) = found
         assert losses == plain
         assert all(torch.equal(with_it[name], without[name]) for name in without)
+
+
+@pytest.mark.parametrize(
+    ("options", "known"),
+    [
+        ({}, True),
+        ({"reduction": "sum", "ignore_index": 3}, True),
+        ({"reduction": "none"}, True),
+        ({"weight": None, "label_smoothing": 0.0}, True),
+        ({"weight": torch.arange(1.0, 8.0)}, False),
+        ({"label_smoothing": 0.1}, False),
+    ],
+)
+def test_cross_entropy_and_its_gradient_keep_every_bit(
+    options: dict[str, Any], known: bool
+) -> None:
+    scores = torch.randn(50, 7, generator=torch.Generator().manual_seed(1))
+    target = torch.randint(0, 7, (50,), generator=torch.Generator().manual_seed(2))
+    target[::3] = options.get("ignore_index", IGNORE_INDEX)
+    capture = LossCapture(torch.nn.Linear(1, 1))
+    results = []
+    for on in (False, True):
+        input = scores.clone().requires_grad_()
+        with capture() if on else nullcontext([]) as found:
+            loss = torch.nn.functional.cross_entropy(input, target, **options)
+        loss.sum().backward()
+        results.append((loss, input.grad))
+    assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
+    assert bool(found) == known
+    if known:
+        plain = torch.nn.functional.cross_entropy(scores, target.clamp(min=0), reduction="none")
+        assert torch.equal(found[0].trained, target != options.get("ignore_index", IGNORE_INDEX))
+        assert torch.equal(found[0].losses[found[0].trained], plain[found[0].trained])
 
 
 def test_what_cannot_be_divided_is_said_once(make: Make, caplog: pytest.LogCaptureFixture) -> None:
