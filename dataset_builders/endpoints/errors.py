@@ -5,10 +5,12 @@ docs/guides/collect.md has these rules as a table.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from socket import gaierror
-from typing import Literal
+from typing import Any, Literal
 
 from dataset_builders.endpoints.refusals import Refusal
 from dataset_builders.endpoints.reply import CONTEXT_FULL, Reply
@@ -108,14 +110,17 @@ def judge(
     """
     status = getattr(error, "status_code", None)
     body = getattr(error, "body", None)
-    code = body.get("code") if isinstance(body, dict) else None
-    text = f"{error} {code if code and str(code) not in str(error) else ''}"
-    if len(secret) >= _SHORTEST_SECRET:
-        text = text.replace(secret, "[the key]")
-    text = " ".join(text.split())
+
+    def line(text: str) -> str:
+        text = text.replace(secret, "[the key]") if len(secret) >= _SHORTEST_SECRET else text
+        return " ".join(text.split())
+
+    text = line(_wording(error, body))
     if status is None:
         return _without_answer(error, text[:400])
-    refusal = Refusal(status, getattr(getattr(error, "response", None), "headers", {}), body, text)
+    # Codes and retry hints of the body count too, which openai leaves out of its message.
+    whole = f"{text} {line(_json(body))}" if body else text
+    refusal = Refusal(status, getattr(getattr(error, "response", None), "headers", {}), body, whole)
     message = f"HTTP {status}: {text[:400]}"
     if refusal.too_large:
         return Failure("episode", TOO_LARGE, message)
@@ -140,6 +145,23 @@ def judge(
             return Failure("episode", BAD_REQUEST, message)
         return Failure("run", BAD_REQUEST, message, doubtful=True)
     return Failure("run", f"http_{status}", message, status=status)
+
+
+def _wording(error: Exception, body: Any) -> str:
+    """Return an error's message, with the server's own words and code where it lacks them.
+
+    openai 3 takes them from `error.message` only; FastAPI has `detail`, others `error` as a text.
+    """
+    text, fields = str(error), body if isinstance(body, dict) else {}
+    if body and re.fullmatch(r"Error code: \d+", text):
+        said = fields.get("detail") or fields.get("message") or body
+        text += f" - {said if isinstance(said, str) else _json(said)}"
+    code = fields.get("code")
+    return f"{text} {code}" if code and str(code) not in text else text
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _without_answer(error: Exception, line: str) -> Failure:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from dataset_builders.endpoints.errors import EpisodeEndedError
+from dataset_builders.endpoints.errors import EpisodeEndedError, judge
 from dataset_builders.endpoints.refusals import Refusal
 from dataset_builders.endpoints.reply import Reply
 from tests.dataset_builders.endpoints.test_faults import ask, error, first
@@ -120,3 +122,35 @@ def test_a_limit_that_some_room_is_left_under_is_waited_for() -> None:
     replies, client, _ = ask(endpoint)
     assert isinstance(replies[0], Reply)
     assert client.retries == {"http_429": 1}
+
+
+@pytest.mark.parametrize(
+    ("body", "reason", "shown"),
+    [
+        ({"detail": "The prompt is too long"}, "context_full", "The prompt is too long"),
+        (
+            {"error": "`inputs` must have less than 4096 tokens", "error_type": "validation"},
+            "context_full",
+            "must have less than 4096 tokens",
+        ),
+        ({"detail": [{"loc": ["body"], "msg": "flagged"}]}, "refused_by_endpoint", "flagged"),
+    ],
+)  # fmt: skip
+def test_an_error_outside_of_error_message_is_read_and_shown(
+    body: object, reason: str, shown: str
+) -> None:
+    endpoint = Endpoint(lambda messages: "Hi", lambda n: Fault(400, body=json.dumps(body).encode()))
+    replies, _, _ = ask(endpoint)
+    assert isinstance(replies[0], EpisodeEndedError)
+    assert replies[0].reason == reason
+    assert shown in str(replies[0])
+
+
+def test_a_wait_in_the_details_of_an_error_is_kept() -> None:
+    class LimitedError(Exception):
+        status_code = 429
+        body = {"message": "Quota exceeded", "details": [{"retryDelay": "12s"}]}  # noqa: RUF012
+
+    failure = judge(LimitedError("Error code: 429 - Quota exceeded"), proven=False)
+    assert (failure.verdict, failure.wait) == ("retry", 12.0)
+    assert failure.message == "HTTP 429: Error code: 429 - Quota exceeded"
