@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 from agenttuning_plugin.config.evaluation import ReplayConfig
 from agenttuning_plugin.config.findings import Finding, guarded
 from agenttuning_plugin.config.recipe import AgentTuningSection
-from agenttuning_plugin.preflight.sample import is_here, local_copy, needed_sides
+from agenttuning_plugin.preflight.sample import is_here, local_copy, needed_sides, needs_all
 from dataset_builders.conversation import Conversation
 from dataset_builders.errors import SourceNotFoundError
 from dataset_builders.mixing.eta_schedule import QuotaStage
@@ -44,6 +45,7 @@ class Side:
         sample: The first conversations of each local source.
         different: Number of different conversations read.
         tasks: Task of each conversation read.
+        by_task: Number of different conversations read of each task.
         complete: Whether every source is local and was read to its end.
         remote: Hub ids, which are not fetched here.
     """
@@ -53,6 +55,7 @@ class Side:
     sample: list[Conversation] = field(default_factory=list)
     different: int = 0
     tasks: list[str] = field(default_factory=list)
+    by_task: Counter[str] = field(default_factory=Counter)
     complete: bool = True
     remote: list[SourceSpec] = field(default_factory=list)
 
@@ -75,10 +78,11 @@ def check_data(
     """
     sides = needed_sides(section)
     if "agent" in sides:
-        yield from _read(agent, section.agent, fetch, all_of_it=bool(section.task_weights))
+        yield from _read(agent, section.agent, fetch, all_of_it=needs_all(section))
     if "general" in sides:
         yield from _read(general, section.general, fetch, at_least=section.holdout + 1)
     yield from _holdout(general, section.holdout)
+    yield from _agent_holdout(agent, section.agent_holdout)
     yield from guarded("task weights", lambda: _task_weights(agent, section.task_weights))
     yield from _shared_files(agent, general)
     yield from _replayed(agent, section)
@@ -94,7 +98,7 @@ def _read(
     all_of_it: bool = False,
 ) -> Iterator[Finding]:
     what = f"{side.name} source"
-    seen: set[bytes] = set()
+    seen: set[tuple[str, bytes]] = set()
     for spec in specs:
         before = len(side.sample)
         if not fetch and not is_here(spec):
@@ -105,11 +109,12 @@ def _read(
             yield from guarded(what, lambda: _source(side, spec, at_least, all_of_it, seen))  # noqa: B023
         if len(side.sample) == before:
             side.complete = False
-    side.different = len(seen)
+    side.different = len({digest for _, digest in seen})
+    side.by_task.update(task for task, _ in seen)
 
 
 def _source(
-    side: Side, spec: SourceSpec, at_least: int, all_of_it: bool, seen: set[bytes]
+    side: Side, spec: SourceSpec, at_least: int, all_of_it: bool, seen: set[tuple[str, bytes]]
 ) -> Iterator[Finding]:
     source = resolve_source(local_copy(spec))
     files = source.files.files
@@ -119,7 +124,7 @@ def _source(
     start = len(seen)
     for number, conversation in enumerate(result.conversations, 1):
         side.tasks.append(conversation.task)
-        seen.add(_digest(conversation))
+        seen.add((conversation.task, _digest(conversation)))
         if number <= LOOKED_AT:
             side.sample.append(conversation)
         elif not all_of_it and len(seen) - start >= at_least:
@@ -152,6 +157,20 @@ def _holdout(general: Side, holdout: int) -> Iterator[Finding]:
             f"agenttuning.holdout: found {holdout}, expected at most {general.different - 1}: the "
             f"general sources hold {general.different} different conversations, and one at least "
             "has to remain for training",
+            "error",
+        )
+
+
+def _agent_holdout(agent: Side, holdout: int) -> Iterator[Finding]:
+    found = sorted(task for task, number in agent.by_task.items() if number <= holdout)
+    if agent.complete and holdout and found:
+        tasks = ", ".join(f"{agent.by_task[task]} of {task or '(no task)'}" for task in found[:4])
+        more = f" and {len(found) - 4} more tasks" if len(found) > 4 else ""
+        yield Finding(
+            "agent holdout",
+            f"agenttuning.agent_holdout: found {holdout}, expected fewer than the different "
+            f"conversations of each task, as one has to remain for training: the agent sources "
+            f"hold {tasks}{more}",
             "error",
         )
 

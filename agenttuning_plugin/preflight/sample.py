@@ -69,6 +69,11 @@ def needed_sides(section: AgentTuningSection) -> list[str]:
     return [side for side, is_needed in needed.items() if is_needed and getattr(section, side)]
 
 
+def needs_all(section: AgentTuningSection) -> bool:
+    """Whether a check needs all agent data: a sample may have too little or nothing of a task."""
+    return bool(section.task_weights or section.agent_holdout)
+
+
 def can_sample(section: AgentTuningSection) -> bool:
     """Whether all sources that a run reads are here, so that nothing would be fetched."""
     return all(is_here(spec) for side in needed_sides(section) for spec in getattr(section, side))
@@ -99,7 +104,7 @@ def sampled(section: AgentTuningSection) -> tuple[AgentTuningSection, list[Part]
     changed: dict[str, Any] = {}
     for side in needed_sides(section):
         limit = max(SAMPLE, 2 * section.holdout) if side == "general" else SAMPLE
-        whole = side == "agent" and bool(section.task_weights)
+        whole = side == "agent" and needs_all(section)
         pairs = [
             _limited(side, entry, spec, limit, whole=whole)
             for entry, spec in enumerate(getattr(section, side))

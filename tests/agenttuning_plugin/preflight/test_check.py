@@ -92,6 +92,7 @@ LATE = [{"from_step": 2, "eta": 0.3}, {"from_step": 4, "eta": 0.5}]
     ("section", "keys", "message"),
     [
         ({"holdout": 12}, {}, "holdout: found 12, expected at most 11"),
+        ({"agent_holdout": 6}, {}, "agent_holdout: found 6, expected fewer than the different"),
         (
             {"task_weights": {"os": 1, "db": 1}},
             {},

@@ -51,7 +51,7 @@ def run_check(tmp_path: Path, make_tokenizer: Callable[..., Any]) -> Check:
 
     def run(config: AgentTuningConfig, full: bool = False, **keys: Any) -> Any:
         settings = RunSettings(
-            Encoding(max_length=128, holdout=config.holdout),
+            Encoding(max_length=128, holdout=config.holdout, agent_holdout=config.agent_holdout),
             Batch(micro=2, accumulation=4),
             keys.pop("steps", 10),
             seed=42,
@@ -149,6 +149,25 @@ def test_sampled_sources_keep_the_proportions_of_their_sizes(
     assert part["tokens"] == pytest.approx(whole["tokens"], rel=0.02)
     drawn = [each["drawn"] for each in report.facts["sources"]]
     assert drawn[0] == pytest.approx(3 * drawn[1], rel=0.1)
+
+
+@pytest.mark.usefixtures("small_samples")
+@pytest.mark.parametrize(("holdout", "ok"), [(2, True), (3, False)])
+def test_agent_data_held_out_is_counted_by_task_beyond_the_sample(
+    holdout: int, ok: bool, run_check: Check, tmp_path: Path
+) -> None:
+    tasks = ["os"] * 7 + ["db"] + ["os"] * 30 + ["db"] * 2
+    agent = [{**row, "task": task} for row, task in zip(rows(40, "agent"), tasks, strict=True)]
+    config = config_of(tmp_path, agent_holdout=holdout)
+    lines(tmp_path / "agent.jsonl", agent)
+    run, report = run_check(config)
+    assert report.ok is ok
+    if ok:
+        assert run is not None
+        assert run.report["agent_holdout"] == {"rows": 4}
+    else:
+        (line,) = details(report, "agent holdout")
+        assert line.endswith("the agent sources hold 3 of db")
 
 
 @pytest.mark.usefixtures("small_samples")
