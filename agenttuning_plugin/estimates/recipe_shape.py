@@ -19,6 +19,7 @@ EPISODE_TOKENS = 1024
 """Tokens of an episode that a generating evaluator keeps in its cache, assumed."""
 
 _GENERATING = ("agent_task", "benchmark")
+_SCORING = ("general_loss", "agent_loss", "replay")
 _FUSED_HEAD = ("cut_cross_entropy", "liger_fused_linear_cross_entropy")
 
 
@@ -81,7 +82,10 @@ def shape_of_arguments(
     device: Literal["cuda", "cpu"] = "cuda",
     world: int | None = None,
 ) -> TrainingShape:
-    """Return the shape of a TRL run; `TrainingRun.attach` keeps its adapters in float32.
+    """Return the shape of a TRL run.
+
+    `TrainingRun.attach` keeps adapters in float32, which TRL casts to bfloat16 on a quantized
+    model; not with DeepSpeed or FSDP, see `restore_adapter_precision`.
 
     Args:
         args: TRL's SFTConfig, or another `TrainingArguments`.
@@ -98,6 +102,8 @@ def shape_of_arguments(
     options = getattr(args, "model_init_kwargs", None) or {}
     mixed = "bfloat16" if args.bf16 else "float16" if args.fp16 else None
     number = args.world_size if world is None else world
+    written = {"deepspeed": args.deepspeed, "fsdp_config": args.fsdp or None}
+    strategy = _strategy(written, number)
     return TrainingShape(
         method=("qlora" if four_bit else "lora") if peft_config else "full",
         micro_batch=args.per_device_train_batch_size,
@@ -108,13 +114,14 @@ def shape_of_arguments(
         rank=getattr(peft_config, "r", 8),
         targets=(targets,) if isinstance(targets, str) else tuple(sorted(targets)),
         dropout=float(getattr(peft_config, "lora_dropout", 0.0)),
+        adapter_dtype="bfloat16" if four_bit and strategy not in ("none", "ddp") else "float32",
         double_quantization=bool(getattr(quantization, "bnb_4bit_use_double_quant", True)),
         checkpointing=bool(args.gradient_checkpointing),
         optimizer=str(getattr(args.optim, "value", args.optim)),
         head=_trl_head(args),
         attention=str(options.get("attn_implementation") or "sdpa"),
         packed=packing,
-        strategy=_strategy({"deepspeed": args.deepspeed, "fsdp_config": args.fsdp or None}, number),
+        strategy=strategy,
         world=number,
         device=device,
         **_evaluation({"agenttuning": section or {}, "sequence_len": max_length}),
@@ -188,7 +195,7 @@ def _evaluation(cfg: Mapping[str, Any]) -> dict[str, Any]:
     evaluators = section.get("evaluators") or []
     length = int(cfg.get("sequence_len") or 2048)
     rows = [each.get("batch_size") or 16 for each in evaluators if each["type"] in _GENERATING]
-    scores = any(each["type"] in ("general_loss", "replay") for each in evaluators)
+    scores = any(each["type"] in _SCORING for each in evaluators)
     return {
         "scored_tokens": max(length, 2048) if scores else 0,
         "cached_tokens": min(65536, max(rows, default=0) * EPISODE_TOKENS),

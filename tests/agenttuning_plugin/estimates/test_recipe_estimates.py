@@ -113,7 +113,19 @@ def test_arguments_of_trl_are_read(tmp_path: Path) -> None:
         head="chunked",
         scored_tokens=2048,
     )
+    assert found.adapter_dtype == "float32"
     assert shape_of_arguments(args, max_length=99).method == "full"
+    args.fsdp = "full_shard"
+    sharded = shape_of_arguments(
+        args, max_length=99, peft_config=config, quantization=quantization, world=2
+    )
+    assert (sharded.strategy, sharded.adapter_dtype) == ("fsdp2", "bfloat16")
+
+
+def test_every_evaluator_that_scores_rows_counts() -> None:
+    for kind in ("general_loss", "agent_loss", "replay"):
+        section = {"evaluators": [{"type": kind}]}
+        assert shape_of({"agenttuning": section, "sequence_len": 4096}).scored_tokens == 4096
 
 
 def test_time_follows_the_operations_of_the_paper() -> None:
