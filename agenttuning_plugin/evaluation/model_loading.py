@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agenttuning_plugin.config.evaluation_run import is_url
+from agenttuning_plugin.evaluation.devices import usable_device
+from agenttuning_plugin.reports.model_record import tensor_headers
 from dataset_builders.endpoints.address import lacks_scheme
 from dataset_builders.errors import ConfigError, SourceNotFoundError
 from dataset_builders.extras import needs_extra
@@ -50,11 +52,12 @@ def load_subject(
     Raises:
         SourceNotFoundError: A folder is missing, or the hub cannot be reached.
         MissingExtraError: torch, transformers or peft is not installed.
-        ConfigError: The chat template is unknown, or the adapter is of another model.
+        ConfigError: The device or chat template is unknown, or the adapter is of another model.
+        DataError: The adapter's weights are damaged.
     """
     torch, transformers = _libraries()
     model, adapter = _resolve(model, adapter)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = usable_device(device)
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(_tokenizer_place(model, adapter))
@@ -225,6 +228,7 @@ def with_adapter(model: Any, adapter: str) -> Any:
     Raises:
         SourceNotFoundError: There is no adapter in the folder.
         ConfigError: The adapter is of another model.
+        DataError: Its weights are damaged.
         MissingExtraError: peft is not installed.
     """
     with needs_extra("eval"), silenced():
@@ -237,10 +241,18 @@ def with_adapter(model: Any, adapter: str) -> Any:
         raise SourceNotFoundError(
             f"{adapter}: found no {' or '.join(_ADAPTER_WEIGHTS)}, expected the adapter's weights"
         )
+    if (place / _ADAPTER_WEIGHTS[0]).is_file():
+        tensor_headers(place / _ADAPTER_WEIGHTS[0])
     saved = load_peft_weights(str(place), device="cpu")
     _make_room(model, saved)
-    with silenced():  # Warnings about missing kernels; mismatches are checked below.
-        loaded = PeftModel.from_pretrained(model, str(place))
+    try:
+        with silenced():  # Warnings about missing kernels; mismatches are checked below.
+            loaded = PeftModel.from_pretrained(model, str(place))
+    except RuntimeError as error:
+        line = " ".join(str(error).split())[:300]
+        raise ConfigError(
+            f"{adapter}: the adapter does not fit {model.name_or_path}: {line}"
+        ) from error
     # For another base model peft loads what it can, with little or no warning.
     own = get_peft_model_state_dict(loaded, save_embedding_layers=False)
     found, expected = (sum(_LORA in name for name in names) for names in (saved, own))

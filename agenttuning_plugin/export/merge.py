@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agenttuning_plugin.evaluation.devices import usable_device
 from agenttuning_plugin.export.output import (
     copy_weights,
     load_run_tokenizer,
@@ -92,14 +93,14 @@ def merge_run(
         say: Called with a line before each long step.
 
     Raises:
-        ConfigError: See `find_trained`; or the output folder is not empty, or neither base nor
-            adapter holds the embeddings of the tokenizer's tokens.
+        ConfigError: See `find_trained` and `usable_device`; or the output folder is not empty, or
+            neither base nor adapter holds the embeddings of the tokenizer's tokens.
+        DataError: A file of the run or of the base is damaged.
         SourceNotFoundError: A model is missing.
         StorageError: There is no room for the result.
         MergeError: The logits differ by more than the tolerance; nothing is written.
     """
     with needs_extra("eval"), silenced():
-        import torch
         import transformers
 
         _ = transformers.AutoModelForCausalLM, transformers.PreTrainedModel
@@ -108,12 +109,13 @@ def merge_run(
     trained = find_trained(place, base)
     target = (out or trained.folder / "merged").expanduser()
     command = shlex.join(
-        ["agenttuning", "merge", str(place), *(["--dtype", dtype] if dtype else [])]
+        ["agenttuning", "merge", str(place)]
+        + (["--base", base] if base else [])
+        + (["--dtype", dtype] if dtype else [])
     )
     if not trained.adapter:
         return _copy(trained, target, command, dtype, say)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return _Merge(trained, target, command, dtype, rows, device, say).run()
+    return _Merge(trained, target, command, dtype, rows, usable_device(device), say).run()
 
 
 class _Merge:

@@ -62,7 +62,7 @@ def find_trained(place: Path, base: str | None = None) -> TrainedModel:
         SourceNotFoundError: The folder holds no model.
         ConfigError: The base is another one than in training, was quantised in a way that cannot be
             restored, or the adapter is of a kind that has no merged form.
-        DataError: The run's record is damaged.
+        DataError: The run's record, or a file of the base, is damaged.
     """
     folder = place.expanduser()
     if not folder.is_dir():
@@ -84,11 +84,11 @@ def find_trained(place: Path, base: str | None = None) -> TrainedModel:
     chosen = str(Path(base or trained).expanduser()) if base or trained else ""
     _check_base(chosen, trained, revision, record)
     saved = _read(folder / "config.json") if (folder / "config.json").is_file() else {}
-    quantization = (record or {"quantization": saved.get("quantization_config")})["quantization"]
-    _check_quantization(folder, quantization or {})
+    key = "quantization" if record else "quantization_config"
+    quantization = (record or saved).get(key) or {}
+    _check_quantization(folder, quantization)
     dtype = record.get("dtype") or saved.get("dtype") or saved.get("torch_dtype")
-    known = bool(record or saved)
-    quantization = quantization or {}
+    known = key in record if record else bool(saved)
     return TrainedModel(folder, run, chosen, revision, adapter, record, quantization, dtype, known)
 
 
@@ -105,9 +105,8 @@ def _read(path: Path) -> dict[str, Any]:
 def _check_weights(folder: Path) -> None:
     if any(file for pattern in _WEIGHTS for file in folder.glob(pattern)):
         return
-    checkpoints = sorted(
-        folder.glob("checkpoint-*"), key=lambda each: int(each.name.rpartition("-")[2] or 0)
-    )
+    found = [each for each in folder.glob("checkpoint-*") if each.name[11:].isdecimal()]
+    checkpoints = sorted(found, key=lambda each: int(each.name[11:]))
     hint = f"; try {checkpoints[-1]}" if checkpoints else ""
     raise SourceNotFoundError(f"{folder}: found neither an adapter nor model weights{hint}")
 

@@ -77,17 +77,8 @@ def load_base(trained: TrainedModel, device: str, dtype: str | None) -> Any:
 
 
 def attach_adapter(model: Any, trained: TrainedModel) -> Any:
-    """Apply the adapter.
-
-    Raises:
-        ConfigError: It is of another model.
-    """
-    try:
-        return with_adapter(model, str(trained.folder)).eval()
-    except RuntimeError as error:
-        raise ConfigError(
-            f"{trained.folder}: the adapter does not fit {trained.base}: {_line(error)}"
-        ) from error
+    """Apply the adapter; see `with_adapter` for errors."""
+    return with_adapter(model, str(trained.folder)).eval()
 
 
 def keep_quantized_layout(model: Any) -> None:

@@ -51,6 +51,9 @@ def read_model_record(folder: Path) -> dict[str, Any]:
             found = content.get("schema") if isinstance(content, dict) else None
             if found != _SCHEMA:
                 raise DataError(f"{path}: schema: found {found!r}, expected {_SCHEMA}")
+            for key in ("base", "quantization"):
+                if not isinstance(content.get(key), dict | None):
+                    raise DataError(f"{path}: {key}: found {content[key]!r}, expected an object")
             return dict(content)
     return {}
 
@@ -68,6 +71,9 @@ def base_fingerprint(name: str, revision: str | None = None) -> dict[str, str | 
         "config": digest of config.json without what differs between equal models; "weights": digest
         of name, type and shape of each tensor in the safetensors files and of a sample of its
         bytes. None for what is not there.
+
+    Raises:
+        DataError: A file is damaged.
     """
     from huggingface_hub import try_to_load_from_cache
 
@@ -83,12 +89,12 @@ def base_fingerprint(name: str, revision: str | None = None) -> dict[str, str | 
 
     found: dict[str, str | None] = {"config": None, "weights": None}
     if (config := find("config.json")) is not None:
-        content = json.loads(config.read_text("utf-8"))
+        content = _json_object(config)
         kept = {key: value for key, value in content.items() if key not in _VOLATILE}
         found["config"] = _digest(json.dumps(kept, sort_keys=True).encode())
     names = {"model.safetensors"}
     if (index := find("model.safetensors.index.json")) is not None:
-        names = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+        names = set(_json_object(index).get("weight_map", {}).values())
     files = [find(each) for each in sorted(names)]
     if all(files):
         samples = sorted(sample for file in files if file for sample in _samples(file))
@@ -97,12 +103,34 @@ def base_fingerprint(name: str, revision: str | None = None) -> dict[str, str | 
 
 
 def tensor_headers(file: Path) -> dict[str, dict[str, Any]]:
-    """Return `dtype`, `shape` and `data_offsets` of each tensor of a safetensors file."""
+    """Return `dtype`, `shape` and `data_offsets` of each tensor of a safetensors file.
+
+    Raises:
+        DataError: It is none, such as a pointer of Git LFS, or it is truncated.
+    """
+    length = file.stat().st_size
     with file.open("rb") as stream:
         size = int.from_bytes(stream.read(8), "little")
-        header: dict[str, dict[str, Any]] = json.loads(stream.read(size))
-    header.pop("__metadata__", None)
+        text = stream.read(size) if size <= length else b""
+    try:
+        header: dict[str, dict[str, Any]] = json.loads(text)
+        header.pop("__metadata__", None)
+        end = max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise DataError(f"{file}: found no safetensors header, expected model weights") from error
+    if length < 8 + size + end:
+        raise DataError(f"{file}: found {length:,} bytes, its header expects {8 + size + end:,}")
     return header
+
+
+def _json_object(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text("utf-8"))
+    except ValueError as error:
+        raise DataError(f"{file}: not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{file}: found {type(content).__name__}, expected an object")
+    return content
 
 
 def _samples(file: Path) -> Iterator[bytes]:

@@ -32,7 +32,7 @@ def check_port(host: str, port: int) -> None:
     """Check that nothing listens at a port.
 
     Raises:
-        ConfigError: The port is in use, or the address is not one of this machine.
+        ConfigError: The port is in use, or the address is unknown or not one of this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -40,6 +40,8 @@ def check_port(host: str, port: int) -> None:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
+        except socket.gaierror as error:
+            raise ConfigError(f"`host`: found {host!r}: {error.strerror or error}") from error
         except OSError as error:
             raise ConfigError(
                 f"`port`: {host}:{port} cannot be used ({error.strerror or error}): stop what "

@@ -21,6 +21,7 @@ from agenttuning_plugin.reports.model_record import MODEL_RECORD, base_fingerpri
 from dataset_builders.errors import (  # noqa: E402
     AgentTuningError,
     ConfigError,
+    DataError,
     SourceNotFoundError,
     StorageError,
 )
@@ -161,3 +162,39 @@ def test_the_command_prints_the_comparison_or_one_line(
     assert call("--json") == 1
     error = capfd.readouterr().err.strip().splitlines()[-1]
     assert error.endswith("merged: not empty, expected a new folder (--out)")
+
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0"
+WEIGHTS = "adapter_model.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        (WEIGHTS, LFS, "adapter_model.safetensors: found no safetensors header"),
+        (WEIGHTS, None, "adapter_model.safetensors: found 33,256 bytes, its header expects 36,256"),
+        (MODEL_RECORD, b'{"schema": 1, "base": "x"}', "base: found 'x', expected an object"),
+        ("base/config.json", b"{oops", "config.json: not JSON"),
+        ("base/model.safetensors", LFS, "model.safetensors: found no safetensors header"),
+    ],
+)
+def test_a_damaged_file_is_named(
+    file: str, content: bytes | None, message: str, make_run: Make, tiny_model_dir: Path
+) -> None:
+    run, _ = make_run()
+    base = shutil.copytree(tiny_model_dir, run / "base")
+    content = (run / file).read_bytes()[:-3000] if content is None else content
+    (run / file).write_bytes(content)
+    assert message in refusal(DataError, run, base=str(base))
+
+
+def test_an_unknown_device_is_refused(make_run: Make) -> None:
+    run, _ = make_run()
+    with pytest.raises(ConfigError, match="`device`: found 'tape', which torch cannot use here"):
+        merge_run(run, device="tape")
+
+
+def test_checkpoints_without_a_number_are_not_proposed(tmp_path: Path) -> None:
+    for name in ("checkpoint-5", "checkpoint-10", "checkpoint-best"):
+        (tmp_path / name).mkdir()
+    assert refusal(SourceNotFoundError, tmp_path).endswith("try " + str(tmp_path / "checkpoint-10"))

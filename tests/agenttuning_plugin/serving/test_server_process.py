@@ -85,6 +85,8 @@ def test_a_port_in_use_is_one_line() -> None:
         with pytest.raises(ConfigError, match=rf"127.0.0.1:{port} cannot be used .*another port"):
             check_port("127.0.0.1", port)
     check_port("127.0.0.1", port)
+    with pytest.raises(ConfigError, match=r"`host`: found '256\.1\.1\.1'"):
+        check_port("256.1.1.1", port)
 
 
 def environment(folder: Path, build: str) -> Path:
