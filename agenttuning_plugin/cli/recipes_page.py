@@ -31,7 +31,7 @@ _FOOT = """
 This page is generated (`make pages`). *Estimated*: memory from the model's configuration, within
 15 % of measured peaks on a CPU ([table](../docs/concepts/memory.md)), in GB of 10⁹ bytes; time of
 the training steps on as many H100s as the recipe has GPUs, from published utilisations. *Not
-run*: no run of that size was made here; tests run two steps of each recipe on a tiny model.
+run*: no run of that size was made; the tests train two steps of each recipe on a tiny model.
 *Measured*: from `benchmarks/results/`.
 
 ¹ The paper has no LoRA result. The evaluators measure the base at step 0 and the result at the
@@ -39,10 +39,11 @@ end, so compare these. The same holds for every recipe whose result is not known
 
 ² The paper's Overall held-in / held-out / general.
 
-The paper's batch is 64: keep the product of `micro_batch_size`, `gradient_accumulation_steps` and
-the number of GPUs at 64. While the model is sharded (FSDP, ZeRO-3), evaluators that generate text
-gather the weights for each token, so those recipes leave them to `agenttuning evaluate` on the
-saved model; evaluators that do not generate (losses, replay) run as usual.
+`agentlm-*` and `trl_sft.py` have the paper's batch of 64: if you change `micro_batch_size`,
+`gradient_accumulation_steps` or the number of GPUs, keep their product. While the model is sharded
+(FSDP, ZeRO-3), evaluators that generate text gather the weights for each token, so those recipes
+leave them to `agenttuning evaluate` on the saved model; evaluators that do not generate (losses,
+replay) run as usual.
 """
 
 _STRATEGY = {

@@ -73,7 +73,8 @@ def estimate_recipe(path: Path) -> RecipeEstimate:
         cfg = read_recipe(path)
     shape = shape_of(cfg, world=processes_of(header, cfg))
     if script:
-        shape = replace(shape, head="chunked", packed=False)
+        packed = "packing=True" in path.read_text("utf-8")
+        shape = replace(shape, head="chunked", packed=packed)
     name = str(cfg["base_model"])
     if Path(name).name == "SmolLM2-135M-Instruct":  # the demo's folder, which may not exist yet
         name = "HuggingFaceTB/SmolLM2-135M-Instruct"

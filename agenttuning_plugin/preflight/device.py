@@ -117,7 +117,7 @@ def _hardware(device: Device, for_gpu: bool) -> Finding:
     name = f"{device.name}, {size(device.memory)} of main memory"
     if not for_gpu:
         return Finding("hardware", name)
-    detail = f"no GPU here ({name}); the run is written for one (--device '24GB')"
+    detail = f"no GPU here ({name}); the run needs one (name it: --device '24GB')"
     return Finding("hardware", detail, "warning")
 
 
@@ -141,7 +141,7 @@ def _estimate(config: Any, shape: TrainingShape) -> MemoryEstimate:
     """Estimate a run's memory, once per model and shape."""
     key = (str(config.to_json_string()), shape)
     if key not in _FOUND:
-        # Of the model's own code, such as deprecations, which concern nobody here.
+        # Warnings of the model's own code, such as deprecations, are not the user's.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             _FOUND[key] = estimate_memory(config, shape)
