@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agenttuning_plugin.config.findings import Finding
-from agenttuning_plugin.estimates.devices import PEAKS, Device, find_device, named_gpu
+from agenttuning_plugin.estimates.devices import GB, PEAKS, Device, find_device, named_gpu
 from agenttuning_plugin.estimates.known_models import model_config_of
 from agenttuning_plugin.estimates.memory import MemoryEstimate, estimate_memory
 from agenttuning_plugin.estimates.shape import TrainingShape
@@ -18,9 +18,6 @@ from dataset_builders.errors import ConfigError
 
 _LISTED = 4
 """Parts of the memory that are named; the others are added up."""
-
-GB = 2**30
-"""Bytes of a gigabyte of memory, as drivers and data sheets of GPUs count."""
 
 _FULL = 0.95
 """Share of a device's memory above which an estimate is called close."""
