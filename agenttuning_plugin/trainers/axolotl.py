@@ -105,7 +105,7 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         )
 
     def pre_model_load(self, cfg: Any) -> None:
-        """Seed the random initialisation during loading, such as an adapter's first weights.
+        """Seed the random initialisation during loading, such as an adapter's initial weights.
 
         Axolotl leaves seeding to the trainer, which is created after them.
         """
@@ -116,12 +116,12 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         set_seed(seed_of(cfg))
 
     def post_lora_load(self, cfg: Any, model: Any) -> None:
-        """Keep an adapter's first weights, which Axolotl may draw again."""
+        """Keep an adapter's initial weights, which Axolotl may draw again."""
         if uses_plugin(cfg):
             self._drawn = drawn_weights(cfg, model)
 
     def post_model_load(self, cfg: Any, model: Any) -> None:
-        """Restore an adapter's first weights; record the boundaries that packed rows need."""
+        """Restore an adapter's initial weights; record the boundaries that packed rows need."""
         if not uses_plugin(cfg):
             return
         restore_weights(model, self._drawn)

@@ -1,4 +1,4 @@
-"""First weights of an adapter under Axolotl: those that PEFT draws from the seed.
+"""Initial weights of an adapter under Axolotl: those that PEFT draws from the seed.
 
 Axolotl from 0.21 on draws them a second time, each module from a seed of its own, so that expert
 and tensor parallelism do not shift them. TRL and earlier Axolotl keep PEFT's, and with other first
