@@ -4,7 +4,7 @@
 
 Each seed trains recipes/demo.yaml as `make demo` does, with the base and the result
 measured. The seed decides the order of the mix, the held-out conversations and the adapter's
-first weights; the evaluated tasks are the same ones. Prints one line a seed: database success
+initial weights; the evaluated tasks are the same ones. Prints one line a seed: database success
 on unseen schemas, general loss relative to the base, each with its 95 % interval, and the
 seconds of wall-clock time that training and both evaluations took.
 """

@@ -1,6 +1,6 @@
-"""Qwen3-8B by QLoRA with TRL, on one GPU of 24 GB: as qwen3-8b-qlora.yaml.
+"""Qwen3-8B by QLoRA with TRL, on one GPU of 24 GB: the run of qwen3-8b-qlora.yaml.
 
-Hardware: one GPU of 24 GB. Memory: estimate 15 GB. Expected: not known; compare the evaluators'
+Hardware: one GPU of 24 GB. Memory: estimate 14 GB. Expected: not known; compare the evaluators'
 figures at step 0 with those at the end. Not run here at this size.
 """
 

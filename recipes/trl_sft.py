@@ -1,6 +1,6 @@
 """AgentLM-7B by QLoRA with TRL: the mix, masks and evaluators of agentlm-7b-qlora.yaml.
 
-Hardware: one GPU of 24 GB. Memory: estimate 17 GB. Not run here at this size. Expected: not known,
+Hardware: one GPU of 24 GB. Memory: estimate 16 GB. Not run here at this size. Expected: not known,
 as the paper has no LoRA result. A step has 64 conversations, that of the YAML 64 packed rows.
 """
 

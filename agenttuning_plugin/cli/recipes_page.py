@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from agenttuning_plugin.config.shipped import recipe_folder, recipe_names
+from agenttuning_plugin.estimates.devices import GB
 from agenttuning_plugin.estimates.recipe import RecipeEstimate, estimate_recipe
 
 DEMO = "demo.yaml"
@@ -29,9 +30,9 @@ accelerate launch --num_processes 1 -m axolotl.cli.train qwen3-8b-qlora.yaml
 
 _FOOT = """
 This page is generated (`make pages`). *Estimated*: memory from the model's configuration, within
-15 % of measured peaks on a CPU ([table](../docs/concepts/memory.md)), in GB of 10⁹ bytes; time of
+15 % of measured peaks on a CPU ([table](../docs/concepts/memory.md)), in GB of 2³⁰ bytes; time of
 the training steps on as many H100s as the recipe has GPUs, from published utilisations. *Not
-run*: no run of that size was made here; tests run two steps of each recipe on a tiny model.
+run*: no run of that size was made; the tests train two steps of each recipe on a tiny model.
 *Measured*: from `benchmarks/results/`.
 
 ¹ The paper has no LoRA result. The evaluators measure the base at step 0 and the result at the
@@ -39,10 +40,11 @@ end, so compare these. The same holds for every recipe whose result is not known
 
 ² The paper's Overall held-in / held-out / general.
 
-The paper's batch is 64: keep the product of `micro_batch_size`, `gradient_accumulation_steps` and
-the number of GPUs at 64. While the model is sharded (FSDP, ZeRO-3), evaluators that generate text
-gather the weights for each token, so those recipes leave them to `agenttuning evaluate` on the
-saved model; evaluators that do not generate (losses, replay) run as usual.
+`agentlm-*` and `trl_sft.py` have the paper's batch of 64: if you change `micro_batch_size`,
+`gradient_accumulation_steps` or the number of GPUs, keep their product. While the model is sharded
+(FSDP, ZeRO-3), evaluators that generate text gather the weights for each token, so those recipes
+leave them to `agenttuning evaluate` on the saved model; evaluators that do not generate (losses,
+replay) run as usual.
 """
 
 _STRATEGY = {
@@ -80,12 +82,10 @@ def row(name: str) -> str:
     base = str(found.cfg["base_model"]).rpartition("/")[2]
     cells = [f"`{name}`", base, _method(name, found), _hardware(found.header)]
     if name == DEMO:
-        cells += [f"{found.memory.total / 1e9:.0f} GB, estimated", *_demo(found.header)]
+        cells += [f"{found.memory.total / GB:.0f} GB, estimated", *_demo(found.header)]
     else:
         time = found.time_line().removeprefix("estimate ").rpartition(" on ")[0]
-        if not found.shape.packed:  # rows of a conversation each, most of them shorter
-            time = f"up to {time.rpartition(' to ')[2]}"
-        cells += [f"{found.memory.total / 1e9:.0f} GB, estimated", f"{time}, estimated", "not run"]
+        cells += [f"{found.memory.total / GB:.0f} GB, estimated", f"{time}, estimated", "not run"]
         cells.append(_expected(name, found.header))
     return f"| {' | '.join(cells)} |"
 

@@ -74,7 +74,7 @@ def _run(command: ServeCommand, model: ServedModel, kind: str) -> None:
         console.print(f"starting; log: {log}", soft_wrap=True, highlight=False)
         seconds = wait_until_up(process, command, log)
         console.print(f"up after {seconds:.0f} s: {command.base_url}", soft_wrap=True)
-        if kind == VLLM:  # The other has no route that tells a prompt's tokens.
+        if kind == VLLM:  # `transformers serve` does not report a prompt's tokens.
             prompts = prompts_of(model.tokenizer, model.end_of_turn)
             unknown = compare_prompts(Server(command.base_url), prompts, model.tokenizer)
             for line in unknown or ["prompts and end tokens are those of training"]:

@@ -74,8 +74,8 @@ From Axolotl's own keys the plugin takes `sequence_len`, `excess_length_strategy
 `sample_packing`, `eot_tokens`, `max_steps`, the batch sizes, `seed` and
 `dataset_prepared_path`; it sets `curriculum_sampling` and, with packing and unless the recipe
 does, `sample_packing_group_size` and `eval_sample_packing: false`. `~` in `base_model` is the
-home folder. `seed` (42 if left out, as in the trainer) also determines an adapter's first weights,
-which Axolotl draws unseeded: the same recipe on the same machine trains the same weights.
+home folder. `seed` (42 if left out, as in the trainer) also determines an adapter's initial
+weights, which Axolotl draws unseeded: the same recipe on the same machine trains the same weights.
 """
 
 

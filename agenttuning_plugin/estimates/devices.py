@@ -20,6 +20,9 @@ PEAKS = {
 }
 """Dense bf16 tensor throughput by GPU, FLOP/s, without sparsity."""
 
+GB = 2**30
+"""Bytes of a gigabyte of memory, as drivers and data sheets of GPUs count."""
+
 
 @dataclass(frozen=True)
 class Device:

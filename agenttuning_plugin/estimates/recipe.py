@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agenttuning_plugin.config.shipped import read_recipe
-from agenttuning_plugin.estimates.devices import PEAKS, Device
+from agenttuning_plugin.estimates.devices import GB, PEAKS, Device
 from agenttuning_plugin.estimates.known_models import model_config_of
 from agenttuning_plugin.estimates.memory import MemoryEstimate, estimate_memory
 from agenttuning_plugin.estimates.recipe_shape import shape_of
@@ -40,7 +40,7 @@ class RecipeEstimate:
     def memory_line(self) -> str:
         """Return the header's statement of memory."""
         each = " a GPU" if self.shape.world > 1 else ""
-        return f"estimate {self.memory.total / 1e9:.0f} GB{each}"
+        return f"estimate {self.memory.total / GB:.0f} GB{each}"
 
     def time_line(self) -> str:
         """Return the header's statement of time."""
@@ -48,7 +48,9 @@ class RecipeEstimate:
             return "not known"
         low, high = (hours_of(seconds) for seconds in self.time.seconds)
         gpus = f"{self.shape.world} {REFERENCE}s" if self.shape.world > 1 else f"one {REFERENCE}"
-        return f"estimate {low} to {high} on {gpus}"
+        # Unpacked rows have a conversation each, most of them shorter than the limit.
+        span = f"{low} to {high}" if self.shape.packed else f"up to {high}"
+        return f"estimate {span} on {gpus}"
 
 
 def hours_of(seconds: float) -> str:
@@ -73,7 +75,8 @@ def estimate_recipe(path: Path) -> RecipeEstimate:
         cfg = read_recipe(path)
     shape = shape_of(cfg, world=processes_of(header, cfg))
     if script:
-        shape = replace(shape, head="chunked", packed=False)
+        packed = "packing=True" in path.read_text("utf-8")
+        shape = replace(shape, head="chunked", packed=packed)
     name = str(cfg["base_model"])
     if Path(name).name == "SmolLM2-135M-Instruct":  # the demo's folder, which may not exist yet
         name = "HuggingFaceTB/SmolLM2-135M-Instruct"

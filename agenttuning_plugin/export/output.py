@@ -21,7 +21,7 @@ _COPIED = (".safetensors", ".bin", ".py", ".model")
 
 @contextmanager
 def new_folder(out: Path, size: int) -> Iterator[Path]:
-    """Give a folder beside the output, which takes its place only if nothing fails.
+    """Yield a temporary folder that becomes the output folder only if nothing fails.
 
     Args:
         out: The output folder; absent or empty.
@@ -92,7 +92,7 @@ def save_generation_config(
         The ids of the end tokens.
 
     Raises:
-        ConfigError: A token of the recipe is none of the tokenizer's.
+        ConfigError: A token of the recipe is not in the tokenizer.
     """
     from transformers import GenerationConfig
 

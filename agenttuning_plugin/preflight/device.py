@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agenttuning_plugin.config.findings import Finding
-from agenttuning_plugin.estimates.devices import PEAKS, Device, find_device, named_gpu
+from agenttuning_plugin.estimates.devices import GB, PEAKS, Device, find_device, named_gpu
 from agenttuning_plugin.estimates.known_models import model_config_of
 from agenttuning_plugin.estimates.memory import MemoryEstimate, estimate_memory
 from agenttuning_plugin.estimates.shape import TrainingShape
@@ -18,9 +18,6 @@ from dataset_builders.errors import ConfigError
 
 _LISTED = 4
 """Parts of the memory that are named; the others are added up."""
-
-GB = 2**30
-"""Bytes of a gigabyte of memory, as drivers and data sheets of GPUs count."""
 
 _FULL = 0.95
 """Share of a device's memory above which an estimate is called close."""
@@ -117,7 +114,7 @@ def _hardware(device: Device, for_gpu: bool) -> Finding:
     name = f"{device.name}, {size(device.memory)} of main memory"
     if not for_gpu:
         return Finding("hardware", name)
-    detail = f"no GPU here ({name}); the run is written for one (--device '24GB')"
+    detail = f"no GPU here ({name}); the run needs one (name it: --device '24GB')"
     return Finding("hardware", detail, "warning")
 
 
@@ -141,7 +138,7 @@ def _estimate(config: Any, shape: TrainingShape) -> MemoryEstimate:
     """Estimate a run's memory, once per model and shape."""
     key = (str(config.to_json_string()), shape)
     if key not in _FOUND:
-        # Of the model's own code, such as deprecations, which concern nobody here.
+        # Warnings of the model's own code, such as deprecations, are not the user's.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             _FOUND[key] = estimate_memory(config, shape)

@@ -76,9 +76,9 @@ def _earlier(saving: Saving, folder: Path) -> Iterator[Finding]:
         yield Finding("output folder", f"{saving.folder}: training resumes from its checkpoints")
         return
     detail = (
-        f"{saving.folder}: holds {last} of an earlier run; training starts anew and replaces its "
-        f"checkpoints: resume_from_checkpoint: {saving.folder}/{last} continues it, another folder "
-        "keeps it"
+        f"{saving.folder}: holds {last} of an earlier run; training starts at step 0 and replaces "
+        f"its checkpoints; resume_from_checkpoint: {saving.folder}/{last} continues that run, "
+        "another output folder keeps it"
     )
     yield Finding("output folder", detail, "warning")
 

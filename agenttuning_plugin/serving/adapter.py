@@ -99,9 +99,9 @@ class Adapter:
 
 
 def _full_weights(file: Path) -> list[str]:
-    """Return the names of tensors in a safetensors file that are no low-rank factors.
+    """Return the names of tensors in a safetensors file that are not low-rank factors.
 
-    Peft saves resized embeddings beside the factors without a word in the config.
+    Peft saves resized embeddings beside the factors without recording it in the config.
     """
     if not file.is_file():
         return []

@@ -37,7 +37,7 @@ class ServeCommand:
         model_name: Name of the trained model on the server.
         base_url: Address of the server, which ends in /v1.
         variables: Environment variables, besides the user's.
-        notes: What will differ from training, one line each.
+        notes: Differences from training, one line each.
     """
 
     arguments: tuple[str, ...]
@@ -54,7 +54,7 @@ class ServeCommand:
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
-    """Options of the user's.
+    """Options that the user sets.
 
     Attributes:
         host: Address to listen on.

@@ -25,7 +25,7 @@ _CAUSE = re.compile(r"\b\w*(?:Error|Exception): .+")
 
 
 class ServerProcessError(AgentTuningError, RuntimeError):
-    """A server ended before it was asked to."""
+    """A server ended unexpectedly."""
 
 
 def check_port(host: str, port: int) -> None:
@@ -120,7 +120,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process group: politely, and after a while for good."""
+    """End a process group with SIGINT, after a timeout with SIGKILL."""
     for number, seconds in ((signal.SIGINT, _SECONDS_TO_END), (signal.SIGKILL, None)):
         # The engine of vLLM is a process of its own, which may outlive the server.
         with suppress(ProcessLookupError):

@@ -19,6 +19,7 @@ from agenttuning_plugin.config.overrides import apply_overrides, check_command_l
 from agenttuning_plugin.config.references import resolve_references
 from agenttuning_plugin.config.rules import REPLACED_KEYS, check_recipe, section_of, uses_plugin
 from agenttuning_plugin.reports.model_card import write_run_card
+from agenttuning_plugin.trainers.axolotl_adapter import drawn_weights, restore_weights
 from agenttuning_plugin.trainers.axolotl_keys import unknown_keys, unknown_nested_keys
 from agenttuning_plugin.trainers.axolotl_settings import (
     fill_in,
@@ -49,6 +50,7 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         self._run: TrainingRun | None = None
         self._boundaries: tuple[str, ...] = ()
         self._joins_rows = False
+        self._drawn: dict[str, Any] = {}
 
     def register(self, cfg: Any) -> None:
         """Check the recipe before Axolotl does, and set what the mix implies.
@@ -103,7 +105,7 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         )
 
     def pre_model_load(self, cfg: Any) -> None:
-        """Seed the random initialisation during loading, such as an adapter's first weights.
+        """Seed the random initialisation during loading, such as an adapter's initial weights.
 
         Axolotl leaves seeding to the trainer, which is created after them.
         """
@@ -113,10 +115,17 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
 
         set_seed(seed_of(cfg))
 
+    def post_lora_load(self, cfg: Any, model: Any) -> None:
+        """Keep an adapter's initial weights, which Axolotl may draw again."""
+        if uses_plugin(cfg):
+            self._drawn = drawn_weights(cfg, model)
+
     def post_model_load(self, cfg: Any, model: Any) -> None:
-        """Record which document boundaries the model reads in packed rows."""
+        """Restore an adapter's initial weights; record the boundaries that packed rows need."""
         if not uses_plugin(cfg):
             return
+        restore_weights(model, self._drawn)
+        self._drawn = {}
         self._boundaries = boundaries_of(model)
         self._joins_rows = needs_joined_rows(model)
 

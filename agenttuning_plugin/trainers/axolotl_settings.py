@@ -80,7 +80,7 @@ def run_settings(cfg: Any, section: AgentTuningSection, cache: Path | None) -> R
 
 
 def seed_of(cfg: Any) -> int:
-    """Return the seed of the order and of an adapter's first weights; default: the trainer's."""
+    """Return the seed of the order and of an adapter's initial weights; default: the trainer's."""
     from transformers import TrainingArguments
 
     return int(TrainingArguments.seed if cfg.seed is None else cfg.seed)

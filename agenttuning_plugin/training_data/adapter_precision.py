@@ -1,7 +1,7 @@
 """Adapters of quantized models stay in float32 with TRL, as they do with Axolotl.
 
 TRL's SFTTrainer casts them to bfloat16, whose steps near 0.01 are 6e-5: updates are rounded, and
-first weights are no longer the seed's. Axolotl leaves them as PEFT draws them. QLoRA (section 2)
+initial weights are no longer the seed's. Axolotl leaves them as PEFT draws them. QLoRA (section 2)
 computes in bfloat16 but does not say what the optimizer should update.
 """
 
@@ -18,7 +18,7 @@ _SCRATCH = "agenttuning_first_weights"  # name of an adapter that is removed aga
 def restore_adapter_precision(trainer: Any) -> int:
     """Undo a trainer's cast of a quantized model's adapter to bfloat16, before training.
 
-    First weights are drawn again from the trainer's seed, in float32. They are taken where they
+    Initial weights are drawn again from the trainer's seed, in float32. They are taken where they
     round to the weights found; others, such as those of a loaded adapter, are only widened.
 
     Args:

@@ -47,7 +47,7 @@ class TrainingRun(BuiltMix):
     Sources are located, hashed, read and encoded once, or their rows are taken from the cache.
     With TRL: make it before the trainer, give the trainer `train_dataset`, `data_collator` and
     `tokenizer`, and then call `attach(trainer)`. Without `max_steps` in the arguments it sets
-    them to `steps`; it seeds torch, so that an adapter's first weights are the seed's.
+    them to `steps`; it seeds torch, so that an adapter's initial weights are the seed's.
 
     Attributes:
         config: The recipe's section.
@@ -110,7 +110,7 @@ class TrainingRun(BuiltMix):
             self.log_losses()
         from transformers import set_seed
 
-        # TRL before 1.15 does so only after it has drawn an adapter's first weights.
+        # TRL before 1.15 does so only after it has drawn an adapter's initial weights.
         set_seed(args.seed)
 
     def _build(self, config: AgentTuningSection, tokenizer: Any, settings: RunSettings) -> None:

@@ -40,7 +40,7 @@ class SourceLoss(TrainerCallback):
     forward passes of training itself, over all processes. Sums stay on the device, are reduced over
     processes when the trainer logs, and are written to `loss_by_source.jsonl` with the number of
     tokens and with `part`, the group's part of the logged total: the parts of agent and general
-    data add up to it. The loss that is trained on keeps every bit.
+    data add up to it. The training loss is unchanged to the bit.
 
     If the trainer's loss cannot be divided among tokens, or the tokens found are not those that the
     index of the rows has, one log line says so and nothing else is logged.
@@ -138,7 +138,7 @@ class SourceLoss(TrainerCallback):
         dtype = torch.float32 if device.type == "mps" else torch.float64
         self._sums = torch.zeros((3, self._groups.num_cells), dtype=dtype, device=device)
         self._rows: list[Index] = []
-        self._missed = 0  # micro-batches whose tokens could not be told apart
+        self._missed = 0  # micro-batches whose tokens could not be assigned to sources
 
     def _computing(
         self,

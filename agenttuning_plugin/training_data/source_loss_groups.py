@@ -34,7 +34,7 @@ class TokenGroups:
 
     Attributes:
         names: Names of the groups: "agent", "agent/TASK", and "agent/source/NAME" if the side has
-            several sources; likewise of general data.
+            several sources; the same for general data.
         members: (G, C) bool, which cells each group consists of.
 
     Args:

@@ -21,7 +21,7 @@ def measure_isolation(case: Case, folder: Any, device: str, save: Save) -> None:
     """Compare packed with single logits for each shape, attention and precision of a case.
 
     `difference` is the largest change of a logit relative to the largest logit; `joined` is the
-    same for a model that is not told where documents begin, so what a leak looks like; `leak` is
+    same for a model without document boundaries, which shows what a leak looks like; `leak` is
     `packing_check.leak_of`, which training refuses above 1.
     """
     found: list[dict[str, Any]] = []

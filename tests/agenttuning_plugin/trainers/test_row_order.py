@@ -77,13 +77,14 @@ def test_the_plugin_looks_at_the_trainer_that_was_made(
 
     from agenttuning_plugin.trainers.axolotl import AgentTuningPlugin
     from agenttuning_plugin.training_data.loss_normalization import LossNormalization
+    from agenttuning_plugin.training_data.model_record import ModelRecord
 
     cfg = DictDefault({"agenttuning": {"agent": ["a.jsonl"], "general": ["b.jsonl"]}})
     with pytest.raises(ConfigError, match="RandomSampler"):
         AgentTuningPlugin().add_callbacks_post_trainer(cfg, make_trainer())
     ours = make_trainer(train_sampling_strategy="sequential")
     callbacks = AgentTuningPlugin().add_callbacks_post_trainer(cfg, ours)
-    assert [type(callback) for callback in callbacks] == [LossNormalization]
+    assert {type(callback) for callback in callbacks} == {LossNormalization, ModelRecord}
 
 
 @pytest.fixture
