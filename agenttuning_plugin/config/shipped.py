@@ -64,7 +64,8 @@ def read_recipe(path: Path) -> dict[str, Any]:
         problem = getattr(error, "problem", None) or "not YAML"
         raise ConfigError(f"{path}{line}: {problem}") from error
     if not isinstance(loaded, dict):
-        raise ConfigError(f"{path}: found {type(loaded).__name__}, expected keys and values")
+        kind = "nothing" if loaded is None else type(loaded).__name__
+        raise ConfigError(f"{path}: found {kind}, expected keys and values")
     resolve_references(loaded, path.parent)
     return loaded
 

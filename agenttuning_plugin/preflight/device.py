@@ -52,7 +52,7 @@ def device_of(text: str) -> Device:
         ConfigError: It has another form.
     """
     found = _NAMED.fullmatch(text.strip())
-    if not found:
+    if not found or not float(found["memory"]):
         raise ConfigError(
             f"device: found {text!r}, expected a GPU's memory, with its name if its speed is to be "
             f"used, such as '24GB' or 'A100 80GB'; known: {', '.join(PEAKS)}"

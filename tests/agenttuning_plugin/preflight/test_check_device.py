@@ -32,7 +32,7 @@ def test_a_device_is_named_by_its_memory_and_speed() -> None:
     assert (device.kind, device.name, device.memory) == ("cuda", "A100", 80 * 2**30)
     assert device.peak == 312e12
     assert device_of("24 GB").peak is None
-    for text in ("A100", "80", "lots"):
+    for text in ("A100", "80", "lots", "0GB"):
         with pytest.raises(ConfigError, match=f"device: found '{text}', expected a GPU's memory"):
             device_of(text)
 
