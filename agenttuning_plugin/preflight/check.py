@@ -172,6 +172,8 @@ def launched_processes(path: Path) -> int:
     text = path.read_text("utf-8", errors="replace") if path.is_file() else ""
     if stated := _LAUNCH.search(text):
         return int(stated[1])
-    import torch
-
+    try:
+        import torch
+    except ImportError:  # nothing is trained here
+        return 1
     return max(1, torch.cuda.device_count())

@@ -18,7 +18,7 @@ _COUNTED_BYTES = 2**28
 
 _SMALL_COMPRESSED = 2**26
 _MEASURED = 256
-"""Records whose length stands for all of a file that is not counted."""
+"""Records from whose mean length the number of records of an uncounted file is estimated."""
 
 
 class Size(NamedTuple):

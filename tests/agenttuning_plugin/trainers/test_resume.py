@@ -20,6 +20,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytest.importorskip("transformers", reason="pip install 'agenttuning-plugin[trl]'")
+
 from agenttuning_plugin.reports.source_loss import read_losses
 from dataset_builders.mixing.order import MixOrder
 from tests.support.resume_settings import (
