@@ -299,7 +299,9 @@ def test_observations(data: Path) -> None:
         assert observation == info["instruction"] == "What is $word?"
         assert world.step("bash\necho $word")[0] == "moss\n"
         # What the start script left running goes on.
-        assert world.step("bash\npgrep -c sleep")[0] == "1\n"
+        # On a busy machine its process is still named bash for a moment.
+        wait = "until pgrep -x sleep > /dev/null; do :; done"
+        assert world.step(f"bash\n{wait}; pgrep -c sleep")[0] == "1\n"
         for length, shown in ((800, 800), (801, 780)):
             observation, _, _, _, info = world.step(f"bash\nprintf %{length}s x")
             assert (len(observation), info["truncated"]) == (shown, length > 800)
