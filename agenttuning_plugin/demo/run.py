@@ -113,6 +113,7 @@ def run(console: Console) -> list[Compared]:
     _merge(output, console)
     program = Path(sys.argv[0]) if Path(sys.argv[0]).name == "agenttuning" else "agenttuning"
     console.print(f"talk to it: {program} chat {output}", soft_wrap=True)
+    console.print(f"serve it: {program} serve {output}", soft_wrap=True)
     console.print(f"read its episodes: {program} view {output}", soft_wrap=True)
     console.print(f"the paper's whole panel: {program} evaluate --model {output} --suite all")
     return comparisons
