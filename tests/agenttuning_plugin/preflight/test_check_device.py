@@ -120,5 +120,5 @@ def test_checkpoints_of_another_run_are_named(tmp_path: Path) -> None:
     (tmp_path / "checkpoint-50").mkdir()
     finding = saved(tmp_path)[0]["output folder"]
     assert finding.level == "warning"
-    assert f"resume_from_checkpoint: {tmp_path}/checkpoint-50 continues it" in finding.detail
+    assert f"resume_from_checkpoint: {tmp_path}/checkpoint-50" in finding.detail
     assert saved(tmp_path, resumes=True)[0]["output folder"].level == "ok"
