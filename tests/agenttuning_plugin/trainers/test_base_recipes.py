@@ -254,6 +254,8 @@ def assert_two_steps(folder: Path) -> None:
 def test_recipe_trains_in_rays_workers(base_recipe: Callable[..., Path], tmp_path: Path) -> None:
     pytest.importorskip("axolotl", reason="pip install 'agenttuning-plugin[axolotl]'")
     pytest.importorskip("ray", reason="pip install 'agenttuning-plugin[ray]'")
+    if not pytest.importorskip("torch").cuda.is_available():
+        pytest.skip("Axolotl loads the model of each of several Ray workers onto a GPU")
     recipe = base_recipe("qwen3-8b-ray", use_ray=True, ray_num_workers=2)
     environment = {
         **os.environ,
