@@ -108,5 +108,10 @@ def processes_of(header: str, cfg: dict[str, Any]) -> int:
     """Return the number of processes of a recipe's command, one for each GPU."""
     if cfg.get("use_ray"):
         return int(cfg["ray_num_workers"])
-    found = re.search(r"--num_processes (\d+)", header)
-    return int(found[1]) if found else 1
+    return stated_processes(header) or 1
+
+
+def stated_processes(text: str) -> int | None:
+    """Return the number in a launch command, as `--num_processes 8`; None if it states none."""
+    found = re.search(r"--num[-_]processes[ =](\d+)", text)
+    return int(found[1]) if found else None

@@ -77,6 +77,17 @@ def load_run_tokenizer(trained: TrainedModel) -> Any:
     return tokenizer
 
 
+def load_generation_config(model: str, revision: str | None) -> Any:
+    """Load the generation config of a model in a folder or on the hub; None if it has none."""
+    from transformers import GenerationConfig
+
+    kind: Any = GenerationConfig
+    try:
+        return kind.from_pretrained(model, **({"revision": revision} if revision else {}))
+    except (OSError, ValueError):
+        return None
+
+
 def save_generation_config(
     trained: TrainedModel, tokenizer: Any, config: Any, out: Path
 ) -> list[int]:
@@ -96,15 +107,13 @@ def save_generation_config(
     """
     from transformers import GenerationConfig
 
+    from evaluators.models.model_info import stated_end_ids
+
     kind: Any = GenerationConfig
-    place = trained.base or str(trained.folder)
-    try:
-        revision = {"revision": trained.revision} if trained.revision else {}
-        generation = kind.from_pretrained(place, **revision)
-    except (OSError, ValueError):
+    generation = load_generation_config(trained.base or str(trained.folder), trained.revision)
+    if generation is None:
         generation = kind.from_model_config(config)
-    stated = generation.eos_token_id
-    own = [] if stated is None else [stated] if isinstance(stated, int) else list(stated)
+    own = stated_end_ids(generation)
     ids = []
     for token in (tokenizer.eos_token, *trained.end_of_turn):
         number = tokenizer.convert_tokens_to_ids(token) if token else None

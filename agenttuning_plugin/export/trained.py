@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agenttuning_plugin.reports.model_record import base_fingerprint, read_model_record
+from agenttuning_plugin.reports.model_record import base_fingerprint, json_object, read_model_record
 from dataset_builders.errors import ConfigError, SourceNotFoundError
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -62,7 +61,7 @@ def find_trained(place: Path, base: str | None = None) -> TrainedModel:
         SourceNotFoundError: The folder holds no model.
         ConfigError: The base is another one than in training, was quantised in a way that cannot be
             restored, or the adapter is of a kind that has no merged form.
-        DataError: The run's record, or a file of the base, is damaged.
+        DataError: The run's record, the adapter's config or a file of the base is damaged.
     """
     folder = place.expanduser()
     if not folder.is_dir():
@@ -74,7 +73,7 @@ def find_trained(place: Path, base: str | None = None) -> TrainedModel:
         if base is not None:
             raise ConfigError(f"`base`: found {base}, but {folder} has all weights, not an adapter")
         return TrainedModel(folder, run, "", None, {}, record, {}, None, True)
-    adapter = _read(folder / ADAPTER_CONFIG)
+    adapter = json_object(folder / ADAPTER_CONFIG)
     _check_kind(folder, adapter)
     known_base = record.get("base") or {}
     trained = str(adapter.get("base_model_name_or_path") or known_base.get("name") or "")
@@ -83,23 +82,13 @@ def find_trained(place: Path, base: str | None = None) -> TrainedModel:
     revision = known_base.get("revision") if base in (None, trained) else None
     chosen = str(Path(base or trained).expanduser()) if base or trained else ""
     _check_base(chosen, trained, revision, record)
-    saved = _read(folder / "config.json") if (folder / "config.json").is_file() else {}
+    saved = json_object(folder / "config.json") if (folder / "config.json").is_file() else {}
     key = "quantization" if record else "quantization_config"
     quantization = (record or saved).get(key) or {}
     _check_quantization(folder, quantization)
     dtype = record.get("dtype") or saved.get("dtype") or saved.get("torch_dtype")
     known = key in record if record else bool(saved)
     return TrainedModel(folder, run, chosen, revision, adapter, record, quantization, dtype, known)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{path}: not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: found {type(content).__name__}, expected an object")
-    return content
 
 
 def _check_weights(folder: Path) -> None:

@@ -6,7 +6,6 @@ checked from outside. Everything is checked in one pass, by the functions that t
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from agenttuning_plugin.config.recipe import AgentTuningSection
 from agenttuning_plugin.config.rules import problems, section_problems
 from agenttuning_plugin.config.shipped import read_recipe
 from agenttuning_plugin.estimates.devices import Device
+from agenttuning_plugin.estimates.recipe import stated_processes
 from agenttuning_plugin.preflight.axolotl_plan import (
     check_precision,
     hardware_of,
@@ -35,8 +35,6 @@ from dataset_builders.errors import AgentTuningError
 from dataset_builders.masks.chat_templates import load_template
 from dataset_builders.masks.template_variables import set_template_variables
 from dataset_builders.stdio import silenced
-
-_LAUNCH = re.compile(r"--num[-_]processes[ =](\d+)")
 
 
 def check(path: Path) -> list[Finding]:
@@ -170,8 +168,8 @@ def launched_processes(path: Path) -> int:
         path: A recipe or script.
     """
     text = path.read_text("utf-8", errors="replace") if path.is_file() else ""
-    if stated := _LAUNCH.search(text):
-        return int(stated[1])
+    if stated := stated_processes(text):
+        return stated
     try:
         import torch
     except ImportError:  # nothing is trained here

@@ -89,12 +89,12 @@ def base_fingerprint(name: str, revision: str | None = None) -> dict[str, str | 
 
     found: dict[str, str | None] = {"config": None, "weights": None}
     if (config := find("config.json")) is not None:
-        content = _json_object(config)
+        content = json_object(config)
         kept = {key: value for key, value in content.items() if key not in _VOLATILE}
         found["config"] = _digest(json.dumps(kept, sort_keys=True).encode())
     names = {"model.safetensors"}
     if (index := find("model.safetensors.index.json")) is not None:
-        names = set(_json_object(index).get("weight_map", {}).values())
+        names = set(json_object(index).get("weight_map", {}).values())
     files = [find(each) for each in sorted(names)]
     if all(files):
         samples = sorted(sample for file in files if file for sample in _samples(file))
@@ -123,7 +123,12 @@ def tensor_headers(file: Path) -> dict[str, dict[str, Any]]:
     return header
 
 
-def _json_object(file: Path) -> dict[str, Any]:
+def json_object(file: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        DataError: The file holds none.
+    """
     try:
         content = json.loads(file.read_text("utf-8"))
     except ValueError as error:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agenttuning_plugin.export.output import load_run_tokenizer
+from agenttuning_plugin.export.output import load_generation_config, load_run_tokenizer
 from agenttuning_plugin.export.trained import TrainedModel, find_trained
 from agenttuning_plugin.export.weights import load_config
 from agenttuning_plugin.serving.adapter import Adapter
@@ -126,15 +126,9 @@ def read_run(place: Path, merged: Path | None = None) -> ServedModel:
 
 def saved_ends(model: str, revision: str | None = None) -> tuple[int, ...]:
     """Return the ids of end tokens in the generation config of a model; empty without one."""
-    from transformers import GenerationConfig
+    from evaluators.models.model_info import stated_end_ids
 
-    kind: Any = GenerationConfig
-    try:
-        found = kind.from_pretrained(model, **({"revision": revision} if revision else {}))
-    except (OSError, ValueError):
-        return ()
-    ids = found.eos_token_id
-    return () if ids is None else (ids,) if isinstance(ids, int) else tuple(ids)
+    return stated_end_ids(load_generation_config(model, revision))
 
 
 def _absolute(place: str) -> str:

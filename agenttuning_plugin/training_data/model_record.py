@@ -40,6 +40,9 @@ class ModelRecord(TrainerCallback):
         end_of_turn: Sequence[str] = (),
         recipe: str = "",
     ) -> None:
+        self._content: dict[str, Any] = {}
+        if not trainer.is_world_process_zero():
+            return  # it writes nothing, and need not read the base's files
         # Not when training begins: an evaluation before may change how a CPU stores the weights.
         self._content = {
             **describe_model(trainer.model),

@@ -16,7 +16,12 @@ def num_positions(model: Any) -> int | None:
 
 def end_ids(model: Any) -> tuple[int, ...]:
     """Return the end tokens of its generation config."""
-    ids = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    return stated_end_ids(getattr(model, "generation_config", None))
+
+
+def stated_end_ids(generation: Any) -> tuple[int, ...]:
+    """Return the end tokens of a generation config; empty for None."""
+    ids = getattr(generation, "eos_token_id", None)
     if ids is None:
         return ()
     return (ids,) if isinstance(ids, int) else tuple(map(int, ids))

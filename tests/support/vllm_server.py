@@ -14,6 +14,8 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 _SECONDS_TO_START = 480.0
 
@@ -27,6 +29,15 @@ def vllm_python() -> Path | None:
     python = folder / "bin/python"
     installed = any(folder.glob("lib/python*/site-packages/vllm/__init__.py"))
     return python if python.is_file() and installed else None
+
+
+NEEDS_VLLM = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        vllm_python() is None, reason="no vLLM in .venv-vllm: make environments gets it"
+    ),
+]
+"""Marks of tests of a real vLLM."""
 
 
 def small_model(tokenizer: Any) -> Any:

@@ -30,13 +30,12 @@ from dataset_builders.encoding.token_rows import TokenReport  # noqa: E402
 from dataset_builders.environments import load_environment  # noqa: E402
 from dataset_builders.formats.spelled_calls import declared_spellings, vllm_parser  # noqa: E402
 from evaluators.tasks.replay import oracle_trajectories  # noqa: E402
-from tests.support.vllm_server import small_model, vllm_python  # noqa: E402
+from tests.support.vllm_server import NEEDS_VLLM, small_model, vllm_python  # noqa: E402
 
 PYTHON = vllm_python()
 
 pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(PYTHON is None, reason="no vLLM in .venv-vllm: make environments gets it"),
+    *NEEDS_VLLM,
     pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings"),
     pytest.mark.filterwarnings("ignore:Model with `tie_word_embeddings"),
     pytest.mark.filterwarnings("ignore:Skipping publisher trust check"),

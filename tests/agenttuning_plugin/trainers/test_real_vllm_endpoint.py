@@ -21,13 +21,12 @@ from evaluators.results.evaluations import read_evaluations  # noqa: E402
 from tests.support.axolotl_fixtures import NO_FUSED_LORA, NO_GPU  # noqa: E402
 from tests.support.source_files import write_sides  # noqa: E402
 from tests.support.trainer_settings import checkpointing  # noqa: E402
-from tests.support.vllm_server import serving_vllm, small_model, vllm_python  # noqa: E402
+from tests.support.vllm_server import NEEDS_VLLM, serving_vllm, small_model, vllm_python  # noqa: E402
 
 PYTHON = vllm_python()
 
 pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(PYTHON is None, reason="no vLLM in .venv-vllm: make environments gets it"),
+    *NEEDS_VLLM,
     pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true:UserWarning"),
 ]
 

@@ -27,13 +27,12 @@ from evaluators.tasks.replay import oracle_trajectories  # noqa: E402
 from tests.evaluators.tasks.test_local_tools import learn  # noqa: E402
 from tests.support.account import ACCOUNT, account  # noqa: E402, F401
 from tests.support.hermes_template import HERMES, MARKS  # noqa: E402
-from tests.support.vllm_server import serving_vllm, small_model, vllm_python  # noqa: E402
+from tests.support.vllm_server import NEEDS_VLLM, serving_vllm, small_model, vllm_python  # noqa: E402
 
 PYTHON = vllm_python()
 
 pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(PYTHON is None, reason="no vLLM in .venv-vllm: make environments gets it"),
+    *NEEDS_VLLM,
     pytest.mark.usefixtures("account"),
 ]
 

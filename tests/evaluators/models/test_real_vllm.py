@@ -34,13 +34,12 @@ from evaluators.runner import run_evaluator  # noqa: E402
 from evaluators.tasks.agent_task import AgentTaskEvaluator  # noqa: E402
 from evaluators.tasks.held_in import held_in_evaluator  # noqa: E402
 from evaluators.tasks.registry import SuiteSettings  # noqa: E402
-from tests.support.vllm_server import serving_vllm, small_model, vllm_python  # noqa: E402
+from tests.support.vllm_server import NEEDS_VLLM, serving_vllm, small_model, vllm_python  # noqa: E402
 
 PYTHON = vllm_python()
 
 pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(PYTHON is None, reason="no vLLM in .venv-vllm: make environments gets it"),
+    *NEEDS_VLLM,
     pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true:UserWarning"),
 ]
 
