@@ -132,6 +132,7 @@ ROOMS = {
         "environments",
         "rollouts",
         "collection",
+        "recovery",
         "instructions",
     ),
     "evaluators": (
