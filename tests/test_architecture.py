@@ -156,6 +156,7 @@ ROOMS = {
         "serving",
         "preflight",
         "demo",
+        "sweeps",
         "cli",
         "__main__",
     ),
