@@ -157,6 +157,7 @@ ROOMS = {
         "serving",
         "preflight",
         "demo",
+        "sweeps",
         "cli",
         "__main__",
     ),

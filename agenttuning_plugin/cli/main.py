@@ -22,6 +22,7 @@ from agenttuning_plugin.cli import push as cli_push
 from agenttuning_plugin.cli import recover as cli_recover
 from agenttuning_plugin.cli import results as cli_view
 from agenttuning_plugin.cli import serve as cli_serve
+from agenttuning_plugin.cli import sweep as cli_sweep
 from agenttuning_plugin.cli.common import (
     ApiKeyEnv,
     EndOfTurn,
@@ -93,6 +94,7 @@ app.command()(cli_view.compare)
 app.command("errors")(cli_view.list_errors)
 app.command()(cli_view.view)
 app.command()(cli_serve.serve)
+app.command()(cli_sweep.sweep)
 
 
 @app.command()
