@@ -67,6 +67,6 @@ def turning_points(
 
 
 def _goes_wrong(episode: RecordedEpisode, turn: int) -> bool:
-    """Whether a turn is answered by an error, or by what was shown before, such as the same page."""
+    """Whether a turn is answered by an error, or by what was shown before."""
     after = episode.after(turn)
     return is_error(after) or after == episode.before(turn)
