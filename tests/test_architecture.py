@@ -133,6 +133,7 @@ ROOMS = {
         "rollouts",
         "collection",
         "instructions",
+        "self_replay",
     ),
     "evaluators": (
         "stats",
