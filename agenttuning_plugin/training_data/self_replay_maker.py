@@ -131,10 +131,10 @@ def _place(settings: SelfReplay, context: MakeContext) -> str:
 @contextmanager
 def _loaded(settings: SelfReplay, context: MakeContext) -> Iterator[EvalTarget]:
     """Load the model that answers, and free its memory afterwards."""
-    from agenttuning_plugin.evaluation.model_loading import load_subject
+    from agenttuning_plugin.evaluation.model_loading import open_subject
     from evaluators.models.eval_mode import evaluation_mode
 
-    subject = load_subject(_place(settings, context), end_of_turn=context.end_of_turn)
+    subject = open_subject(_place(settings, context), end_of_turn=context.end_of_turn)
     if settings.model == BASE:
         subject = replace(subject, tokenizer=context.tokenizer)
     try:
