@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import AfterValidator, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from dataset_builders.conversation import Conversation, Message
 from dataset_builders.errors import ConfigError, SourceNotFoundError
@@ -44,7 +44,7 @@ class Protocol:
 
     instruction: tuple[Pattern, ...]
     wordings: tuple[str, ...] = ()
-    names: dict[str, ActionName] = {}  # noqa: RUF012  # a field of pydantic, copied for each object
+    names: dict[str, ActionName] = Field(default_factory=dict)
 
     def find(self, text: str) -> re.Match[str] | None:
         """Return where the instruction stands at the start of a text."""
@@ -129,7 +129,7 @@ def with_action_names(
     def renamed(message: Message) -> Message:
         content = message.content
         for pattern, name in chosen:
-            content = pattern.sub(lambda _, name=name: name, content)
+            content = pattern.sub(name.replace("\\", r"\\"), content)
         return replace(message, content=content)
 
     trained = [n for n, message in enumerate(conversation.messages) if message.trained]
