@@ -13,6 +13,7 @@ from agenttuning_plugin.config.evaluation import (
     AgentTaskConfig,
     BenchmarkConfig,
     GeneralLossConfig,
+    RefusalConfig,
     ReplayConfig,
 )
 from agenttuning_plugin.config.recipe import (
@@ -34,6 +35,7 @@ _PARTS: tuple[tuple[str, type], ...] = (
     ("An evaluator of `type: general_loss`", GeneralLossConfig),
     ("An evaluator of `type: agent_loss`", AgentLossConfig),
     ("An evaluator of `type: replay`", ReplayConfig),
+    ("An evaluator of `type: refusal`", RefusalConfig),
     ("An evaluator of `type: benchmark`", BenchmarkConfig),
     ("`evaluation`", EvaluationPolicy),
     ("`best` of `evaluation`", BestCheckpoint),
