@@ -132,6 +132,7 @@ ROOMS = {
         "environments",
         "rollouts",
         "collection",
+        "recovery",
         "instructions",
     ),
     "evaluators": (
@@ -156,6 +157,7 @@ ROOMS = {
         "serving",
         "preflight",
         "demo",
+        "sweeps",
         "cli",
         "__main__",
     ),
