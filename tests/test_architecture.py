@@ -134,6 +134,7 @@ ROOMS = {
         "collection",
         "recovery",
         "instructions",
+        "self_replay",
     ),
     "evaluators": (
         "stats",
