@@ -156,6 +156,7 @@ ROOMS = {
         "serving",
         "preflight",
         "demo",
+        "rounds",
         "cli",
         "__main__",
     ),

@@ -20,6 +20,7 @@ from agenttuning_plugin.cli import merge as cli_merge
 from agenttuning_plugin.cli import mix as cli_mix
 from agenttuning_plugin.cli import push as cli_push
 from agenttuning_plugin.cli import results as cli_view
+from agenttuning_plugin.cli import rounds as cli_rounds
 from agenttuning_plugin.cli import serve as cli_serve
 from agenttuning_plugin.cli.common import (
     ApiKeyEnv,
@@ -91,6 +92,7 @@ app.command()(cli_view.compare)
 app.command("errors")(cli_view.list_errors)
 app.command()(cli_view.view)
 app.command()(cli_serve.serve)
+app.command()(cli_rounds.rounds)
 
 
 @app.command()
