@@ -156,6 +156,7 @@ ROOMS = {
         "serving",
         "preflight",
         "demo",
+        "sweeps",
         "rounds",
         "cli",
         "__main__",

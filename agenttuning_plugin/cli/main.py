@@ -22,6 +22,7 @@ from agenttuning_plugin.cli import push as cli_push
 from agenttuning_plugin.cli import results as cli_view
 from agenttuning_plugin.cli import rounds as cli_rounds
 from agenttuning_plugin.cli import serve as cli_serve
+from agenttuning_plugin.cli import sweep as cli_sweep
 from agenttuning_plugin.cli.common import (
     ApiKeyEnv,
     EndOfTurn,
@@ -92,7 +93,11 @@ app.command()(cli_view.compare)
 app.command("errors")(cli_view.list_errors)
 app.command()(cli_view.view)
 app.command()(cli_serve.serve)
+<<<<<<< HEAD
 app.command()(cli_rounds.rounds)
+=======
+app.command()(cli_sweep.sweep)
+>>>>>>> main
 
 
 @app.command()
