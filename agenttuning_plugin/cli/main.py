@@ -93,11 +93,8 @@ app.command()(cli_view.compare)
 app.command("errors")(cli_view.list_errors)
 app.command()(cli_view.view)
 app.command()(cli_serve.serve)
-<<<<<<< HEAD
 app.command()(cli_rounds.rounds)
-=======
 app.command()(cli_sweep.sweep)
->>>>>>> main
 
 
 @app.command()
