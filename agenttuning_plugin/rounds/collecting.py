@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from agenttuning_plugin.config.evaluation import AgentTaskConfig
-from agenttuning_plugin.evaluation.model_loading import load_subject
+from agenttuning_plugin.evaluation.model_loading import open_subject
 from agenttuning_plugin.export.trained import find_trained
 from agenttuning_plugin.rounds.settings import RoundsConfig
 from agenttuning_plugin.rounds.state import Facts
@@ -167,7 +167,7 @@ def _loaded(collection: Collection) -> Iterator[LocalPlayer]:
     from evaluators.tasks.agent_task import answer_turns
 
     model, how = collection.model, collection.sampling
-    subject = load_subject(str(model), end_of_turn=find_trained(model).end_of_turn)
+    subject = open_subject(str(model), end_of_turn=find_trained(model).end_of_turn)
 
     def answer_of(attempt: int) -> AnswerTurns:
         decoding = Decoding(

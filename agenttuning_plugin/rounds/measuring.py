@@ -10,7 +10,7 @@ from typing import Any
 from agenttuning_plugin.config.evaluation import AgentTaskConfig
 from agenttuning_plugin.config.recipe import AgentTuningSection
 from agenttuning_plugin.evaluation.from_config import make_evaluator
-from agenttuning_plugin.evaluation.model_loading import load_subject
+from agenttuning_plugin.evaluation.model_loading import open_subject
 from agenttuning_plugin.evaluation.output_dir import resolved, weights_digest
 from agenttuning_plugin.evaluation.progress import with_bars
 from agenttuning_plugin.evaluation.suite import LazySubject, Run, Task, run_panel
@@ -122,7 +122,7 @@ def measure_start(model: Path, player: AgentTaskConfig, folder: Path) -> None:
         return
     step = max((row["step"] for row in rows), default=0) or 1  # 0 is the base's
     trained = find_trained(model)
-    subject = LazySubject(partial(load_subject, str(model), end_of_turn=trained.end_of_turn))
+    subject = LazySubject(partial(open_subject, str(model), end_of_turn=trained.end_of_turn))
     task = Task(evaluator.name, evaluator.name, evaluator.suite, lambda: evaluator)
     heading = {"model": resolved(str(model)), "weights": weights_digest(str(model))}
     run = Run(subject, out=folder, step=step, heading=heading)

@@ -16,6 +16,7 @@ from agenttuning_plugin.evaluation.child_process import SideProcess
 from agenttuning_plugin.export.merge import merge_run
 from agenttuning_plugin.export.trained import find_trained
 from agenttuning_plugin.reports.run_end import SUMMARY
+from agenttuning_plugin.sweeps.checkpoints import last_checkpoint
 from dataset_builders.errors import AgentTuningError
 from dataset_builders.storage import replace_text
 from evaluators.evaluator import RECORDS_FILE
@@ -62,7 +63,7 @@ def train_round(job: TrainingJob, train: Train) -> None:
         Exception: Whatever the trainer raises.
     """
     with writing(job.folder):
-        if job.out.exists() and not any(job.out.glob("checkpoint-*")):
+        if job.out.exists() and last_checkpoint(job.out) is None:
             shutil.rmtree(job.out)
         job.folder.mkdir(parents=True, exist_ok=True)
     train(job)
@@ -92,7 +93,8 @@ class AxolotlTrainer:
             RoundTrainingError: The process failed; names its log.
         """
         path, log = job.folder / "recipe.yaml", job.folder / "train.log"
-        resumes = {"auto_resume_from_checkpoints": True} if job.out.exists() else {}
+        checkpoint = last_checkpoint(job.out)
+        resumes = {"resume_from_checkpoint": str(checkpoint)} if checkpoint else {}
         content = {
             **self.recipe,
             "base_model": job.base_model,
