@@ -132,7 +132,9 @@ ROOMS = {
         "environments",
         "rollouts",
         "collection",
+        "recovery",
         "instructions",
+        "self_replay",
     ),
     "evaluators": (
         "stats",

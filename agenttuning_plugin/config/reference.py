@@ -23,6 +23,7 @@ from agenttuning_plugin.config.recipe import (
 from dataset_builders.cleaning.steps import Cleaning
 from dataset_builders.settings import fields_of
 from dataset_builders.sources.loading import SourceSpec
+from dataset_builders.sources.made import ReplayEndpoint, SelfReplay
 from evaluators.training.floors import BestCheckpoint, ScoreFloor
 from evaluators.training.schedule import EvaluationPolicy
 
@@ -31,6 +32,8 @@ _PARTS: tuple[tuple[str, type], ...] = (
     ("A stage, under `eta_stages`", EtaStage),
     ("A source, under `agent` or `general`", SourceSpec),
     ("`clean` of a source", Cleaning),
+    ("`self_replay` of a source", SelfReplay),
+    ("`model` of `self_replay`, for a server", ReplayEndpoint),
     ("An evaluator of `type: agent_task`", AgentTaskConfig),
     ("An evaluator of `type: general_loss`", GeneralLossConfig),
     ("An evaluator of `type: general_kl`", GeneralKLConfig),
