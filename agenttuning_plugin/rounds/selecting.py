@@ -18,6 +18,7 @@ from dataset_builders.conversation import Conversation, Message
 from dataset_builders.rollouts.episode import Trajectory
 from dataset_builders.sources.inputs import resolve_source
 from dataset_builders.sources.loading import SourceSpec, load_source
+from dataset_builders.sources.made import kind_of
 
 AGENT_FILE = "agent.jsonl"
 """File of a round's own agent data, in the `messages` format."""
@@ -104,7 +105,8 @@ def _recipe_conversations(sources: Sequence[Any]) -> list[Conversation]:
     found: list[Conversation] = []
     for source in sources:
         spec = SourceSpec(**({"path": source} if isinstance(source, str) else source))
-        found += load_source(resolve_source(spec)).conversations
+        if not kind_of(spec):  # made before training, so not there yet
+            found += load_source(resolve_source(spec)).conversations
     return found
 
 

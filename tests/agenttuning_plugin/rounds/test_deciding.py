@@ -74,9 +74,7 @@ def test_a_floor_that_was_not_measured_refuses() -> None:
     after = rows(20)
     del after["general"]
     facts = judged(rows(10), after, floors=[ScoreFloor()])
-    assert facts["reasons"] == [
-        "floor of general: not measured on common items before and after"
-    ]
+    assert facts["reasons"] == ["floor of general: not measured on common items before and after"]
 
 
 def test_a_diverged_model_is_refused() -> None:
