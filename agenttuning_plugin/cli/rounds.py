@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,9 @@ from agenttuning_plugin.console import console, errors, plain
 from agenttuning_plugin.rounds.settings import RoundsConfig
 from agenttuning_plugin.rounds.state import read_state
 from dataset_builders.errors import AgentTuningError, ConfigError
+
+if TYPE_CHECKING:
+    from agenttuning_plugin.rounds.loop import RoundsResult
 
 _ROUNDS = OptionGroup(RoundsConfig, skip=("train_from",), names={"filters": "filter"})
 
@@ -78,20 +81,26 @@ def rounds(
         config, section, base_model, AxolotlTrainer(content, say), folder, start=begun, say=say
     )
     if as_json:
-        emit(
-            {
-                "best": str(result.best),
-                "accepted": result.accepted,
-                "stopped": result.stopped,
-                "rounds": result.rounds,
-            }
-        )
-        return
-    if result.stopped:
-        console.print(plain(result.stopped), soft_wrap=True, highlight=False)
+        emit(_as_json(result))
+    else:
+        _show(result, folder)
+
+
+def _as_json(result: RoundsResult) -> dict[str, Any]:
+    return {
+        "best": str(result.best),
+        "accepted": result.accepted,
+        "stopped": result.stopped,
+        "rounds": result.rounds,
+    }
+
+
+def _show(result: RoundsResult, folder: Path) -> None:
     which = f"of round {result.accepted}" if result.accepted else "the start: no round was accepted"
-    console.print(plain(f"model: {result.best} ({which})"), soft_wrap=True, highlight=False)
-    console.print(plain(f"report: {folder / 'rounds.html'}"), soft_wrap=True, highlight=False)
+    lines = [result.stopped] if result.stopped else []
+    lines += [f"model: {result.best} ({which})", f"report: {folder / 'rounds.html'}"]
+    for line in lines:
+        console.print(plain(line), soft_wrap=True, highlight=False)
 
 
 def _required(recipe: dict[str, Any], path: Path) -> tuple[str, Path]:
@@ -104,13 +113,13 @@ def _required(recipe: dict[str, Any], path: Path) -> tuple[str, Path]:
 
 def _start_of(folder: Path, output: Path) -> Path | None:
     """Return the run that rounds began with, or begin with: the recipe's own, if it has ended."""
-    from agenttuning_plugin.export.trained import find_trained
     from agenttuning_plugin.rounds.loop import TRAINED_FIRST
+    from agenttuning_plugin.rounds.training import find_finished
 
     if state := read_state(folder):
         begun = state["settings"]["start"]
         return None if begun == TRAINED_FIRST else Path(begun)
     try:
-        return find_trained(output).folder
+        return find_finished(output).folder
     except AgentTuningError:
         return None

@@ -12,7 +12,6 @@ from typing import Any
 from agenttuning_plugin.config.evaluation import AgentTaskConfig
 from agenttuning_plugin.config.section import AgentTuningConfig
 from agenttuning_plugin.console import writing
-from agenttuning_plugin.export.trained import find_trained
 from agenttuning_plugin.rounds.collecting import Collection, collect_round, free_memory
 from agenttuning_plugin.rounds.deciding import decide, figures_of, floors_of
 from agenttuning_plugin.rounds.measuring import (
@@ -26,8 +25,16 @@ from agenttuning_plugin.rounds.page import write_page
 from agenttuning_plugin.rounds.selecting import agent_sources, select_round
 from agenttuning_plugin.rounds.settings import RoundsConfig
 from agenttuning_plugin.rounds.state import Facts, RoundsState, locked
-from agenttuning_plugin.rounds.training import MODEL, Train, TrainingJob, merged_model, train_round
+from agenttuning_plugin.rounds.training import (
+    MODEL,
+    Train,
+    TrainingJob,
+    find_finished,
+    merged_model,
+    train_round,
+)
 from dataset_builders.errors import ConfigError
+from evaluators.evaluator import RECORDS_FILE
 
 BEST = "best"
 """Link in the folder to the last accepted model."""
@@ -158,11 +165,23 @@ class _Rounds:
             self._say("round 0: training the recipe as it is")
             job = TrainingJob(0, self._section, self._base_model, model, folder)
             train_round(job, self._train)
-        find_trained(model)
+        find_finished(model)
+        self._check_floors(model)
         self._say(f"round 0: evaluating {model}")
         measure_start(model, self._player, folder)
         free_memory()
         return {"model": str(model), "figures": figures_of(last_evaluations(folder))}
+
+    def _check_floors(self, model: Path) -> None:
+        """Check that the start was measured where rounds may not be worse: it is not here."""
+        known = last_evaluations(model) if (model / RECORDS_FILE).is_file() else {}
+        needed = {floor.evaluator for floor in self._parsed.evaluation.floors}
+        needed |= {each.key for each in self._parsed.evaluators if each.type == "general_loss"}
+        if missing := sorted(needed - known.keys() - {self._player.key}):
+            raise ConfigError(
+                f"{model}: found no evaluation of {', '.join(missing)}, expected one: train the "
+                "start with the recipe's evaluators, or let rounds train it"
+            )
 
     def _round(self, number: int, accepted: int, model: Path) -> Facts:
         phase, folder = partial(self._state.phase, number), self._folder(number)

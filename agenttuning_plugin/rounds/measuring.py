@@ -24,8 +24,9 @@ from evaluators.results.evaluations import lines_of, read_evaluations
 
 Row = Mapping[str, Any]
 
-_FEWEST = 64
-"""Default minimum of tasks: of 32, five more must succeed and none fail for a rise to be seen."""
+_FEWEST = 128
+"""Default minimum of tasks: at 0.9, a rise by 0.05 is 6 tasks of 128, and only 3 of 64. At least 5
+have to succeed in addition, and none fail, for p < 0.05."""
 
 
 def player_of(section: AgentTuningSection, config: RoundsConfig) -> AgentTaskConfig:

@@ -62,7 +62,7 @@ class RoundsConfig:
         default=None,
         ge=1,
         description="Tasks of the environment's evaluator. [default: the recipe's, but at least "
-        "64 where the split has them: fewer hardly show a rise]",
+        "128 where the split has them: fewer hardly show a rise]",
     )
     seed: int = Field(default=0, ge=0, description="Seed of tasks and samples; each round adds 1.")
     batch_size: int = Field(default=32, ge=1, description="Concurrent episodes.")

@@ -79,7 +79,7 @@ class RoundsState:
     def set_start(self, make: Callable[[], Facts]) -> Facts:
         """Return round 0's facts, made and recorded on the first call."""
         if self.start is None:
-            self._content["start"] = make()
+            self._content["start"] = _as_stored(make())
             self._save()
         start: Facts = self._content["start"]
         return start
@@ -96,7 +96,7 @@ class RoundsState:
             self.rounds.append({})
         facts = self.rounds[number - 1]
         if phase not in facts:
-            facts[phase] = make()
+            facts[phase] = _as_stored(make())
             self._save()
         return facts[phase]
 
@@ -104,6 +104,12 @@ class RoundsState:
         with writing(self.folder):
             text = json.dumps(self._content, indent=1, ensure_ascii=False) + "\n"
             replace_text(self.folder / STATE_FILE, text)
+
+
+def _as_stored(facts: Facts) -> Facts:
+    """Return facts as they are read back: a tuple is a list."""
+    stored: Facts = json.loads(json.dumps(facts))
+    return stored
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:

@@ -14,10 +14,10 @@ import yaml
 from agenttuning_plugin.console import writing
 from agenttuning_plugin.evaluation.child_process import SideProcess
 from agenttuning_plugin.export.merge import merge_run
-from agenttuning_plugin.export.trained import find_trained
+from agenttuning_plugin.export.trained import TrainedModel, find_trained
 from agenttuning_plugin.reports.run_end import SUMMARY
 from agenttuning_plugin.sweeps.checkpoints import last_checkpoint
-from dataset_builders.errors import AgentTuningError
+from dataset_builders.errors import AgentTuningError, SourceNotFoundError
 from dataset_builders.storage import replace_text
 from evaluators.evaluator import RECORDS_FILE
 
@@ -71,7 +71,22 @@ def train_round(job: TrainingJob, train: Train) -> None:
         raise RoundTrainingError(
             f"{job.out}: training left no {RECORDS_FILE}, expected the section's evaluators to run"
         )
-    find_trained(job.out)
+    find_finished(job.out)
+
+
+def find_finished(folder: Path) -> TrainedModel:
+    """Find the model of a run that has ended: an adapter's config is there before its weights.
+
+    Raises:
+        SourceNotFoundError: There is no model, or no weights of the adapter.
+        AgentTuningError: As `find_trained`.
+    """
+    trained = find_trained(folder)
+    if trained.adapter and not any(trained.folder.glob("adapter_model.*")):
+        raise SourceNotFoundError(
+            f"{folder}: found no weights of the adapter, expected those of a run that has ended"
+        )
+    return trained
 
 
 @dataclass(frozen=True, slots=True)

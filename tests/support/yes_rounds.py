@@ -135,6 +135,7 @@ def play(
     model: Path,
     out: Path,
     say: Callable[[str], None] = lambda _: None,
+    start: Path | None = None,
     **settings: Any,
 ) -> RoundsResult:
     """Run the rounds, by default two from the base on the kept episodes alone."""
@@ -149,7 +150,7 @@ def play(
     }
     trains = partial(train, cache=out.parent / "prepared")
     config = RoundsConfig(**given | settings)
-    return run_rounds(config, section, str(model), trains, out, say=say)
+    return run_rounds(config, section, str(model), trains, out, start=start, say=say)
 
 
 def _session(run: Callable[[Callable[[str], None]], object], lines: int | None) -> bool:

@@ -53,6 +53,20 @@ def test_a_dry_run_prints_the_plan_and_makes_nothing(run: Run, recipe: Path) -> 
     assert not (recipe.parent / "run-rounds").exists()
 
 
+def test_rounds_start_from_a_run_that_has_ended(
+    run: Run, recipe: Path, tiny_model_dir: Path
+) -> None:
+    output = recipe.parent / "run"
+    output.mkdir()
+    (output / "adapter_config.json").write_text(
+        json.dumps({"peft_type": "LORA", "base_model_name_or_path": str(tiny_model_dir)})
+    )
+    plan = ("rounds", recipe, "--env", f"{recipe.parent}/agree.py:Agree", "--dry-run")
+    assert "is first" in run(*plan)[1]  # an interrupted run has no weights
+    (output / "adapter_model.safetensors").touch()
+    assert f"start: {output}\n" in run(*plan)[1]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
