@@ -12,6 +12,7 @@ from agenttuning_plugin.config.evaluation import (
     AgentLossConfig,
     AgentTaskConfig,
     BenchmarkConfig,
+    GeneralKLConfig,
     GeneralLossConfig,
     ReplayConfig,
 )
@@ -32,6 +33,7 @@ _PARTS: tuple[tuple[str, type], ...] = (
     ("`clean` of a source", Cleaning),
     ("An evaluator of `type: agent_task`", AgentTaskConfig),
     ("An evaluator of `type: general_loss`", GeneralLossConfig),
+    ("An evaluator of `type: general_kl`", GeneralKLConfig),
     ("An evaluator of `type: agent_loss`", AgentLossConfig),
     ("An evaluator of `type: replay`", ReplayConfig),
     ("An evaluator of `type: benchmark`", BenchmarkConfig),
