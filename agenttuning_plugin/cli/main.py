@@ -21,6 +21,7 @@ from agenttuning_plugin.cli import mix as cli_mix
 from agenttuning_plugin.cli import push as cli_push
 from agenttuning_plugin.cli import results as cli_view
 from agenttuning_plugin.cli import serve as cli_serve
+from agenttuning_plugin.cli import table as cli_table
 from agenttuning_plugin.cli.common import (
     ApiKeyEnv,
     EndOfTurn,
@@ -88,6 +89,7 @@ app.command()(cli_evaluate.evaluate)
 app.command()(cli_merge.merge)
 app.command()(cli_push.push)
 app.command()(cli_view.compare)
+app.command()(cli_table.table)
 app.command("errors")(cli_view.list_errors)
 app.command()(cli_view.view)
 app.command()(cli_serve.serve)
