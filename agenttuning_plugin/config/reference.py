@@ -14,6 +14,7 @@ from agenttuning_plugin.config.evaluation import (
     BenchmarkConfig,
     GeneralKLConfig,
     GeneralLossConfig,
+    RefusalConfig,
     ReplayConfig,
 )
 from agenttuning_plugin.config.recipe import (
@@ -23,6 +24,7 @@ from agenttuning_plugin.config.recipe import (
 from dataset_builders.cleaning.steps import Cleaning
 from dataset_builders.settings import fields_of
 from dataset_builders.sources.loading import SourceSpec
+from dataset_builders.sources.made import ReplayEndpoint, SelfReplay
 from evaluators.training.floors import BestCheckpoint, ScoreFloor
 from evaluators.training.schedule import EvaluationPolicy
 
@@ -31,11 +33,14 @@ _PARTS: tuple[tuple[str, type], ...] = (
     ("A stage, under `eta_stages`", EtaStage),
     ("A source, under `agent` or `general`", SourceSpec),
     ("`clean` of a source", Cleaning),
+    ("`self_replay` of a source", SelfReplay),
+    ("`model` of `self_replay`, for a server", ReplayEndpoint),
     ("An evaluator of `type: agent_task`", AgentTaskConfig),
     ("An evaluator of `type: general_loss`", GeneralLossConfig),
     ("An evaluator of `type: general_kl`", GeneralKLConfig),
     ("An evaluator of `type: agent_loss`", AgentLossConfig),
     ("An evaluator of `type: replay`", ReplayConfig),
+    ("An evaluator of `type: refusal`", RefusalConfig),
     ("An evaluator of `type: benchmark`", BenchmarkConfig),
     ("`evaluation`", EvaluationPolicy),
     ("`best` of `evaluation`", BestCheckpoint),

@@ -15,7 +15,12 @@ from agenttuning_plugin.reports.model_record import read_model_record
 from dataset_builders.errors import DataError
 from dataset_builders.manifest.store import MANIFEST_FILE
 
-_PLACES = ("output_dir", "dataset_prepared_path", "seed", "sweep")
+_PLACES = (
+    "output_dir",
+    "dataset_prepared_path",
+    f"{SECTION}.evaluation.shared_base",
+    "seed",
+)
 """Keys that say where a run writes, or its seed: no settings to compare runs by."""
 
 
@@ -45,8 +50,9 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], int | None]:
     if "section" in record:
         recipe[SECTION] = _with_defaults(record["section"])
     seed = recipe.get("seed", (manifest.get("order") or {}).get("seed"))
-    settings = {key: value for key, value in recipe.items() if key not in _PLACES}
-    return dict(_flat(settings)), seed if isinstance(seed, int) else None
+    recipe.pop("sweep", None)
+    settings = {key: value for key, value in _flat(recipe) if key not in _PLACES}
+    return settings, seed if isinstance(seed, int) else None
 
 
 def lookup(settings: Mapping[str, Any], key: str) -> Any:

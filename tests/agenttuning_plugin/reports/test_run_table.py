@@ -215,7 +215,7 @@ def test_wrong_input_is_one_clear_error(sweep: Path, tmp_path: Path) -> None:
         run("table", tmp_path / "empty")
     with pytest.raises(ConfigError, match=r"--against: found 'x', expected one of base, eta 0.1"):
         run("table", sweep, "--against", "x")
-    with pytest.raises(ConfigError, match=r"--figure: found 'os', expected one of database.success"):
+    with pytest.raises(ConfigError, match=r"--figure: found 'os', expected one of database"):
         run("table", sweep, "--figure", "os")
     (sweep / "sweep.json").write_text("[]", "utf-8")
     with pytest.raises(AgentTuningError, match=r"sweep.json: found list, expected an object"):
