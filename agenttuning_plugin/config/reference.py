@@ -14,6 +14,7 @@ from agenttuning_plugin.config.evaluation import (
     BenchmarkConfig,
     GeneralKLConfig,
     GeneralLossConfig,
+    RefusalConfig,
     ReplayConfig,
 )
 from agenttuning_plugin.config.recipe import (
@@ -39,6 +40,7 @@ _PARTS: tuple[tuple[str, type], ...] = (
     ("An evaluator of `type: general_kl`", GeneralKLConfig),
     ("An evaluator of `type: agent_loss`", AgentLossConfig),
     ("An evaluator of `type: replay`", ReplayConfig),
+    ("An evaluator of `type: refusal`", RefusalConfig),
     ("An evaluator of `type: benchmark`", BenchmarkConfig),
     ("`evaluation`", EvaluationPolicy),
     ("`best` of `evaluation`", BestCheckpoint),
