@@ -21,6 +21,7 @@ from agenttuning_plugin.cli import mix as cli_mix
 from agenttuning_plugin.cli import push as cli_push
 from agenttuning_plugin.cli import recover as cli_recover
 from agenttuning_plugin.cli import results as cli_view
+from agenttuning_plugin.cli import self_replay as cli_self_replay
 from agenttuning_plugin.cli import serve as cli_serve
 from agenttuning_plugin.cli import sweep as cli_sweep
 from agenttuning_plugin.cli import table as cli_table
@@ -85,6 +86,7 @@ def options(
 app.command()(cli_check.check)
 app.command()(cli_collect.collect)
 app.command()(cli_recover.recover)
+app.command()(cli_self_replay.self_replay)
 app.command()(cli_adopt.adopt)
 app.command()(cli_mix.build)
 app.command()(cli_mix.explain)
