@@ -160,6 +160,7 @@ ROOMS = {
         "preflight",
         "demo",
         "sweeps",
+        "rounds",
         "cli",
         "__main__",
     ),

@@ -52,6 +52,11 @@ class ReplayEndpoint:
         default=None,
         description="YAML file of prices per million tokens: `{MODEL: {input, output}}`.",
     )
+    request: Mapping[str, Any] = Field(
+        default_factory=dict,
+        description="Extra request fields, such as `{chat_template_kwargs: {enable_thinking: "
+        "false}}`.",
+    )
 
 
 @settings
