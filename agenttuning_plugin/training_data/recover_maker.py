@@ -17,6 +17,9 @@ from dataset_builders.sources.recovery_settings import RecoverSettings
 _PLACES = ("collection", "good", "environment", "data", "agentinstruct", "max_concurrency")
 """Settings that are represented by what lies there, or that the splices do not depend on."""
 
+_VERSION = 1
+"""Increased when the same collection gives other splices."""
+
 
 class RecoverMaker:
     """See `made_sources.Maker`."""
@@ -30,7 +33,7 @@ class RecoverMaker:
             digests["good"] = collection_digest(Path(recipe.good).expanduser())
         if recipe.environment:
             digests["environment"] = code_digest(resolve(recipe.environment))
-        return {"settings": given, "sha256": digests}
+        return {"version": _VERSION, "settings": given, "sha256": digests}
 
     def make(self, recipe: RecoverSettings, context: MakeContext, folder: Path) -> None:
         """See `Maker.make`."""
