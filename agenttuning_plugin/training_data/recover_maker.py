@@ -55,5 +55,5 @@ class RecoverMaker:
         return MakePlan(0, None, detail)
 
     def stand_in(self, recipe: RecoverSettings) -> dict[str, Any]:
-        """See `Maker.stand_in`: the collection's successful episodes."""
-        return {"path": recipe.collection}
+        """See `Maker.stand_in`: the collection's successful episodes, in the same format."""
+        return {"path": str(Path(recipe.collection).expanduser() / "messages")}
