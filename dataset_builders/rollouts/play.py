@@ -21,6 +21,7 @@ def play(
     batch_size: int = 16,
     in_flight_limit: Callable[[], int] | None = None,
     on_progress: Callable[[Trajectory], None] | None = None,
+    marks_state: bool = False,
 ) -> list[Trajectory]:
     """Let a policy play tasks, each once.
 
@@ -35,6 +36,7 @@ def play(
             default.
         on_progress: Called with every trajectory as soon as it is finished, in the thread
             that called this.
+        marks_state: Whether trajectories record which turns change the world.
 
     Returns:
         One trajectory per task, in the order of `task_ids`. An exception of the
@@ -55,7 +57,7 @@ def play(
         return min(batch_size, max(1, in_flight_limit())) if in_flight_limit else batch_size
 
     async def run() -> None:
-        engine = RolloutEngine(environment, log, policy, most=most)
+        engine = RolloutEngine(environment, log, policy, most=most, marks_state=marks_state)
         await engine.run((task_id, 0) for task_id in task_ids)
 
     run_in_thread(run)
