@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from evaluators.models.target import EvalTarget as EvalTarget
     from evaluators.runner import run_evaluator as run_evaluator
     from evaluators.tasks.agent_task import AgentTaskEvaluator as AgentTaskEvaluator
+    from evaluators.tasks.general_kl import GeneralKLEvaluator as GeneralKLEvaluator
     from evaluators.tasks.general_loss import GeneralLossEvaluator as GeneralLossEvaluator
     from evaluators.tasks.replay import ReplayEvaluator as ReplayEvaluator
     from evaluators.training.callback import EvaluatorCallback as EvaluatorCallback

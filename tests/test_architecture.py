@@ -132,7 +132,9 @@ ROOMS = {
         "environments",
         "rollouts",
         "collection",
+        "recovery",
         "instructions",
+        "self_replay",
     ),
     "evaluators": (
         "stats",
@@ -156,6 +158,7 @@ ROOMS = {
         "serving",
         "preflight",
         "demo",
+        "sweeps",
         "cli",
         "__main__",
     ),

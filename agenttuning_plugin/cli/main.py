@@ -19,8 +19,10 @@ from agenttuning_plugin.cli import instructions as cli_instructions
 from agenttuning_plugin.cli import merge as cli_merge
 from agenttuning_plugin.cli import mix as cli_mix
 from agenttuning_plugin.cli import push as cli_push
+from agenttuning_plugin.cli import recover as cli_recover
 from agenttuning_plugin.cli import results as cli_view
 from agenttuning_plugin.cli import serve as cli_serve
+from agenttuning_plugin.cli import sweep as cli_sweep
 from agenttuning_plugin.cli.common import (
     ApiKeyEnv,
     EndOfTurn,
@@ -81,6 +83,7 @@ def options(
 
 app.command()(cli_check.check)
 app.command()(cli_collect.collect)
+app.command()(cli_recover.recover)
 app.command()(cli_adopt.adopt)
 app.command()(cli_mix.build)
 app.command()(cli_mix.explain)
@@ -91,6 +94,7 @@ app.command()(cli_view.compare)
 app.command("errors")(cli_view.list_errors)
 app.command()(cli_view.view)
 app.command()(cli_serve.serve)
+app.command()(cli_sweep.sweep)
 
 
 @app.command()

@@ -21,6 +21,14 @@ from evaluators.tasks.registry import (
 )
 from evaluators.training.schedule import Cadence
 
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+"""Names of evaluators: they become parts of keys in logs."""
+
+
+def field_name(default: str) -> Any:
+    """Return the field for an evaluator's name."""
+    return Field(default=default, pattern=NAME, description="Prefix of its figures in logs.")
+
 
 class AgentTaskConfig(Cadence):
     """Plays tasks of an environment with the model in training."""
@@ -78,15 +86,61 @@ class AgentTaskConfig(Cadence):
         )
 
 
-class GeneralLossConfig(Cadence):
-    """Measures the loss on the general conversations held out of training."""
+class HeldOutChatConfig(Cadence):
+    """Chat that an evaluator measures forgetting on."""
+
+    data: str | None = Field(
+        default=None,
+        description="Chat that is not trained on: file, folder or hub id, such as one file for "
+        "runs with different general data; default: the conversations held out by `holdout`.",
+    )
+    limit: int | None = Field(
+        default=None, ge=1, description="Number of conversations of `data`; default: all."
+    )
+    max_length: int = Field(
+        default=2048, ge=2, description="Maximum tokens of a row of `data`; longer ones are split."
+    )
+
+    @model_validator(mode="after")
+    def _limits_need_data(self) -> HeldOutChatConfig:
+        given = self.model_fields_set & {"limit", "max_length"}
+        if self.data is None and given:
+            raise ConfigError(f"{min(given)}: found without data, expected both or none")
+        return self
+
+    @property
+    def measures_holdout(self) -> bool:
+        """Whether it measures conversations that the run holds out of its general data."""
+        return self.data is None
+
+
+class GeneralLossConfig(HeldOutChatConfig):
+    """Measures the loss on general conversations that are not trained on."""
 
     type: Literal["general_loss"]
+    name: str = field_name("general")
 
     @property
     def key(self) -> str:
         """Prefix of its figures."""
-        return "general"
+        return self.name
+
+
+class GeneralKLConfig(HeldOutChatConfig):
+    """Measures the KL divergence from the model before training on general conversations."""
+
+    type: Literal["general_kl"]
+    name: str = field_name("general_kl")
+    reference: str | None = Field(
+        default=None,
+        description="Folder or hub id of the model before training; default: the base of a LoRA or "
+        "another adapter. Full fine-tuning needs it: a second copy of the weights is loaded.",
+    )
+
+    @property
+    def key(self) -> str:
+        """Prefix of its figures."""
+        return self.name
 
 
 class AgentLossConfig(Cadence):
@@ -121,6 +175,7 @@ class ReplayConfig(Cadence):
     )
     num_trajectories: int = Field(default=64, ge=1, description="Number of trajectories.")
     max_length: int = Field(default=4096, ge=1, description="Maximum tokens of a trajectory.")
+    name: str = field_name("replay")
 
     @field_validator("environment")
     @classmethod
@@ -131,7 +186,7 @@ class ReplayConfig(Cadence):
     @property
     def key(self) -> str:
         """Prefix of its figures."""
-        return "replay"
+        return self.name
 
 
 class BenchmarkConfig(Cadence):
@@ -177,6 +232,11 @@ class BenchmarkConfig(Cadence):
 
 
 EvaluatorConfig = Annotated[
-    AgentTaskConfig | GeneralLossConfig | AgentLossConfig | ReplayConfig | BenchmarkConfig,
+    AgentTaskConfig
+    | GeneralLossConfig
+    | GeneralKLConfig
+    | AgentLossConfig
+    | ReplayConfig
+    | BenchmarkConfig,
     Field(discriminator="type"),
 ]

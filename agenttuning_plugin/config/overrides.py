@@ -69,6 +69,23 @@ def _split_keys(section: MutableMapping[str, Any]) -> None:
             _set(section, tuple(path), section.pop(key), f"{SECTION}.{key}")
 
 
+def set_key(cfg: MutableMapping[str, Any], key: str, value: Any) -> None:
+    """Set a key of a recipe by its path, such as `agenttuning.eta` or `evaluators.0.every`.
+
+    Args:
+        cfg: Recipe; changed in place.
+        key: The path; its parts are separated by `.` or `__`.
+        value: The new value.
+
+    Raises:
+        ConfigError: The path leads into a value without keys, or past the end of a list.
+    """
+    path = _SEPARATOR.split(key)
+    if "" in path:
+        raise ConfigError(f"{key}: found an empty part, expected names separated by dots")
+    _set(cfg, path, value, key)
+
+
 def _set(target: Any, path: Sequence[str], value: Any, key: str) -> None:
     """Set a value at a path, creating missing mappings.
 

@@ -177,6 +177,12 @@ class AgentTuningSection(StrictModel):
             )
         return self
 
+    def sides_read(self) -> list[str]:
+        """Return the sides, "agent" and "general", that a run reads; see `resolve_sources`."""
+        shares = [self.eta, *(stage.eta for stage in self.eta_stages)]
+        needed = {"agent": max(shares) > 0, "general": min(shares) < 1 or self.holdout > 0}
+        return [side for side, is_needed in needed.items() if is_needed and getattr(self, side)]
+
     def check_evaluation(self, primary: Mapping[str, str]) -> None:
         """Check `evaluation` against the evaluators.
 

@@ -12,6 +12,7 @@ from agenttuning_plugin.config.evaluation import (
     AgentLossConfig,
     AgentTaskConfig,
     BenchmarkConfig,
+    GeneralKLConfig,
     GeneralLossConfig,
     ReplayConfig,
 )
@@ -22,6 +23,7 @@ from agenttuning_plugin.config.recipe import (
 from dataset_builders.cleaning.steps import Cleaning
 from dataset_builders.settings import fields_of
 from dataset_builders.sources.loading import SourceSpec
+from dataset_builders.sources.made import ReplayEndpoint, SelfReplay
 from evaluators.training.floors import BestCheckpoint, ScoreFloor
 from evaluators.training.schedule import EvaluationPolicy
 
@@ -30,8 +32,11 @@ _PARTS: tuple[tuple[str, type], ...] = (
     ("A stage, under `eta_stages`", EtaStage),
     ("A source, under `agent` or `general`", SourceSpec),
     ("`clean` of a source", Cleaning),
+    ("`self_replay` of a source", SelfReplay),
+    ("`model` of `self_replay`, for a server", ReplayEndpoint),
     ("An evaluator of `type: agent_task`", AgentTaskConfig),
     ("An evaluator of `type: general_loss`", GeneralLossConfig),
+    ("An evaluator of `type: general_kl`", GeneralKLConfig),
     ("An evaluator of `type: agent_loss`", AgentLossConfig),
     ("An evaluator of `type: replay`", ReplayConfig),
     ("An evaluator of `type: benchmark`", BenchmarkConfig),

@@ -9,6 +9,7 @@ from agenttuning_plugin.config.evaluation import (
     AgentLossConfig,
     AgentTaskConfig,
     BenchmarkConfig,
+    GeneralKLConfig,
     GeneralLossConfig,
     ReplayConfig,
 )
@@ -24,7 +25,9 @@ from dataset_builders.sources.inputs import resolve_evaluation_source
 from dataset_builders.sources.loading import load_source
 from evaluators.evaluator import EvalResult, Evaluator
 from evaluators.tasks.agent_task import AgentTaskEvaluator
+from evaluators.tasks.general_kl import GeneralKLEvaluator
 from evaluators.tasks.general_loss import GeneralLossEvaluator
+from evaluators.tasks.held_out_rows import ConversationRows
 from evaluators.tasks.registry import SuiteSettings, select
 from evaluators.tasks.replay import ReplayEvaluator, oracle_trajectories
 from evaluators.training.schedule import Cadence, EvaluationPolicy, Schedule
@@ -32,7 +35,14 @@ from evaluators.training.schedule import Cadence, EvaluationPolicy, Schedule
 if TYPE_CHECKING:
     from datasets import Dataset
 
-Config = AgentTaskConfig | GeneralLossConfig | AgentLossConfig | ReplayConfig | BenchmarkConfig
+Config = (
+    AgentTaskConfig
+    | GeneralLossConfig
+    | GeneralKLConfig
+    | AgentLossConfig
+    | ReplayConfig
+    | BenchmarkConfig
+)
 
 LACKING = (SourceNotFoundError, MissingExtraError, EnvironmentFailureError)
 """Errors about missing requirements of this machine; errors in the recipe are always raised."""
@@ -116,19 +126,34 @@ def make_evaluator(
         if agent_loss is None:
             raise ConfigError("evaluators: agent_loss has no held-out conversation")
         return agent_loss(config)
-    if holdout is None:
-        raise ConfigError("evaluators: general_loss has no held-out conversation")
-    return GeneralLossEvaluator(holdout)
+    return _held_out_chat(config, holdout)
+
+
+def _held_out_chat(
+    config: GeneralLossConfig | GeneralKLConfig, holdout: Dataset | None
+) -> Evaluator:
+    rows: Dataset | ConversationRows | None = holdout
+    if config.data is not None:
+        read = load_source(resolve_evaluation_source(config.data)).conversations
+        rows = ConversationRows(read, config.limit, config.max_length)
+    if rows is None:
+        raise ConfigError(f"evaluators: {config.type} has no held-out conversation")
+    if isinstance(config, GeneralKLConfig):
+        return GeneralKLEvaluator(rows, config.key, config.reference)
+    return GeneralLossEvaluator(rows, config.key)
 
 
 def _replay(config: ReplayConfig) -> ReplayEvaluator:
     number = config.num_trajectories
     spec = load_environment(config.environment)
     if config.data is None:
-        played = oracle_trajectories(spec, number)
-        return ReplayEvaluator(played, max_length=config.max_length, environments=[spec])
-    read = load_source(resolve_evaluation_source(config.data)).conversations
-    return ReplayEvaluator(read, limit=number, max_length=config.max_length, environments=[spec])
+        played, limit = oracle_trajectories(spec, number), None
+    else:
+        read = load_source(resolve_evaluation_source(config.data)).conversations
+        played, limit = list(read), number
+    return ReplayEvaluator(
+        played, limit=limit, name=config.key, max_length=config.max_length, environments=[spec]
+    )
 
 
 def _benchmark(config: BenchmarkConfig) -> Evaluator:

@@ -17,7 +17,7 @@ from typing import Any
 from agenttuning_plugin.config.evaluation import ReplayConfig
 from agenttuning_plugin.config.findings import Finding, guarded
 from agenttuning_plugin.config.recipe import AgentTuningSection
-from agenttuning_plugin.preflight.sample import is_here, local_copy, needed_sides, needs_all
+from agenttuning_plugin.preflight.sample import is_here, local_copy, needs_all
 from dataset_builders.conversation import Conversation
 from dataset_builders.errors import SourceNotFoundError
 from dataset_builders.mixing.eta_schedule import QuotaStage
@@ -76,7 +76,7 @@ def check_data(
         general: The same of general data.
         fetch: Whether to fetch hub data that is not in the cache.
     """
-    sides = needed_sides(section)
+    sides = section.sides_read()
     if "agent" in sides:
         yield from _read(agent, section.agent, fetch, all_of_it=needs_all(section))
     if "general" in sides:

@@ -22,12 +22,14 @@ def check_evaluators(section: AgentTuningSection) -> Iterator[Finding]:
     Yields:
         One finding for each evaluator; what is missing is an error with its remedy.
     """
+    from evaluators.tasks.general_kl import GeneralKLEvaluator
     from evaluators.tasks.general_loss import GeneralLossEvaluator
 
     primary: dict[str, str] = {}
     for config in section.evaluators:
-        if config.type in ("general_loss", "agent_loss"):
-            primary[config.key] = GeneralLossEvaluator.primary
+        if config.type == "agent_loss" or getattr(config, "measures_holdout", False):
+            kind = GeneralKLEvaluator if config.type == "general_kl" else GeneralLossEvaluator
+            primary[config.key] = kind.primary
             held_out = f"{section.holdout} conversations"
             if config.type == "agent_loss":
                 held_out = f"{section.agent_holdout} conversations of each task"

@@ -12,6 +12,7 @@ from agenttuning_plugin.preflight.consistency import check_tool_form
 from agenttuning_plugin.preflight.data import Side, check_data, check_sample
 from agenttuning_plugin.preflight.device import Hardware, check_hardware
 from agenttuning_plugin.preflight.evaluators import check_evaluators
+from agenttuning_plugin.preflight.made import check_made
 from agenttuning_plugin.preflight.mix import describe
 from agenttuning_plugin.preflight.report import Report
 from agenttuning_plugin.preflight.sample import Part, can_sample, everything, sampled
@@ -70,7 +71,9 @@ def check_planned(planned: PlannedRun, report: Report) -> TrainingRun | None:
     Returns:
         The run, built on all data or on a sample, or none if it could not be built.
     """
-    section, tokenizer, settings = planned.section, planned.tokenizer, planned.settings
+    tokenizer, settings = planned.tokenizer, planned.settings
+    section = check_made(planned.section, tokenizer, settings, report)
+    planned = replace(planned, section=section)
     agent, general = Side("agent"), Side("general")
     report.add("data", check_data(section, agent, general, fetch=report.full))
     if tokenizer is None or settings is None:

@@ -62,13 +62,6 @@ def is_local(path: str) -> bool:
     return looks_local(path) or Path(path).expanduser().exists()
 
 
-def needed_sides(section: AgentTuningSection) -> list[str]:
-    """Return the sides, "agent" and "general", that a run reads; see `resolve_sources`."""
-    shares = [section.eta, *(stage.eta for stage in section.eta_stages)]
-    needed = {"agent": max(shares) > 0, "general": min(shares) < 1 or section.holdout > 0}
-    return [side for side, is_needed in needed.items() if is_needed and getattr(section, side)]
-
-
 def needs_all(section: AgentTuningSection) -> bool:
     """Whether a check needs all agent data: a sample may have too little or nothing of a task."""
     return bool(section.task_weights or section.agent_holdout)
@@ -76,7 +69,7 @@ def needs_all(section: AgentTuningSection) -> bool:
 
 def can_sample(section: AgentTuningSection) -> bool:
     """Whether all sources that a run reads are here, so that nothing would be fetched."""
-    return all(is_here(spec) for side in needed_sides(section) for spec in getattr(section, side))
+    return all(is_here(spec) for side in section.sides_read() for spec in getattr(section, side))
 
 
 def local_copy(spec: SourceSpec) -> SourceSpec:
@@ -102,7 +95,7 @@ def sampled(section: AgentTuningSection) -> tuple[AgentTuningSection, list[Part]
     """
     parts: list[Part] = []
     changed: dict[str, Any] = {}
-    for side in needed_sides(section):
+    for side in section.sides_read():
         limit = max(SAMPLE, 2 * section.holdout) if side == "general" else SAMPLE
         whole = side == "agent" and needs_all(section)
         pairs = [
@@ -146,7 +139,7 @@ def everything(section: AgentTuningSection) -> list[Part]:
     """Return the parts of a section of which everything is read."""
     return [
         Part(side, entry, spec.path, None, True, None)
-        for side in needed_sides(section)
+        for side in section.sides_read()
         for entry, spec in enumerate(getattr(section, side))
     ]
 

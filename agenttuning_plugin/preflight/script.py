@@ -27,6 +27,7 @@ from agenttuning_plugin.preflight.planned import PlannedRun, check_run
 from agenttuning_plugin.preflight.report import Report
 from agenttuning_plugin.preflight.sample import Part, can_sample, everything, sampled
 from agenttuning_plugin.preflight.saving import Saving
+from agenttuning_plugin.training_data.made_sources import stand_ins
 from agenttuning_plugin.training_data.run import BEFORE_BUILD, TrainingRun
 from agenttuning_plugin.training_data.settings import RunSettings
 from dataset_builders.errors import AgentTuningError
@@ -73,6 +74,7 @@ class _Script:
         batch = replace(settings.batch, world=max(settings.batch.world, self.processes))
         settings = replace(settings, batch=batch)
         self.run, self.section, self.settings, self.args = run, section, settings, args
+        section = stand_ins(section)  # A check makes no source.
         if self.full:
             self.parts = everything(section)
             return section, settings

@@ -90,6 +90,7 @@ def _settings(section: AgentTuningConfig, given: GivenSettings) -> RunSettings:
         given.seed,
         (CACHE / "prepared").expanduser(),
         given.max_length if given.packing else None,
+        base_model=given.model,
     )
 
 

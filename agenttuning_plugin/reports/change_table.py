@@ -64,8 +64,8 @@ def _show_change(row: Compared) -> str:
     """Format a change in percentage points, else in percent of the first value."""
     change = row.change
     unit = 1.0 if row.percent else abs(change.before)
-    if not unit:
-        return f"{change.value:+.3f}"
+    if row.figure == "kl" or not unit:  # A divergence from itself is 0 but for rounding.
+        return f"{change.value:+.3f} [{change.low:+.3f}, {change.high:+.3f}]"
     value, low, high = (100 * part / unit for part in (change.value, change.low, change.high))
     sign = " pts" if row.percent else " %"
     return f"{value:+.1f}{sign} [{low:+.1f}, {high:+.1f}]"

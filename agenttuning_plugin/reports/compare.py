@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dataset_builders.errors import ConfigError
 from evaluators.results.evaluations import read_evaluations
+from evaluators.stats.paired import is_loss
 
 if TYPE_CHECKING:
     from evaluators.stats.paired import Change
@@ -173,7 +174,7 @@ def _compare(name: str, figure: str, first: Row, second: Row) -> Compared | None
 
 def _is_share(figure: str, *records: Mapping[str, Row]) -> bool:
     values = [record["scores"][figure] for each in records for record in each.values()]
-    return figure != "loss" and all(0.0 <= value <= 1.0 for value in values)
+    return not is_loss(figure) and all(0.0 <= value <= 1.0 for value in values)
 
 
 def _why_apart(first: Row, second: Row) -> str:

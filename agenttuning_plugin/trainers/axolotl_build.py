@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +38,15 @@ def build_recipe(out: Path, recipe: Path, processes: int | None = None) -> dict[
         raise ConfigError(f"{out}: exists already, expected a new folder")
     with silenced():
         cfg, tokenizer = read_for_run(recipe)
+        from axolotl.common.const import DEFAULT_DATASET_PREPARED_PATH
     section = section_of(cfg)
     if processes is not None:
         section = section.model_copy(update={"processes": processes})
     with storage_errors(out), scratch_beside(out) as scratch:
         kept = cfg.dataset_prepared_path
         settings = run_settings(cfg, section, Path(kept or scratch / "prepared"))
+        # Where training looks for it: made sources are too expensive for a temporary folder.
+        settings = replace(settings, made=Path(kept or DEFAULT_DATASET_PREPARED_PATH))
         run = TrainingRun(section, tokenizer, settings)
         places: dict[str, str | None] = {MIX: "."}
         if run.packing:

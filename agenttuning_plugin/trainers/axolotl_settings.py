@@ -76,6 +76,7 @@ def run_settings(cfg: Any, section: AgentTuningSection, cache: Path | None) -> R
         cache,
         cfg.sequence_len if cfg.sample_packing else None,
         cfg.sample_packing_group_size or WINDOW,
+        base_model=str(cfg.base_model),
     )
 
 

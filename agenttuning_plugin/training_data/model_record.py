@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -41,6 +42,7 @@ class ModelRecord(TrainerCallback):
         recipe: str = "",
     ) -> None:
         self._content: dict[str, Any] = {}
+        self._began, self._first_step = 0.0, 0
         if not trainer.is_world_process_zero():
             return  # it writes nothing, and need not read the base's files
         # Not when training begins: an evaluation before may change how a CPU stores the weights.
@@ -55,14 +57,25 @@ class ModelRecord(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Write the record."""
+        self._began, self._first_step = time.monotonic(), state.global_step
         if state.is_world_process_zero:
             write_model_record(Path(str(args.output_dir)), self._content)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Write the card; a trainer that writes its own later extends or is followed by ours."""
+        """Write the card; a trainer that writes its own later extends or is followed by ours.
+
+        The record gets the steps and seconds of training; a record without them is of a run that
+        did not end.
+        """
         if state.is_world_process_zero:
+            training = {
+                "steps": state.global_step,
+                "first_step": self._first_step,  # above 0: resumed; the seconds are from there on
+                "seconds": round(time.monotonic() - self._began, 2),  # with evaluations
+            }
+            write_model_record(Path(str(args.output_dir)), {**self._content, "training": training})
             write_run_card(Path(str(args.output_dir)))
 
 

@@ -16,6 +16,7 @@ from agenttuning_plugin.training_data.built_mix import RUN_REPORT, BuiltMix
 from agenttuning_plugin.training_data.callbacks import make_callbacks
 from agenttuning_plugin.training_data.collator import PackedCollator
 from agenttuning_plugin.training_data.encoded_sources import load_encoded, resolve_sources
+from agenttuning_plugin.training_data.made_sources import context_of, make_sources
 from agenttuning_plugin.training_data.packed_dataset import pack_mix
 from agenttuning_plugin.training_data.run_length import steps_of_passes
 from agenttuning_plugin.training_data.settings import RunSettings, plan_of, settings_of
@@ -120,7 +121,8 @@ class TrainingRun(BuiltMix):
             raise ConfigError("max_steps: missing, expected a number of steps")
         plan = plan_of(config, settings)
         check_tokenizer(tokenizer, getattr(tokenizer, "name_or_path", "") or "tokenizer")
-        sources = resolve_sources(config, plan, settings.encoding)
+        read = make_sources(config, context_of(settings, tokenizer))
+        sources = resolve_sources(read, plan, settings.encoding)
         prepared = load_encoded(
             sources, plan, tokenizer, settings.encoding, settings.cache, config.processes
         )

@@ -35,6 +35,9 @@ class RunSettings:
         cache: Folder of encoded sources; none: they are held in memory and not stored.
         packed_length: Tokens of a packed row, or none without packing.
         window: Examples that are packed together.
+        base_model: Folder or hub id of the model that is trained, for sources that it writes;
+            none: the tokenizer's.
+        made: Folder of prepared data that made sources lie in; none: `cache`.
     """
 
     encoding: Encoding
@@ -44,6 +47,8 @@ class RunSettings:
     cache: Path | None
     packed_length: int | None = None
     window: int = WINDOW
+    base_model: str | None = None
+    made: Path | None = None
 
 
 def settings_of(

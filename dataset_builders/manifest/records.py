@@ -15,6 +15,7 @@ from dataset_builders.manifest.surveys import survey_rows
 from dataset_builders.mixing.order import MixOrder
 from dataset_builders.mixing.planning import Plan
 from dataset_builders.sources.loading import ResolvedSource
+from dataset_builders.sources.made import KINDS
 from dataset_builders.sources.row_steps import DEFAULTS
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 """Increased when a manifest's keys, or their meaning, change."""
+
+_LATER: dict[str, Any] = {**DEFAULTS, "min_reward": None, **dict.fromkeys(KINDS)}
+"""Settings of a source that early manifests do not have, by what they are without them."""
 
 SPANS = "spans"
 """Column that an index has here beside `row_index.INDEX`, see `surveys.Survey.spans`."""
@@ -158,10 +162,15 @@ def _side_record(side: Side, sha256: str) -> dict[str, Any]:
         counts = {"records": report.get("read"), "records_kept": report.get("kept")}
         options = _plain(asdict(source.spec))
         del options["path"]  # recorded in `where` instead: a copy elsewhere gives the same stream
-        for name, default in (*DEFAULTS.items(), ("min_reward", None)):
+        for name, default in (
+            *DEFAULTS.items(),
+            ("min_reward", None),
+            *((kind, None) for kind in KINDS),
+        ):
             if options[name] == default:  # As in manifests of before there were these settings.
                 del options[name]
-        facts["sources"].append({**options, "fingerprint": source.fingerprint, **counts})
+        made = {} if source.made is None else {"made": source.made}
+        facts["sources"].append({**options, "fingerprint": source.fingerprint, **made, **counts})
     return facts
 
 

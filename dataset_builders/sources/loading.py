@@ -39,6 +39,7 @@ from dataset_builders.readers.building import (
 from dataset_builders.readers.files import Located, content_fingerprint, locate
 from dataset_builders.readers.records import stem_of
 from dataset_builders.readers.report import SourceReport
+from dataset_builders.sources.made import kind_of, read_provenance
 from dataset_builders.sources.row_steps import (
     changed_settings,
     check_row_steps,
@@ -113,6 +114,11 @@ class ResolvedSource:
         return cls(spec, located(spec))
 
     @cached_property
+    def made(self) -> dict[str, Any] | None:
+        """How the source was made, if it is such a folder; see `made.write_provenance`."""
+        return read_provenance(self.spec.path)
+
+    @cached_property
     def fingerprint(self) -> str:
         """See the function `fingerprint`."""
         spec = self.spec
@@ -132,6 +138,8 @@ class ResolvedSource:
             parts["row_steps"] = steps
         if spec.min_reward is not None:
             parts["min_reward"] = spec.min_reward
+        if self.made is not None:
+            parts["made"] = self.made
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -250,6 +258,11 @@ def located(spec: SourceSpec) -> Located:
         SourceNotFoundError: There is no such source.
         DataError: A file has another format, or a shard of a split is missing.
     """
+    if kind := kind_of(spec):
+        raise ConfigError(
+            f"{kind}: the data are not made yet: a recipe or `TrainingRun` makes them, "
+            f"or `agenttuning {kind.replace('_', '-')} --out DIR` for a source `path: DIR`"
+        )
     data_files = spec.data_files
     if not data_files and not Path(spec.path).expanduser().exists():
         data_files = default_data_files(spec.path)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, WrapValidator
+from pydantic import BeforeValidator, Field, WrapValidator, model_validator
+from pydantic_core import ArgsKwargs
 
 from dataset_builders.cleaning.agent_faults import Step
 from dataset_builders.cleaning.steps import Cleaning, validate_steps
 from dataset_builders.row_options import RowSplit
 from dataset_builders.settings import settings
+from dataset_builders.sources.made import SelfReplay, with_placeholder
 
 Format = Literal[
     "agentinstruct",
@@ -106,6 +108,20 @@ class SourceSpec:
         description="Assistant turns before a trained turn that its row keeps after the opening; "
         "default: all.",
     )
+    self_replay: SelfReplay | None = Field(
+        default=None,
+        description="Instead of `path`: the base model's own answers to the prompts of a chat "
+        "source, made before training.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _path_or_recipe(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            return with_placeholder(values)
+        if isinstance(values, ArgsKwargs) and not values.args:
+            return ArgsKwargs((), with_placeholder(values.kwargs or {}))
+        return values
 
     @property
     def label(self) -> str:

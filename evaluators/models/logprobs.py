@@ -46,3 +46,27 @@ def token_scores(output: Any, batch: Any, lengths: Sequence[int]) -> list[TokenS
         )
         for number, length in enumerate(lengths)
     ]
+
+
+def divergence_sums(output: Any, reference: Any, counted: Sequence[Sequence[bool]]) -> list[float]:
+    """Return the sum of KL(reference || model) over the counted positions of each row, in nats.
+
+    Args:
+        output: The model's, with logits (B, T, V).
+        reference: The reference model's, likewise.
+        counted: (T - 1,) of each row: whether the prediction of the token after it counts.
+    """
+    import torch
+
+    sums: list[float] = []
+    for number, positions in enumerate(counted):
+        # From the end, see `token_scores`; rows are padded on the right, to the longest.
+        width = reference.logits.shape[1]
+        mine = output.logits[number, -width:][: len(positions)]
+        chosen = torch.tensor(positions, device=mine.device)
+        model = torch.log_softmax(mine[chosen].float(), dim=-1)
+        base = torch.log_softmax(
+            reference.logits[number, : len(positions)].to(mine.device)[chosen].float(), dim=-1
+        )
+        sums.append(float((base.exp() * (base - model)).sum(dtype=torch.float64)))
+    return sums

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from evaluators.models.batching import reading_batches, writing_batches
 from evaluators.models.interface import Decoding
-from evaluators.models.logprobs import TokenScores, token_scores
+from evaluators.models.logprobs import TokenScores, divergence_sums, token_scores
 from evaluators.models.model_info import UNSAID_CONTEXT, end_ids, num_positions, vocabulary_size
 
 if TYPE_CHECKING:
@@ -146,6 +146,40 @@ class TokenModel:
 
         self._run(read())
         return [scores for scores in found if scores is not None]
+
+    def divergence(
+        self,
+        rows: Sequence[Sequence[int]],
+        counted: Sequence[Sequence[bool]],
+        reference: Callable[..., Any],
+    ) -> list[float]:
+        """Return the sum of KL(reference || model) over counted positions of each row, in nats.
+
+        Args:
+            rows: Token ids, at least two each.
+            counted: (T - 1,) of each row: whether the prediction of the token after it counts.
+            reference: Forward pass of the reference model, with the same vocabulary.
+
+        Raises:
+            ConfigError: A row has a token id outside of the model's vocabulary.
+        """
+        from evaluators.models.generation import check_prompts
+
+        check_prompts(rows, vocabulary_size(self._model))
+        found = [0.0] * len(rows)
+
+        def read() -> Work[None]:
+            apart = self._engine().support.apart
+            for chosen in reading_batches([len(row) for row in rows], apart):
+                batch, mask = self._padded([rows[row] for row in chosen])
+                inputs = {"input_ids": batch, "attention_mask": mask, "use_cache": False}
+                output = yield inputs
+                sums = divergence_sums(output, reference(**inputs), [counted[r] for r in chosen])
+                for row, value in zip(chosen, sums, strict=True):
+                    found[row] = value
+
+        self._run(read())
+        return found
 
     def _forward(self, **arguments: Any) -> Any:
         """Call the model: the only place that does."""

@@ -19,8 +19,8 @@ Floats = npt.NDArray[np.float64]
 
 
 def is_loss(score: str) -> bool:
-    """Whether a score is a loss, such as "loss" or "loss_os": lower is better."""
-    return score == "loss" or score.startswith("loss_")
+    """Whether lower is better: a loss such as "loss" or "loss_os", or a divergence, "kl"."""
+    return score in ("loss", "kl") or score.startswith(("loss_", "kl_"))
 
 
 _FLIPS = 20_000

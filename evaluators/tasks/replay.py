@@ -70,6 +70,9 @@ class ReplayEvaluator(Evaluator):
     action is not reproduced; 1 where all are) and `turn_logprob` (mean log-likelihood of a
     trained token, thoughts included).
 
+    Where the trajectories are of several tasks, `action_match_TASK` and `turn_logprob_TASK` of each
+    are figures too.
+
     The action of a turn that calls tools is its calls, as the chat template writes them; a turn
     without calls in such a trajectory is an action as a whole. Its `parsable` says that each call
     in the greedy tokens can be read, and that there is one where the expert calls a tool.
@@ -110,6 +113,7 @@ class ReplayEvaluator(Evaluator):
         chosen = fixed_order(named)[:limit]
         self._conversations = {item: named[item] for item in chosen}
         self._max_length = max_length
+        self._by_task = len({each.task for each in self._conversations.values()}) > 1
 
     def items(self) -> tuple[str, ...]:
         """Return the ids of the trajectories."""
@@ -152,7 +156,8 @@ class ReplayEvaluator(Evaluator):
                     turns = reader.turns_with_tools(row, score, calls.spelling, talk.tools)
                 else:
                     turns = reader.turns(row, score, self._reader_of(talk.task))
-                finished(_record(item, turns, row, score))
+                record = _record(item, turns, row, score)
+                finished(_with_task(record, talk.task) if self._by_task and talk.task else record)
 
     def _reader_of(self, task: str) -> Callable[[str], bool] | None:
         own = self._environments.get(task)
@@ -191,6 +196,17 @@ def _record(item: str, turns: list[ReplayedTurn], row: TokenRow, score: TokenSco
     if parsable:
         scores["parsable"] = sum(parsable) / len(parsable)
     return {"item": item, "scores": scores, "error": "", "rounds": len(turns)}
+
+
+def _with_task(record: Record, task: str) -> Record:
+    """Repeat the main figures under the name of the task."""
+    scores = dict(record["scores"])
+    scores |= {
+        f"{name}_{task}": scores[name]
+        for name in ("action_match", "turn_logprob")
+        if name in scores
+    }
+    return {**record, "scores": scores}
 
 
 @cache

@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("trl", reason="pip install 'agenttuning-plugin[trl]'")
 
 from agenttuning_plugin import AgentTuningConfig, TrainingRun, sft_defaults
+from agenttuning_plugin.reports.model_record import read_model_record
 from agenttuning_plugin.training_data.collator import PackedCollator
 from dataset_builders.errors import ConfigError, SourceNotFoundError
 from dataset_builders.manifest.records import Batch
@@ -96,6 +97,9 @@ def test_a_run_trains_measures_and_leaves_its_files(make: Make, packing: bool) -
     report = json.loads((folder / "agenttuning_report.json").read_text("utf-8"))
     assert report["mix"] == run.report["mix"]
     assert len(run.train_dataset) == run.steps * 4
+    training = read_model_record(folder)["training"]
+    assert (training["steps"], training["first_step"]) == (3, 0)
+    assert training["seconds"] > 0
 
 
 def shuffled(run: TrainingRun, given: dict[str, Any]) -> None:

@@ -223,3 +223,22 @@ def test_ranks_read_a_share_each(subject: EvalTarget, trajectories: list[Convers
         found: list[Any] = []
         evaluator.measure(subject, evaluator.items()[1::2], found.append)
     assert [record["item"] for record in found] == list(evaluator.items()[1::2])
+
+
+def test_several_tasks_have_figures_of_their_own(
+    subject: EvalTarget, trajectories: list[Conversation]
+) -> None:
+    """The mean over a task's trajectories is its figure; one task alone repeats nothing."""
+    mixed = [
+        replace(each, task="os" if number < 2 else "database")
+        for number, each in enumerate(trajectories)
+    ]
+    result = run_evaluator(ReplayEvaluator(mixed, name="panel"), subject)
+    apart = run_evaluator(ReplayEvaluator(mixed[:2]), subject)
+    assert result.evaluator == "panel"
+    assert set(apart.metrics) < set(result.metrics)
+    for name in ("action_match", "turn_logprob"):
+        assert result.metrics[f"{name}_os"].n == 2
+        assert result.metrics[f"{name}_database"].n == len(trajectories) - 2
+        assert result.metrics[f"{name}_os"].value == pytest.approx(apart.metrics[name].value)
+        assert f"{name}_os" not in apart.metrics

@@ -1,0 +1,65 @@
+"""Lines of progress of a sweep, with the time that is left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from agenttuning_plugin.sweeps.plan import Arm
+from agenttuning_plugin.sweeps.state import LOG_FILE
+
+
+class Progress:
+    """Says what begins and ends, and estimates the end from the arms that have finished.
+
+    Args:
+        total: Arms of the sweep.
+        finished: Arms that were finished before.
+        jobs: Arms at a time.
+        say: Called with each line.
+    """
+
+    def __init__(self, total: int, finished: int, jobs: int, say: Callable[[str], None]) -> None:
+        self._total, self._done, self._jobs, self._say = total, finished, jobs, say
+        self._seconds: list[float] = []
+        if finished:
+            say(f"{finished} of {total} arms are finished already")
+
+    def started(self, arm: Arm, gpu: str | None) -> None:
+        """Say that an arm begins."""
+        where = f" on GPU {gpu}" if gpu is not None else ""
+        self._say(f"{arm.name}: training{where}; log: {arm.folder / LOG_FILE}")
+
+    def finished(self, arm: Arm, seconds: float) -> None:
+        """Say that an arm has finished, and when the others will have."""
+        self._done += 1
+        self._seconds.append(seconds)
+        self._say(f"{arm.name}: finished in {spell(seconds)}; {self._state()}")
+
+    def failed(self, arm: Arm, status: int) -> None:
+        """Say that an arm has failed."""
+        self._done += 1
+        self._say(
+            f"{arm.name}: failed with exit status {status}; log: {arm.folder / LOG_FILE}; "
+            f"{self._state()}"
+        )
+
+    def busy(self, arm: Arm) -> None:
+        """Say that another process trains an arm."""
+        self._say(f"{arm.name}: another process trains it; waiting")
+
+    def _state(self) -> str:
+        state = f"{self._done} of {self._total} done"
+        left = self._total - self._done
+        if not left or not self._seconds:
+            return state
+        seconds = sum(self._seconds) / len(self._seconds) * -(-left // self._jobs)
+        end = time.strftime("%H:%M", time.localtime(time.time() + seconds))
+        return f"{state}, about {spell(seconds)} left (until {end})"
+
+
+def spell(seconds: float) -> str:
+    """Return a duration, such as "3 min" or "2.5 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

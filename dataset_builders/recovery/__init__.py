@@ -1,0 +1,1 @@
+"""Recovery splices: failed beginnings of episodes, continued until the task is solved."""

@@ -1,0 +1,1 @@
+"""Self-generated replay: a model's own answers to the user turns of a chat source."""
