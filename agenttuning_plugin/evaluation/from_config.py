@@ -87,7 +87,8 @@ def schedule_of(config: Config, evaluator: Evaluator, policy: EvaluationPolicy) 
     """Return an evaluator's schedule."""
     when = {name: getattr(config, name) for name in Cadence.model_fields}
     limit = config.limit if isinstance(config, BenchmarkConfig) else None
-    return policy.scheduled(Schedule(evaluator, limit=limit, **when))
+    settings = config.model_dump_json(exclude=set(Cadence.model_fields))
+    return policy.scheduled(Schedule(evaluator, limit=limit, settings=settings, **when))
 
 
 def unavailable(config: Config, error: Exception) -> EvalResult:

@@ -19,6 +19,9 @@ from dataset_builders.errors import ConfigError
 PREPARED = "prepared"
 """Folder of encoded sources, which all arms share."""
 
+BASE = "base"
+"""Folder with the evaluation of the base, step 0, which all arms share."""
+
 _SET_HERE = {"output_dir": "each arm has its own folder", "seed": "use the option or key `seeds`"}
 
 
@@ -122,9 +125,19 @@ def _arm(
         for key, value in changes.items():
             set_key(made, key, copy.deepcopy(value))
         made |= {"output_dir": str(out / name), "seed": seed}
+        _share_base(made, out)
         checked = copy.deepcopy(made)
         apply_overrides(checked)
         check_recipe(checked)
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from None
     return Arm(name, out / name, seed, dict(values), group, made)
+
+
+def _share_base(recipe: dict[str, Any], out: Path) -> None:
+    """Let the arms share their evaluation at step 0, unless the recipe says where."""
+    section = recipe.get(SECTION)
+    if isinstance(section, dict) and section.get("evaluators"):
+        given = section.get("evaluation") or {}
+        if isinstance(given, dict):  # Another type is an error of the recipe, found later.
+            section["evaluation"] = {"shared_base": str(out / BASE), **given}

@@ -30,7 +30,7 @@ REPLACED = "replaced"
 """Folder of the sweep for unfinished arms that were begun with another recipe."""
 
 # Where an arm writes: the folder of a sweep can be moved.
-_PLACES = ("output_dir", "dataset_prepared_path")
+_PLACES = ("output_dir", "dataset_prepared_path", "agenttuning.evaluation.shared_base")
 _PACKAGES = ("agenttuning-plugin", "axolotl", "transformers", "trl", "peft", "torch")
 
 
@@ -222,8 +222,15 @@ def read_sweep(out: Path) -> dict[str, Any]:
 
 def _content(recipe: Mapping[str, Any]) -> dict[str, Any]:
     # As YAML gives it back, so that a tuple or a date equals its copy on disk.
-    kept = {key: value for key, value in recipe.items() if key not in _PLACES}
-    return dict(json.loads(json.dumps(kept, default=str)))
+    kept = dict(json.loads(json.dumps(recipe, default=str)))
+    for place in _PLACES:
+        *parents, last = place.split(".")
+        inner: Any = kept
+        for name in parents:
+            inner = inner.get(name) if isinstance(inner, dict) else None
+        if isinstance(inner, dict):
+            inner.pop(last, None)
+    return kept
 
 
 def _differences(before: Any, after: Any, place: str) -> Iterator[str]:

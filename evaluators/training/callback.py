@@ -27,6 +27,7 @@ from evaluators.training.callback_order import LastStepCallback, go_last, report
 from evaluators.training.floors import BEST_KEY, BestStep
 from evaluators.training.schedule import EvaluationPolicy, Schedule, check_policy
 from evaluators.training.scheduled_run import NO_TIME, Plan, ScheduledRun, StepResults, failed
+from evaluators.training.shared_base import SharedBase, shared_base
 from evaluators.training.step_time import estimate_step_seconds
 from evaluators.training.time_budget import TimeBudget
 from evaluators.training.trainer_log import log_figures
@@ -208,7 +209,8 @@ class EvaluatorCallback(LastStepCallback):
     def _measure(self, moment: ScheduledRun, schedule: Schedule, plan: Plan) -> EvalResult:
         evaluator = schedule.evaluator
         try:
-            result = moment.measure(evaluator, schedule.limit, self._budget, plan)
+            shared = None if moment.step else self._shared(moment, schedule)
+            result = moment.measure(evaluator, schedule.limit, self._budget, plan, shared)
         except ClusterError:
             raise  # Another process is lost, and so is the run.
         except Exception as error:
@@ -221,6 +223,10 @@ class EvaluatorCallback(LastStepCallback):
                 raise EvaluatorError(f"{evaluator.name}: {result.error}")
             LOG.warning("evaluator %s measured nothing: %s", evaluator.name, result.error)
         return result
+
+    def _shared(self, moment: ScheduledRun, schedule: Schedule) -> SharedBase | None:
+        folder, limit = self._policy.shared_base, schedule.limit
+        return shared_base(folder, schedule.settings, schedule.evaluator, limit, moment.subject)
 
     def _look(self, names: set[str], state: TrainerState, control: TrainerControl) -> None:
         """Apply the rules to the results of a step, including these new ones."""

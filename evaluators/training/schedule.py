@@ -34,7 +34,8 @@ class Schedule(Cadence):
     Args:
         evaluator: What runs.
         when: `every`, `at_start` and `at_end`, see `Cadence`, and `limit`: the maximum number of
-            items, the first ones; all by default.
+            items, the first ones; all by default. `settings` identifies what the evaluator was
+            made from: only then can runs share its step 0.
 
     Raises:
         ConfigError: One of them is unknown or out of range.
@@ -42,6 +43,7 @@ class Schedule(Cadence):
 
     evaluator: SkipValidation[Evaluator]
     limit: int | None = None
+    settings: str = ""
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
@@ -109,6 +111,11 @@ class EvaluationPolicy:
         gt=0,
         description="Heartbeat timeout in seconds: a process of a distributed run that is silent "
         "for longer ends the run, with a line that names it and the evaluator.",
+    )
+    shared_base: str | None = Field(
+        default=None,
+        description="Folder in which runs of the same base share their evaluation at step 0, so "
+        "that it is measured once; `agenttuning sweep` sets it.",
     )
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import TypeVar
@@ -16,6 +17,7 @@ from evaluators.results.evaluations import transcript_path
 from evaluators.results.resume import open_journal
 from evaluators.results.transcripts import Journal
 from evaluators.runner import run_evaluator
+from evaluators.training.shared_base import SharedBase, measure_once
 from evaluators.training.time_budget import BudgetPlan, TimeBudget
 
 LOG = logging.getLogger(__name__)
@@ -50,10 +52,37 @@ class ScheduledRun:
     shows: bool
 
     def measure(
-        self, evaluator: Evaluator, limit: int | None, budget: TimeBudget | None, plan: Plan
+        self,
+        evaluator: Evaluator,
+        limit: int | None,
+        budget: TimeBudget | None,
+        plan: Plan,
+        shared: SharedBase | None = None,
     ) -> EvalResult:
-        """Run an evaluator on as many items as the budget allows."""
+        """Run an evaluator on as many items as the budget allows.
+
+        Args:
+            evaluator: The evaluator.
+            limit: Maximum number of items.
+            budget: Time that evaluation may take; none: any.
+            plan: All evaluators, for the budget.
+            shared: Where its records at step 0 are shared with other runs, if they are.
+        """
         heading = self._together(lambda: self._heading(evaluator))
+        if shared is not None:
+            path = transcript_path(self.folder, evaluator.name, self.step)
+            measure = partial(self._measure, evaluator, limit, budget, plan, heading)
+            return measure_once(shared, path, heading, self.subject, measure)
+        return self._measure(evaluator, limit, budget, plan, heading)
+
+    def _measure(
+        self,
+        evaluator: Evaluator,
+        limit: int | None,
+        budget: TimeBudget | None,
+        plan: Plan,
+        heading: Heading,
+    ) -> EvalResult:
         if budget is None:
             return self._run(evaluator, limit, heading)[0]
         planned = {name: _planned(*each) for name, each in plan.items()}
