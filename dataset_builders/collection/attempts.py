@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 from collections.abc import Iterator
@@ -89,6 +90,19 @@ class StoredCollection:
         with closing(_opened(self.path)) as database:
             for place, attempt, text in database.execute(query):
                 yield StoredAttempt(place, attempt, read_trajectory(text))
+
+    def digest(self) -> str:
+        """Return a SHA-256 of the settings and of all finished attempts, in hexadecimal."""
+        found = hashlib.sha256(json.dumps([self.min_reward, self.filters]).encode())
+        with closing(_opened(self.path)) as database:
+            for query in (
+                "SELECT name, value FROM settings ORDER BY name",
+                "SELECT task_id, place FROM tasks ORDER BY place",
+                "SELECT task_id, attempt, trajectory FROM attempts ORDER BY task_id, attempt",
+            ):
+                for row in database.execute(query):
+                    found.update(json.dumps(row).encode())
+        return found.hexdigest()
 
     def conversation(self, stored: StoredAttempt) -> Conversation:
         """Return an attempt as a conversation, named as its row in the collection's data.

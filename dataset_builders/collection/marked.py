@@ -7,7 +7,6 @@ follows, and uses the text of correct ones at inference. The texts here are our 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
@@ -19,10 +18,9 @@ from dataset_builders.collection.attempts import (
     StoredCollection,
     stored_collections,
 )
-from dataset_builders.conversation import Conversation, to_row
+from dataset_builders.conversation import Conversation
 from dataset_builders.environments.prompts import with_suffix
 from dataset_builders.errors import ConfigError, DataError
-from dataset_builders.storage import replace_text
 
 REPEATED = "repeated"
 """Failed attempts with the same messages as an earlier one."""
@@ -66,21 +64,20 @@ class MarkedReport(NamedTuple):
         return {"solved": self.solved, "failed": self.failed, "left_out": counts}
 
 
-def write_marked(
-    folder: Path, out: Path, markers: Markers, tasks: Collection[str] = ()
-) -> dict[str, MarkedReport]:
-    """Write the attempts of a collection's folder as conversations with their outcome marked.
+def read_marked(
+    folder: Path, markers: Markers, tasks: Collection[str] = ()
+) -> tuple[list[Conversation], dict[str, MarkedReport]]:
+    """Read the attempts of a collection's folder as conversations with their outcome marked.
 
-    Row ids are those of the collection's data; those of failed attempts end in "_failed_N".
+    Ids are those of the collection's data; those of failed attempts end in "_failed_N".
 
     Args:
         folder: Folder of the collection.
-        out: JSON Lines file in the `messages` format to write.
         markers: The texts and the bound.
         tasks: Tasks to take, such as "db"; all if empty.
 
     Returns:
-        The counts by task.
+        The conversations, and the counts by task.
 
     Raises:
         SourceNotFoundError: The folder has no collection.
@@ -92,7 +89,7 @@ def write_marked(
         known = ", ".join(found)
         raise ConfigError(f"{folder}: splits: found {unknown[0]!r}, expected any of {known}")
     reports: dict[str, MarkedReport] = {}
-    lines: list[str] = []
+    conversations: list[Conversation] = []
     for task, collection in found.items():
         if tasks and task not in tasks:
             continue
@@ -102,14 +99,8 @@ def write_marked(
                 "outcome of their own; name the other tasks in `splits`"
             )
         chosen, reports[task] = _chosen(collection, markers)
-        rows = (
-            to_row(c, tool_calls=True, names=True, tools=True, model=True, reward=True)
-            for c in marked_conversations(collection, markers, chosen)
-        )
-        lines += [json.dumps(row) + "\n" for row in rows]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    replace_text(out, "".join(lines))
-    return reports
+        conversations += marked_conversations(collection, markers, chosen)
+    return conversations, reports
 
 
 def marked_conversations(

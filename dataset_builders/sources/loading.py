@@ -39,7 +39,7 @@ from dataset_builders.readers.building import (
 from dataset_builders.readers.files import Located, content_fingerprint, locate
 from dataset_builders.readers.records import stem_of
 from dataset_builders.readers.report import SourceReport
-from dataset_builders.sources.made import kind_of, read_provenance
+from dataset_builders.sources.made import PREPARED, kind_of, read_provenance
 from dataset_builders.sources.row_steps import (
     changed_settings,
     check_row_steps,
@@ -258,7 +258,12 @@ def located(spec: SourceSpec) -> Located:
         SourceNotFoundError: There is no such source.
         DataError: A file has another format, or a shard of a split is missing.
     """
-    if kind := kind_of(spec):
+    if (kind := kind_of(spec)) == PREPARED:
+        raise ConfigError(
+            f"{spec.label}: failed: marked, train_on: state_changing and judge: the data are not "
+            "prepared yet: a recipe, `TrainingRun` or `agenttuning build` does that"
+        )
+    if kind:
         raise ConfigError(
             f"{kind}: the data are not made yet: a recipe or `TrainingRun` makes them, "
             f"or `agenttuning {kind.replace('_', '-')} --out DIR` for a source `path: DIR`"

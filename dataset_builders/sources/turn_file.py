@@ -20,6 +20,11 @@ PLACE = "made/turns.jsonl"
 """The file, within the folder of the source."""
 
 
+def has_turn_file(path: str) -> bool:
+    """Whether a source is a folder with such a file."""
+    return bool(path) and (Path(path).expanduser() / PLACE).is_file()
+
+
 def messages_digest(conversation: Conversation) -> str:
     """Return a digest of what a conversation says: roles, contents and calls."""
     content = [

@@ -49,7 +49,7 @@ SELECTORS: dict[str, Selector] = {
 
 STATE_CHANGING = "state_changing"
 JUDGE = "judge"
-PREPARED = (STATE_CHANGING, JUDGE)
+BEFOREHAND = (STATE_CHANGING, JUDGE)
 """Selectors that need more than the conversation: their choice is made once, before the data are
 read, and lies in the folder of the prepared source (`turn_file`)."""
 
@@ -66,17 +66,16 @@ def find_selector(name: str, path: str = "") -> Selector:
     """
     if name in SELECTORS:
         return SELECTORS[name]
-    if name in PREPARED:
-        file = Path(path).expanduser() / turn_file.PLACE
-        if path and file.is_file():
-            return turn_file.TurnFile(file)
+    if name in BEFOREHAND:
+        if turn_file.has_turn_file(path):
+            return turn_file.TurnFile(Path(path).expanduser() / turn_file.PLACE)
         raise ConfigError(
             f"{path}: train_on: {name}: found data that are read without being prepared, expected "
             "a recipe, `agenttuning build` or a TrainingRun, which do that first"
         )
     if not is_reference(name):
         raise ConfigError(
-            f"train_on: found {name!r}, expected {', '.join((*SELECTORS, *PREPARED))}, "
+            f"train_on: found {name!r}, expected {', '.join((*SELECTORS, *BEFOREHAND))}, "
             "module:function or ./file.py:function"
         )
     return load_function(name, "train_on")
@@ -88,7 +87,7 @@ def selector_digest(name: str) -> str:
     Raises:
         ConfigError: There is no such selector.
     """
-    if name in SELECTORS or name in PREPARED:  # What was prepared has a fingerprint of its own.
+    if name in SELECTORS or name in BEFOREHAND:  # What was prepared has a fingerprint of its own.
         return name
     return f"{name.rpartition(':')[2]}:{source_digest(find_selector(name))}"
 

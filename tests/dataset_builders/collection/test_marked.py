@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dataset_builders.collection.attempts import stored_collections
-from dataset_builders.collection.marked import Markers, write_marked
+from dataset_builders.collection.marked import Markers, read_marked
 from dataset_builders.conversation import Conversation
 from dataset_builders.errors import ConfigError, DataError, SourceNotFoundError
 from dataset_builders.sources.inputs import resolve_source
@@ -39,17 +39,14 @@ def test_outcomes_of_all_attempts(noisy: Path) -> None:
     ]
 
 
-def test_failed_attempts_are_rows_with_their_outcome_in_the_prompt(
-    noisy: Path, tmp_path: Path
-) -> None:
-    reports = write_marked(noisy, tmp_path / "marked.jsonl", MARKERS)
+def test_failed_attempts_are_rows_with_their_outcome_in_the_prompt(noisy: Path) -> None:
+    rows, reports = read_marked(noisy, MARKERS)
     # The second attempt at three tasks was the same as the first.
     assert reports["db"].to_dict() == {
         "solved": 10,
         "failed": 6,
         "left_out": {"broken: cut_turns": 6, "repeated": 3},
     }
-    rows = loaded(tmp_path / "marked.jsonl")
     kept = loaded(noisy)
     solved = [row for row in rows if not row.id.count("failed")]
     assert [row.id for row in solved] == [row.id for row in kept]
@@ -64,24 +61,22 @@ def test_failed_attempts_are_rows_with_their_outcome_in_the_prompt(
     assert all(row.messages[-1].content.endswith('["nothing of it"]') for row in failed)
 
 
-def test_the_share_of_failed_rows_is_bounded_and_spread_over_the_tasks(
-    noisy: Path, tmp_path: Path
-) -> None:
-    markers = Markers("", "Get it wrong.", 0.2)
-    reports = write_marked(noisy, tmp_path / "marked.jsonl", markers, ["db"])
+def test_the_share_of_failed_rows_is_bounded_and_spread_over_the_tasks(noisy: Path) -> None:
+    markers = Markers("Get it right.", "Get it wrong.", 0.2)
+    rows, reports = read_marked(noisy, markers, ["db"])
     assert (reports["db"].solved, reports["db"].failed) == (10, 2)
     assert reports["db"].left_out["over_limit"] == 4
-    failed = [row.id for row in loaded(tmp_path / "marked.jsonl") if "failed" in row.id]
+    failed = [row.id for row in rows if "failed" in row.id]
     assert failed == ["db_1_failed_0", "db_6_failed_0"]
 
 
-def test_a_collection_of_an_earlier_version(tmp_path: Path) -> None:
-    reports = write_marked(SAVED / "collected", tmp_path / "marked.jsonl", MARKERS)
+def test_a_collection_of_an_earlier_version() -> None:
+    rows, reports = read_marked(SAVED / "collected", MARKERS)
     assert reports["db"] == (3, 0, Counter())
-    assert [row.id for row in loaded(tmp_path / "marked.jsonl")] == ["db_0", "db_1", "db_2"]
+    assert [row.id for row in rows] == ["db_0", "db_1", "db_2"]
     # It was interrupted: three tasks have failed, none is solved, three are open.
     with pytest.raises(DataError, match="found no solved task among 3 failed ones"):
-        write_marked(SAVED / "interrupted", tmp_path / "marked.jsonl", MARKERS)
+        read_marked(SAVED / "interrupted", MARKERS)
 
 
 def test_a_running_collection_can_be_read(noisy: Path, tmp_path: Path) -> None:
@@ -99,14 +94,14 @@ def test_a_running_collection_can_be_read(noisy: Path, tmp_path: Path) -> None:
 
 def test_what_cannot_be_marked(noisy: Path, tmp_path: Path) -> None:
     with pytest.raises(SourceNotFoundError, match=r"found no collection/\*.sqlite"):
-        write_marked(tmp_path, tmp_path / "marked.jsonl", MARKERS)
+        read_marked(tmp_path, MARKERS)
     with pytest.raises(ConfigError, match="splits: found 'os', expected any of db"):
-        write_marked(noisy, tmp_path / "marked.jsonl", MARKERS, ["os"])
+        read_marked(noisy, MARKERS, ["os"])
     (tmp_path / "collection").mkdir()
     (tmp_path / "collection/database.sqlite").write_bytes(b"no database" * 100)
     with pytest.raises(DataError, match="not a collection's database"):
-        write_marked(tmp_path, tmp_path / "marked.jsonl", MARKERS)
+        read_marked(tmp_path, MARKERS)
     shutil.copy(noisy / "collection/database.sqlite", tmp_path / "collection/mind2web.sqlite")
     (tmp_path / "collection/database.sqlite").unlink()
     with pytest.raises(ConfigError, match="found mind2web, whose rows are single turns"):
-        write_marked(tmp_path, tmp_path / "marked.jsonl", MARKERS)
+        read_marked(tmp_path, MARKERS)

@@ -14,7 +14,7 @@ import pytest
 from dataset_builders.collection.attempts import stored_collections
 from dataset_builders.collection.collector import run
 from dataset_builders.collection.engine import RolloutConfig
-from dataset_builders.collection.marked import Markers, write_marked
+from dataset_builders.collection.marked import Markers, read_marked
 from dataset_builders.collection.settings import CollectConfig
 from dataset_builders.collection.state_changes import changed_turns, collection_of
 from dataset_builders.conversation import Conversation
@@ -37,9 +37,9 @@ def loaded(path: Path) -> list[Conversation]:
     return list(load_source(resolve_source(str(path))).conversations)
 
 
-def chosen(folder: Path, path: Path | None = None) -> tuple[dict[str, list[int]], Counter[str]]:
+def chosen(folder: Path) -> tuple[dict[str, list[int]], Counter[str]]:
     counts: Counter[str] = Counter()
-    found = changed_turns(folder, loaded(path or folder), counts)
+    found = changed_turns(folder, loaded(folder), counts)
     return {conversation.id: turns for conversation, turns in found}, counts
 
 
@@ -76,8 +76,9 @@ def test_playing_again_finds_what_was_recorded(noisy: Path, tmp_path: Path) -> N
     assert counts == {"replayed": 10}
     assert turns == chosen(noisy)[0]
     # Failed attempts of `failed: marked` too, several at one task.
-    write_marked(old, tmp_path / "marked.jsonl", Markers("A", "B", 0.5))
-    with_failed, counts = chosen(old, tmp_path / "marked.jsonl")
+    rows, _ = read_marked(old, Markers("A", "B", 0.5))
+    counts.clear()
+    with_failed = {each.id: turns for each, turns in changed_turns(old, rows, counts)}
     assert counts == {"replayed": 16}
     assert turns.items() < with_failed.items()
     assert {name: n for name, n in with_failed.items() if "failed" in name}.values()
