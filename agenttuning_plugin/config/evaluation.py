@@ -103,9 +103,8 @@ class HeldOutChatConfig(Cadence):
 
     @model_validator(mode="after")
     def _limits_need_data(self) -> HeldOutChatConfig:
-        given = self.model_fields_set & {"limit", "max_length"}
-        if self.data is None and given:
-            raise ConfigError(f"{min(given)}: found without data, expected both or none")
+        if self.data is None and self.limit is not None:
+            raise ConfigError("limit: found without data, expected both or none")
         return self
 
     @property

@@ -170,11 +170,13 @@ class AgentTuningSection(StrictModel):
             raise ValueError(
                 "evaluators: agent_loss needs an agent source and an agent_holdout of at least 1"
             )
-        measures_loss = any(e.type == "general_loss" for e in self.evaluators)
-        if measures_loss and not (self.general and self.holdout):
-            raise ValueError(
-                "evaluators: general_loss needs a general source and a holdout of at least 1"
-            )
+        for each in self.evaluators:
+            measures_holdout = getattr(each, "measures_holdout", False)
+            if measures_holdout and not (self.general and self.holdout):
+                raise ValueError(
+                    f"evaluators: {each.type} needs a general source and a holdout of at least 1, "
+                    "or chat of its own as data"
+                )
         return self
 
     def sides_read(self) -> list[str]:

@@ -22,6 +22,7 @@ from agenttuning_plugin.reports.model_card import write_run_card
 from agenttuning_plugin.trainers.axolotl_adapter import drawn_weights, restore_weights
 from agenttuning_plugin.trainers.axolotl_keys import unknown_keys, unknown_nested_keys
 from agenttuning_plugin.trainers.axolotl_settings import (
+    cpu_arguments,
     fill_in,
     is_filled_in,
     run_settings,
@@ -130,8 +131,11 @@ class AgentTuningPlugin(BasePlugin):  # type: ignore[misc]  # axolotl is untyped
         self._joins_rows = needs_joined_rows(model)
 
     def get_training_args(self, cfg: Any) -> dict[str, Any]:
-        """Disable Axolotl's own packer: rows are already packed, in the mix's order."""
-        return dict(AXOLOTL_ARGUMENTS) if uses_plugin(cfg) and cfg.sample_packing else {}
+        """Disable Axolotl's own packer, as rows are already packed, and allow bf16 on a CPU."""
+        if not uses_plugin(cfg):
+            return {}
+        arguments: dict[str, Any] = dict(AXOLOTL_ARGUMENTS) if cfg.sample_packing else {}
+        return arguments | cpu_arguments(cfg)
 
     def get_collator_cls_and_kwargs(
         self, cfg: Any, is_eval: bool = False

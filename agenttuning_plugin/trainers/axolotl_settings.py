@@ -95,3 +95,17 @@ def batch_of(cfg: Any) -> Batch:
         accumulation=cfg.gradient_accumulation_steps,
         world=max(1, (cfg.batch_size or each) // each),  # none where a Ray worker sets it
     )
+
+
+def cpu_arguments(cfg: Any) -> dict[str, Any]:
+    """Return the training arguments that bf16 needs on a machine without an accelerator.
+
+    transformers refuses `bf16` without a GPU unless `use_cpu` is set, for which Axolotl has no
+    key. CPUs with AVX512-BF16 or AMX multiply bfloat16 matrices about four times faster than
+    float32; on others it is slower.
+    """
+    import torch
+
+    if torch.accelerator.is_available() or not (cfg.bf16 or cfg.bfloat16):
+        return {}
+    return {"use_cpu": True}

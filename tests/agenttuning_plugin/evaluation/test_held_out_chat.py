@@ -28,11 +28,14 @@ def chat(tmp_path: Path) -> Path:
 
 def section(*evaluators: dict[str, object]) -> AgentTuningSection:
     return AgentTuningSection.model_validate(
-        {"agent": "a", "general": "b", "evaluators": list(evaluators)}
+        {"agent": "a", "general": "b", "holdout": 64, "evaluators": list(evaluators)}
     )
 
 
 def test_two_losses_on_two_files_and_a_divergence(chat: Path) -> None:
+    only_files = {"agent": "a", "general": "b", "holdout": 0}
+    one = {"type": "general_loss", "data": str(chat)}
+    assert AgentTuningSection.model_validate({**only_files, "evaluators": [one]}).evaluators
     made, lacking = schedules(
         section(
             {"type": "general_loss", "data": str(chat), "limit": 3},
@@ -56,6 +59,10 @@ def test_names_are_unique_and_limits_need_a_file(chat: Path) -> None:
         section(one, one)
     with pytest.raises(ValidationError, match="limit: found without data"):
         section({"type": "general_kl", "limit": 3})
+    with pytest.raises(ValidationError, match="general_kl needs a general source and a holdout"):
+        AgentTuningSection.model_validate(
+            {"agent": "a", "general": "b", "holdout": 0, "evaluators": [{"type": "general_kl"}]}
+        )
     with pytest.raises(ValidationError, match="name"):
         section({**one, "name": "two words"})
 

@@ -141,3 +141,21 @@ def test_trl_recipe_trains(trl_recipe: Callable[..., Any]) -> None:
         )
     ]
     assert delivered == mix
+
+
+def test_bf16_trains_on_a_machine_without_a_gpu(
+    on_cpu: Callable[..., Path], load: Callable[..., tuple[Any, Any]]
+) -> None:
+    """transformers refuses bf16 on a CPU unless `use_cpu` is set, for which Axolotl has no key."""
+    import torch
+    from axolotl.train import train
+
+    if torch.accelerator.is_available():
+        pytest.skip("an accelerator is available")
+    cfg, data = load(on_cpu("agentlm-7b", bf16=True))
+    _, _, trainer = train(cfg=cfg, dataset_meta=data)
+    assert trainer.args.bf16
+    assert torch.bfloat16 in {weight.dtype for weight in trainer.model.parameters()}
+    losses = figures(trainer, "loss")
+    assert sorted(losses) == [1, 2]
+    assert all(0 < loss < math.inf for loss in losses.values())
