@@ -30,7 +30,7 @@ class _Task:
 
 
 class PairReport(NamedTuple):
-    """What became of the attempts.
+    """Number of pairs, and of what gave none.
 
     Attributes:
         pairs: Number of pairs.

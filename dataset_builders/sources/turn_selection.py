@@ -75,8 +75,8 @@ def find_selector(name: str, path: str = "") -> Selector:
         )
     if not is_reference(name):
         raise ConfigError(
-            f"train_on: found {name!r}, expected {', '.join((*SELECTORS, *BEFOREHAND))}, "
-            "module:function or ./file.py:function"
+            f"train_on: found {name!r}, expected {', '.join(SELECTORS)}, module:function, "
+            f"./file.py:function, {' or '.join(BEFOREHAND)}"
         )
     return load_function(name, "train_on")
 
