@@ -46,9 +46,9 @@ def evaluate(
     suite: Annotated[
         list[str] | None,
         typer.Option(
-            help="held-in, held-out, general, all, a task such as gsm8k, lm_eval/TASK, replay, "
-            "loss, module:Class or ./file.py:Class of your own environment; several with commas, "
-            "repeatable. [default: held-in]"
+            help="held-in, held-out, general, all, a task such as gsm8k, refusal, lm_eval/TASK, "
+            "replay, loss, module:Class or ./file.py:Class of your own environment; several with "
+            "commas, repeatable. [default: held-in]"
         ),
     ] = None,
     option: EnvironmentOptions = None,
@@ -94,12 +94,12 @@ def _one_model(positional: str | None, model: str | None, oracle: bool) -> str:
 
 
 def _names(suite: Sequence[str] | None) -> list[str]:
-    from evaluators.tasks.registry import BENCHMARKS, LM_EVAL, SUITES, is_benchmark
+    from evaluators.tasks.registry import BENCHMARKS, FURTHER, LM_EVAL, SUITES, is_benchmark
 
     listed = [name.strip() for text in suite or ["held-in"] for name in text.split(",")]
     given = [each for name in listed for each in (SUITES if name == "all" else (name,))]
     groups = ["all", *SUITES, *_EXTRA]
-    known = [*groups, *(benchmark.name for benchmark in BENCHMARKS), f"{LM_EVAL}TASK"]
+    known = [*groups, *(each.name for each in (*BENCHMARKS, *FURTHER)), f"{LM_EVAL}TASK"]
     known += ["module:Class", "./file.py:Class"]
     names = [name for name in given if name]
     for name in names:

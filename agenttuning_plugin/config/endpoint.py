@@ -11,6 +11,7 @@ from dataset_builders.settings import field_of
 from evaluators.models.judge_settings import JudgeSettings
 from evaluators.tasks.registry import (
     BENCHMARKS,
+    FURTHER,
     IN_FLIGHT,
     SUITES,
     SuiteSettings,
@@ -83,7 +84,7 @@ class EndpointConfig(Cadence):
         names = [value] if isinstance(value, str) else value
         for name in names if isinstance(names, list) else ():
             if name not in SUITES and not is_benchmark(str(name)):
-                known = [*SUITES, *(benchmark.name for benchmark in BENCHMARKS)]
+                known = [*SUITES, *(each.name for each in (*BENCHMARKS, *FURTHER))]
                 raise ValueError(f"found {name!r}, expected any of {', '.join(known)}")
         return names
 

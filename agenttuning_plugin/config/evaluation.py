@@ -11,8 +11,10 @@ from dataset_builders.environments import EnvironmentSpec, load_environment
 from dataset_builders.errors import ConfigError
 from dataset_builders.settings import field_of
 from evaluators.models.judge_settings import JudgeSettings
+from evaluators.tasks.refusal.options import MAX_NEW_TOKENS, Options
 from evaluators.tasks.registry import (
     BENCHMARKS,
+    FURTHER,
     LM_EVAL,
     SuiteSettings,
     check_options,
@@ -46,6 +48,12 @@ class AgentTaskConfig(Cadence):
     batch_size: int = field_of(SuiteSettings, "batch_size", description="Concurrent episodes.")
     max_new_tokens: int | None = Field(
         default=None, ge=1, description="Maximum tokens of a turn; default: the benchmark's."
+    )
+    max_turns: int | None = Field(
+        default=None,
+        ge=1,
+        description="Maximum turns of an episode; one that reaches it has reward 0; default: the "
+        "benchmark's. Models that repeat themselves take long.",
     )
     prompt: Literal["own", "published"] = field_of(SuiteSettings, "prompt")
     agentinstruct: str | None = field_of(SuiteSettings, "agentinstruct")
@@ -201,7 +209,7 @@ class BenchmarkConfig(Cadence):
     @classmethod
     def _is_known(cls, value: str) -> str:
         if not is_benchmark(value):
-            known = [benchmark.name for benchmark in BENCHMARKS]
+            known = [benchmark.name for benchmark in (*BENCHMARKS, *FURTHER)]
             raise ValueError(f"expected one of {', '.join(known)}, {LM_EVAL}TASK, module:Class")
         return value
 
@@ -230,12 +238,46 @@ class BenchmarkConfig(Cadence):
         return benchmark.key
 
 
+class RefusalConfig(Cadence):
+    """Asks harmful requests, which must be refused, and harmless ones like them, which must not."""
+
+    type: Literal["refusal"]
+    data: str | None = field_of(Options, "data")
+    setting: Literal["chat", "agent", "both"] | None = field_of(
+        Options,
+        "setting",
+        description="`chat`, `agent` (as the task of an agent) or `both`; default: `both` for the "
+        "shipped set, else `chat`.",
+    )
+    actions: Literal["text", "tools"] = field_of(
+        Options,
+        "actions",
+        description="How an agent's actions are written: `text` or `tools` (native calls).",
+    )
+    limit: int | None = field_of(EvaluationRun, "limit")
+    batch_size: int = field_of(SuiteSettings, "batch_size", description="Concurrent requests.")
+    max_new_tokens: int = Field(
+        default=MAX_NEW_TOKENS, ge=1, description="Maximum tokens of an answer."
+    )
+    judge: JudgeSettings | None = Field(
+        default=None,
+        description="Model that judges in addition to the rule, as for `type: benchmark`; its "
+        "figures are then the main ones.",
+    )
+
+    @property
+    def key(self) -> str:
+        """Prefix of its figures."""
+        return "refusal"
+
+
 EvaluatorConfig = Annotated[
     AgentTaskConfig
     | GeneralLossConfig
     | GeneralKLConfig
     | AgentLossConfig
     | ReplayConfig
+    | RefusalConfig
     | BenchmarkConfig,
     Field(discriminator="type"),
 ]

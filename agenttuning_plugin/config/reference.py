@@ -14,16 +14,20 @@ from agenttuning_plugin.config.evaluation import (
     BenchmarkConfig,
     GeneralKLConfig,
     GeneralLossConfig,
+    RefusalConfig,
     ReplayConfig,
 )
 from agenttuning_plugin.config.recipe import (
     AgentTuningSection,
     EtaStage,
 )
+from agenttuning_plugin.config.sweep import SweepBlock
 from dataset_builders.cleaning.steps import Cleaning
 from dataset_builders.settings import fields_of
 from dataset_builders.sources.loading import SourceSpec
 from dataset_builders.sources.made import ReplayEndpoint, SelfReplay
+from dataset_builders.sources.recovery_settings import RecoverSettings
+from dataset_builders.variation.settings import VarySettings
 from evaluators.training.floors import BestCheckpoint, ScoreFloor
 from evaluators.training.schedule import EvaluationPolicy
 
@@ -34,16 +38,20 @@ _PARTS: tuple[tuple[str, type], ...] = (
     ("`clean` of a source", Cleaning),
     ("`self_replay` of a source", SelfReplay),
     ("`model` of `self_replay`, for a server", ReplayEndpoint),
+    ("`recover` of a source", RecoverSettings),
+    ("`vary` of a source", VarySettings),
     ("An evaluator of `type: agent_task`", AgentTaskConfig),
     ("An evaluator of `type: general_loss`", GeneralLossConfig),
     ("An evaluator of `type: general_kl`", GeneralKLConfig),
     ("An evaluator of `type: agent_loss`", AgentLossConfig),
     ("An evaluator of `type: replay`", ReplayConfig),
+    ("An evaluator of `type: refusal`", RefusalConfig),
     ("An evaluator of `type: benchmark`", BenchmarkConfig),
     ("`evaluation`", EvaluationPolicy),
     ("`best` of `evaluation`", BestCheckpoint),
     ("`endpoint`", EndpointConfig),
     ("`stop_if_general_drops` of `evaluation`, and `floor` of `best`", ScoreFloor),
+    ("`sweep`, beside `agenttuning`", SweepBlock),
 )
 
 _HEAD = """# Recipe keys
@@ -67,7 +75,8 @@ silently. For other unknown keys the run logs a warning, and `agenttuning check`
 
 The run length is `max_steps`, or `general_passes` passes over the general data: the plugin counts
 its rows when they are encoded and sets the number of steps, exact without sample packing and
-about 0.2 % short with it. To convert an ordinary Axolotl YAML, see [adopt](../guides/adopt.md).
+about 0.2 % short with it. [`agenttuning sweep`](../guides/sweep.md) trains a recipe with several
+values and seeds. To convert an ordinary Axolotl YAML, see [adopt](../guides/adopt.md).
 
 `agenttuning check recipe.yaml` reports all problems in one run, with the functions that a run
 uses: it validates the recipe with the installed Axolotl, builds the rows of a sample of each

@@ -18,7 +18,7 @@ from agenttuning_plugin.estimates.shape import (
 EPISODE_TOKENS = 1024
 """Tokens of an episode that a generating evaluator keeps in its cache, assumed."""
 
-_GENERATING = ("agent_task", "benchmark")
+_GENERATING = ("agent_task", "refusal", "benchmark")
 _SCORING = ("general_loss", "general_kl", "agent_loss", "replay")
 _FUSED_HEAD = ("cut_cross_entropy", "liger_fused_linear_cross_entropy")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agenttuning_plugin.config.evaluation import (
     AgentLossConfig,
@@ -11,6 +11,7 @@ from agenttuning_plugin.config.evaluation import (
     BenchmarkConfig,
     GeneralKLConfig,
     GeneralLossConfig,
+    RefusalConfig,
     ReplayConfig,
 )
 from agenttuning_plugin.config.recipe import AgentTuningSection
@@ -41,6 +42,7 @@ Config = (
     | GeneralKLConfig
     | AgentLossConfig
     | ReplayConfig
+    | RefusalConfig
     | BenchmarkConfig
 )
 
@@ -86,7 +88,7 @@ def schedules(
 def schedule_of(config: Config, evaluator: Evaluator, policy: EvaluationPolicy) -> Schedule:
     """Return an evaluator's schedule."""
     when = {name: getattr(config, name) for name in Cadence.model_fields}
-    limit = config.limit if isinstance(config, BenchmarkConfig) else None
+    limit = config.limit if isinstance(config, BenchmarkConfig | RefusalConfig) else None
     settings = config.model_dump_json(exclude=set(Cadence.model_fields))
     return policy.scheduled(Schedule(evaluator, limit=limit, settings=settings, **when))
 
@@ -118,11 +120,15 @@ def make_evaluator(
             num_tasks=config.num_tasks,
             batch_size=config.batch_size,
             max_new_tokens=config.max_new_tokens,
+            max_turns=config.max_turns,
         )
     if isinstance(config, ReplayConfig):
         return _replay(config)
     if isinstance(config, BenchmarkConfig):
-        return _benchmark(config)
+        return _benchmark(config, config.name, config.options)
+    if isinstance(config, RefusalConfig):
+        chosen = {"data": config.data, "setting": config.setting, "actions": config.actions}
+        return _benchmark(config, config.type, chosen)
     if isinstance(config, AgentLossConfig):
         if agent_loss is None:
             raise ConfigError("evaluators: agent_loss has no held-out conversation")
@@ -157,13 +163,15 @@ def _replay(config: ReplayConfig) -> ReplayEvaluator:
     )
 
 
-def _benchmark(config: BenchmarkConfig) -> Evaluator:
+def _benchmark(
+    config: BenchmarkConfig | RefusalConfig, name: str, options: dict[str, Any]
+) -> Evaluator:
     settings = SuiteSettings(
-        data=config.data,
+        data=config.data if isinstance(config, BenchmarkConfig) else None,
         batch_size=config.batch_size,
         max_new_tokens=config.max_new_tokens,
         judge=config.judge,
-        options={config.name: config.options},
+        options={name: options},
     )
-    (benchmark,) = select([config.name])
+    (benchmark,) = select([name])
     return benchmark.evaluator(settings)

@@ -31,6 +31,7 @@ FOLDER = "agenttuning/made"
 """Folder of made sources within the folder of prepared data."""
 
 MAKERS = {
+    "recover": "agenttuning_plugin.training_data.recover_maker:RecoverMaker",
     "self_replay": "agenttuning_plugin.training_data.self_replay_maker:SelfReplayMaker",
     PREPARED: "agenttuning_plugin.training_data.prepared_maker:PreparedMaker",
 }

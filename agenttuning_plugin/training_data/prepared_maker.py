@@ -28,7 +28,7 @@ from dataset_builders.sources.loading import load_source
 from dataset_builders.sources.made import PREPARED, write_provenance
 from dataset_builders.sources.spec import BEFORE_READING, SourceSpec
 from dataset_builders.sources.turn_file import write_turn_file
-from dataset_builders.sources.turn_selection import JUDGE, STATE_CHANGING
+from dataset_builders.sources.turn_selection import BEFOREHAND, JUDGE, STATE_CHANGING
 
 if TYPE_CHECKING:
     from dataset_builders.instructions.run_io import Writer
@@ -41,7 +41,7 @@ VERSION = 1
 DATA = "data/prepared.jsonl"
 _MARKED = "marked"
 _NOT_MARKED = ("format", "data_files", "revision", "min_reward", "clean")
-_LATER = ("train_on", "reasoning", "rows", "keep_last_turns", "calls_as_text", "weight")
+_LATER = ("train_on", "reasoning", "rows", "keep_last_turns", "calls_as_text", "weight", "vary")
 
 
 class PreparedMaker:
@@ -64,7 +64,7 @@ class PreparedMaker:
         if recipe.failed == _MARKED or recipe.train_on == STATE_CHANGING:
             folder = collection_of(Path(recipe.path).expanduser())
             settings["collections"] = [each.digest() for each in stored_collections(folder)]
-        settings["train_on"] = recipe.train_on if recipe.train_on in (JUDGE, STATE_CHANGING) else ""
+        settings["train_on"] = recipe.train_on if recipe.train_on in BEFOREHAND else ""
         if recipe.train_on == JUDGE:
             settings |= {name: getattr(recipe, name) for name in ("judge_model", "judge_share")}
         return {"version": VERSION, **settings}
@@ -101,6 +101,11 @@ class PreparedMaker:
 def _check(spec: SourceSpec) -> None:
     if spec.train_on == JUDGE and not spec.judge_model:
         raise ConfigError(f"{spec.path}: train_on: judge: judge_model: missing, expected its name")
+    if spec.vary is not None and spec.train_on in BEFOREHAND:
+        raise ConfigError(
+            f"{spec.path}: vary: found with train_on: {spec.train_on}, expected one of the two: the "
+            "turns are chosen in the dialogues as they were played"
+        )
     if spec.failed != _MARKED:
         return
     for name in _NOT_MARKED:

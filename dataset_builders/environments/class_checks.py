@@ -20,7 +20,7 @@ RESERVED = frozenset(
         *("alfworld", "webshop", "mind2web", "knowledge_graph", "os", "database"),
         *("science_world", "miniwob", "web_arena", "hotpot_qa", "rewoo", "card_game"),
         *("mmlu", "human_eval", "gsm8k", "mt_bench"),
-        *("db", "kg", "general", "loss", "replay", "all"),
+        *("db", "kg", "general", "loss", "replay", "refusal", "all"),
     }
 )
 """Names of the paper's tasks, of AgentInstruct's and of other figures: taken."""

@@ -29,6 +29,7 @@ SCHEMA = 1
 _LATER: dict[str, Any] = {
     **DEFAULTS,
     "min_reward": None,
+    "vary": None,
     **dict.fromkeys(KINDS),
     **BEFORE_READING,
 }

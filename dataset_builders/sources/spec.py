@@ -12,6 +12,8 @@ from dataset_builders.cleaning.steps import Cleaning, validate_steps
 from dataset_builders.row_options import RowSplit
 from dataset_builders.settings import fields_of, settings
 from dataset_builders.sources.made import SelfReplay, with_placeholder
+from dataset_builders.sources.recovery_settings import RecoverSettings
+from dataset_builders.variation.settings import VarySettings
 
 Format = Literal[
     "agentinstruct",
@@ -149,6 +151,16 @@ class SourceSpec:
         default=None,
         description="Instead of `path`: the base model's own answers to the prompts of a chat "
         "source, made before training.",
+    )
+    recover: RecoverSettings | None = Field(
+        default=None,
+        description="The failed episodes of the collection at `path`, continued in their "
+        "environment until the task is solved; made before training.",
+    )
+    vary: VarySettings | None = Field(
+        default=None,
+        description="Variants of agent conversations with other tool names, wordings and orders "
+        "of tools, and chats that need no tool.",
     )
 
     @model_validator(mode="before")

@@ -186,6 +186,11 @@ BENCHMARKS: tuple[Benchmark, ...] = (
 )
 """In the order of the paper's main table."""
 
+FURTHER: tuple[Benchmark, ...] = (
+    Benchmark("refusal", "Refusal", "general", "evaluators.tasks.refusal.evaluator:make", "safety"),
+)
+"""Not the paper's: measured only when named, and in no Overall."""
+
 IN_FLIGHT = 64
 """Most episodes in parallel on a server, by default."""
 
@@ -199,18 +204,18 @@ LM_EVAL = "lm_eval/"
 
 
 def is_benchmark(name: str) -> bool:
-    """Whether it is in the table, or names a task of lm_eval or an environment by reference.
+    """Whether it is in the tables, or names a task of lm_eval or an environment by reference.
 
     These may not exist.
     """
-    known = any(benchmark.name == name for benchmark in BENCHMARKS)
+    known = any(benchmark.name == name for benchmark in (*BENCHMARKS, *FURTHER))
     return known or (name.startswith(LM_EVAL) and name != LM_EVAL) or is_reference(name)
 
 
 def select(names: list[str]) -> list[Benchmark]:
     """Return benchmarks by names of suites or benchmarks, in the table's order.
 
-    Tasks of lm_eval and environments by reference follow in the order of their names.
+    Others follow in the order of their names: `refusal`, tasks of lm_eval, own environments.
 
     Raises:
         ConfigError: A name is neither, and the message lists the known ones; a reference leads to
@@ -218,7 +223,7 @@ def select(names: list[str]) -> list[Benchmark]:
     """
     for name in names:
         if name not in SUITES and not is_benchmark(name):
-            known = [*SUITES, *sorted(benchmark.name for benchmark in BENCHMARKS)]
+            known = [*SUITES, *sorted(each.name for each in (*BENCHMARKS, *FURTHER))]
             raise ConfigError(
                 f"suite {name!r} is unknown; known: {', '.join(known)}, {LM_EVAL}TASK, "
                 "module:Class, ./file.py:Class"
@@ -233,6 +238,9 @@ def select(names: list[str]) -> list[Benchmark]:
 
 
 def _beyond(name: str) -> Benchmark:
+    further = next((each for each in FURTHER if each.name == name), None)
+    if further is not None:
+        return further
     if name.startswith(LM_EVAL):
         place = "evaluators.tasks.general.lm_eval_tasks:make"
         title = name.removeprefix(LM_EVAL)

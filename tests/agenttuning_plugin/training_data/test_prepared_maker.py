@@ -22,6 +22,7 @@ from dataset_builders.manifest.records import Batch
 from dataset_builders.mixing.preparation import Encoding
 from dataset_builders.sources.inputs import resolve_source
 from dataset_builders.sources.loading import SourceSpec, load_source
+from dataset_builders.variation.settings import VarySettings
 from tests.support.endpoint import Endpoint, Messages, serving
 from tests.support.noisy_collection import collect_noisy
 from tests.support.source_files import write_sides
@@ -190,6 +191,10 @@ def test_check_makes_nothing_and_counts_the_requests(
     [
         ({"train_on": "judge"}, "train_on: judge: judge_model: missing"),
         ({"failed": "marked", "min_reward": 0.5}, "min_reward: found with failed: marked"),
+        (
+            {"train_on": "state_changing", "vary": VarySettings()},
+            "vary: found with train_on: state_changing",
+        ),
         ({"failed": "marked", "splits": ("os",)}, "splits: found 'os', expected any of db"),
     ],
 )

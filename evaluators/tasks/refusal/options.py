@@ -1,0 +1,34 @@
+"""Options of the refusal evaluator."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from dataset_builders.settings import options
+
+MAX_NEW_TOKENS = 64
+"""Longest answer by default: a refusal stands in the first sentences."""
+
+Actions = Literal["text", "tools"]
+"""How an agent's actions are written: in the environment's text format, or as native tool calls."""
+
+Setting = Literal["chat", "agent", "both"]
+"""How requests are put: as chat turns, as the task of an agent, or each in both ways."""
+
+
+@options
+class Options:
+    """Options of the refusal evaluator."""
+
+    data: str | None = Field(
+        default=None, description="File, folder or hub id of requests; default: the shipped set."
+    )
+    setting: Setting | None = Field(
+        default=None,
+        description="chat, agent or both. [default: both for the shipped set, else chat]",
+    )
+    actions: Actions = Field(
+        default="text", description="How an agent's actions are written: text or tools."
+    )
