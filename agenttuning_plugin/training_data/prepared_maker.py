@@ -103,7 +103,7 @@ def _check(spec: SourceSpec) -> None:
         raise ConfigError(f"{spec.path}: train_on: judge: judge_model: missing, expected its name")
     if spec.vary is not None and spec.train_on in BEFOREHAND:
         raise ConfigError(
-            f"{spec.path}: vary: found with train_on: {spec.train_on}, expected one of the two: the "
+            f"{spec.path}: vary: found with train_on: {spec.train_on}, expected only one: the "
             "turns are chosen in the dialogues as they were played"
         )
     if spec.failed != _MARKED:
