@@ -30,7 +30,11 @@ _SHOWN = 160  # characters shown of a span
 
 _AGENT = OptionGroup(
     SourceSpec,
-    only=("min_reward", "train_on", "reasoning", "rows", "keep_last_turns"),
+    only=(
+        *("min_reward", "train_on", "reasoning", "rows", "keep_last_turns"),
+        *("judge_model", "judge_base_url", "judge_api_key_env", "judge_share"),
+        *("failed", "failed_marker", "success_marker", "failed_limit"),
+    ),
     panel="Agent data",
 )
 

@@ -17,6 +17,9 @@ from dataset_builders.sources.recovery_settings import RecoverSettings
 _PLACES = ("collection", "good", "environment", "data", "agentinstruct", "max_concurrency")
 """Settings that are represented by what lies there, or that the splices do not depend on."""
 
+_VERSION = 1
+"""Increased when the same collection gives other splices."""
+
 
 class RecoverMaker:
     """See `made_sources.Maker`."""
@@ -30,7 +33,7 @@ class RecoverMaker:
             digests["good"] = collection_digest(Path(recipe.good).expanduser())
         if recipe.environment:
             digests["environment"] = code_digest(resolve(recipe.environment))
-        return {"settings": given, "sha256": digests}
+        return {"version": _VERSION, "settings": given, "sha256": digests}
 
     def make(self, recipe: RecoverSettings, context: MakeContext, folder: Path) -> None:
         """See `Maker.make`."""
@@ -52,5 +55,5 @@ class RecoverMaker:
         return MakePlan(0, None, detail)
 
     def stand_in(self, recipe: RecoverSettings) -> dict[str, Any]:
-        """See `Maker.stand_in`: the collection's successful episodes."""
-        return {"path": recipe.collection}
+        """See `Maker.stand_in`: the collection's successful episodes, in the same format."""
+        return {"path": str(Path(recipe.collection).expanduser() / "messages")}

@@ -17,6 +17,7 @@ from dataset_builders.mixing.planning import Plan
 from dataset_builders.sources.loading import ResolvedSource
 from dataset_builders.sources.made import KINDS
 from dataset_builders.sources.row_steps import DEFAULTS
+from dataset_builders.sources.spec import BEFORE_READING
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,7 +26,13 @@ if TYPE_CHECKING:
 SCHEMA = 1
 """Increased when a manifest's keys, or their meaning, change."""
 
-_LATER: dict[str, Any] = {**DEFAULTS, "min_reward": None, "vary": None, **dict.fromkeys(KINDS)}
+_LATER: dict[str, Any] = {
+    **DEFAULTS,
+    "min_reward": None,
+    "vary": None,
+    **dict.fromkeys(KINDS),
+    **BEFORE_READING,
+}
 """Settings of a source that early manifests do not have, by what they are without them."""
 
 SPANS = "spans"

@@ -7,7 +7,7 @@ from pathlib import Path
 from dataset_builders.errors import ConfigError
 from dataset_builders.formats import agentinstruct, sharegpt
 from dataset_builders.readers.files import Located, locate
-from dataset_builders.sources.made import kind_of
+from dataset_builders.sources.made import PREPARED, kind_of
 from dataset_builders.sources.spec import SourceSpec
 
 # Hub datasets that contain several versions of their data.
@@ -25,7 +25,12 @@ def located(spec: SourceSpec) -> Located:
         SourceNotFoundError: There is no such source.
         DataError: A file has another format, or a shard of a split is missing.
     """
-    if kind := kind_of(spec):
+    if (kind := kind_of(spec)) == PREPARED:
+        raise ConfigError(
+            f"{spec.label}: failed: marked, train_on: state_changing and judge: the data are not "
+            "prepared yet: a recipe, `TrainingRun` or `agenttuning build` does that"
+        )
+    if kind:
         raise ConfigError(
             f"{kind}: the data are not made yet: a recipe or `TrainingRun` makes them, "
             f"or `agenttuning {kind.replace('_', '-')} --out PATH` for a source `path: PATH`"

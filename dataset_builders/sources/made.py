@@ -16,10 +16,16 @@ from pydantic import Field
 
 from dataset_builders.errors import DataError
 from dataset_builders.settings import settings
+from dataset_builders.sources.turn_file import has_turn_file
+from dataset_builders.sources.turn_selection import BEFOREHAND
 from dataset_builders.storage import replace_text
 
 KINDS = ("self_replay", "recover")
 """Keys of a source that say how its data are made."""
+
+PREPARED = "prepared"
+"""Kind of a source with a path that is read and written anew before training, because failed
+episodes are added to it (`failed: marked`) or its turns chosen (`train_on`)."""
 
 PROVENANCE = "made/provenance.json"
 """File of a made folder with everything that its data were made from."""
@@ -94,8 +100,11 @@ class SelfReplay:
 
 
 def kind_of(spec: Any) -> str:
-    """Return how a source is made, one of `KINDS`, or "" if it has a path."""
-    return next((kind for kind in KINDS if getattr(spec, kind) is not None), "")
+    """Return how a source is made, one of `KINDS` or `PREPARED`; "" if it can be read."""
+    if kind := next((kind for kind in KINDS if getattr(spec, kind) is not None), ""):
+        return kind
+    chosen = spec.train_on in BEFOREHAND and not has_turn_file(spec.path)
+    return PREPARED if spec.failed == "marked" or chosen else ""
 
 
 def placeholder(kind: str) -> str:

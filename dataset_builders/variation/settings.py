@@ -51,3 +51,8 @@ class VarySettings:
         "general sources.",
     )
     seed: int = Field(default=0, description="Seed of all choices.")
+
+    @property
+    def growth(self) -> float:
+        """Conversations of the source for each that is read, if all can be varied."""
+        return (self.variants + self.original) / (1 - self.no_tool_share)

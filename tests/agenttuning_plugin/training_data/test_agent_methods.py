@@ -53,7 +53,7 @@ def test_failed_episodes_are_recovered_before_training(
     assert not (tmp_path / "prepared" / FOLDER).exists()
     assert report.facts["made"][0]["requests"] == 0
     assert "3 failed episodes, at most 24 replays" in report.findings[0].detail
-    assert read.agent[1].path == collected
+    assert read.agent[1].path == f"{collected}/messages"
 
     run = TrainingRun(section, small_tokenizer, settings)
     (place,) = (tmp_path / "prepared" / FOLDER).glob(f"*/recover/{PROVENANCE}")
