@@ -135,6 +135,7 @@ ROOMS = {
         "recovery",
         "instructions",
         "self_replay",
+        "refusals",
     ),
     "evaluators": (
         "stats",

@@ -20,6 +20,7 @@ from agenttuning_plugin.cli import merge as cli_merge
 from agenttuning_plugin.cli import mix as cli_mix
 from agenttuning_plugin.cli import push as cli_push
 from agenttuning_plugin.cli import recover as cli_recover
+from agenttuning_plugin.cli import refusals as cli_refusals
 from agenttuning_plugin.cli import results as cli_view
 from agenttuning_plugin.cli import serve as cli_serve
 from agenttuning_plugin.cli import sweep as cli_sweep
@@ -84,6 +85,7 @@ def options(
 app.command()(cli_check.check)
 app.command()(cli_collect.collect)
 app.command()(cli_recover.recover)
+app.command()(cli_refusals.refusals)
 app.command()(cli_adopt.adopt)
 app.command()(cli_mix.build)
 app.command()(cli_mix.explain)

@@ -24,7 +24,7 @@ from agenttuning_plugin.config.recipe import (
 from dataset_builders.cleaning.steps import Cleaning
 from dataset_builders.settings import fields_of
 from dataset_builders.sources.loading import SourceSpec
-from dataset_builders.sources.made import ReplayEndpoint, SelfReplay
+from dataset_builders.sources.made import Refusals, ReplayEndpoint, SelfReplay
 from evaluators.training.floors import BestCheckpoint, ScoreFloor
 from evaluators.training.schedule import EvaluationPolicy
 
@@ -35,6 +35,7 @@ _PARTS: tuple[tuple[str, type], ...] = (
     ("`clean` of a source", Cleaning),
     ("`self_replay` of a source", SelfReplay),
     ("`model` of `self_replay`, for a server", ReplayEndpoint),
+    ("`refusals` of a source", Refusals),
     ("An evaluator of `type: agent_task`", AgentTaskConfig),
     ("An evaluator of `type: general_loss`", GeneralLossConfig),
     ("An evaluator of `type: general_kl`", GeneralKLConfig),

@@ -32,6 +32,7 @@ FOLDER = "agenttuning/made"
 
 MAKERS = {
     "self_replay": "agenttuning_plugin.training_data.self_replay_maker:SelfReplayMaker",
+    "refusals": "agenttuning_plugin.training_data.refusals_maker:RefusalsMaker",
 }
 """The maker of each of `made.KINDS`, imported on first use."""
 
