@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from agenttuning_plugin.cli.common import Json, emit
 from agenttuning_plugin.console import console, plain, writing
+
+if TYPE_CHECKING:
+    from agenttuning_plugin.sweeps.runner import Jobs
 
 
 def sweep(
@@ -34,7 +37,14 @@ def sweep(
         Path | None,
         typer.Option(help="Folder of the sweep. [default: the recipe's output_dir + -sweep]"),
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Arms that train at a time.")] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Arms that train at a time. [default: one per GPU, or 1]"),
+    ] = None,
+    gpus: Annotated[
+        str | None,
+        typer.Option(help="GPUs to distribute the arms over, as 0,1,2. [default: all visible]"),
+    ] = None,
     threads: Annotated[
         int | None,
         typer.Option(min=1, help="CPU threads of each arm. [default: the cores / --jobs]"),
@@ -50,9 +60,12 @@ def sweep(
     """
     from agenttuning_plugin.config.shipped import read_recipe
     from agenttuning_plugin.sweeps.definition import read_definition
+    from agenttuning_plugin.sweeps.gpus import gpus_of
     from agenttuning_plugin.sweeps.plan import plan_arms
-    from agenttuning_plugin.sweeps.runner import Jobs, run_arms
+    from agenttuning_plugin.sweeps.runner import run_arms
     from agenttuning_plugin.sweeps.state import check_finished, is_finished, write_plan
+    from agenttuning_plugin.sweeps.swept_keys import check_swept_keys
+    from dataset_builders.extras import require_modules
 
     base = read_recipe(recipe)
     definition = read_definition(base, set_ or (), seeds)
@@ -65,10 +78,13 @@ def sweep(
         states = {arm.name: "finished" if is_finished(arm.folder) else "open" for arm in arms}
         _list(folder, states, as_json)
         return
+    require_modules(("axolotl",), "axolotl")
+    if not all(is_finished(arm.folder) for arm in arms):
+        check_swept_keys(arms)
+    run = _jobs(jobs, threads, () if base.get("use_ray") else gpus_of(gpus))
     keys = {key: [value.name for value in values] for key, values in definition.values.items()}
     with writing(folder):
         write_plan(folder, recipe, arms, keys)
-        run = Jobs(jobs, threads or max(1, (os.cpu_count() or 1) // jobs), _gpus(jobs))
         outcome = run_arms(folder, arms, run, lambda line: None if as_json else _say(line))
     if as_json:
         emit({"out": str(folder), "finished": outcome.finished, "failed": outcome.failed})
@@ -78,8 +94,11 @@ def sweep(
         raise typer.Exit(1)
 
 
-def _gpus(jobs: int) -> tuple[str, ...]:
-    return ()
+def _jobs(jobs: int | None, threads: int | None, gpus: tuple[str, ...]) -> Jobs:
+    from agenttuning_plugin.sweeps.runner import Jobs
+
+    number = jobs or len(gpus) or 1
+    return Jobs(number, threads or max(1, (os.cpu_count() or 1) // number), gpus)
 
 
 def _list(folder: Path, states: dict[str, str], as_json: bool) -> None:

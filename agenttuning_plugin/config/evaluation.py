@@ -49,6 +49,12 @@ class AgentTaskConfig(Cadence):
     max_new_tokens: int | None = Field(
         default=None, ge=1, description="Maximum tokens of a turn; default: the benchmark's."
     )
+    max_turns: int | None = Field(
+        default=None,
+        ge=1,
+        description="Maximum turns of an episode; one that reaches it has reward 0; default: the "
+        "benchmark's. Models that repeat themselves take long.",
+    )
     prompt: Literal["own", "published"] = field_of(SuiteSettings, "prompt")
     agentinstruct: str | None = field_of(SuiteSettings, "agentinstruct")
     data: str | None = Field(

@@ -80,10 +80,15 @@ def set_key(cfg: MutableMapping[str, Any], key: str, value: Any) -> None:
     Raises:
         ConfigError: The path leads into a value without keys, or past the end of a list.
     """
-    path = _SEPARATOR.split(key)
+    path = path_of(key)
     if "" in path:
         raise ConfigError(f"{key}: found an empty part, expected names separated by dots")
     _set(cfg, path, value, key)
+
+
+def path_of(key: str) -> list[str]:
+    """Return the parts of a key's path."""
+    return _SEPARATOR.split(key)
 
 
 def _set(target: Any, path: Sequence[str], value: Any, key: str) -> None:

@@ -21,6 +21,7 @@ from agenttuning_plugin.config.recipe import (
     AgentTuningSection,
     EtaStage,
 )
+from agenttuning_plugin.config.sweep import SweepBlock
 from dataset_builders.cleaning.steps import Cleaning
 from dataset_builders.settings import fields_of
 from dataset_builders.sources.loading import SourceSpec
@@ -47,6 +48,7 @@ _PARTS: tuple[tuple[str, type], ...] = (
     ("`best` of `evaluation`", BestCheckpoint),
     ("`endpoint`", EndpointConfig),
     ("`stop_if_general_drops` of `evaluation`, and `floor` of `best`", ScoreFloor),
+    ("`sweep`, beside `agenttuning`", SweepBlock),
 )
 
 _HEAD = """# Recipe keys
@@ -70,7 +72,8 @@ silently. For other unknown keys the run logs a warning, and `agenttuning check`
 
 The run length is `max_steps`, or `general_passes` passes over the general data: the plugin counts
 its rows when they are encoded and sets the number of steps, exact without sample packing and
-about 0.2 % short with it. To convert an ordinary Axolotl YAML, see [adopt](../guides/adopt.md).
+about 0.2 % short with it. [`agenttuning sweep`](../guides/sweep.md) trains a recipe with several
+values and seeds. To convert an ordinary Axolotl YAML, see [adopt](../guides/adopt.md).
 
 `agenttuning check recipe.yaml` reports all problems in one run, with the functions that a run
 uses: it validates the recipe with the installed Axolotl, builds the rows of a sample of each

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from agenttuning_plugin.config.recipe import AgentTuningSection
+from agenttuning_plugin.config.sweep import BLOCK
 from dataset_builders.errors import ConfigError
 from dataset_builders.settings import describe, short, suggestion
 from dataset_builders.storage import CACHE
@@ -31,6 +32,7 @@ _TUNING = "eta-sampling is for supervised fine-tuning"
 
 # Key, and why a recipe of this plugin must not set it. Unset or false matches the plugin.
 _REFUSED = {
+    BLOCK: "`agenttuning sweep RECIPE` trains its arms, each with a recipe of its own",
     "datasets": _DATA,
     "pretraining_dataset": _DATA,
     "test_datasets": "the plugin supplies the evaluation set: use agenttuning.holdout",

@@ -120,6 +120,7 @@ def make_evaluator(
             num_tasks=config.num_tasks,
             batch_size=config.batch_size,
             max_new_tokens=config.max_new_tokens,
+            max_turns=config.max_turns,
         )
     if isinstance(config, ReplayConfig):
         return _replay(config)

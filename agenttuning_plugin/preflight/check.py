@@ -16,6 +16,7 @@ from agenttuning_plugin.config.overrides import apply_overrides
 from agenttuning_plugin.config.recipe import AgentTuningSection
 from agenttuning_plugin.config.rules import problems, section_problems
 from agenttuning_plugin.config.shipped import read_recipe
+from agenttuning_plugin.config.sweep import BLOCK, block_of
 from agenttuning_plugin.estimates.devices import Device
 from agenttuning_plugin.estimates.recipe import stated_processes
 from agenttuning_plugin.preflight.axolotl_plan import (
@@ -65,11 +66,22 @@ def recipe_report(
         try:
             cfg = read_recipe(path)
             apply_overrides(cfg)
+            report.add("recipe", _sweep(cfg))
         except AgentTuningError as error:
             report.add("recipe", errors_in("recipe", [" ".join(str(error).split())]))
         else:
             _check(cfg, report, processes or launched_processes(path), device)
     return report
+
+
+def _sweep(cfg: dict[str, Any]) -> list[Finding]:
+    """Check and remove the block `sweep:`; what remains is the recipe that is varied."""
+    if BLOCK not in cfg:
+        return []
+    varied = [*block_of(cfg).set, *block_of(cfg).arms]
+    del cfg[BLOCK]
+    detail = f"varies {', '.join(varied) or 'seeds'}; `agenttuning sweep --dry-run` checks each arm"
+    return [Finding("sweep", detail)]
 
 
 def _check(cfg: dict[str, Any], report: Report, processes: int, device: Device | None) -> None:

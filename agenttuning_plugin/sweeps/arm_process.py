@@ -3,7 +3,7 @@
     python -m agenttuning_plugin.sweeps.arm_process SWEEP_FOLDER ARM
 
 It ends Axolotl and itself when its standard input is closed, which also happens when the sweep's
-process is killed. Exit status: Axolotl's, or `BUSY` if another process has the arm.
+process is killed. Exit status: Axolotl's, `BUSY` if another process has the arm, or `STOPPED`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import threading
 import time
 from pathlib import Path
 
+from agenttuning_plugin.reports.model_record import read_model_record
 from agenttuning_plugin.sweeps.checkpoints import last_checkpoint
 from agenttuning_plugin.sweeps.state import (
     LOG_FILE,
@@ -24,9 +25,13 @@ from agenttuning_plugin.sweeps.state import (
     locked,
     write_marker,
 )
+from dataset_builders.errors import AgentTuningError
 
 BUSY = 75
 """Exit status: another process has the arm (EX_TEMPFAIL)."""
+
+STOPPED = 130
+"""Exit status: Axolotl was stopped before the end of training."""
 
 
 def main(out: str, name: str) -> int:
@@ -41,9 +46,17 @@ def main(out: str, name: str) -> int:
             return 0
         started = time.monotonic()
         status = _train(folder)
+        if status == 0 and not has_ended(folder):
+            # Axolotl ends so on SIGINT: it saves the model as it is, and no error is seen.
+            return STOPPED
         if status == 0:
             write_marker(folder, time.monotonic() - started)
         return status
+
+
+def has_ended(folder: Path) -> bool:
+    """Whether the run in a folder ended by itself: its record states the steps of training."""
+    return "training" in read_model_record(folder)
 
 
 def command_of(folder: Path) -> list[str]:
@@ -76,4 +89,7 @@ def _end_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    try:
+        sys.exit(main(*sys.argv[1:]))
+    except AgentTuningError as error:
+        sys.exit(f"error: {error}")

@@ -6,37 +6,9 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import Field, ValidationError
-
-from agenttuning_plugin.config.base import StrictModel
+from agenttuning_plugin.config.sweep import block_of
 from agenttuning_plugin.sweeps.values import Value, folder_name, parse_setting, values_of
 from dataset_builders.errors import ConfigError
-from dataset_builders.settings import problems_of
-
-BLOCK = "sweep"
-"""Top-level key of a recipe; removed from the recipes of the arms."""
-
-
-class SweepBlock(StrictModel):
-    """Block `sweep:` of a recipe."""
-
-    set: dict[str, Any] = Field(
-        default_factory=dict,
-        description="Values by key, such as `{agenttuning.eta: [0, 0.5]}`; values that are "
-        "mappings get names: `{agenttuning.general: {chat: {path: a.jsonl}}}`.",
-    )
-    seeds: int | list[int] = Field(
-        default=1,
-        description="Seeds of each arm, or their number, counted from the recipe's `seed`.",
-    )
-    skip: list[dict[str, Any]] = Field(
-        default_factory=list,
-        description="Combinations to leave out: values or names by key, one or a list.",
-    )
-    arms: dict[str, dict[str, Any]] = Field(
-        default_factory=dict,
-        description="Further arms by name, each with the keys that it changes.",
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +41,7 @@ def read_definition(
     Raises:
         ConfigError: An entry is wrong, or nothing is varied; names it.
     """
-    try:
-        block = SweepBlock.model_validate(recipe.get(BLOCK) or {})
-    except ValidationError as error:
-        raise ConfigError(problems_of(SweepBlock, error, BLOCK)) from None
+    block = block_of(recipe)
     values = {key: values_of(key, given) for key, given in block.set.items()}
     given = [parse_setting(text) for text in settings]
     for key, found in given:

@@ -12,7 +12,8 @@ from typing import Any
 from agenttuning_plugin.config.overrides import SECTION, apply_overrides, set_key
 from agenttuning_plugin.config.recipe import AgentTuningSection
 from agenttuning_plugin.config.rules import check_recipe
-from agenttuning_plugin.sweeps.definition import BLOCK, Definition, as_list, matches
+from agenttuning_plugin.config.sweep import BLOCK
+from agenttuning_plugin.sweeps.definition import Definition, as_list, matches
 from agenttuning_plugin.sweeps.values import Value, folder_name
 from dataset_builders.errors import ConfigError
 
@@ -22,6 +23,9 @@ PREPARED = "prepared"
 BASE = "base"
 """Folder with the evaluation of the base, step 0, which all arms share."""
 
+_ONE_FOR_ALL = ("hub_model_id", "wandb_run_id")
+# A tracker's project, and the name of a run in it.
+_NAMES = {"wandb_project": "wandb_name", "mlflow_experiment_name": "mlflow_run_name"}
 _SET_HERE = {"output_dir": "each arm has its own folder", "seed": "use the option or key `seeds`"}
 
 
@@ -36,6 +40,7 @@ class Arm:
         values: Name of the value of each swept key.
         group: Name of the arm without its seed.
         recipe: Its complete recipe.
+        changed: Keys that differ from the recipe that is varied, as they were given.
     """
 
     name: str
@@ -44,6 +49,7 @@ class Arm:
     values: Mapping[str, str]
     group: str
     recipe: Mapping[str, Any]
+    changed: tuple[str, ...]
 
 
 def plan_arms(recipe: Mapping[str, Any], definition: Definition, out: Path) -> list[Arm]:
@@ -126,12 +132,13 @@ def _arm(
             set_key(made, key, copy.deepcopy(value))
         made |= {"output_dir": str(out / name), "seed": seed}
         _share_base(made, out)
+        _separate(made, name, changes)
         checked = copy.deepcopy(made)
         apply_overrides(checked)
         check_recipe(checked)
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from None
-    return Arm(name, out / name, seed, dict(values), group, made)
+    return Arm(name, out / name, seed, dict(values), group, made, tuple(changes))
 
 
 def _share_base(recipe: dict[str, Any], out: Path) -> None:
@@ -141,3 +148,20 @@ def _share_base(recipe: dict[str, Any], out: Path) -> None:
         given = section.get("evaluation") or {}
         if isinstance(given, dict):  # Another type is an error of the recipe, found later.
             section["evaluation"] = {"shared_base": str(out / BASE), **given}
+
+
+def _separate(recipe: dict[str, Any], name: str, changes: Mapping[str, Any]) -> None:
+    """Give each arm its own name in trackers, and refuse what all arms would overwrite.
+
+    Raises:
+        ConfigError: There is such a key.
+    """
+    for key in _ONE_FOR_ALL:
+        if recipe.get(key) and key not in changes:
+            raise ConfigError(
+                f"{key}: found {recipe[key]!r}, expected nothing: the arms would overwrite each "
+                "other there"
+            )
+    for project, key in _NAMES.items():
+        if recipe.get(project) and key not in changes:
+            recipe[key] = name

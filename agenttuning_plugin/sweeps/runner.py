@@ -30,7 +30,8 @@ class Jobs:
     Attributes:
         number: Arms at a time.
         threads: CPU threads of each.
-        gpus: GPUs, by number or id, of which each arm gets one; none: each arm sees all.
+        gpus: GPUs, by number or id, of which each arm gets one, that with the fewest arms; none:
+            each arm sees all.
     """
 
     number: int = 1
@@ -84,7 +85,6 @@ class _Runner:
         self._waiting = [arm for arm in arms if not is_finished(arm.folder)]
         self._not_before: dict[str, float] = {}
         self._running: list[_Job] = []
-        self._gpus = list(jobs.gpus)
         self._outcome = Outcome([arm.name for arm in arms if is_finished(arm.folder)])
         self._progress = Progress(len(arms), len(self._outcome.finished), jobs.number, say)
 
@@ -109,7 +109,8 @@ class _Runner:
 
     def _start(self, arm: Arm) -> None:
         self._waiting.remove(arm)
-        gpu = self._gpus.pop(0) if self._gpus else None
+        taken = [job.gpu for job in self._running]
+        gpu = min(self._jobs.gpus, key=taken.count, default=None)
         variables = {
             **os.environ,
             "OMP_NUM_THREADS": str(self._jobs.threads),
@@ -132,8 +133,6 @@ class _Runner:
     def _end(self, job: _Job, status: int) -> None:
         if job.process.stdin is not None:
             job.process.stdin.close()
-        if job.gpu is not None:
-            self._gpus.append(job.gpu)
         if status == BUSY:
             if job.arm.name not in self._not_before:
                 self._progress.busy(job.arm)

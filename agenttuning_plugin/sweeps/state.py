@@ -224,13 +224,17 @@ def _content(recipe: Mapping[str, Any]) -> dict[str, Any]:
     # As YAML gives it back, so that a tuple or a date equals its copy on disk.
     kept = dict(json.loads(json.dumps(recipe, default=str)))
     for place in _PLACES:
-        *parents, last = place.split(".")
-        inner: Any = kept
-        for name in parents:
-            inner = inner.get(name) if isinstance(inner, dict) else None
-        if isinstance(inner, dict):
-            inner.pop(last, None)
+        _remove(kept, place.split("."))
     return kept
+
+
+def _remove(content: Any, path: Sequence[str]) -> None:
+    """Remove a key by its path, and the mappings that are empty without it."""
+    if isinstance(content, dict) and path[0] in content:
+        if len(path) > 1:
+            _remove(content[path[0]], path[1:])
+        if len(path) == 1 or content[path[0]] == {}:
+            del content[path[0]]
 
 
 def _differences(before: Any, after: Any, place: str) -> Iterator[str]:

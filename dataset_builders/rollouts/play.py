@@ -9,6 +9,7 @@ from dataset_builders.errors import ConfigError
 from dataset_builders.rollouts.engine import RolloutEngine
 from dataset_builders.rollouts.episode import Trajectory
 from dataset_builders.rollouts.ledger import ACT, AttemptResult, Turn
+from dataset_builders.rollouts.limits import Limits
 from dataset_builders.rollouts.policy import Policy
 from dataset_builders.rollouts.threads import in_caller_thread, run_in_thread
 
@@ -21,6 +22,7 @@ def play(
     batch_size: int = 16,
     in_flight_limit: Callable[[], int] | None = None,
     on_progress: Callable[[Trajectory], None] | None = None,
+    limits: Limits | None = None,
 ) -> list[Trajectory]:
     """Let a policy play tasks, each once.
 
@@ -35,6 +37,8 @@ def play(
             default.
         on_progress: Called with every trajectory as soon as it is finished, in the thread
             that called this.
+        limits: Limits of each episode beside the environment's own; one that reaches a limit has
+            reward 0.
 
     Returns:
         One trajectory per task, in the order of `task_ids`. An exception of the
@@ -55,7 +59,7 @@ def play(
         return min(batch_size, max(1, in_flight_limit())) if in_flight_limit else batch_size
 
     async def run() -> None:
-        engine = RolloutEngine(environment, log, policy, most=most)
+        engine = RolloutEngine(environment, log, policy, most=most, limits=limits)
         await engine.run((task_id, 0) for task_id in task_ids)
 
     run_in_thread(run)

@@ -10,6 +10,7 @@ from dataset_builders.environments import EnvironmentSpec, load_environment
 from dataset_builders.environments.references import code_digest
 from dataset_builders.errors import ConfigError
 from dataset_builders.rollouts.episode import Trajectory
+from dataset_builders.rollouts.limits import Limits
 from dataset_builders.rollouts.model_policies import (
     AnswerTurns,
     BatchingPolicy,
@@ -41,6 +42,8 @@ class AgentTaskEvaluator(Evaluator):
             server as many of them as it sustains, independently of each other.
         max_new_tokens: Longest turn in tokens; by default what the benchmark sets. A lower
             limit saves time, mostly on models that do not know when to stop.
+        max_turns: Most turns of an episode below the benchmark's limit; one that reaches it has
+            reward 0. It saves time on models that repeat themselves.
         suite: Which of the paper's groups the figures belong to; by default "held-in", and "own"
             for an environment that is not the paper's.
         primary: The paper's figure: "success" or "reward".
@@ -62,6 +65,7 @@ class AgentTaskEvaluator(Evaluator):
         num_tasks: int | None = None,
         batch_size: int = 16,
         max_new_tokens: int | None = None,
+        max_turns: int | None = None,
         suite: Suite | None = None,
         primary: str = "success",
         keep_order: bool = False,
@@ -84,6 +88,7 @@ class AgentTaskEvaluator(Evaluator):
         self._batch_size = batch_size
         self._oracle = oracle
         self._max_new_tokens = max_new_tokens
+        self._limits = Limits(steps=max_turns)
 
     @property
     def plays_oracle(self) -> bool:
@@ -114,6 +119,7 @@ class AgentTaskEvaluator(Evaluator):
             batch_size=self._batch_size,
             in_flight_limit=None if self._oracle else limit,
             on_progress=ended,
+            limits=self._limits,
         )
 
     def record(self, trajectory: Trajectory) -> Record:
@@ -147,6 +153,8 @@ class AgentTaskEvaluator(Evaluator):
             facts["player"] = "oracle"
         if self._max_new_tokens:
             facts["max_new_tokens"] = str(self._max_new_tokens)
+        if self._limits.steps:
+            facts["max_turns"] = str(self._limits.steps)
         return facts
 
 

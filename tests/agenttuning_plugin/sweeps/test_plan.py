@@ -147,6 +147,24 @@ def test_a_sweep_can_be_moved(plan: Plan) -> None:
     moved = {**recipe, "output_dir": "elsewhere", "dataset_prepared_path": "there"}
     assert digest_of(recipe) == digest_of(moved)
     assert not differences(recipe, moved)
+    before = {**recipe, "agenttuning": {**recipe["agenttuning"]}}
+    del before["agenttuning"]["evaluation"]  # It holds only where the base is shared.
+    assert not differences(before, recipe)
     other = {**recipe, "agenttuning": {**recipe["agenttuning"], "eta": 1}}
     assert digest_of(recipe) != digest_of(other)
     assert differences(recipe, other) == ["agenttuning.eta was 0, is 1"]
+
+
+def test_arms_have_their_own_names_in_trackers_and_share_no_upload(plan: Plan) -> None:
+    arms = plan(seeds="2", wandb_project="study", wandb_name="all")
+    assert [arm.recipe["wandb_name"] for arm in arms] == ["seed-7", "seed-8"]
+    with pytest.raises(ConfigError, match="seed-7: hub_model_id: found 'a/b', expected nothing"):
+        plan(seeds="2", hub_model_id="a/b")
+
+
+def test_arms_share_the_base_unless_the_recipe_says_where(plan: Plan, tmp_path: Path) -> None:
+    shared = [arm.recipe["agenttuning"]["evaluation"]["shared_base"] for arm in plan(seeds="2")]
+    assert shared == [str(tmp_path / "out/base")] * 2
+    evaluation = {"every": 1, "shared_base": "mine"}
+    section = {"evaluators": [{"type": "general_loss"}], "evaluation": evaluation}
+    assert plan(seeds="2", section=section)[0].recipe["agenttuning"]["evaluation"] == evaluation

@@ -190,6 +190,18 @@ def test_the_oracle_through_a_scripted_policy_scores_one() -> None:
     assert play(environment, [task], ScriptedPolicy(["no action"]))[0].valid_rounds == 0
 
 
+def test_an_episode_ends_at_max_turns(subject: EvalTarget) -> None:
+    """The oracle needs two turns of a database task; with one it is not solved."""
+    limited = AgentTaskEvaluator("database", num_tasks=3, max_turns=1, oracle=True)
+    result = run_evaluator(limited, subject)
+    assert [record["exit_reason"] for record in result.records] == ["step_limit"] * 3
+    assert [record["rounds"] for record in result.records] == [1] * 3
+    assert result.metrics["success"].value == 0
+    assert result.about["max_turns"] == "1"
+    enough = AgentTaskEvaluator("database", num_tasks=3, max_turns=2, oracle=True)
+    assert run_evaluator(enough, subject).metrics["success"].value == 1
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
