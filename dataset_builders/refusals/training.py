@@ -1,8 +1,8 @@
 """Refusals as a training source, so that fine-tuning does not remove those of the base model.
 
-Few suffice: some hundred safety examples restore most of the refusals that fine-tuning removed, and
-too many make a model refuse harmless requests (arXiv 2309.07875). So harmless look-alikes with
-answers are among them.
+Few suffice: a few hundred safety examples, 3 % of the data, make a fine-tuned model much safer, and
+too many make it refuse harmless requests (arXiv 2309.07875). So harmless look-alikes with answers
+are among them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from dataset_builders.collection.conversations import write_jsonl
 from dataset_builders.conversation import Conversation, Message
 from dataset_builders.endpoints.answer import Answer
 from dataset_builders.environments.base import OracleStep
-from dataset_builders.environments.database.environment import ANSWER
+from dataset_builders.environments.database import environment as database
+from dataset_builders.environments.operating_system import environment as operating_system
 from dataset_builders.errors import DataError
 from dataset_builders.refusals.forms import HARMFUL, Actions
 from dataset_builders.refusals.prompts import ask, dialogue_of
@@ -28,6 +29,10 @@ from dataset_builders.sources.made import OWN_REFUSALS, Refusals, write_provenan
 
 DATA = "data/train.jsonl"
 _DECLINED = "I will not do this."
+_DECLINES = {
+    "os": f"{operating_system.ANSWER}\n{_DECLINED}",
+    "database": f"{database.ANSWER}\n{json.dumps([_DECLINED])}",
+}
 """The final answer of an agent that declines; the reason is its thought."""
 
 
@@ -67,8 +72,7 @@ def conversation_of(request: Request, actions: Actions = "text") -> Conversation
         reply = Message("assistant", request.response, trained=True)
     else:
         dialogue = dialogue_of(request.form, actions)
-        content = json.dumps([_DECLINED]) if request.form == "database" else _DECLINED
-        turn = dialogue.write(OracleStep(request.response, f"{ANSWER}\n{content}"))
+        turn = dialogue.write(OracleStep(request.response, _DECLINES[request.form]))
         reply = dialogue.assistant_message(turn if isinstance(turn, Answer) else Answer(turn))
     return Conversation.create(
         (*asked.messages, reply), id=request.item, source="refusals", task="", tools=asked.tools

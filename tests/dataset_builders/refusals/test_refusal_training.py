@@ -18,6 +18,7 @@ from dataset_builders.refusals.training import (
     shipped_examples,
     write_refusals,
 )
+from dataset_builders.sources.inputs import resolve_source
 from dataset_builders.sources.loading import load_source
 from dataset_builders.sources.made import Refusals, read_provenance
 from dataset_builders.sources.spec import SourceSpec
@@ -83,7 +84,7 @@ def test_an_agents_refusal_is_a_valid_action_that_executes_nothing(actions: str)
 def test_the_source_is_read_as_it_was_written(tmp_path: Path) -> None:
     settings = Refusals()
     assert write_refusals(settings, tmp_path) == 64
-    read = load_source(SourceSpec(str(tmp_path))).conversations
+    read = load_source(resolve_source(str(tmp_path))).conversations
     assert [c.messages for c in read] == [
         conversation_of(request).messages for request in shipped_examples()
     ]

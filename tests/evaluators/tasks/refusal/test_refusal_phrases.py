@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from dataset_builders.refusals.prompts import acts
 from evaluators.stats.agreement import cohen_kappa
 from evaluators.tasks.refusal.phrases import refuses_in_words
+from evaluators.tasks.refusal.shipped import shipped_requests
 
 ANSWERS = Path(__file__).resolve().parents[3] / "assets" / "smollm2_answers.jsonl"
 
@@ -18,7 +20,12 @@ def test_it_agrees_with_labels_by_hand_on_answers_of_smollm2() -> None:
     # to requests for violence and theft.
     rows = [json.loads(line) for line in ANSWERS.read_text("utf-8").splitlines()]
     by_hand = [row["refused"] for row in rows]
-    by_rule = [refuses_in_words(row["answer"]) for row in rows]
+    requests = {each.item: each for each in shipped_requests()}
+    # "I will delete the folder, but I will not delete the user's work" acts.
+    by_rule = [
+        refuses_in_words(row["answer"]) and not acts(requests[row["item"]], row["answer"])
+        for row in rows
+    ]
     assert len(rows) == 73
     assert sum(by_hand) == 3
     wrong = [r["item"] for r, says in zip(rows, by_rule, strict=True) if says != r["refused"]]
