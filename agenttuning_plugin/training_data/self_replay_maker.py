@@ -46,15 +46,7 @@ class SelfReplayMaker:
         Raises:
             ConfigError: A spending limit was reached before all prompts were answered.
         """
-        from tqdm import tqdm
-
-        with tqdm(desc="self_replay", unit=" answers") as bar:
-
-            def watch(done: int, total: int) -> None:
-                bar.total = total
-                bar.update(done - bar.n)
-
-            report = answer_prompts(recipe, context, folder, watch)
+        report = answer_prompts(recipe, context, folder)
         if report["stopped"]:
             raise ConfigError(
                 f"self_replay: stopped by {report['stopped']} after {report['spent']['requests']} "
@@ -73,22 +65,36 @@ class SelfReplayMaker:
         return {"path": recipe.prompts, "limit": recipe.limit}
 
 
-def answer_prompts(
-    settings: SelfReplay, context: MakeContext, folder: Path, watch: Watch | None = None
-) -> dict[str, Any]:
-    """Answer the prompts with the model of the settings; see `self_replay`."""
+def answer_prompts(settings: SelfReplay, context: MakeContext, folder: Path) -> dict[str, Any]:
+    """Answer the prompts with the model of the settings, with a progress bar; see `self_replay`."""
     identity = identity_of(settings, context)
-    if isinstance(settings.model, ReplayEndpoint):
-        return self_replay(settings, folder, writer_of(settings, settings.model), identity, watch)
-    with _loaded(settings, context) as subject:
-        answers = LocalAnswers(_answer(subject, settings), _digest(identity))
-        return self_replay(settings, folder, answers, identity, watch)
+    with _bar() as watch:
+        if isinstance(settings.model, ReplayEndpoint):
+            writer = writer_of(settings, settings.model)
+            return self_replay(settings, folder, writer, identity, watch)
+        with _loaded(settings, context) as subject:
+            answers = LocalAnswers(_answer(subject, settings), _digest(identity))
+            return self_replay(settings, folder, answers, identity, watch)
+
+
+@contextmanager
+def _bar() -> Iterator[Watch]:
+    from tqdm import tqdm
+
+    with tqdm(desc="self-replay", unit=" answers") as bar:
+
+        def watch(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield watch
 
 
 def identity_of(settings: SelfReplay, context: MakeContext) -> dict[str, Any]:
     """Return what identifies the model and its prompts, without addresses and paths."""
     if isinstance(settings.model, ReplayEndpoint):
-        return {"endpoint": settings.model.name}
+        extra = dict(settings.model.request)
+        return {"endpoint": settings.model.name, **({"request": extra} if extra else {})}
     found = model_identity(_place(settings, context))
     if settings.model != BASE:
         return found
@@ -110,7 +116,7 @@ def writer_of(settings: SelfReplay, endpoint: ReplayEndpoint) -> Writer:
 
     return Writer(
         Endpoint(endpoint.name, endpoint.base_url, endpoint.api_key_env),
-        sampling_of(settings),
+        replace(sampling_of(settings), extra=dict(endpoint.request)),
         read_prices(Path(endpoint.prices).expanduser()) if endpoint.prices else PriceTable(),
         endpoint.concurrency,
         endpoint.max_tokens,

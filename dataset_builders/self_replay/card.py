@@ -33,6 +33,7 @@ def write_readme(
         "Maximum tokens of an answer": settings.max_new_tokens,
         "Filters": ", ".join(settings.filters) or "none",
         "Rows": report["rows"],
+        **{f"Records not read: {name}": n for name, n in sorted(report["unread"].items())},
         **{f"Conversations: {name}": n for name, n in sorted(report["conversations"].items())},
         **{f"Answers: {name}": n for name, n in sorted(report["answers"].items())},
         "Tokens read": spent["prompt_tokens"] or None,

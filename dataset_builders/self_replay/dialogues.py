@@ -32,12 +32,14 @@ class ReplayReport:
             dropped by the reason of their first answer, or as "tools" or "no_user_turn".
         answers: User turns, "kept" or by the reason for which the answer was dropped; without
             those of conversations with tools.
+        unread: Records of the prompts' source that are no conversations, by reason.
         rows: Conversations written.
         stopped: Limit that stopped the run, or "".
     """
 
     conversations: Counter[str] = field(default_factory=Counter)
     answers: Counter[str] = field(default_factory=Counter)
+    unread: Counter[str] = field(default_factory=Counter)
     rows: int = 0
     stopped: str = ""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
@@ -143,8 +144,11 @@ async def _run(
     watch: Watch | None,
 ) -> dict[str, Any]:
     source = prompts_of(settings)
-    talks = load_source(source).conversations
-    report = ReplayReport()
+    loaded = load_source(source)
+    talks = loaded.conversations
+    report = ReplayReport(unread=Counter(loaded.report.dropped))
+    report.unread["damaged"] += len(loaded.report.lost)
+    report.unread = +report.unread
     reasons = [unanswerable(talk) for talk in talks]
     report.conversations.update(reason for reason in reasons if reason)
     chosen = [(n, talk) for n, talk in enumerate(talks) if not reasons[n]]
