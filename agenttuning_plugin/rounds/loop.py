@@ -200,7 +200,7 @@ class _Rounds:
 
     def _collect(self, number: int, model: Path) -> Facts:
         self._say(f"round {number}: collecting with {model}")
-        facts = collect_round(self._collection(number, model))
+        facts = collect_round(self._collection(number, model), self._say)
         free_memory()
         self._say(f"round {number}: kept {facts['kept']} of {facts['tasks']} tasks")
         return facts
@@ -219,7 +219,7 @@ class _Rounds:
         if self._config.train_from == "last":
             base = str(merged_model(model, self._folder(accepted)))
         agent = agent_sources(self._config, selected, self._agent)
-        section = self._section | {"agent": agent, "evaluators": self._without_baseline()}
+        section = self._section | {"agent": agent, "evaluators": self._evaluators()}
         self._say(
             f"round {number}: training from {base} on {selected['rows']} conversations of its own"
         )
@@ -228,13 +228,18 @@ class _Rounds:
         free_memory()
         return {"base": base, "figures": figures_of(last_evaluations(job.out))}
 
-    def _without_baseline(self) -> list[dict[str, Any]]:
+    def _evaluators(self) -> list[dict[str, Any]]:
         """The evaluators without a run before the first step, which round 0 has measured."""
         needed = {floor.evaluator for floor in self._parsed.evaluation.floors}
-        pairs = zip(self._section["evaluators"], self._parsed.evaluators, strict=True)
-        return [
-            given if each.key in needed else {**given, "at_start": False} for given, each in pairs
-        ]
+        found = []
+        for given, each in zip(self._section["evaluators"], self._parsed.evaluators, strict=True):
+            changes: dict[str, Any] = {} if each.key in needed else {"at_start": False}
+            if each.type == "general_kl" and self._config.train_from == "last":
+                # By default it is the model that a round trains, here the last one.
+                base = str(Path(self._base_model).expanduser())  # or a hub id
+                changes["reference"] = each.reference or base
+            found.append({**given, **changes})
+        return found
 
     def _decide(self, number: int, accepted: int) -> Facts:
         start = self._folder(0)
