@@ -132,8 +132,7 @@ class _Rounds:
 
     def run(self) -> RoundsResult:
         """Run the rounds that are not done yet."""
-        self._state.set_start(self._begin)
-        model, accepted, stopped = Path(self._start_facts["model"]), 0, ""
+        model, accepted, stopped = self._begin(), 0, ""
         self._point(model)
         for number in range(1, self._config.rounds + 1):
             facts = self._round(number, accepted, model)
@@ -149,28 +148,36 @@ class _Rounds:
         write_page(self._out, self._state)
         return RoundsResult(self._out / BEST, accepted, stopped, self._state.rounds)
 
-    @property
-    def _start_facts(self) -> Facts:
-        return self._state.start or {}
-
     def _folder(self, number: int) -> Path:
         return self._out / f"round-{number}"
 
-    def _begin(self) -> Facts:
-        folder = self._folder(0)
+    def _begin(self) -> Path:
+        """Train the start if none is given, and measure it; returns its folder."""
+        phase, folder = self._state.start_phase, self._folder(0)
         folder.mkdir(parents=True, exist_ok=True)
-        model = self._start
-        if model is None:
-            model = folder / MODEL
-            self._say("round 0: training the recipe as it is")
-            job = TrainingJob(0, self._section, self._base_model, model, folder)
-            train_round(job, self._train)
-        find_finished(model)
-        self._check_floors(model)
+        model = Path(phase("train", lambda: self._train_start(folder))["model"])
+        phase("measure", lambda: self._measure_start(model, folder))
+        return model
+
+    def _train_start(self, folder: Path) -> Facts:
+        if self._start is not None:
+            find_finished(self._start)
+            self._check_floors(self._start)
+            return {"model": str(self._start)}
+        job = TrainingJob(0, self._section, self._base_model, folder / MODEL, folder)
+        self._say("round 0: training the recipe as it is")
+        train_round(job, self._train)
+        self._check_floors(job.out)
+        return {"model": str(job.out)}
+
+    def _measure_start(self, model: Path, folder: Path) -> Facts:
         self._say(f"round 0: evaluating {model}")
         measure_start(model, self._player, folder)
         free_memory()
-        return {"model": str(model), "figures": figures_of(last_evaluations(folder))}
+        return {
+            "base_figures": figures_of(base_evaluations(folder)),
+            "figures": figures_of(last_evaluations(folder)),
+        }
 
     def _check_floors(self, model: Path) -> None:
         """Check that the start was measured where rounds may not be worse: it is not here."""

@@ -188,8 +188,9 @@ def main() -> None:
     alone, killed = folder / "alone", folder / "killed"
     assert _session(lambda say: play(section, model, alone, say), None)
     kills = 0
-    # A session says at least the line of the phase it resumes at, and is killed one line later.
-    while not _session(lambda say: play(section, model, killed, say), 2):
+    # A session says the line of the phase that it resumes at first; after three lines at the latest
+    # a phase has ended.
+    while not _session(lambda say: play(section, model, killed, say), kills % 4 + 1):
         kills += 1
         assert kills < 20, "the rounds come to no end"
     facts = [json.loads((out / "state.json").read_text("utf-8")) for out in (alone, killed)]
