@@ -120,6 +120,7 @@ ROOMS = {
         "readers",
         "cleaning",
         "formats",
+        "variation",
         "sources",
         "masks",
         "encoding",

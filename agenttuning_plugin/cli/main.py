@@ -18,6 +18,7 @@ from agenttuning_plugin.cli import evaluate as cli_evaluate
 from agenttuning_plugin.cli import instructions as cli_instructions
 from agenttuning_plugin.cli import merge as cli_merge
 from agenttuning_plugin.cli import mix as cli_mix
+from agenttuning_plugin.cli import pairs as cli_pairs
 from agenttuning_plugin.cli import push as cli_push
 from agenttuning_plugin.cli import recover as cli_recover
 from agenttuning_plugin.cli import results as cli_view
@@ -87,6 +88,7 @@ def options(
 app.command()(cli_check.check)
 app.command()(cli_collect.collect)
 app.command()(cli_recover.recover)
+app.command()(cli_pairs.pairs)
 app.command()(cli_self_replay.self_replay)
 app.command()(cli_adopt.adopt)
 app.command()(cli_mix.build)

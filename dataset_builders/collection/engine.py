@@ -138,6 +138,7 @@ class CollectionEngine(RolloutEngine):
             most=self._endpoint_most,
             limits=play.limits,
             wording=wording,
+            marks_state=True,
         )
         self.limit = AdaptiveLimit(
             play.max_concurrency, on_change=self._changed, wanted=lambda: self.in_play
