@@ -180,9 +180,16 @@ def _session(run: Callable[[Callable[[str], None]], object], lines: int | None) 
 
 def main() -> None:
     """Compare rounds that are killed after each line with rounds that are left alone."""
-    import torch  # noqa: F401  # before the forks: each process begins at once
-    import trl  # noqa: F401
+    # Loaded before the forks, so that each process begins at once.
+    import datasets  # noqa: F401
+    import transformers
+    import trl
 
+    import evaluators.models.chat_model
+    import evaluators.models.token_model
+    import evaluators.training.callback  # noqa: F401
+
+    _ = trl.SFTTrainer, trl.SFTConfig, transformers.LlamaForCausalLM, transformers.AutoTokenizer
     folder, model = Path(sys.argv[1]), Path(sys.argv[2])
     section = write_rounds(folder)
     alone, killed = folder / "alone", folder / "killed"
