@@ -54,6 +54,10 @@ def compare(
             help="Second folder. Without it, the first one's last step is compared with its first."
         ),
     ] = None,
+    more: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Further folders; each is compared with the first at its last step."),
+    ] = None,
     first_step: Annotated[
         int | None, typer.Option(help="Step in the first folder. [default: its last]")
     ] = None,
@@ -69,7 +73,12 @@ def compare(
     ] = 8,
     as_json: Json = False,
 ) -> None:
-    """Compare two evaluations: paired differences, and which tasks changed."""
+    """Compare two or more evaluations: paired differences, and which tasks changed."""
+    if second is not None and more:
+        if first_step is not None or second_step is not None:
+            raise ConfigError("`first_step`, `second_step`: expected two folders at most")
+        _compare_many([first, second, *more], all_figures=all_figures, as_json=as_json)
+        return
     from agenttuning_plugin.reports import compare as comparing
     from agenttuning_plugin.reports.change_table import table
 
@@ -90,6 +99,20 @@ def compare(
         console.print(plain(line), soft_wrap=True)
     lines = comparing.warnings(compared) + comparing.recorded_warnings(two)
     for line in lines + comparing.unpaired(one, two, compared):
+        errors.print(plain(line), soft_wrap=True)
+
+
+def _compare_many(folders: list[Path], *, all_figures: bool, as_json: bool) -> None:
+    from agenttuning_plugin.reports.runs import text
+    from agenttuning_plugin.reports.runs.arms import ARM
+    from agenttuning_plugin.reports.runs.table import make_table
+
+    made = make_table(folders, by=[ARM], against=folders[0], every_figure=all_figures)
+    if as_json:
+        emit(made.as_json())
+    else:
+        console.print(text.as_terminal(made))
+    for line in text.missing_lines(made):
         errors.print(plain(line), soft_wrap=True)
 
 

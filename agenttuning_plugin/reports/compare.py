@@ -101,7 +101,7 @@ def compare_evaluations(
     """
     compared = []
     for name in [name for name in first if name in second]:
-        figures = list(second[name]["metrics"]) if every_figure else [_primary(second[name])]
+        figures = list(second[name]["metrics"]) if every_figure else [primary_of(second[name])]
         for figure in figures:
             if made := _compare(name, figure, first[name], second[name]):
                 compared.append(made)
@@ -123,7 +123,7 @@ def compare_run(evaluations: Sequence[Row]) -> list[Compared]:
         if not rows or rows[0]["step"] != 0:
             continue
         base, tuned = rows[0], rows[-1]
-        for figure in (_primary(tuned), *_BESIDE):
+        for figure in (primary_of(tuned), *_BESIDE):
             measured = figure in base["metrics"] and figure in tuned["metrics"]
             if measured and (made := _compare(name, figure, base, tuned)):
                 compared.append(made)
@@ -141,7 +141,8 @@ def unmeasured(evaluations: Sequence[Row]) -> list[str]:
     return [f"{name}: {reason.removeprefix(f'{name}: ')}" for name, reason in reasons.items()]
 
 
-def _primary(row: Row) -> str:
+def primary_of(row: Row) -> str:
+    """Return the name of an evaluation's main figure; "" if nothing was measured."""
     return str(row.get("primary") or next(iter(row["metrics"]), ""))
 
 
@@ -157,7 +158,7 @@ def _compare(name: str, figure: str, first: Row, second: Row) -> Compared | None
     if not common:
         return None
     change = paired_change(
-        list(before.values()), list(after.values()), figure, macro=_is_macro(first, figure)
+        list(before.values()), list(after.values()), figure, macro=is_macro(first, figure)
     )
     abouts = dict(first.get("about") or {}), dict(second.get("about") or {})
     differs = tuple(
@@ -195,7 +196,7 @@ def _scored(row: Row, figure: str) -> dict[str, Row]:
     return {record["item"]: record for record in row["records"] if figure in record["scores"]}
 
 
-def _is_macro(row: Row, figure: str) -> bool:
+def is_macro(row: Row, figure: str) -> bool:
     """Whether the figure is a mean of the groups' means, inferred from its records."""
     from evaluators.stats.aggregate import summarise
 

@@ -73,7 +73,9 @@ class ModelRecord(TrainerCallback):
             training = {
                 "steps": state.global_step,
                 "first_step": self._first_step,  # above 0: resumed; the seconds are from there on
-                "seconds": round(time.monotonic() - self._began, 2),  # with evaluations
+                "seconds": round(
+                    time.monotonic() - self._began, 2
+                ),  # with evaluations after the start
             }
             write_model_record(Path(str(args.output_dir)), {**self._content, "training": training})
             write_run_card(Path(str(args.output_dir)))

@@ -91,7 +91,7 @@ def paired_change(
     old = np.array([float(record["scores"][score]) for record, _ in pairs])
     new = np.array([float(record["scores"][score]) for _, record in pairs])
     groups = [str(record.get("group", "")) if macro else "" for _, record in pairs]
-    shares = _shares([record for _, record in pairs], groups)
+    shares = score_shares([record for _, record in pairs], groups)
     both = np.stack([old, new])
     binary = len(set(shares)) == 1 and bool(np.isin(both, (0.0, 1.0)).all())
     difference = new - old
@@ -115,7 +115,7 @@ def paired_change(
     )
 
 
-def _shares(records: Sequence[Mapping[str, Any]], groups: Sequence[str]) -> Floats:
+def score_shares(records: Sequence[Mapping[str, Any]], groups: Sequence[str]) -> Floats:
     """Return the weight of each task in the score; they sum to 1."""
     sizes = {group: groups.count(group) for group in set(groups)}
     if len(sizes) > 1:

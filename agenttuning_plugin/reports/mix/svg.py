@@ -60,11 +60,11 @@ def histogram(
         for number, value in enumerate(values):
             points += [f"{axes.x(edge)},{axes.y(value)}" for edge in edges[number : number + 2]]
         points.append(f"{axes.x(edges[-1])},{axes.y(0)}")
-        parts.append(_tag("polygon", points=" ".join(points), class_=f"area {name}"))
+        parts.append(tag("polygon", points=" ".join(points), class_=f"area {name}"))
     if mark is not None:
         x = axes.x(mark[0])
-        parts.append(_tag("line", x1=x, x2=x, y1=_TOP, y2=axes.y(0), class_="mark"))
-        parts.append(_text(mark[1], x - 5, _TOP + 10, "mark end"))
+        parts.append(tag("line", x1=x, x2=x, y1=_TOP, y2=axes.y(0), class_="mark"))
+        parts.append(text(mark[1], x - 5, _TOP + 10, "mark end"))
     described = "; ".join(f"{name}: most rows from {_mode(edges, v)}" for name, v in series.items())
     return _plot(title, x_label, "share of rows, %", axes, parts, list(series), described)
 
@@ -95,15 +95,15 @@ def lines(
     for name, values in percent.items():
         middles = [(a + b) / 2 for a, b in pairwise(borders)]
         points = " ".join(f"{axes.x(x)},{axes.y(y)}" for x, y in zip(middles, values, strict=True))
-        parts.append(_tag("polyline", points=points, class_=f"line {name}"))
+        parts.append(tag("polyline", points=points, class_=f"line {name}"))
         if len(values) == 1:
             parts.append(
-                _tag("circle", cx=axes.x(middles[0]), cy=axes.y(values[0]), r=3, class_=name)
+                tag("circle", cx=axes.x(middles[0]), cy=axes.y(values[0]), r=3, class_=name)
             )
     stops = [start for start, _ in stages[1:]] + [end]
     for (start, share), stop in zip(stages, stops, strict=True):
         y = axes.y(share)
-        parts.append(_tag("line", x1=axes.x(start), x2=axes.x(stop), y1=y, y2=y, class_="wanted"))
+        parts.append(tag("line", x1=axes.x(start), x2=axes.x(stop), y1=y, y2=y, class_="wanted"))
     described = "; ".join(
         f"{name.replace('_', ' ')}: {min(v):.1f} to {max(v):.1f} %" for name, v in percent.items()
     )
@@ -128,12 +128,12 @@ def bars(
         left, right = axes.x(number + 0.12), axes.x(number + 0.88)
         top = axes.y(value)
         parts.append(
-            _tag("rect", x=left, y=top, width=round(right - left, 2),
+            tag("rect", x=left, y=top, width=round(right - left, 2),
                  height=round(axes.y(0) - top, 2), class_=f"bar {name}")
         )  # fmt: skip
         middle = (left + right) / 2
-        parts.append(_text(label, middle, axes.y(0) + 14, "tick middle"))
-        parts.append(_text(f"{value:,.0f}", middle, top - 4, "tick middle"))
+        parts.append(text(label, middle, axes.y(0) + 14, "tick middle"))
+        parts.append(text(f"{value:,.0f}", middle, top - 4, "tick middle"))
     pairs = zip(labels, values, strict=True)
     described = "; ".join(f"{label}: {value:,.0f} rows" for label, value in pairs)
     return _plot(title, x_label, "rows", axes, parts, [], described, x_ticks=False)
@@ -157,19 +157,19 @@ def _plot(
     ]
     for value in ticks(axes.y_max):
         y = axes.y(value)
-        inside.append(_tag("line", x1=_LEFT, x2=WIDTH - _RIGHT, y1=y, y2=y, class_="grid"))
-        inside.append(_text(_number(value), _LEFT - 6, y + 4, "tick end"))
+        inside.append(tag("line", x1=_LEFT, x2=WIDTH - _RIGHT, y1=y, y2=y, class_="grid"))
+        inside.append(text(_number(value), _LEFT - 6, y + 4, "tick end"))
     for value in ticks(axes.x_max, 8) if x_ticks else ():
-        inside.append(_text(_number(value), axes.x(value), axes.y(0) + 15, "tick middle"))
+        inside.append(text(_number(value), axes.x(value), axes.y(0) + 15, "tick middle"))
     inside += parts
     base = axes.y(0)
-    inside.append(_tag("line", x1=_LEFT, x2=WIDTH - _RIGHT, y1=base, y2=base, class_="axis"))
-    inside.append(_text(x_label, (WIDTH + _LEFT - _RIGHT) / 2, HEIGHT - 10, "label middle"))
-    inside.append(_text(y_label, 4, 14, "label"))
+    inside.append(tag("line", x1=_LEFT, x2=WIDTH - _RIGHT, y1=base, y2=base, class_="axis"))
+    inside.append(text(x_label, (WIDTH + _LEFT - _RIGHT) / 2, HEIGHT - 10, "label middle"))
+    inside.append(text(y_label, 4, 14, "label"))
     x = WIDTH - _RIGHT - sum(30 + 6.6 * len(entry) for entry in legend)
     for entry in legend:
-        inside.append(_tag("rect", x=round(x, 1), y=6, width=12, height=10, class_=f"key {entry}"))
-        inside.append(_text(entry.replace("_", " "), x + 16, 15, "label"))
+        inside.append(tag("rect", x=round(x, 1), y=6, width=12, height=10, class_=f"key {entry}"))
+        inside.append(text(entry.replace("_", " "), x + 16, 15, "label"))
         x += 30 + 6.6 * len(entry)
     drawing = Markup(
         '<svg viewBox="0 0 {} {}" role="img" aria-labelledby="{}-title {}-desc">{}</svg>'
@@ -201,13 +201,15 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if value == int(value) else f"{value:g}"
 
 
-def _text(words: str, x: float, y: float, kind: str) -> Markup:
+def text(words: str, x: float, y: float, kind: str) -> Markup:
+    """Return a text element of a CSS class."""
     return Markup('<text x="{}" y="{}" class="{}">{}</text>').format(
         round(x, 1), round(y, 1), kind, words
     )
 
 
-def _tag(name: str, **attributes: object) -> Markup:
+def tag(name: str, **attributes: object) -> Markup:
+    """Return an element; a trailing underscore of an attribute, as in `class_`, is dropped."""
     inside = Markup(" ").join(
         Markup('{}="{}"').format(key.rstrip("_"), value) for key, value in attributes.items()
     )

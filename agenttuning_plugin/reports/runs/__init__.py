@@ -1,0 +1,1 @@
+"""Comparison of any number of runs: table, page and plot."""
