@@ -13,6 +13,9 @@ import pytest
 torch = pytest.importorskip("torch", reason="pip install 'agenttuning-plugin[trl]'")
 transformers = pytest.importorskip("transformers")
 
+from agenttuning_plugin.config.recipe import AgentTuningSection  # noqa: E402
+from agenttuning_plugin.config.rules import problems  # noqa: E402
+from agenttuning_plugin.preflight.loss_function import recipe_loss, script_loss  # noqa: E402
 from agenttuning_plugin.training_data.loss_normalization import LossNormalization  # noqa: E402
 from dataset_builders.errors import ConfigError  # noqa: E402
 from tests.agenttuning_plugin.trainers.test_loss_normalization import (  # noqa: E402
@@ -60,15 +63,21 @@ def smoothed(logps: Any, targets: Any) -> Any:
     )
 
 
-def expected(model: Any, loss: TotalLoss) -> dict[str, Any]:
-    """Gradient of the sum over trained tokens of all examples, divided by their number."""
+def likelihood(logps: Any, targets: Any) -> Any:
+    """The negative log-likelihood."""
+    return -logps.gather(1, targets[:, None]).sum()
+
+
+def expected(model: Any, loss: TotalLoss, rule: str = "tokens") -> dict[str, Any]:
+    """Gradient of the mean over trained tokens, or over examples of their means."""
     model = copy.deepcopy(model).train()
     for row in rows():
         ids, labels = (torch.tensor(row[name]) for name in ("input_ids", "labels"))
         logps = model(input_ids=ids[None], use_cache=False).logits[0, :-1].log_softmax(-1)
         trained = labels[1:] != -100
         total = loss(logps[trained], labels[1:][trained])
-        (total / sum(number for _, number in LENGTHS)).backward()
+        whole = sum(number for _, number in LENGTHS)
+        (total / (whole if rule == "tokens" else int(trained.sum()) * len(LENGTHS))).backward()
     return {name: p.grad for name, p in model.named_parameters()}
 
 
@@ -89,8 +98,8 @@ def with_loss(
     return made
 
 
-def gradient(trainer: Any) -> dict[str, Any]:
-    LossNormalization.install(trainer, "tokens")
+def gradient(trainer: Any, rule: Any = "tokens") -> dict[str, Any]:
+    LossNormalization.install(trainer, rule)
     recorder = Recorder()
     trainer.add_callback(recorder)
     trainer.train()
@@ -124,6 +133,50 @@ def test_a_step_has_the_loss_of_its_trained_tokens(
     )
     found = gradient(trainer)
     assert same(found, expected(model, loss))
-    assert not same(
-        found, expected(model, lambda logps, targets: -logps.gather(1, targets[:, None]).sum())
+    assert not same(found, expected(model, likelihood))
+
+
+@pytest.mark.parametrize("name", ["dft", "smoothed"])
+@pytest.mark.filterwarnings("ignore:.label_smoothing_factor. is deprecated")
+def test_by_examples_it_is_averaged_or_refused(
+    name: str, model: Any, small_tokenizer: Any, tmp_path: Path
+) -> None:
+    more = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4}
+    trainer = with_loss("trl", name, model, rows(), small_tokenizer, tmp_path, **more)
+    wrong = [each for each in script_loss(trainer.args, "examples") if each.level == "error"]
+    if trainer.compute_loss_func is not None:  # dft before TRL 1.16
+        assert len(wrong) == 1
+        with pytest.raises(ConfigError, match="found a loss function of the trainer's own"):
+            LossNormalization(trainer, "examples")
+        return
+    assert not wrong
+    loss = {"dft": dft, "smoothed": smoothed}[name]
+    assert same(gradient(trainer, "examples"), expected(model, loss, "examples"))
+
+
+def test_check_names_the_loss_and_refuses_what_does_not_combine() -> None:
+    section: dict[str, Any] = {"agent": "a.jsonl", "general": "g.jsonl"}
+    recipe = {"use_dft": True, "max_steps": 3, "agenttuning": section}
+    assert [finding.what for finding in recipe_loss(recipe)] == ["loss function"]
+    assert not list(recipe_loss({}))
+    assert not problems(recipe, AgentTuningSection.model_validate(section))
+    by_examples = AgentTuningSection.model_validate({**section, "loss_normalization": "examples"})
+    (line,) = problems(recipe, by_examples)
+    assert line.startswith("use_dft: found true with agenttuning.loss_normalization: examples")
+
+
+def test_an_axolotl_that_would_drop_the_loss_is_refused() -> None:
+    schemas = pytest.importorskip("axolotl.utils.schemas.config", reason="needs Axolotl")
+    from agenttuning_plugin.trainers.axolotl_keys import unknown_keys
+
+    found = [key for key in unknown_keys({"use_dft": True}) if key.key == "use_dft"]
+    if "use_dft" in schemas.AxolotlConfigWCapabilities.model_fields:
+        assert not found
+        return
+    (key,) = found
+    assert key.misspelt
+    assert (
+        key.message
+        == "use_dft: the installed Axolotl has no such key, expected Axolotl 0.20 or later"
     )
+    assert not any(key.misspelt for key in unknown_keys({"use_dft": False}))
