@@ -27,8 +27,8 @@ CACHE = Path("~/.cache/agenttuning").expanduser()
 OUT = CACHE / "study"
 CHARACTERS = 1000
 CHAT = 400
-CHAT_HELD_OUT = 64
-HELD_OUT = 8
+CHAT_HELD_OUT = 32
+HELD_OUT = 6
 TRAINED = ("db", "alfworld")
 TASKS = ("os", "db", "alfworld", "webshop", "kg", "mind2web")
 

@@ -86,6 +86,9 @@ def collect(
     agentinstruct: Annotated[
         str | None, typer.Option(help="AgentInstruct copy, for the published prompts.")
     ] = None,
+    prompt_suffix: Annotated[
+        str, typer.Option(help="Text appended to the prompt; see docs/methods/negatives.md.")
+    ] = "",
     oracle: Annotated[
         bool,
         typer.Option("--oracle", help="Play with the environment's oracle instead of a model."),
@@ -161,7 +164,11 @@ def collect(
         raise ConfigError("--add-thoughts: found with --oracle, expected a --model to write them")
     named = parse_options(option)
     environment = load_environment(
-        env, prompt=prompt, agentinstruct=agentinstruct, **({"data": data} | named)
+        env,
+        prompt=prompt,
+        agentinstruct=agentinstruct,
+        prompt_suffix=prompt_suffix,
+        **({"data": data} | named),
     )
     play = RolloutConfig(
         environment=environment,

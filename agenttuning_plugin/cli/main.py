@@ -18,9 +18,11 @@ from agenttuning_plugin.cli import evaluate as cli_evaluate
 from agenttuning_plugin.cli import instructions as cli_instructions
 from agenttuning_plugin.cli import merge as cli_merge
 from agenttuning_plugin.cli import mix as cli_mix
+from agenttuning_plugin.cli import pairs as cli_pairs
 from agenttuning_plugin.cli import push as cli_push
 from agenttuning_plugin.cli import recover as cli_recover
 from agenttuning_plugin.cli import results as cli_view
+from agenttuning_plugin.cli import rounds as cli_rounds
 from agenttuning_plugin.cli import self_replay as cli_self_replay
 from agenttuning_plugin.cli import serve as cli_serve
 from agenttuning_plugin.cli import sweep as cli_sweep
@@ -86,6 +88,7 @@ def options(
 app.command()(cli_check.check)
 app.command()(cli_collect.collect)
 app.command()(cli_recover.recover)
+app.command()(cli_pairs.pairs)
 app.command()(cli_self_replay.self_replay)
 app.command()(cli_adopt.adopt)
 app.command()(cli_mix.build)
@@ -98,6 +101,7 @@ app.command()(cli_table.table)
 app.command("errors")(cli_view.list_errors)
 app.command()(cli_view.view)
 app.command()(cli_serve.serve)
+app.command()(cli_rounds.rounds)
 app.command()(cli_sweep.sweep)
 
 

@@ -30,7 +30,11 @@ _SHOWN = 160  # characters shown of a span
 
 _AGENT = OptionGroup(
     SourceSpec,
-    only=("min_reward", "train_on", "reasoning", "rows", "keep_last_turns"),
+    only=(
+        *("min_reward", "train_on", "reasoning", "rows", "keep_last_turns"),
+        *("judge_model", "judge_base_url", "judge_api_key_env", "judge_share"),
+        *("failed", "failed_marker", "success_marker", "failed_limit"),
+    ),
     panel="Agent data",
 )
 
@@ -54,6 +58,20 @@ def build(
     ] = None,
     general: Annotated[
         list[str] | None, typer.Option(help="General chat: file, folder or hub id; repeatable.")
+    ] = None,
+    recover: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Collection whose failed episodes are recovered as agent data, as by "
+            "`agenttuning recover`; repeatable."
+        ),
+    ] = None,
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Variants of agent data: tools, wording, order, variants=N, original=false, "
+            "no_tool_share=S, file=F or seed=N; repeatable."
+        ),
     ] = None,
     eta: Annotated[float, typer.Option(help="Share of agent data, in [0, 1].")] = 0.2,
     eta_unit: Annotated[
@@ -91,6 +109,7 @@ def build(
     **given: Any,
 ) -> None:
     """Mix agent and general data into a dataset on disk, with its manifest and report."""
+    from agenttuning_plugin.cli.agent_sources import agent_sources
     from agenttuning_plugin.trainers.axolotl_build import build_recipe
     from agenttuning_plugin.training_data.build import build_to_disk
     from dataset_builders.mixing.planning import Plan
@@ -112,7 +131,7 @@ def build(
     plan: dict[str, Any] = {"unit": eta_unit, "mode": sampling}
     report = build_to_disk(
         out_folder,
-        agent=[SourceSpec(path, **source) for path in agent or []],
+        agent=agent_sources(agent or [], recover or [], vary or [], general or [], source),
         general=general or [],
         plan=Plan(
             eta=eta,

@@ -12,6 +12,8 @@ from agenttuning_plugin.estimates.devices import GB
 from agenttuning_plugin.estimates.recipe import RecipeEstimate, estimate_recipe
 
 DEMO = "demo.yaml"
+STUDY = "study-"
+"""Prefix of recipes of many runs, for `agenttuning sweep`."""
 
 _HEAD = """# Recipes
 
@@ -83,6 +85,8 @@ def row(name: str) -> str:
     cells = [f"`{name}`", base, _method(name, found), _hardware(found.header)]
     if name == DEMO:
         cells += [f"{found.memory.total / GB:.0f} GB, estimated", *_demo(found.header)]
+    elif name.startswith(STUDY):
+        cells += [f"{found.memory.total / GB:.0f} GB, estimated", *_study(found.header)]
     else:
         time = found.time_line().removeprefix("estimate ").rpartition(" on ")[0]
         cells += [f"{found.memory.total / GB:.0f} GB, estimated", f"{time}, estimated", "not run"]
@@ -115,6 +119,17 @@ def _demo(header: str) -> list[str]:
     ]
 
 
+def _study(header: str) -> list[str]:
+    """Return time, status and result of a study, from its header."""
+    minutes = re.search(r"about ([\d.]+) minutes", header)
+    page = re.search(r"Expected: the tables of (docs/\S+\.md)", header)
+    return [
+        f"{minutes[1] if minutes else '?'} min a run on one CPU core, `agenttuning sweep`",
+        "measured",
+        f"[tables](../{page[1]})" if page else "not known",
+    ]
+
+
 def _expected(name: str, header: str) -> str:
     figures = re.search(r"([\d.]+) held-in, ([\d.]+) held-out, ([\d.]+) general", header)
     if figures:
@@ -141,7 +156,7 @@ def main() -> None:
     """Write the page and the headers."""
     for name in recipe_names():
         path = recipe_folder() / name
-        if name != DEMO:
+        if name != DEMO and not name.startswith(STUDY):
             path.write_text(with_estimates(path.read_text("utf-8"), _estimated(name)), "utf-8")
     (recipe_folder() / "README.md").write_text(page(), "utf-8")
 

@@ -13,7 +13,7 @@ from agenttuning_plugin.console import console, errors
 from dataset_builders.errors import ConfigError, StorageError
 from dataset_builders.sources.recovery_settings import RecoverSettings
 
-_SETTINGS = OptionGroup(RecoverSettings)
+_SETTINGS = OptionGroup(RecoverSettings, skip=("collection",))
 
 
 @with_options(_SETTINGS)
@@ -39,7 +39,8 @@ def recover(
     if out.exists():
         raise ConfigError(f"{out}: exists already, expected a new file")
     with tqdm(desc="recover", unit=" replays", disable=not errors.is_terminal) as bar:
-        result = find(collection, RecoverSettings(**_SETTINGS.values(given)), bar.update)
+        settings = RecoverSettings(str(collection), **_SETTINGS.values(given))
+        result = find(settings, bar.update)
     try:
         write_jsonl(out, result.conversations)
     except OSError as error:

@@ -20,7 +20,7 @@ from evaluators.tasks.registry import (
 )
 from evaluators.training.schedule import Cadence
 
-_SHARED = ("data", "prompt", "agentinstruct", "max_new_tokens", "options")
+_SHARED = ("data", "prompt", "agentinstruct", "prompt_suffix", "max_new_tokens", "options")
 
 
 class EndpointConfig(Cadence):
@@ -47,6 +47,7 @@ class EndpointConfig(Cadence):
     data: str | None = field_of(SuiteSettings, "data")
     prompt: Literal["own", "published"] = field_of(SuiteSettings, "prompt")
     agentinstruct: str | None = field_of(SuiteSettings, "agentinstruct")
+    prompt_suffix: str = field_of(SuiteSettings, "prompt_suffix")
     options: dict[str, dict[str, Any]] = field_of(SuiteSettings, "options")
     judge_model: str | None = field_of(JudgeSettings, "model", default=None)
     judge_base_url: str | None = field_of(JudgeSettings, "base_url")

@@ -57,6 +57,7 @@ class AgentTaskConfig(Cadence):
     )
     prompt: Literal["own", "published"] = field_of(SuiteSettings, "prompt")
     agentinstruct: str | None = field_of(SuiteSettings, "agentinstruct")
+    prompt_suffix: str = field_of(SuiteSettings, "prompt_suffix")
     data: str | None = Field(
         default=None, description="Folder of the environment's data, if it needs one."
     )
@@ -88,6 +89,7 @@ class AgentTaskConfig(Cadence):
             self.environment,
             prompt=self.prompt,
             agentinstruct=self.agentinstruct,
+            prompt_suffix=self.prompt_suffix,
             **{"data": self.data, **self.options},
         )
 

@@ -7,6 +7,7 @@ rejects unknown keys, and the section itself is required.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field, field_serializer, field_validator, model_validator
@@ -17,7 +18,8 @@ from agenttuning_plugin.config.evaluation import EvaluatorConfig
 from dataset_builders.mixing.eta_schedule import Mode
 from dataset_builders.mixing.pools import GPT4_SHARE
 from dataset_builders.mixing.unit_conversion import Unit
-from dataset_builders.sources.loading import SourceSpec
+from dataset_builders.sources.made import kind_of
+from dataset_builders.sources.spec import SourceSpec
 from evaluators.training.schedule import EvaluationPolicy
 
 
@@ -145,6 +147,18 @@ class AgentTuningSection(StrictModel):
         if isinstance(value, list):
             return [{"path": item} if isinstance(item, str) else item for item in value]
         return value
+
+    @model_validator(mode="after")
+    def _general_chat_with_tools(self) -> AgentTuningSection:
+        """Let `vary.no_tool_share` take its chats from the general sources by default."""
+        paths = tuple(spec.path for spec in self.general if not kind_of(spec))
+        self.agent = [
+            replace(spec, vary=replace(spec.vary, no_tool_from=paths))
+            if spec.vary is not None and spec.vary.no_tool_share and not spec.vary.no_tool_from
+            else spec
+            for spec in self.agent
+        ]
+        return self
 
     @model_validator(mode="after")
     def _sources_fit_eta(self) -> AgentTuningSection:

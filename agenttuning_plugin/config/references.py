@@ -50,6 +50,8 @@ def _entries(section: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], str]]
         for entry in entries:
             if isinstance(entry, dict):
                 yield from ((entry, key) for key in keys)
+                if isinstance(recover := entry.get("recover"), dict):
+                    yield recover, "environment"
 
 
 def _is_there(place: str) -> bool:

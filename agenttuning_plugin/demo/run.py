@@ -116,6 +116,8 @@ def run(console: Console) -> list[Compared]:
     console.print(f"serve it: {program} serve {output}", soft_wrap=True)
     console.print(f"read its episodes: {program} view {output}", soft_wrap=True)
     console.print(f"the paper's whole panel: {program} evaluate --model {output} --suite all")
+    rounds = f"{program} rounds {recipe} --env database --rounds 2"
+    console.print(f"next, learn from its own successes: {rounds}", soft_wrap=True)
     return comparisons
 
 

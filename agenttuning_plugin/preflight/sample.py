@@ -132,7 +132,10 @@ def _weighted(pairs: Sequence[tuple[SourceSpec, Part]]) -> list[SourceSpec]:
         or not all(sizes)
     ):
         return specs
-    return [replace(spec, weight=float(n or 1)) for spec, n in zip(specs, sizes, strict=True)]
+    return [
+        replace(spec, weight=float(n or 1) * (spec.vary.growth if spec.vary else 1))
+        for spec, n in zip(specs, sizes, strict=True)
+    ]
 
 
 def everything(section: AgentTuningSection) -> list[Part]:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+from agenttuning_plugin.sweeps.checkpoints import last_checkpoint
 from agenttuning_plugin.sweeps.plan import Arm
 from agenttuning_plugin.sweeps.state import LOG_FILE
+
+_TAIL = 1 << 16
+"""Bytes at the end of a log that are searched for its last error."""
+_ERROR = re.compile(
+    r"^(?:agenttuning: )?((?:\w+\.)*\w*(?:[Ee]rror|Exception|Interrupt): .+)$", re.M
+)
 
 
 class Progress:
@@ -28,7 +37,9 @@ class Progress:
     def started(self, arm: Arm, gpu: str | None) -> None:
         """Say that an arm begins."""
         where = f" on GPU {gpu}" if gpu is not None else ""
-        self._say(f"{arm.name}: training{where}; log: {arm.folder / LOG_FILE}")
+        checkpoint = last_checkpoint(arm.folder)
+        what = f"resumes from {checkpoint.name}" if checkpoint else "training"
+        self._say(f"{arm.name}: {what}{where}; log: {arm.folder / LOG_FILE}")
 
     def finished(self, arm: Arm, seconds: float) -> None:
         """Say that an arm has finished, and when the others will have."""
@@ -39,9 +50,11 @@ class Progress:
     def failed(self, arm: Arm, status: int) -> None:
         """Say that an arm has failed."""
         self._done += 1
+        log = arm.folder / LOG_FILE
+        cause = cause_of(log)
+        stated = f": {cause}" if cause else ""
         self._say(
-            f"{arm.name}: failed with exit status {status}; log: {arm.folder / LOG_FILE}; "
-            f"{self._state()}"
+            f"{arm.name}: failed with exit status {status}{stated} (log: {log}); {self._state()}"
         )
 
     def busy(self, arm: Arm) -> None:
@@ -56,6 +69,19 @@ class Progress:
         seconds = sum(self._seconds) / len(self._seconds) * -(-left // self._jobs)
         end = time.strftime("%H:%M", time.localtime(time.time() + seconds))
         return f"{state}, about {spell(seconds)} left (until {end})"
+
+
+def cause_of(log: Path) -> str:
+    """Return the last error that a log states, in one line; "" if it states none."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - _TAIL))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+    # Of the last session only: the log has all of them.
+    found = _ERROR.findall(text.rpartition("\n$ ")[2])
+    return found[-1].strip()[:300] if found else ""
 
 
 def spell(seconds: float) -> str:

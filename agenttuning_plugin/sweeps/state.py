@@ -146,7 +146,7 @@ def write_plan(out: Path, recipe: Path, arms: Sequence[Arm], keys: Mapping[str, 
             "recipe": str(recipe),
             "keys": keys,
             "seeds": sorted({arm.seed for arm in arms}),
-            "arms": _listed(out, arms),
+            "arms": _listed(out, arms, recipe.stem),
         }
         replace_text(out / SWEEP_FILE, json.dumps(facts, ensure_ascii=False, indent=1) + "\n")
 
@@ -192,10 +192,21 @@ def _replace(out: Path, arm: Arm) -> None:
     arm.folder.rename(kept)
 
 
-def _listed(out: Path, arms: Sequence[Arm]) -> list[dict[str, Any]]:
-    """Return the arms as JSON: these, then those that only earlier commands named."""
+def _listed(out: Path, arms: Sequence[Arm], default: str) -> list[dict[str, Any]]:
+    """Return the arms as JSON: these, then those that only earlier commands named.
+
+    Args:
+        out: Folder of the sweep.
+        arms: From `plan_arms`.
+        default: Group of arms that differ in their seed only.
+    """
     listed = [
-        {"name": arm.name, "group": arm.group, "seed": arm.seed, "values": dict(arm.values)}
+        {
+            "name": arm.name,
+            "group": arm.group or default,
+            "seed": arm.seed,
+            "values": dict(arm.values),
+        }
         for arm in arms
     ]
     names = {arm.name for arm in arms}

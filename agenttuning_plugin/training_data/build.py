@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from agenttuning_plugin.reports.rows import MIX
 from agenttuning_plugin.training_data.built_mix import BuiltMix
+from agenttuning_plugin.training_data.made_sources import FOLDER, MakeContext, made_source
 from dataset_builders.errors import AgentTuningError, ConfigError, StorageError
 from dataset_builders.mixing.mixes import mix
 from dataset_builders.mixing.planning import Plan
 from dataset_builders.mixing.preparation import Encoding, check_settings, prepare, prepare_messages
 from dataset_builders.mixing.unit_conversion import UNITS
 from dataset_builders.sources.inputs import resolve_source
+from dataset_builders.sources.loading import ResolvedSource
 from dataset_builders.sources.spec import SourceSpec
+from dataset_builders.storage import CACHE
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -70,9 +73,10 @@ def build_to_disk(
         raise ConfigError(f"eta_unit: found {plan.unit!r}, expected one of {', '.join(UNITS)}")
     check_settings(agent, general, plan, num_examples)
     with storage_errors(out), scratch_beside(out) as scratch:
+        made = MakeContext((CACHE / "prepared").expanduser() / FOLDER, tokenizer or "", None)
         sources = {
-            "agent": [resolve_source(path) for path in agent if plan.needs_agent],
-            "general": [resolve_source(path) for path in general if plan.needs_general],
+            "agent": [_resolved(source, made) for source in agent if plan.needs_agent],
+            "general": [_resolved(source, made) for source in general if plan.needs_general],
         }
         loaded = None
         if tokenizer is None:
@@ -96,6 +100,12 @@ def build_to_disk(
         rows, planned = mix(prepared, plan, seed=seed, num_examples=num_examples)
         built = BuiltMix(rows, prepared, planned, plan, sources, loaded, encoding)
         return write_build(out, scratch, built, {MIX: "."}, tokenizer or "")
+
+
+def _resolved(source: str | SourceSpec, context: MakeContext) -> ResolvedSource:
+    """Locate a source, which is made or prepared first if it has to be."""
+    spec = source if isinstance(source, SourceSpec) else SourceSpec(path=str(source))
+    return resolve_source(made_source(spec, context))
 
 
 def write_build(

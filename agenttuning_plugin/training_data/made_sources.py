@@ -21,8 +21,8 @@ from filelock import FileLock
 
 from agenttuning_plugin.config.recipe import AgentTuningSection
 from agenttuning_plugin.training_data.settings import RunSettings
-from dataset_builders.sources.made import KINDS, PROVENANCE, kind_of
-from dataset_builders.sources.spec import SourceSpec
+from dataset_builders.sources.made import KINDS, PREPARED, PROVENANCE, kind_of
+from dataset_builders.sources.spec import READ_AS, SourceSpec
 from dataset_builders.storage import CACHE
 
 LOG = logging.getLogger("axolotl.agenttuning")
@@ -31,9 +31,11 @@ FOLDER = "agenttuning/made"
 """Folder of made sources within the folder of prepared data."""
 
 MAKERS = {
+    "recover": "agenttuning_plugin.training_data.recover_maker:RecoverMaker",
     "self_replay": "agenttuning_plugin.training_data.self_replay_maker:SelfReplayMaker",
+    PREPARED: "agenttuning_plugin.training_data.prepared_maker:PreparedMaker",
 }
-"""The maker of each of `made.KINDS`, imported on first use."""
+"""The maker of each of `made.KINDS` and of `made.PREPARED`, imported on first use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,10 @@ class MakePlan:
 
 
 class Maker(Protocol):
-    """Makes sources of one kind; `recipe` is the value of the source's key, such as a mapping."""
+    """Makes sources of one kind.
+
+    `recipe` is the value of the source's key, such as a mapping; of `PREPARED` the source itself.
+    """
 
     def inputs(self, recipe: Any, context: MakeContext) -> dict[str, Any]:
         """Return everything that the data depend on, JSON-ready: digests, settings, no paths."""
@@ -124,7 +129,7 @@ def make_sources(section: AgentTuningSection, context: MakeContext) -> AgentTuni
     Raises:
         AgentTuningError: A source cannot be made.
     """
-    return _replaced(section, lambda side, spec: _made(spec, context))
+    return _replaced(section, lambda side, spec: made_source(spec, context))
 
 
 def plan_sources(
@@ -143,11 +148,14 @@ def plan_sources(
 
     def planned(side: str, spec: SourceSpec) -> SourceSpec:
         kind = kind_of(spec)
-        recipe, maker = getattr(spec, kind), maker_of(kind)
+        recipe, maker = recipe_of(spec, kind), maker_of(kind)
         folder = folder_of(spec, context)
         is_made = (folder / PROVENANCE).is_file()
         found.append(PlannedSource(side, kind, is_made, maker.plan(recipe, context)))
-        return _at(spec, folder) if is_made else _stand_in(spec)
+        if not is_made:
+            return _stand_in(spec)
+        made = _at(spec, kind, folder)
+        return planned(side, made) if kind_of(made) else made
 
     return _replaced(section, planned), found
 
@@ -164,7 +172,7 @@ def folder_of(spec: SourceSpec, context: MakeContext) -> Path:
         AgentTuningError: An input, such as the prompts, cannot be read.
     """
     kind = kind_of(spec)
-    inputs = {"kind": kind, **maker_of(kind).inputs(getattr(spec, kind), context)}
+    inputs = {"kind": kind, **maker_of(kind).inputs(recipe_of(spec, kind), context)}
     key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]
     return context.folder / key / kind
 
@@ -173,6 +181,11 @@ def maker_of(kind: str) -> Maker:
     """Return the maker of a kind of source."""
     module, _, name = MAKERS[kind].partition(":")
     return cast(Maker, getattr(importlib.import_module(module), name)())
+
+
+def recipe_of(spec: SourceSpec, kind: str) -> Any:
+    """Return what a source of a kind is made by; see `Maker`."""
+    return spec if kind == PREPARED else getattr(spec, kind)
 
 
 def has_unmade(section: AgentTuningSection) -> bool:
@@ -192,28 +205,41 @@ def _replaced(
     return section.model_copy(update=sides)
 
 
-def _made(spec: SourceSpec, context: MakeContext) -> SourceSpec:
-    kind, folder = kind_of(spec), folder_of(spec, context)
+def made_source(spec: SourceSpec, context: MakeContext) -> SourceSpec:
+    """Return a source that can be read, made first if need be.
+
+    Raises:
+        AgentTuningError: It cannot be made.
+    """
+    while kind := kind_of(spec):
+        spec = _made(spec, kind, context)
+    return spec
+
+
+def _made(spec: SourceSpec, kind: str, context: MakeContext) -> SourceSpec:
+    folder = folder_of(spec, context)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.parent / ".lock"):
         found = (folder / PROVENANCE).is_file()
         if not found:
             LOG.info("%s: making the source in %s", kind, folder)
-            maker_of(kind).make(getattr(spec, kind), context, folder)
+            maker_of(kind).make(recipe_of(spec, kind), context, folder)
     LOG.info("%s: %s: %s", kind, "reused" if found else "made", folder)
-    return _at(spec, folder)
+    return _at(spec, kind, folder)
 
 
 def _stand_in(spec: SourceSpec) -> SourceSpec:
     kind = kind_of(spec)
     fields: dict[str, Any] = {
         "weight": spec.weight,
-        **maker_of(kind).stand_in(getattr(spec, kind)),
+        **maker_of(kind).stand_in(recipe_of(spec, kind)),
     }
     return SourceSpec(**fields)
 
 
-def _at(spec: SourceSpec, folder: Path) -> SourceSpec:
+def _at(spec: SourceSpec, kind: str, folder: Path) -> SourceSpec:
     """Return the source as a folder, without how it is made."""
     no_recipe: dict[str, Any] = dict.fromkeys(KINDS)
+    if kind == PREPARED:
+        no_recipe |= READ_AS
     return replace(spec, path=str(folder), **no_recipe)

@@ -27,6 +27,7 @@ from dataset_builders.collection.store import SqliteRolloutLog
 from dataset_builders.environments.prompts import Prompt
 from dataset_builders.errors import AgentTuningError, ConfigError
 from dataset_builders.rollouts.playing import UNFINISHED
+from dataset_builders.rollouts.threads import run_in_thread
 from dataset_builders.storage import replace_text
 
 INTERRUPTED = "interrupted"
@@ -62,6 +63,8 @@ def run(
         AgentTuningError: Any other error that the user has to fix.
     """
     try:
+        if config.play.local is not None:  # It answers in this thread.
+            return run_in_thread(lambda: collect(config, watch=watch, finish=finish))
         return asyncio.run(collect(config, watch=watch, finish=finish))
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
@@ -246,7 +249,7 @@ def _export(
     config: CollectConfig, store: SqliteRolloutLog, report: dict[str, Any], wording: Prompt
 ) -> None:
     sieve, name = _sieve(config), config.play.environment.name
-    asked = config.play.endpoint is not None  # An oracle uses no tokens: 0 would be noise.
+    asked = config.play.endpoint is not None  # Others count no tokens: 0 would be noise.
     with OutputWriter(config.out, config.play.environment, config.model) as output:
         for place, ending in store.endings():
             if sieve.keeps(ending.trajectory):
@@ -258,7 +261,7 @@ def _export(
             min_reward=config.play.min_reward,
             filters=sieve.names,
             counts=sieve.counts,
-            cut_turns=sieve.cut_turns if asked else None,
+            cut_turns=None if config.play.plays_oracle else sieve.cut_turns,
             call_counts=sieve.call_counts,
             attempts=report["attempts"],
             prompt_tokens=report["prompt_tokens"] if asked else None,
@@ -275,7 +278,7 @@ def _facts(config: CollectConfig) -> dict[str, Any]:
     facts: dict[str, Any] = {"Data": f"{stand_in}, for trying things out only"} if stand_in else {}
     if config.play.environment.is_own:
         facts["Reference"] = config.play.environment.reference
-    if config.play.endpoint is None:
+    if config.play.plays_oracle:
         return facts
     return facts | {
         "Temperature": config.play.sampling.temperature,

@@ -58,12 +58,27 @@ class SuspendedError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class LocalPlayer:
+    """A model in this process that plays a collection.
+
+    Its finished episodes are stored; one in play when the process is killed is played again.
+
+    Attributes:
+        name: Name in reports; a collection is resumed only with the same one.
+        policy: Writes the turns, by the collection's sampling settings.
+    """
+
+    name: str
+    policy: Policy
+
+
+@dataclass(frozen=True, slots=True)
 class RolloutConfig:
-    """What is played, and how; a picklable value.
+    """What is played, and how; a picklable value unless a local model plays.
 
     Attributes:
         environment: The environment.
-        endpoint: The model; the environment's oracle plays if None.
+        endpoint: The model; without one and without `local` the environment's oracle plays.
         sampling: Sampling settings.
         limits: Limits of an episode.
         attempts: Maximum attempts per task; the first that reaches `min_reward` is the last.
@@ -72,6 +87,7 @@ class RolloutConfig:
         prices: Prices of requests.
         counts_tokens: Whether a limit needs the requests' token usage.
         proven: Whether the endpoint has answered in an earlier session, with these settings.
+        local: A model in this process, in place of an endpoint.
     """
 
     environment: EnvironmentSpec
@@ -84,6 +100,12 @@ class RolloutConfig:
     prices: PriceTable = field(default_factory=PriceTable)
     counts_tokens: bool = False
     proven: bool = False
+    local: LocalPlayer | None = None
+
+    @property
+    def plays_oracle(self) -> bool:
+        """Whether the environment's oracle plays, not a model."""
+        return self.endpoint is None and self.local is None
 
 
 class CollectionEngine(RolloutEngine):
@@ -112,10 +134,11 @@ class CollectionEngine(RolloutEngine):
         super().__init__(
             environment,
             ledger,
-            OraclePolicy(),
+            play.local.policy if play.local else OraclePolicy(),
             most=self._endpoint_most,
             limits=play.limits,
             wording=wording,
+            marks_state=True,
         )
         self.limit = AdaptiveLimit(
             play.max_concurrency, on_change=self._changed, wanted=lambda: self.in_play
@@ -168,7 +191,8 @@ class CollectionEngine(RolloutEngine):
             return self.limit.limit
         most = self._play.max_concurrency
         # An oracle never waits: more processes than cores only take longer to start.
-        return min(most, os.cpu_count() or 1) if self._in_processes else most
+        all_cores = self._in_processes and self._play.plays_oracle
+        return min(most, os.cpu_count() or 1) if all_cores else most
 
     async def _play_task(self, task_id: str, attempt: int, index: int) -> None:
         try:

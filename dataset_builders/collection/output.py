@@ -77,7 +77,7 @@ def conversations_of(
         parts = list(_single_turns(trajectory.messages))
         numbers = [number * dialogue.round_limit + index for index in range(len(parts))]
     else:
-        parts, numbers = [_finished(trajectory.messages)], [number]
+        parts, numbers = [finished(trajectory.messages)], [number]
     for place, messages in zip(numbers, parts, strict=True):
         conversation = Conversation.create(
             messages,
@@ -90,7 +90,8 @@ def conversations_of(
         yield conversation, trajectory.task_id
 
 
-def _finished(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+def finished(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """Return a dialogue up to its last assistant turn."""
     last = len(messages)
     while last and messages[last - 1].role != "assistant":
         last -= 1

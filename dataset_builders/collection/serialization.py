@@ -36,10 +36,14 @@ def write_trajectory(trajectory: Trajectory) -> dict[str, Any]:
     values = {name: getattr(trajectory, name) for name in Trajectory.__dataclass_fields__}
     if not uses_tools:  # As in databases of earlier versions.
         del values["tools"], values["call_counts"]
+    if not trajectory.state_changes:
+        del values["state_changes"]
     return values | {"messages": messages}
 
 
 def read_trajectory(text: str) -> Trajectory:
     """Restore a trajectory from `write_trajectory`'s values."""
     values = json.loads(text)
-    return Trajectory(**{**values, "messages": parse_messages(values["messages"])})
+    changes = tuple(values.get("state_changes", ()))
+    messages = parse_messages(values["messages"])
+    return Trajectory(**{**values, "messages": messages, "state_changes": changes})

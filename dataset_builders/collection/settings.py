@@ -53,6 +53,8 @@ class CollectConfig:
     @property
     def model(self) -> str:
         """The acting model's name, or "oracle"."""
+        if self.play.local is not None:
+            return self.play.local.name
         return self.play.endpoint.model if self.play.endpoint else ORACLE
 
     def check(self) -> None:
@@ -65,6 +67,9 @@ class CollectConfig:
         play = self.play
         if play.endpoint is not None:
             play.endpoint.check()
+        if play.local is not None and (play.endpoint is not None or self.cluster is not None):
+            other = "an endpoint" if play.endpoint is not None else "a cluster"
+            raise ConfigError(f"a local model: found {other} too, expected one of the two")
         if play.environment.dialogue.held_out:
             raise ConfigError(
                 f"{play.environment.reference}: declared held out (held_out = True), expected an "
@@ -130,7 +135,7 @@ class CollectConfig:
         }
         if play.attempts > 1:  # In that case it decides which attempt is the last.
             settings["min_reward"] = play.min_reward
-        if play.endpoint:
+        if not play.plays_oracle:
             sampling = asdict(play.sampling).items()
             settings |= {f"sampling's {name}": _plain(value) for name, value in sampling}
         if spec.is_own:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from importlib import import_module
 from inspect import signature
@@ -60,6 +60,7 @@ class EnvironmentSpec:
         agentinstruct: File, folder or hub id of the AgentInstruct copy with the published prompts.
         options: Arguments of the environment's class, such as `data`.
         place: "module:Class" or "/path/file.py:Class" of a dialogue that is not in `HELD_IN`.
+        prompt_suffix: Text that is appended to the prompt; see `prompts.with_suffix`.
     """
 
     name: str
@@ -67,6 +68,7 @@ class EnvironmentSpec:
     agentinstruct: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     place: str = ""
+    prompt_suffix: str = ""
 
     @property
     def dialogue(self) -> type[Dialogue]:
@@ -148,6 +150,9 @@ class EnvironmentSpec:
             SourceNotFoundError: The AgentInstruct copy is not there.
             DataError: The copy holds no rows of this task.
         """
+        return replace(self._template(), suffix=self.prompt_suffix)
+
+    def _template(self) -> Prompt:
         from dataset_builders.environments import prompts
 
         prompts.check_prompt(self.prompt, self.agentinstruct)
@@ -218,7 +223,12 @@ class EnvironmentSpec:
 
 
 def load_environment(
-    name: str, *, prompt: str = "own", agentinstruct: str | None = None, **options: Any
+    name: str,
+    *,
+    prompt: str = "own",
+    agentinstruct: str | None = None,
+    prompt_suffix: str = "",
+    **options: Any,
 ) -> EnvironmentSpec:
     """Look up an environment by name.
 
@@ -226,6 +236,7 @@ def load_environment(
         name: A key of `HELD_IN`, such as "database", or a reference; see `references`.
         prompt: "own" for the built-in prompt template, "published" for AgentInstruct's.
         agentinstruct: File, folder or hub id of the user's AgentInstruct copy.
+        prompt_suffix: Text that is appended to the prompt.
         options: Arguments of the environment's class; None selects the default.
 
     Raises:
@@ -234,7 +245,7 @@ def load_environment(
     """
     given = {key: value for key, value in options.items() if value is not None}
     if name in HELD_IN:
-        return EnvironmentSpec(name, prompt, agentinstruct, given)
+        return EnvironmentSpec(name, prompt, agentinstruct, given, "", prompt_suffix)
     if not is_reference(name):
         known = ", ".join([*sorted(HELD_IN), *sorted(declared())])
         raise ConfigError(
@@ -243,7 +254,8 @@ def load_environment(
     if prompt != "own":
         raise ConfigError(f"{name}: prompt: found {prompt!r}, expected 'own': it has no other")
     place = resolve(name)
-    return EnvironmentSpec(load_dialogue(place).world.name, prompt, agentinstruct, given, place)
+    own = load_dialogue(place).world.name
+    return EnvironmentSpec(own, prompt, agentinstruct, given, place, prompt_suffix)
 
 
 def register_environments() -> None:

@@ -13,25 +13,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import gymnasium
-from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 
 from dataset_builders.environments.episode_checks import check_score, check_text
+from dataset_builders.environments.text_space import AnyText
 from dataset_builders.errors import ConfigError, EnvironmentFailureError, SourceNotFoundError
-
-MAX_CHARACTERS = 1_000_000
-"""Maximum text length of the declared spaces, in characters."""
-
-
-class AnyText(spaces.Text):
-    """A text space that accepts any text; Gymnasium's own requires a character set."""
-
-    def __init__(self) -> None:
-        super().__init__(max_length=MAX_CHARACTERS, min_length=0)
-
-    def contains(self, x: Any) -> bool:
-        """Whether `x` is text of a length within the space."""
-        return isinstance(x, str) and len(x) <= self.max_length
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +147,17 @@ class TextEnvironment(gymnasium.Env[str, str]):
 
     def _end(self) -> None:
         """Free the episode's resources; may be called more than once and at any time."""
+
+    def state_digest(self) -> str | None:
+        """Return a text that differs whenever the state of the running episode's world differs.
+
+        A collection compares it before and after each turn, to record which turns changed the
+        world (`train_on: state_changing`). Reading the world must leave it the same.
+
+        Returns:
+            None if the environment does not know.
+        """
+        return None
 
     def oracle(self) -> Oracle:
         """Yield steps that solve the task of the last `reset`, without a model.

@@ -20,6 +20,7 @@ from dataset_builders.endpoints.answer import Answer
 from dataset_builders.environments.base import OracleStep, TextEnvironment
 from dataset_builders.environments.history import trim_history
 from dataset_builders.environments.prompts import Prompt, own_prompt
+from dataset_builders.errors import EnvironmentFailureError
 from dataset_builders.reasoning import spoken
 
 BAD_FORMAT = "bad_format"
@@ -170,6 +171,18 @@ class Dialogue(gymnasium.Wrapper[str, str, str, str]):
     def task_ids(self, split: str) -> tuple[str, ...]:
         """Return the task ids of a split; see `TextEnvironment.task_ids`."""
         return self.env.task_ids(split)
+
+    def state_digest(self) -> str | None:
+        """Return the digest of the world's state; see `TextEnvironment.state_digest`.
+
+        Raises:
+            EnvironmentFailureError: It is neither text nor None.
+        """
+        digest: object = self.env.state_digest()
+        if digest is None or isinstance(digest, str):
+            return digest
+        found = type(digest).__name__
+        raise EnvironmentFailureError(f"{self.name}: state_digest: found {found}, expected text")
 
     def opening(self) -> tuple[Message, ...]:
         """Return the turns before the first observation: instruction, example, acknowledgement.

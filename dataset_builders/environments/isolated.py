@@ -108,6 +108,11 @@ class IsolatedDialogue(Dialogue):
         opening: tuple[Message, ...] = self._call("opening")
         return opening
 
+    def state_digest(self) -> str | None:
+        """See `Dialogue.state_digest`."""
+        digest: str | None = self._call("state_digest")
+        return digest
+
     def trim(self, messages: Sequence[Message]) -> tuple[Message, ...]:
         """See `Dialogue.trim`."""
         shown: tuple[Message, ...] = self._call("trim", tuple(messages))

@@ -11,7 +11,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, cast
@@ -37,11 +37,13 @@ class Prompt:
         opening: Instruction, demonstrations and acknowledgement; none of them is trained on.
         pieces: Texts by name with `{field}` placeholders; `first` and `feedback`
             format the first and the later observations.
+        suffix: Text appended to the system message or, without one, to the first user message.
     """
 
     name: str
     opening: tuple[Message, ...]
     pieces: Mapping[str, str] = field(default_factory=dict)
+    suffix: str = ""
 
     def fill(self, piece: str, **values: str) -> str:
         """Fill a piece with its values; an absent piece is the observation alone."""
@@ -56,9 +58,33 @@ class Prompt:
     def label(self) -> str:
         """Name and digest, such as "own:1f0c9a3e", for the record of a score."""
         turns = [[message.role, message.content] for message in self.opening]
-        content = json.dumps([turns, sorted(self.pieces.items())], ensure_ascii=False)
+        parts: list[Any] = [turns, sorted(self.pieces.items())]
+        parts += [self.suffix] if self.suffix else []  # Labels without one stay as they were.
+        content = json.dumps(parts, ensure_ascii=False)
         digest = hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
         return f"{self.name}:{digest[:8]}"
+
+    def extended(self, messages: Sequence[Message]) -> list[Message]:
+        """Return the messages that begin a dialogue, with the suffix where there is one."""
+        return with_suffix(messages, self.suffix) if self.suffix else list(messages)
+
+
+def with_suffix(messages: Sequence[Message], text: str) -> list[Message]:
+    """Append a paragraph to a dialogue's prompt: its system message, or its first user message.
+
+    Training data and evaluation use this function, so that both have the same prompt.
+
+    Raises:
+        DataError: There is neither a system nor a user message.
+    """
+    roles = [message.role for message in messages]
+    role = next((role for role in ("system", "user") if role in roles), None)
+    if role is None:
+        raise DataError("messages: found neither a system nor a user message for the prompt suffix")
+    place = roles.index(role)
+    content = "\n\n".join(filter(None, (messages[place].content, text)))
+    changed = replace(messages[place], content=content)
+    return [*messages[:place], changed, *messages[place + 1 :]]
 
 
 def own_prompt(module: str, template: Mapping[str, Any] | None = None) -> Prompt:

@@ -94,6 +94,14 @@ class ToolEnvironment(ABC):
         """
         raise EnvironmentFailureError(f"{environment_name(type(self))}: has no solution()")
 
+    def state_digest(self) -> str | None:
+        """Return a text that differs whenever the state of the task's world differs, or None.
+
+        With it a collection records which turns changed the world, for `train_on:
+        state_changing`. It must change nothing, and not contain times or random values.
+        """
+        return None
+
     def close(self) -> None:  # noqa: B027  # optional
         """Free what the episode holds; may be called more than once and at any time."""
 

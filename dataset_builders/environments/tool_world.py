@@ -118,6 +118,10 @@ class ToolWorld(TextEnvironment):
             return StepResult(said, FINISHED, environment.score())
         return StepResult(said)
 
+    def state_digest(self) -> str | None:
+        """See `TextEnvironment.state_digest`."""
+        return self._object().state_digest()
+
     def _end(self) -> None:
         if self._environment is not None:
             self._environment.close()

@@ -43,11 +43,22 @@ def dialogue(name: str, **values: str) -> tuple[Message, ...]:
 
 def transcript(messages: Sequence[Message]) -> str:
     """Format a dialogue as text, one block per turn."""
+    return "\n\n".join(map(block, messages))
+
+
+def block(message: Message, name: str = "", limit: int | None = None) -> str:
+    """Format a turn as text under its name.
+
+    Args:
+        message: The turn.
+        name: Its name; by default that of its role.
+        limit: Maximum characters; the middle of a longer text is left out.
+    """
     names = {"user": "ENVIRONMENT", "assistant": "AGENT", "tool": "RESULT"}
-    return "\n\n".join(
-        f"[{names.get(message.role, message.role.upper())}]\n{_with_calls(message)}"
-        for message in messages
-    )
+    text = _with_calls(message)
+    if limit is not None and len(text) > limit:
+        text = f"{text[: limit // 2]}\n[...]\n{text[-limit // 2 :]}"
+    return f"[{name or names.get(message.role, message.role.upper())}]\n{text}"
 
 
 def _with_calls(message: Message) -> str:

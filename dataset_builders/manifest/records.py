@@ -17,6 +17,7 @@ from dataset_builders.mixing.planning import Plan
 from dataset_builders.sources.loading import ResolvedSource
 from dataset_builders.sources.made import KINDS
 from dataset_builders.sources.row_steps import DEFAULTS
+from dataset_builders.sources.spec import BEFORE_READING
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,7 +26,13 @@ if TYPE_CHECKING:
 SCHEMA = 1
 """Increased when a manifest's keys, or their meaning, change."""
 
-_LATER: dict[str, Any] = {**DEFAULTS, "min_reward": None, **dict.fromkeys(KINDS)}
+_LATER: dict[str, Any] = {
+    **DEFAULTS,
+    "min_reward": None,
+    "vary": None,
+    **dict.fromkeys(KINDS),
+    **BEFORE_READING,
+}
 """Settings of a source that early manifests do not have, by what they are without them."""
 
 SPANS = "spans"
@@ -162,11 +169,7 @@ def _side_record(side: Side, sha256: str) -> dict[str, Any]:
         counts = {"records": report.get("read"), "records_kept": report.get("kept")}
         options = _plain(asdict(source.spec))
         del options["path"]  # recorded in `where` instead: a copy elsewhere gives the same stream
-        for name, default in (
-            *DEFAULTS.items(),
-            ("min_reward", None),
-            *((kind, None) for kind in KINDS),
-        ):
+        for name, default in _LATER.items():
             if options[name] == default:  # As in manifests of before there were these settings.
                 del options[name]
         made = {} if source.made is None else {"made": source.made}

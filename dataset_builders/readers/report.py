@@ -25,6 +25,13 @@ _CHOSEN = {
     "train_on": "turns taken out of training by train_on",
     "reasoning": "turns whose reasoning was dropped",
     "reasoning_only": "turns not trained, since they held only reasoning",
+    "vary_variants": "variants made",
+    "vary_tools": "variants with other names of tools or actions",
+    "vary_wording": "variants with another wording",
+    "vary_order": "variants with another order of tools",
+    "vary_none": "variants left out, since nothing more could be varied",
+    "no_tool": "chats added that need no tool",
+    "no_tool_skipped": "chats without a question and a text answer at the start",
 }
 """Steps in `changed` that repair nothing, and what they count; see `sources.row_steps`."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -12,7 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from dataset_builders.collection.folder import STATE
-from dataset_builders.collection.serialization import read_reply, read_trajectory
+from dataset_builders.collection.serialization import (
+    read_reply,
+    read_trajectory,
+    write_reply,
+    write_trajectory,
+)
 from dataset_builders.conversation import Message
 from dataset_builders.endpoints.reply import Reply
 from dataset_builders.errors import DataError, SourceNotFoundError
@@ -108,6 +114,21 @@ def read_collections(folder: Path) -> list[RecordedCollection]:
             "wrote"
         )
     return [_read(path) for path in paths]
+
+
+def collection_digest(folder: Path) -> str:
+    """Return the SHA-256, in hexadecimal, of a collection's settings and attempts.
+
+    Raises:
+        SourceNotFoundError, DataError: See `read_collections`.
+    """
+    digest = hashlib.sha256()
+    for each in read_collections(folder):
+        digest.update(json.dumps([each.path.stem, each.settings], sort_keys=True).encode())
+        for episode in each.episodes:
+            played = [write_trajectory(episode.trajectory), *map(write_reply, episode.replies)]
+            digest.update(json.dumps([episode.place, episode.attempt, played]).encode())
+    return digest.hexdigest()
 
 
 def _read(path: Path) -> RecordedCollection:

@@ -63,14 +63,11 @@ class RecoveryResult:
         }
 
 
-def recover(
-    folder: Path, settings: RecoverSettings, on_progress: Progress | None = None
-) -> RecoveryResult:
+def recover(settings: RecoverSettings, on_progress: Progress | None = None) -> RecoveryResult:
     """Continue the failed episodes of a collection until their tasks are solved.
 
     Args:
-        folder: Folder that `agenttuning collect` wrote; failed attempts are in its database.
-        settings: Where episodes are taken over, and by what.
+        settings: The collection, where its episodes are taken over, and by what.
         on_progress: Called as replays end.
 
     Raises:
@@ -78,7 +75,7 @@ def recover(
         ConfigError: No environment of the collection can be replayed; says why.
         DataError: No splice could be made; with the counts.
     """
-    result = RecoveryResult()
+    result, folder = RecoveryResult(), Path(settings.collection).expanduser()
     others = read_collections(Path(settings.good).expanduser()) if settings.good else []
     for collection in read_collections(folder):
         try:
@@ -87,8 +84,9 @@ def recover(
             result.refused[collection.environment] = str(error)
             continue
         more = [each for each in others if each.environment == collection.environment]
-        searches, counts = _search(collection, more, spec, settings, on_progress)
-        result.report[collection.environment] = counts
+        searches, counts = _searches(collection, more, spec, settings)
+        _play(searches, spec, settings.max_concurrency, on_progress)
+        result.report[collection.environment] = _account(counts, searches)
         for each in searches:
             result.conversations.extend(_conversations(each, spec))
     if not result.report:
@@ -96,6 +94,26 @@ def recover(
     if not result.conversations:
         raise DataError(f"{folder}: found no episode to recover: {summary(result.report)}")
     return result
+
+
+def count_failed(settings: RecoverSettings) -> int:
+    """Return the number of failed episodes that `recover` would replay; plays nothing.
+
+    Raises:
+        SourceNotFoundError, ConfigError: See `recover`.
+    """
+    number, refused = 0, []
+    for collection in read_collections(Path(settings.collection).expanduser()):
+        try:
+            spec = environment_of(collection, settings)
+        except ConfigError as error:
+            refused.append(str(error))
+            continue
+        searches, _ = _searches(collection, (), spec, settings)
+        number += len(searches)
+    if refused and not number:
+        raise ConfigError("; ".join(refused))
+    return number
 
 
 def summary(report: Mapping[str, Mapping[str, Any]]) -> str:
@@ -106,13 +124,13 @@ def summary(report: Mapping[str, Mapping[str, Any]]) -> str:
     )
 
 
-def _search(
+def _searches(
     collection: RecordedCollection,
     others: Sequence[RecordedCollection],
     spec: EnvironmentSpec,
     settings: RecoverSettings,
-    on_progress: Progress | None,
-) -> tuple[list[Search], dict[str, Any]]:
+) -> tuple[list[Search], Counter[str]]:
+    """Return a search for each failed episode, and the counts of the others."""
     threshold = threshold_of(spec) if settings.min_reward is None else settings.min_reward
     solved: defaultdict[str, list[RecordedEpisode]] = defaultdict(list)
     for each in (collection, *others):
@@ -130,8 +148,7 @@ def _search(
         else:
             good = solved[episode.trajectory.task_id]
             searches.append(Search(episode, good, settings, threshold))
-    _play(searches, spec, settings.max_concurrency, on_progress)
-    return searches, _account(counts, searches)
+    return searches, counts
 
 
 def _solves(episode: RecordedEpisode, threshold: float) -> bool:

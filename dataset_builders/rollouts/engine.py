@@ -34,6 +34,7 @@ class RolloutEngine:
         most: Returns the current maximum of concurrent episodes.
         limits: Limits of an episode.
         wording: The environment's prompt template, if it has been read already.
+        marks_state: Whether trajectories record which turns change the world.
 
     Attributes:
         in_play: Episodes in play.
@@ -49,6 +50,7 @@ class RolloutEngine:
         most: Callable[[], int],
         limits: Limits | None = None,
         wording: Prompt | None = None,
+        marks_state: bool = False,
     ) -> None:
         self.in_play = 0
         self.stopped = ""
@@ -58,6 +60,7 @@ class RolloutEngine:
         self._most = most
         self._limits = limits or Limits()
         self._wording = wording
+        self._marks_state = marks_state
         self._room = Event()
         self._seats: Seats | None = None
         self._waiting: deque[tuple[str, int]] = deque()
@@ -117,7 +120,8 @@ class RolloutEngine:
 
     async def _played(self, task_id: str, attempt: int, index: int = 0) -> AttemptResult:
         assert self._seats is not None
-        seat, episode = self._seats.take(), Episode(index, task_id)
+        seat = self._seats.take()
+        episode = Episode(index, task_id, marks_state=self._marks_state)
         try:
             return await play_episode(
                 episode,

@@ -62,6 +62,8 @@ class Trajectory:
             dialogue is text.
         call_counts: Tool calls ("calls") and what was wrong with some; see
             `tool_dialogue.CALL_FAULTS`.
+        state_changes: For each of the policy's turns, whether it changed the state of the world or
+            ended the task; empty if that was not recorded, or the environment does not know.
     """
 
     task_id: str
@@ -80,6 +82,7 @@ class Trajectory:
     dropped_calls: int = 0
     tools: str = ""
     call_counts: Mapping[str, int] = field(default_factory=dict)
+    state_changes: tuple[bool, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -95,6 +98,9 @@ class Episode:
         ended_itself: Whether the environment ended the episode and can play another one.
         tools: Tools that the policy may call; see `Dialogue.tools`.
         call_counts: See `Trajectory`.
+        marks_state: Whether to record which turns change the world; not in evaluation, where it
+            would only cost time.
+        state_changes: See `Trajectory`.
     """
 
     index: int
@@ -115,6 +121,9 @@ class Episode:
     ended_itself: bool = False
     tools: str = ""
     call_counts: Counter[str] = field(default_factory=Counter)
+    marks_state: bool = False
+    state_changes: list[bool] = field(default_factory=list)
+    _state: str | None = None
     _oracle: Generator[str, str, None] | None = None
 
     def start(self, dialogue: Dialogue) -> None:
@@ -124,7 +133,9 @@ class Episode:
         self.split, self.prompt = str(info["split"]), dialogue.prompt.label
         self.details = {name: str(info[name]) for name in _DETAILS if name in info}
         self.tools = dialogue.tools()
-        self.messages = [*dialogue.opening(), Message("user", observation)]
+        opening = [*dialogue.opening(), Message("user", observation)]
+        self.messages = dialogue.prompt.extended(opening)
+        self._state = dialogue.state_digest() if self.marks_state else None
 
     def shown(self) -> tuple[Message, ...]:
         """Return the dialogue as shown to the model: old turns may be omitted."""
@@ -155,10 +166,21 @@ class Episode:
         self.valid_rounds += bool(info["valid_format"])
         self.call_counts.update(info.get("call_counts", {}))
         over = terminated or truncated
+        self._note_change(over, valid=bool(info["valid_format"]))
         if not over or (self.tools and observation):
             self.messages.extend(self.dialogue.observation_messages(observation))
         if over:
             self._end(float(reward), str(info["exit_reason"]), bool(info["success"]))
+
+    def _note_change(self, over: bool, *, valid: bool) -> None:
+        """Record whether the turn changed the world; one that ends the task does."""
+        if self._state is None or self.dialogue is None:
+            return
+        before, changed = self._state, valid
+        if not over:  # Afterwards there is no world to look at.
+            self._state = self.dialogue.state_digest()
+            changed = self._state != before
+        self.state_changes.append(changed)
 
     def _end(self, reward: float, exit_reason: str, success: bool) -> None:
         self.reward, self.exit_reason, self.success = reward, exit_reason, success
@@ -225,6 +247,7 @@ class Episode:
             dropped_calls=self.dropped_calls,
             tools=self.tools,
             call_counts=dict(self.call_counts),
+            state_changes=tuple(self.state_changes),
         )
 
 

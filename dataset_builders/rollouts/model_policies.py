@@ -73,7 +73,7 @@ class BatchingPolicy(Policy):
         loop, requests = asyncio.get_running_loop(), [request for request, _ in batch]
         begun = loop.time()
         try:
-            replies = await in_caller_thread(_answer_all, self._answer, requests)
+            replies = await in_caller_thread(self._replies, requests)
         except Exception as error:
             replies = [error] * len(batch)
         ended = loop.time()
@@ -88,6 +88,33 @@ class BatchingPolicy(Policy):
             else:
                 future.set_result(reply)
         self._look()
+
+    def _replies(self, requests: Sequence[TurnRequest]) -> list[Reply | Exception]:
+        return _answer_all(self._answer, requests)
+
+
+class AttemptPolicy(BatchingPolicy):
+    """Batches turns for a local model that samples each attempt with another seed.
+
+    A local model's turn depends only on the dialogue and the seed: with one seed a second attempt
+    at a task would repeat the first.
+
+    Args:
+        answer_of: Returns the model for a number of attempt, from 0.
+    """
+
+    def __init__(self, answer_of: Callable[[int], AnswerTurns]) -> None:
+        super().__init__(answer_of(0))
+        self._answer_of = answer_of
+
+    def _replies(self, requests: Sequence[TurnRequest]) -> list[Reply | Exception]:
+        replies: dict[int, Reply | Exception] = {}
+        for attempt in sorted({request.attempt for request in requests}):
+            places = [n for n, request in enumerate(requests) if request.attempt == attempt]
+            asked = [requests[place] for place in places]
+            answered = _answer_all(self._answer_of(attempt), asked)
+            replies |= dict(zip(places, answered, strict=True))
+        return [replies[place] for place in range(len(requests))]
 
 
 class ConcurrentPolicy(Policy):

@@ -23,6 +23,7 @@ def play(
     in_flight_limit: Callable[[], int] | None = None,
     on_progress: Callable[[Trajectory], None] | None = None,
     limits: Limits | None = None,
+    marks_state: bool = False,
 ) -> list[Trajectory]:
     """Let a policy play tasks, each once.
 
@@ -39,6 +40,7 @@ def play(
             that called this.
         limits: Limits of each episode beside the environment's own; one that reaches a limit has
             reward 0.
+        marks_state: Whether trajectories record which turns change the world.
 
     Returns:
         One trajectory per task, in the order of `task_ids`. An exception of the
@@ -59,7 +61,9 @@ def play(
         return min(batch_size, max(1, in_flight_limit())) if in_flight_limit else batch_size
 
     async def run() -> None:
-        engine = RolloutEngine(environment, log, policy, most=most, limits=limits)
+        engine = RolloutEngine(
+            environment, log, policy, most=most, limits=limits, marks_state=marks_state
+        )
         await engine.run((task_id, 0) for task_id in task_ids)
 
     run_in_thread(run)

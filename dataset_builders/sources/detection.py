@@ -23,7 +23,8 @@ from dataset_builders.formats.openai_log import is_log
 from dataset_builders.readers.files import Located, read_records
 from dataset_builders.readers.json_stream import BadRecord, OnLost
 from dataset_builders.readers.turn_lists import turn_list
-from dataset_builders.sources.loading import Format, SourceSpec, located
+from dataset_builders.sources.locating import located
+from dataset_builders.sources.spec import Format, SourceSpec
 
 _LOOK_AT = 50
 """Maximum records to inspect: a file may begin with broken ones."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dataset_builders.errors import AgentTuningError
-from dataset_builders.sources.loading import default_data_files, located
+from dataset_builders.sources.locating import default_data_files, located
 from dataset_builders.sources.spec import SourceSpec
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -36,10 +37,13 @@ from dataset_builders.readers.building import (
     build_from_files,
     collect,
 )
-from dataset_builders.readers.files import Located, content_fingerprint, locate
+from dataset_builders.readers.files import Located, content_fingerprint
 from dataset_builders.readers.records import stem_of
 from dataset_builders.readers.report import SourceReport
-from dataset_builders.sources.made import kind_of, read_provenance
+from dataset_builders.sources.detection import detect_format
+from dataset_builders.sources.locating import default_data_files as default_data_files
+from dataset_builders.sources.locating import located as located
+from dataset_builders.sources.made import read_provenance
 from dataset_builders.sources.row_steps import (
     changed_settings,
     check_row_steps,
@@ -47,6 +51,9 @@ from dataset_builders.sources.row_steps import (
 )
 from dataset_builders.sources.spec import Format as Format
 from dataset_builders.sources.spec import SourceSpec as SourceSpec
+from dataset_builders.variation.no_tool import with_no_tool_chats
+from dataset_builders.variation.protocols import load_protocols
+from dataset_builders.variation.vary import stream_variants
 
 SCHEMA_VERSION = 3
 """Increased when a builder's conversations for the same files change."""
@@ -76,12 +83,6 @@ _READERS: dict[str, RecordReader] = {
 _FINGERPRINT_NAMES = {
     "prompt_completion": "completions:build_prompt_completion",
     "alpaca": "completions:build_alpaca",
-}
-
-# Hub datasets that contain several versions of their data.
-_DEFAULT_DATA_FILES = {
-    agentinstruct.HUB_ID: agentinstruct.DATA_FILES,
-    sharegpt.HUB_ID: sharegpt.DATA_FILES,
 }
 
 
@@ -119,6 +120,26 @@ class ResolvedSource:
         return read_provenance(self.spec.path)
 
     @cached_property
+    def chats(self) -> tuple[ResolvedSource, ...]:
+        """Sources of the chats that `vary` shows with tools.
+
+        Raises:
+            ConfigError: There are none.
+        """
+        vary = self.spec.vary
+        if vary is None or not vary.no_tool_share:
+            return ()
+        if not vary.no_tool_from:
+            raise ConfigError(
+                f"{self.spec.label}: vary.no_tool_from: missing, expected chat for no_tool_share"
+            )
+        found = []
+        for path in vary.no_tool_from:
+            files = located(spec := SourceSpec(path))
+            found.append(ResolvedSource(replace(spec, format=detect_format(spec, files)), files))
+        return tuple(found)
+
+    @cached_property
     def fingerprint(self) -> str:
         """See the function `fingerprint`."""
         spec = self.spec
@@ -140,6 +161,12 @@ class ResolvedSource:
             parts["min_reward"] = spec.min_reward
         if self.made is not None:
             parts["made"] = self.made
+        if spec.vary is not None:
+            parts["vary"] = {
+                **asdict(spec.vary),
+                "file": _digest_of(spec.vary.file),
+                "no_tool_from": [chat.fingerprint for chat in self.chats],
+            }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -179,10 +206,36 @@ def stream_source(
         read=_READERS.get(str(spec.format)),
     )
     named = attributed(result.conversations, spec.model, result.report)
+    if spec.vary is not None:
+        named = stream_variants(named, spec.vary, result.report.changed)
     named = stream_row_steps(named, spec, result.report.changed)
+    if resolved.chats:
+        named = _with_chats(named, resolved, result.report.changed)
     if spec.calls_as_text:
         named = stream_calls_as_text(named, result.report.changed)
     return result._replace(conversations=_at_least_one(named, result.report))
+
+
+def _with_chats(
+    conversations: Iterable[Conversation], source: ResolvedSource, changed: Counter[str]
+) -> Iterator[Conversation]:
+    assert source.spec.vary is not None
+
+    def read(number: int) -> Iterator[Conversation]:
+        for chat in source.chats:  # No more than needed: cleaning takes time.
+            limited = ResolvedSource(replace(chat.spec, limit=number), chat.files)
+            yield from stream_source(limited).conversations
+
+    label = source.spec.label
+    return with_no_tool_chats(conversations, read, source.spec.vary, changed, label)
+
+
+def _digest_of(file: str | None) -> str:
+    """Return the SHA-256 of a file of protocols, once it has been checked; "" without one."""
+    if file is None:
+        return ""
+    load_protocols(file)
+    return hashlib.sha256(Path(file).expanduser().read_bytes()).hexdigest()
 
 
 def _at_least_one(
@@ -250,25 +303,6 @@ def _check(spec: SourceSpec, found: Located | None = None) -> None:
     check_row_steps(spec)
 
 
-def located(spec: SourceSpec) -> Located:
-    """Locate the files of a source.
-
-    Raises:
-        ConfigError: A split is unknown, or the options do not fit the path.
-        SourceNotFoundError: There is no such source.
-        DataError: A file has another format, or a shard of a split is missing.
-    """
-    if kind := kind_of(spec):
-        raise ConfigError(
-            f"{kind}: the data are not made yet: a recipe or `TrainingRun` makes them, "
-            f"or `agenttuning {kind.replace('_', '-')} --out DIR` for a source `path: DIR`"
-        )
-    data_files = spec.data_files
-    if not data_files and not Path(spec.path).expanduser().exists():
-        data_files = default_data_files(spec.path)
-    return locate(spec.path, revision=spec.revision, data_files=data_files, splits=spec.splits)
-
-
 def _format_options(spec: SourceSpec) -> dict[str, Any]:
     # Format-specific options; all are part of the fingerprint.
     if spec.format in ("messages", "prompt_completion", "alpaca"):
@@ -282,8 +316,3 @@ def _format_options(spec: SourceSpec) -> dict[str, Any]:
 
 def _chat_steps(spec: SourceSpec) -> Cleaning:
     return spec.clean if isinstance(spec.clean, Cleaning) else Cleaning()
-
-
-def default_data_files(path: str) -> tuple[str, ...]:
-    """Return the files to read of a hub dataset that contains several versions of its data."""
-    return tuple(_DEFAULT_DATA_FILES.get(path, ()))

@@ -11,8 +11,13 @@ from dataset_builders.settings import settings
 
 @settings
 class RecoverSettings:
-    """Where failed episodes are taken over, and what continues them."""
+    """Failed episodes of a collection, continued in their environment until the task is solved."""
 
+    collection: str = Field(
+        min_length=1,
+        description="Folder of a collection with failed episodes; `path` of the source names it "
+        "too.",
+    )
     at: Literal["first_error", "last_recoverable", "random"] = Field(
         default="first_error",
         description="Turn after which a failed episode is continued. `first_error`: the first "

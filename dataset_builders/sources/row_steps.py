@@ -55,7 +55,7 @@ def check_row_steps(spec: SourceSpec) -> None:
     Raises:
         ConfigError: There is no such selector, or two settings exclude each other.
     """
-    find_selector(spec.train_on)
+    find_selector(spec.train_on, spec.path)
     if spec.keep_last_turns is not None and spec.rows == "conversation":
         raise ConfigError(
             f"{spec.label}: keep_last_turns: found with rows: conversation, expected rows: auto or "
@@ -79,7 +79,7 @@ def stream_row_steps(
     if not changed_settings(spec):
         yield from conversations
         return
-    selector = find_selector(spec.train_on)
+    selector = find_selector(spec.train_on, spec.path)
     options = RowOptions(spec.rows, spec.reasoning == "mask", spec.keep_last_turns)
     for conversation in conversations:
         opening = _opening_turns(conversation)

@@ -10,8 +10,10 @@ from pydantic_core import ArgsKwargs
 from dataset_builders.cleaning.agent_faults import Step
 from dataset_builders.cleaning.steps import Cleaning, validate_steps
 from dataset_builders.row_options import RowSplit
-from dataset_builders.settings import settings
+from dataset_builders.settings import fields_of, settings
 from dataset_builders.sources.made import SelfReplay, with_placeholder
+from dataset_builders.sources.recovery_settings import RecoverSettings
+from dataset_builders.variation.settings import VarySettings
 
 Format = Literal[
     "agentinstruct",
@@ -88,8 +90,45 @@ class SourceSpec:
     train_on: str = Field(
         default="all",
         description="Trained turns that the loss covers: `all`, `last`, `calls` (turns with tool "
-        "calls), `final` (turns without), or a function, `module:function` or "
+        "calls), `final` (turns without), `state_changing` (turns of a collection that changed the "
+        "world), `judge` (turns that a model finds critical), or a function, `module:function` or "
         "`./file.py:function`, from a conversation to indices of messages.",
+    )
+    judge_model: str | None = Field(
+        default=None, description="Model that names the critical turns of `train_on: judge`."
+    )
+    judge_base_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://",
+        description="Base URL of the judge; default: OPENAI_BASE_URL, or OpenAI's.",
+    )
+    judge_api_key_env: str = Field(
+        default="OPENAI_API_KEY", description="Environment variable with the judge's API key."
+    )
+    judge_share: float = Field(
+        default=0.3, gt=0, le=1, description="Share of the turns that the judge is asked for."
+    )
+    failed: Literal["drop", "marked"] = Field(
+        default="drop",
+        description="Failed episodes of a collection's folder: `drop`; `marked`: rows whose prompt "
+        "says that they fail, and that of solved ones that they succeed.",
+    )
+    failed_marker: str = Field(
+        default="The result must be incorrect.",
+        min_length=1,
+        description="Text that `failed: marked` appends to the prompt of a failed episode.",
+    )
+    success_marker: str = Field(
+        default="The result must be correct.",
+        min_length=1,
+        description="Text that `failed: marked` appends to the prompt of a solved task; the "
+        "`prompt_suffix` of evaluation and inference.",
+    )
+    failed_limit: float = Field(
+        default=0.5,
+        ge=0,
+        lt=1,
+        description="Maximum share of failed episodes in the conversations of `failed: marked`.",
     )
     reasoning: Literal["train", "mask", "drop"] = Field(
         default="train",
@@ -113,6 +152,16 @@ class SourceSpec:
         description="Instead of `path`: the base model's own answers to the prompts of a chat "
         "source, made before training.",
     )
+    recover: RecoverSettings | None = Field(
+        default=None,
+        description="The failed episodes of the collection at `path`, continued in their "
+        "environment until the task is solved; made before training.",
+    )
+    vary: VarySettings | None = Field(
+        default=None,
+        description="Variants of agent conversations with other tool names, wordings and orders "
+        "of tools, and chats that need no tool.",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -127,3 +176,26 @@ class SourceSpec:
     def label(self) -> str:
         """Name of the source in reports and messages."""
         return f"{self.format or 'unknown'}:{self.path}"
+
+
+BEFORE_READING = {
+    name: fields_of(SourceSpec)[name].default
+    for name in (
+        *("judge_model", "judge_base_url", "judge_api_key_env", "judge_share"),
+        *("failed", "failed_marker", "success_marker", "failed_limit"),
+    )
+}
+"""Settings of what is prepared before a source is read, and their defaults."""
+
+READ_AS: dict[str, Any] = {
+    **BEFORE_READING,
+    **{
+        name: fields_of(SourceSpec)[name].default
+        for name in (
+            *("splits", "data_files", "revision", "limit", "min_reward"),
+            *("reconstruct_loss", "clean", "model"),
+        )
+    },
+    "format": "messages",
+}
+"""Settings that a prepared source is read with: the others were applied when it was prepared."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from pathlib import Path
 
 from dataset_builders.conversation import Conversation
 from dataset_builders.errors import AgentTuningError, ConfigError, DataError
+from dataset_builders.sources import turn_file
 from dataset_builders.user_code import is_reference, load_function, one_line, source_digest
 
 Selector = Callable[[Conversation], Iterable[int]]
@@ -45,18 +47,36 @@ SELECTORS: dict[str, Selector] = {
 """Selectors by name: every trained turn, the last one, those with and those without tool calls."""
 
 
-def find_selector(name: str) -> Selector:
+STATE_CHANGING = "state_changing"
+JUDGE = "judge"
+BEFOREHAND = (STATE_CHANGING, JUDGE)
+"""Selectors that need more than the conversation: their choice is made once, before the data are
+read, and lies in the folder of the prepared source (`turn_file`)."""
+
+
+def find_selector(name: str, path: str = "") -> Selector:
     """Return a selector by its name or by a reference to a function.
 
+    Args:
+        name: The name or reference.
+        path: Path of the source.
+
     Raises:
-        ConfigError: There is no such selector.
+        ConfigError: There is no such selector, or it has not been prepared.
     """
     if name in SELECTORS:
         return SELECTORS[name]
+    if name in BEFOREHAND:
+        if turn_file.has_turn_file(path):
+            return turn_file.TurnFile(Path(path).expanduser() / turn_file.PLACE)
+        raise ConfigError(
+            f"{path}: train_on: {name}: found data that are read without being prepared, expected "
+            "a recipe, `agenttuning build` or a TrainingRun, which do that first"
+        )
     if not is_reference(name):
         raise ConfigError(
-            f"train_on: found {name!r}, expected {', '.join(SELECTORS)}, module:function or "
-            "./file.py:function"
+            f"train_on: found {name!r}, expected {', '.join(SELECTORS)}, module:function, "
+            f"./file.py:function, {' or '.join(BEFOREHAND)}"
         )
     return load_function(name, "train_on")
 
@@ -67,7 +87,7 @@ def selector_digest(name: str) -> str:
     Raises:
         ConfigError: There is no such selector.
     """
-    if name in SELECTORS:
+    if name in SELECTORS or name in BEFOREHAND:  # What was prepared has a fingerprint of its own.
         return name
     return f"{name.rpartition(':')[2]}:{source_digest(find_selector(name))}"
 

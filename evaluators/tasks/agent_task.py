@@ -95,6 +95,10 @@ class AgentTaskEvaluator(Evaluator):
         """Whether an oracle plays, so that no model is needed."""
         return self._oracle
 
+    def extend_prompt(self, suffix: str) -> None:
+        """Append a text to the prompt of every task; see `prompts.with_suffix`."""
+        self._environment = replace(self._environment, prompt_suffix=suffix)
+
     def items(self) -> tuple[str, ...]:
         """Return the ids of the tasks."""
         return self._tasks

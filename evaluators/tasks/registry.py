@@ -37,6 +37,11 @@ class SuiteSettings:
     agentinstruct: str | None = Field(
         default=None, description="AgentInstruct copy, for the published prompts."
     )
+    prompt_suffix: str = Field(
+        default="",
+        description="Text appended to the prompt of agent tasks, such as the marker of correct "
+        "episodes that a model was trained with; see docs/methods/negatives.md.",
+    )
     batch_size: int = Field(
         default=16,
         ge=1,
@@ -146,6 +151,11 @@ class Benchmark:
         """
         module, _, function = self.place.partition(":")
         made: Evaluator = getattr(import_module(module), function)(self.name, settings)
+        if settings.prompt_suffix:
+            from evaluators.tasks.agent_task import AgentTaskEvaluator
+
+            if isinstance(made, AgentTaskEvaluator):
+                made.extend_prompt(settings.prompt_suffix)
         return made
 
 

@@ -144,6 +144,7 @@ def cpu_recipe(
         changes: Further keys; None: left out.
     """
     recipe: dict[str, Any] = yaml.safe_load((RECIPES / f"{name}.yaml").read_text("utf-8"))
+    recipe.pop("sweep", None)  # Of a study: its arms are trained, not the recipe itself.
     for part, keys in sources.items():
         recipe["agenttuning"][part] |= keys
     recipe["agenttuning"]["holdout"] = 4

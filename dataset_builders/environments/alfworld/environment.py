@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 from typing import ClassVar
 
@@ -108,6 +109,12 @@ class AlfworldEnvironment(TextEnvironment):
             f"{self.name}-{split}-{game_key(path)}"
             for path in split_paths(open_games(self.data), split)
         )
+
+    def state_digest(self) -> str | None:
+        """Return a hash of all facts that hold in the game; see `TextEnvironment.state_digest`."""
+        if self._engine is None:
+            return None
+        return sha256(repr(self._engine.facts()).encode()).hexdigest()
 
     def oracle(self) -> Oracle:
         """Yield steps that win the game; the search oracle stops early if it finds nothing."""

@@ -127,6 +127,11 @@ class DatabaseEnvironment(TextEnvironment):
         """Return tasks with unusable tables, and why; see `AgentBenchSource`."""
         return self._source.malformed(split) if isinstance(self._source, AgentBenchSource) else {}
 
+    def state_digest(self) -> str | None:
+        """Return a hash of the content of the task's tables; see `TextEnvironment.state_digest`."""
+        episode = self._current()
+        return _state(episode.problem, episode.database) or "a table is gone"
+
     def oracle(self) -> Oracle:
         """Yield the reference statement, if there is one, then the label."""
         episode = self._current()

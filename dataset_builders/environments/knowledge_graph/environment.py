@@ -126,6 +126,10 @@ class KnowledgeGraphEnvironment(TextEnvironment):
         """
         return tuple(f"{self.name}-{split}-{rest}" for rest in self._questions(split))
 
+    def state_digest(self) -> str | None:
+        """Return the number of variables made so far; see `TextEnvironment.state_digest`."""
+        return str(len(self._current().tools.variables))
+
     def oracle(self) -> Oracle:
         """Yield the gold calls, then the last variable they created.
 

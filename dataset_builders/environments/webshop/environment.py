@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -128,6 +129,12 @@ class WebShopEnvironment(TextEnvironment):
         if split not in splits:
             raise ConfigError(f"split {split!r} is unknown; known: {', '.join(splits)}")
         return tuple(self._task_name(split, index) for index in splits[split])
+
+    def state_digest(self) -> str | None:
+        """Return the page and the chosen options; see `TextEnvironment.state_digest`."""
+        episode = self._current()
+        chosen = sorted(episode.chosen.items())
+        return sha256(repr((episode.page.text, chosen)).encode()).hexdigest()
 
     def oracle(self) -> Oracle:
         """Search, look through the results, choose the options and buy; see `oracle`."""

@@ -112,3 +112,17 @@ def test_suites_take_references_beside_the_table(tmp_path: Path) -> None:
     assert (chosen[1].key, chosen[1].suite) == ("guess", "own")
     with pytest.raises(ConfigError, match="lead to one name, expected one for each"):
         select([place, write_guess(tmp_path, name="other")])
+
+
+def test_the_environment_of_recover_is_relative_to_the_recipes_folder(tmp_path: Path) -> None:
+    place = write_guess(tmp_path)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        "agenttuning: {general: b, agent: [{path: a, recover: "
+        '{environment: "./guess.py:Guess"}}, {recover: {collection: c}}]}'
+    )
+    first, second = AgentTuningConfig.from_yaml(path).agent
+    assert first.recover is not None
+    assert (first.recover.collection, first.recover.environment) == ("a", place)
+    assert second.recover is not None
+    assert second.recover.environment is None

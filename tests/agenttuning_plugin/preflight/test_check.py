@@ -85,6 +85,15 @@ def test_nothing_wrong_is_found_in_a_sound_recipe(run_check: Check) -> None:
     assert "12" in rows["general rows"]
 
 
+def test_a_sweep_is_checked_as_the_recipe_that_is_varied(run_check: Check) -> None:
+    found = run_check(sweep={"set": {"agenttuning.eta": [0, 0.5]}})
+    assert not [finding for finding in found if finding.level != "ok"]
+    (line,) = [finding.detail for finding in found if finding.what == "sweep"]
+    assert line.startswith("varies agenttuning.eta; ")
+    (wrong,) = details(run_check(sweep={"sets": {}}), "error")
+    assert wrong == "sweep.sets: unknown key, did you mean set?"
+
+
 LATE = [{"from_step": 2, "eta": 0.3}, {"from_step": 4, "eta": 0.5}]
 
 

@@ -14,7 +14,7 @@ from agenttuning_plugin.sweeps.arm_process import command_of, has_ended
 from agenttuning_plugin.sweeps.checkpoints import last_checkpoint
 from agenttuning_plugin.sweeps.gpus import gpus_of, visible_gpus
 from agenttuning_plugin.sweeps.plan import Arm
-from agenttuning_plugin.sweeps.progress import Progress
+from agenttuning_plugin.sweeps.progress import Progress, cause_of
 from dataset_builders.errors import ConfigError
 
 
@@ -56,9 +56,27 @@ def test_progress_estimates_the_rest_from_the_arms_of_this_session(tmp_path: Pat
     arm = Arm("a", tmp_path / "a", 1, {}, "a", {}, ())
     progress = Progress(7, 2, jobs=2, say=lines.append)
     progress.failed(arm, 3)
-    assert lines[-1].endswith("a/train.log; 3 of 7 done")
+    assert lines[-1].startswith("a: failed with exit status 3 (log: ")
+    assert lines[-1].endswith("a/train.log); 3 of 7 done")
     progress.finished(arm, 100)
     assert "a: finished in 2 min; 4 of 7 done, about 3 min left (until " in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("Traceback\n  raise\ntorch.OutOfMemoryError: CUDA\n", "torch.OutOfMemoryError: CUDA"),
+        ("agenttuning: error: agent: no such file\n", "error: agent: no such file"),
+        ("ValueError: earlier\n$ python -m axolotl.cli.train\nno reason\n", ""),
+        ("", ""),
+    ],
+)
+def test_a_failed_arm_states_the_last_error_of_its_log(
+    tmp_path: Path, text: str, cause: str
+) -> None:
+    (tmp_path / "train.log").write_text("$ python -m axolotl.cli.train\n" + text)
+    assert cause_of(tmp_path / "train.log") == cause
+    assert cause_of(tmp_path / "no.log") == ""
 
 
 def test_a_recipe_with_the_block_is_not_trained_itself(

@@ -16,6 +16,7 @@ from agenttuning_plugin.sweeps.state import (
     differences,
     digest_of,
     locked,
+    read_sweep,
     write_marker,
     write_plan,
 )
@@ -168,3 +169,17 @@ def test_arms_share_the_base_unless_the_recipe_says_where(plan: Plan, tmp_path: 
     evaluation = {"every": 1, "shared_base": "mine"}
     section = {"evaluators": [{"type": "general_loss"}], "evaluation": evaluation}
     assert plan(seeds="2", section=section)[0].recipe["agenttuning"]["evaluation"] == evaluation
+
+
+def test_the_listing_keeps_arms_of_earlier_commands_and_groups_seeds(
+    plan: Plan, tmp_path: Path
+) -> None:
+    out, recipe = tmp_path / "out", tmp_path / "recipe.yaml"
+    write_plan(out, recipe, plan(settings=["agenttuning.eta=0"]), {"agenttuning.eta": ["0"]})
+    write_plan(out, recipe, plan(seeds="2"), {})
+    listed = [(arm["name"], arm["group"], arm["seed"]) for arm in read_sweep(out)["arms"]]
+    assert listed == [
+        ("seed-7", "recipe", 7),
+        ("seed-8", "recipe", 8),
+        ("eta-0_seed-7", "eta-0", 7),
+    ]

@@ -16,6 +16,7 @@ import pytest
 
 pytest.importorskip("axolotl", reason="pip install 'agenttuning-plugin[axolotl]'")
 
+from agenttuning_plugin.sweeps.checkpoints import last_checkpoint
 from agenttuning_plugin.sweeps.state import is_finished, locked
 from evaluators.results.evaluations import read_evaluations
 
@@ -44,8 +45,9 @@ def wait_for(condition: Callable[[], object], seconds: float = 900) -> None:
 
 
 def last_step(arm: Path) -> int:
-    """Step of an arm's last checkpoint, or 0."""
-    return max((int(place.name[11:]) for place in arm.glob("checkpoint-*")), default=0)
+    """Step of an arm's last whole checkpoint, or 0."""
+    found = last_checkpoint(arm)
+    return 0 if found is None else int(found.name[11:])
 
 
 def has_saved_after(arm: Path, step: int) -> bool:
@@ -127,7 +129,8 @@ def test_a_killed_sweep_ends_its_arm_and_is_resumed_from_its_checkpoint(
         assert not is_finished(arm)
     done = sweep(recipe, *arguments)
     assert done.returncode == 1
-    assert "broken_seed-7: failed with exit status 1" in done.stdout
+    assert "broken_seed-7: failed with exit status 1: error: " in done.stdout
+    assert "failed: broken_seed-7; " in done.stdout
     assert is_finished(arm), done.stdout
     log = (arm / "train.log").read_text("utf-8", "replace")
     assert log.count("--resume_from_checkpoint=") == 2

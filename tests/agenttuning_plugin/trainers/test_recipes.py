@@ -21,7 +21,8 @@ from dataset_builders.errors import ConfigError
 RECIPES = Path(__file__).resolve().parents[3] / "recipes"
 YAMLS = sorted(path.stem for path in RECIPES.glob("*.yaml"))
 AGENTLM = [name for name in YAMLS if name.startswith("agentlm-")]
-CURRENT = [name for name in YAMLS if name not in (*AGENTLM, "demo")]
+STUDIES = [name for name in YAMLS if name.startswith("study-")]
+CURRENT = [name for name in YAMLS if name not in (*AGENTLM, *STUDIES, "demo")]
 FULL = [name for name in AGENTLM if not name.endswith("-qlora")]
 PAPER = {"7b": 5e-5, "13b": 5e-5, "70b": 1e-5}  # learning rates (paper)
 QLORA = {"7b": 2e-4, "13b": 2e-4, "70b": 1e-4}  # scripts of artidoro/qlora
@@ -71,7 +72,8 @@ def test_every_key_says_why(name: str) -> None:
 def test_header_gives_command_hardware_and_expectation(name: str) -> None:
     header = text(name).split("\n\n", 1)[0]
     launcher = "python -m" if "use_ray" in read(name) else "accelerate launch"
-    for part in (launcher, "axolotl.cli.train", "Hardware:", "Expected"):
+    command = ("agenttuning sweep",) if name in STUDIES else (launcher, "axolotl.cli.train")
+    for part in (*command, "Hardware:", "Expected"):
         assert part in header
 
 
@@ -90,6 +92,7 @@ def test_data_comes_from_the_plugin_alone(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     recipe = read(name)
+    recipe.pop("sweep", None)
     # Where `agenttuning demo --prepare` puts a model.
     if recipe["base_model"].startswith("~"):
         Path(recipe["base_model"]).expanduser().mkdir(parents=True)

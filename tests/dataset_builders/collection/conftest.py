@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from dataset_builders.environments import load_environment
 from dataset_builders.rollouts.play import play
 from dataset_builders.rollouts.policy import OraclePolicy
 from tests.support.endpoint import Messages
+from tests.support.noisy_collection import collect_noisy
 
 
 @pytest.fixture(scope="module")
@@ -27,3 +29,12 @@ def solver() -> Callable[[Messages], str]:
         return solutions[messages[2]["content"]][turn]
 
     return reply
+
+
+@pytest.fixture(scope="session")
+def noisy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The collection of `noisy_collection`; not to be changed."""
+    pytest.importorskip("openai")
+    out = tmp_path_factory.mktemp("noisy") / "collected"
+    collect_noisy(out)
+    return out

@@ -36,6 +36,10 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     return folder, noisy_database(folder)
 
 
+def settings(folder: Path, **changes: Any) -> RecoverSettings:
+    return RecoverSettings(str(folder), **changes)
+
+
 def trained(result: RecoveryResult) -> list[list[str]]:
     return [[m.content for m in c.messages if m.trained] for c in result.conversations]
 
@@ -44,7 +48,7 @@ def test_failed_turns_stay_without_loss_and_the_world_rewards_the_rest(
     database: tuple[Path, dict[str, str]],
 ) -> None:
     folder, _ = database
-    result = recover(folder, RecoverSettings())
+    result = recover(settings(folder))
     counts = result.report["database"]
     assert counts == {
         "episodes": 12, "solved": 3, "unfinished": 0, "failed": 9, "made": 6, "one_turn": 3,
@@ -70,11 +74,11 @@ def test_a_kept_episode_of_another_collection_continues(
 ) -> None:
     folder, _ = database
     with pytest.raises(DataError, match="not_recoverable 6"):
-        recover(folder, RecoverSettings(continuation="kept"))  # No task of it was solved twice.
+        recover(settings(folder, continuation="kept"))  # No task of it was solved twice.
     world = load_environment("database")
     solver = oracle_turns(world, list(world.task_ids("train")[:12]))
     collect(tmp_path, world, list(world.task_ids("train")[:12]), solver)
-    result = recover(folder, RecoverSettings(continuation="kept", good=str(tmp_path)))
+    result = recover(settings(folder, continuation="kept", good=str(tmp_path)))
     assert result.report["database"]["continued_by_kept"] == 6
     recorded = {turn for turns in solver.turns.values() for turn in turns}
     assert {turn for turns in trained(result) for turn in turns} <= recorded
@@ -113,14 +117,14 @@ def test_last_recoverable_goes_back_before_the_damage(tmp_path: Path) -> None:
         return f"Hm.\nAction: Operation\n```sql\n{sql}\n```" if sql else WRONG_ANSWER
 
     collect(tmp_path, load_environment("database"), [task], damaging)
-    result = recover(tmp_path, RecoverSettings(at="last_recoverable"))
+    result = recover(settings(tmp_path, at="last_recoverable"))
     assert (result.report["database"]["replays"], len(result.conversations)) == (2, 1)
     (row,) = result.conversations
     assert row.id.endswith("-after-1")
     assert "DELETE" not in "".join(m.content for m in row.messages)
     with pytest.raises(DataError, match="not_recoverable 1"):
-        recover(tmp_path, RecoverSettings(at="last_recoverable", max_tries=1))
-    drawn = [recover(tmp_path, RecoverSettings(at="random", seed=s)) for s in (0, 0, 1)]
+        recover(settings(tmp_path, at="last_recoverable", max_tries=1))
+    drawn = [recover(settings(tmp_path, at="random", seed=s)) for s in (0, 0, 1)]
     assert drawn[0].conversations == drawn[1].conversations
     assert {len(each.conversations) for each in drawn} == {1}
 
@@ -133,17 +137,17 @@ def test_an_episode_whose_world_answers_otherwise_is_not_replayable(tmp_path: Pa
             changed = text.replace("syntax error", "a different message")
             state.execute("UPDATE attempts SET trajectory=? WHERE task_id=?", (changed, task))
     with pytest.raises(DataError, match="not_replayable 1"):
-        recover(tmp_path, RecoverSettings())
+        recover(settings(tmp_path))
 
 
 def test_tool_calls_of_an_own_environment(tmp_path: Path) -> None:
     desk = load_environment(f"{DESK}:SupportDesk")
     collect(tmp_path, desk, list(desk.task_ids("train")[:4]), failing_desk)
     with pytest.raises(ConfigError, match=r"support_desk: found no environment.*SupportDesk"):
-        recover(tmp_path, RecoverSettings())
+        recover(settings(tmp_path))
     with pytest.raises(ConfigError, match=r"was played with support_desk.py:SupportDesk"):
-        recover(tmp_path, RecoverSettings(environment="tests.support.account:AccountDialogue"))
-    result = recover(tmp_path, RecoverSettings(environment=f"{DESK}:SupportDesk"))
+        recover(settings(tmp_path, environment="tests.support.account:AccountDialogue"))
+    result = recover(settings(tmp_path, environment=f"{DESK}:SupportDesk"))
     counts = result.report["support_desk"]
     assert (counts["failed"], counts["made"], counts["continued_by_oracle"]) == (
         3,
@@ -161,15 +165,15 @@ def test_tool_calls_of_an_own_environment(tmp_path: Path) -> None:
 
 def test_what_cannot_be_replayed_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceNotFoundError, match="found no collection/"):
-        recover(tmp_path, RecoverSettings())
+        recover(settings(tmp_path))
     noisy_database(tmp_path, 2)
     path = state_path(tmp_path, "database")
     with closing(sqlite3.connect(path)) as state, state:
         state.execute("UPDATE settings SET value='\"mind2web\"' WHERE name='environment'")
     with pytest.raises(ConfigError, match="mind2web: cannot be recovered: the model is shown"):
-        recover(tmp_path, RecoverSettings())
+        recover(settings(tmp_path))
     with closing(sqlite3.connect(path)) as state, state:
         state.execute("UPDATE settings SET value='\"database\"' WHERE name='environment'")
         state.execute("UPDATE settings SET value='\"own:00000000\"' WHERE name='prompt'")
     with pytest.raises(ConfigError, match="was played with own:00000000"):
-        recover(tmp_path, RecoverSettings())
+        recover(settings(tmp_path))

@@ -41,20 +41,22 @@ def test_the_first_error_comes_before_the_first_difference() -> None:
     failed = episode(("a", "fine"), ("b", "Nothing happens."), ("c", "fine"), ("d", ""))
     good = episode(("a", "fine"), ("x", "fine"), ("y", ""))
     assert shared_turns(failed, good) == 1
-    assert turning_points(failed, [good], RecoverSettings()) == [2]
+    assert turning_points(failed, [good], RecoverSettings("c")) == [2]
     calm = episode(("a", "fine"), ("a2", "good"), ("c", "fine"), ("d", ""))
-    assert turning_points(calm, [good], RecoverSettings()) == [2]
-    assert turning_points(calm, [], RecoverSettings()) == [3, 2, 1]  # The last one ended it.
+    assert turning_points(calm, [good], RecoverSettings("c")) == [2]
+    assert turning_points(calm, [], RecoverSettings("c")) == [3, 2, 1]  # The last one ended it.
     stuck = episode(("a", "fine"), ("a2", "fine"), ("c", "good"), ("d", ""))
-    assert turning_points(stuck, [], RecoverSettings()) == [2]
+    assert turning_points(stuck, [], RecoverSettings("c")) == [2]
     same = episode(("a", "fine"), ("x", "good"), ("z", ""))
-    assert turning_points(same, [good], RecoverSettings()) == []
-    assert turning_points(episode(("a", "")), [], RecoverSettings()) == []
+    assert turning_points(same, [good], RecoverSettings("c")) == []
+    assert turning_points(episode(("a", "")), [], RecoverSettings("c")) == []
 
 
 def test_the_other_rules_never_keep_the_last_turn() -> None:
     failed = episode(*((name, "fine") for name in "abcde"))
-    assert turning_points(failed, [], RecoverSettings(at="last_recoverable")) == [4, 3, 2, 1]
-    drawn = [turning_points(failed, [], RecoverSettings(at="random", seed=s)) for s in range(9)]
+    assert turning_points(failed, [], RecoverSettings("c", at="last_recoverable")) == [4, 3, 2, 1]
+    drawn = [
+        turning_points(failed, [], RecoverSettings("c", at="random", seed=s)) for s in range(9)
+    ]
     assert all(sorted(each) == [1, 2, 3, 4] for each in drawn)
     assert len({tuple(each) for each in drawn}) > 1

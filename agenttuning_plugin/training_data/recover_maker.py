@@ -1,0 +1,59 @@
+"""Makes `recover` sources: replays a collection's failed episodes and continues them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from agenttuning_plugin.training_data.made_sources import MakeContext, MakePlan
+from dataset_builders.collection.conversations import write_jsonl
+from dataset_builders.environments.references import code_digest, resolve
+from dataset_builders.recovery.episodes import collection_digest
+from dataset_builders.recovery.recover import count_failed, recover
+from dataset_builders.sources.made import write_provenance
+from dataset_builders.sources.recovery_settings import RecoverSettings
+
+_PLACES = ("collection", "good", "environment", "data", "agentinstruct", "max_concurrency")
+"""Settings that are represented by what lies there, or that the splices do not depend on."""
+
+_VERSION = 1
+"""Increased when the same collection gives other splices."""
+
+
+class RecoverMaker:
+    """See `made_sources.Maker`."""
+
+    def inputs(self, recipe: RecoverSettings, context: MakeContext) -> dict[str, Any]:
+        """See `Maker.inputs`."""
+        del context  # No model takes part.
+        given = {name: value for name, value in asdict(recipe).items() if name not in _PLACES}
+        digests = {"collection": collection_digest(Path(recipe.collection).expanduser())}
+        if recipe.good:
+            digests["good"] = collection_digest(Path(recipe.good).expanduser())
+        if recipe.environment:
+            digests["environment"] = code_digest(resolve(recipe.environment))
+        return {"version": _VERSION, "settings": given, "sha256": digests}
+
+    def make(self, recipe: RecoverSettings, context: MakeContext, folder: Path) -> None:
+        """See `Maker.make`."""
+        from tqdm import tqdm
+
+        with tqdm(desc="recover", unit=" replays") as bar:
+            result = recover(recipe, bar.update)
+        write_jsonl(folder / "data" / "train.jsonl", result.conversations)
+        write_provenance(
+            folder, {"kind": "recover", **self.inputs(recipe, context), **result.to_json()}
+        )
+
+    def plan(self, recipe: RecoverSettings, context: MakeContext) -> MakePlan:
+        """See `Maker.plan`."""
+        del context
+        failed = count_failed(recipe)
+        most = failed * recipe.max_tries
+        detail = f"{recipe.collection}: {failed:,} failed episodes, at most {most:,} replays"
+        return MakePlan(0, None, detail)
+
+    def stand_in(self, recipe: RecoverSettings) -> dict[str, Any]:
+        """See `Maker.stand_in`: the collection's successful episodes, in the same format."""
+        return {"path": str(Path(recipe.collection).expanduser() / "messages")}

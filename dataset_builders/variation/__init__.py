@@ -1,0 +1,1 @@
+"""Format variation: the same episodes with other tool names, wordings and orders of tools."""
