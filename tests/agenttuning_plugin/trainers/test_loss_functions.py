@@ -175,8 +175,5 @@ def test_an_axolotl_that_would_drop_the_loss_is_refused() -> None:
         return
     (key,) = found
     assert key.misspelt
-    assert (
-        key.message
-        == "use_dft: the installed Axolotl has no such key, expected Axolotl 0.20 or later"
-    )
+    assert key.message.endswith("has no such key, expected Axolotl 0.20 or later")
     assert not any(key.misspelt for key in unknown_keys({"use_dft": False}))
