@@ -29,7 +29,7 @@ _CHOSEN = {
     "vary_tools": "variants with other names of tools or actions",
     "vary_wording": "variants with another wording",
     "vary_order": "variants with another order of tools",
-    "vary_none": "variants left out, since nothing in them could be varied",
+    "vary_none": "variants left out, since nothing more could be varied",
     "no_tool": "chats added that need no tool",
     "no_tool_skipped": "chats without a question and a text answer at the start",
 }

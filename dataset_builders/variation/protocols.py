@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_validator
 
 from dataset_builders.conversation import Conversation, Message
 from dataset_builders.errors import ConfigError, SourceNotFoundError
@@ -35,7 +35,7 @@ class ActionName:
     """An action's name in a text protocol, and names that may stand for it."""
 
     pattern: Pattern
-    others: tuple[str, ...]
+    others: tuple[str, ...] = Field(min_length=1)
 
 
 @settings
@@ -45,6 +45,13 @@ class Protocol:
     instruction: tuple[Pattern, ...]
     wordings: tuple[str, ...] = ()
     names: dict[str, ActionName] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _different_names(self) -> Protocol:
+        others = [name for each in self.names.values() for name in each.others]
+        if repeated := sorted({name for name in others if others.count(name) > 1}):
+            raise ValueError(f"names: found {repeated[0]!r} twice in others, expected it once")
+        return self
 
     def find(self, text: str) -> re.Match[str] | None:
         """Return where the instruction stands at the start of a text."""
@@ -121,10 +128,8 @@ def with_action_names(
 
     Observations are left as they are: what they hold is data.
     """
-    chosen: list[tuple[re.Pattern[str], str]] = []
-    for each in protocol.names.values():
-        free = [name for name in each.others if name not in {taken for _, taken in chosen}]
-        chosen.append((re.compile(each.pattern), rng.choice(free)))
+    names = protocol.names.values()
+    chosen = [(re.compile(each.pattern), rng.choice(each.others)) for each in names]
 
     def renamed(message: Message) -> Message:
         content = message.content

@@ -30,7 +30,10 @@ VARIANTS = "vary_variants"
 """Counter of varied conversations."""
 
 UNVARIED = "vary_none"
-"""Counter of variants that were not made: nothing in the conversation could be varied."""
+"""Counter of variants that were not made: nothing, or nothing more, could be varied."""
+
+_TRIES = 20
+"""Draws of a variant, until it is another one than those before."""
 
 
 def stream_variants(
@@ -54,18 +57,23 @@ def stream_variants(
         if settings.original:
             yield conversation
         protocol = protocol_of(conversation, protocols)
+        seen = [conversation]
         for number in range(1, settings.variants + 1):
             rng = random.Random(f"agenttuning/vary/{settings.seed}/{ordinal}/{number}")
-            counts: Counter[str] = Counter()
-            variant = _variant(conversation, protocol, settings, rng, counts)
-            if counts:
-                changed.update(counts)
-                changed[VARIANTS] += 1
-                yield replace(variant, id=f"{conversation.id}-v{number}")
+            for _ in range(_TRIES):  # There may be few wordings, or orders of the tools.
+                counts: Counter[str] = Counter()
+                variant = _variant(conversation, protocol, settings, rng, counts)
+                if variant not in seen:
+                    break
+            else:
+                changed[UNVARIED] += 1
                 continue
-            changed[UNVARIED] += 1
-            if number == 1 and not settings.original:
-                yield conversation  # No record is lost.
+            seen.append(variant)
+            changed.update(counts)
+            changed[VARIANTS] += 1
+            yield replace(variant, id=f"{conversation.id}-v{number}")
+        if len(seen) == 1 and not settings.original:
+            yield conversation  # No record is lost.
 
 
 def _variant(

@@ -139,6 +139,17 @@ def test_what_cannot_be_varied_is_counted_and_kept() -> None:
     assert varied([row], **ALL, original=False, variants=2) == ([row], Counter(vary_none=2))
 
 
+def test_variants_of_a_conversation_are_different() -> None:
+    rows = solved("database", 3)
+    found, counts = varied(rows, wording=True, variants=5)
+    assert len(set(found)) == len(found) == 3 * 4  # The conversation and three wordings.
+    assert (counts["vary_variants"], counts["vary_none"]) == (9, 6)
+    tools = parse_tools([{"name": name} for name in ("a", "b")])
+    row = Conversation.create([Message("user", "Hello")], tools=tools)
+    ((made,), _) = varied([row], order=True, original=False)
+    assert tool_names(made.tools) == ["b", "a"]
+
+
 def test_a_users_own_protocol(tmp_path: Path) -> None:
     file = tmp_path / "own.yaml"
     file.write_text("greeting:\n  - instruction: ['Hello']\n    wordings: ['good day']\n")
@@ -149,6 +160,10 @@ def test_a_users_own_protocol(tmp_path: Path) -> None:
     assert made.messages[0].content == "Good day!"
     file.write_text("greeting:\n  - instruction: ['(']\n")
     with pytest.raises(ConfigError, match=r"own.yaml: greeting.0.*regular expression"):
+        varied([row], wording=True, file=str(file))
+    names = "{a: {pattern: a, others: [x]}, b: {pattern: b, others: [x]}}"
+    file.write_text(f"greeting:\n  - instruction: ['H']\n    names: {names}\n")
+    with pytest.raises(ConfigError, match=r"own.yaml: greeting.0: .*found 'x' twice"):
         varied([row], wording=True, file=str(file))
     with pytest.raises(SourceNotFoundError, match=r"none.yaml: No such file"):
         varied([row], wording=True, file=str(tmp_path / "none.yaml"))
