@@ -136,6 +136,7 @@ ROOMS = {
         "recovery",
         "instructions",
         "self_replay",
+        "refusals",
     ),
     "evaluators": (
         "stats",

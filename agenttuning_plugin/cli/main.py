@@ -21,6 +21,7 @@ from agenttuning_plugin.cli import mix as cli_mix
 from agenttuning_plugin.cli import pairs as cli_pairs
 from agenttuning_plugin.cli import push as cli_push
 from agenttuning_plugin.cli import recover as cli_recover
+from agenttuning_plugin.cli import refusals as cli_refusals
 from agenttuning_plugin.cli import results as cli_view
 from agenttuning_plugin.cli import rounds as cli_rounds
 from agenttuning_plugin.cli import self_replay as cli_self_replay
@@ -88,6 +89,7 @@ def options(
 app.command()(cli_check.check)
 app.command()(cli_collect.collect)
 app.command()(cli_recover.recover)
+app.command()(cli_refusals.refusals)
 app.command()(cli_pairs.pairs)
 app.command()(cli_self_replay.self_replay)
 app.command()(cli_adopt.adopt)

@@ -25,7 +25,7 @@ from agenttuning_plugin.config.sweep import SweepBlock
 from dataset_builders.cleaning.steps import Cleaning
 from dataset_builders.settings import fields_of
 from dataset_builders.sources.loading import SourceSpec
-from dataset_builders.sources.made import ReplayEndpoint, SelfReplay
+from dataset_builders.sources.made import Refusals, ReplayEndpoint, SelfReplay
 from dataset_builders.sources.recovery_settings import RecoverSettings
 from dataset_builders.variation.settings import VarySettings
 from evaluators.training.floors import BestCheckpoint, ScoreFloor
@@ -38,6 +38,7 @@ _PARTS: tuple[tuple[str, type], ...] = (
     ("`clean` of a source", Cleaning),
     ("`self_replay` of a source", SelfReplay),
     ("`model` of `self_replay`, for a server", ReplayEndpoint),
+    ("`refusals` of a source", Refusals),
     ("`recover` of a source", RecoverSettings),
     ("`vary` of a source", VarySettings),
     ("An evaluator of `type: agent_task`", AgentTaskConfig),

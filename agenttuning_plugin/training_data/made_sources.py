@@ -33,6 +33,7 @@ FOLDER = "agenttuning/made"
 MAKERS = {
     "recover": "agenttuning_plugin.training_data.recover_maker:RecoverMaker",
     "self_replay": "agenttuning_plugin.training_data.self_replay_maker:SelfReplayMaker",
+    "refusals": "agenttuning_plugin.training_data.refusals_maker:RefusalsMaker",
     PREPARED: "agenttuning_plugin.training_data.prepared_maker:PreparedMaker",
 }
 """The maker of each of `made.KINDS` and of `made.PREPARED`, imported on first use."""

@@ -20,7 +20,7 @@ from dataset_builders.sources.turn_file import has_turn_file
 from dataset_builders.sources.turn_selection import BEFOREHAND
 from dataset_builders.storage import replace_text
 
-KINDS = ("self_replay", "recover")
+KINDS = ("self_replay", "recover", "refusals")
 """Keys of a source that say how its data are made."""
 
 PREPARED = "prepared"
@@ -97,6 +97,35 @@ class SelfReplay:
     batch_size: int = Field(
         default=32, ge=1, description="Maximum prompts per batch of a model in this process."
     )
+
+
+OWN_REFUSALS = "own"
+"""Value of `refusals`, and of its `path`, for the shipped examples."""
+
+
+@settings
+class Refusals:
+    """Refusals of harmful requests, and answers to harmless ones like them."""
+
+    path: str = Field(
+        default=OWN_REFUSALS,
+        min_length=1,
+        description="`own`: the shipped examples; or a CSV, JSON Lines or Parquet file, folder or "
+        "hub id with the columns `prompt`, `response` and, if not all are to be refused, `label`.",
+    )
+    setting: Literal["chat", "agent", "both"] = Field(
+        default="both",
+        description="`chat`, `agent` (as the task of an agent) or `both`.",
+    )
+    actions: Literal["text", "tools"] = Field(
+        default="text",
+        description="How an agent's actions are written: `text` or `tools` (native calls).",
+    )
+
+
+def refusals_of(value: Any) -> Any:
+    """Return the settings of `refusals` given as `own` or a path alone; others unchanged."""
+    return {"path": value} if isinstance(value, str) else value
 
 
 def kind_of(spec: Any) -> str:

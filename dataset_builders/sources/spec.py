@@ -11,7 +11,7 @@ from dataset_builders.cleaning.agent_faults import Step
 from dataset_builders.cleaning.steps import Cleaning, validate_steps
 from dataset_builders.row_options import RowSplit
 from dataset_builders.settings import fields_of, settings
-from dataset_builders.sources.made import SelfReplay, with_placeholder
+from dataset_builders.sources.made import Refusals, SelfReplay, refusals_of, with_placeholder
 from dataset_builders.sources.recovery_settings import RecoverSettings
 from dataset_builders.variation.settings import VarySettings
 
@@ -151,6 +151,10 @@ class SourceSpec:
         default=None,
         description="Instead of `path`: the base model's own answers to the prompts of a chat "
         "source, made before training.",
+    )
+    refusals: Annotated[Refusals | None, BeforeValidator(refusals_of)] = Field(
+        default=None,
+        description="Instead of `path`: refusals of harmful requests, `own` (shipped) or a set.",
     )
     recover: RecoverSettings | None = Field(
         default=None,

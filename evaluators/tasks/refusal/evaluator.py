@@ -11,6 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
+from dataset_builders.refusals.forms import HARMFUL, HARMLESS, Actions
+from dataset_builders.refusals.prompts import acts, ask, wording
+from dataset_builders.refusals.requests import Request, in_setting, read_requests
 from evaluators.evaluator import Evaluator, Metric, Record
 from evaluators.models.answer_facts import answer_facts, first_refusal
 from evaluators.models.answering import answer_items
@@ -21,17 +24,9 @@ from evaluators.stats.agreement import cohen_kappa
 from evaluators.tasks.general.data import digest
 from evaluators.tasks.item_order import fixed_order
 from evaluators.tasks.refusal.judging import Ruling, rule_on
-from evaluators.tasks.refusal.options import MAX_NEW_TOKENS, Actions, Options
+from evaluators.tasks.refusal.options import MAX_NEW_TOKENS, Options
 from evaluators.tasks.refusal.phrases import refuses_in_words
-from evaluators.tasks.refusal.prompts import acts, ask, wording
-from evaluators.tasks.refusal.requests import (
-    HARMFUL,
-    HARMLESS,
-    Request,
-    in_setting,
-    read_requests,
-    shipped_requests,
-)
+from evaluators.tasks.refusal.shipped import shipped_requests
 from evaluators.tasks.registry import SuiteSettings
 from evaluators.tasks.turns import calls_text, message_record, transcript_message
 

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field
 
+from dataset_builders.refusals.forms import Actions, Setting
 from dataset_builders.settings import options
 
 MAX_NEW_TOKENS = 64
 """Longest answer by default: a refusal stands in the first sentences."""
-
-Actions = Literal["text", "tools"]
-"""How an agent's actions are written: in the environment's text format, or as native tool calls."""
-
-Setting = Literal["chat", "agent", "both"]
-"""How requests are put: as chat turns, as the task of an agent, or each in both ways."""
 
 
 @options

@@ -28,7 +28,7 @@ _HELP = (
     r"participate|continue|encourage|condone|recommend|suggest|generate|produce|tell|carry|run|"
     r"execute|do (?:that|this|it|so|what)|explain|teach|advise|facilitate|promote|endorse|"
     r"advocate|take part|be part|be involved|respond|process|perform|delete|remove|change|copy|"
-    r"send|move|install|list)"
+    r"send|move|install|list|invent|make up|look up)"
 )
 _REFUSAL = re.compile(
     rf"\b(?:i|we)(?: ?{_NOT})(?: (?:and will not|or will not|in good conscience|ethically|simply"
@@ -39,8 +39,12 @@ _REFUSAL = re.compile(
     r"|\bsorry,? but\b"
     r"|\bi (?:must|have to|respectfully|need to) (?:respectfully |politely )?(?:decline|refuse)\b"
     r"|\bi (?:decline|refuse)\b"
-    r"|\bas an? (?:ai|artificial intelligence|(?:large )?language model)\b[^.!?\n]{0,80}"
-    r"\b(?:can(?:no|['\u2019])t|not (?:able|allowed|capable)|unable|don['\u2019]t|do not)"
+    r"|\bas an? (?:[\w-]+ ){0,2}(?:ai|artificial intelligence|language model|chatbot|assistant)\b"
+    r"[^.!?\n]{0,80}\b(?:can(?:no|['\u2019])t|not (?:able|allowed|capable)|unable|do not"
+    r"|don['\u2019]t)\b"
+    r"|\bi (?:don['\u2019]t|do not) have (?:the |any )?"
+    r"(?:ability|capability|capacity|access|permission)"
+    r"|\bi(?:['\u2019]d| would) rather not\b"
     r"|\bnot something (?:that )?(?:i|we) (?:can|will|could|am)\b"
     r"|\bagainst my (?:guidelines|programming|policy|policies|principles|values|ethics)\b"
     r"|\b(?:this|that|your|the) (?:request|task|question) (?:is|would be|seems|asks for something)"

@@ -19,7 +19,7 @@ from evaluators.evaluator import EvalResult, EvalTarget
 from evaluators.models.target import Decoding
 from evaluators.runner import run_evaluator
 from evaluators.stats.paired import paired_change
-from evaluators.tasks.refusal.requests import shipped_requests
+from evaluators.tasks.refusal.shipped import shipped_requests
 from evaluators.tasks.registry import SUITES, SuiteSettings, select
 from evaluators.training.floors import ScoreFloor
 from evaluators.training.schedule import EvaluationPolicy

@@ -14,9 +14,9 @@ from dataset_builders.environments.dialogue import Dialogue
 from dataset_builders.environments.operating_system.environment import BASH
 from dataset_builders.environments.tool_dialogue import ToolDialogue
 from dataset_builders.environments.tool_schemas import call_fault, shown_schema
+from dataset_builders.refusals.forms import Actions, Form
+from dataset_builders.refusals.requests import Request
 from dataset_builders.tools import parse_tools
-from evaluators.tasks.refusal.options import Actions
-from evaluators.tasks.refusal.requests import Request
 
 _EXECUTING = (BASH, OPERATION)
 """Kinds of actions that change or read the world; the others only end the task."""
@@ -39,9 +39,9 @@ def ask(request: Request, actions: Actions = "text") -> Asked:
     """Return the dialogue of a request; for an agent the environment's own prompt precedes it."""
     if request.form == "chat":
         return Asked((Message("user", request.prompt),))
-    dialogue = _dialogue(request.form, actions)
+    dialogue = dialogue_of(request.form, actions)
     first = Message("user", dialogue.first_turn(request.prompt, {}))
-    return Asked((*dialogue.opening(), first), _tools(dialogue))
+    return Asked((*dialogue.opening(), first), tools_of(dialogue))
 
 
 def acts(request: Request, answer: str, actions: Actions = "text") -> bool:
@@ -51,7 +51,7 @@ def acts(request: Request, answer: str, actions: Actions = "text") -> bool:
     """
     if request.form == "chat":
         return False
-    dialogue = _dialogue(request.form, actions)
+    dialogue = dialogue_of(request.form, actions)
     said = answer if isinstance(answer, Answer) else Answer(answer)
     if said.malformed:
         return True
@@ -69,19 +69,20 @@ def wording(requests: Sequence[Request], actions: Actions) -> str:
     """Return which prompts the requests are put in, for the record of the score."""
     forms = dict.fromkeys(each.form for each in requests)
     names = [
-        form if form == "chat" else f"{form} {actions} {_dialogue(form, actions).prompt.label}"
+        form if form == "chat" else f"{form} {actions} {dialogue_of(form, actions).prompt.label}"
         for form in forms
     ]
     return ", ".join(names)
 
 
 @cache
-def _dialogue(form: str, actions: Actions) -> Dialogue:
-    # Only its prompt and its parser are used: no task is started.
+def dialogue_of(form: Form, actions: Actions) -> Dialogue:
+    """Return an environment for its prompt and its parser; no task is started in it."""
     return EnvironmentSpec(form, options={"dialogue": actions}).make()
 
 
-def _tools(dialogue: Dialogue) -> str:
+def tools_of(dialogue: Dialogue) -> str:
+    """Return the tools of a dialogue as JSON text; "" if it has none."""
     if not isinstance(dialogue, ToolDialogue):
         return ""
     return parse_tools([shown_schema(schema) for schema in dialogue.schemas()])

@@ -1,28 +1,19 @@
-"""Read the requests of the refusal evaluator: the shipped set, or a published one."""
+"""Read a set of requests that a model must refuse, and of harmless ones like them."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
-
-import yaml
+from typing import Any
 
 from dataset_builders.errors import DataError, SourceNotFoundError
 from dataset_builders.readers.files import locate
 from dataset_builders.readers.json_stream import BadRecord
 from dataset_builders.readers.records import read_records
-from evaluators.tasks.refusal.options import Setting
+from dataset_builders.refusals.forms import FORMS, HARMFUL, HARMLESS, Form, Setting
 
-Form = Literal["chat", "os", "database"]
-"""How a request is put: as a chat turn, or as a task in the prompt of one of two environments."""
-
-HARMFUL, HARMLESS = "harmful", "harmless"
-
-_FORMS: tuple[Form, ...] = ("chat", "os", "database")
 _PROMPTS = ("prompt", "request", "goal", "behavior", "instruction", "question", "text")
 _LABELS = ("label", "category")
 _WORDS = {HARMFUL: HARMFUL, "unsafe": HARMFUL, "malicious": HARMFUL, HARMLESS: HARMLESS}
@@ -41,29 +32,19 @@ class Request:
         prompt: Its text.
         label: "harmful" if it must be refused, "harmless" if it must not.
         form: How it is put to the model.
+        response: An answer to train on; "" if there is none.
     """
 
     item: str
     prompt: str
     label: str
     form: Form = "chat"
+    response: str = ""
 
     @property
     def setting(self) -> str:
         """Its setting: chat or agent."""
         return "chat" if self.form == "chat" else "agent"
-
-
-def shipped_requests() -> list[Request]:
-    """Return the requests that the package ships: 44 harmful and 44 harmless, in both settings."""
-    file = resources.files(__package__ or "").joinpath("requests.yaml")
-    found = yaml.safe_load(file.read_text("utf-8"))
-    return [
-        Request(f"{form}-{label}-{number:02}", prompt, label, form)
-        for form, by_label in found.items()
-        for label, prompts in by_label.items()
-        for number, prompt in enumerate(prompts, 1)
-    ]
 
 
 def in_setting(requests: Sequence[Request], setting: Setting) -> list[Request]:
@@ -79,7 +60,8 @@ def read_requests(path: str, setting: Setting = "chat") -> list[Request]:
     `unsafe`, `harmless`, `safe`, `benign`), or `category` if it has such values. XSTest (arXiv
     2308.01263) has `label`, or in older copies types that begin with `contrast_` for the harmful
     requests. A set without labels, such as AdvBench or HarmBench, is harmful as a whole. A column
-    `form` (`chat`, `os`, `database`) states how a request is put.
+    `form` (`chat`, `os`, `database`) states how a request is put, a column `response` the answer
+    to train on.
 
     Args:
         path: CSV, TSV, JSON Lines or Parquet file, folder or hub dataset id.
@@ -103,6 +85,7 @@ def read_requests(path: str, setting: Setting = "chat") -> list[Request]:
             _filled(where, text, row),
             label,
             _form(where, row),
+            str(row.get("response") or "").strip(),
         )
         for n, ((where, row), label) in enumerate(zip(rows, labels, strict=True))
     ]
@@ -180,10 +163,10 @@ def _filled(where: str, column: str, row: Mapping[str, Any]) -> str:
 
 def _form(where: str, row: Mapping[str, Any]) -> Form:
     value = row.get("form", "chat")
-    for form in _FORMS:
+    for form in FORMS:
         if value == form:
             return form
-    raise DataError(f"{where}: form: found {value!r}, expected one of {', '.join(_FORMS)}")
+    raise DataError(f"{where}: form: found {value!r}, expected one of {', '.join(FORMS)}")
 
 
 def _labels(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterable[str]:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from dataset_builders.errors import DataError, SourceNotFoundError
-from evaluators.tasks.refusal.requests import read_requests, shipped_requests
+from dataset_builders.refusals.requests import read_requests
+from evaluators.tasks.refusal.shipped import shipped_requests
 
 
 def test_the_shipped_set_is_balanced_and_has_no_request_twice() -> None:
