@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +27,7 @@ from dataset_builders.rollouts.limits import Limits
 
 if TYPE_CHECKING:
     from dataset_builders.collection.ray_cluster import Cluster
+    from dataset_builders.collection.settings import CollectConfig
 
 _MODEL = "Model"
 _CLUSTER = "Cluster"
@@ -92,6 +96,14 @@ def collect(
     oracle: Annotated[
         bool,
         typer.Option("--oracle", help="Play with the environment's oracle instead of a model."),
+    ] = False,
+    local: Annotated[
+        bool,
+        typer.Option(
+            "--local",
+            help="Load --model, a folder or hub id, in this process instead of asking a server.",
+            rich_help_panel=_MODEL,
+        ),
     ] = False,
     max_concurrency: Annotated[
         int,
@@ -162,6 +174,8 @@ def collect(
         raise ConfigError("expected exactly one of --model and --oracle")
     if oracle and add_thoughts:
         raise ConfigError("--add-thoughts: found with --oracle, expected a --model to write them")
+    if local:
+        _check_local(oracle, add_thoughts, given)
     named = parse_options(option)
     environment = load_environment(
         env,
@@ -172,7 +186,7 @@ def collect(
     )
     play = RolloutConfig(
         environment=environment,
-        endpoint=None if oracle else Endpoint(**_ENDPOINT.values(given)),
+        endpoint=None if oracle or local else Endpoint(**_ENDPOINT.values(given)),
         sampling=Sampling(**_SAMPLING.values(given)),
         limits=Limits(**_OF_EPISODE.values(given)),
         attempts=attempts,
@@ -196,7 +210,7 @@ def collect(
     )
     config.check()  # Before anything is shown or made.
     finish = ThoughtAdder(play.environment) if add_thoughts else None
-    with showing(errors, play.endpoint) as progress:
+    with showing(errors, play.endpoint) as progress, _playing(config, given, local) as config:
         report = run(config, watch=progress.watch, finish=finish)
     _finish(report, out, as_json=as_json, has_tool_form=bool(play.environment.dialogue.tool_form))
 
@@ -212,6 +226,39 @@ def _finish(report: dict[str, Any], out: Path, *, as_json: bool, has_tool_form: 
         if as_json:
             warn(report, has_tool_form=has_tool_form)
         raise typer.Exit(1)
+
+
+def _check_local(oracle: bool, add_thoughts: bool, given: Mapping[str, Any]) -> None:
+    """Refuse options that only a server can apply."""
+    refused = {
+        "--oracle": oracle,
+        "--add-thoughts": add_thoughts,
+        "--base-url": given["base_url"] is not None,
+        "--request": bool(given["request"]),
+        "--max-tokens": given["max_tokens"] is not None,
+        "--max-cost": given["max_cost"] is not None,
+        "--episode-tokens": given["episode_tokens"] is not None,
+        "--episode-cost": given["episode_cost"] is not None,
+    }
+    if found := [option for option, is_set in refused.items() if is_set]:
+        raise ConfigError(
+            f"--local: found with {found[0]}, expected a model in this process alone: it has no "
+            "endpoint, whose requests are counted and priced"
+        )
+
+
+@contextmanager
+def _playing(
+    config: CollectConfig, given: Mapping[str, Any], local: bool
+) -> Iterator[CollectConfig]:
+    """The settings, with the model loaded if it plays in this process."""
+    if not local:
+        yield config
+        return
+    from agenttuning_plugin.evaluation.local_player import loaded_player
+
+    with loaded_player(given["model"], config.play.sampling) as player:
+        yield replace(config, play=replace(config.play, local=player))
 
 
 def _cluster(engine: str, address: str | None) -> Cluster | None:

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from agenttuning_plugin.config.evaluation import AgentTaskConfig
-from agenttuning_plugin.evaluation.model_loading import open_subject
+from agenttuning_plugin.evaluation.local_player import loaded_player
 from agenttuning_plugin.export.trained import find_trained
 from agenttuning_plugin.rounds.settings import RoundsConfig
 from agenttuning_plugin.rounds.state import Facts
 from agenttuning_plugin.rounds.training import merged_model
 from dataset_builders.collection.collector import Watch, run
-from dataset_builders.collection.engine import CollectionEngine, LocalPlayer, RolloutConfig
+from dataset_builders.collection.engine import CollectionEngine, RolloutConfig
 from dataset_builders.collection.filters import TrajectoryFilter, threshold_of
 from dataset_builders.collection.folder import state_path
 from dataset_builders.collection.progress import CollectionProgress
@@ -29,7 +29,6 @@ from dataset_builders.endpoints.endpoint import Endpoint
 from dataset_builders.endpoints.requests import Sampling
 from dataset_builders.errors import AgentTuningError
 from dataset_builders.rollouts.episode import Trajectory
-from dataset_builders.rollouts.model_policies import AnswerTurns, AttemptPolicy
 from dataset_builders.rollouts.playing import UNFINISHED
 
 FOLDER = "collection"
@@ -174,31 +173,11 @@ def _facts(collection: Collection, report: dict[str, Any]) -> Facts:
 def _player(collection: Collection, play: RolloutConfig) -> Iterator[RolloutConfig]:
     """The settings of play with the current model, loaded or served."""
     if collection.config.serve is None:
-        with _loaded(collection) as local:
+        with loaded_player(collection.model, collection.sampling) as local:
             yield replace(play, local=local)
         return
     with _served(collection) as endpoint:
         yield replace(play, endpoint=endpoint)
-
-
-@contextmanager
-def _loaded(collection: Collection) -> Iterator[LocalPlayer]:
-    from evaluators.models.eval_mode import evaluation_mode
-    from evaluators.models.interface import Decoding
-    from evaluators.tasks.agent_task import answer_turns
-
-    model, how = collection.model, collection.sampling
-    subject = open_subject(str(model), end_of_turn=find_trained(model).end_of_turn)
-
-    def answer_of(attempt: int) -> AnswerTurns:
-        decoding = Decoding(
-            0, float(how.temperature or 0), how.top_p or 1.0, seed=(how.seed or 0) + attempt
-        )
-        return answer_turns(language, how.max_tokens, decoding)
-
-    with evaluation_mode(subject):
-        language = subject.language_model()
-        yield LocalPlayer(str(model), AttemptPolicy(answer_of))
 
 
 def free_memory() -> None:
