@@ -192,3 +192,34 @@ def test_a_reply_with_calls_is_no_failure_where_something_is_kept(tmp_path: Path
         )
     assert result.exit_code == 0
     assert "came with native tool calls, which are dropped" in " ".join(result.stderr.split())
+
+
+def test_a_model_in_this_process_plays_and_the_command_resumes(
+    tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch", reason="pip install 'agenttuning-plugin[eval]'")
+    command = ["--local", "--model", tiny_model_dir, "--out", tmp_path / "out", "--num-tasks", 3]
+    command += ["--min-reward", 0, "--temperature", 1.0, "--max-new-tokens", 5, "--json"]
+    found = report(collect(*command))
+    # A random model does not end its turns, and a truncated turn is no training data.
+    assert (found["done"], found["dropped"]) == (3, {"cut_turns": 3})
+    again = report(collect(*command))
+    assert {**again, "session": 0} == {**found, "session": 0}
+    assert again["session"] != found["session"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--oracle"],
+        ["--base-url", "http://127.0.0.1:1/v1"],
+        ["--add-thoughts"],
+        ["--max-tokens", "9"],
+        ["--request", "min_p=0.1"],
+    ],
+)
+def test_options_of_a_server_are_refused_with_local(options: list[str], tmp_path: Path) -> None:
+    named = [] if "--oracle" in options else ["--model", "m"]
+    result = collect("--local", *named, *options, "--out", tmp_path / "out")
+    assert isinstance(result.exception, ConfigError)
+    assert f"--local: found with {options[0]}" in str(result.exception)
