@@ -133,7 +133,7 @@ def problems(cfg: Mapping[str, Any], section: AgentTuningSection | None) -> list
         section: Its section, or None if that is invalid: checks that depend on it are then skipped.
     """
     found = [*_refused_keys(cfg), *_base_model(cfg)]
-    rules = (_one_template, _run_length, _stages, _parallelism, _best_model)
+    rules = (_one_template, _run_length, _stages, _parallelism, _best_model, _loss_function)
     return found + [line for rule in rules if section for line in rule(cfg, section)]
 
 
@@ -226,6 +226,16 @@ def _parallelism(cfg: Mapping[str, Any], section: AgentTuningSection) -> Iterato
             yield (
                 f"agenttuning.evaluators: cannot run with {key}: {size}, where processes share one "
                 "input: leave them out and run `agenttuning evaluate` on the saved model"
+            )
+
+
+def _loss_function(cfg: Mapping[str, Any], section: AgentTuningSection) -> Iterator[str]:
+    """Reject losses that a trainer cannot average over examples."""
+    for key in ("use_dft", "use_eaft"):
+        if cfg.get(key) and section.loss_normalization == "examples":
+            yield (
+                f"{key}: found true with agenttuning.loss_normalization: examples, expected "
+                "tokens: Axolotl does not average a loss function of its own over micro-batches"
             )
 
 

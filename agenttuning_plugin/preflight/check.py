@@ -27,6 +27,7 @@ from agenttuning_plugin.preflight.axolotl_plan import (
 )
 from agenttuning_plugin.preflight.consistency import check_kernels
 from agenttuning_plugin.preflight.endpoint import check_endpoint
+from agenttuning_plugin.preflight.loss_function import recipe_loss
 from agenttuning_plugin.preflight.planned import PlannedRun, check_run
 from agenttuning_plugin.preflight.report import Report
 from agenttuning_plugin.trainers.axolotl_recipe import IMPORT, AxolotlCheck, check_plugins
@@ -123,6 +124,7 @@ def _recipe(
     report.add("recipe", errors_in("section", wrong))
     if section:
         report.add("recipe", [Finding("section", f"agenttuning: eta {section.eta}")])
+    report.add("recipe", recipe_loss(cfg))
     rules = problems(cfg, section)
     report.add("recipe", errors_in("rules", rules))
     if section and section.chat_template:

@@ -23,6 +23,7 @@ from agenttuning_plugin.estimates.devices import Device
 from agenttuning_plugin.estimates.recipe_shape import shape_of_arguments
 from agenttuning_plugin.estimates.shape import TrainingShape
 from agenttuning_plugin.preflight.device import Hardware
+from agenttuning_plugin.preflight.loss_function import script_loss
 from agenttuning_plugin.preflight.planned import PlannedRun, check_run
 from agenttuning_plugin.preflight.report import Report
 from agenttuning_plugin.preflight.sample import Part, can_sample, everything, sampled
@@ -150,6 +151,8 @@ def script_report(
     with silenced():
         report.add("recipe", _run(path, script))
         if script.section is not None and script.run is not None:
+            normalization = script.section.loss_normalization
+            report.add("recipe", script_loss(script.args, normalization))
             built = (script.run, script.parts) if script.is_built else None
             planned = PlannedRun(
                 script.section,

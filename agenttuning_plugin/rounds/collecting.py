@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import socket
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,10 +18,11 @@ from agenttuning_plugin.export.trained import find_trained
 from agenttuning_plugin.rounds.settings import RoundsConfig
 from agenttuning_plugin.rounds.state import Facts
 from agenttuning_plugin.rounds.training import merged_model
-from dataset_builders.collection.collector import run
-from dataset_builders.collection.engine import LocalPlayer, RolloutConfig
+from dataset_builders.collection.collector import Watch, run
+from dataset_builders.collection.engine import CollectionEngine, LocalPlayer, RolloutConfig
 from dataset_builders.collection.filters import TrajectoryFilter, threshold_of
 from dataset_builders.collection.folder import state_path
+from dataset_builders.collection.progress import CollectionProgress
 from dataset_builders.collection.settings import CollectConfig
 from dataset_builders.collection.store import SqliteRolloutLog
 from dataset_builders.endpoints.endpoint import Endpoint
@@ -31,6 +33,8 @@ from dataset_builders.rollouts.model_policies import AnswerTurns, AttemptPolicy
 from dataset_builders.rollouts.playing import UNFINISHED
 
 FOLDER = "collection"
+
+_SECONDS_BETWEEN_LINES = 30.0
 
 
 class CollectionStoppedError(AgentTuningError, RuntimeError):
@@ -112,8 +116,12 @@ class Collection:
             store.close()
 
 
-def collect_round(collection: Collection) -> Facts:
+def collect_round(collection: Collection, say: Callable[[str], None]) -> Facts:
     """Play a round's tasks with the current model; resumes what a killed process began.
+
+    Args:
+        collection: What to collect.
+        say: Called with a line every 30 seconds.
 
     Raises:
         CollectionStoppedError: It was stopped before all tasks were played.
@@ -122,13 +130,26 @@ def collect_round(collection: Collection) -> Facts:
     settings = collection.settings()
     settings.check()
     with _player(collection, settings.play) as play:
-        report = run(replace(settings, play=play))
+        report = run(replace(settings, play=play), watch=_reporter(say))
     if report["stopped"]:
         raise CollectionStoppedError(
             f"{settings.out}: collecting stopped: {report['stopped']}; run the same command to "
             "resume"
         )
     return _facts(collection, report)
+
+
+def _reporter(say: Callable[[str], None]) -> Watch:
+    def watch(tally: CollectionProgress, _: CollectionEngine) -> None:
+        loop = asyncio.get_running_loop()
+
+        def line() -> None:
+            say(f"{tally.done} of {tally.total} tasks ended, {tally.kept} kept")
+            loop.call_later(_SECONDS_BETWEEN_LINES, line)
+
+        loop.call_later(_SECONDS_BETWEEN_LINES, line)
+
+    return watch
 
 
 def _facts(collection: Collection, report: dict[str, Any]) -> Facts:

@@ -132,8 +132,7 @@ class _Rounds:
 
     def run(self) -> RoundsResult:
         """Run the rounds that are not done yet."""
-        self._state.set_start(self._begin)
-        model, accepted, stopped = Path(self._start_facts["model"]), 0, ""
+        model, accepted, stopped = self._begin(), 0, ""
         self._point(model)
         for number in range(1, self._config.rounds + 1):
             facts = self._round(number, accepted, model)
@@ -149,28 +148,36 @@ class _Rounds:
         write_page(self._out, self._state)
         return RoundsResult(self._out / BEST, accepted, stopped, self._state.rounds)
 
-    @property
-    def _start_facts(self) -> Facts:
-        return self._state.start or {}
-
     def _folder(self, number: int) -> Path:
         return self._out / f"round-{number}"
 
-    def _begin(self) -> Facts:
-        folder = self._folder(0)
+    def _begin(self) -> Path:
+        """Train the start if none is given, and measure it; returns its folder."""
+        phase, folder = self._state.start_phase, self._folder(0)
         folder.mkdir(parents=True, exist_ok=True)
-        model = self._start
-        if model is None:
-            model = folder / MODEL
-            self._say("round 0: training the recipe as it is")
-            job = TrainingJob(0, self._section, self._base_model, model, folder)
-            train_round(job, self._train)
-        find_finished(model)
-        self._check_floors(model)
+        model = Path(phase("train", lambda: self._train_start(folder))["model"])
+        phase("measure", lambda: self._measure_start(model, folder))
+        return model
+
+    def _train_start(self, folder: Path) -> Facts:
+        if self._start is not None:
+            find_finished(self._start)
+            self._check_floors(self._start)
+            return {"model": str(self._start)}
+        job = TrainingJob(0, self._section, self._base_model, folder / MODEL, folder)
+        self._say("round 0: training the recipe as it is")
+        train_round(job, self._train)
+        self._check_floors(job.out)
+        return {"model": str(job.out)}
+
+    def _measure_start(self, model: Path, folder: Path) -> Facts:
         self._say(f"round 0: evaluating {model}")
         measure_start(model, self._player, folder)
         free_memory()
-        return {"model": str(model), "figures": figures_of(last_evaluations(folder))}
+        return {
+            "base_figures": figures_of(base_evaluations(folder)),
+            "figures": figures_of(last_evaluations(folder)),
+        }
 
     def _check_floors(self, model: Path) -> None:
         """Check that the start was measured where rounds may not be worse: it is not here."""
@@ -200,7 +207,7 @@ class _Rounds:
 
     def _collect(self, number: int, model: Path) -> Facts:
         self._say(f"round {number}: collecting with {model}")
-        facts = collect_round(self._collection(number, model))
+        facts = collect_round(self._collection(number, model), self._say)
         free_memory()
         self._say(f"round {number}: kept {facts['kept']} of {facts['tasks']} tasks")
         return facts
@@ -219,7 +226,7 @@ class _Rounds:
         if self._config.train_from == "last":
             base = str(merged_model(model, self._folder(accepted)))
         agent = agent_sources(self._config, selected, self._agent)
-        section = self._section | {"agent": agent, "evaluators": self._without_baseline()}
+        section = self._section | {"agent": agent, "evaluators": self._evaluators()}
         self._say(
             f"round {number}: training from {base} on {selected['rows']} conversations of its own"
         )
@@ -228,13 +235,18 @@ class _Rounds:
         free_memory()
         return {"base": base, "figures": figures_of(last_evaluations(job.out))}
 
-    def _without_baseline(self) -> list[dict[str, Any]]:
+    def _evaluators(self) -> list[dict[str, Any]]:
         """The evaluators without a run before the first step, which round 0 has measured."""
         needed = {floor.evaluator for floor in self._parsed.evaluation.floors}
-        pairs = zip(self._section["evaluators"], self._parsed.evaluators, strict=True)
-        return [
-            given if each.key in needed else {**given, "at_start": False} for given, each in pairs
-        ]
+        found = []
+        for given, each in zip(self._section["evaluators"], self._parsed.evaluators, strict=True):
+            changes: dict[str, Any] = {} if each.key in needed else {"at_start": False}
+            if each.type == "general_kl" and self._config.train_from == "last":
+                # By default it is the model that a round trains, here the last one.
+                base = str(Path(self._base_model).expanduser())  # or a hub id
+                changes["reference"] = each.reference or base
+            found.append({**given, **changes})
+        return found
 
     def _decide(self, number: int, accepted: int) -> Facts:
         start = self._folder(0)

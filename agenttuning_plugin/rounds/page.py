@@ -32,9 +32,11 @@ def write_page(out: Path, state: RoundsState) -> None:
         StorageError: The folder cannot be written.
     """
     rounds = [_round(out, number, facts) for number, facts in enumerate(state.rounds, 1)]
-    start = {"number": 0, "figures": (state.start or {}).get("figures", {})}
+    begun = state.start.get("measure", {})
+    base = {"number": "base", "figures": begun.get("base_figures", {})}
+    start = {"number": 0, "figures": begun.get("figures", {})}
     start["links"] = _transcripts(out, out / "round-0", {"evaluated": ""})
-    scored = [each for each in (start, *rounds) if each["figures"]]
+    scored = [each for each in (base, start, *rounds) if each["figures"]]
     names = list(dict.fromkeys(name for each in scored for name in each["figures"]))
     page = _template().render(
         title=out.name,

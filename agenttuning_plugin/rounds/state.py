@@ -47,7 +47,7 @@ class RoundsState:
             folder.mkdir(parents=True, exist_ok=True)
         wanted = json.loads(json.dumps(settings))
         self._content = read_state(folder) or {
-            "version": _VERSION, "settings": wanted, "start": None, "rounds": [],
+            "version": _VERSION, "settings": wanted, "start": {}, "rounds": [],
         }  # fmt: skip
         found = self._content["settings"]
         for name in sorted(found.keys() | wanted.keys()):
@@ -65,9 +65,9 @@ class RoundsState:
         return settings
 
     @property
-    def start(self) -> Facts | None:
-        """Facts about round 0: model, evaluations; None before they are known."""
-        start: Facts | None = self._content["start"]
+    def start(self) -> dict[str, Facts]:
+        """Facts about round 0, by phase: `train` and `measure`."""
+        start: dict[str, Facts] = self._content["start"]
         return start
 
     @property
@@ -76,13 +76,9 @@ class RoundsState:
         rounds: list[dict[str, Facts]] = self._content["rounds"]
         return rounds
 
-    def set_start(self, make: Callable[[], Facts]) -> Facts:
-        """Return round 0's facts, made and recorded on the first call."""
-        if self.start is None:
-            self._content["start"] = _as_stored(make())
-            self._save()
-        start: Facts = self._content["start"]
-        return start
+    def start_phase(self, phase: str, make: Callable[[], Facts]) -> Facts:
+        """Return the facts of a phase of round 0, see `phase`."""
+        return self._once(self.start, phase, make)
 
     def phase(self, number: int, phase: str, make: Callable[[], Facts]) -> Facts:
         """Return the facts of a phase, made and recorded unless it has finished before.
@@ -94,7 +90,9 @@ class RoundsState:
         """
         while len(self.rounds) < number:
             self.rounds.append({})
-        facts = self.rounds[number - 1]
+        return self._once(self.rounds[number - 1], phase, make)
+
+    def _once(self, facts: dict[str, Facts], phase: str, make: Callable[[], Facts]) -> Facts:
         if phase not in facts:
             facts[phase] = _as_stored(make())
             self._save()

@@ -17,6 +17,8 @@ from dataset_builders.settings import fields_of, models_of, suggestion
 _INTERNAL = {"capabilities", "env_capabilities", "inference", "merge_lora", "axolotl_config_path"}
 # Least similarity of a misspelt key; others are keys of another kind or version.
 _MISSPELT = 0.85
+_NEWER = {"use_dft": "0.20"}
+"""Keys that change the loss, and the first version that knows them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,8 @@ class UnknownKey:
     Attributes:
         key: The key.
         message: The key and what may be meant, in one line.
-        misspelt: Whether it is nearly a key that Axolotl knows.
+        misspelt: Whether it is nearly a key that Axolotl knows, or one of a later Axolotl that
+            changes the loss: training without it would be another run.
     """
 
     key: str
@@ -50,9 +53,14 @@ def unknown_keys(cfg: Mapping[str, Any], ignored: Iterable[str] = ()) -> list[Un
     for key in sorted(set(map(str, cfg)) - known - set(ignored)):
         near = suggestion(key, known, _MISSPELT)
         line = f"{key}: unknown key, which Axolotl would drop{near}"
-        if key in entry_keys and not near:
+        needed = _NEWER.get(key) if cfg[key] else None
+        if needed:
+            line = (
+                f"{key}: the installed Axolotl has no such key, expected Axolotl {needed} or later"
+            )
+        elif key in entry_keys and not near:
             line = f"{key}: a key of an entry of `datasets`, which the plugin replaces"
-        found.append(UnknownKey(key, line, bool(near)))
+        found.append(UnknownKey(key, line, bool(near or needed)))
     return found
 
 

@@ -22,6 +22,7 @@ from dataset_builders.mixing.packed_order import Packing
 from dataset_builders.mixing.planning import MixSchedule, Plan
 from dataset_builders.mixing.preparation import EncodedSources, Encoding
 from dataset_builders.sources.loading import ResolvedSource
+from dataset_builders.sources.made import prepared_notes
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -97,6 +98,10 @@ class BuiltMix:
         kind = self.loss_normalization
         return {"normalization": kind, "agent_share": shares[kind]}
 
+    @property
+    def _read(self) -> list[ResolvedSource]:
+        return [source for side in self.sources.values() for source in side]
+
     def _side(self, name: str) -> Side | None:
         rows = getattr(self.prepared, name)
         index = getattr(self.prepared, f"{name}_index")
@@ -117,7 +122,11 @@ class BuiltMix:
             **({"packing": dict(self.packing_facts)} if self.packing_facts else {}),
             **({"loss": self.loss} if self.loss else {}),
             "warnings": self.warnings,
-            "notes": [*self.planned.notes, *row_notes(prepared.report)],
+            "notes": [
+                *self.planned.notes,
+                *(line for source in self._read for line in prepared_notes(source.made)),
+                *row_notes(prepared.report),
+            ],
             "figures": figures(self.planned, self.plan, agent, general, limit),
             "rows": sample_rows(prepared, order, self.tokenizer),
             "manifest": {

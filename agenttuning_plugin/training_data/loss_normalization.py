@@ -98,7 +98,11 @@ class LossNormalization(TrainerCallback):
         if packed or size != 1 or trainer.compute_loss_func is not None:
             found = "packed rows" if packed else f"micro-batches of {size}"
             if not packed and size == 1:
-                found = "a loss function of its own"
+                raise ConfigError(
+                    "loss_normalization: examples: found a loss function of the trainer's own, "
+                    "such as dft, expected loss_normalization: tokens: the trainer does not "
+                    "average it over micro-batches"
+                )
             raise ConfigError(
                 f"loss_normalization: examples: found {found}, expected one example in each "
                 "micro-batch: trainers average over a micro-batch's tokens, not its examples"

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from agenttuning_plugin.training_data.made_sources import MakeContext, MakePlan
+from agenttuning_plugin.training_data.made_sources import LOG, MakeContext, MakePlan
 from dataset_builders.collection.conversations import write_jsonl
 from dataset_builders.environments.references import code_digest, resolve
 from dataset_builders.recovery.episodes import collection_digest
@@ -42,9 +42,15 @@ class RecoverMaker:
         with tqdm(desc="recover", unit=" replays") as bar:
             result = recover(recipe, bar.update)
         write_jsonl(folder / "data" / "train.jsonl", result.conversations)
-        write_provenance(
-            folder, {"kind": "recover", **self.inputs(recipe, context), **result.to_json()}
-        )
+        for name, reason in result.refused.items():
+            LOG.warning("recover: %s: left out: %s", name, reason)
+        counts = {
+            name: {key: value for key, value in found.items() if isinstance(value, int)}
+            for name, found in result.report.items()
+        }
+        # Without messages, which may name places of this machine.
+        made = {"environments": counts, "left_out": sorted(result.refused)}
+        write_provenance(folder, {"kind": "recover", **self.inputs(recipe, context), **made})
 
     def plan(self, recipe: RecoverSettings, context: MakeContext) -> MakePlan:
         """See `Maker.plan`."""

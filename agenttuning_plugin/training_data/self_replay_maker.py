@@ -58,7 +58,7 @@ class SelfReplayMaker:
         talks, turns = count_prompts(recipe)
         where = recipe.model.name if isinstance(recipe.model, ReplayEndpoint) else recipe.model
         detail = f"{recipe.prompts}: {turns:,} requests for {talks:,} conversations to {where}"
-        return MakePlan(turns, None, detail)
+        return MakePlan(turns, _seconds(recipe, context, turns), detail)
 
     def stand_in(self, recipe: SelfReplay) -> dict[str, Any]:
         """See `Maker.stand_in`."""
@@ -122,6 +122,18 @@ def writer_of(settings: SelfReplay, endpoint: ReplayEndpoint) -> Writer:
         endpoint.max_tokens,
         endpoint.max_cost,
     )
+
+
+def _seconds(settings: SelfReplay, context: MakeContext, turns: int) -> float | None:
+    """Estimate the time of answers that all reach the token limit, or None for a server."""
+    if isinstance(settings.model, ReplayEndpoint):
+        return None
+    from agenttuning_plugin.estimates.devices import find_device
+    from agenttuning_plugin.estimates.generation import estimate_generation
+    from agenttuning_plugin.estimates.known_models import model_config_of
+
+    config = model_config_of(_place(settings, context))
+    return estimate_generation(config, turns * settings.max_new_tokens, find_device())
 
 
 def _place(settings: SelfReplay, context: MakeContext) -> str:

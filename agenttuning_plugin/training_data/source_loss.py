@@ -16,6 +16,7 @@ from agenttuning_plugin.reports.source_loss import LOSS_FILE, read_losses
 from agenttuning_plugin.training_data.source_loss_capture import (
     LossCapture,
     TokenLosses,
+    is_dft,
     sum_by_cell,
 )
 from agenttuning_plugin.training_data.source_loss_groups import Index, TokenGroups
@@ -101,6 +102,10 @@ class SourceLoss(TrainerCallback):
         """Return why the loss cannot be divided among tokens, as far as settings tell."""
         trainer = self._trainer
         world = trainer.accelerator.num_processes
+        if trainer.label_smoother is not None or (
+            trainer.compute_loss_func and not is_dft(trainer)
+        ):
+            return "the trainer has a loss function of its own"
         if getattr(trainer.args, "torch_compile", False):
             return "the model is compiled together with its loss"
         if world != self._batch.world:
@@ -115,10 +120,13 @@ class SourceLoss(TrainerCallback):
 
     def _install(self) -> None:
         trainer = self._trainer
-        self._capture = LossCapture(trainer.model)
+        self._capture = LossCapture(trainer.model, is_dft(trainer))
         self._compute_loss, self._log = trainer.compute_loss, trainer.log
         self._replaced = {name: vars(trainer).get(name) for name in ("compute_loss", "log")}
         trainer.compute_loss, trainer.log = self._computing, self._logging
+        if function := trainer.compute_loss_func:
+            self._replaced["compute_loss_func"] = function
+            trainer.compute_loss_func = self._capture.loss_function(function)
 
     def _uninstall(self) -> None:
         if self._capture is None:

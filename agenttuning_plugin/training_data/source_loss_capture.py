@@ -7,14 +7,15 @@ a token's loss is then one number of the log-softmax. The intercepted paths:
 
 - transformers' `ForCausalLMLoss`, and so Axolotl and TRL's `loss_type: nll`: `cross_entropy`;
 - TRL 1.9 to 1.14, `chunked_nll`: `nll_loss` of each chunk of trained tokens;
-- TRL 1.16: `log_probs` of the model's output.
+- TRL 1.16: `log_probs` of the model's output;
+- dynamic fine-tuning (DFT): `log_probs` likewise, or the logits that its function is given.
 
 A fused kernel (Liger, cut cross-entropy) computes no log-softmax; nothing is captured of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -46,10 +47,12 @@ class LossCapture:
 
     Args:
         model: The model, not wrapped for distributed training.
+        dft: Whether the trainer weights each token's loss by its probability.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, dft: bool = False) -> None:
         self._found: list[TokenLosses] | None = None
+        self._dft = dft
         self._handle = model.register_forward_hook(self._read_output)
 
     def remove(self) -> None:
@@ -96,7 +99,40 @@ class LossCapture:
         losses = getattr(output, "log_probs", None)
         mask = getattr(output, "label_mask", None)
         if self._found is not None and losses is not None and mask is not None:
-            self._found[:] = [TokenLosses(-losses.detach().reshape(-1), mask.reshape(-1))]
+            losses = losses.detach().reshape(-1)
+            weights = losses.exp() if self._dft else 1.0
+            self._found[:] = [TokenLosses(-losses * weights, mask.reshape(-1))]
+
+    def loss_function(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a trainer's DFT function that also captures the losses of its tokens."""
+
+        def capturing(outputs: Any, labels: Tensor, num_items_in_batch: Any = None) -> Any:
+            if self._found is not None:
+                self._found[:] = [dft_losses(outputs.logits, labels)]
+            return function(outputs, labels, num_items_in_batch=num_items_in_batch)
+
+        return capturing
+
+
+def is_dft(trainer: Any) -> bool:
+    """Whether a trainer's loss is that of dynamic fine-tuning: TRL's or Axolotl's."""
+    name = getattr(trainer.compute_loss_func, "__name__", "")
+    return name == "dft_loss" or getattr(trainer.args, "loss_type", None) == "dft"
+
+
+def dft_losses(logits: Tensor, labels: Tensor) -> TokenLosses:
+    """Return the DFT losses -p log p of trained tokens (arXiv 2508.05629, equation 9).
+
+    Args:
+        logits: (B, L, V).
+        labels: (B, L), not shifted.
+    """
+    with torch.no_grad():
+        targets = labels[:, 1:].reshape(-1).to(logits.device)
+        trained = targets != IGNORE_INDEX
+        chosen = logits[:, :-1].reshape(-1, logits.shape[-1])[trained].float().log_softmax(1)
+        losses = chosen.gather(1, targets[trained][:, None])[:, 0]
+        return TokenLosses(-losses.exp() * losses, torch.ones_like(losses, dtype=torch.bool))
 
 
 def _is_flat(input: Tensor, target: Tensor) -> bool:

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 from dataset_builders.cleaning.provenance import attributed
@@ -38,9 +37,9 @@ from dataset_builders.readers.building import (
     collect,
 )
 from dataset_builders.readers.files import Located, content_fingerprint
-from dataset_builders.readers.records import stem_of
 from dataset_builders.readers.report import SourceReport
 from dataset_builders.sources.detection import detect_format
+from dataset_builders.sources.format_options import chat_steps, format_options
 from dataset_builders.sources.locating import default_data_files as default_data_files
 from dataset_builders.sources.locating import located as located
 from dataset_builders.sources.made import read_provenance
@@ -52,7 +51,7 @@ from dataset_builders.sources.row_steps import (
 from dataset_builders.sources.spec import Format as Format
 from dataset_builders.sources.spec import SourceSpec as SourceSpec
 from dataset_builders.variation.no_tool import with_no_tool_chats
-from dataset_builders.variation.protocols import load_protocols
+from dataset_builders.variation.protocols import protocols_digest
 from dataset_builders.variation.vary import stream_variants
 
 SCHEMA_VERSION = 3
@@ -151,7 +150,7 @@ class ResolvedSource:
             + _FINGERPRINT_NAMES.get(spec.format, f"{spec.format}:build"),
             "limit": spec.limit,
             "calls_as_text": spec.calls_as_text,
-            "options": {**_format_options(spec), "clean": asdict(_chat_steps(spec))},
+            "options": {**format_options(spec), "clean": asdict(chat_steps(spec))},
             "model": spec.model,
             "content": content_fingerprint(self.files),
         }
@@ -164,7 +163,7 @@ class ResolvedSource:
         if spec.vary is not None:
             parts["vary"] = {
                 **asdict(spec.vary),
-                "file": _digest_of(spec.vary.file),
+                "file": protocols_digest(spec.vary.file),
                 "no_tool_from": [chat.fingerprint for chat in self.chats],
             }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -189,9 +188,9 @@ def stream_source(
     """
     resolved = ResolvedSource.of(source)
     spec = resolved.spec
-    options = _format_options(spec)
+    options = format_options(spec)
     if spec.format == "sharegpt":
-        options["cleaner"] = Cleaner(_chat_steps(spec))
+        options["cleaner"] = Cleaner(chat_steps(spec))
     if spec.format in ("atif", "harbor"):
         options["model"] = atif.trajectory_model()
     convert: Callable[..., Converted] = partial(CONVERTERS[str(spec.format)], **options)
@@ -228,14 +227,6 @@ def _with_chats(
 
     label = source.spec.label
     return with_no_tool_chats(conversations, read, source.spec.vary, changed, label)
-
-
-def _digest_of(file: str | None) -> str:
-    """Return the SHA-256 of a file of protocols, once it has been checked; "" without one."""
-    if file is None:
-        return ""
-    load_protocols(file)
-    return hashlib.sha256(Path(file).expanduser().read_bytes()).hexdigest()
 
 
 def _at_least_one(
@@ -301,18 +292,3 @@ def _check(spec: SourceSpec, found: Located | None = None) -> None:
     if spec.reconstruct_loss and spec.format != "agentinstruct":
         raise ConfigError(f"{spec.label}: reconstruct_loss: only for the format agentinstruct")
     check_row_steps(spec)
-
-
-def _format_options(spec: SourceSpec) -> dict[str, Any]:
-    # Format-specific options; all are part of the fingerprint.
-    if spec.format in ("messages", "prompt_completion", "alpaca"):
-        return {"source": stem_of(Path(spec.path)) or messages.SOURCE}
-    if spec.format == "agentinstruct":
-        # Absent without steps, so that fingerprints are those of before there were any.
-        steps = {"steps": tuple(sorted(set(spec.clean)))} if isinstance(spec.clean, tuple) else {}
-        return {"reconstruct": spec.reconstruct_loss} | {k: v for k, v in steps.items() if v}
-    return {}
-
-
-def _chat_steps(spec: SourceSpec) -> Cleaning:
-    return spec.clean if isinstance(spec.clean, Cleaning) else Cleaning()

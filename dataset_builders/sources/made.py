@@ -196,3 +196,25 @@ def read_provenance(path: str) -> dict[str, Any] | None:
     if not isinstance(content, dict):
         raise DataError(f"{place}: found {type(content).__name__}, expected an object")
     return content
+
+
+def prepared_notes(made: Mapping[str, Any] | None) -> list[str]:
+    """Return what was done to a prepared source, one line each, for a report.
+
+    Args:
+        made: From `read_provenance`; of other sources there is nothing to say.
+    """
+    made, lines = made or {}, []
+    for task, counts in made.get("marked", {}).items():
+        left_out = ", ".join(f"{reason} {n:,}" for reason, n in counts["left_out"].items())
+        line = f"failed: marked: {task}: {counts['solved']:,} solved, {counts['failed']:,} failed"
+        lines.append(f"{line}; left out: {left_out}" if left_out else line)
+    if found := made.get("state_changing"):
+        counted = ", ".join(f"{how} {number:,}" for how, number in found.items())
+        lines.append(f"train_on: state_changing: conversations: {counted}")
+    if judge := made.get("judge"):
+        turns, outcomes = judge["turns"], judge["conversations"].items()
+        counted = ", ".join(f"{outcome} {number:,}" for outcome, number in outcomes)
+        chosen = f"{turns.get('chosen', 0):,} of {turns.get('all', 0):,} turns chosen"
+        lines.append(f"train_on: judge: {chosen}; conversations: {counted}")
+    return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import re
 from collections.abc import Mapping, Sequence
@@ -81,6 +82,18 @@ def load_protocols(file: str | None = None) -> Protocols:
     except OSError as error:
         raise SourceNotFoundError(f"{path}: {error.strerror}: expected protocols") from error
     return {task: (*own.get(task, ()), *shipped.get(task, ())) for task in {**shipped, **own}}
+
+
+def protocols_digest(file: str | None) -> str:
+    """Return the SHA-256 of a user's file, in hexadecimal; "" without one.
+
+    Raises:
+        SourceNotFoundError, ConfigError: See `load_protocols`.
+    """
+    if file is None:
+        return ""
+    load_protocols(file)
+    return hashlib.sha256(Path(file).expanduser().read_bytes()).hexdigest()
 
 
 @cache

@@ -23,14 +23,17 @@ KINDS = ("solved", "error", "wrong query", "one turn")
 
 
 def collect(
-    out: Path, environment: EnvironmentSpec, tasks: list[str], reply: Callable[[Messages], Any]
+    out: Path,
+    environment: EnvironmentSpec,
+    tasks: list[str],
+    reply: Callable[[Messages], Any],
+    **settings: Any,
 ) -> dict[str, Any]:
     """Collect tasks with a loopback endpoint; every episode is in the collection's database."""
     with serving(Endpoint(reply)) as server:
         model = Model("m", server.url, back_off=0.01, tries=3, timeout=30)
-        return run(
-            CollectConfig(RolloutConfig(environment, model, max_concurrency=4), out, tasks=tasks)
-        )
+        given = {"max_concurrency": 4} | settings
+        return run(CollectConfig(RolloutConfig(environment, model, **given), out, tasks=tasks))
 
 
 def noisy_database(out: Path, number: int = 12) -> dict[str, str]:

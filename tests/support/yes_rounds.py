@@ -180,16 +180,24 @@ def _session(run: Callable[[Callable[[str], None]], object], lines: int | None) 
 
 def main() -> None:
     """Compare rounds that are killed after each line with rounds that are left alone."""
-    import torch  # noqa: F401  # before the forks: each process begins at once
-    import trl  # noqa: F401
+    # Loaded before the forks, so that each process begins at once.
+    import datasets  # noqa: F401
+    import transformers
+    import trl
 
+    import evaluators.models.chat_model
+    import evaluators.models.token_model
+    import evaluators.training.callback  # noqa: F401
+
+    _ = trl.SFTTrainer, trl.SFTConfig, transformers.LlamaForCausalLM, transformers.AutoTokenizer
     folder, model = Path(sys.argv[1]), Path(sys.argv[2])
     section = write_rounds(folder)
     alone, killed = folder / "alone", folder / "killed"
     assert _session(lambda say: play(section, model, alone, say), None)
     kills = 0
-    # A session says at least the line of the phase it resumes at, and is killed one line later.
-    while not _session(lambda say: play(section, model, killed, say), 2):
+    # A session says the line of the phase that it resumes at first; after three lines at the latest
+    # a phase has ended.
+    while not _session(lambda say: play(section, model, killed, say), kills % 4 + 1):
         kills += 1
         assert kills < 20, "the rounds come to no end"
     facts = [json.loads((out / "state.json").read_text("utf-8")) for out in (alone, killed)]

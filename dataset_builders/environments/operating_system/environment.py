@@ -17,8 +17,10 @@ Differences from AgentBench, which uses Docker, an Ubuntu image and a terminal:
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -54,6 +56,13 @@ OUTPUT_CHARS = 800
 CUT_CHARS = 780
 """Characters shown of a longer one."""
 
+_CHANGED_FILES = Script(
+    "bash",
+    r'find / -xdev \( -path /proc -o -path /sys -o -path /dev \) -prune -o -newerct "@$1" '
+    r'-printf "%p %y %s %T@ %m %U %l\n"',
+)
+"""Lists the files that changed since a time; a removed one shows in its folder."""
+
 SILENCE_SECONDS = 5.0
 COMMAND_SECONDS = 60.0
 SCRIPT_SECONDS = 120.0
@@ -67,6 +76,7 @@ _OPENS_SHELL = re.compile(r"(?:^|[;&|\n])\s*(?:sudo\s+)?su(?:\s+-l?)?(?:\s+[\w-]
 class _Episode:
     task: Task
     box: Sandbox
+    begun: float
 
 
 class OperatingSystemEnvironment(TextEnvironment):
@@ -163,9 +173,18 @@ class OperatingSystemEnvironment(TextEnvironment):
         else:
             raise EnvironmentFailureError(f"{task.task_id}: the data has no solution")
 
+    def state_digest(self) -> str | None:
+        """Return a hash of the files changed so far; see `TextEnvironment.state_digest`.
+
+        Processes and variables of the shell are not covered.
+        """
+        listed = self._run(_CHANGED_FILES, str(self._current().begun))
+        return sha256(f"{listed.returncode}\n{listed.stdout}".encode()).hexdigest()
+
     def _begin(self, task_id: str) -> ResetResult:
         task = self._find(task_id)
-        self._episode = _Episode(task, engines.open_sandbox(Limits()))
+        begun = time.time()
+        self._episode = _Episode(task, engines.open_sandbox(Limits()), begun)
         try:
             # The shell starts before the scripts that may change its profile, as in AgentBench.
             self._run_shell("true", keep_input=False)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,10 @@ import pytest
 
 pytest.importorskip("trl", reason="pip install 'agenttuning-plugin[trl]'")
 
+from agenttuning_plugin.config.evaluation import AgentTaskConfig
+from agenttuning_plugin.rounds.collecting import Collection, collect_round
 from agenttuning_plugin.rounds.loop import RoundsResult
+from agenttuning_plugin.rounds.settings import RoundsConfig
 from dataset_builders.errors import ConfigError
 from tests.support.yes_rounds import play, write_rounds
 
@@ -33,7 +38,7 @@ def ended(
 def test_the_model_learns_from_its_own_successes(ended: Any) -> None:
     out, _, result, _ = ended
     state = json.loads((out / "state.json").read_text("utf-8"))
-    assert state["start"]["figures"]["agree"]["value"] == 0.0
+    assert state["start"]["measure"]["figures"]["agree"]["value"] == 0.0
     first, second = state["rounds"]
     assert first["collect"]["kept"] >= 4
     assert first["collect"]["tasks"] == 12
@@ -63,6 +68,7 @@ def test_each_round_plays_with_the_last_model_and_another_seed(ended: Any) -> No
 def test_the_page_shows_scores_yield_and_transcripts(ended: Any) -> None:
     out = ended[0]
     page = (out / "rounds.html").read_text("utf-8")
+    assert '<th scope="row">base</th>' in page
     assert "0.000 [0.000" in page
     assert "1.000 [0.6" in page
     assert "accepted, best" in page
@@ -94,5 +100,28 @@ def test_kills_at_every_phase_change_nothing(tiny_model_dir: Path, tmp_path: Pat
     done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    assert found["kills"] >= 6
+    assert found["kills"] >= 8
     assert found["rounds"] == 2
+
+
+@pytest.mark.slow
+def test_a_server_that_is_started_for_it_plays_a_round(
+    ended: Any, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    for module in ("fastapi", "uvicorn", "openai"):
+        pytest.importorskip(module)
+    section = write_rounds(tmp_path)
+    player = AgentTaskConfig(**section["evaluators"][0])
+    config = RoundsConfig(
+        env=player.environment, serve="transformers", attempts=2, temperature=1.0, num_tasks=6
+    )
+    folder = tmp_path / "round-1"
+    folder.mkdir()
+    model = ended[0] / "round-1/model"  # says "y"
+    facts = collect_round(Collection(config, player, 1, model, folder), lambda _: None)
+    assert (facts["tasks"], facts["kept"]) == (6, 6)
+    log = (folder / "server.log").read_text("utf-8")
+    assert "POST /v1/chat/completions" in log
+    port = int(re.search(r"127\.0\.0\.1:(\d+)", log)[1])  # type: ignore[index]
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port))  # stopped again

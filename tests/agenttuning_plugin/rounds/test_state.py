@@ -13,10 +13,10 @@ from dataset_builders.errors import ConfigError, DataError
 
 def test_a_phase_is_carried_out_once(tmp_path: Path) -> None:
     state = RoundsState(tmp_path, {"env": "database"})
-    assert state.set_start(lambda: {"model": "m"}) == {"model": "m"}
+    assert state.start_phase("train", lambda: {"model": "m"}) == {"model": "m"}
     assert state.phase(1, "collect", lambda: {"kept": 3}) == {"kept": 3}
     again = RoundsState(tmp_path, {"env": "database"})
-    assert again.start == {"model": "m"}
+    assert again.start == {"train": {"model": "m"}}
     assert again.phase(1, "collect", lambda: pytest.fail("repeated")) == {"kept": 3}
 
 
@@ -32,7 +32,7 @@ def test_a_phase_that_failed_is_open(tmp_path: Path) -> None:
 
 
 def test_other_settings_are_refused_but_for_the_number_of_rounds(tmp_path: Path) -> None:
-    RoundsState(tmp_path, RoundsConfig(env="database").fingerprint()).set_start(dict)
+    RoundsState(tmp_path, RoundsConfig(env="database").fingerprint()).start_phase("train", dict)
     more = RoundsConfig(env="database", rounds=9, batch_size=2)
     RoundsState(tmp_path, more.fingerprint())
     with pytest.raises(ConfigError, match=r"state\.json: alpha: .*0\.05, found 0\.1"):

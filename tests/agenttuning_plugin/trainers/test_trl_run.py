@@ -13,6 +13,7 @@ pytest.importorskip("trl", reason="pip install 'agenttuning-plugin[trl]'")
 
 from agenttuning_plugin import AgentTuningConfig, TrainingRun, sft_defaults
 from agenttuning_plugin.reports.model_record import read_model_record
+from agenttuning_plugin.reports.runs.read import read_runs
 from agenttuning_plugin.training_data.collator import PackedCollator
 from dataset_builders.errors import ConfigError, SourceNotFoundError
 from dataset_builders.manifest.records import Batch
@@ -100,6 +101,12 @@ def test_a_run_trains_measures_and_leaves_its_files(make: Make, packing: bool) -
     training = read_model_record(folder)["training"]
     assert (training["steps"], training["first_step"]) == (3, 0)
     assert training["seconds"] > 0
+    (found,) = read_runs([folder]).runs  # as `agenttuning table` reads it
+    assert (found.seed, found.cost.steps, set(found.end)) == (5, 3, {"general"})
+    assert found.settings["batch.micro"] == 2
+    assert found.settings["agenttuning.holdout"] == 2
+    assert found.settings["agenttuning.eta"] == 0.2  # a default, which the record leaves out
+    assert found.cost.trained_tokens == run.report["mix"]["trained_tokens"]
 
 
 def shuffled(run: TrainingRun, given: dict[str, Any]) -> None:

@@ -132,6 +132,7 @@ def test_a_check_counts_requests_and_makes_nothing(
     assert made_in(settings) == []
     assert report.facts["made"][0]["requests"] == NUM_PROMPTS
     assert not report.facts["made"][0]["made"]
+    assert report.facts["made"][0]["seconds"] > 0
     assert f"{NUM_PROMPTS} requests" in report.findings[0].detail
     assert read.general[0].path == section().general[0].self_replay.prompts  # type: ignore[union-attr]
 

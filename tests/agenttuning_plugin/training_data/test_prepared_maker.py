@@ -22,6 +22,7 @@ from dataset_builders.manifest.records import Batch
 from dataset_builders.mixing.preparation import Encoding
 from dataset_builders.sources.inputs import resolve_source
 from dataset_builders.sources.loading import SourceSpec, load_source
+from dataset_builders.sources.made import prepared_notes
 from dataset_builders.variation.settings import VarySettings
 from tests.support.endpoint import Endpoint, Messages, serving
 from tests.support.noisy_collection import collect_noisy
@@ -73,6 +74,8 @@ def test_a_recipe_trains_on_failed_episodes_and_records_them(
     counts = {"solved": 10, "failed": 2, "left_out": {"broken: cut_turns": 6, "over_limit": 4}}
     counts["left_out"]["repeated"] = 3  # type: ignore[index]
     assert source["made"]["marked"] == {"db": counts}
+    note = "failed: marked: db: 10 solved, 2 failed; left out: broken: cut_turns 6, over_limit 4, "
+    assert f"{note}repeated 3" in run.report["notes"]
     assert (source["records"], source["format"]) == (12, "messages")
     # Where it lies and how it was asked for are no part of what it is.
     assert not source.keys() & {"failed", "failed_limit", "path"}
@@ -127,6 +130,9 @@ def test_a_model_names_the_critical_turns(
     assert made.made is not None
     facts = {"conversations": {"judged": 10}, "turns": {"all": 20, "chosen": 10}}
     assert made.made["judge"] == facts
+    assert prepared_notes(made.made) == [
+        "train_on: judge: 10 of 20 turns chosen; conversations: judged 10"
+    ]
     assert len(judge.requests) == 10
     assert all(request["temperature"] == 0.0 for request in judge.requests)
     # Once for all runs; another address of the same model makes no other source.

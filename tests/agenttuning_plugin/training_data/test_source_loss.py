@@ -143,7 +143,9 @@ def loss_types() -> list[str]:
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
-def expected(run: TrainingRun, model: Any, step: int) -> dict[str, tuple[float, int]]:
+def expected(
+    run: TrainingRun, model: Any, step: int, dft: bool = False
+) -> dict[str, tuple[float, int]]:
     """Sum of losses and number of trained tokens of a step by group, one conversation at a time."""
     order, prepared = run.planned.order, run.prepared
     rows = range(step * BATCH, (step + 1) * BATCH)
@@ -163,6 +165,8 @@ def expected(run: TrainingRun, model: Any, step: int) -> dict[str, tuple[float, 
             loss = torch.nn.functional.cross_entropy(
                 logits.double(), labels[1:], reduction="none", ignore_index=IGNORE_INDEX
             )
+            if dft:  # arXiv 2508.05629, equation 9
+                loss = loss * (-loss).exp()
             count = int((labels[1:] != IGNORE_INDEX).sum())
             name = f"agent/{facts['task']}"
             if side == "general":
@@ -194,6 +198,38 @@ def test_each_groups_loss_is_the_mean_of_its_tokens(
         assert entry["loss"] == pytest.approx(total / tokens, rel=1e-4)
         seen |= set(groups)
     assert seen == KEYS
+
+
+@pytest.mark.parametrize("packing", [False, True], ids=["plain", "packed"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_with_dft_each_group_has_the_loss_that_is_minimised(
+    make: Make, kind: str, packing: bool
+) -> None:
+    more: dict[str, Any] = {"loss_type": "dft"} if kind == "trl" else {}
+    run, trainer = make(kind, packing=packing, learning_rate=0.0, **more)
+    function = None
+    if kind == "axolotl":
+        losses = pytest.importorskip("axolotl.monkeypatch.loss.dft", reason="Axolotl 0.20")
+        function = trainer.compute_loss_func = losses.dft_loss
+    trainer.train()
+    assert function in (None, trainer.compute_loss_func)
+    for step, entry in enumerate(logs(trainer)):
+        wanted = expected(run, trainer.model.eval(), step, dft=True)
+        groups = {k.removeprefix(PREFIX): v for k, v in entry.items() if k.startswith(PREFIX)}
+        assert groups == pytest.approx({k: s / n for k, (s, n) in wanted.items()}, rel=1e-5)
+    rows = read_losses(Path(trainer.args.output_dir))
+    for row, entry in zip(rows, logs(trainer), strict=True):
+        parts = sum(row["groups"][side]["part"] for side in ("agent", "general"))
+        assert parts == pytest.approx(entry["loss"], rel=1e-4 if kind == "axolotl" else 1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:.label_smoothing_factor. is deprecated")
+def test_with_another_loss_nothing_is_logged(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("axolotl.agenttuning").propagate = True
+    _, trainer = make("trl", label_smoothing_factor=0.1, loss_type="nll", max_steps=1)
+    trainer.train()
+    assert "the trainer has a loss function of its own" in caplog.text
+    assert not any(key.startswith(PREFIX) for entry in logs(trainer) for key in entry)
 
 
 @pytest.mark.parametrize("packing", [False, True], ids=["plain", "packed"])

@@ -318,6 +318,24 @@ def test_observations(data: Path) -> None:
         world.close()
 
 
+def test_files_are_the_state(data: Path) -> None:
+    needs_box()
+    world = OperatingSystemEnvironment(data)
+    try:
+        world.reset(options={"task_id": "os-train-0002"})
+        before = world.state_digest()
+        for reading in ("ls -la /tmp; echo hi", "cat /etc/passwd > /dev/null; x=1; cd /"):
+            world.step(f"bash\n{reading}")
+            assert world.state_digest() == before
+        seen = [before]
+        for change in ("touch /tmp/a", "echo b >> /tmp/a", "chmod 600 /tmp/a", "rm /etc/hostname"):
+            world.step(f"bash\n{change}")
+            seen.append(world.state_digest())
+        assert len(set(seen)) == len(seen)
+    finally:
+        world.close()
+
+
 def test_a_dialogue_ends_by_its_limits(data: Path) -> None:
     needs_box()
     spec = load_environment("os", data=data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -177,3 +178,23 @@ def test_what_cannot_be_replayed_is_refused(tmp_path: Path) -> None:
         state.execute("UPDATE settings SET value='\"own:00000000\"' WHERE name='prompt'")
     with pytest.raises(ConfigError, match="was played with own:00000000"):
         recover(settings(tmp_path))
+
+
+def test_a_later_attempt_of_the_same_policy_continues(tmp_path: Path) -> None:
+    world = load_environment("database")
+    tasks = list(world.task_ids("train")[:3])
+    solver, begun = oracle_turns(world, tasks), Counter[str]()
+
+    def second_time_right(messages: list[dict[str, Any]]) -> str:
+        question = messages[2]["content"]
+        turn = sum(each["role"] == "assistant" for each in messages) - 1
+        begun[question] += turn == 0
+        if begun[question] == 1:
+            return WRONG_ANSWER if turn else BROKEN_SQL
+        return str(solver(messages))
+
+    collect(tmp_path, world, tasks, second_time_right, attempts=2, max_concurrency=1)
+    result = recover(settings(tmp_path, continuation="kept"))
+    counts = result.report["database"]
+    assert (counts["episodes"], counts["solved"], counts["continued_by_kept"]) == (6, 3, 3)
+    assert [row.id.split("-", 1)[1] for row in result.conversations] == ["0-after-1"] * 3

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +16,16 @@ torch = pytest.importorskip("torch", reason="pip install 'agenttuning-plugin[eva
 transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
 
-from evaluators.evaluator import EvalTarget, Evaluator, Record  # noqa: E402
+from evaluators.evaluator import EvalResult, EvalTarget, Evaluator, Metric, Record  # noqa: E402
 from evaluators.models.fingerprint import fingerprint, start_fingerprint  # noqa: E402
 from evaluators.results.evaluations import read_evaluations, transcript_path  # noqa: E402
+from evaluators.results.transcripts import Journal  # noqa: E402
 from evaluators.training.callback import (  # noqa: E402
     EvaluationPolicy,
     EvaluatorCallback,
     Schedule,
 )
+from evaluators.training.shared_base import SharedBase, measure_once  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:'pin_memory' argument is set as true:UserWarning"  # torch, without accelerator
@@ -145,3 +150,33 @@ def test_only_matrices_that_add_zero_are_left_out(tiny_model_dir: Path) -> None:
                 parameter.data[0] += 1
                 break
         assert start_fingerprint(changed) != start_fingerprint(first), suffix
+
+
+def test_runs_that_begin_together_measure_once(tmp_path: Path) -> None:
+    measuring, counted = threading.Event(), []
+    subject, heading = EvalTarget(model=None, tokenizer=None), {"evaluator": "logits"}
+
+    def measure(journal: Path) -> EvalResult:
+        measuring.set()
+        with closing(Journal(journal, heading)) as opened:
+            if not opened.finished:
+                time.sleep(0.3)  # Time for the other run to come here, were it not to wait.
+                counted.append(journal.parent.name)
+                opened.add({"item": "3", "scores": {"logit": 1.0}, "error": ""})
+        metrics = {"logit": Metric(1.0, 0.0, 1.0, 1.0, 1)}
+        return EvalResult("logits", metrics, 0, 0.1, ({"item": "3"},), suite="own", primary="logit")
+
+    def run(name: str) -> None:
+        shared = SharedBase(tmp_path / "base", "logits", {"weights": "1"})
+        journal = tmp_path / name / "logits.jsonl"
+        measure_once(shared, journal, heading, subject, lambda: measure(journal))
+
+    first, second = (threading.Thread(target=run, args=(name,)) for name in "ab")
+    first.start()
+    assert measuring.wait(10)
+    second.start()
+    first.join()
+    second.join()
+    assert counted == ["a"]
+    assert (tmp_path / "b/logits.jsonl").read_text() == (tmp_path / "a/logits.jsonl").read_text()
+    assert len(read_evaluations(tmp_path / "base")) == 1
