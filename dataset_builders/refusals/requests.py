@@ -1,4 +1,13 @@
-"""Read a set of requests that a model must refuse, and of harmless ones like them."""
+"""Read a set of requests that a model must refuse, and of harmless ones like them.
+
+Columns, in any case: the text is the first of `prompt`, `request`, `goal`, `behavior`,
+`instruction`, `question`, `text`, or the only column; the label is `label` (`harmful`,
+`unsafe`, `harmless`, `safe`, `benign`), or `category` if it has such values. XSTest (arXiv
+2308.01263) has `label`, or in older copies types that begin with `contrast_` for the harmful
+requests. A set without labels, such as AdvBench or HarmBench, is harmful as a whole. A column
+`form` (`chat`, `os`, `database`) states how a request is put, a column `response` the answer
+to train on.
+"""
 
 from __future__ import annotations
 
@@ -53,15 +62,7 @@ def in_setting(requests: Sequence[Request], setting: Setting) -> list[Request]:
 
 
 def read_requests(path: str, setting: Setting = "chat") -> list[Request]:
-    """Read a set of requests.
-
-    Columns, in any case: the text is the first of `prompt`, `request`, `goal`, `behavior`,
-    `instruction`, `question`, `text`, or the only column; the label is `label` (`harmful`,
-    `unsafe`, `harmless`, `safe`, `benign`), or `category` if it has such values. XSTest (arXiv
-    2308.01263) has `label`, or in older copies types that begin with `contrast_` for the harmful
-    requests. A set without labels, such as AdvBench or HarmBench, is harmful as a whole. A column
-    `form` (`chat`, `os`, `database`) states how a request is put, a column `response` the answer
-    to train on.
+    """Read a set of requests; the module describes its columns.
 
     Args:
         path: CSV, TSV, JSON Lines or Parquet file, folder or hub dataset id.
