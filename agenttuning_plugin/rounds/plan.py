@@ -1,4 +1,4 @@
-"""What rounds would do, without doing it."""
+"""Plan of rounds for `--dry-run`; nothing is executed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DATA = {
 def plan_lines(
     config: RoundsConfig, section: Mapping[str, Any], base_model: str, out: Path, start: Path | None
 ) -> list[str]:
-    """Describe the rounds, one line each; checks the settings as running them does.
+    """Describe the planned rounds, one line each, after the checks that a run makes.
 
     Raises:
         ConfigError: A setting cannot work.

@@ -49,10 +49,10 @@ class ReplayEndpoint:
     )
     concurrency: int = Field(default=16, ge=1, description="Maximum concurrent requests.")
     max_tokens: int | None = Field(
-        default=None, ge=1, description="Prompt and completion tokens after which nothing is sent."
+        default=None, ge=1, description="Maximum prompt and completion tokens of all requests."
     )
     max_cost: float | None = Field(
-        default=None, ge=0, description="Cost after which nothing is sent; needs `prices`."
+        default=None, ge=0, description="Maximum cost of all requests; needs `prices`."
     )
     prices: str | None = Field(
         default=None,
@@ -60,8 +60,8 @@ class ReplayEndpoint:
     )
     request: Mapping[str, Any] = Field(
         default_factory=dict,
-        description="Extra request fields, such as `{chat_template_kwargs: {enable_thinking: "
-        "false}}`.",
+        description="Extra request fields: a mapping such as `{chat_template_kwargs: "
+        "{enable_thinking: false}}`; as an option, name=JSON, repeatable.",
     )
 
 
