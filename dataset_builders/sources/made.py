@@ -80,7 +80,12 @@ class SelfReplay:
         description="What precedes a later user turn: `own`: the model's earlier answers; "
         "`recorded`: the recorded ones, one conversation per answer.",
     )
-    temperature: float = Field(default=0.0, ge=0, description="Sampling temperature; 0: greedy.")
+    temperature: float = Field(
+        default=1.0,
+        ge=0,
+        description="Sampling temperature; 1: the model's own distribution; 0: greedy decoding, "
+        "which forgets more (docs/studies/eta.md).",
+    )
     top_p: float = Field(default=1.0, gt=0, le=1, description="Nucleus sampling threshold.")
     seed: int = Field(default=0, description="Sampling seed.")
     max_new_tokens: int = Field(default=512, ge=1, description="Maximum tokens of an answer.")
