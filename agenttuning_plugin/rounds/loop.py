@@ -251,14 +251,18 @@ class _Rounds:
     def _decide(self, number: int, accepted: int) -> Facts:
         start = self._folder(0)
         before = start if accepted == 0 else self._folder(accepted) / MODEL
+        base, last = base_evaluations(start), last_evaluations(before)
         after = last_evaluations(self._folder(number) / MODEL)
+        # A figure that the round's evaluation failed to measure keeps its floor, and breaks it.
+        own = {each.key for each in self._parsed.evaluators if each.at_end}
+        known = {name: row for name, row in (base | last).items() if name in own} | after
         return decide(
             self._player.key,
-            base_evaluations(start),
-            last_evaluations(before),
+            base,
+            last,
             after,
             alpha=self._config.alpha,
-            floors=floors_of(self._parsed.evaluation, after),
+            floors=floors_of(self._parsed.evaluation, known),
         )
 
     def _point(self, model: Path) -> None:
