@@ -33,6 +33,7 @@ from agenttuning_plugin.rounds.training import (
     merged_model,
     train_round,
 )
+from dataset_builders.collection.filters import parse_filters
 from dataset_builders.errors import ConfigError
 from evaluators.evaluator import RECORDS_FILE
 
@@ -118,6 +119,7 @@ class _Rounds:
         self._out, self._say = out, say
         self._start = start.expanduser().absolute() if start else None
         self._parsed = AgentTuningConfig(**section)
+        parse_filters(config.filters)  # Before the start is trained.
         self._player: AgentTaskConfig = player_of(self._parsed, config)
         evaluators = evaluators_of(section["evaluators"], self._parsed, self._player)
         self._section = section | {"evaluators": evaluators}
