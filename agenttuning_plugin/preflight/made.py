@@ -26,8 +26,8 @@ def check_made(
 
     Args:
         section: The recipe's section.
-        tokenizer: The run's tokenizer, or none if it cannot be loaded here.
-        settings: Settings of the rows, or none likewise.
+        tokenizer: The run's tokenizer, or None if it cannot be loaded here.
+        settings: Settings of the rows, or None if they cannot be determined here.
         report: Receives the findings, and the figures `made`.
 
     Returns:
@@ -40,7 +40,7 @@ def check_made(
     def step() -> Iterator[Finding]:
         fetched = [spec.path for spec in read[0].general + read[0].agent if not is_here(spec)]
         if tokenizer is None or settings is None or fetched:
-            detail = "sources are made when training starts; what they take was not counted here"
+            detail = "sources are made when training starts; their requests were not counted"
             yield Finding("made sources", detail)
             return
         read[0], found = plan_sources(section, context_of(settings, tokenizer))
@@ -55,7 +55,7 @@ def check_made(
 def _line(source: PlannedSource) -> str:
     plan = source.plan
     if source.made:
-        return f"{source.kind}: made already, nothing is sent: {plan.detail}"
+        return f"{source.kind}: already made, no request is sent: {plan.detail}"
     time = "" if plan.seconds is None else f", {_duration(plan.seconds)} at most (estimate)"
     rows = "; the rows below are those of a stand-in"
     return f"{source.kind}: made when training starts: {plan.detail}{time}{rows}"

@@ -100,7 +100,7 @@ def base_evaluations(folder: Path) -> dict[str, Row]:
 
 
 def measure_start(model: Path, player: AgentTaskConfig, folder: Path) -> None:
-    """Put the start's evaluations into round 0's folder; measures the tasks that they lack.
+    """Copy the start's evaluations to round 0's folder, and measure the tasks that they lack.
 
     Args:
         model: Output folder of the run to start from.

@@ -1,4 +1,4 @@
-"""What rounds would do, without doing it."""
+"""Plan of rounds for `--dry-run`; nothing is executed."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from agenttuning_plugin.rounds.training import find_finished
 from dataset_builders.collection.filters import parse_filters
 
 _DATA = {
-    "add": "the recipe's and what all rounds kept",
-    "latest": "the recipe's and what the round kept",
-    "replace": "only what all rounds kept",
+    "add": "the recipe's agent data and all rounds' kept episodes",
+    "latest": "the recipe's agent data and this round's kept episodes",
+    "replace": "all rounds' kept episodes only",
 }
 
 
 def plan_lines(
     config: RoundsConfig, section: Mapping[str, Any], base_model: str, out: Path, start: Path | None
 ) -> list[str]:
-    """Describe the rounds, one line each; checks the settings as running them does.
+    """Describe the planned rounds, one line each, after the checks that a run makes.
 
     Raises:
         ConfigError: A setting cannot work.
@@ -41,7 +41,8 @@ def plan_lines(
     with_server = f"behind {config.serve}" if config.serve else "in this process"
     floors = ", ".join(f"{each.evaluator} ({each.by:.0%})" for each in parsed.evaluation.floors)
     base = base_model if config.train_from == "base" else "the last accepted model, merged"
-    evaluators = [each.key for each in parsed.evaluators]
+    own = f"{player.key} on {player.num_tasks} tasks of split {player.split!r}"
+    evaluators = [own, *(each.key for each in parsed.evaluators if each.key != player.key)]
     return [
         f"start: {start or f'{base_model}, trained on the recipe as it is first'}",
         f"each of {config.rounds} rounds:",
@@ -53,8 +54,7 @@ def plan_lines(
         + "".join(f", {each}" for each in config.filters)
         + f", no duplicates, at most {config.per_task} per task",
         f"3. train: {base} on {_DATA[config.data]}, with the recipe's other settings",
-        f"4. evaluate: {', '.join(evaluators)}; {player.key} on {player.num_tasks} tasks of split "
-        f"{player.split!r}",
+        f"4. evaluate: {', '.join(evaluators)}",
         f"5. accept if {player.key} rose (one-sided paired test, p < {config.alpha:g}) and no "
         f"floor broke: {floors or 'general and safety figures at most 5% worse than the base'}; "
         "else stop",

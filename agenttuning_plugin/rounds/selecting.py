@@ -111,7 +111,7 @@ def _recipe_conversations(sources: Sequence[Any]) -> list[Conversation]:
 
 
 def _digest(messages: Sequence[Message]) -> str:
-    """Digest of what was said, without which turns are trained."""
+    """Return a digest of the messages that ignores which turns are trained."""
     last = len(messages)
     while last and messages[last - 1].role != "assistant":  # as a row of it ends
         last -= 1

@@ -1,4 +1,4 @@
-"""Lines of progress of a sweep, with the time that is left."""
+"""Progress lines of a sweep, with an estimate of the remaining time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ERROR = re.compile(
 
 
 class Progress:
-    """Says what begins and ends, and estimates the end from the arms that have finished.
+    """Report started and finished arms, and estimate the end from the finished ones.
 
     Args:
         total: Arms of the sweep.
@@ -35,20 +35,20 @@ class Progress:
             say(f"{finished} of {total} arms are finished already")
 
     def started(self, arm: Arm, gpu: str | None) -> None:
-        """Say that an arm begins."""
+        """Report that an arm starts."""
         where = f" on GPU {gpu}" if gpu is not None else ""
         checkpoint = last_checkpoint(arm.folder)
         what = f"resumes from {checkpoint.name}" if checkpoint else "training"
         self._say(f"{arm.name}: {what}{where}; log: {arm.folder / LOG_FILE}")
 
     def finished(self, arm: Arm, seconds: float) -> None:
-        """Say that an arm has finished, and when the others will have."""
+        """Report that an arm has finished, and the estimated end of the sweep."""
         self._done += 1
         self._seconds.append(seconds)
         self._say(f"{arm.name}: finished in {spell(seconds)}; {self._state()}")
 
     def failed(self, arm: Arm, status: int) -> None:
-        """Say that an arm has failed."""
+        """Report that an arm has failed."""
         self._done += 1
         log = arm.folder / LOG_FILE
         cause = cause_of(log)
@@ -58,7 +58,7 @@ class Progress:
         )
 
     def busy(self, arm: Arm) -> None:
-        """Say that another process trains an arm."""
+        """Report that another process trains an arm."""
         self._say(f"{arm.name}: another process trains it; waiting")
 
     def _state(self) -> str:

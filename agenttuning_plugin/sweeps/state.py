@@ -27,7 +27,7 @@ FINISHED_FILE = "finished.json"
 LOG_FILE = "train.log"
 LOCKS = ".locks"
 REPLACED = "replaced"
-"""Folder of the sweep for unfinished arms that were begun with another recipe."""
+"""Folder of the sweep for unfinished arms that were started with another recipe."""
 
 # Where an arm writes: the folder of a sweep can be moved.
 _PLACES = ("output_dir", "dataset_prepared_path", "agenttuning.evaluation.shared_base")
@@ -82,7 +82,7 @@ def write_marker(folder: Path, seconds: float) -> None:
 
 
 def read_arm_recipe(folder: Path) -> dict[str, Any]:
-    """Return the recipe that an arm was begun with.
+    """Return the recipe that an arm was started with.
 
     Raises:
         ConfigError: It is damaged.
@@ -122,7 +122,7 @@ def locked(out: Path, name: str, seconds: float = 0) -> Iterator[bool]:
 def write_plan(out: Path, recipe: Path, arms: Sequence[Arm], keys: Mapping[str, list[str]]) -> None:
     """Write the arms' recipes and `sweep.json`.
 
-    An unfinished arm that was begun with another recipe is moved to `replaced/`.
+    An unfinished arm that was started with another recipe is moved to `replaced/`.
 
     Args:
         out: Folder of the sweep.

@@ -41,7 +41,7 @@ MAKERS = {
 
 @dataclass(frozen=True, slots=True)
 class MakeContext:
-    """What makers take from the run.
+    """Properties of the run that makers need.
 
     Attributes:
         folder: Folder of made sources.
@@ -58,7 +58,7 @@ class MakeContext:
 
 @dataclass(frozen=True, slots=True)
 class MakePlan:
-    """What making a source would take.
+    """Estimated work of making a source.
 
     Attributes:
         requests: Number of model requests, at most; 0 if no model is used.
@@ -87,7 +87,7 @@ class Maker(Protocol):
         """
 
     def plan(self, recipe: Any, context: MakeContext) -> MakePlan:
-        """Return what making it would take, without running a model."""
+        """Estimate the work of making it, without running a model."""
 
     def stand_in(self, recipe: Any) -> dict[str, Any]:
         """Return fields of a `SourceSpec` of similar rows, which a check reads in its place."""
@@ -111,7 +111,7 @@ class PlannedSource:
 
 
 def context_of(settings: RunSettings, tokenizer: Any) -> MakeContext:
-    """Return what makers take from a run with these settings and tokenizer."""
+    """Return what makers need of a run with these settings and tokenizer."""
     cache = settings.made or settings.cache or (CACHE / "prepared").expanduser()
     base = settings.base_model or str(getattr(tokenizer, "name_or_path", "") or "")
     return MakeContext(cache / FOLDER, base, tokenizer, settings.encoding.end_of_turn)

@@ -59,7 +59,7 @@ def run(
     Raises:
         KeyboardInterrupt: It was stopped by a second signal.
         EndpointError: The endpoint refuses or is down; what has ended is written.
-        ConfigError: A setting cannot work, or differs from what the folder was begun with.
+        ConfigError: A setting cannot work, or differs from what the folder was started with.
         AgentTuningError: Any other error that the user has to fix.
     """
     try:

@@ -1,4 +1,4 @@
-"""A model names the turns of a conversation that decide its outcome: the selector `judge`.
+"""Select the turns that a judge model finds critical: the selector `judge`.
 
 ATLaS (arXiv 2503.02197) trains on about 30 % of the turns, chosen by a strong model that looks for
 plans, decisive observations and actions, and corrections. The prompt is our own.

@@ -65,7 +65,7 @@ class RecordedEpisode:
         return len(self.turns)
 
     def before(self, turn: int) -> str:
-        """Return what a turn of the policy answers, as `answered_text` gives it."""
+        """Return the text that a turn responds to, see `answered_text`."""
         return answered_text(self.trajectory.messages[: self.turns[turn]])
 
     def after(self, turn: int) -> str:

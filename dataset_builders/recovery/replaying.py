@@ -1,4 +1,4 @@
-"""Replay the beginning of a failed episode and continue it otherwise."""
+"""Replay the beginning of a failed episode, then play another continuation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONTINUATION_ENDED = "continuation_ended"
 
 @dataclass(frozen=True, slots=True)
 class Continuation:
-    """What takes over after the failed turns.
+    """Continuation after the failed turns: recorded actions or the oracle.
 
     Attributes:
         good: A successful episode of the same task; None for the environment's oracle.

@@ -70,7 +70,7 @@ class Search:
         return splice
 
     def take(self, splice: Splice, played: Trajectory) -> None:
-        """Receive how a try ended."""
+        """Record the result of a try."""
         if played.num_rounds < splice.turns and splice.diverged_at is None:
             splice.diverged_at = played.num_rounds  # The world ended the episode too early.
         if splice.diverged_at is not None:

@@ -1,4 +1,4 @@
-"""Choose the turn of a failed episode after which another continuation takes over."""
+"""Choose the turn of a failed episode after which it is continued otherwise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Have the user turns of recorded conversations answered by a model."""
+"""Generate a model's answers to the user turns of recorded conversations."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def self_replay(
         data are written yet.
 
     Raises:
-        ConfigError: The folder is in use, or was begun with another model or sampling.
+        ConfigError: The folder is in use, or was started with another model or sampling.
         DataError: The prompts cannot be read, or no answer is kept.
         EndpointError: The endpoint does not work; what was answered stays.
     """

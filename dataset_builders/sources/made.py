@@ -49,10 +49,10 @@ class ReplayEndpoint:
     )
     concurrency: int = Field(default=16, ge=1, description="Maximum concurrent requests.")
     max_tokens: int | None = Field(
-        default=None, ge=1, description="Prompt and completion tokens after which nothing is sent."
+        default=None, ge=1, description="Maximum prompt and completion tokens of all requests."
     )
     max_cost: float | None = Field(
-        default=None, ge=0, description="Cost after which nothing is sent; needs `prices`."
+        default=None, ge=0, description="Maximum cost of all requests; needs `prices`."
     )
     prices: str | None = Field(
         default=None,
@@ -60,8 +60,8 @@ class ReplayEndpoint:
     )
     request: Mapping[str, Any] = Field(
         default_factory=dict,
-        description="Extra request fields, such as `{chat_template_kwargs: {enable_thinking: "
-        "false}}`.",
+        description="Extra request fields: a mapping such as `{chat_template_kwargs: "
+        "{enable_thinking: false}}`; as an option, name=JSON, repeatable.",
     )
 
 
@@ -80,7 +80,12 @@ class SelfReplay:
         description="What precedes a later user turn: `own`: the model's earlier answers; "
         "`recorded`: the recorded ones, one conversation per answer.",
     )
-    temperature: float = Field(default=0.0, ge=0, description="Sampling temperature; 0: greedy.")
+    temperature: float = Field(
+        default=1.0,
+        ge=0,
+        description="Sampling temperature; 1: the model's own distribution; 0: greedy decoding, "
+        "which forgets more (docs/studies/eta.md).",
+    )
     top_p: float = Field(default=1.0, gt=0, le=1, description="Nucleus sampling threshold.")
     seed: int = Field(default=0, description="Sampling seed.")
     max_new_tokens: int = Field(default=512, ge=1, description="Maximum tokens of an answer.")

@@ -33,7 +33,7 @@ Pattern = Annotated[str, AfterValidator(_compiles)]
 
 @settings
 class ActionName:
-    """An action's name in a text protocol, and names that may stand for it."""
+    """An action's name in a text protocol, and its alternative names."""
 
     pattern: Pattern
     others: tuple[str, ...] = Field(min_length=1)
@@ -55,7 +55,7 @@ class Protocol:
         return self
 
     def find(self, text: str) -> re.Match[str] | None:
-        """Return where the instruction stands at the start of a text."""
+        """Match the instruction at the start of a text."""
         found = (re.compile(each, re.DOTALL).match(text) for each in self.instruction)
         return next(filter(None, found), None)
 

@@ -172,7 +172,7 @@ def replicated_change(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p values for their number: Holm's step-down procedure (1979); NaN stays NaN."""
+    """Adjust p values for multiple comparisons by Holm's procedure (1979); NaN stays NaN."""
     known = sorted((p, place) for place, p in enumerate(p_values) if not math.isnan(p))
     adjusted = [math.nan] * len(p_values)
     least = 0.0

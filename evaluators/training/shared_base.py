@@ -153,7 +153,7 @@ def measure_once(
 
 
 def _best_effort(action: Callable[[], Any]) -> Any:
-    """Run an action whose failure, such as a full disk, only costs time."""
+    """Run an optional disk operation; a failure, such as a full disk, is logged only."""
     try:
         return action()
     except (OSError, ValueError) as error:

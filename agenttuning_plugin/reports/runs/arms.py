@@ -14,7 +14,7 @@ from agenttuning_plugin.reports.runs.settings import lookup
 from dataset_builders.errors import ConfigError
 
 ARM = "arm"
-"""Key that stands for the arms' names."""
+"""Key that groups by the arms' names."""
 
 _NOT_SET = "-"
 _LONGEST = 40  # characters of a value in a table

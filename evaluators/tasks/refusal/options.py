@@ -8,7 +8,7 @@ from dataset_builders.refusals.forms import Actions, Setting
 from dataset_builders.settings import options
 
 MAX_NEW_TOKENS = 64
-"""Longest answer by default: a refusal stands in the first sentences."""
+"""Default maximum of tokens: a refusal is in the first sentences."""
 
 
 @options

@@ -1,4 +1,4 @@
-"""Rule that tells a refusal by its wording, in English.
+"""Detect refusals by their wording, in English.
 
 Refusal phrases within the first sentences, as in the string matching of AdvBench (arXiv
 2307.15043) and XSTest (arXiv 2308.01263), but with the verb that follows: "I cannot find the file"

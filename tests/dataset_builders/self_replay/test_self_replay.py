@@ -73,7 +73,7 @@ def shown(messages: Messages) -> str:
 def test_the_model_continues_its_own_answers(
     prompts: Callable[..., SelfReplay], tmp_path: Path
 ) -> None:
-    settings = prompts(turns("a", "recorded", "b", "recorded"), turns("c"))
+    settings = prompts(turns("a", "recorded", "b", "recorded"), turns("c"), temperature=0)
     with serving(Endpoint(shown)) as server:
         report = self_replay(settings, tmp_path / "out", writer(settings, server), IDENTITY)
         sent = [[m["content"] for m in request["messages"]] for request in server.requests]
