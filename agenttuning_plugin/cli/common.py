@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -63,6 +64,18 @@ EnvironmentOptions = Annotated[
         help="Environment option as key=value, such as backend=mariadb; repeatable.",
     ),
 ]
+
+
+def check_new_file(out: Path) -> None:
+    """Check that `--out` names a JSON Lines file that does not exist.
+
+    Raises:
+        ConfigError: It has another suffix, or exists.
+    """
+    if out.suffix != ".jsonl":
+        raise ConfigError(f"--out: found {out}, expected a file name that ends in .jsonl")
+    if out.exists():
+        raise ConfigError(f"{out}: exists already, expected a new file")
 
 
 def parse_options(given: Sequence[str] | None) -> dict[str, Any]:

@@ -7,15 +7,15 @@ from typing import Annotated
 
 import typer
 
-from agenttuning_plugin.cli.common import Json, emit
-from agenttuning_plugin.console import console, plain
+from agenttuning_plugin.cli.common import Json, check_new_file, emit
+from agenttuning_plugin.console import console, plain, writing
 
 
 def pairs(
     collections: Annotated[
         list[Path], typer.Argument(help="Folders made by `agenttuning collect`.")
     ],
-    out: Annotated[Path, typer.Option(help="JSON Lines file to write.")],
+    out: Annotated[Path, typer.Option(help="File to write, .jsonl; must not exist.")],
     one_turn: Annotated[
         bool,
         typer.Option(
@@ -27,7 +27,9 @@ def pairs(
     """Write a preference pair of each task with a solved and a failed attempt, for TRL's DPO."""
     from dataset_builders.collection.pairs import write_pairs
 
-    report = write_pairs([each.expanduser() for each in collections], out, one_turn=one_turn)
+    check_new_file(out)
+    with writing(out):
+        report = write_pairs([each.expanduser() for each in collections], out, one_turn=one_turn)
     if as_json:
         emit({"pairs": report.pairs, "left_out": dict(report.left_out)})
         return

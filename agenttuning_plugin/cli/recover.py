@@ -7,10 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from agenttuning_plugin.cli.common import Json, emit
+from agenttuning_plugin.cli.common import Json, check_new_file, emit
 from agenttuning_plugin.cli.model_options import OptionGroup, with_options
-from agenttuning_plugin.console import console, errors
-from dataset_builders.errors import ConfigError, StorageError
+from agenttuning_plugin.console import console, errors, writing
 from dataset_builders.sources.recovery_settings import RecoverSettings
 
 _SETTINGS = OptionGroup(RecoverSettings, skip=("collection",))
@@ -34,17 +33,12 @@ def recover(
     from dataset_builders.collection.conversations import write_jsonl
     from dataset_builders.recovery.recover import recover as find
 
-    if out.suffix != ".jsonl":
-        raise ConfigError(f"--out: found {out}, expected a file name that ends in .jsonl")
-    if out.exists():
-        raise ConfigError(f"{out}: exists already, expected a new file")
+    check_new_file(out)
     with tqdm(desc="recover", unit=" replays", disable=not errors.is_terminal) as bar:
         settings = RecoverSettings(str(collection), **_SETTINGS.values(given))
         result = find(settings, bar.update)
-    try:
+    with writing(out):
         write_jsonl(out, result.conversations)
-    except OSError as error:
-        raise StorageError(f"{out}: cannot be written: {error.strerror}") from error
     report = result.to_json()
     if as_json:
         emit(report | {"out": str(out)})

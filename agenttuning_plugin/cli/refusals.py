@@ -7,10 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from agenttuning_plugin.cli.common import Json, emit
+from agenttuning_plugin.cli.common import Json, check_new_file, emit
 from agenttuning_plugin.cli.model_options import OptionGroup, with_options
-from agenttuning_plugin.console import console
-from dataset_builders.errors import ConfigError, StorageError
+from agenttuning_plugin.console import console, writing
 from dataset_builders.sources.made import Refusals
 
 _SETTINGS = OptionGroup(Refusals)
@@ -29,16 +28,11 @@ def refusals(
     from dataset_builders.collection.conversations import write_jsonl
     from dataset_builders.refusals.training import conversation_of, examples
 
-    if out.suffix != ".jsonl":
-        raise ConfigError(f"--out: found {out}, expected a file name that ends in .jsonl")
-    if out.exists():
-        raise ConfigError(f"{out}: exists already, expected a new file")
+    check_new_file(out)
     settings = Refusals(**_SETTINGS.values(given))
     found = examples(settings)
-    try:
+    with writing(out):
         write_jsonl(out, [conversation_of(each, settings.actions) for each in found])
-    except OSError as error:
-        raise StorageError(f"{out}: cannot be written: {error.strerror}") from error
     harmful = sum(each.label == "harmful" for each in found)
     if as_json:
         emit({"refusals": harmful, "answers": len(found) - harmful, "out": str(out)})

@@ -117,7 +117,7 @@ def _start_of(folder: Path, output: Path) -> Path | None:
     from agenttuning_plugin.rounds.training import find_finished
 
     if state := read_state(folder):
-        begun = state["settings"]["start"]
+        begun = state["settings"].get("start", TRAINED_FIRST)
         return None if begun == TRAINED_FIRST else Path(begun)
     try:
         return find_finished(output).folder

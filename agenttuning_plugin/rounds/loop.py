@@ -33,6 +33,7 @@ from agenttuning_plugin.rounds.training import (
     merged_model,
     train_round,
 )
+from dataset_builders.collection.filters import parse_filters
 from dataset_builders.errors import ConfigError
 from evaluators.evaluator import RECORDS_FILE
 
@@ -118,6 +119,7 @@ class _Rounds:
         self._out, self._say = out, say
         self._start = start.expanduser().absolute() if start else None
         self._parsed = AgentTuningConfig(**section)
+        parse_filters(config.filters)  # Before the start is trained.
         self._player: AgentTaskConfig = player_of(self._parsed, config)
         evaluators = evaluators_of(section["evaluators"], self._parsed, self._player)
         self._section = section | {"evaluators": evaluators}
@@ -251,14 +253,18 @@ class _Rounds:
     def _decide(self, number: int, accepted: int) -> Facts:
         start = self._folder(0)
         before = start if accepted == 0 else self._folder(accepted) / MODEL
+        base, last = base_evaluations(start), last_evaluations(before)
         after = last_evaluations(self._folder(number) / MODEL)
+        # A figure that the round's evaluation failed to measure keeps its floor, and breaks it.
+        own = {each.key for each in self._parsed.evaluators if each.at_end}
+        known = {name: row for name, row in (base | last).items() if name in own} | after
         return decide(
             self._player.key,
-            base_evaluations(start),
-            last_evaluations(before),
+            base,
+            last,
             after,
             alpha=self._config.alpha,
-            floors=floors_of(self._parsed.evaluation, after),
+            floors=floors_of(self._parsed.evaluation, known),
         )
 
     def _point(self, model: Path) -> None:

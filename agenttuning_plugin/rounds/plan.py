@@ -10,6 +10,8 @@ from agenttuning_plugin.config.section import AgentTuningConfig
 from agenttuning_plugin.rounds.collecting import Collection
 from agenttuning_plugin.rounds.measuring import player_of
 from agenttuning_plugin.rounds.settings import RoundsConfig
+from agenttuning_plugin.rounds.training import find_finished
+from dataset_builders.collection.filters import parse_filters
 
 _DATA = {
     "add": "the recipe's agent data and all rounds' kept episodes",
@@ -27,6 +29,9 @@ def plan_lines(
         ConfigError: A setting cannot work.
         AgentTuningError: The environment's data are missing.
     """
+    parse_filters(config.filters)
+    if start is not None:
+        find_finished(start)
     parsed = AgentTuningConfig(**section)
     player = player_of(parsed, config)
     collection = Collection(config, player, 1, start or Path(), out / "round-1")

@@ -122,7 +122,8 @@ def read_state(folder: Path) -> dict[str, Any] | None:
     try:
         content: dict[str, Any] = json.loads(path.read_text("utf-8"))
         version = content["version"]
-    except (ValueError, KeyError, TypeError) as error:
+        _ = content["settings"].keys(), content["start"].keys(), [*content["rounds"]]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: not the state of rounds: {error}") from error
     if version != _VERSION:
         raise DataError(f"{path}: version: found {version}, expected {_VERSION}")

@@ -62,7 +62,7 @@ class PreparedMaker:
         else:
             settings["source"] = resolve_source(_plain(recipe)).fingerprint
         if recipe.failed == _MARKED or recipe.train_on == STATE_CHANGING:
-            folder = collection_of(Path(recipe.path).expanduser())
+            folder = _collection(recipe)
             settings["collections"] = [each.digest() for each in stored_collections(folder)]
         settings["train_on"] = recipe.train_on if recipe.train_on in BEFOREHAND else ""
         if recipe.train_on == JUDGE:
@@ -116,6 +116,12 @@ def _check(spec: SourceSpec) -> None:
             )
 
 
+def _collection(spec: SourceSpec) -> Path:
+    marked = spec.failed == _MARKED
+    setting = f"failed: {_MARKED}" if marked else f"train_on: {STATE_CHANGING}"
+    return collection_of(Path(spec.path).expanduser(), setting)
+
+
 def _plain(spec: SourceSpec) -> SourceSpec:
     """Return the source as it is read here: what later steps change is left to them."""
     known = fields_of(SourceSpec)
@@ -130,7 +136,7 @@ def _read(spec: SourceSpec) -> tuple[list[Conversation], dict[str, Any]]:
         conversations, report = load_source(resolve_source(_plain(spec)))
         return conversations, {"read": {"records": report.read, "kept": report.kept}}
     markers = Markers(spec.success_marker, spec.failed_marker, spec.failed_limit)
-    folder = collection_of(Path(spec.path).expanduser())
+    folder = _collection(spec)
     conversations, reports = read_marked(folder, markers, spec.splits)
     counts = {task: report.to_dict() for task, report in reports.items()}
     return conversations[: spec.limit], {_MARKED: counts}

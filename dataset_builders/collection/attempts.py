@@ -88,8 +88,8 @@ class StoredCollection:
             "ON a.task_id = t.task_id ORDER BY t.place, a.attempt"
         )
         with closing(_opened(self.path)) as database:
-            for place, attempt, text in database.execute(query):
-                yield StoredAttempt(place, attempt, read_trajectory(text))
+            for place, attempt, text in _read(self.path, database, query):
+                yield StoredAttempt(place, attempt, _trajectory(self.path, place, attempt, text))
 
     def digest(self) -> str:
         """Return a SHA-256 of the settings and of all finished attempts, in hexadecimal."""
@@ -100,7 +100,7 @@ class StoredCollection:
                 "SELECT task_id, place FROM tasks ORDER BY place",
                 "SELECT task_id, attempt, trajectory FROM attempts ORDER BY task_id, attempt",
             ):
-                for row in database.execute(query):
+                for row in _read(self.path, database, query):
                     found.update(json.dumps(row).encode())
         return found.hexdigest()
 
@@ -168,19 +168,42 @@ def stored_collections(folder: Path) -> list[StoredCollection]:
 
 def _collection(path: Path) -> StoredCollection:
     with closing(_opened(path)) as database:
-        try:
-            rows = database.execute("SELECT name, value FROM settings").fetchall()
-        except sqlite3.DatabaseError as error:
-            raise DataError(f"{path}: not a collection's database: {error}") from error
+        rows = list(_read(path, database, "SELECT name, value FROM settings"))
     settings = {name: json.loads(value) for name, value in rows}
     report = path.with_suffix(".json")
     # Written at the end of every session; a killed first session leaves none.
-    used = json.loads(report.read_text("utf-8"))["settings"] if report.is_file() else settings
+    used = _reported(report) if report.is_file() else settings
     name = path.stem
     minimum = used.get("min_reward")
     if minimum is None:
         minimum = threshold_of(name) if name in HELD_IN else 1.0
     return StoredCollection(path, name, settings, minimum, tuple(used.get("filters", ())))
+
+
+def _read(path: Path, database: sqlite3.Connection, query: str) -> Iterator[Any]:
+    """Yield the rows of a query; a damaged database is a DataError."""
+    try:
+        yield from database.execute(query)
+    except sqlite3.DatabaseError as error:
+        raise DataError(f"{path}: not a collection's database: {error}") from error
+
+
+def _trajectory(path: Path, place: int, attempt: int, text: str) -> Trajectory:
+    try:
+        return read_trajectory(text)
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path}: task {place}: attempt {attempt}: not an episode: {error!r}"
+        ) from error
+
+
+def _reported(report: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(report.read_text("utf-8"))["settings"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{report}: not the report of a collection, expected `settings`: {error!r}"
+        ) from error
 
 
 def _opened(path: Path) -> sqlite3.Connection:

@@ -33,8 +33,12 @@ REPLAYED = "replayed"
 """Conversations of an earlier version's collection, played again for their changes."""
 
 
-def collection_of(path: Path) -> Path:
+def collection_of(path: Path, setting: str = "train_on: state_changing") -> Path:
     """Return the folder of the collection that a source is in.
+
+    Args:
+        path: Path of the source.
+        setting: What needs the collection, for the error.
 
     Raises:
         ConfigError: The source is no collection.
@@ -43,8 +47,8 @@ def collection_of(path: Path) -> Path:
         if any((folder / STATE).glob("*.sqlite")):
             return folder
     raise ConfigError(
-        f"{path}: train_on: state_changing: expected a folder made by `agenttuning collect`, whose "
-        "environment says which turns changed the world"
+        f"{path}: {setting}: found no {STATE}/*.sqlite, expected a folder made by `agenttuning "
+        "collect`, which has every episode"
     )
 
 

@@ -50,7 +50,13 @@ def examples(settings: Refusals) -> list[Request]:
         if not each.response:
             raise DataError(f"{settings.path}: {each.item}: response: found nothing, expected text")
     # An answer to a harmless request is no turn of an agent.
-    return [each for each in found if each.form == "chat" or each.label == HARMFUL]
+    kept = [each for each in found if each.form == "chat" or each.label == HARMFUL]
+    if not kept:
+        raise DataError(
+            f"{settings.path}: found only harmless requests of an agent, expected refusals, or "
+            "chat (`setting`)"
+        )
+    return kept
 
 
 def shipped_examples() -> list[Request]:

@@ -33,7 +33,7 @@ def located(spec: SourceSpec) -> Located:
     if kind:
         raise ConfigError(
             f"{kind}: the data are not made yet: a recipe or `TrainingRun` makes them, "
-            f"or `agenttuning {kind.replace('_', '-')} --out PATH` for a source `path: PATH`"
+            f"or `agenttuning {kind.replace('_', '-')}`, whose output is a source too"
         )
     data_files = spec.data_files
     if not data_files and not Path(spec.path).expanduser().exists():

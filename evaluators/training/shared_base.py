@@ -26,6 +26,8 @@ from evaluators.results.evaluations import transcript_path, write_record
 LOG = logging.getLogger(__name__)
 
 _LOCKS = ".locks"
+_NOT_COMPUTED = ("_name_or_path", "transformers_version", "use_cache")
+"""Keys of a model's config that its answers do not depend on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,7 @@ def shared_base(
         "settings": settings,
         "items": evaluator.items()[:limit],
         "weights": start_fingerprint(subject.model),
+        "config": _config(subject.model),
         "precision": _precision(subject),
         "tokenizer": _digest(tokenizer.backend_tokenizer.to_str()),
         "template": tokenizer.chat_template,
@@ -156,6 +159,12 @@ def _best_effort(action: Callable[[], Any]) -> Any:
     except (OSError, ValueError) as error:
         LOG.warning("step 0 is not shared: %s", error)
         return None
+
+
+def _config(model: Any) -> dict[str, Any]:
+    """Settings of the architecture: `rope_scaling`, say, changes answers but no weight."""
+    found: dict[str, Any] = model.config.to_dict()
+    return {name: value for name, value in found.items() if name not in _NOT_COMPUTED}
 
 
 def _precision(subject: EvalTarget) -> list[str]:

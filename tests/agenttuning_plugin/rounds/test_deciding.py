@@ -98,3 +98,11 @@ def test_the_recipes_floors_come_first() -> None:
     found = {floor.evaluator: floor.by for floor in floors_of(policy, rows(10))}
     assert found == {"general": 0.02}
     assert {f.evaluator: f.by for f in floors_of(EvaluationPolicy(), rows(1))} == {"general": 0.05}
+
+
+def test_a_general_figure_that_was_not_measured_again_refuses_the_round() -> None:
+    before, after = rows(10), rows(20)
+    del after["general"]
+    facts = judged(before, after, floors=floors_of(EvaluationPolicy(), before | after))
+    assert not facts["accepted"]
+    assert "floor of general: not measured" in facts["reasons"][0]

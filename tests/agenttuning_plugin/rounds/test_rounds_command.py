@@ -53,6 +53,18 @@ def test_a_dry_run_prints_the_plan_and_makes_nothing(run: Run, recipe: Path) -> 
     assert not (recipe.parent / "run-rounds").exists()
 
 
+@pytest.mark.parametrize("wrong", [("--filter", "foo"), ("--start", "nowhere")])
+@pytest.mark.parametrize("dry", [("--dry-run",), ()], ids=["dry", "real"])
+def test_wrong_settings_end_before_anything_is_trained(
+    run: Run, recipe: Path, wrong: tuple[str, str], dry: tuple[str, ...]
+) -> None:
+    env = f"{recipe.parent}/agree.py:Agree"
+    code, _, err = run("rounds", recipe, "--env", env, *wrong, *dry)
+    assert code == 1
+    assert wrong[1] in err
+    assert not (recipe.parent / "run-rounds" / "round-0" / "model").exists()
+
+
 def test_rounds_start_from_a_run_that_has_ended(
     run: Run, recipe: Path, tiny_model_dir: Path
 ) -> None:

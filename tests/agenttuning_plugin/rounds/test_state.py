@@ -39,8 +39,11 @@ def test_other_settings_are_refused_but_for_the_number_of_rounds(tmp_path: Path)
         RoundsState(tmp_path, RoundsConfig(env="database", alpha=0.1).fingerprint())
 
 
-def test_a_damaged_state_is_named(tmp_path: Path) -> None:
-    (tmp_path / STATE_FILE).write_text('{"version": 1')
+@pytest.mark.parametrize(
+    "text", ['{"version": 1', '{"version": 1}', '{"version": 1, "settings": 3}']
+)
+def test_a_damaged_state_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / STATE_FILE).write_text(text)
     with pytest.raises(DataError, match=r"state\.json: not the state of rounds"):
         RoundsState(tmp_path, {})
 

@@ -222,7 +222,7 @@ def test_pairs_are_a_command(noisy: Path, tmp_path: Path, run: Run) -> None:
     code, out, _ = run("pairs", noisy, "--out", tmp_path / "pairs.jsonl", "--json")
     assert code == 0
     assert json.loads(out)["pairs"] == 3
-    code, out, _ = run("pairs", noisy, "--out", tmp_path / "pairs.jsonl")
+    code, out, _ = run("pairs", noisy, "--out", tmp_path / "again.jsonl")
     assert "3 pairs" in out
     assert "left out: broken: cut_turns: 6" in out
     code, _, err = run("pairs", tmp_path, "--out", tmp_path / "none.jsonl")

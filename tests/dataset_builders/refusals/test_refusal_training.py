@@ -107,6 +107,14 @@ def test_a_set_of_ones_own_needs_responses(tmp_path: Path) -> None:
         examples(Refusals(str(file)))
 
 
+def test_a_set_without_a_conversation_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "own.csv"
+    file.write_text("prompt,label,response\nSay hello,harmless,Hello\n")
+    assert len(examples(Refusals(str(file)))) == 1
+    with pytest.raises(DataError, match=r"own\.csv: found only harmless requests of an agent"):
+        examples(Refusals(str(file), setting="agent"))
+
+
 def test_a_source_names_it_by_a_word() -> None:
     spec = SourceSpec(refusals="own", weight=0.05)  # type: ignore[call-arg, arg-type]
     assert spec.refusals == Refusals()

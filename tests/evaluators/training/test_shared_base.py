@@ -25,7 +25,7 @@ from evaluators.training.callback import (  # noqa: E402
     EvaluatorCallback,
     Schedule,
 )
-from evaluators.training.shared_base import SharedBase, measure_once  # noqa: E402
+from evaluators.training.shared_base import SharedBase, measure_once, shared_base  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:'pin_memory' argument is set as true:UserWarning"  # torch, without accelerator
@@ -180,3 +180,17 @@ def test_runs_that_begin_together_measure_once(tmp_path: Path) -> None:
     assert counted == ["a"]
     assert (tmp_path / "b/logits.jsonl").read_text() == (tmp_path / "a/logits.jsonl").read_text()
     assert len(read_evaluations(tmp_path / "base")) == 1
+
+
+def test_another_architecture_with_the_same_weights_is_another_base(tiny_model_dir: Path) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model_dir)
+
+    def path(**config: Any) -> Path:
+        model = transformers.AutoModelForCausalLM.from_pretrained(tiny_model_dir, **config)
+        subject = EvalTarget(model, tokenizer)
+        shared = shared_base("base", "a", Logits(), None, subject)
+        assert shared is not None
+        return shared.path
+
+    assert path() == path()
+    assert path() != path(rms_norm_eps=0.1)
