@@ -52,6 +52,7 @@ def test_a_local_model_answers_and_the_folder_is_a_source(
 
 
 def test_a_server_answers(run: Run, server: Endpoint, prompts: str, tmp_path: Path) -> None:
+    pytest.importorskip("openai", reason="pip install 'agenttuning-plugin[collect]'")
     out = tmp_path / "out"
     command: list[Any] = ["self-replay", "--prompts", prompts, "--model", "m", "--out", out]
     command += ["--base-url", server.url, "--limit", 4, "--json"]
@@ -84,6 +85,8 @@ def test_a_server_answers(run: Run, server: Endpoint, prompts: str, tmp_path: Pa
 def test_what_cannot_work_is_one_line(
     run: Run, prompts: str, tmp_path: Path, options: list[Any], expected: str
 ) -> None:
+    if not options:
+        pytest.importorskip("transformers", reason="pip install 'agenttuning-plugin[eval]'")
     command = ["self-replay", "--prompts", prompts, "--model", "/no/model", "--out", tmp_path / "o"]
     code, _, error = run(*command, *options)
     assert code == 1

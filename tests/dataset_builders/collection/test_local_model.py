@@ -86,6 +86,7 @@ def test_sampling_is_part_of_what_the_data_depend_on(tmp_path: Path, tasks: list
 
 
 def test_a_local_model_and_an_endpoint_exclude_each_other(tmp_path: Path, tasks: list[str]) -> None:
+    pytest.importorskip("openai", reason="pip install 'agenttuning-plugin[collect]'")
     first = config(tmp_path / "out", Solver(tasks, solves_at=0))
     both = replace(first.play, endpoint=Endpoint("m", "http://127.0.0.1:9/v1"))
     with pytest.raises(ConfigError, match="a local model: found an endpoint too"):

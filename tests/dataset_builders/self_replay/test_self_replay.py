@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -34,6 +35,10 @@ from tests.support.endpoint import Endpoint, Fault, Messages, serving
 
 LOOP = "I like the sea and the sand at night. " * 6
 IDENTITY = {"endpoint": "m"}
+
+needs_client = pytest.mark.skipif(
+    importlib.util.find_spec("openai") is None, reason="pip install 'agenttuning-plugin[collect]'"
+)
 
 
 def turns(*texts: str) -> dict[str, Any]:
@@ -70,6 +75,7 @@ def shown(messages: Messages) -> str:
     return f"[{len(messages)}: {messages[-1]['content']}]"
 
 
+@needs_client
 def test_the_model_continues_its_own_answers(
     prompts: Callable[..., SelfReplay], tmp_path: Path
 ) -> None:
@@ -89,6 +95,7 @@ def test_the_model_continues_its_own_answers(
     assert "seed" not in server.requests[0]
 
 
+@needs_client
 def test_each_turn_after_the_recorded_history_is_a_conversation(
     prompts: Callable[..., SelfReplay], tmp_path: Path
 ) -> None:
@@ -102,6 +109,7 @@ def test_each_turn_after_the_recorded_history_is_a_conversation(
     assert {request["seed"] for request in server.requests} == {0}
 
 
+@needs_client
 def test_a_conversation_ends_before_its_first_dropped_answer(
     prompts: Callable[..., SelfReplay], tmp_path: Path
 ) -> None:
@@ -153,6 +161,7 @@ def test_ordinary_prose_is_no_loop() -> None:
     assert not any(repeats(part) for part in text.read_text("utf-8").split("\n\n"))
 
 
+@needs_client
 def test_a_prompt_that_the_server_refuses_ends_alone(
     prompts: Callable[..., SelfReplay], tmp_path: Path
 ) -> None:
@@ -164,6 +173,7 @@ def test_a_prompt_that_the_server_refuses_ends_alone(
     assert report["answers"] == {"kept": 7, "bad_request": 1}
 
 
+@needs_client
 def test_a_limit_stops_and_the_same_folder_continues(
     prompts: Callable[..., SelfReplay], tmp_path: Path
 ) -> None:
@@ -262,6 +272,7 @@ def test_a_failing_model_ends_the_run(prompts: Callable[..., SelfReplay], tmp_pa
         self_replay(settings, tmp_path / "out", LocalAnswers(fails, "d"), {"sha256": "d"})
 
 
+@needs_client
 def test_nothing_kept_is_an_error(prompts: Callable[..., SelfReplay], tmp_path: Path) -> None:
     settings = prompts(turns("a"), turns("b"))
     with serving(Endpoint(lambda _: "")) as server, pytest.raises(DataError) as caught:
