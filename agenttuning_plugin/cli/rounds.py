@@ -77,8 +77,16 @@ def rounds(
         for line in plan_lines(config, section, base_model, folder, begun):
             console.print(plain(line), soft_wrap=True, highlight=False)
         return
+    trainer = AxolotlTrainer(content, say)
     result = run_rounds(
-        config, section, base_model, AxolotlTrainer(content, say), folder, start=begun, say=say
+        config,
+        section,
+        base_model,
+        trainer,
+        folder,
+        start=begun,
+        settings=trainer.settings,
+        say=say,
     )
     if as_json:
         emit(_as_json(result))

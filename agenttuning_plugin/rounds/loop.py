@@ -71,6 +71,7 @@ def run_rounds(
     out: Path,
     *,
     start: Path | None = None,
+    settings: Mapping[str, Any] | None = None,
     say: Say = lambda _: None,
 ) -> RoundsResult:
     """Improve a model on its own successes, round after round; resumes what `out` holds.
@@ -88,6 +89,8 @@ def run_rounds(
         train: Trains a round; `AxolotlTrainer`, or a function of your own.
         out: Folder of everything that is made.
         start: Output folder of a run of the recipe, as round 0; None trains it first.
+        settings: What `train` depends on besides the section, by name, such as the learning rate:
+            `out` is continued only with the same.
         say: Called with a line about each phase.
 
     Returns:
@@ -97,7 +100,9 @@ def run_rounds(
         ConfigError: A setting cannot work, or differs from what `out` was started with.
         AgentTuningError: A phase failed; the same call goes on there.
     """
-    loop = _Rounds(config, dict(section), base_model, train, out.absolute(), start, say)
+    loop = _Rounds(
+        config, dict(section), base_model, train, out.absolute(), start, settings or {}, say
+    )
     with locked(out):
         return loop.run()
 
@@ -113,6 +118,7 @@ class _Rounds:
         train: Train,
         out: Path,
         start: Path | None,
+        settings: Mapping[str, Any],
         say: Say,
     ) -> None:
         self._config, self._base_model, self._train = config, base_model, train
@@ -125,12 +131,12 @@ class _Rounds:
         self._section = section | {"evaluators": evaluators}
         agent = section.get("agent") or []
         self._agent = agent if isinstance(agent, list) else [agent]
-        settings = config.fingerprint() | {
+        wanted = config.fingerprint() | {
             "start": str(self._start or TRAINED_FIRST),
             "base model": base_model,
             "recipe": section,
         }
-        self._state = RoundsState(out, settings)
+        self._state = RoundsState(out, {**wanted, **settings})
 
     def run(self) -> RoundsResult:
         """Run the rounds that are not done yet."""

@@ -32,6 +32,10 @@ class RoundTrainingError(AgentTuningError, RuntimeError):
     """A round's training failed."""
 
 
+_REPLACED = ("base_model", "agenttuning", "output_dir", "dataset_prepared_path")
+"""Keys of the user's recipe that each round has its own values of."""
+
+
 @dataclass(frozen=True, slots=True)
 class TrainingJob:
     """A training run of a round.
@@ -100,6 +104,11 @@ class AxolotlTrainer:
 
     recipe: Mapping[str, Any]
     say: Callable[[str], None] = lambda _: None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a round's training depends on besides section, model and folders, by name."""
+        return {f"recipe.{key}": self.recipe[key] for key in self.recipe if key not in _REPLACED}
 
     def __call__(self, job: TrainingJob) -> None:
         """Write the round's recipe and train it.

@@ -85,11 +85,20 @@ def conversation_of(request: Request, actions: Actions = "text") -> Conversation
     )
 
 
+_VERSION = 1
+"""Increased when the same examples give other conversations."""
+
+
 def inputs_of(settings: Refusals) -> dict[str, Any]:
     """Return what the source depends on, without paths: settings and a hash of the examples."""
     texts = [[r.item, r.prompt, r.form, r.response] for r in examples(settings)]
     digest = hashlib.sha256(json.dumps(texts, ensure_ascii=False).encode()).hexdigest()
-    return {"setting": settings.setting, "actions": settings.actions, "examples_sha256": digest}
+    return {
+        "version": _VERSION,
+        "setting": settings.setting,
+        "actions": settings.actions,
+        "examples_sha256": digest,
+    }
 
 
 def write_refusals(settings: Refusals, folder: Path) -> int:

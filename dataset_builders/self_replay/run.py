@@ -75,6 +75,10 @@ def prompts_of(settings: SelfReplay) -> ResolvedSource:
     return resolve_source(SourceSpec(settings.prompts, limit=settings.limit))
 
 
+_VERSION = 1
+"""Increased when the same replies give other conversations, as by another rule of a filter."""
+
+
 def inputs_of(settings: SelfReplay, model: Mapping[str, Any]) -> dict[str, Any]:
     """Return everything that the answers depend on, JSON-ready.
 
@@ -85,6 +89,7 @@ def inputs_of(settings: SelfReplay, model: Mapping[str, Any]) -> dict[str, Any]:
     names = ("history", "temperature", "top_p", "seed", "max_new_tokens", "limit")
     return {
         "kind": KIND,
+        "version": _VERSION,
         "prompts": prompts_of(settings).fingerprint,
         "model": dict(model),
         "filters": sorted(settings.filters),

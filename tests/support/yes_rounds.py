@@ -136,6 +136,7 @@ def play(
     out: Path,
     say: Callable[[str], None] = lambda _: None,
     start: Path | None = None,
+    training: dict[str, Any] | None = None,
     **settings: Any,
 ) -> RoundsResult:
     """Run the rounds, by default two from the base on the kept episodes alone."""
@@ -150,7 +151,9 @@ def play(
     }
     trains = partial(train, cache=out.parent / "prepared")
     config = RoundsConfig(**given | settings)
-    return run_rounds(config, section, str(model), trains, out, start=start, say=say)
+    return run_rounds(
+        config, section, str(model), trains, out, start=start, settings=training, say=say
+    )
 
 
 def _session(run: Callable[[Callable[[str], None]], object], lines: int | None) -> bool:

@@ -51,8 +51,15 @@ def blocks_of(table: RunTable) -> list[Block]:
 
 
 def missing_lines(table: RunTable) -> list[str]:
-    """Return the runs without results, and remarks on the grouping, one line each."""
-    return [f"{name}: {why}" for name, why in table.without.items()] + table.remarks
+    """Return the runs without results, by reason, and remarks on the grouping, one line each."""
+    by_reason: dict[str, list[str]] = {}
+    for name, why in table.without.items():
+        by_reason.setdefault(why, []).append(name)
+    lines = [
+        f"{names[0]}: {why}" if len(names) == 1 else f"{len(names)} {why}: {', '.join(names)}"
+        for why, names in by_reason.items()
+    ]
+    return lines + table.remarks
 
 
 def as_terminal(table: RunTable) -> RenderableType:

@@ -86,6 +86,8 @@ def test_rounds_that_have_ended_are_not_repeated(ended: Any, tiny_model_dir: Pat
     assert [line.partition(":")[0] for line in said] == ["round 1", "round 2"]
     with pytest.raises(ConfigError, match=r"state\.json: temperature: .* 1\.0, found 0\.5"):
         play(section, tiny_model_dir, out, temperature=0.5)
+    with pytest.raises(ConfigError, match=r"recipe\.learning_rate: .* None, found 0\.001"):
+        play(section, tiny_model_dir, out, training={"recipe.learning_rate": 1e-3})
 
 
 def test_a_start_without_general_loss_is_refused(tiny_model_dir: Path, tmp_path: Path) -> None:

@@ -119,3 +119,14 @@ def test_axolotl_trains_the_rounds(recipe: Path) -> None:
     ]
     assert (out / "best").resolve() == (out / "round-1/model").resolve()
     assert (out / "best/manifest.json").is_file()
+
+
+def test_the_keys_of_the_recipe_that_training_depends_on(recipe: Path) -> None:
+    """All but those that each round has its own values of."""
+    from agenttuning_plugin.config.shipped import read_recipe
+    from agenttuning_plugin.rounds.training import AxolotlTrainer
+
+    content = read_recipe(recipe)
+    named = AxolotlTrainer(content).settings
+    assert named["recipe.max_steps"] == content["max_steps"]
+    assert {"recipe.agenttuning", "recipe.base_model", "recipe.output_dir"}.isdisjoint(named)
