@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from dataset_builders.collection.filters import (
     CUT_TURNS,
@@ -19,13 +19,16 @@ from dataset_builders.collection.filters import (
 )
 from dataset_builders.collection.folder import STATE
 from dataset_builders.collection.output import SOURCE, finished
-from dataset_builders.collection.serialization import read_trajectory
+from dataset_builders.collection.serialization import read_reply, read_trajectory
 from dataset_builders.conversation import Conversation
-from dataset_builders.endpoints.reply import CONTEXT_FULL
+from dataset_builders.endpoints.reply import CONTEXT_FULL, Reply
 from dataset_builders.environments import HELD_IN, load_environment
 from dataset_builders.errors import DataError, SourceNotFoundError
 from dataset_builders.rollouts.episode import Trajectory
+from dataset_builders.rollouts.ledger import ACT
 from dataset_builders.rollouts.playing import UNFINISHED
+
+_T = TypeVar("_T")
 
 Outcome = Literal["solved", "failed", "broken", "filtered"]
 """What an attempt shows: a solved or a failed task; nothing, as it was cut off or an endpoint or
@@ -89,7 +92,23 @@ class StoredCollection:
         )
         with closing(_opened(self.path)) as database:
             for place, attempt, text in _read(self.path, database, query):
-                yield StoredAttempt(place, attempt, _trajectory(self.path, place, attempt, text))
+                where = f"task {place}: attempt {attempt}"
+                yield StoredAttempt(
+                    place, attempt, _decoded(self.path, where, read_trajectory, text)
+                )
+
+    def played(self) -> Iterator[tuple[StoredAttempt, tuple[Reply, ...]]]:
+        """Yield all finished attempts with the policy's recorded replies; an oracle has none."""
+        query = (
+            "SELECT reply FROM turns JOIN responses USING (key) "
+            "WHERE task_id = ? AND attempt = ? AND purpose = ? ORDER BY round"
+        )
+        with closing(_opened(self.path)) as database:
+            for stored in self.attempts():
+                key = (stored.trajectory.task_id, stored.attempt, ACT)
+                texts = [text for (text,) in _read(self.path, database, query, key)]
+                where = f"task {stored.place}: attempt {stored.attempt}"
+                yield stored, tuple(_decoded(self.path, where, read_reply, t) for t in texts)
 
     def digest(self) -> str:
         """Return a SHA-256 of the settings and of all finished attempts, in hexadecimal."""
@@ -180,21 +199,21 @@ def _collection(path: Path) -> StoredCollection:
     return StoredCollection(path, name, settings, minimum, tuple(used.get("filters", ())))
 
 
-def _read(path: Path, database: sqlite3.Connection, query: str) -> Iterator[Any]:
+def _read(
+    path: Path, database: sqlite3.Connection, query: str, values: Sequence[Any] = ()
+) -> Iterator[Any]:
     """Yield the rows of a query; a damaged database is a DataError."""
     try:
-        yield from database.execute(query)
+        yield from database.execute(query, values)
     except sqlite3.DatabaseError as error:
         raise DataError(f"{path}: not a collection's database: {error}") from error
 
 
-def _trajectory(path: Path, place: int, attempt: int, text: str) -> Trajectory:
+def _decoded(path: Path, where: str, decode: Callable[[str], _T], text: str) -> _T:
     try:
-        return read_trajectory(text)
+        return decode(text)
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{path}: task {place}: attempt {attempt}: not an episode: {error!r}"
-        ) from error
+        raise DataError(f"{path}: {where}: not an episode: {error!r}") from error
 
 
 def _reported(report: Path) -> dict[str, Any]:

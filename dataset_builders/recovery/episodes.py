@@ -4,36 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dataset_builders.collection.folder import STATE
-from dataset_builders.collection.serialization import (
-    read_reply,
-    read_trajectory,
-    write_reply,
-    write_trajectory,
-)
+from dataset_builders.collection.attempts import StoredCollection, stored_collections
 from dataset_builders.conversation import Message
 from dataset_builders.endpoints.reply import Reply
-from dataset_builders.errors import DataError, SourceNotFoundError
 from dataset_builders.rollouts.answered import answered_text
 from dataset_builders.rollouts.episode import Trajectory
-from dataset_builders.rollouts.ledger import ACT
-
-_ATTEMPTS = (
-    "SELECT t.place, a.attempt, a.trajectory FROM tasks t JOIN attempts a USING (task_id) "
-    "ORDER BY t.place, a.attempt"
-)
-_REPLIES = (
-    "SELECT reply FROM turns JOIN responses USING (key) "
-    "WHERE task_id = ? AND attempt = ? AND purpose = ? ORDER BY round"
-)
 
 
 @dataclass(frozen=True)
@@ -107,45 +88,24 @@ def read_collections(folder: Path) -> list[RecordedCollection]:
         SourceNotFoundError: The folder has no collection.
         DataError: A database has another format.
     """
-    paths = sorted((folder / STATE).glob("*.sqlite"))
-    if not paths:
-        raise SourceNotFoundError(
-            f"{folder}: found no {STATE}/*.sqlite, expected a folder that `agenttuning collect` "
-            "wrote"
-        )
-    return [_read(path) for path in paths]
+    return [
+        RecordedCollection(stored.path, stored.settings, tuple(_episodes(stored)))
+        for stored in stored_collections(folder)
+    ]
 
 
 def collection_digest(folder: Path) -> str:
-    """Return the SHA-256, in hexadecimal, of a collection's settings and attempts.
+    """Return the SHA-256, in hexadecimal, of a folder's collections and their attempts.
 
     Raises:
         SourceNotFoundError, DataError: See `read_collections`.
     """
-    digest = hashlib.sha256()
-    for each in read_collections(folder):
-        digest.update(json.dumps([each.path.stem, each.settings], sort_keys=True).encode())
-        for episode in each.episodes:
-            played = [write_trajectory(episode.trajectory), *map(write_reply, episode.replies)]
-            digest.update(json.dumps([episode.place, episode.attempt, played]).encode())
-    return digest.hexdigest()
+    found = {stored.environment: stored.digest() for stored in stored_collections(folder)}
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
 
 
-def _read(path: Path) -> RecordedCollection:
-    try:
-        with closing(sqlite3.connect(f"file:{path.resolve()}?mode=ro", uri=True)) as database:
-            rows = database.execute("SELECT name, value FROM settings")
-            settings = {name: json.loads(value) for name, value in rows}
-            return RecordedCollection(path, settings, tuple(_episodes(database)))
-    except (sqlite3.DatabaseError, ValueError, TypeError, KeyError) as error:
-        raise DataError(f"{path}: not a collection's database: {error}") from error
-
-
-def _episodes(database: sqlite3.Connection) -> Iterator[RecordedEpisode]:
-    for place, attempt, text in database.execute(_ATTEMPTS):
-        trajectory = read_trajectory(text)
-        given = database.execute(_REPLIES, (trajectory.task_id, attempt, ACT)).fetchall()
-        replies = tuple(read_reply(reply) for (reply,) in given)
+def _episodes(stored: StoredCollection) -> Iterator[RecordedEpisode]:
+    for (place, attempt, trajectory), replies in stored.played():
         episode = RecordedEpisode(place, attempt, trajectory, replies)
         if len(replies) != episode.rounds:  # An oracle's turns are only in the messages.
             messages = (trajectory.messages[turn] for turn in episode.turns)
