@@ -114,7 +114,7 @@ def _hardware(device: Device, for_gpu: bool) -> Finding:
     name = f"{device.name}, {size(device.memory)} of main memory"
     if not for_gpu:
         return Finding("hardware", name)
-    detail = f"no GPU here ({name}); the run needs one (name it: --device '24GB')"
+    detail = f"no GPU here ({name}); the settings are for one (name it: --device '24GB')"
     return Finding("hardware", detail, "warning")
 
 
