@@ -11,6 +11,7 @@ from dataset_builders.collection.conversations import write_jsonl
 from dataset_builders.environments.references import code_digest, resolve
 from dataset_builders.recovery.episodes import collection_digest
 from dataset_builders.recovery.recover import count_failed, recover
+from dataset_builders.recovery.worlds import own_references
 from dataset_builders.sources.made import write_provenance
 from dataset_builders.sources.recovery_settings import RecoverSettings
 
@@ -31,8 +32,8 @@ class RecoverMaker:
         digests = {"collection": collection_digest(Path(recipe.collection).expanduser())}
         if recipe.good:
             digests["good"] = collection_digest(Path(recipe.good).expanduser())
-        if recipe.environment:
-            digests["environment"] = code_digest(resolve(recipe.environment))
+        for name, reference in own_references(recipe).items():
+            digests[f"environment {name}"] = code_digest(resolve(reference))
         return {"version": _VERSION, "settings": given, "sha256": digests}
 
     def make(self, recipe: RecoverSettings, context: MakeContext, folder: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from dataset_builders.collection.attempts import stored_collections
 from dataset_builders.environments import HELD_IN, EnvironmentSpec, load_environment
 from dataset_builders.environments.prompts import OWN
 from dataset_builders.environments.references import portable, resolve
@@ -43,6 +46,24 @@ def environment_of(collection: RecordedCollection, settings: RecoverSettings) ->
             "turns would answer another prompt"
         )
     return spec
+
+
+def own_references(settings: RecoverSettings) -> dict[str, str]:
+    """Return the references of a folder's own environments by name, whose code may change.
+
+    Those that are not known are left out: `environment_of` refuses them.
+
+    Raises:
+        SourceNotFoundError, DataError: See `stored_collections`.
+    """
+    found: dict[str, str] = {}
+    for stored in stored_collections(Path(settings.collection).expanduser()):
+        reference = settings.environment or str(stored.settings.get("reference", ""))
+        target = reference.rpartition(":")[0]
+        known = settings.environment is not None or not target.endswith(".py")
+        if stored.environment not in HELD_IN and target and known:
+            found[stored.environment] = reference
+    return found
 
 
 def _reference(collection: RecordedCollection, settings: RecoverSettings) -> str:

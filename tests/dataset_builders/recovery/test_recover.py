@@ -15,6 +15,7 @@ from dataset_builders.collection.folder import state_path
 from dataset_builders.environments import load_environment
 from dataset_builders.errors import ConfigError, DataError, SourceNotFoundError
 from dataset_builders.recovery.recover import RecoveryResult, recover
+from dataset_builders.recovery.worlds import own_references
 from dataset_builders.rollouts.play import play
 from dataset_builders.rollouts.policy import OraclePolicy
 from dataset_builders.sources.recovery_settings import RecoverSettings
@@ -162,6 +163,21 @@ def test_tool_calls_of_an_own_environment(tmp_path: Path) -> None:
         assert json.loads(row.tools)
         results = {m.tool_call_id for m in row.messages if m.role == "tool"}
         assert len(results) == len(calls)  # No call of the continuation repeats an id.
+
+
+def test_environments_whose_code_may_change_are_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their code is part of what splices are made of; a file has to be named."""
+    (tmp_path / "desk_of_a_team.py").write_bytes(Path(DESK).read_bytes())
+    monkeypatch.syspath_prepend(tmp_path)
+    for number, reference in enumerate((f"{DESK}:SupportDesk", "desk_of_a_team:SupportDesk")):
+        folder, spec = tmp_path / str(number), load_environment(reference)
+        collect(folder, spec, list(spec.task_ids("train")[:1]), failing_desk)
+        named = own_references(settings(folder, environment=reference))
+        assert named == {"support_desk": reference}
+    assert own_references(settings(tmp_path / "0")) == {}
+    assert own_references(settings(tmp_path / "1")) == named
 
 
 def test_what_cannot_be_replayed_is_refused(tmp_path: Path) -> None:
