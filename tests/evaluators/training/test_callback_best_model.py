@@ -43,9 +43,11 @@ def test_the_budget_knows_of_the_runs_that_choose_the_checkpoint(
     """Else each of them takes half of the time that is left, and later steps have no tasks."""
     seen, measure = [], ScheduledRun.measure
 
-    def spy(moment: ScheduledRun, evaluator: Any, limit: Any, budget: Any, plan: Any) -> Any:
+    def spy(
+        moment: ScheduledRun, evaluator: Any, limit: Any, budget: Any, plan: Any, *rest: Any
+    ) -> Any:
         seen.append(plan["a"][1])
-        return measure(moment, evaluator, limit, budget, plan)
+        return measure(moment, evaluator, limit, budget, plan, *rest)
 
     monkeypatch.setattr(ScheduledRun, "measure", spy)
     policy = EvaluationPolicy(max_time_share=0.5)
