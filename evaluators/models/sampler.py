@@ -10,6 +10,9 @@ import numpy as np
 
 from evaluators.models.interface import Decoding
 
+_LIKELIEST = 1024
+"""Tokens that are sorted first: sorting a vocabulary of 49,152 takes longer than a small model."""
+
 
 class TokenChooser:
     """Selects a token for each row.
@@ -40,18 +43,65 @@ class TokenChooser:
             greedy: list[int] = logits.argmax(dim=-1).tolist()
             return greedy
         probabilities = torch.softmax(logits.double() / self._decoding.temperature, dim=-1)
-        ordered, tokens = probabilities.sort(dim=-1, descending=True, stable=True)
-        mass = ordered.cumsum(dim=-1)
-        # The likeliest tokens that together reach top_p; always at least one.
-        kept = mass - ordered < self._decoding.top_p
-        kept[:, 0] = True
+        drawn = torch.tensor(
+            [self._draws[row].random() for row in rows],
+            dtype=torch.float64,
+            device=probabilities.device,
+        )
+        top_p = self._decoding.top_p
+        chosen = _among_likeliest(probabilities, drawn, top_p)
+        missing = (chosen < 0).nonzero()[:, 0]
+        if len(missing):
+            chosen[missing] = _among_all(probabilities[missing], drawn[missing], top_p)
+        found: list[int] = chosen.tolist()
+        return found
+
+
+def _among_likeliest(probabilities: Any, drawn: Any, top_p: float) -> Any:
+    """Return what `_among_all` does, (B,), or -1 where the likeliest tokens do not decide it.
+
+    Args:
+        probabilities: (B, V), float64.
+        drawn: (B,), in [0, 1).
+        top_p: Nucleus sampling threshold.
+    """
+    import torch
+
+    if probabilities.shape[1] <= _LIKELIEST:
+        return torch.full_like(drawn, -1, dtype=torch.long)
+    tokens = probabilities.topk(_LIKELIEST, dim=-1, sorted=False).indices.sort(dim=-1).values
+    ordered, places = probabilities.gather(1, tokens).sort(dim=-1, descending=True, stable=True)
+    mass = ordered.cumsum(dim=-1)
+    kept = mass - ordered < top_p
+    kept[:, 0] = True
+    if top_p < 1:
         total = mass.masked_fill(~kept, 0.0).amax(dim=-1)
-        drawn = [self._draws[row].random() for row in rows]
-        goal = torch.tensor(drawn, dtype=mass.dtype, device=mass.device) * total
-        place = torch.searchsorted(mass, goal[:, None], right=True)[:, 0]
+        ends = ~kept[:, -1]  # The nucleus lies within them.
+    else:
+        total, ends = probabilities.sum(dim=-1), torch.ones_like(drawn, dtype=torch.bool)
+    place = torch.searchsorted(mass, (drawn * total)[:, None], right=True)[:, 0]
+    if top_p < 1:
         place = place.clamp(max=kept.sum(dim=-1) - 1)
-        chosen: list[int] = tokens.gather(1, place[:, None])[:, 0].tolist()
-        return chosen
+    # Which of the tokens with the last probability are among them is not known.
+    sure = (ordered > ordered[:, -1:]).sum(dim=-1)
+    known = ends & (place < sure)
+    chosen = tokens.gather(1, places.gather(1, place.clamp(max=_LIKELIEST - 1)[:, None]))[:, 0]
+    return torch.where(known, chosen, -1)
+
+
+def _among_all(probabilities: Any, drawn: Any, top_p: float) -> Any:
+    """Return the token at which the sorted probabilities reach a share of the nucleus, (B,)."""
+    import torch
+
+    ordered, tokens = probabilities.sort(dim=-1, descending=True, stable=True)
+    mass = ordered.cumsum(dim=-1)
+    # The likeliest tokens that together reach top_p; always at least one.
+    kept = mass - ordered < top_p
+    kept[:, 0] = True
+    total = mass.masked_fill(~kept, 0.0).amax(dim=-1)
+    place = torch.searchsorted(mass, (drawn * total)[:, None], right=True)[:, 0]
+    place = place.clamp(max=kept.sum(dim=-1) - 1)
+    return tokens.gather(1, place[:, None])[:, 0]
 
 
 def _generator(seed: int, prompt: Sequence[int]) -> np.random.Generator:
