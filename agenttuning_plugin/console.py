@@ -22,6 +22,13 @@ def plain(text: str) -> str:
     return text.replace("[", r"\[")
 
 
+def duration(seconds: float) -> str:
+    """Return a duration, such as "40 s", "3 min" or "2.5 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 @contextmanager
 def writing(place: Path | None) -> Iterator[None]:
     """Convert write failures, such as a full disk, to a one-line error.

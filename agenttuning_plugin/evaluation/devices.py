@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from contextlib import suppress
+
 from dataset_builders.errors import ConfigError
 
 
@@ -25,3 +28,13 @@ def usable_device(name: str | None) -> str:
             f"`device`: found {device!r}, which torch cannot use here: {reason}"
         ) from error
     return device
+
+
+def free_memory() -> None:
+    """Free the memory of models that are no longer used, also that which torch keeps on a GPU."""
+    gc.collect()
+    with suppress(ImportError):
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agenttuning_plugin.config.findings import Finding
+from agenttuning_plugin.console import duration
 from agenttuning_plugin.estimates.devices import GB, PEAKS, Device, find_device, named_gpu
 from agenttuning_plugin.estimates.known_models import model_config_of
 from agenttuning_plugin.estimates.memory import MemoryEstimate, estimate_memory
@@ -102,7 +103,7 @@ def check_hardware(
         time = estimate_time(config, shape, steps, device) if steps else None
         if time is not None:
             facts["seconds"] = list(time.seconds)
-            low, high = (_duration(each) for each in time.seconds)
+            low, high = (duration(each) for each in time.seconds)
             detail = f"{low} to {high} for {steps:,} steps (estimate), without evaluation"
             yield Finding("time", detail)
 
@@ -190,9 +191,3 @@ def size(number: float) -> str:
     if number < 0.95 * GB:
         return f"{number / 2**20:.0f} MB"
     return f"{number / GB:.1f} GB" if number < 99.5 * GB else f"{number / GB:,.0f} GB"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -7,6 +7,7 @@ from typing import Any
 
 from agenttuning_plugin.config.findings import Finding, guarded
 from agenttuning_plugin.config.recipe import AgentTuningSection
+from agenttuning_plugin.console import duration
 from agenttuning_plugin.preflight.report import Report
 from agenttuning_plugin.preflight.sample import is_here
 from agenttuning_plugin.training_data.made_sources import (
@@ -56,13 +57,9 @@ def _line(source: PlannedSource) -> str:
     plan = source.plan
     if source.made:
         return f"{source.kind}: already made, no request is sent: {plan.detail}"
-    time = "" if plan.seconds is None else f", {_duration(plan.seconds)} at most (estimate)"
+    time = "" if plan.seconds is None else f", {duration(plan.seconds)} at most (estimate)"
     rows = "; the rows below are those of a stand-in"
     return f"{source.kind}: made when training starts: {plan.detail}{time}{rows}"
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 def _facts(source: PlannedSource) -> dict[str, Any]:

@@ -127,10 +127,12 @@ def json_object(file: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        DataError: The file holds none.
+        DataError: The file holds none, or cannot be read.
     """
     try:
         content = json.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error}") from error
     except ValueError as error:
         raise DataError(f"{file}: not JSON: {error}") from error
     if not isinstance(content, dict):

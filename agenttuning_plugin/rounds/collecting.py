@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -178,16 +177,6 @@ def _player(collection: Collection, play: RolloutConfig) -> Iterator[RolloutConf
         return
     with _served(collection) as endpoint:
         yield replace(play, endpoint=endpoint)
-
-
-def free_memory() -> None:
-    """Free the memory of models that are no longer used: training, in another process, needs it."""
-    gc.collect()
-    with suppress(ImportError):
-        import torch
-
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
 
 
 @contextmanager

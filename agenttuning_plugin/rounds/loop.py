@@ -12,7 +12,8 @@ from typing import Any
 from agenttuning_plugin.config.evaluation import AgentTaskConfig
 from agenttuning_plugin.config.section import AgentTuningConfig
 from agenttuning_plugin.console import writing
-from agenttuning_plugin.rounds.collecting import Collection, collect_round, free_memory
+from agenttuning_plugin.evaluation.devices import free_memory
+from agenttuning_plugin.rounds.collecting import Collection, collect_round
 from agenttuning_plugin.rounds.deciding import decide, figures_of, floors_of
 from agenttuning_plugin.rounds.measuring import (
     base_evaluations,

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from agenttuning_plugin.console import duration
 from agenttuning_plugin.sweeps.checkpoints import last_checkpoint
 from agenttuning_plugin.sweeps.plan import Arm
 from agenttuning_plugin.sweeps.state import LOG_FILE
@@ -45,7 +46,7 @@ class Progress:
         """Report that an arm has finished, and the estimated end of the sweep."""
         self._done += 1
         self._seconds.append(seconds)
-        self._say(f"{arm.name}: finished in {spell(seconds)}; {self._state()}")
+        self._say(f"{arm.name}: finished in {duration(seconds)}; {self._state()}")
 
     def failed(self, arm: Arm, status: int) -> None:
         """Report that an arm has failed."""
@@ -68,7 +69,7 @@ class Progress:
             return state
         seconds = sum(self._seconds) / len(self._seconds) * -(-left // self._jobs)
         end = time.strftime("%H:%M", time.localtime(time.time() + seconds))
-        return f"{state}, about {spell(seconds)} left (until {end})"
+        return f"{state}, about {duration(seconds)} left (until {end})"
 
 
 def cause_of(log: Path) -> str:
@@ -82,10 +83,3 @@ def cause_of(log: Path) -> str:
     # Of the last session only: the log has all of them.
     found = _ERROR.findall(text.rpartition("\n$ ")[2])
     return found[-1].strip()[:300] if found else ""
-
-
-def spell(seconds: float) -> str:
-    """Return a duration, such as "3 min" or "2.5 h"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

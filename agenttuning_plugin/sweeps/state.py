@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
+from agenttuning_plugin.reports.model_record import json_object
 from agenttuning_plugin.sweeps.plan import Arm
 from dataset_builders.errors import ConfigError
 from dataset_builders.storage import replace_text
@@ -217,18 +218,10 @@ def read_sweep(out: Path) -> dict[str, Any]:
     """Return the content of `sweep.json`; nothing where there is none.
 
     Raises:
-        ConfigError: It is damaged.
+        DataError: It is damaged.
     """
     path = out / SWEEP_FILE
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
-    if not isinstance(found, dict):
-        raise ConfigError(f"{path}: found {type(found).__name__}, expected a mapping")
-    return found
+    return json_object(path) if path.is_file() else {}
 
 
 def _content(recipe: Mapping[str, Any]) -> dict[str, Any]:

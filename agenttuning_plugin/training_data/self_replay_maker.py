@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agenttuning_plugin.evaluation.devices import free_memory
 from agenttuning_plugin.evaluation.model_identity import model_identity
 from agenttuning_plugin.training_data.made_sources import MakeContext, MakePlan
-from dataset_builders.conversation import Message
 from dataset_builders.errors import ConfigError
 from dataset_builders.self_replay.run import (
     LocalAnswers,
@@ -27,6 +26,7 @@ from dataset_builders.sources.made import ReplayEndpoint, SelfReplay
 
 if TYPE_CHECKING:
     from dataset_builders.instructions.run_io import Writer
+    from dataset_builders.rollouts.model_policies import AnswerTurns
     from evaluators.evaluator import EvalTarget
 
 BASE = "base"
@@ -160,30 +160,16 @@ def _loaded(settings: SelfReplay, context: MakeContext) -> Iterator[EvalTarget]:
             yield subject
     finally:
         del subject
-        _free_memory()
+        free_memory()
 
 
-def _answer(subject: EvalTarget, settings: SelfReplay) -> Any:
+def _answer(subject: EvalTarget, settings: SelfReplay) -> AnswerTurns:
     from evaluators.models.interface import Decoding
+    from evaluators.tasks.agent_task import answer_turns
 
-    model = subject.language_model()
-
-    def answer(
-        dialogues: Sequence[Sequence[Message]], max_tokens: int, tools: Sequence[str]
-    ) -> Sequence[str | None]:
-        decoding = Decoding(max_tokens, settings.temperature, settings.top_p, seed=settings.seed)
-        return model.chat(dialogues, decoding)
-
-    return answer
+    how = Decoding(0, settings.temperature, settings.top_p, seed=settings.seed)
+    return answer_turns(subject.language_model(), decoding=how)
 
 
 def _digest(identity: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _free_memory() -> None:
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 from dataset_builders.endpoints.reply import CONTEXT_FULL, Reply, reply_of
 from dataset_builders.endpoints.requests import Sampling, request_key
@@ -97,8 +98,6 @@ class RecordedBatches(Policy):
 
 
 def _free(reply: Reply) -> Reply:
-    from dataclasses import replace
-
     return replace(reply, cost=0.0)
 
 

@@ -32,11 +32,7 @@ def reference_forward(model: Any, path: str | None = None) -> Iterator[Forward]:
             )
         yield _without_adapter(model)
         return
-    reference = _load(path, model)
-    try:
-        yield reference
-    finally:
-        del reference
+    yield _load(path, model)
 
 
 def _without_adapter(model: Any) -> Forward:

@@ -72,8 +72,7 @@ def _among_likeliest(probabilities: Any, drawn: Any, top_p: float) -> Any:
     tokens = probabilities.topk(_LIKELIEST, dim=-1, sorted=False).indices.sort(dim=-1).values
     ordered, places = probabilities.gather(1, tokens).sort(dim=-1, descending=True, stable=True)
     mass = ordered.cumsum(dim=-1)
-    kept = mass - ordered < top_p
-    kept[:, 0] = True
+    kept = _nucleus(ordered, mass, top_p)
     if top_p < 1:
         total = mass.masked_fill(~kept, 0.0).amax(dim=-1)
         ends = ~kept[:, -1]  # The nucleus lies within them.
@@ -95,13 +94,18 @@ def _among_all(probabilities: Any, drawn: Any, top_p: float) -> Any:
 
     ordered, tokens = probabilities.sort(dim=-1, descending=True, stable=True)
     mass = ordered.cumsum(dim=-1)
-    # The likeliest tokens that together reach top_p; always at least one.
-    kept = mass - ordered < top_p
-    kept[:, 0] = True
+    kept = _nucleus(ordered, mass, top_p)
     total = mass.masked_fill(~kept, 0.0).amax(dim=-1)
     place = torch.searchsorted(mass, (drawn * total)[:, None], right=True)[:, 0]
     place = place.clamp(max=kept.sum(dim=-1) - 1)
     return tokens.gather(1, place[:, None])[:, 0]
+
+
+def _nucleus(ordered: Any, mass: Any, top_p: float) -> Any:
+    """Mark the likeliest tokens that together reach top_p; always at least one."""
+    kept = mass - ordered < top_p
+    kept[:, 0] = True
+    return kept
 
 
 def _generator(seed: int, prompt: Sequence[int]) -> np.random.Generator:

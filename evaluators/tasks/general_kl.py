@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any
 from dataset_builders.encoding.tokens import IGNORE_INDEX
 from dataset_builders.errors import ConfigError
 from evaluators.evaluator import EvalTarget, Record
-from evaluators.models.reference_model import Forward, reference_forward
+from evaluators.models.reference_model import reference_forward
 from evaluators.tasks.general_loss import GeneralLossEvaluator
 from evaluators.tasks.held_out_rows import ConversationRows, Pair
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-    from evaluators.models.token_model import TokenModel
 
 
 class GeneralKLEvaluator(GeneralLossEvaluator):
@@ -46,7 +44,6 @@ class GeneralKLEvaluator(GeneralLossEvaluator):
     ) -> None:
         super().__init__(rows, name)
         self._reference = reference
-        self._forward: Forward | None = None
 
     def about(self) -> dict[str, str]:
         """Return number and digest of the conversations, and the reference."""
@@ -65,12 +62,9 @@ class GeneralKLEvaluator(GeneralLossEvaluator):
                 f"{self.name}: found a model sharded over processes, expected whole weights: the "
                 "reference would have to be gathered beside it; use general_loss"
             )
-        with reference_forward(subject.model, self._reference) as self._forward:
-            super().measure(subject, items, finished)
-        self._forward = None
+        super().measure(subject, items, finished)
 
-    def _sums(self, tokens: TokenModel, rows: Sequence[Pair]) -> Iterator[float]:
-        if self._forward is None:
-            raise ConfigError(f"{self.name}: measured without a reference")
+    def _sums(self, subject: EvalTarget, rows: Sequence[Pair]) -> Iterator[float]:
         trained = [[label != IGNORE_INDEX for label in labels[1:]] for _, labels in rows]
-        yield from tokens.divergence([ids for ids, _ in rows], trained, self._forward)
+        with reference_forward(subject.model, self._reference) as forward:
+            yield from subject.tokens().divergence([ids for ids, _ in rows], trained, forward)

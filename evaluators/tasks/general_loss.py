@@ -11,12 +11,10 @@ from dataset_builders.encoding.tokens import IGNORE_INDEX
 from dataset_builders.errors import ConfigError
 from evaluators.evaluator import EvalTarget, Evaluator, Record, Suite
 from evaluators.models.model_info import num_positions
-from evaluators.tasks.held_out_rows import ConversationRows, EncodedRows, Pair
+from evaluators.tasks.held_out_rows import ConversationRows, EncodedRows, HeldOutRows, Pair
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-    from evaluators.models.token_model import TokenModel
 
 
 class GeneralLossEvaluator(Evaluator):
@@ -43,7 +41,7 @@ class GeneralLossEvaluator(Evaluator):
         rows: Dataset | Sequence[Mapping[str, Any]] | ConversationRows,
         name: str = "general",
     ) -> None:
-        self._rows = rows if isinstance(rows, ConversationRows) else EncodedRows(rows)
+        self._rows: HeldOutRows = rows if isinstance(rows, ConversationRows) else EncodedRows(rows)
         if not self._rows.items():
             raise ConfigError(f"{name}: there is no held-out conversation to measure the loss on")
         self.name = name
@@ -62,7 +60,7 @@ class GeneralLossEvaluator(Evaluator):
         """Measure the loss; see `Evaluator.measure`."""
         fitting = self._fitting(subject, items, finished)
         rows = [pair for pairs in fitting.values() for pair in pairs]
-        sums = iter(self._sums(subject.tokens(), rows))
+        sums = self._sums(subject, rows)
         for item, pairs in fitting.items():
             count = sum(int(_trained(labels).sum()) for _, labels in pairs)
             total = sum(next(sums) for _ in pairs)
@@ -72,9 +70,9 @@ class GeneralLossEvaluator(Evaluator):
             scores = {self.primary: total / count}
             finished({"item": item, "scores": scores, "weight": count, "error": ""})
 
-    def _sums(self, tokens: TokenModel, rows: Sequence[Pair]) -> Iterator[float]:
+    def _sums(self, subject: EvalTarget, rows: Sequence[Pair]) -> Iterator[float]:
         """Yield the sum of the figure over the trained tokens of each row, in nats."""
-        scores = tokens.score([ids for ids, _ in rows])
+        scores = subject.tokens().score([ids for ids, _ in rows])
         for (_, labels), score in zip(rows, scores, strict=True):
             yield -float(score.logprobs[_trained(labels)].sum(dtype=np.float64))
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agenttuning_plugin.reports.model_record import MODEL_RECORD, read_model_record
+from agenttuning_plugin.reports.model_record import MODEL_RECORD, json_object, read_model_record
 from agenttuning_plugin.reports.runs.cost import Cost, read_cost
 from agenttuning_plugin.reports.runs.settings import read_settings
 from dataset_builders.errors import ConfigError, DataError, SourceNotFoundError
@@ -105,7 +104,7 @@ def read_runs(places: Sequence[Path]) -> Runs:
 
 
 def _add_sweep(found: Runs, place: Path, prefix: str) -> None:
-    sweep = _read_json(place / SWEEP_FILE)
+    sweep = json_object(place / SWEEP_FILE)
     arms = sweep.get("arms")
     if not isinstance(arms, list) or not all(isinstance(a, dict) and "name" in a for a in arms):
         raise DataError(f"{place / SWEEP_FILE}: arms: expected a list of arms with names")
@@ -175,13 +174,3 @@ def _reached(folder: Path) -> str:
 
 def _last(rows: Iterator[Row] | Sequence[Row]) -> dict[str, Row]:
     return {row["evaluator"]: row for row in rows}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: found {type(content).__name__}, expected an object")
-    return content

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,20 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-
-def write_chats(path: Path, answer: str, number: int) -> str:
-    """Conversations of one question each; returns the file's path."""
-    rows = [
-        {
-            "messages": [
-                {"role": "user", "content": f"what is {i}?"},
-                {"role": "assistant", "content": f"{answer} {i} " * (1 + i % 4)},
-            ]
-        }
-        for i in range(number)
-    ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    return str(path)
+from tests.support.source_files import write_chats
 
 
 @pytest.fixture

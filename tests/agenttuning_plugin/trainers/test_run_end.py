@@ -15,22 +15,9 @@ from rich.console import Console
 
 from agenttuning_plugin.cli import main as cli
 from agenttuning_plugin.reports.run_end import SUMMARY, next_commands, print_run_end
+from tests.support.source_files import write_chats
 
 pytestmark = pytest.mark.usefixtures("axolotl_process")
-
-
-def write(path: Path, answer: str, number: int) -> str:
-    rows = [
-        {
-            "messages": [
-                {"role": "user", "content": f"what is {i}?"},
-                {"role": "assistant", "content": f"{answer} {i} " * (1 + i % 4)},
-            ]
-        }
-        for i in range(number)
-    ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    return str(path)
 
 
 @pytest.fixture
@@ -41,8 +28,8 @@ def make_recipe(tmp_path: Path, tiny_model_dir: Path) -> Callable[..., Path]:
             "plugins": ["agenttuning_plugin.AgentTuningPlugin"],
             "agenttuning": {
                 "eta": 0.25,
-                "agent": write(tmp_path / "agent.jsonl", "Action:", 9),
-                "general": write(tmp_path / "chat.jsonl", "It is", 24),
+                "agent": write_chats(tmp_path / "agent.jsonl", "Action:", 9),
+                "general": write_chats(tmp_path / "chat.jsonl", "It is", 24),
                 "holdout": 4,
                 "evaluators": [{"type": "general_loss"}],
             },
