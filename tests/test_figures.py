@@ -309,6 +309,21 @@ def source_loss() -> Claims:
     yield page, f"single pairs range from {low:.2f} to {high:.2f}"
 
 
+def study_eta_greedy() -> Claims:
+    said = []
+    for name in ("greedy replay", "sharegpt"):
+        arm = load("study_eta_greedy.json")["arms"][name]
+        before, after = (arm["general loss"][f"step {step}"]["value"] for step in (0, 48))
+        kl = arm["general_kl kl"]["step 48"]["value"]
+        said.append((f"KL {kl:.2f}", f"chat loss {after - before:+.2f}"))
+    (greedy, greedy_loss), (chat, chat_loss) = said
+    yield (
+        "docs/studies/eta.md",
+        f"({greedy}, {greedy_loss}) than ShareGPT did ({chat}, {chat_loss};",
+    )
+    yield "docs/studies/eta.md", "benchmarks/results/study_eta_greedy.json"
+
+
 SOURCES: dict[str, Callable[[], Claims]] = {
     "support_desk.json": support_desk,
     "demo_seeds.json": demo_seeds,
@@ -329,6 +344,7 @@ SOURCES: dict[str, Callable[[], Claims]] = {
     "serving.json": serving,
     "invariants.json": invariants,
     "source_loss.json": source_loss,
+    "study_eta_greedy.json": study_eta_greedy,
 }
 
 

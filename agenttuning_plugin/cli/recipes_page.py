@@ -125,8 +125,8 @@ def _study(header: str) -> list[str]:
     page = re.search(r"Expected: the tables of (docs/\S+\.md)", header)
     return [
         f"{minutes[1] if minutes else '?'} min a run on one CPU core, `agenttuning sweep`",
-        "measured",
-        f"[tables](../{page[1]})" if page else "not known",
+        "in progress",
+        f"[study](../{page[1]})" if page else "not known",
     ]
 
 
