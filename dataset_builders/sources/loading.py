@@ -5,39 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 from dataset_builders.cleaning.provenance import attributed
-from dataset_builders.cleaning.steps import Cleaner, Cleaning
+from dataset_builders.cleaning.steps import Cleaning
 from dataset_builders.conversation import Conversation
 from dataset_builders.errors import ConfigError, DataError
-from dataset_builders.formats import (
-    adp,
-    agentinstruct,
-    atif,
-    completions,
-    harbor,
-    messages,
-    openai_log,
-    sharegpt,
-    verifiers,
-)
 from dataset_builders.formats.calls_as_text import stream_calls_as_text
-from dataset_builders.formats.rewards import with_min_reward
 from dataset_builders.readers.building import (
     BuildResult,
-    Converted,
     LoadResult,
     Progress,
-    RecordReader,
     build_from_files,
     collect,
 )
 from dataset_builders.readers.files import Located, content_fingerprint
 from dataset_builders.readers.report import SourceReport
+from dataset_builders.sources.collected_rewards import CollectedRewards
+from dataset_builders.sources.converters import CONVERTERS, READERS, converter_of
 from dataset_builders.sources.detection import detect_format
 from dataset_builders.sources.format_options import chat_steps, format_options
 from dataset_builders.sources.locating import default_data_files as default_data_files
@@ -56,27 +44,6 @@ from dataset_builders.variation.vary import stream_variants
 
 SCHEMA_VERSION = 3
 """Increased when a builder's conversations for the same files change."""
-
-CONVERTERS: dict[str, Callable[..., Converted]] = {
-    "agentinstruct": agentinstruct.convert,
-    "sharegpt": sharegpt.convert,
-    "messages": messages.convert,
-    "prompt_completion": completions.convert_pair,
-    "alpaca": completions.convert_alpaca,
-    "adp": adp.convert,
-    "atif": atif.convert,
-    "verifiers": verifiers.convert,
-    "harbor": harbor.convert,
-    "openai_log": openai_log.convert,
-}
-"""What makes a conversation of a record, by format."""
-
-# Formats of which one record, or one folder, holds several conversations, or two records one.
-_READERS: dict[str, RecordReader] = {
-    "verifiers": verifiers.read,
-    "harbor": harbor.read,
-    "openai_log": openai_log.read,
-}
 
 # As fingerprints name the formats since their first version.
 _FINGERPRINT_NAMES = {
@@ -119,6 +86,15 @@ class ResolvedSource:
         return read_provenance(self.spec.path)
 
     @cached_property
+    def rewards(self) -> CollectedRewards:
+        """Rewards of the rows of a collection, none of other sources.
+
+        Raises:
+            DataError: They cannot be read.
+        """
+        return CollectedRewards(self.spec.path)
+
+    @cached_property
     def chats(self) -> tuple[ResolvedSource, ...]:
         """Sources of the chats that `vary` shows with tools.
 
@@ -158,6 +134,8 @@ class ResolvedSource:
             parts["row_steps"] = steps
         if spec.min_reward is not None:
             parts["min_reward"] = spec.min_reward
+        if self.rewards:
+            parts["rewards"] = self.rewards.digest
         if self.made is not None:
             parts["made"] = self.made
         if spec.vary is not None:
@@ -184,25 +162,18 @@ def stream_source(
 
     Raises:
         ConfigError: The format or a split is unknown, or the options do not fit.
+        DataError: The rewards of a collection cannot be read.
         SourceNotFoundError: There is no such source.
     """
     resolved = ResolvedSource.of(source)
     spec = resolved.spec
-    options = format_options(spec)
-    if spec.format == "sharegpt":
-        options["cleaner"] = Cleaner(chat_steps(spec))
-    if spec.format in ("atif", "harbor"):
-        options["model"] = atif.trajectory_model()
-    convert: Callable[..., Converted] = partial(CONVERTERS[str(spec.format)], **options)
-    if spec.min_reward is not None:
-        convert = partial(with_min_reward, convert=convert, minimum=spec.min_reward)
     result = build_from_files(
         resolved.files,
-        convert,
+        converter_of(spec, resolved.rewards),
         label=spec.label,
         limit=spec.limit,
         on_progress=on_progress,
-        read=_READERS.get(str(spec.format)),
+        read=READERS.get(str(spec.format)),
     )
     named = attributed(result.conversations, spec.model, result.report)
     if spec.vary is not None:

@@ -18,7 +18,8 @@ from dataset_builders.cleaning.steps import Cleaning
 from dataset_builders.conversation import to_row
 from dataset_builders.errors import DataError
 from dataset_builders.readers.report import SourceReport
-from dataset_builders.sources.loading import CONVERTERS, Format, SourceSpec, stream_source
+from dataset_builders.sources.converters import CONVERTERS
+from dataset_builders.sources.loading import Format, SourceSpec, stream_source
 
 # Lone surrogates and control characters included: JSON can spell them.
 TEXTS = ["", " ", "a", "user", "assistant", "tool", "human", "gpt", "false", "{", "\ud800", "\0"]
