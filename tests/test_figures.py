@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from benchmarks.invariants import table
+from benchmarks.study_tables import sections
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks/results"
@@ -324,6 +325,11 @@ def study_eta_greedy() -> Claims:
     yield "docs/studies/eta.md", "benchmarks/results/study_eta_greedy.json"
 
 
+def study_items() -> Claims:
+    for lines in sections().values():
+        yield from (("docs/studies/eta-tables.md", line) for line in lines)
+
+
 SOURCES: dict[str, Callable[[], Claims]] = {
     "support_desk.json": support_desk,
     "demo_seeds.json": demo_seeds,
@@ -345,6 +351,7 @@ SOURCES: dict[str, Callable[[], Claims]] = {
     "invariants.json": invariants,
     "source_loss.json": source_loss,
     "study_eta_greedy.json": study_eta_greedy,
+    "study_eta_items.json": study_items,
 }
 
 

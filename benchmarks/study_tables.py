@@ -1,0 +1,179 @@
+"""Tables of docs/studies/eta-tables.md, made from the committed scores of every item.
+
+    python -m benchmarks.study_tables            # writes them into the page
+    python -m benchmarks.study_tables --print    # prints every comparison
+
+Comparisons are those of the study's design. They are paired by seed and item over the seeds that
+both arms have; intervals and p values are those of `evaluators.stats.replicated`, and Holm's
+adjustment is over the rows of one table.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from benchmarks.study_comparisons import ARMS, TABLES, Comparison, Metric, Table
+from evaluators.stats.replicated import Replicated, holm, replicated_change, replicated_mean
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks/results"
+PAGE = ROOT / "docs/studies/eta-tables.md"
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A comparison with its result; none where an arm has no run yet."""
+
+    what: Comparison
+    change: Replicated | None
+    p_holm: float = math.nan
+
+
+class Scores:
+    """Scores of a result file of `study_items`.
+
+    Args:
+        result: Its content.
+    """
+
+    def __init__(self, result: Mapping[str, Any]) -> None:
+        self._weights = result["weights"]
+        self._base = result["base"]
+        self._runs: dict[str, dict[int, Mapping[str, Any]]] = {}
+        for run in result["runs"]:
+            self._runs.setdefault(run["arm"], {})[run["seed"]] = run
+
+    def seeds(self, arm: str) -> list[int]:
+        """Return the seeds of an arm, none of one without results."""
+        return sorted(self._runs.get(arm, {}))
+
+    def cost(self, arm: str, name: str) -> float:
+        """Return the mean over seeds of a cost such as "seconds", or of a unit of eta."""
+        costs = [run["cost"] for run in self._runs[arm].values()]
+        return math.fsum(cost["eta"].get(name, cost.get(name)) for cost in costs) / len(costs)
+
+    def records(self, arm: str, seed: int, metric: Metric) -> list[Record]:
+        """Return a run's scores as records of an evaluator."""
+        scores = self._base if arm == "base" else self._runs[arm][seed]["scores"]
+        weights = self._weights.get(metric.evaluator, {})
+        return [
+            {"item": item, "scores": {metric.figure: value}}
+            | ({"weight": weights[item]} if item in weights else {})
+            for item, value in scores[metric.evaluator][metric.figure].items()
+            if metric.covers(item)
+        ]
+
+    def mean(self, arm: str, metric: Metric) -> Replicated:
+        """Return an arm's figure over its seeds and the items."""
+        seeds = self.seeds(arm) or [0]
+        return replicated_mean([self.records(arm, s, metric) for s in seeds], metric.figure)
+
+    def change(self, compared: Comparison) -> Replicated | None:
+        """Return the paired difference of two arms over the seeds that both have."""
+        before, after, metric = compared.before, compared.after, compared.metric
+        seeds = self.seeds(after)
+        if before != "base":
+            seeds = [seed for seed in seeds if seed in self.seeds(before)]
+        if not seeds:
+            return None
+        old, new = ([self.records(arm, s, metric) for s in seeds] for arm in (before, after))
+        return replicated_change(old, new, metric.figure)
+
+
+@cache
+def scores_of(name: str) -> Scores:
+    """Return the scores of a result file."""
+    return Scores(json.loads((RESULTS / name).read_text("utf-8")))
+
+
+def compare(table: Table) -> list[Compared]:
+    """Return the table's comparisons; p values adjusted for their number."""
+    changes = [scores_of(table.source).change(each) for each in table.comparisons]
+    adjusted = holm([math.nan if c is None else c.p_value for c in changes])
+    rows = zip(table.comparisons, changes, adjusted, strict=True)
+    return [Compared(what, change, p) for what, change, p in rows]
+
+
+def p_text(p: float) -> str:
+    """Return a p value for a table."""
+    return "<.001" if p < 0.001 else f"{p:.3f}"
+
+
+def comparison_table(table: Table) -> list[str]:
+    """Return a table of differences as Markdown."""
+    lines = [
+        "| Compared | Figure | Seeds | Difference | p | p (Holm) |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in compare(table):
+        metric, change = row.what.metric, row.change
+        if change is None:
+            lines.append(f"| {row.what.label} | {metric.name} | 0 | not run | | |")
+            continue
+        difference = metric.difference(change.value, change.low, change.high)
+        lines.append(
+            f"| {row.what.label} | {metric.name} | {change.runs} | {difference} "
+            f"| {p_text(change.p_value)} | {p_text(row.p_holm)} |"
+        )
+    return lines
+
+
+def arm_table(source: str, arms: Sequence[tuple[str, str]], metrics: Sequence[Metric]) -> list[str]:
+    """Return the figures of arms as Markdown, a row each."""
+    scores = scores_of(source)
+    heads = ["Arm", "Seeds", "Share of trained tokens", *(metric.title for metric in metrics)]
+    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+    for arm, label in arms:
+        seeds = scores.seeds(arm)
+        if not seeds and arm != "base":
+            lines.append(f"| {label} | 0 | not run |{' |' * len(metrics)}")
+            continue
+        share = f"{scores.cost(arm, 'trained_tokens'):.2f}" if seeds else ""
+        means = (scores.mean(arm, metric) for metric in metrics)
+        cells = [m.text(f.value, f.low, f.high) for m, f in zip(metrics, means, strict=True)]
+        lines.append(f"| {label} | {len(seeds) or ''} | {share} | {' | '.join(cells)} |")
+    return lines
+
+
+def sections() -> dict[str, list[str]]:
+    """Return the lines of every table of the page, by name."""
+    found = {
+        name: arm_table(source, arms, metrics)
+        for name, (source, arms, metrics) in ARMS.items()
+        if (RESULTS / source).exists()
+    }
+    tables = (table for table in TABLES if (RESULTS / table.source).exists())
+    return found | {table.name: comparison_table(table) for table in tables}
+
+
+def filled(page: str) -> str:
+    """Return a page's text with every table between its marks."""
+    for name, lines in sections().items():
+        start, end = f"<!-- table: {name} -->\n", "<!-- end -->"
+        before, mark, rest = page.partition(start)
+        if not mark or end not in rest:
+            raise SystemExit(f"{PAGE.name}: found no marks of the table {name}")
+        page = before + mark + "\n" + "\n".join(lines) + "\n\n" + rest[rest.index(end) :]
+    return page
+
+
+def main() -> None:
+    """Write the tables into the page, or print them."""
+    if "--print" in sys.argv:
+        for name, lines in sections().items():
+            print(f"\n{name}\n" + "\n".join(lines))
+        return
+    PAGE.write_text(filled(PAGE.read_text("utf-8")), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
