@@ -121,20 +121,25 @@ def _resolve(name: str, found: Runs, differing: Sequence[str]) -> str:
 
 
 def _shown_values(runs: Sequence[Run], key: str) -> dict[str, str]:
-    """Return each run's value of a key as shown: distinct values look different."""
-    values = {
-        run.name: run.values[key] if key in run.values else lookup(run.settings, key)
-        for run in runs
-    }
-    short = {name: _shorten(value) for name, value in values.items()}
-    texts = {name: _canonical(value) for name, value in values.items()}
+    """Return each run's value of a key as shown: distinct values look different, equal ones alike.
+
+    A run outside of the key's sweep that has one of its values shows that value's name.
+    """
+    texts = {run.name: _canonical(lookup(run.settings, key)) for run in runs}
+    names = {texts[run.name]: run.values[key] for run in runs if key in run.values}
+    short, identity = {}, {}
+    for run in runs:
+        text = texts[run.name]
+        name = run.values.get(key, names.get(text))
+        short[run.name] = _shorten(lookup(run.settings, key)) if name is None else name
+        identity[run.name] = text if name is None else name
     clashes = {
         label
         for label in short.values()
-        if len({texts[name] for name in short if short[name] == label}) > 1
+        if len({identity[name] for name in short if short[name] == label}) > 1
     }
     return {
-        name: f"{label} #{hashlib.sha256(texts[name].encode()).hexdigest()[:4]}"
+        name: f"{label} #{hashlib.sha256(identity[name].encode()).hexdigest()[:4]}"
         if label in clashes
         else label
         for name, label in short.items()

@@ -68,7 +68,8 @@ class Axis:
 def plot(table: RunTable, figure: Figure) -> Markup:
     """Plot a figure against the first key: numbers on an axis, names side by side.
 
-    Further keys are lines of their own. The base, if it is known, is a dashed line.
+    Further keys are lines of their own. The base, if it is known, is a dashed line. Arms that are
+    no combination of the keys' values have no place on the axis and are counted beside it.
 
     Args:
         table: The runs.
@@ -77,7 +78,7 @@ def plot(table: RunTable, figure: Figure) -> Markup:
     Returns:
         An SVG element; its colours are those of plot.css.
     """
-    key, points, series = _points(table, figure)
+    key, points, series, others = _points(table, figure)
     numeric = key != ARM and all(_is_number(point.name) for point in points)
     names = list(dict.fromkeys(point.name for point in points))
     scale = 100.0 if figure.percent else 1.0
@@ -104,6 +105,8 @@ def plot(table: RunTable, figure: Figure) -> Markup:
     unit = ", %" if figure.percent else ""
     inside.append(text(f"{figure.evaluator} {figure.score}{unit}", 4, 14, "title"))
     label = "" if key == ARM else key.rpartition(".")[2].replace("_", " ")
+    if others:
+        label += f" (not plotted: {others} other {'arm' if others == 1 else 'arms'})"
     inside.append(text(label, (WIDTH + _LEFT - _RIGHT) / 2, height - 8, "label middle"))
     return Markup('<svg viewBox="0 0 {} {}" class="runs" role="img">{}</svg>').format(
         WIDTH, height, Markup("").join(inside)
@@ -141,13 +144,15 @@ def style() -> str:
     return resources.files(__package__).joinpath("plot.css").read_text("utf-8")
 
 
-def _points(table: RunTable, figure: Figure) -> tuple[str, list[Point], list[str]]:
-    """Return the key of the horizontal axis, the points and the names of the series."""
+def _points(table: RunTable, figure: Figure) -> tuple[str, list[Point], list[str], int]:
+    """Return the key of the axis, the points, the names of the series, and arms left out."""
     arms = {arm.label: arm for arm in table.arms}
-    cells = [cell for cell in figure.cells if cell.arm in arms]
+    drawn = [cell for cell in figure.cells if cell.arm in arms]
     keys = table.keys
-    if not keys or any(set(arms[cell.arm].values) != set(keys) for cell in cells):
-        return ARM, [Point(n, cell.arm, 0, cell) for n, cell in enumerate(cells)], []
+    cells = [cell for cell in drawn if set(arms[cell.arm].values) == set(keys)]
+    left_out = len(drawn) - len(cells)
+    if not keys or (left_out and len({arms[cell.arm].values[keys[0]] for cell in cells}) < 2):
+        return ARM, [Point(n, cell.arm, 0, cell) for n, cell in enumerate(drawn)], [], 0
     key, *others = keys
     named = {cell.arm: arms[cell.arm].values for cell in cells}
     series = {
@@ -162,7 +167,7 @@ def _points(table: RunTable, figure: Figure) -> tuple[str, list[Point], list[str
         name = named[cell.arm][key]
         x = float(name) if numeric else float(names.index(name))
         points.append(Point(x, name, order.index(series[cell.arm]) if others else 0, cell))
-    return key, points, order
+    return key, points, order, left_out
 
 
 def _series(

@@ -144,6 +144,29 @@ def test_the_page_and_the_plot_show_every_arm(sweep: Path, tmp_path: Path) -> No
     assert any(e.attrib.get("class") == "base" for e in drawing.iter())
 
 
+def test_a_named_arm_stays_off_the_axis_and_shows_the_names_of_values(
+    sweep: Path, tmp_path: Path
+) -> None:
+    plan = json.loads((sweep / "sweep.json").read_text("utf-8"))
+    plan["arms"].append({"name": "units_seed-1", "group": "units", "seed": 1, "values": {}})
+    section = {"eta": 0.5, "eta_unit": "token"}
+    write_run(sweep / "units_seed-1", [], results(0.5, 1), section=section)
+    (sweep / "units_seed-1/finished.json").write_text("{}", "utf-8")
+    (sweep / "sweep.json").write_text(json.dumps(plan), "utf-8")
+    plot = tmp_path / "plot.svg"
+    run("table", sweep, "--plot", plot, "--figure", "database")
+    drawing = ET.fromstring(plot.read_text("utf-8"))
+    places = [float(e.attrib["cx"]) for e in drawing.iter() if e.tag.endswith("circle")]
+    assert len(places) == 3
+    assert (places[1] - places[0]) / (places[2] - places[1]) == pytest.approx(0.8, abs=0.01)
+    assert "eta (not plotted: 1 other arm)" in plot.read_text("utf-8")
+    # By eta alone it is a run of eta 0.5, as those of the sweep.
+    pooled = table(sweep, "--by", ETA)
+    assert [arm["arm"] for arm in pooled["arms"]] == ["eta 0.1", "eta 0.5", "eta 1.0"]
+    assert pooled["arms"][1]["seeds"] == [1, 1, 2]
+    assert any("also differ in agenttuning.eta_unit" in each for each in pooled["remarks"])
+
+
 def test_runs_without_a_sweep_are_grouped_by_the_keys_that_differ(tmp_path: Path) -> None:
     for rate in (1e-3, 1e-4):
         for name in ("chat", "replay"):
