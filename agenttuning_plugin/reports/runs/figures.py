@@ -59,6 +59,12 @@ class Figure:
         """Name such as "database.success"."""
         return f"{self.evaluator}.{self.score}"
 
+    @property
+    def title(self) -> str:
+        """Heading such as "database success"; "general_kl", not "general_kl kl"."""
+        words = self.evaluator.split("_")
+        return self.evaluator if words[-1] == self.score else f"{self.evaluator} {self.score}"
+
 
 def figures_of(
     arms: Sequence[Arm], reference: Arm | None, wanted: Sequence[str] = (), *, every: bool = False

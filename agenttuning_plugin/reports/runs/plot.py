@@ -103,7 +103,7 @@ def plot(table: RunTable, figure: Figure) -> Markup:
         inside += _series(mine, number % _COLOURS, x, y, scale, shift, joined=numeric)
     inside += _legend(series)
     unit = ", %" if figure.percent else ""
-    inside.append(text(f"{figure.evaluator} {figure.score}{unit}", 4, 14, "title"))
+    inside.append(text(f"{figure.title}{unit}", 4, 14, "title"))
     label = "" if key == ARM else key.rpartition(".")[2].replace("_", " ")
     if others:
         label += f" (not plotted: {others} other {'arm' if others == 1 else 'arms'})"
@@ -230,7 +230,7 @@ def _described(table: RunTable, figure: Figure, key: str) -> Markup:
         for cell in figure.cells
         if cell.mean
     )
-    title = f"{figure.evaluator} {figure.score} by {re.sub('_', ' ', key.rpartition('.')[2])}"
+    title = f"{figure.title} by {re.sub('_', ' ', key.rpartition('.')[2])}"
     return Markup("<title>{}</title><desc>{}</desc>").format(title, values)
 
 

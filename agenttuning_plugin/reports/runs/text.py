@@ -158,7 +158,7 @@ def _figure_block(table: RunTable, figure: Figure) -> Block:
             ]
         )
     unit = ", %" if figure.percent else ""
-    title = f"{figure.evaluator} {figure.score}{unit}"
+    title = f"{figure.title}{unit}"
     title += f" ({figure.suite})" if figure.suite else ""
     return Block(title, header, rows, figure.remarks)
 

@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from agenttuning_plugin.cli.main import app
+from agenttuning_plugin.reports.runs.figures import Figure
 from dataset_builders.errors import AgentTuningError, ConfigError, SourceNotFoundError
 from evaluators.evaluator import EvalResult
 from evaluators.stats.paired import paired_change
@@ -142,6 +143,11 @@ def test_the_page_and_the_plot_show_every_arm(sweep: Path, tmp_path: Path) -> No
     # A numeric axis: 0.1 to 0.5 is four fifths of 0.5 to 1.
     assert (places[1] - places[0]) / (places[2] - places[1]) == pytest.approx(0.8, abs=0.01)
     assert any(e.attrib.get("class") == "base" for e in drawing.iter())
+
+
+def test_a_heading_does_not_repeat_the_evaluators_last_word() -> None:
+    assert Figure("general_kl", "kl", "general", percent=False).title == "general_kl"
+    assert Figure("database", "success", "held-in", percent=True).title == "database success"
 
 
 def test_a_named_arm_stays_off_the_axis_and_shows_the_names_of_values(
