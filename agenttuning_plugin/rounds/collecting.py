@@ -138,11 +138,14 @@ def collect_round(collection: Collection, say: Callable[[str], None]) -> Facts:
 
 
 def _reporter(say: Callable[[str], None]) -> Watch:
-    def watch(tally: CollectionProgress, _: CollectionEngine) -> None:
+    def watch(tally: CollectionProgress, engine: CollectionEngine) -> None:
         loop = asyncio.get_running_loop()
 
         def line() -> None:
-            say(f"{tally.done} of {tally.total} tasks ended, {tally.kept} kept")
+            text = f"{tally.done} of {tally.total} tasks ended, {tally.kept} kept"
+            if engine.stopped:
+                text += f"; {engine.stopped}: running episodes end first, a second signal ends now"
+            say(text)
             loop.call_later(_SECONDS_BETWEEN_LINES, line)
 
         loop.call_later(_SECONDS_BETWEEN_LINES, line)

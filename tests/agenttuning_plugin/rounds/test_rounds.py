@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ import pytest
 pytest.importorskip("trl", reason="pip install 'agenttuning-plugin[trl]'")
 
 from agenttuning_plugin.config.evaluation import AgentTaskConfig
+from agenttuning_plugin.rounds import collecting
 from agenttuning_plugin.rounds.collecting import Collection, collect_round
 from agenttuning_plugin.rounds.loop import RoundsResult
 from agenttuning_plugin.rounds.settings import RoundsConfig
@@ -104,6 +107,23 @@ def test_kills_at_every_phase_change_nothing(tiny_model_dir: Path, tmp_path: Pat
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["kills"] >= 8
     assert found["rounds"] == 2
+
+
+def test_a_stopping_collection_says_what_it_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    tally: Any = SimpleNamespace(done=2, total=9, kept=1)
+    engine: Any = SimpleNamespace(stopped=None)
+    monkeypatch.setattr(collecting, "_SECONDS_BETWEEN_LINES", 0.01)
+
+    async def watched() -> None:
+        collecting._reporter(said.append)(tally, engine)
+        for stopped in (None, "interrupted"):
+            engine.stopped = stopped
+            await asyncio.sleep(0.05)
+
+    asyncio.run(watched())
+    assert said[0] == "2 of 9 tasks ended, 1 kept"
+    assert said[-1].startswith(f"{said[0]}; interrupted: running episodes end first")
 
 
 @pytest.mark.slow
