@@ -1,7 +1,10 @@
-"""Tables of docs/studies/eta-tables.md, made from the committed scores of every item.
+"""Tables and figures of the study in docs/, made from the committed scores of every item.
 
-    python -m benchmarks.study_tables            # writes them into the page
-    python -m benchmarks.study_tables --print    # prints every comparison
+    python -m benchmarks.study_tables            # writes them into the pages
+    python -m benchmarks.study_tables --print    # prints all tables
+
+A page has them between marks: `<!-- study: NAME -->` and `<!-- end -->`, where NAME is a table, or
+a table and an arm, such as `Q4: eta-0_general-replay`, for the arm's differences as a sentence.
 
 Comparisons are those of the study's design. They are paired by seed and item over the seeds that
 both arms have; intervals and p values are those of `evaluators.stats.replicated`, and Holm's
@@ -12,6 +15,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +28,7 @@ from evaluators.stats.replicated import Replicated, holm, replicated_change, rep
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks/results"
-PAGE = ROOT / "docs/studies/eta-tables.md"
+MARK = re.compile(r"(<!-- study: ([^>]+) -->)(.*?)(<!-- end -->)", re.DOTALL)
 
 Record = dict[str, Any]
 
@@ -144,35 +148,73 @@ def arm_table(source: str, arms: Sequence[tuple[str, str]], metrics: Sequence[Me
     return lines
 
 
-def sections() -> dict[str, list[str]]:
-    """Return the lines of every table of the page, by name."""
+def sentences(table: Table) -> dict[str, str]:
+    """Return the differences of each arm of a table, by its name, as part of a sentence."""
+    found: dict[str, list[str]] = {}
+    seeds: dict[str, int] = {}
+    for row in compare(table):
+        if (change := row.change) is not None:
+            difference = row.what.metric.difference(change.value, change.low, change.high)
+            text = f"{row.what.metric.name} {difference}, p {p_text(row.p_holm)}"
+            found.setdefault(row.what.after, []).append(text)
+            seeds[row.what.after] = change.runs
+    return {
+        arm: f"{'; '.join(texts)} ({seeds[arm]} {'seed' if seeds[arm] == 1 else 'seeds'})"
+        for arm, texts in found.items()
+    }
+
+
+@cache
+def parts() -> dict[str, str]:
+    """Return the text of every table and of every arm's differences, by its name in a mark."""
     found = {
-        name: arm_table(source, arms, metrics)
+        name: "\n\n" + "\n".join(arm_table(source, arms, metrics)) + "\n\n"
         for name, (source, arms, metrics) in ARMS.items()
         if (RESULTS / source).exists()
     }
-    tables = (table for table in TABLES if (RESULTS / table.source).exists())
-    return found | {table.name: comparison_table(table) for table in tables}
+    for table in TABLES:
+        if (RESULTS / table.source).exists():
+            found[table.name] = "\n\n" + "\n".join(comparison_table(table)) + "\n\n"
+            found |= {f"{table.name}: {arm}": text for arm, text in sentences(table).items()}
+    return found
+
+
+def names() -> set[str]:
+    """Return all names that a mark may have, whether or not there is a result yet."""
+    arms = {f"{table.name}: {row.after}" for table in TABLES for row in table.comparisons}
+    return {*ARMS, *(table.name for table in TABLES), *arms}
 
 
 def filled(page: str) -> str:
-    """Return a page's text with every table between its marks."""
-    for name, lines in sections().items():
-        start, end = f"<!-- table: {name} -->\n", "<!-- end -->"
-        before, mark, rest = page.partition(start)
-        if not mark or end not in rest:
-            raise SystemExit(f"{PAGE.name}: found no marks of the table {name}")
-        page = before + mark + "\n" + "\n".join(lines) + "\n\n" + rest[rest.index(end) :]
-    return page
+    """Return a page's text with every table and figure of the study between its marks.
+
+    Raises:
+        KeyError: A mark's name is unknown.
+    """
+
+    def text(match: re.Match[str]) -> str:
+        start, name, _, end = match.groups()
+        if name not in names():
+            raise KeyError(name)
+        return f"{start}{parts().get(name, 'not run')}{end}"
+
+    return MARK.sub(text, page)
+
+
+def pages() -> list[Path]:
+    """Return the pages with marks."""
+    found = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
+    return [path for path in found if MARK.search(path.read_text("utf-8"))]
 
 
 def main() -> None:
-    """Write the tables into the page, or print them."""
+    """Write the tables and figures into the pages, or print the tables."""
     if "--print" in sys.argv:
-        for name, lines in sections().items():
-            print(f"\n{name}\n" + "\n".join(lines))
+        for name, text in parts().items():
+            print(f"{name}{text}")
         return
-    PAGE.write_text(filled(PAGE.read_text("utf-8")), "utf-8")
+    for path in pages():
+        path.write_text(filled(path.read_text("utf-8")), "utf-8")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from benchmarks.invariants import table
-from benchmarks.study_tables import sections
+from benchmarks.study_tables import MARK, filled, pages
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks/results"
@@ -326,8 +326,9 @@ def study_eta_greedy() -> Claims:
 
 
 def study_items() -> Claims:
-    for lines in sections().values():
-        yield from (("docs/studies/eta-tables.md", line) for line in lines)
+    for path in pages():
+        page = filled(path.read_text("utf-8"))
+        yield from ((str(path.relative_to(ROOT)), match[0]) for match in MARK.finditer(page))
 
 
 SOURCES: dict[str, Callable[[], Claims]] = {
