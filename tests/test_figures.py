@@ -353,6 +353,7 @@ SOURCES: dict[str, Callable[[], Claims]] = {
     "source_loss.json": source_loss,
     "study_eta_greedy.json": study_eta_greedy,
     "study_eta_items.json": study_items,
+    "study_methods_items.json": study_items,
 }
 
 
