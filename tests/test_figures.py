@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks import study_plot
 from benchmarks.invariants import table
 from benchmarks.study_tables import MARK, filled, pages
 
@@ -367,6 +368,10 @@ def test_pages_state_the_measured_figures(name: str) -> None:
     claims = [(page, " ".join(claim.split())) for page, claim in SOURCES[name]()]
     assert claims
     assert not [(page, claim) for page, claim in claims if claim not in said(page)]
+
+
+def test_the_studys_plot_shows_the_committed_scores() -> None:
+    assert study_plot.FILE.read_text("utf-8") == study_plot.plot_svg()
 
 
 def test_a_page_that_names_a_result_has_a_claim_on_it() -> None:
