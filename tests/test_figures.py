@@ -345,6 +345,7 @@ def study_rounds() -> Claims:
         yield page, f"{rises} % of {success[0]['n']} tasks on unseen schemas (p {p_values})"
         yield page, f"general loss {costs}, the base's {base:.3f}"
         yield page, "benchmarks/results/study_rounds.json"
+    yield "docs/studies/eta-tables.md", "benchmarks/results/study_rounds.json"
     kept = " and ".join(
         f"{r['collect']['kept']} of {r['collect']['tasks']}" for r in found["rounds"]
     )
