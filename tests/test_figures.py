@@ -341,10 +341,16 @@ def study_rounds() -> Claims:
     costs = ", ".join(f"{each['value']:.3f}" for each in losses)
     base = found["base"]["general"]["value"]
     assert all(r["accepted"] for r in found["rounds"])
+    figures, (rise, _, loss, _) = found["control"]["figures"], found["control"]["changes"]
+    control = f"{100 * figures['database']['value']:.1f} %"
+    value, low, high = (100 * rise[name] for name in ("value", "low", "high"))
+    difference = f"{value:+.1f} points [{low:+.1f}, {high:+.1f}]"
     for page in ("docs/methods/rounds.md", "docs/studies/eta.md"):
         yield page, f"{rises} % of {success[0]['n']} tasks on unseen schemas (p {p_values})"
         yield page, f"general loss {costs}, the base's {base:.3f}"
         yield page, "benchmarks/results/study_rounds.json"
+        yield page, f"{control}, {difference}, p {rise['p_value']:.3f}"
+        yield page, f"general loss {figures['general']['value']:.3f}, p {loss['p_value']:.3f}"
     yield "docs/studies/eta-tables.md", "benchmarks/results/study_rounds.json"
     kept = " and ".join(
         f"{r['collect']['kept']} of {r['collect']['tasks']}" for r in found["rounds"]
