@@ -40,18 +40,6 @@ class Metric:
         """Whether an item counts; AgentInstruct's ids begin with the task."""
         return not self.tasks or item.rpartition("_")[0] in self.tasks
 
-    def text(self, value: float, low: float, high: float) -> str:
-        """Return a mean and its interval for a table."""
-        if self.percent:
-            return f"{100 * value:.1f} [{round(100 * low)}, {round(100 * high)}]"
-        return f"{value:.3f} [{low:.2f}, {high:.2f}]"
-
-    def difference(self, value: float, low: float, high: float) -> str:
-        """Return a difference and its interval for a table."""
-        if self.percent:
-            return f"{100 * value:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] pts"
-        return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
-
 
 @dataclass(frozen=True, slots=True)
 class Comparison:

@@ -21,13 +21,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+from agenttuning_plugin.reports.runs.text import shown, shown_p
 from benchmarks.study_comparisons import ARMS, TABLES, Comparison, Metric, Table
+from benchmarks.study_items import RESULTS
 from evaluators.stats.replicated import Replicated, holm, replicated_change, replicated_mean
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks/results"
 MARK = re.compile(r"(<!-- study: ([^>]+) -->)(.*?)(<!-- end -->)", re.DOTALL)
 
 Record = dict[str, Any]
@@ -60,10 +62,9 @@ class Scores:
         """Return the seeds of an arm, none of one without results."""
         return sorted(self._runs.get(arm, {}))
 
-    def cost(self, arm: str, name: str) -> float:
-        """Return the mean over seeds of a cost such as "seconds", or of a unit of eta."""
-        costs = [run["cost"] for run in self._runs[arm].values()]
-        return math.fsum(cost["eta"].get(name, cost.get(name)) for cost in costs) / len(costs)
+    def share(self, arm: str) -> float:
+        """Return the share of agent data in the trained tokens, the mean over an arm's seeds."""
+        return fmean(run["cost"]["eta"]["trained_tokens"] for run in self._runs[arm].values())
 
     def records(self, arm: str, seed: int, metric: Metric) -> list[Record]:
         """Return a run's scores as records of an evaluator."""
@@ -107,26 +108,26 @@ def compare(table: Table) -> list[Compared]:
     return [Compared(what, change, p) for what, change, p in rows]
 
 
-def p_text(p: float) -> str:
-    """Return a p value for a table."""
-    return "<.001" if p < 0.001 else f"{p:.3f}"
+def difference(metric: Metric, change: Replicated) -> str:
+    """Return a difference with its interval; of shares in percentage points."""
+    unit = " pts" if metric.percent else ""
+    return shown(change, percent=metric.percent, signed=True) + unit
 
 
-def comparison_table(table: Table) -> list[str]:
-    """Return a table of differences as Markdown."""
+def comparison_table(rows: Sequence[Compared]) -> list[str]:
+    """Return differences as a table in Markdown."""
     lines = [
         "| Compared | Figure | Seeds | Difference | p | p (Holm) |",
         "|---|---|---|---|---|---|",
     ]
-    for row in compare(table):
+    for row in rows:
         metric, change = row.what.metric, row.change
         if change is None:
             lines.append(f"| {row.what.label} | {metric.name} | 0 | not run | | |")
             continue
-        difference = metric.difference(change.value, change.low, change.high)
         lines.append(
-            f"| {row.what.label} | {metric.name} | {change.runs} | {difference} "
-            f"| {p_text(change.p_value)} | {p_text(row.p_holm)} |"
+            f"| {row.what.label} | {metric.name} | {change.runs} | {difference(metric, change)} "
+            f"| {shown_p(change.p_value)} | {shown_p(row.p_holm)} |"
         )
     return lines
 
@@ -141,23 +142,22 @@ def arm_table(source: str, arms: Sequence[tuple[str, str]], metrics: Sequence[Me
         if not seeds and arm != "base":
             lines.append(f"| {label} | 0 | not run |{' |' * len(metrics)}")
             continue
-        share = f"{scores.cost(arm, 'trained_tokens'):.2f}" if seeds else ""
-        means = (scores.mean(arm, metric) for metric in metrics)
-        cells = [m.text(f.value, f.low, f.high) for m, f in zip(metrics, means, strict=True)]
+        share = f"{scores.share(arm):.2f}" if seeds else ""
+        cells = [shown(scores.mean(arm, each), percent=each.percent) for each in metrics]
         lines.append(f"| {label} | {len(seeds) or ''} | {share} | {' | '.join(cells)} |")
     return lines
 
 
-def sentences(table: Table) -> dict[str, str]:
-    """Return the differences of each arm of a table, by its name, as part of a sentence."""
+def sentences(rows: Sequence[Compared]) -> dict[str, str]:
+    """Return the differences of each arm, by its name, as part of a sentence."""
     found: dict[str, list[str]] = {}
     seeds: dict[str, int] = {}
-    for row in compare(table):
+    for row in rows:
         if (change := row.change) is not None:
-            difference = row.what.metric.difference(change.value, change.low, change.high)
-            text = f"{row.what.metric.name} {difference}, p {p_text(row.p_holm)}"
-            found.setdefault(row.what.after, []).append(text)
-            seeds[row.what.after] = change.runs
+            what = row.what
+            text = f"{what.metric.name} {difference(what.metric, change)}, p {shown_p(row.p_holm)}"
+            found.setdefault(what.after, []).append(text)
+            seeds[what.after] = change.runs
     return {
         arm: f"{'; '.join(texts)} ({seeds[arm]} {'seed' if seeds[arm] == 1 else 'seeds'})"
         for arm, texts in found.items()
@@ -174,8 +174,9 @@ def parts() -> dict[str, str]:
     }
     for table in TABLES:
         if (RESULTS / table.source).exists():
-            found[table.name] = "\n\n" + "\n".join(comparison_table(table)) + "\n\n"
-            found |= {f"{table.name}: {arm}": text for arm, text in sentences(table).items()}
+            rows = compare(table)
+            found[table.name] = "\n\n" + "\n".join(comparison_table(rows)) + "\n\n"
+            found |= {f"{table.name}: {arm}": text for arm, text in sentences(rows).items()}
     return found
 
 
@@ -191,10 +192,11 @@ def filled(page: str) -> str:
     Raises:
         KeyError: A mark's name is unknown.
     """
+    known = names()
 
     def text(match: re.Match[str]) -> str:
         start, name, _, end = match.groups()
-        if name not in names():
+        if name not in known:
             raise KeyError(name)
         return f"{start}{parts().get(name, 'not run')}{end}"
 

@@ -6,20 +6,22 @@ whatever reads those reads them.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from dataset_builders.errors import DataError
 from dataset_builders.readers.building import Converted
-from dataset_builders.readers.files import Record
+from dataset_builders.readers.files import Located, Record, content_fingerprint
+from dataset_builders.readers.json_stream import BadRecord, iter_lines
 from dataset_builders.tools import finite_number
 
 FOLDER = "origins"
 """Subfolder with one JSON Lines file per task: the task and the reward of each row."""
+
+_TWIN = "messages"
 
 
 class CollectedRewards:
@@ -33,23 +35,20 @@ class CollectedRewards:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        folder = Path(path).expanduser() / FOLDER
-        digest = hashlib.sha256()
-        self._by_id: dict[str, float] = {}
-        for file in sorted(folder.glob("*.jsonl")) if folder.is_dir() else ():
-            try:
-                text = file.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise DataError(f"{file}: cannot be read: {error}") from error
-            digest.update(text.encode())
-            for number, line in enumerate(text.splitlines(), start=1):
-                id_, reward = _entry(f"{file}:{number}", line)
-                self._by_id[id_] = reward
-        self.digest = digest.hexdigest() if self._by_id else ""
+        root = Path(path).expanduser()
+        # A collection has both files for each task; another folder may have one of the names.
+        named = sorted((root / FOLDER).glob("*.jsonl"))
+        files = tuple(file for file in named if (root / _TWIN / file.name).is_file())
+        self._located = Located(root, files)
+        self._by_id = dict(entry for file in files for entry in _entries(file))
 
     def __bool__(self) -> bool:
         """Whether there are any."""
         return bool(self._by_id)
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of their files, in hexadecimal."""
+        return content_fingerprint(self._located)
 
     def added_to(self, record: Record, *, convert: Callable[[Record], Converted]) -> Converted:
         """Convert a record; a conversation without a reward gets that of its id.
@@ -66,13 +65,22 @@ class CollectedRewards:
         return converted._replace(conversation=rewarded)
 
 
-def _entry(where: str, line: str) -> tuple[str, float]:
-    try:
-        value = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"{where}: not JSON: {error}") from error
-    id_ = value.get("id") if isinstance(value, Mapping) else None
-    reward = finite_number(value.get("reward")) if isinstance(value, Mapping) else None
-    if not isinstance(id_, str) or reward is None:
-        raise DataError(f"{where}: found {line!r:.80}, expected an id and a number as reward")
-    return id_, reward
+def _entries(file: Path) -> Iterator[tuple[str, float]]:
+    with file.open("rb") as handle:
+        for number, value in iter_lines(handle):
+            where = f"{file}:{number}"
+            if isinstance(value, BadRecord):
+                raise DataError(f"{where}: {value.detail}")
+            id_, reward = _fields(value)
+            if not isinstance(id_, str) or reward is None:
+                line = json.dumps(value)
+                raise DataError(
+                    f"{where}: found {line!r:.80}, expected an id and a number as reward"
+                )
+            yield id_, reward
+
+
+def _fields(value: object) -> tuple[object, float | None]:
+    if not isinstance(value, Mapping):
+        return None, None
+    return value.get("id"), finite_number(value.get("reward"))

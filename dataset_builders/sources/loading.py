@@ -135,7 +135,7 @@ class ResolvedSource:
         if spec.min_reward is not None:
             parts["min_reward"] = spec.min_reward
         if self.rewards:
-            parts["rewards"] = self.rewards.digest
+            parts["rewards"] = self.rewards.fingerprint()
         if self.made is not None:
             parts["made"] = self.made
         if spec.vary is not None:

@@ -125,13 +125,14 @@ def _shown_values(runs: Sequence[Run], key: str) -> dict[str, str]:
 
     A run outside of the key's sweep that has one of its values shows that value's name.
     """
-    texts = {run.name: _canonical(lookup(run.settings, key)) for run in runs}
+    values = {run.name: lookup(run.settings, key) for run in runs}
+    texts = {name: _canonical(value) for name, value in values.items()}
     names = {texts[run.name]: run.values[key] for run in runs if key in run.values}
     short, identity = {}, {}
     for run in runs:
         text = texts[run.name]
         name = run.values.get(key, names.get(text))
-        short[run.name] = _shorten(lookup(run.settings, key)) if name is None else name
+        short[run.name] = _shorten(values[run.name]) if name is None else name
         identity[run.name] = text if name is None else name
     clashes = {
         label

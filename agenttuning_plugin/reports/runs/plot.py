@@ -78,7 +78,7 @@ def plot(table: RunTable, figure: Figure) -> Markup:
     Returns:
         An SVG element; its colours are those of plot.css.
     """
-    key, points, series, others = _points(table, figure)
+    key, points, series, left_out = _points(table, figure)
     numeric = key != ARM and all(_is_number(point.name) for point in points)
     names = list(dict.fromkeys(point.name for point in points))
     scale = 100.0 if figure.percent else 1.0
@@ -105,8 +105,8 @@ def plot(table: RunTable, figure: Figure) -> Markup:
     unit = ", %" if figure.percent else ""
     inside.append(text(f"{figure.title}{unit}", 4, 14, "title"))
     label = "" if key == ARM else key.rpartition(".")[2].replace("_", " ")
-    if others:
-        label += f" (not plotted: {others} other {'arm' if others == 1 else 'arms'})"
+    if left_out:
+        label += f" (not plotted: {left_out} other {'arm' if left_out == 1 else 'arms'})"
     inside.append(text(label, (WIDTH + _LEFT - _RIGHT) / 2, height - 8, "label middle"))
     return Markup('<svg viewBox="0 0 {} {}" class="runs" role="img">{}</svg>').format(
         WIDTH, height, Markup("").join(inside)

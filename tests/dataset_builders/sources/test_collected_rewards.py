@@ -58,6 +58,11 @@ def test_a_changed_reward_changes_the_fingerprint(collected: Path) -> None:
     assert rewards(collected) == [1.0, 0.0, 0.75, 1.0]
 
 
+def test_a_folder_of_that_name_that_is_not_a_collections_is_left_alone(collected: Path) -> None:
+    (collected / "origins/places.jsonl").write_text('{"place": "Rome"}\n', "utf-8")
+    assert rewards(collected) == REWARDS
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
